@@ -1,0 +1,1 @@
+"""The accurate path: Spark folds the log again from the beginning."""

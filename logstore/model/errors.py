@@ -1,0 +1,186 @@
+"""Every error a caller can meet, by what the caller can do about it.
+
+LogStoreError
+├── UsageError                 the call is wrong; it will never succeed as it stands
+│   ├── BadKey                 empty, or longer than 65,535 bytes
+│   ├── ValueTooLarge          longer than the table's max_value_bytes
+│   ├── BadToken               not a position in text
+│   ├── BadDefinition          a table that cannot be: name, partitions, limits
+│   ├── NoSuchTable            no definition of that name
+│   ├── TableExists            the name is taken
+│   └── SetupError             this machine lacks something: Java, jars, a free port, a directory
+├── NotYet                     right, but not now: try again                         (retriable)
+│   ├── ConsistencyTimeout     the replica did not reach the asked position in time
+│   ├── LogUnreachable         Kafka does not answer
+│   ├── Overloaded             a queue is full
+│   ├── Starting               the partition is being opened here
+│   ├── NotOwner               another node serves the partition (`owner`)
+│   └── ServerUnreachable      the HTTP endpoint does not answer
+├── WriteFailed                the write is certainly not in the log                 (retriable or not: see the attribute)
+├── Unknown                    the write may or may not be in the log
+├── ServerError                the server answered with a problem this client has no class for
+└── Stopped                    the partition refuses to answer until somebody looks
+    ├── LogGap                 offsets that the fold needs are missing
+    ├── LogTruncated           the log begins after, or ends before, where the view stands
+    ├── EpochChanged           the topic was deleted and created again
+    ├── Unsupported            a record that only a later build can fold
+    ├── TopicMisconfigured     the topic's partitions or settings contradict the definition
+    └── Corrupted              bytes that fail their checksum, order or format
+
+try:
+    store.put("users", "ada", "...")
+except NotYet:
+    ...                        # again, or later
+except LogStoreError as error:
+    sys.exit(error)            # the message names the next step
+"""
+
+
+class LogStoreError(Exception):
+    """Base of all errors of this package. `retriable`: the same call may succeed later."""
+
+    retriable = False
+
+
+class UsageError(LogStoreError, ValueError):
+    """The call is wrong and changed nothing."""
+
+
+class BadKey(UsageError):
+    """A row key must have 1 to 65,535 bytes."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"a row key must have 1 to 65,535 bytes, this one has {length:,}")
+
+
+class ValueTooLarge(UsageError):
+    """A value is longer than its table allows."""
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(
+            f"a value of this table must have at most {limit:,} bytes, this one has {length:,}; split it, "
+            "or create a table with a larger --max-value-bytes"
+        )
+
+
+class BadToken(UsageError):
+    """A token is not of the form `<epoch>-<partition>-<next offset>[,...]`."""
+
+
+class BadDefinition(UsageError):
+    """A table definition that cannot be: a bad name, partition count or limit."""
+
+
+class NoSuchTable(UsageError):
+    """There is no table of that name."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"there is no table {table!r}; `logstore table list` shows what there is, `logstore table create {table}` makes it"
+        )
+        self.table = table
+
+
+class TableExists(UsageError):
+    """The name, or the topic, is taken."""
+
+
+class SetupError(UsageError):
+    """This machine lacks something the store needs; the message says what and how to get it."""
+
+
+class NotYet(LogStoreError):
+    """The store is sound but cannot answer now."""
+
+    retriable = True
+
+
+class ConsistencyTimeout(NotYet):
+    """The asked position was not applied within the deadline. Nothing stale was returned."""
+
+
+class LogUnreachable(NotYet):
+    """Kafka does not answer."""
+
+
+class Overloaded(NotYet):
+    """A bounded queue is full."""
+
+
+class Starting(NotYet):
+    """The partition is being opened on this node."""
+
+
+class NotOwner(NotYet):
+    """Another node serves the partition; `owner` is its URL, or None while nobody does."""
+
+    def __init__(self, message: str, owner: str | None = None) -> None:
+        super().__init__(message)
+        self.owner = owner
+
+
+class ServerUnreachable(NotYet):
+    """The HTTP endpoint does not answer."""
+
+
+class WriteFailed(LogStoreError):
+    """The write is certainly not in the log; `retriable` says whether the same write may succeed later."""
+
+    def __init__(self, message: str, *, retriable: bool = False) -> None:
+        super().__init__(message)
+        self.retriable = retriable
+
+
+class Unknown(LogStoreError):
+    """No acknowledgement came: the write may or may not be in the log. Read the row before writing again."""
+
+
+class ServerError(LogStoreError):
+    """The server answered with a problem document that has no class of its own; `status` and `problem` hold it."""
+
+    def __init__(self, message: str, status: int, problem: dict[str, object]) -> None:
+        super().__init__(message)
+        self.status, self.problem = status, problem
+        self.retriable = status in (429, 503, 504)
+
+
+class Stopped(LogStoreError):
+    """A partition refuses to answer until somebody looks; the message says which, why, and what helps."""
+
+    word = "stopped"
+
+
+class LogGap(Stopped):
+    """Offsets that the fold needs are missing: loss, truncation, or a transactional writer's markers."""
+
+    word = "gap"
+
+
+class LogTruncated(Stopped):
+    """The log begins after, or ends before, the view's position."""
+
+    word = "truncated"
+
+
+class EpochChanged(Stopped):
+    """The topic was deleted and created again: its offsets mean something else now."""
+
+    word = "epoch-changed"
+
+
+class Unsupported(Stopped):
+    """A record of a later format, or of an operation this build does not fold yet."""
+
+    word = "unsupported"
+
+
+class TopicMisconfigured(Stopped):
+    """The topic's partition count or settings contradict the table's definition."""
+
+    word = "misconfigured"
+
+
+class Corrupted(Stopped):
+    """Bytes that fail their checksum, order or format."""
+
+    word = "corrupted"

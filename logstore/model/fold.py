@@ -1,0 +1,123 @@
+"""Fold: `state(partition, n) = fold(mutations[0 .. n))`. Pure: no clock, no I/O, no randomness; the same in the lane and in Spark.
+
+`fold_row` is the definition, one row and one mutation at a time. `fold_batch` folds a run of records of one partition, column by column;
+for plain puts and deletes (no reserved header) it takes a short cut whose result is the same (`tests/test_fold.py` holds that).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry, encode_plain
+from logstore.model.key import MAX_KEY_BYTES
+from logstore.model.mutation import RESERVED, Control, Delete, Headers, Put, Quarantined, Refused, parse
+from logstore.model.partitioner import partition_of, partitions_of
+
+
+class Place(NamedTuple):
+    """Where records are folded: one partition of one table."""
+
+    partition: int
+    partitions: int
+    max_value_bytes: int
+
+
+class Records(NamedTuple):
+    """A run of records of one partition as columns of equal length. Requires: offsets rise strictly."""
+
+    offsets: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    timestamps_ms: Sequence[int]
+    headers: Sequence[Headers | None]
+
+
+class Folded(NamedTuple):
+    """What a run of records does to a partition."""
+
+    next_offset: int  # behind the last record that was folded
+    log_time_ms: int  # the running maximum of the timestamps
+    entries: dict[bytes, bytes]  # row key -> its new entry, encoded
+    quarantined: list[tuple[int, str]]  # (offset, reason)
+    refused: Refused | None  # the record at `next_offset` stops the partition
+
+
+def fold_row(before: Entry | None, mutation: Put | Delete, offset: int, timestamp_ms: int) -> Entry:
+    """The row's entry after `mutation`, which stands at `offset`. Requires: offset is above the version before."""
+    assert before is None or before.version < offset, "mutations are folded in the order of the log"
+    if isinstance(mutation, Delete):
+        return Entry(TOMBSTONE, offset, timestamp_ms)
+    return Entry(VALUE, offset, timestamp_ms, mutation.value)
+
+
+def fold_batch(records: Records, place: Place, next_offset: int, log_time_ms: int) -> Folded:
+    """Fold a run of records into what changes.
+
+    Requires: the first offset is `next_offset` or, where offsets were stepped over by a repair, above it.
+    """
+    offsets, timestamps = records.offsets, records.timestamps_ms
+    if not offsets:
+        return Folded(next_offset, log_time_ms, {}, [], None)
+    assert offsets[0] >= next_offset, "offset is next when applying"
+    if _is_plain(records, place):
+        return Folded(offsets[-1] + 1, max(log_time_ms, *timestamps, 0), _newest(records), [], None)
+    return _fold_each(records, place, next_offset, log_time_ms)
+
+
+def _is_plain(records: Records, place: Place) -> bool:
+    """True when every record is a put or delete without reserved headers that is right in every respect."""
+    keys, values = records.keys, records.values
+    if any(records.headers) and any(_reserved(headers) for headers in records.headers if headers):
+        return False
+    if not all(keys):  # null and empty alike
+        return False
+    lengths = list(map(len, keys))  # type: ignore[arg-type]
+    if max(lengths) > MAX_KEY_BYTES or max(map(len, filter(None, values)), default=0) > place.max_value_bytes:
+        return False
+    return bool((partitions_of(keys, place.partitions, lengths) == place.partition).all())  # type: ignore[arg-type]
+
+
+def _reserved(headers: Headers) -> bool:
+    return any(name.startswith(RESERVED) for name, _ in headers)
+
+
+def _newest(records: Records) -> dict[bytes, bytes]:
+    """The newest mutation of every key, encoded: for plain records the fold is "the last one wins"."""
+    offsets, keys, values, timestamps, _ = records
+    last = dict(zip(keys, range(len(keys)), strict=True))
+    encoded = {}
+    for key, i in last.items():
+        value = values[i]
+        timestamp = max(timestamps[i], 0)
+        encoded[key] = (
+            encode_plain(TOMBSTONE, offsets[i], timestamp) if value is None else encode_plain(VALUE, offsets[i], timestamp, value)
+        )
+    return encoded  # type: ignore[return-value]
+
+
+def _fold_each(records: Records, place: Place, next_offset: int, log_time_ms: int) -> Folded:
+    """The definition at work: record by record, through `parse` and `fold_row`."""
+    here = _right_partition(place)
+    entries: dict[bytes, Entry] = {}
+    quarantined: list[tuple[int, str]] = []
+    for offset, key, value, timestamp, headers in zip(*records, strict=True):
+        mutation = parse(key, value, headers or (), max_value_bytes=place.max_value_bytes, right_partition=here)
+        if isinstance(mutation, Refused):
+            return Folded(offset, log_time_ms, _encoded(entries), quarantined, mutation)
+        log_time_ms = max(log_time_ms, timestamp)
+        next_offset = offset + 1
+        if isinstance(mutation, Quarantined):
+            quarantined.append((offset, mutation.reason))
+        elif not isinstance(mutation, Control):
+            entries[mutation.key] = fold_row(entries.get(mutation.key), mutation, offset, max(timestamp, 0))
+    return Folded(next_offset, log_time_ms, _encoded(entries), quarantined, None)
+
+
+def _right_partition(place: Place) -> Callable[[bytes], bool]:
+    return lambda key: partition_of(key, place.partitions) == place.partition
+
+
+def _encoded(entries: dict[bytes, Entry]) -> dict[bytes, bytes]:
+    return {key: entry.encode() for key, entry in entries.items()}
+
+
+assert len(encode_plain(VALUE, 0, 0)) == HEAD_BYTES

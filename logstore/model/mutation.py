@@ -1,0 +1,187 @@
+"""Mutation: what one record of the log means. The byte map is in `docs/log_format.md`; the rules are checked here and nowhere else.
+
+    record (key, value, headers)  ->  Put | Delete          changes a row
+                                      Control               steps over: takes an offset, changes nothing
+                                      Quarantined(reason)   cannot be right: skipped the same way by everybody
+                                      Refused(why)          stops the partition: only a later build can fold it
+
+Order of the checks, the same on every engine: 1 the format version, 2 what can never be right, 3 what this build does not
+fold yet, 4 the operation itself. So a record that every build must skip never stops a partition, and a record that a later build
+would fold is never skipped.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgpack
+
+from logstore.model.key import MAX_KEY_BYTES
+
+FORMAT_VERSION = b"\x01"
+RESERVED = "ls."
+
+PUT, DELETE = "put", "delete"
+CONTROLS = frozenset({"barrier", "cut", "base", "fence"})
+LATER = frozenset({"incr", "append", "edit"})
+OPERATIONS = frozenset({PUT, DELETE}) | CONTROLS | LATER
+MAX_TTL_MS = 2**63 - 1
+
+# The fixed list of reasons: metrics carry them as a label.
+NULL_KEY = "null-key"
+EMPTY_KEY = "empty-key"
+LONG_KEY = "long-key"
+WRONG_PARTITION = "wrong-partition"
+UNKNOWN_OPERATION = "unknown-operation"
+UNKNOWN_HEADER = "unknown-header"
+REPEATED_HEADER = "repeated-header"
+NULL_HEADER = "null-header"
+MALFORMED_HEADER = "malformed-header"
+NULL_PUT = "null-put"
+BAD_TTL = "bad-ttl"
+LONG_VALUE = "long-value"
+BAD_MSGPACK = "bad-msgpack"
+KEYED_CONTROL = "keyed-control"
+REASONS = (
+    NULL_KEY, EMPTY_KEY, LONG_KEY, WRONG_PARTITION, UNKNOWN_OPERATION, UNKNOWN_HEADER, REPEATED_HEADER, NULL_HEADER, MALFORMED_HEADER,
+    NULL_PUT, BAD_TTL, LONG_VALUE, BAD_MSGPACK, KEYED_CONTROL,
+)  # fmt: skip
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Put(NamedTuple):
+    """Sets a row's value."""
+
+    key: bytes
+    value: bytes
+
+
+class Delete(NamedTuple):
+    """Removes a row."""
+
+    key: bytes
+
+
+class Control(NamedTuple):
+    """A record of the store's own; its operation and msgpack value are for later readers."""
+
+    operation: str
+
+
+class Quarantined(NamedTuple):
+    """Skipped and listed; `reason` is one of REASONS."""
+
+    reason: str
+
+
+class Refused(NamedTuple):
+    """Stops the partition; `why` is a sentence."""
+
+    why: str
+
+
+Mutation = Put | Delete | Control | Quarantined | Refused
+
+
+def parse(
+    key: bytes | None, value: bytes | None, headers: Headers, *, max_value_bytes: int, right_partition: Callable[[bytes], bool]
+) -> Mutation:
+    """What the record means; `right_partition` tells whether the key belongs to the partition it stands in."""
+    own = [(name, content) for name, content in headers if name.startswith(RESERVED)]
+    refused = _version(own)
+    if refused is not None:
+        return refused
+    reason = _bad_headers(own)
+    if reason is not None:
+        return Quarantined(reason)
+    named = {name: content for name, content in own if content is not None}
+    operation = named["ls.op"].decode() if "ls.op" in named else DELETE if value is None else PUT
+    if operation in CONTROLS:
+        return _control(operation, key, value)
+    reason = _bad_key(key, right_partition) or _bad_value(operation, value, max_value_bytes)
+    if reason is not None or key is None:
+        return Quarantined(reason or NULL_KEY)
+    if operation in LATER:
+        return Refused(f"the operation {operation!r} needs a later build")
+    for name in ("ls.id", "ls.if", "ls.ttl"):
+        if name in named:
+            return Refused(f"the header {name} needs a later build")
+    return Delete(key) if operation == DELETE or value is None else Put(key, value)
+
+
+def _version(own: Headers) -> Refused | None:
+    for name, content in own:
+        if name == "ls.v" and content is not None and content != FORMAT_VERSION:
+            return Refused(f"the format version is {content[:8].hex() or 'empty'}, this build knows 01")
+    return None
+
+
+def _bad_headers(own: Headers) -> str | None:
+    names = [name for name, _ in own]
+    if len(set(names)) != len(names):
+        return REPEATED_HEADER
+    for name, content in own:
+        check = _HEADERS.get(name)
+        reason = UNKNOWN_HEADER if check is None else NULL_HEADER if content is None else check(content)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _control(operation: str, key: bytes | None, value: bytes | None) -> Mutation:
+    if key is not None:
+        return Quarantined(KEYED_CONTROL)
+    return Control(operation) if _is_msgpack(value) else Quarantined(BAD_MSGPACK)
+
+
+def _bad_key(key: bytes | None, right_partition: Callable[[bytes], bool]) -> str | None:
+    if key is None:
+        return NULL_KEY
+    if not key:
+        return EMPTY_KEY
+    if len(key) > MAX_KEY_BYTES:
+        return LONG_KEY
+    return None if right_partition(key) else WRONG_PARTITION
+
+
+def _bad_value(operation: str, value: bytes | None, max_value_bytes: int) -> str | None:
+    if operation == DELETE:  # a delete ignores its value, whatever its length
+        return None
+    if value is None:
+        return NULL_PUT if operation == PUT else BAD_MSGPACK if operation == "edit" else None
+    if len(value) > max_value_bytes:
+        return LONG_VALUE
+    return BAD_MSGPACK if operation == "edit" and not _is_msgpack(value) else None
+
+
+def _is_msgpack(value: bytes | None) -> bool:
+    if value is None:
+        return False
+    try:
+        msgpack.unpackb(value, strict_map_key=False)
+    except (ValueError, msgpack.UnpackException):
+        return False
+    return True
+
+
+def _operation(content: bytes) -> str | None:
+    return None if content.isascii() and content.decode() in OPERATIONS else UNKNOWN_OPERATION
+
+
+def _condition(content: bytes) -> str | None:
+    return None if _CONDITION.fullmatch(content) else MALFORMED_HEADER
+
+
+def _ttl(content: bytes) -> str | None:
+    return None if len(content) == 8 and content[0] < 0x80 else BAD_TTL
+
+
+_CONDITION = re.compile(rb"absent|present|version:[0-9]{1,19}(@[^:]*:.*)?|value:.{16}", re.DOTALL)
+_HEADERS: dict[str, Callable[[bytes], str | None]] = {
+    "ls.v": lambda _: None,  # looked at before anything else
+    "ls.op": _operation,
+    "ls.id": lambda content: None if len(content) == 16 else MALFORMED_HEADER,
+    "ls.if": _condition,
+    "ls.ttl": _ttl,
+}

@@ -1,0 +1,82 @@
+"""Table: the definition of a named set of rows, kept as JSON in the log `logstore.tables`."""
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from logstore.model.errors import BadDefinition, Corrupted
+from logstore.model.key import MAX_KEY_BYTES
+
+TABLES_TOPIC = "logstore.tables"
+SLOTS_TOPIC = "logstore.slots"
+NODES_TOPIC = "logstore.nodes"
+INTERNAL = "logstore."
+
+DEFAULT_PARTITIONS = 4
+DEFAULT_MAX_VALUE_BYTES = 1_000_000
+MAX_MAX_VALUE_BYTES = 64 * 1024 * 1024
+RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
+_FORMAT = 1
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table's definition. `epoch` is its topic's id; a table whose topic is gone has `dropped` set and keeps its epochs."""
+
+    name: str
+    topic: str
+    epoch: str  # Kafka topic id, 32 lower-case hex digits
+    partitions: int
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES  # fixed at creation: another limit would change the fold of old records
+    adopted: bool = False  # the topic is the user's: never deleted, never given control records without leave
+    allow_control_records: bool = True
+    description: str = ""
+    skips: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # partition -> offsets [a, b] stepped over, by `table repair`
+    former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
+    dropped: bool = False
+    revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
+
+    def with_skip(self, partition: int, first: int, last: int) -> "Table":
+        """The definition after `table repair`: offsets first..last (both included) of `partition` are stepped over."""
+        ranges = sorted([*self.skips.get(partition, []), (first, last)])
+        return replace(self, skips={**self.skips, partition: ranges})
+
+    def to_json(self) -> bytes:
+        """The record's value."""
+        fields = asdict(self)
+        del fields["revision"]
+        fields["skips"] = {str(partition): ranges for partition, ranges in self.skips.items()}
+        return orjson.dumps({"format": _FORMAT, **fields}, option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, raw: bytes, revision: int = -1) -> "Table":
+        """Read a definition; raises Corrupted when it is damaged or of a later format."""
+        try:
+            fields: dict[str, Any] = orjson.loads(raw)
+            if fields.pop("format") != _FORMAT:
+                raise Corrupted("a table definition was written by a later build; upgrade this one first")
+            fields["skips"] = {int(p): [(a, b) for a, b in ranges] for p, ranges in fields["skips"].items()}
+            fields["former_epochs"] = tuple(fields["former_epochs"])
+            return cls(**fields, revision=revision)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Corrupted(f"the record at offset {revision} of {TABLES_TOPIC} is not a table definition: {error}") from error
+
+
+def check_name(name: str) -> str:
+    """Return `name`; raises BadDefinition when it cannot name a table (and its topic)."""
+    if not _NAME.fullmatch(name):
+        raise BadDefinition(f"not a table name: {name[:120]!r}; use 1 to 100 of a-z 0-9 . _ - and begin with a letter or digit")
+    if name.startswith(INTERNAL):
+        raise BadDefinition(f"names that begin with {INTERNAL!r} are the store's own")
+    return name
+
+
+def check_limits(partitions: int, max_value_bytes: int) -> None:
+    """Raises BadDefinition when a table cannot have these limits."""
+    if not 1 <= partitions <= 1024:
+        raise BadDefinition(f"a table has 1 to 1,024 partitions, not {partitions:,}")
+    if not 1 <= max_value_bytes <= MAX_MAX_VALUE_BYTES:
+        raise BadDefinition(f"max_value_bytes is 1 to {MAX_MAX_VALUE_BYTES:,}, not {max_value_bytes:,}")

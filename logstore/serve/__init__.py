@@ -1,0 +1,1 @@
+"""Readers: the HTTP endpoint over the views."""

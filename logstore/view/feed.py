@@ -1,0 +1,205 @@
+"""Feed: a dictionary that a worker publishes and the other processes of its node see. The latest value of a key wins.
+
+A stream socket in the node's data directory carries msgpack arrays: `[key, value]` from the worker, first the whole dictionary, then every
+change; a value of null removes the key. A subscriber that is slow gets only the newest value of each key when it reads again,
+so nothing queues up. Upwards go acknowledgements: any msgpack value, the latest one counts.
+
+    key                                 value
+    "tables"                            {"revision", "topic_id", "slots", "storage", "tables": [definition as JSON bytes, ...]}
+    "nodes"                             [what every live worker announced, see `logstore.log.nodes`]
+    "log"                               {"reachable": bool}
+    ["view", table, epoch, partition]   {"path", "slot", "state": "live|catching-up|stopped", "reason"}: this worker serves it
+    ["applied", epoch, partition]       [next offset of the view, end of the log as last heard]
+"""
+
+import contextlib
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+MAX_SUBSCRIBERS = 64
+_CHUNK = 1 << 16
+
+
+class FeedServer:
+    """Publishes the dictionary. `publish` may be called from any thread and sends at once to whoever keeps up."""
+
+    def __init__(self, path: Path, on_ack: Callable[[], None] = lambda: None) -> None:
+        """Listen on `path`; `on_ack` is called, on the feed's thread, when `acks()` has changed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # left behind by a killed process; requires: one server a path
+        self._path, self._on_ack = path, on_ack
+        self._values: dict[Hashable, Any] = {}
+        self._subscribers: dict[socket.socket, _Subscriber] = {}
+        self._lock = threading.Lock()
+        self._listener = _bind(path)
+        self._wake, self._woken = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, name="feed", daemon=True)
+        self._thread.start()
+
+    def publish(self, key: Hashable, value: Any) -> None:
+        """Set a key (a string or tuple) to a msgpack value; None removes it."""
+        with self._lock:
+            if value is None:
+                self._values.pop(key, None)
+            else:
+                self._values[key] = value
+            for subscriber in list(self._subscribers.values()):
+                subscriber.dirty[key] = None
+                if not subscriber.pending:
+                    self._flush(subscriber)
+
+    def acks(self) -> list[Any]:
+        """The latest acknowledgement of each subscriber that is connected; None of one that has sent none."""
+        with self._lock:
+            return [subscriber.ack for subscriber in self._subscribers.values()]
+
+    def close(self) -> None:
+        """Hang up on everybody and remove the socket."""
+        self._wake.send(b"x")
+        self._thread.join(5)
+        self._path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        running = True
+        while running:
+            for key, events in self._selector.select():
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj is self._woken:
+                    running = False
+                elif isinstance(key.fileobj, socket.socket):
+                    self._serve_one(key.fileobj, events)
+        with self._lock:
+            for subscriber in list(self._subscribers.values()):
+                self._drop(subscriber)
+        for sock in (self._listener, self._wake, self._woken):
+            sock.close()
+        self._selector.close()
+
+    def _accept(self) -> None:
+        sock, _ = self._listener.accept()
+        sock.setblocking(False)
+        with self._lock:
+            if len(self._subscribers) >= MAX_SUBSCRIBERS:
+                sock.close()
+                return
+            subscriber = self._subscribers[sock] = _Subscriber(sock, dict.fromkeys(self._values))
+            self._selector.register(sock, selectors.EVENT_READ)
+            self._flush(subscriber)
+
+    def _serve_one(self, sock: socket.socket, events: int) -> None:
+        with self._lock:
+            subscriber = self._subscribers.get(sock)
+            if subscriber is None:
+                return
+            if events & selectors.EVENT_WRITE:
+                self._flush(subscriber)
+            acked = bool(events & selectors.EVENT_READ) and self._receive(subscriber)
+        if acked:
+            self._on_ack()
+
+    def _receive(self, subscriber: "_Subscriber") -> bool:
+        """True when `acks()` has changed."""
+        try:
+            data = subscriber.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(subscriber)
+            return True
+        subscriber.unpacker.feed(data)
+        for ack in subscriber.unpacker:
+            subscriber.ack = ack
+        return True
+
+    def _flush(self, subscriber: "_Subscriber") -> None:
+        """Send what is pending, then what is dirty; wait for room in the socket when there is none."""
+        try:
+            while subscriber.pending or subscriber.dirty:
+                if not subscriber.pending:
+                    dirty, subscriber.dirty = subscriber.dirty, {}
+                    subscriber.pending = b"".join(msgpack.packb([key, self._values.get(key)]) for key in dirty)
+                subscriber.pending = subscriber.pending[subscriber.sock.send(subscriber.pending) :]
+            self._listen(subscriber, selectors.EVENT_READ)
+        except BlockingIOError:
+            self._listen(subscriber, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        except OSError:  # hung up
+            self._drop(subscriber)
+
+    def _listen(self, subscriber: "_Subscriber", events: int) -> None:
+        if events != subscriber.events:
+            subscriber.events = events
+            self._selector.modify(subscriber.sock, events)
+
+    def _drop(self, subscriber: "_Subscriber") -> None:
+        if self._subscribers.pop(subscriber.sock, None) is not None:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(subscriber.sock)
+            subscriber.sock.close()
+
+
+class _Subscriber:
+    def __init__(self, sock: socket.socket, dirty: dict[Hashable, None]) -> None:
+        self.sock, self.dirty = sock, dirty
+        self.pending = b""
+        self.events: int = selectors.EVENT_READ
+        self.unpacker = msgpack.Unpacker()
+        self.ack: Any = None
+
+
+class FeedReader:
+    """Decodes the stream that a FeedServer sends; bring your own socket."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=1 << 28)
+
+    def decode(self, data: bytes) -> list[tuple[Hashable, Any]]:
+        """The (key, value) pairs that are complete now; None as value: removed."""
+        self._unpacker.feed(data)
+        return [(key, value) for key, value in self._unpacker]
+
+
+def encode_ack(value: Any) -> bytes:
+    """An acknowledgement for the way up."""
+    return bytes(msgpack.packb(value))
+
+
+def _bind(path: Path) -> socket.socket:
+    """Listen under a path of any length: a socket's name has 108 bytes, so it is bound relative to its folder's descriptor."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+    listener.listen(MAX_SUBSCRIBERS)
+    listener.setblocking(False)
+    return listener
+
+
+def connect(path: Path) -> socket.socket:
+    """A non-blocking socket connected to the feed at `path`; raises OSError while nobody serves it."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+        finally:
+            os.close(folder)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock

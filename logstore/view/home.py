@@ -1,0 +1,70 @@
+"""Home: where the views of a node lie, and who may write them.
+
+<data>/views/<table>/<epoch>/<partition>/<generation>/data.mdb      the LMDB environment of one view
+                                                     /unsynced      there while the environment was written without sync:
+                                                                    the machine's boot id at that time
+                                        /owner                      locked (flock) by the one process that writes
+<data>/workers/<index>.json                                         what that worker serves, for a reader that starts without it
+<data>/run/worker-<index>.sock                                      the worker's feed
+<data>/run/node.json                                                process ids
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from logstore.model.errors import Overloaded
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def partition_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
+    """The folder of one partition's generations."""
+    return data_dir / "views" / table / epoch / str(partition)
+
+
+def feed_path(data_dir: Path, worker: int) -> Path:
+    """The socket of a worker's feed."""
+    return data_dir / "run" / f"worker-{worker}.sock"
+
+
+def served_path(data_dir: Path, worker: int) -> Path:
+    """What a worker served when it last changed."""
+    return data_dir / "workers" / f"{worker}.json"
+
+
+def boot_id() -> str:
+    """An id that changes with every boot of the machine."""
+    return BOOT_ID.read_text().strip()
+
+
+class Owner:
+    """The exclusive right to write one partition's views, held until `release` or the end of the process."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises Overloaded (retriable) while another process holds it."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(directory / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise Overloaded(f"another process still writes {directory}") from error
+
+    def release(self) -> None:
+        """Give the right up."""
+        os.close(self._fd)
+
+
+def newest_generation(directory: Path) -> int:
+    """The newest generation in a partition's folder; 0 when there is none."""
+    return max((int(child.name) for child in directory.iterdir() if child.name.isdigit()), default=0)
+
+
+def fsync_dir(directory: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,113 @@
+"""Layout: what the bytes of a view mean. The drawing with all its boxes is in `docs/lmdb_layout.md`.
+
+    database     key                                               value
+    entries      cell key (below)                                  entry, or for a long cell key a bucket
+    quarantine   8 bytes, offset big-endian                        the reason, a word of `mutation.REASONS`
+    meta         "identity"                                        JSON: what this view is a view of
+                 "state"                                           8 bytes next offset, 8 bytes log time (both big-endian), then the
+                                                                   stop as JSON, or nothing while the partition runs
+                 "quarantine"                                      JSON: {reason: count}
+
+    cell key     the row key itself                                                       up to 495 bytes
+                 the row key's first 495 bytes, then 8 bytes xxh3-64 of all of it         from 496 bytes on
+    bucket       one or more of: 4 bytes key length, 4 bytes entry length, row key, entry; keys rise
+
+LMDB keys have at most 511 bytes: 495 + 8 leaves 8 for the version that an older entry of the same cell is filed under. A long key's
+length (503) tells it from every short one, and all long keys with one prefix stand together, right behind the short key that equals the
+prefix and before every short key above it. Among themselves they stand in the order of their hashes; a scan puts them in byte order.
+Two long keys with equal hashes share a bucket, so a collision, even a made one, costs time and never an answer.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import orjson
+import xxhash
+
+from logstore.model.errors import Corrupted
+
+ENTRIES, META, QUARANTINE = b"entries", b"meta", b"quarantine"
+DATABASES = 16  # room for the databases of later formats
+
+IDENTITY, STATE, COUNTS = b"identity", b"state", b"quarantine"
+SHORT_BYTES = 495
+LONG_BYTES = SHORT_BYTES + 8
+MAX_QUARANTINED = 1_000
+MAX_READERS = 1_024  # reader slots of an environment
+DEFAULT_MAP_BYTES = 32 << 30  # address space, not disk: growing later costs every reader a remap
+
+_STATE = struct.Struct(">QQ")
+_ITEM = struct.Struct(">II")
+_OFFSET = struct.Struct(">Q")
+
+
+class Stop(NamedTuple):
+    """Why a partition answers nothing: `word` is the error class's word, `detail` a sentence with the command that helps."""
+
+    word: str
+    detail: str
+    offset: int
+
+
+class State(NamedTuple):
+    """Where a view stands, committed together with its entries."""
+
+    next_offset: int
+    log_time_ms: int
+    stop: Stop | None = None
+
+    def encode(self) -> bytes:
+        """The value of "state"."""
+        head = _STATE.pack(self.next_offset, self.log_time_ms)
+        return head + orjson.dumps(self.stop._asdict()) if self.stop else head
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "State":
+        """Raises Corrupted when the bytes are too short."""
+        if len(raw) < _STATE.size:
+            raise Corrupted(f"a view's state of {len(raw)} bytes is too short")
+        following, log_time_ms = _STATE.unpack_from(raw)
+        stop: dict[str, Any] | None = orjson.loads(raw[_STATE.size :]) if len(raw) > _STATE.size else None
+        return cls(following, log_time_ms, Stop(**stop) if stop else None)
+
+
+def cell_key(row_key: bytes) -> bytes:
+    """The LMDB key of a row's cell."""
+    if len(row_key) <= SHORT_BYTES:
+        return row_key
+    return row_key[:SHORT_BYTES] + xxhash.xxh3_64_digest(row_key)
+
+
+def is_bucket(lmdb_key: bytes) -> bool:
+    """True when the value under this LMDB key is a bucket of long keys."""
+    return len(lmdb_key) == LONG_BYTES
+
+
+def unpack_bucket(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(row key, entry) of a bucket, keys rising; raises Corrupted when the lengths do not add up."""
+    at = 0
+    while at < len(raw):
+        if at + _ITEM.size > len(raw):
+            raise Corrupted("a bucket of long keys ends inside an item")
+        key_bytes, entry_bytes = _ITEM.unpack_from(raw, at)
+        middle, after = at + _ITEM.size + key_bytes, at + _ITEM.size + key_bytes + entry_bytes
+        if after > len(raw):
+            raise Corrupted("a bucket of long keys ends inside an item")
+        yield bytes(raw[at + _ITEM.size : middle]), bytes(raw[middle:after])
+        at = after
+
+
+def pack_bucket(items: dict[bytes, bytes]) -> bytes:
+    """The bucket of these (row key, entry) pairs."""
+    return b"".join(_ITEM.pack(len(key), len(entry)) + key + entry for key, entry in sorted(items.items()))
+
+
+def pack_offset(offset: int) -> bytes:
+    """The key of a quarantined record."""
+    return _OFFSET.pack(offset)
+
+
+def unpack_offset(raw: bytes) -> int:
+    """The offset of a quarantined record."""
+    return int(_OFFSET.unpack(raw)[0])

@@ -1,0 +1,183 @@
+"""ViewReader: reads one view while another process writes it. Every reading sees one committed state, never a half."""
+
+import heapq
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lmdb
+import orjson
+
+from logstore.model.errors import Corrupted
+from logstore.view import layout
+from logstore.view.layout import State
+
+_CHUNK = 256  # long keys selected at a time
+
+
+class Quarantine(NamedTuple):
+    """What the fold skipped: counts by reason since the beginning, and the newest records as (offset, reason)."""
+
+    counts: dict[str, int]
+    records: list[tuple[int, str]]
+
+
+class ViewReader:
+    """A view opened for reading. Requires: no transaction is left open between calls (one thread, nothing awaited inside)."""
+
+    def __init__(self, env: Any) -> None:
+        """Read an environment that is open in this process (LMDB allows one opening a process); see `open` for others."""
+        self._env = env
+        self._entries, self._meta, self._quarantine = (
+            env.open_db(name, create=False) for name in (layout.ENTRIES, layout.META, layout.QUARANTINE)
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> "ViewReader":
+        """Open the view that another process writes; raises Corrupted when there is no sound view at `path`."""
+        try:
+            env = lmdb.open(
+                str(path), readonly=True, create=False, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS, readahead=False,
+                map_size=_map_bytes(path), max_spare_txns=4,
+            )  # fmt: skip
+            return cls(env)
+        except lmdb.Error as error:
+            raise Corrupted(f"the view {path} cannot be read: {error}") from error
+
+    def point(self, row_key: bytes) -> tuple[bytes, bytes | None]:
+        """(state, entry or None), both encoded, of one committed state. Requires: the row key is not empty."""
+        if len(row_key) > layout.SHORT_BYTES:
+            with self.reading() as reading:
+                return reading.raw_state, reading.get(row_key)
+        try:
+            with self._env.begin() as txn:
+                return txn.get(layout.STATE, default=b"", db=self._meta), txn.get(row_key, db=self._entries)
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)
+            return self.point(row_key)
+
+    @contextmanager
+    def reading(self) -> "Iterator[Reading]":
+        """Several reads of one committed state. Keep it short: it stops the writer from reusing pages."""
+        txn = self._begin()
+        try:
+            yield Reading(txn, self._entries, self._meta, self._quarantine)
+        finally:
+            txn.abort()
+
+    def state(self) -> State:
+        """Where the view stands."""
+        with self.reading() as reading:
+            return reading.state
+
+    def size_bytes(self) -> int:
+        """Bytes of the environment in use."""
+        return int(self._env.info()["last_pgno"] + 1) * 4096
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+    def _begin(self) -> Any:
+        try:
+            return self._env.begin()
+        except lmdb.MapResizedError:  # the writer has grown the map: take its size over
+            self._env.set_mapsize(0)
+            return self._env.begin()
+
+
+class Reading:
+    """One committed state of a view."""
+
+    def __init__(self, txn: Any, entries: Any, meta: Any, quarantine: Any) -> None:
+        self._txn, self._entries, self._meta, self._quarantine = txn, entries, meta, quarantine
+
+    @property
+    def raw_state(self) -> bytes:
+        """The state, encoded; raises Corrupted when there is none."""
+        raw: bytes | None = self._txn.get(layout.STATE, db=self._meta)
+        if raw is None:
+            raise Corrupted("the view has no state")
+        return raw
+
+    @property
+    def state(self) -> State:
+        """Where the view stands."""
+        return State.decode(self.raw_state)
+
+    def get(self, row_key: bytes) -> bytes | None:
+        """The encoded entry of a row; None when the view has none."""
+        raw: bytes | None = self._txn.get(layout.cell_key(row_key), db=self._entries)
+        if raw is None or len(row_key) <= layout.SHORT_BYTES:
+            return raw
+        return next((entry for key, entry in layout.unpack_bucket(raw) if key == row_key), None)
+
+    def scan(self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards; tombstones are entries too.
+
+        Long keys (over 495 bytes) with one prefix are put in order a group at a time: time grows with the group, memory with its keys.
+        """
+        cursor = self._txn.cursor(db=self._entries)
+        for prefix, rows in groupby(_walk(cursor, start, end, reverse=reverse), key=_bucket_prefix):
+            if prefix is not None:
+                yield from self._long_rows(prefix, start, end, reverse=reverse)
+            else:
+                yield from (row for row in rows if row[0] >= start and (end is None or row[0] < end))
+
+    def _long_rows(self, prefix: bytes, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """The rows of all buckets of one prefix, in byte order: the next few are selected, again and again, so memory stays small."""
+        first = heapq.nlargest if reverse else heapq.nsmallest
+        while chunk := first(_CHUNK, (key for key in self._bucket_keys(prefix) if key >= start and (end is None or key < end))):
+            for key in chunk:
+                entry = self.get(key)
+                assert entry is not None, "one transaction, one state"
+                yield key, entry
+            start, end = (start, chunk[-1]) if reverse else (chunk[-1] + b"\0", end)
+
+    def _bucket_keys(self, prefix: bytes) -> Iterator[bytes]:
+        for _, raw in _walk(self._txn.cursor(db=self._entries), prefix + b"\0", prefix + b"\xff" * 9, reverse=False):
+            yield from (key for key, _ in layout.unpack_bucket(raw))
+
+    def quarantine(self) -> Quarantine:
+        """What the fold skipped, newest last."""
+        counts = orjson.loads(self._txn.get(layout.COUNTS, default=b"{}", db=self._meta))
+        records = [(layout.unpack_offset(key), reason.decode()) for key, reason in self._txn.cursor(db=self._quarantine)]
+        return Quarantine(counts, records)
+
+    def count(self) -> int:
+        """How many entries the view holds, tombstones included (a bucket counts once)."""
+        return int(self._txn.stat(self._entries)["entries"])
+
+
+def _walk(cursor: Any, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+    """LMDB items that can hold rows of `[start, end)`: a superset at the edges, where long keys stand out of order."""
+    low = start[: layout.SHORT_BYTES]
+    high = None if end is None else end if len(end) <= layout.SHORT_BYTES else end[: layout.SHORT_BYTES] + b"\xff" * 9
+    if not reverse:
+        found = cursor.set_range(low) if low else cursor.first()
+        for item in cursor.iternext() if found else ():
+            if high is not None and item[0] >= high:
+                return
+            yield item
+        return
+    found = _seek_below(cursor, high)
+    for item in cursor.iterprev() if found else ():
+        if item[0] < low:
+            return
+        yield item
+
+
+def _seek_below(cursor: Any, high: bytes | None) -> bool:
+    if high is None or not cursor.set_range(high):
+        return bool(cursor.last())
+    return bool(cursor.prev())
+
+
+def _bucket_prefix(item: tuple[bytes, bytes]) -> bytes | None:
+    return item[0][: layout.SHORT_BYTES] if layout.is_bucket(item[0]) else None
+
+
+def _map_bytes(path: Path) -> int:
+    return max(layout.DEFAULT_MAP_BYTES, (path / "data.mdb").stat().st_size) if (path / "data.mdb").exists() else layout.DEFAULT_MAP_BYTES

@@ -1,0 +1,212 @@
+"""View: the fast path's materialisation of one partition in LMDB. Entries and position commit in one transaction.
+
+A commit, step by step (`docs/corridor.md` tells the same):
+
+    1. make room: the file's blocks are allocated before they are mapped to, so that a full disk is an error and not a SIGBUS
+    2. write the entries, in key order
+    3. list what was quarantined
+    4. write the state: next offset, log time, and the stop if there is one
+    5. commit; readers see all of it or nothing
+
+Durability: `none` leaves flushing to the kernel: it survives a killed process, not a power cut, so a file beside the environment
+names the boot during which it was written, and after another boot the view is thrown away and built again from the log.
+`commit` flushes every commit (fsync). The log is the truth in both cases.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lmdb
+import orjson
+
+from logstore.model.errors import Corrupted, Overloaded
+from logstore.model.fold import Folded
+from logstore.view import home, layout
+from logstore.view.layout import State, Stop
+from logstore.view.reader import ViewReader
+
+Sync = Literal["none", "commit"]
+
+_PAGE = 4_096
+_PAGES_PER_ENTRY = 3  # a leaf, its branch and a split, each copied on write
+_STEP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a view is a view of; checked whenever it is opened."""
+
+    table: str
+    epoch: str
+    partition: int
+    partitions: int
+    max_value_bytes: int
+    format: int = 1
+
+
+class View:
+    """The one writer of one partition's view. Not thread-safe; requires: the caller holds the partition's `home.Owner`."""
+
+    def __init__(self, path: Path, identity: Identity, *, sync: Sync = "none", map_bytes: int = layout.DEFAULT_MAP_BYTES) -> None:
+        """Open or create; raises Corrupted when the environment holds another view or cannot be read."""
+        self.path, self._sync = path, sync
+        path.mkdir(parents=True, exist_ok=True)
+        if sync == "none":
+            _mark_unsynced(path)
+        self._env = _open(path, sync, map_bytes)
+        self._allocated = 0
+        self._entries, self._meta, self._quarantine = (self._env.open_db(n) for n in (layout.ENTRIES, layout.META, layout.QUARANTINE))
+        self.state = self._recover(identity)
+        if sync == "commit":  # it may have been written without sync before
+            self._clear_unsynced()
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the record that is applied next."""
+        return self.state.next_offset
+
+    def apply(self, folded: Folded, stop: Stop | None = None) -> None:
+        """Commit a folded batch and its position; `stop` marks the partition as stopped at the new position.
+
+        Raises Overloaded (retriable) when the disk is full; nothing has changed then.
+        """
+        assert folded.next_offset >= self.state.next_offset, "a position never goes back"
+        state = State(folded.next_offset, folded.log_time_ms, stop)
+        self._make_room(folded.entries)
+        try:
+            self._commit(folded, state)
+        except lmdb.MapFullError:
+            self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            self._commit(folded, state)
+        except lmdb.DiskError as error:
+            raise Overloaded(f"the view's disk is full: {self.path}: {error}") from error
+        self.state = state
+
+    def stop(self, stop: Stop) -> None:
+        """Mark the partition as stopped where it stands. Readers answer 503 until an `apply` clears it."""
+        self.apply(Folded(self.state.next_offset, self.state.log_time_ms, {}, [], None), stop)
+
+    def resume(self) -> None:
+        """Clear the mark of `stop`: its cause is gone."""
+        self.apply(Folded(self.state.next_offset, self.state.log_time_ms, {}, [], None))
+
+    def reader(self) -> ViewReader:
+        """Read this view in the writer's own process (LMDB allows one opening a process)."""
+        return ViewReader(self._env)
+
+    def size_bytes(self) -> int:
+        """Bytes of the environment in use."""
+        return int(self._env.info()["last_pgno"] + 1) * _PAGE
+
+    def health(self) -> dict[str, int]:
+        """Figures for metrics: map size and use in bytes, reader slots in use; clears the slots of dead readers."""
+        self._env.reader_check()
+        info = self._env.info()
+        return {"map_bytes": info["map_size"], "used_bytes": (info["last_pgno"] + 1) * _PAGE, "readers": info["num_readers"]}
+
+    def close(self) -> None:
+        """Flush and close; a view closed this way survives a power cut."""
+        self._clear_unsynced()
+        self._env.close()
+
+    def _clear_unsynced(self) -> None:
+        self._env.sync(True)
+        (self.path / "unsynced").unlink(missing_ok=True)
+        home.fsync_dir(self.path)
+
+    def _recover(self, identity: Identity) -> State:
+        with self._env.begin(write=True) as txn:
+            raw = txn.get(layout.IDENTITY, db=self._meta)
+            if raw is None:
+                txn.put(layout.IDENTITY, orjson.dumps(asdict(identity), option=orjson.OPT_SORT_KEYS), db=self._meta)
+                txn.put(layout.STATE, State(0, 0).encode(), db=self._meta)
+                return State(0, 0)
+            if orjson.loads(raw) != asdict(identity):
+                raise Corrupted(f"{self.path} holds another view: {raw.decode()}, wanted {asdict(identity)}")
+            return State.decode(txn.get(layout.STATE, db=self._meta) or b"")
+
+    def _commit(self, folded: Folded, state: State) -> None:
+        with self._env.begin(write=True) as txn:
+            self._put_entries(txn, folded.entries)
+            if folded.quarantined:
+                self._put_quarantined(txn, folded.quarantined)
+            txn.put(layout.STATE, state.encode(), db=self._meta)
+
+    def _put_entries(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
+        if not entries:
+            return
+        ordered = sorted(entries)  # in key order neighbours share pages, and the last key to come is not the longest to look for
+        if max(map(len, ordered)) > layout.SHORT_BYTES:
+            self._put_long(txn, {key: entries[key] for key in ordered if len(key) > layout.SHORT_BYTES})
+            ordered = [key for key in ordered if len(key) <= layout.SHORT_BYTES]
+        txn.cursor(db=self._entries).putmulti([(key, entries[key]) for key in ordered])
+
+    def _put_long(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
+        for key, entry in entries.items():
+            lmdb_key = layout.cell_key(key)
+            bucket = dict(layout.unpack_bucket(txn.get(lmdb_key, default=b"", db=self._entries)))
+            txn.put(lmdb_key, layout.pack_bucket({**bucket, key: entry}), db=self._entries)
+
+    def _put_quarantined(self, txn: Any, quarantined: Iterable[tuple[int, str]]) -> None:
+        counts: dict[str, int] = orjson.loads(txn.get(layout.COUNTS, default=b"{}", db=self._meta))
+        for offset, reason in quarantined:
+            counts[reason] = counts.get(reason, 0) + 1
+            txn.put(layout.pack_offset(offset), reason.encode(), db=self._quarantine)
+        txn.put(layout.COUNTS, orjson.dumps(counts), db=self._meta)
+        cursor = txn.cursor(db=self._quarantine)
+        for _ in range(txn.stat(self._quarantine)["entries"] - layout.MAX_QUARANTINED):
+            cursor.first()
+            cursor.delete()
+
+    def _make_room(self, entries: Mapping[bytes, bytes]) -> None:
+        """Allocate the blocks that this commit can touch at most."""
+        if self._sync != "none":  # without writemap a full disk is an error of the commit
+            return
+        payload = sum(map(len, entries.values())) + sum(map(len, entries))
+        needed = self.size_bytes() + payload + (len(entries) * _PAGES_PER_ENTRY + 64) * _PAGE
+        if needed <= self._allocated:
+            return
+        target = needed + max(_STEP, needed >> 3)
+        fd = os.open(self.path / "data.mdb", os.O_RDWR)
+        try:
+            os.posix_fallocate(fd, 0, min(target, self._env.info()["map_size"]))
+        except OSError as error:
+            raise Overloaded(f"the view's disk is full: {self.path}: {error.strerror}; free some space, it goes on by itself") from error
+        finally:
+            os.close(fd)
+        self._allocated = target
+
+
+def discard_if_torn(path: Path) -> bool:
+    """Remove a view that was written without sync during an earlier boot; True when it was removed."""
+    mark = path / "unsynced"
+    if not mark.exists() or mark.read_text() == home.boot_id():
+        return False
+    shutil.rmtree(path)
+    home.fsync_dir(path.parent)
+    return True
+
+
+def _mark_unsynced(path: Path) -> None:
+    mark = path / "unsynced"
+    with mark.open("w") as file:
+        file.write(home.boot_id())
+        file.flush()
+        os.fsync(file.fileno())
+    home.fsync_dir(path)
+
+
+def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
+    quick = sync == "none"
+    size = max(map_bytes, (path / "data.mdb").stat().st_size if (path / "data.mdb").exists() else 0)
+    try:
+        return lmdb.open(
+            str(path), map_size=size, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
+            sync=not quick, metasync=not quick, writemap=quick, readahead=False,
+        )  # fmt: skip
+    except lmdb.Error as error:
+        raise Corrupted(f"the view {path} cannot be opened: {error}; remove that folder, it is built again from the log") from error

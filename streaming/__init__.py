@@ -1,0 +1,1 @@
+"""The fast path: Faust places the slots, a lane of our own folds the log into LMDB."""
