@@ -137,8 +137,9 @@ class Reading:
             start, end = (start, chunk[-1]) if reverse else (chunk[-1] + b"\0", end)
 
     def _bucket_keys(self, prefix: bytes) -> Iterator[bytes]:
-        for _, raw in _walk(self._txn.cursor(db=self._entries), prefix + b"\0", prefix + b"\xff" * 9, reverse=False):
-            yield from (key for key, _ in layout.unpack_bucket(raw))
+        for lmdb_key, raw in _walk(self._txn.cursor(db=self._entries), prefix, prefix + b"\xff" * 9, reverse=False):
+            if layout.is_bucket(lmdb_key):  # not the short key that equals the prefix
+                yield from (key for key, _ in layout.unpack_bucket(raw))
 
     def quarantine(self) -> Quarantine:
         """What the fold skipped, newest last."""

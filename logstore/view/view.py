@@ -33,6 +33,8 @@ Sync = Literal["none", "commit"]
 
 _PAGE = 4_096
 _PAGES_PER_ENTRY = 3  # a leaf, its branch and a split, each copied on write
+_ENTRY_OVERHEAD = 32
+_SPARE_PAGES = 64
 _STEP = 1 << 20
 
 
@@ -166,8 +168,10 @@ class View:
         """Allocate the blocks that this commit can touch at most."""
         if self._sync != "none":  # without writemap a full disk is an error of the commit
             return
-        payload = sum(map(len, entries.values())) + sum(map(len, entries))
-        needed = self.size_bytes() + payload + (len(entries) * _PAGES_PER_ENTRY + 64) * _PAGE
+        payload = sum(map(len, entries.values())) + sum(map(len, entries)) + len(entries) * _ENTRY_OVERHEAD
+        used = self.size_bytes() // _PAGE
+        copied = min(len(entries) * _PAGES_PER_ENTRY, used)  # copy on write: at worst all there is
+        needed = (used + copied + 2 * payload // _PAGE + _SPARE_PAGES) * _PAGE  # a page is at least half full
         if needed <= self._allocated:
             return
         target = needed + max(_STEP, needed >> 3)
