@@ -4,8 +4,8 @@
     entries      cell key (below)                                  entry, or for a long cell key a bucket
     quarantine   8 bytes, offset big-endian                        the reason, a word of `mutation.REASONS`
     meta         "identity"                                        JSON: what this view is a view of
-                 "state"                                           8 bytes next offset, 8 bytes log time (both big-endian), then the
-                                                                   stop as JSON, or nothing while the partition runs
+                 "state"                                           8 bytes next offset, 8 bytes log time, 4 bytes leader epoch (all
+                                                                   big-endian), then the stop as JSON, or nothing while the partition runs
                  "quarantine"                                      JSON: {reason: count}
 
     cell key     the row key itself                                                       up to 495 bytes
@@ -37,7 +37,8 @@ MAX_QUARANTINED = 1_000
 MAX_READERS = 1_024  # reader slots of an environment
 DEFAULT_MAP_BYTES = 32 << 30  # address space, not disk: growing later costs every reader a remap
 
-_STATE = struct.Struct(">QQ")
+_STATE = struct.Struct(">QQi")
+STATE_BYTES = _STATE.size  # a state that is longer carries a stop
 _ITEM = struct.Struct(">II")
 _OFFSET = struct.Struct(">Q")
 
@@ -55,11 +56,12 @@ class State(NamedTuple):
 
     next_offset: int
     log_time_ms: int
+    leader_epoch: int = -1  # of the last record applied, -1 = unknown; Kafka tells by it whether the log was cut back since (KIP-320)
     stop: Stop | None = None
 
     def encode(self) -> bytes:
         """The value of "state"."""
-        head = _STATE.pack(self.next_offset, self.log_time_ms)
+        head = _STATE.pack(self.next_offset, self.log_time_ms, self.leader_epoch)
         return head + orjson.dumps(self.stop._asdict()) if self.stop else head
 
     @classmethod
@@ -67,9 +69,9 @@ class State(NamedTuple):
         """Raises Corrupted when the bytes are too short."""
         if len(raw) < _STATE.size:
             raise Corrupted(f"a view's state of {len(raw)} bytes is too short")
-        following, log_time_ms = _STATE.unpack_from(raw)
+        following, log_time_ms, leader_epoch = _STATE.unpack_from(raw)
         stop: dict[str, Any] | None = orjson.loads(raw[_STATE.size :]) if len(raw) > _STATE.size else None
-        return cls(following, log_time_ms, Stop(**stop) if stop else None)
+        return cls(following, log_time_ms, leader_epoch, Stop(**stop) if stop else None)
 
 
 def cell_key(row_key: bytes) -> bytes:

@@ -71,13 +71,15 @@ class View:
         """The offset of the record that is applied next."""
         return self.state.next_offset
 
-    def apply(self, folded: Folded, stop: Stop | None = None) -> None:
+    def apply(self, folded: Folded, leader_epoch: int | None = None, stop: Stop | None = None) -> None:
         """Commit a folded batch and its position; `stop` marks the partition as stopped at the new position.
+
+        `leader_epoch` is that of the batch's last record; None leaves the one before.
 
         Raises Overloaded (retriable) when the disk is full; nothing has changed then.
         """
         assert folded.next_offset >= self.state.next_offset, "a position never goes back"
-        state = State(folded.next_offset, folded.log_time_ms, stop)
+        state = State(folded.next_offset, folded.log_time_ms, self.state.leader_epoch if leader_epoch is None else leader_epoch, stop)
         self._make_room(folded.entries)
         try:
             self._commit(folded, state)
@@ -90,7 +92,7 @@ class View:
 
     def stop(self, stop: Stop) -> None:
         """Mark the partition as stopped where it stands. Readers answer 503 until an `apply` clears it."""
-        self.apply(Folded(self.state.next_offset, self.state.log_time_ms, {}, [], None), stop)
+        self.apply(Folded(self.state.next_offset, self.state.log_time_ms, {}, [], None), stop=stop)
 
     def resume(self) -> None:
         """Clear the mark of `stop`: its cause is gone."""

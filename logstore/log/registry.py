@@ -1,0 +1,153 @@
+"""Registry: the definitions of all tables, as records of the compacted topic `logstore.tables`.
+
+A record's key is the table's name, its value the definition as JSON (see `model.table`); the key "" does not occur, the key `STORE` holds
+what is true of the whole store. The newest record of a key counts. A dropped table keeps a record, so that its epochs stay known.
+"""
+
+import threading
+from typing import Any, NamedTuple
+
+import orjson
+from confluent_kafka import KafkaError, Producer, TopicPartition
+
+from logstore.log import kafka, topics
+from logstore.model.errors import Corrupted, LogStoreError, LogUnreachable, NoSuchTable, SetupError
+from logstore.model.slots import DEFAULT_SLOTS
+from logstore.model.table import SLOTS_TOPIC, TABLES_TOPIC, Table
+
+STORE = b"!store"
+_TO_THE_END = {"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20}
+WRITE_S = 60.0  # after a broker's start an idempotent producer can wait 10 s for its coordinator
+
+
+class Definitions(NamedTuple):
+    """All definitions up to one position of `logstore.tables`."""
+
+    revision: int  # next offset of logstore.tables
+    tables: dict[str, Table]  # by name, dropped ones included
+    storage: str | None = None  # where archive and snapshots lie, an fsspec URL; None = under the data directory
+
+    def with_record(self, record: kafka.Record) -> "Definitions":
+        """The definitions after one more record."""
+        key, value = record.key(), record.value()
+        if key is None or value is None:
+            return self._replace(revision=record.offset() + 1)
+        if key == STORE:
+            return self._replace(revision=record.offset() + 1, storage=orjson.loads(value)["storage"])
+        table = Table.from_json(value, record.offset())
+        return self._replace(revision=record.offset() + 1, tables={**self.tables, table.name: table})
+
+    def live(self, name: str) -> Table:
+        """The definition of a table that is there; raises NoSuchTable."""
+        table = self.tables.get(name)
+        if table is None or table.dropped:
+            raise NoSuchTable(name)
+        return table
+
+
+EMPTY = Definitions(0, {})
+
+
+class Registry:
+    """Reads and writes definitions. Thread-safe."""
+
+    def __init__(self, bootstrap: str) -> None:
+        """`bootstrap`: host:port[,host:port]. Nothing is connected before the first call."""
+        self.bootstrap = bootstrap
+        self._lock = threading.Lock()
+        self._admin: Any = None
+
+    @property
+    def admin(self) -> Any:
+        """The admin client, connected on first use."""
+        if self._admin is None:
+            self._admin = kafka.admin(self.bootstrap)
+        return self._admin
+
+    def read(self, timeout_s: float = kafka.REQUEST_S) -> Definitions:
+        """All definitions as of now. Raises LogUnreachable; SetupError when the store has never been started on this Kafka."""
+        with self._lock:
+            end = self._end()
+            found = EMPTY
+            for record in _read_compacted(self.bootstrap, end, timeout_s):
+                found = found.with_record(record)
+            return found._replace(revision=max(found.revision, end))
+
+    def tables(self) -> dict[str, Table]:
+        """Every table that is there, by name."""
+        return {name: table for name, table in self.read().tables.items() if not table.dropped}
+
+    def table(self, name: str) -> Table:
+        """One definition; raises NoSuchTable, LogUnreachable."""
+        return self.read().live(name)
+
+    def write(self, table: Table) -> int:
+        """Append a definition; returns its offset. Raises LogStoreError when another one came in between."""
+        before = table.revision
+        offset = self._append(table.name.encode(), table.to_json())
+        between = [
+            r for r in _read_compacted(self.bootstrap, offset, kafka.REQUEST_S) if r.key() == table.name.encode() and r.offset() > before
+        ]
+        if between:
+            raise LogStoreError(f"table {table.name}: somebody else changed it at the same time; `logstore table describe` and try again")
+        return offset
+
+    def write_storage(self, url: str) -> int:
+        """Record where archive and snapshots lie."""
+        return self._append(STORE, orjson.dumps({"format": 1, "storage": url}))
+
+    def slots(self) -> int:
+        """The number of slots of this store."""
+        return topics.partition_count(self.admin, SLOTS_TOPIC)
+
+    def ensure_store(self, slots: int = DEFAULT_SLOTS) -> int:
+        """Create the store's own topics where they are missing; returns the number of slots."""
+        topics.ensure_internal(self.admin, slots)
+        return self.slots()
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._admin = None
+
+    def _end(self) -> int:
+        try:
+            return kafka.bounds(self.admin, TABLES_TOPIC, [0])[0].end
+        except LogStoreError as error:
+            if isinstance(error, LogUnreachable):
+                raise
+            here = self.bootstrap
+            raise SetupError(f"there is no logstore on {here} yet; start one: `logstore node --bootstrap {here}`") from error
+
+    def _append(self, key: bytes, value: bytes) -> int:
+        producer = Producer(
+            {
+                "bootstrap.servers": self.bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
+                "delivery.timeout.ms": int(WRITE_S * 1000), "log_level": 2,
+            }
+        )  # fmt: skip
+        delivered: list[tuple[Any, Any]] = []
+        producer.produce(TABLES_TOPIC, value, key, partition=0, on_delivery=lambda error, record: delivered.append((error, record)))
+        if producer.flush(WRITE_S + 5) or not delivered:
+            raise LogUnreachable("write a table definition: Kafka did not acknowledge it")
+        error, record = delivered[0]
+        if error is not None:
+            raise kafka.translate(error, "write a table definition")
+        return int(record.offset())
+
+
+def _read_compacted(bootstrap: str, end: int, timeout_s: float) -> list[kafka.Record]:
+    """Every record of `logstore.tables` below `end`; compaction leaves holes there, so only the end is checked."""
+    reader = kafka.consumer(bootstrap, **_TO_THE_END)
+    found: list[kafka.Record] = []
+    try:
+        reader.assign([TopicPartition(TABLES_TOPIC, 0, 0)])
+        while True:
+            for record in kafka.take(reader, 1_000, timeout_s):
+                if record.error() is None and record.offset() < end:
+                    found.append(record)
+                elif record.error() is None or record.error().code() == KafkaError._PARTITION_EOF:
+                    return found
+                else:
+                    raise Corrupted(f"{TABLES_TOPIC}: {record.error().str()}")
+    finally:
+        reader.close()

@@ -1,0 +1,147 @@
+"""Topics: the settings a table's topic must have (it is the write-ahead log), made and checked against the broker's actual ones."""
+
+from typing import Any, Literal, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+
+from logstore.log.kafka import REQUEST_S, call, code, topic_ids, translate
+from logstore.model.errors import LogUnreachable, NoSuchTable, TableExists
+from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC, TABLES_TOPIC, Table
+
+_FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
+_COMPACTED = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false", "min.compaction.lag.ms": "60000"}
+
+
+class Finding(NamedTuple):
+    """A setting that is not as it should be. `fatal`: the store refuses the topic; else it is a warning."""
+
+    fatal: bool
+    setting: str
+    actual: str
+    wanted: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.setting} is {self.actual}, should be {self.wanted}: {self.why}"
+
+
+def wal_settings(max_value_bytes: int, replicas: int) -> dict[str, str]:
+    """The settings of a table's own topic (DESIGN rule 5: append-only forever)."""
+    return {
+        **_FOREVER,
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(max_value_bytes + RECORD_OVERHEAD_BYTES),
+        "min.insync.replicas": str(min(2, replicas)),
+    }
+
+
+def ensure_internal(client: Any, slots: int) -> None:
+    """Create the store's own topics where they are missing. Raises LogUnreachable."""
+    replicas = replication(client)
+    create(client, TABLES_TOPIC, 1, replicas, {**_COMPACTED, "min.insync.replicas": str(min(2, replicas))})
+    create(client, NODES_TOPIC, 1, replicas, {"cleanup.policy": "compact,delete", "retention.ms": "3600000", "segment.ms": "600000"})
+    create(client, SLOTS_TOPIC, slots, replicas, {})
+
+
+def create(client: Any, topic: str, partitions: int, replicas: int, settings: dict[str, str]) -> bool:
+    """Create a topic; False when it is there already."""
+    future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[topic]
+    try:
+        future.result(REQUEST_S + 5)
+        return True
+    except KafkaException as error:
+        if code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise translate(error.args[0], f"create topic {topic}") from error
+
+
+def delete(client: Any, topic: str) -> bool:
+    """Delete a topic and everything in it; False when there is none."""
+    try:
+        client.delete_topics([topic], request_timeout=REQUEST_S)[topic].result(REQUEST_S + 5)
+        return True
+    except KafkaException as error:
+        if code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return False
+        raise translate(error.args[0], f"delete topic {topic}") from error
+
+
+def epoch_of(client: Any, topic: str) -> str | None:
+    """The topic's id as 32 hex digits; None when there is no such topic."""
+    return topic_ids(client, [topic]).get(topic)
+
+
+def replication(client: Any) -> int:
+    """Replicas for a new topic: three where there are three brokers."""
+    return min(3, max(1, len(call("ask for the brokers", lambda: client.list_topics(timeout=REQUEST_S)).brokers)))
+
+
+def partition_count(client: Any, topic: str) -> int:
+    """Partitions of a topic; raises NoSuchTable when it does not exist."""
+    described = call(f"describe topic {topic}", lambda: client.list_topics(topic, timeout=REQUEST_S)).topics[topic]
+    if described.error is not None:
+        if described.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise NoSuchTable(topic)
+        raise LogUnreachable(f"topic {topic}: {described.error}")
+    return len(described.partitions)
+
+
+def settings_of(client: Any, topic: str) -> dict[str, str]:
+    """The broker's actual settings of a topic."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    entries = call(
+        f"read the settings of {topic}", lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource].result()
+    )
+    return {name: entry.value for name, entry in entries.items()}
+
+
+def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
+    """Change settings of a topic."""
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    call(f"change the settings of {topic}", lambda: client.incremental_alter_configs([resource])[resource].result(REQUEST_S))
+
+
+def check(client: Any, table: Table) -> list[Finding]:
+    """What is wrong with a table's topic. A topic the user owns is warned about where the store's own would be refused."""
+    actual = settings_of(client, table.topic)
+    replicas = replication(client)
+    findings = [_partitions(client, table)] + [
+        _compare(actual, setting, wanted, table) for setting, wanted in wal_settings(table.max_value_bytes, replicas).items()
+    ]
+    return [finding for finding in findings if finding is not None]
+
+
+def _partitions(client: Any, table: Table) -> Finding | None:
+    actual = partition_count(client, table.topic)
+    if actual == table.partitions:
+        return None
+    why = "writers place keys by the new count at once; a table never changes its partitions, copy it to a new one"
+    return Finding(True, "partitions", str(actual), str(table.partitions), why)
+
+
+_WHY: dict[str, str] = {
+    "cleanup.policy": "a compacted log has holes, and the log is the only copy until a snapshot exists",
+    "retention.ms": "old mutations would be deleted; the log is the only copy until a snapshot exists",
+    "retention.bytes": "old mutations would be deleted; the log is the only copy until a snapshot exists",
+    "unclean.leader.election.enable": "acknowledged writes could be lost",
+    "message.timestamp.type": "writers' clocks would decide about expiry",
+    "max.message.bytes": "values of the table's maximum would be refused",
+    "min.insync.replicas": "an acknowledged write could be on one broker only",
+}
+_ALWAYS_FATAL: frozenset[str] = frozenset({"cleanup.policy"})
+
+
+def _compare(actual: dict[str, str], setting: str, wanted: str, table: Table) -> Finding | None:
+    value = actual.get(setting, "")
+    enough: Literal["equal", "least"] = "least" if setting in ("max.message.bytes", "min.insync.replicas") else "equal"
+    if value == wanted or (enough == "least" and int(value) >= int(wanted)):
+        return None
+    fatal = setting in _ALWAYS_FATAL or not (table.adopted or setting == "min.insync.replicas")
+    return Finding(fatal, setting, value, wanted, _WHY[setting])
+
+
+def taken(topic: str) -> TableExists:
+    """The error for a topic that is there already."""
+    return TableExists(f"there is a topic {topic!r} already; `logstore table create NAME --topic {topic}` makes a table of it")
