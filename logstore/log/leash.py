@@ -18,8 +18,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -35,16 +36,29 @@ def spawn(
     *,
     at_death: signal.Signals = signal.SIGKILL,
     output: IO[bytes] | int | None = None,
+    cwd: Path | None = None,
     env: dict[str, str] | None = None,
-    pass_fds: Iterable[int] = (),
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start `argv` on a leash, in a session of its own (a Ctrl-C in the terminal is the parent's to handle).
 
     Safe from any thread. `output` takes stdout and stderr; None inherits them. Raises OSError when Python cannot be started;
     an `argv` that cannot be executed shows as exit status 127.
     """
-    start = functools.partial(subprocess.Popen[bytes], command(argv, at_death), stdin=subprocess.DEVNULL, stdout=output, stderr=output)
-    return _forker(os.getpid()).submit(start, env=env, pass_fds=tuple(pass_fds), start_new_session=True).result()
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command(argv, at_death),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env=env,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+
+    return _forker(os.getpid()).submit(start).result()
 
 
 @functools.lru_cache(maxsize=1)

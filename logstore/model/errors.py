@@ -15,9 +15,12 @@ LogStoreError
 │   ├── Overloaded             a queue is full
 │   ├── Starting               the partition is being opened here
 │   ├── NotOwner               another node serves the partition (`owner`)
-│   └── ServerUnreachable      the HTTP endpoint does not answer
+│   ├── ServerUnreachable      the HTTP endpoint does not answer
+│   └── StillPending           the write is on its way: ask again
 ├── WriteFailed                the write is certainly not in the log                 (retriable or not: see the attribute)
+│   └── BatchFailed            some of many writes are certainly not in the log (`failed`), all others are
 ├── Unknown                    the write may or may not be in the log
+│   └── BatchUnknown           some of many writes may or may not be in the log (`unknown`, `failed`)
 ├── ServerError                the server answered with a problem this client has no class for
 └── Stopped                    the partition refuses to answer until somebody looks
     ├── LogGap                 offsets that the fold needs are missing
@@ -34,6 +37,9 @@ except NotYet:
 except LogStoreError as error:
     sys.exit(error)            # the message names the next step
 """
+
+
+from collections.abc import Sequence
 
 
 class LogStoreError(Exception):
@@ -123,6 +129,10 @@ class ServerUnreachable(NotYet):
     """The HTTP endpoint does not answer."""
 
 
+class StillPending(NotYet, TimeoutError):
+    """No acknowledgement came within the caller's patience; the write is still on its way."""
+
+
 class WriteFailed(LogStoreError):
     """The write is certainly not in the log; `retriable` says whether the same write may succeed later."""
 
@@ -133,6 +143,53 @@ class WriteFailed(LogStoreError):
 
 class Unknown(LogStoreError):
     """No acknowledgement came: the write may or may not be in the log. Read the row before writing again."""
+
+
+class BatchFailed(WriteFailed):
+    """Some of many writes are certainly not in the log; every other one is acknowledged.
+
+    `failed`: how many; `failed_places`: ranges of places in the order of writing, at most 1,000 (a pipeline gives none: ask its futures);
+    `first`: the first error; `position` covers what was acknowledged. Places from `total` on were never tried.
+    """
+
+    def __init__(
+        self, total: int, failed: int, first: LogStoreError, *, failed_places: Sequence[range] = (), position: object = None
+    ) -> None:
+        super().__init__(f"of {total:,} writes {failed:,} are not in the log{_places(failed_places)}: {first}", retriable=first.retriable)
+        self.total, self.failed, self.unknown, self.first, self.position = total, failed, 0, first, position
+        self.failed_places, self.unknown_places = tuple(failed_places[:_MOST]), ()
+
+
+class BatchUnknown(Unknown):
+    """Of many writes `unknown` may or may not be in the log, and `failed` certainly are not.
+
+    Fields as in BatchFailed, and `unknown_places`: they may hold acknowledged writes too (put_many accounts by the chunk).
+    """
+
+    def __init__(
+        self,
+        total: int,
+        failed: int,
+        unknown: int,
+        first: LogStoreError,
+        *,
+        failed_places: Sequence[range] = (),
+        unknown_places: Sequence[range] = (),
+        position: object = None,
+    ) -> None:
+        super().__init__(
+            f"of {total:,} writes {unknown:,} may or may not be in the log{_places(unknown_places)} and {failed:,} are not: {first}"
+        )
+        self.total, self.failed, self.unknown, self.first, self.position = total, failed, unknown, first, position
+        self.failed_places, self.unknown_places = tuple(failed_places[:_MOST]), tuple(unknown_places[:_MOST])
+
+
+_MOST = 1000
+
+
+def _places(ranges: Sequence[range]) -> str:
+    shown = ", ".join(f"{r.start}-{r.stop - 1}" for r in ranges[:5]) + (", ..." if len(ranges) > 5 else "")
+    return f" (places {shown})" if ranges else ""
 
 
 class ServerError(LogStoreError):

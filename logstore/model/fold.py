@@ -30,6 +30,12 @@ class Records(NamedTuple):
     timestamps_ms: Sequence[int]
     headers: Sequence[Headers | None]
 
+    def slice(self, start: int, stop: int | None = None) -> "Records":
+        """The records at the indices `[start, stop)`."""
+        offsets, keys, values, timestamps_ms, headers = self
+        part = slice(start, stop)
+        return Records(offsets[part], keys[part], values[part], timestamps_ms[part], headers[part])
+
 
 class Folded(NamedTuple):
     """What a run of records does to a partition."""

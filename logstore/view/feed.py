@@ -58,6 +58,16 @@ class FeedServer:
                 if not subscriber.pending:
                     self._flush(subscriber)
 
+    def publish_changed(self, key: Hashable, value: Any) -> None:
+        """As `publish`, unless the key has that value already."""
+        if self._values.get(key) != value:
+            self.publish(key, value)
+
+    def snapshot(self) -> dict[Hashable, Any]:
+        """The dictionary as it is now."""
+        with self._lock:
+            return dict(self._values)
+
     def acks(self) -> list[Any]:
         """The latest acknowledgement of each subscriber that is connected; None of one that has sent none."""
         with self._lock:

@@ -1,0 +1,74 @@
+"""What is checked before a record goes to the log: types, lengths, header names. Afterwards nobody could take it back."""
+
+from collections.abc import Mapping, Sequence
+
+from logstore.model.errors import UsageError, ValueTooLarge
+from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
+from logstore.model.mutation import RESERVED
+from logstore.model.table import Table
+
+Text = bytes | str
+Pair = tuple[Text, Text | None]
+_HEADER_BYTES = 16 * 1024 - 1024  # what RECORD_OVERHEAD_BYTES leaves to headers, less the framing
+
+
+def check_value(value: Text | None, limit: int) -> bytes | None:
+    """The value's bytes; None stays None. Raises UsageError, ValueTooLarge."""
+    if value is None:
+        return None
+    raw = to_bytes(value)
+    if len(raw) > limit:
+        raise ValueTooLarge(len(raw), limit)
+    return raw
+
+
+def check_headers(headers: Mapping[str, bytes] | None) -> list[tuple[str, bytes]] | None:
+    """The writer's own headers. Raises UsageError for reserved names and for more than fits beside a key and a value of full length."""
+    if not headers:
+        return None
+    pairs = [(name, to_bytes(content)) for name, content in headers.items()]
+    for name, _ in pairs:
+        if not isinstance(name, str) or name.startswith(RESERVED):
+            raise UsageError(f"header names that begin with {RESERVED!r} are the store's own; rename {name!r}")
+    size = sum(len(name.encode()) + len(content) + 10 for name, content in pairs)
+    if size > _HEADER_BYTES:
+        raise UsageError(f"the headers of a record have at most {_HEADER_BYTES:,} bytes, these have {size:,}")
+    return pairs
+
+
+class Chunk:
+    """Keys and values of some writes, checked all at once: a tenth of a microsecond each."""
+
+    def __init__(self, pairs: Sequence[Pair], table: Table, start: int) -> None:
+        """`start`: place of the first of `pairs`. Raises UsageError (with the place in a note) when one of them cannot be written."""
+        try:
+            self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]
+            self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"put_many takes pairs (key, value); something else is among places {start}-{start + len(pairs) - 1}") from error
+        if not self._plain(table.max_value_bytes):
+            self._one_by_one(table.max_value_bytes, start)
+
+    def _plain(self, limit: int) -> bool:
+        kinds = {*map(type, self.values)}
+        if {*map(type, self.keys)} != {bytes} or not kinds <= {bytes, type(None)}:
+            return False
+        key_lengths = {*map(len, self.keys)}
+        self.longest_key = max(key_lengths)
+        present = self.values if kinds == {bytes} else filter(None, self.values)
+        self.longest_value = max(map(len, present), default=0)  # type: ignore[arg-type]
+        return 0 not in key_lengths and self.longest_key <= MAX_KEY_BYTES and self.longest_value <= limit
+
+    def _one_by_one(self, limit: int, start: int) -> None:
+        for i, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
+            try:
+                self.keys[i], self.values[i] = check_key(to_bytes(key)), check_value(value, limit)
+            except UsageError as error:
+                error.add_note(f"at place {start + i} of put_many")
+                raise
+        self._plain(limit)
+
+    @property
+    def largest_bytes(self) -> int:
+        """Of the largest record, at most."""
+        return self.longest_key + self.longest_value

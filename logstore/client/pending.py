@@ -1,0 +1,130 @@
+"""Pending: a write on its way. Completed by whoever runs the producer's callbacks; resolved into a `Position` when somebody asks.
+
+One is made per pipelined write, a million a second, so it is bare: it is itself the delivery callback (a bound method per write would double
+the work of the garbage collector), what all writes of a table share lies in `Shared`, and whoever waits is noted there.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from logstore.log.delivery import delivery_error
+from logstore.log.producer import GRACE_S, Producer
+from logstore.model.errors import LogStoreError, StillPending, Unknown, UsageError
+from logstore.model.position import Position
+
+_log = logging.getLogger(__name__)
+
+
+class Shared:
+    """What the writes to one table have in common; collects their failures when they belong to a pipeline."""
+
+    def __init__(self, epoch: str, producer: Producer) -> None:
+        self.epoch, self.producer = epoch, producer
+        self.lock = threading.Lock()  # of `waiting`
+        self.waiting: dict[Pending, list[Callable[[Pending], object]]] = {}
+        self.failures: list[LogStoreError] = []  # the first few, for the message
+        self.failed = self.unknown = 0
+
+    def fail(self, error: LogStoreError) -> None:
+        """Count one failed write."""
+        if isinstance(error, Unknown):
+            self.unknown += 1
+        else:
+            self.failed += 1
+        if len(self.failures) < 10:
+            self.failures.append(error)
+
+
+class Pending:
+    """A write on its way: ask `done()`, wait with `result()`, or be called back."""
+
+    __slots__ = ("_offset", "_partition", "_shared")
+
+    _shared: Shared
+    _partition: int
+    _offset: int | LogStoreError | None  # None: on its way; an error: it failed
+
+    @classmethod
+    def of(cls, shared: Shared) -> "Pending":
+        """A write that is about to be queued."""
+        pending = cls()
+        pending._shared, pending._offset = shared, None
+        return pending
+
+    def __call__(self, error: Any, message: Any) -> None:
+        """Take the delivery report (called by librdkafka's binding)."""
+        shared = self._shared
+        if error is None:
+            self._partition = message.partition()
+            self._offset = message.offset()
+        else:
+            typed = delivery_error(error)
+            shared.fail(typed)
+            self._offset = typed
+        if shared.waiting:
+            self._tell()
+
+    def done(self) -> bool:
+        """True when the write is acknowledged or has failed."""
+        return self._offset is not None
+
+    def exception(self, timeout: float | None = None) -> LogStoreError | None:
+        """The error of the write, or None when it is acknowledged. Waits like `result`."""
+        self._wait(timeout)
+        return self._offset if isinstance(self._offset, LogStoreError) else None
+
+    def result(self, timeout: float | None = None) -> Position:
+        """The position of the acknowledged write, waiting up to `timeout` seconds (default: the delivery timeout and some).
+
+        Raises WriteFailed (certainly not in the log), Unknown (perhaps in the log), StillPending (not known yet: ask again).
+        """
+        if self._offset is None:
+            self._wait(timeout)
+        return self._outcome()
+
+    def add_done_callback(self, function: "Callable[[Pending], object]") -> None:
+        """Call `function(self)` once, when the write is done, on the thread that finds out; at once when it is done already.
+
+        It must not block; what it raises is logged, since it cannot reach the writer (as in concurrent.futures).
+        """
+        with self._shared.lock:
+            self._shared.waiting.setdefault(self, []).append(function)
+        if self._offset is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._shared.lock:
+            functions = self._shared.waiting.pop(self, [])
+        for function in functions:
+            try:
+                function(self)
+            except Exception:
+                _log.exception("a done-callback of %r failed", self)
+
+    def _outcome(self) -> Position:
+        offset = self._offset
+        if isinstance(offset, int):
+            return Position.of_write(self._shared.epoch, self._partition, offset)
+        assert offset is not None, "asked before done"
+        raise offset
+
+    def _wait(self, timeout: float | None) -> None:
+        if self._offset is not None:
+            return
+        producer = self._shared.producer
+        if threading.current_thread().name == "logstore-producer":
+            raise UsageError("a done-callback must not wait for another write: it runs on the thread that completes writes")
+        if timeout is None:
+            timeout = producer.delivery_timeout_s + GRACE_S
+        arrived = threading.Lock()
+        arrived.acquire()
+        self.add_done_callback(lambda _: arrived.release())
+        producer.release()
+        if not arrived.acquire(timeout=timeout):
+            raise StillPending(f"no acknowledgement within {timeout:g} s; the write is still on its way: ask again, or wait longer")
+
+    def __repr__(self) -> str:
+        state = "on its way" if self._offset is None else repr(self._offset)
+        return f"Pending({state})"

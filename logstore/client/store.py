@@ -1,0 +1,210 @@
+"""Store: the synchronous client. Writes go to the log, reads to the readers; a `Position` ties the two together."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from logstore.client.batch import Batch
+from logstore.client.checks import Pair, Text
+from logstore.client.http import Reader
+from logstore.client.pipeline import Pipeline
+from logstore.client.reading import After, Row
+from logstore.client.tables import Definitions, Tables
+from logstore.log.producer import DELIVERY_TIMEOUT_S, QUEUE_BYTES, QUEUE_RECORDS, OnFull, Producer
+from logstore.model.errors import UsageError
+from logstore.model.position import Position
+
+DEADLINE_MS = 2_000
+
+
+class Store:
+    """A connection to one store. Thread-safe; close it, or use it in a `with` block: closing waits for every write.
+
+    bootstrap           Kafka's host:port[,host:port], for writing; default: LOGSTORE_BOOTSTRAP
+    url                 a node's http://host:port, for reading; default: LOGSTORE_URL
+    on_full             "wait": a write waits for room in the queue; "error": it raises Overloaded at once
+    queue_records       writes without acknowledgement, at most
+    queue_bytes         of them, at most: the memory this client may take
+    delivery_timeout_s  after which a write without acknowledgement is Unknown
+    definitions         where table definitions come from; default: the log itself
+    kafka               further librdkafka settings, for security and the like
+    """
+
+    def __init__(
+        self,
+        bootstrap: str | None = None,
+        url: str | None = None,
+        *,
+        on_full: OnFull = "wait",
+        queue_records: int = QUEUE_RECORDS,
+        queue_bytes: int = QUEUE_BYTES,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+        linger_ms: float = 0.5,
+        compression: str = "lz4",
+        definitions: Definitions | None = None,
+        kafka: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Nothing is connected before the first call that needs it."""
+        if on_full not in ("wait", "error"):
+            raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
+        self._bootstrap = bootstrap or os.environ.get("LOGSTORE_BOOTSTRAP")
+        self._url = url or os.environ.get("LOGSTORE_URL")
+        self._settings: dict[str, Any] = {
+            "on_full": on_full,
+            "queue_records": queue_records,
+            "queue_bytes": queue_bytes,
+            "delivery_timeout_s": delivery_timeout_s,
+            "linger_ms": linger_ms,
+            "compression": compression,
+            "extra": kafka,
+        }
+        self._lock, self._closed = threading.RLock(), False
+        self._producer: Producer | None = None
+        self._tables: Tables | None = None if definitions is None else Tables(definitions)
+        self._reader: Reader | None = None
+        self._pipelines: dict[str, Pipeline] = {}
+
+    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+        """Write one row and wait for the acknowledgement; returns its position.
+
+        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable: then it is not written;
+        Unknown: perhaps it is.
+        """
+        return self._singles(table).put(key, value, headers=headers).result()
+
+    def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+        """Delete one row and wait for the acknowledgement; raises like `put`."""
+        return self._singles(table).delete(key, headers=headers).result()
+
+    def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
+        """Write pairs (key, value), a value None deletes; returns when all are acknowledged, with the position that covers them.
+
+        Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. Order per key is the order given.
+        """
+        return Batch(self.producer, self.tables.get(table)).run(pairs)
+
+    def pipeline(self, table: str) -> Pipeline:
+        """Write without waiting for each; see `Pipeline`."""
+        return Pipeline(self.producer, self.tables.get(table))
+
+    def get(self, table: str, key: Text, *, after: After = None, deadline_ms: int = DEADLINE_MS) -> Row | None:
+        """One row, or None. With `after` (a position or token) at least that has been seen.
+
+        Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError.
+        """
+        return self.reader.get(table, key, after=after, deadline_ms=deadline_ms)
+
+    def get_many(self, table: str, keys: Sequence[Text], *, after: After = None, deadline_ms: int = DEADLINE_MS) -> list[Row | None]:
+        """Rows in the order of `keys`, None where there is none; raises like `get`. The deadline is for each 1,000 keys."""
+        return self.reader.get_many(table, keys, after=after, deadline_ms=deadline_ms)
+
+    def scan(
+        self,
+        table: str,
+        *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
+        after: After = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> Iterator[Row]:
+        """Rows in key order, page by page as they are taken: those that begin with `prefix`, or of [start, end). Raises like `get`.
+
+        `limit`: rows at most; `keys_only`: values are empty; the deadline is for each page.
+        """
+        return self.reader.scan(
+            table,
+            prefix=prefix,
+            start=start,
+            end=end,
+            limit=limit,
+            reverse=reverse,
+            keys_only=keys_only,
+            after=after,
+            deadline_ms=deadline_ms,
+        )
+
+    def flush(self, timeout_s: float | None = None) -> int:
+        """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
+        return self._producer.flush(timeout_s) if self._producer else 0
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Flush and let go; raises Unknown when writes remain without acknowledgement after `timeout_s` (default: the delivery timeout)."""
+        with self._lock:
+            self._closed = True
+            producer, reader, tables = self._producer, self._reader, self._tables
+            self._producer = self._reader = self._tables = None
+        try:
+            if producer is not None:
+                producer.close(timeout_s)
+        finally:
+            if reader is not None:
+                reader.close()
+            if tables is not None:
+                tables.close()
+
+    @property
+    def producer(self) -> Producer:
+        """What writes to the log, connected on first use. Raises LogUnreachable, SetupError."""
+        if self._producer is not None:
+            return self._producer
+        with self._lock:
+            self._check_open()
+            if self._producer is None:
+                self._producer = Producer(self._need_bootstrap(), **self._settings)
+            return self._producer
+
+    @property
+    def tables(self) -> Tables:
+        """The definitions this client knows."""
+        if self._tables is not None:
+            return self._tables
+        with self._lock:
+            self._check_open()
+            if self._tables is None:
+                from logstore.log.registry import Registry  # noqa: PLC0415 - readers alone do not need it
+
+                self._tables = Tables(Registry(self._need_bootstrap()))
+            return self._tables
+
+    @property
+    def reader(self) -> Reader:
+        """What reads over HTTP."""
+        with self._lock:
+            self._check_open()
+            if self._reader is None:
+                self._reader = Reader(self.need_url())
+            return self._reader
+
+    def need_url(self) -> str:
+        """The URL to read from; raises UsageError when there is none."""
+        if not self._url:
+            raise UsageError("reading needs the URL of a node: Store(url=...), or LOGSTORE_URL")
+        return self._url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _singles(self, table: str) -> Pipeline:
+        """The pipeline of single writes to a table: their failures are raised by each `result`, never collected."""
+        pipeline = self._pipelines.get(table)
+        if pipeline is None or self._producer is None:
+            pipeline = self._pipelines[table] = self.pipeline(table)
+        return pipeline
+
+    def _need_bootstrap(self) -> str:
+        if not self._bootstrap:
+            raise UsageError("writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP")
+        return self._bootstrap
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this Store is closed; open a new one")

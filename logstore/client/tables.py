@@ -1,0 +1,43 @@
+"""Where a client learns what a table is, and keeps it."""
+
+import threading
+from typing import Protocol
+
+from logstore.model.table import Table
+
+
+class Definitions(Protocol):
+    """A source of table definitions: `log.registry.Registry`, or what a test puts in its place."""
+
+    def table(self, name: str) -> Table:
+        """One definition; raises NoSuchTable, LogUnreachable."""
+
+    def close(self) -> None:
+        """Let connections go."""
+
+
+class Tables:
+    """Definitions, asked for once each. Thread-safe."""
+
+    def __init__(self, source: Definitions) -> None:
+        self._source, self._known, self._lock = source, dict[str, Table](), threading.Lock()
+
+    def known(self, name: str) -> Table | None:
+        """The definition if it has been asked for before: never waits."""
+        return self._known.get(name)
+
+    def get(self, name: str) -> Table:
+        """The definition; asks the source for a name not met before. Raises NoSuchTable, LogUnreachable."""
+        table = self._known.get(name)
+        if table is None:
+            with self._lock:
+                table = self._known.setdefault(name, self._source.table(name))
+        return table
+
+    def forget(self, name: str) -> None:
+        """Ask again next time: the topic was not what the definition says."""
+        self._known.pop(name, None)
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()

@@ -1,0 +1,77 @@
+"""Changes: follows the two small topics that tell what the store is: `logstore.tables` and `logstore.nodes`."""
+
+from typing import Any
+
+from confluent_kafka import KafkaError, Producer, TopicPartition
+
+from logstore.log.kafka import consumer
+from logstore.log.nodes import Announcement, Nodes
+from logstore.log.registry import EMPTY
+from logstore.model.table import NODES_TOPIC, TABLES_TOPIC
+
+
+class Changes:
+    """Definitions and announcements, as of now. One thread only."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._consumer = consumer(bootstrap, **{"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100})
+        self._consumer.assign([TopicPartition(TABLES_TOPIC, 0, 0), TopicPartition(NODES_TOPIC, 0, 0)])
+        self.definitions = EMPTY
+        self.nodes = Nodes()
+        self.complete = False  # both topics have been read to their ends once
+        self._to_read = {TABLES_TOPIC, NODES_TOPIC}
+
+    def take(self, timeout_s: float) -> bool:
+        """Take in what has come, waiting up to `timeout_s` for it; True when there was something."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return False
+        for record in [first, *self._consumer.consume(1_000, 0)]:
+            if record.error() is None:
+                self._hear(record)
+            elif record.error().code() == KafkaError._PARTITION_EOF:
+                self._at_end(record)
+        return True
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._consumer.close()
+
+    def _hear(self, record: Any) -> None:
+        if record.topic() == TABLES_TOPIC:
+            self.definitions = self.definitions.with_record(record)
+        else:
+            self.nodes.hear(record.key(), record.value(), record.timestamp()[1])
+
+    def _at_end(self, record: Any) -> None:
+        self._to_read.discard(record.topic())
+        self.complete = not self._to_read
+
+
+class Announcer:
+    """Tells the others about a worker. Losing an announcement is harmless: the next one follows within a second."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._producer: Any = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "linger.ms": 0,
+                "message.timeout.ms": 5_000,
+                "queue.buffering.max.messages": 100,
+                "log_level": 2,
+            }
+        )
+
+    def announce(self, announcement: Announcement) -> None:
+        """Send it on its way."""
+        self._send(announcement.key, announcement.to_json())
+
+    def retire(self, announcement: Announcement) -> None:
+        """Say that this worker is gone, and wait for it to be heard (up to 3 s)."""
+        self._send(announcement.key, None)
+        self._producer.flush(3)
+
+    def _send(self, key: bytes, value: bytes | None) -> None:
+        self._producer.poll(0)
+        if len(self._producer) < 50:  # Kafka is away: what waits is out of date anyway
+            self._producer.produce(NODES_TOPIC, value, key)

@@ -1,0 +1,45 @@
+"""Delivery: what an error of the producer says about the record: certainly not in the log, or nobody knows.
+
+    never sent, refused before the append   WriteFailed, retriable when the cause passes
+    sent, and no or a late answer           Unknown
+    the local queue is full                 Overloaded
+
+Only codes that prove the absence count as failed; every other one, a new one too, is unknown. A broker's refusal proves nothing about an
+earlier attempt of the same record whose answer was lost, so only refusals that every attempt would have met are in the list.
+"""
+
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from logstore.model.errors import LogStoreError, Overloaded, Unknown, WriteFailed
+
+_REFUSED = {
+    KafkaError.MSG_SIZE_TOO_LARGE: "the topic's max.message.bytes is too small; `logstore doctor` names the setting",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client may not write to the topic; ask for the permission",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client may not write to the cluster; ask for the permission",
+    KafkaError.INVALID_RECORD: "the topic refuses the record; `logstore doctor` names the setting",
+    KafkaError.INVALID_MSG: "the broker refuses the record as malformed",
+    KafkaError._UNKNOWN_TOPIC: "the topic does not exist; `logstore table list` shows what there is",
+    KafkaError._UNKNOWN_PARTITION: "the partition does not exist; `logstore doctor` compares topic and definition",
+}
+_UNSENT = {
+    KafkaError._PURGE_QUEUE: "it was still in the local queue when the client was closed; write it again",
+}
+
+
+def delivery_error(error: Any) -> LogStoreError:
+    """The typed error of one failed delivery (a `KafkaError`)."""
+    code, text = error.code(), error.str()
+    if code == KafkaError._QUEUE_FULL:
+        return queue_full()
+    if code in _REFUSED:
+        return WriteFailed(f"the write was refused ({text}): {_REFUSED[code]}")
+    if code in _UNSENT:
+        return WriteFailed(f"the write was not sent ({text}): {_UNSENT[code]}", retriable=True)
+    return Unknown(f"no acknowledgement came ({text}): the write may or may not be in the log; read the row before writing it again")
+
+
+def queue_full() -> Overloaded:
+    """The local queue has no room."""
+    return Overloaded('the queue of unacknowledged writes is full; write slower, enlarge queue_records or queue_bytes, or use on_full="wait"')

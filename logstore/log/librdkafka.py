@@ -1,0 +1,55 @@
+"""What the running librdkafka does with a key, asked from the library itself: a wrong partitioner would hide rows from every reader."""
+
+import ctypes
+from pathlib import Path
+
+import confluent_kafka
+
+from logstore.model.errors import SetupError
+from logstore.model.partitioner import partition_of
+
+_SAMPLES = (b"a", b"ab", b"abc", b"abcd", b"key-1", b"\xff\x80\x00", b"JFK/2013-01-01/B6 725", bytes(range(256)))
+_PARTITIONS = (1, 3, 4, 64, 1000)
+_SYMBOL = "rd_kafka_msg_partitioner_murmur2"
+
+
+def agrees_on_murmur2() -> bool:
+    """True when librdkafka's murmur2 places keys as `model.partitioner` does; False when the library cannot be asked.
+
+    Raises SetupError when both disagree: writing with either would put rows where the other does not look.
+    """
+    library = _library()
+    if library is None:
+        return False
+    place = getattr(library, _SYMBOL)
+    place.restype = ctypes.c_int32
+    place.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
+    for key in _SAMPLES:
+        for partitions in _PARTITIONS:
+            theirs, ours = place(None, key, len(key), partitions, None, None), partition_of(key, partitions)
+            if theirs != ours:
+                raise SetupError(
+                    f"librdkafka {confluent_kafka.libversion()[0]} places the key {key!r} of {partitions} partitions in {theirs}, Kafka's Java "
+                    f"client in {ours}; nothing was written. Install the pinned confluent-kafka of constraints.txt"
+                )
+    return True
+
+
+def _library() -> ctypes.CDLL | None:
+    for path in _candidates():
+        try:
+            library = ctypes.CDLL(path)
+        except OSError:
+            continue
+        if hasattr(library, _SYMBOL):
+            return library
+    return None
+
+
+def _candidates() -> list[str]:
+    """The library this process has mapped first (it is the one that will run), then the one the wheel bundles."""
+    maps = Path("/proc/self/maps")
+    mapped = {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if "librdkafka" in line} if maps.exists() else set()
+    package = Path(confluent_kafka.__file__).parent
+    bundled = [str(path) for folder in (package.with_name("confluent_kafka.libs"), package / ".dylibs") for path in folder.glob("librdkafka*")]
+    return [*sorted(mapped), *bundled]

@@ -1,0 +1,159 @@
+"""Tail: follows partitions of many topics from given offsets, for ever, and hands over whole batches as columns.
+
+librdkafka fetches, checks and decompresses on its own threads; memory is bounded by `queued_kbytes`, whatever the backlog. Neither its
+`position()` nor its end-of-partition event is a position of ours: both step over transaction markers silently.
+"""
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from logstore.log.kafka import Record, consumer
+from logstore.model.fold import Records
+
+MOST_RECORDS = 10_000  # of one take: some 30 ms of work, and the size of a commit under load
+
+
+class Batch(NamedTuple):
+    """Records of one partition, in order."""
+
+    topic: str
+    partition: int
+    records: Records
+    leader_epoch: int
+
+
+class End(NamedTuple):
+    """Everything committed below `offset` has been handed over; the log has no more for now."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Trouble(NamedTuple):
+    """The partition cannot be followed from where it stands, and has been let go."""
+
+    topic: str
+    partition: int
+    word: Literal["truncated", "no-topic", "failed"]
+    detail: str
+
+
+class Unreachable(NamedTuple):
+    """No broker answers; the tail goes on trying by itself."""
+
+    detail: str
+
+
+Event = Batch | End | Trouble | Unreachable
+
+_TRUNCATED = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
+_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_ID}
+_PASSING = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT, KafkaError._MAX_POLL_EXCEEDED}
+
+
+class Tail:
+    """A consumer with manual assignment. One thread only."""
+
+    def __init__(self, bootstrap: str, *, group: str, queued_kbytes: int = 32_768) -> None:
+        """`group` receives applied positions for information; `queued_kbytes` bounds what is fetched ahead."""
+        self._consumer = consumer(
+            bootstrap,
+            **{
+                "group.id": group,
+                "enable.partition.eof": True,
+                "queued.min.messages": 1_000_000,
+                "queued.max.messages.kbytes": queued_kbytes,
+                "fetch.message.max.bytes": 4 << 20,
+                "fetch.max.bytes": 16 << 20,
+            },
+        )
+
+    def follow(self, topic: str, partition: int, offset: int, leader_epoch: int = -1) -> None:
+        """Begin at `offset`; `leader_epoch` is that of the record before, by which Kafka tells whether the log was cut back since."""
+        where = (
+            TopicPartition(topic, partition, offset) if leader_epoch < 0 else TopicPartition(topic, partition, offset, None, leader_epoch)
+        )
+        self._consumer.incremental_assign([where])
+
+    def leave(self, topic: str, partition: int) -> None:
+        """Stop following; what was fetched ahead is dropped."""
+        self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+
+    def take(self, timeout_s: float) -> list[Event]:
+        """What has come: waits for the first record, then takes whatever else is there; empty after `timeout_s`."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        records: list[Record] = [first, *self._consumer.consume(MOST_RECORDS - 1, 0)]
+        if not any([record.error() for record in records]):  # noqa: C419 - a list is quicker, and this is every record's way
+            return _batches(records)
+        return [event for event in self._events(records) if event is not None]
+
+    def end(self, topic: str, partition: int) -> int:
+        """The end of the log as the last fetch told it, transaction markers and open transactions included; -1 before the first."""
+        try:
+            bounds = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        except KafkaException:
+            return -1
+        return int(bounds[1]) if bounds else -1
+
+    def announce(self, positions: Iterable[tuple[str, int, int]]) -> None:
+        """Commit (topic, partition, next offset) to the group, so that Kafka's lag tools see them. Nothing depends on it."""
+        offsets = [TopicPartition(*position) for position in positions]
+        if offsets:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._consumer.close()
+
+    def _events(self, records: list[Record]) -> Iterable[Event | None]:
+        """Batches and what stands between them, in the order they came."""
+        for failed, run in groupby(records, key=lambda record: record.error() is not None):
+            same = list(run)
+            yield from map(self._event, same) if failed else _batches(same)
+
+    def _event(self, record: Record) -> Event | None:
+        error = record.error()
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            return End(record.topic(), record.partition(), record.offset())
+        if code in _PASSING:
+            return Unreachable(error.str())
+        word: Literal["truncated", "no-topic", "failed"] = (
+            "truncated" if code in _TRUNCATED else "no-topic" if code in _NO_TOPIC else "failed"
+        )
+        if record.topic() is None or record.partition() is None or record.partition() < 0:
+            return Unreachable(error.str())
+        return Trouble(record.topic(), record.partition(), word, f"{error.str()} ({error.name()})")
+
+
+def _batches(records: list[Record]) -> list[Event]:
+    """Group records by partition; each partition's stay in order."""
+    groups: dict[tuple[str, int], list[Record]] = {}
+    for where, run in groupby(records, key=_where):
+        groups.setdefault(where, []).extend(run)
+    return [Batch(*where, _columns(group), _leader_epoch(group[-1])) for where, group in groups.items()]
+
+
+def _where(record: Record) -> tuple[str, int]:
+    return record.topic(), record.partition()
+
+
+def _columns(records: list[Record]) -> Records:
+    return Records(
+        [record.offset() for record in records],
+        [record.key() for record in records],
+        [record.value() for record in records],
+        [record.timestamp()[1] for record in records],
+        [record.headers() for record in records],
+    )
+
+
+def _leader_epoch(record: Any) -> int:
+    epoch = record.leader_epoch()
+    return -1 if epoch is None else int(epoch)

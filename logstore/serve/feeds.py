@@ -1,0 +1,111 @@
+"""Feeds: follows every worker of the node, and acknowledges upwards what this reader serves.
+
+    1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
+    2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
+    3 acknowledge the revision of the tables, once every view that the node claims is open
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from logstore.serve.catalog import Catalog
+from logstore.serve.voice import GRACE_S, Voice
+from logstore.view import home
+from logstore.view.feed import FeedReader, connect, encode_ack
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_CHUNK = 1 << 18
+
+
+class Feeds:
+    """The connections to all workers of the node."""
+
+    def __init__(self, data_dir: Path, workers: int, catalog: Catalog) -> None:
+        self._data_dir, self._catalog = data_dir, catalog
+        self.voices = [Voice(i) for i in range(workers)]
+        self._sockets: dict[int, socket.socket] = {}
+        self._acked: dict[int, int] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.served_revision = -1
+
+    def start(self) -> None:
+        """Begin to follow; what absent workers left on disk is served at once."""
+        recalled = [voice.recall(self._data_dir) for voice in self.voices if not self._listening(voice)]
+        if any(recalled):
+            self._catalog.rebuild(self.voices)
+        self._tasks = [asyncio.create_task(self._follow(voice)) for voice in self.voices]
+
+    async def stop(self) -> None:
+        """Hang up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _listening(self, voice: Voice) -> bool:
+        try:
+            connect(home.feed_path(self._data_dir, voice.worker)).close()
+        except OSError:
+            return False
+        return True
+
+    async def _follow(self, voice: Voice) -> None:
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                sock = connect(home.feed_path(self._data_dir, voice.worker))
+            except OSError:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+                continue
+            with contextlib.closing(sock), contextlib.suppress(OSError):
+                if await self._listen(voice, sock):
+                    pause = _FIRST_PAUSE_S
+            await asyncio.sleep(pause)
+
+    async def _listen(self, voice: Voice, sock: socket.socket) -> bool:
+        """Until the worker hangs up; True when it said something."""
+        loop, reader = asyncio.get_running_loop(), FeedReader()
+        spoke = False
+        self._sockets[voice.worker] = sock
+        voice.begin()
+        grace: asyncio.TimerHandle | None = None
+        try:
+            while data := await loop.sock_recv(sock, _CHUNK):
+                spoke = True
+                self._hear(voice, reader.decode(data))
+                grace = grace or loop.call_later(GRACE_S * 2, self._refresh)
+                await self._acknowledge()
+        finally:
+            if grace is not None:
+                grace.cancel()
+            del self._sockets[voice.worker]
+            self._acked.pop(voice.worker, None)
+            voice.end()
+            self._refresh()
+        return spoke
+
+    def _hear(self, voice: Voice, changes: list[tuple[Any, Any]]) -> None:
+        more = [voice.hear(key, value) for key, value in changes]
+        if any(more):
+            self._refresh()
+        for key, value in changes:
+            if key[0] == "applied" and value is not None:
+                self._catalog.applied(key[1], key[2], value[0], value[1])
+
+    def _refresh(self) -> None:
+        self._catalog.rebuild(self.voices)
+        if self._catalog.tables is not None and not self._catalog.missing():
+            self.served_revision = self._catalog.revision
+
+    async def _acknowledge(self) -> None:
+        """Tell every worker that is there; only what is new to it."""
+        loop = asyncio.get_running_loop()
+        for worker, sock in list(self._sockets.items()):
+            if self._acked.get(worker) != self.served_revision and self.served_revision >= 0:
+                self._acked[worker] = self.served_revision
+                with contextlib.suppress(OSError):  # its own task sees it hang up
+                    await loop.sock_sendall(sock, encode_ack({"pid": os.getpid(), "tables": self.served_revision}))

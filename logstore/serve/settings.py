@@ -1,0 +1,51 @@
+"""Settings of a reader process. Every bound of the reader is a field here: unit, default, and what it costs."""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from logstore.model.errors import SetupError
+
+MAX_URL_BYTES = 256 * 1024  # an encoded 65,535-byte key fits
+MAX_HEADER_BYTES = 64 * 1024  # all headers of a request together
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_PAGE_BYTES = 8 * 1024 * 1024  # keys and values of one list answer
+MAX_PAGE_ROWS = 1_000
+DEFAULT_PAGE_ROWS = 100
+MAX_EXAMINED = 50_000  # entries a scan looks at before it ends its page: some 50 ms of the event loop at worst
+DEFAULT_DEADLINE_MS = 2_000
+MAX_DEADLINE_MS = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """How one reader process runs."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 7878
+    workers: int = 1  # feeds to follow: workers 0 .. workers-1 of this node
+    node: str = "local"  # id of this node, as its workers announce it
+    index: int = 0  # which reader of the node this is; a label in metrics
+    insecure: bool = False  # serve beyond loopback although there is no authentication
+    max_connections: int = 8_192  # more are answered 503 at once; each costs some 10 kB
+    max_waiters: int = 10_000  # requests waiting for a token; more are answered 429
+    request_timeout_s: float = 10.0  # a request's head must be complete by then; its body must keep a pace
+    idle_timeout_s: float = 75.0  # a kept-alive connection without a request is closed
+    stop_timeout_s: float = 3.0  # what runs at SIGTERM may take this long
+    ready_lag: int = 100_000  # records behind the log's end above which /readyz says no
+
+
+def check_bind(host: str, *, insecure: bool) -> None:
+    """Raises SetupError when `host` reaches beyond this machine and nobody said that this is meant."""
+    if insecure or host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise SetupError(
+            f"refusing to serve on {host!r}: this build has no authentication and everybody who reaches that address could read everything; "
+            "bind to 127.0.0.1, or say --insecure if the network around it is trusted"
+        )

@@ -1,0 +1,80 @@
+"""Voice: what one worker of this node says through its feed, and what it said before it went away."""
+
+import time
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from logstore.view import home
+
+ViewKey = tuple[str, str, int]  # table, epoch, partition
+GRACE_S = 5.0  # a returned worker opens its views within this time
+
+
+class Voice:
+    """The dictionary of one worker. `values` holds the plain keys, `views` the partitions it serves."""
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        self.connected = False
+        self.heard = False  # its feed has named the tables since this reader started
+        self.values: dict[str, Any] = {}
+        self.views: dict[ViewKey, dict[str, Any]] = {}
+        self._former: dict[ViewKey, dict[str, Any]] = {}
+        self._speaking_since: float | None = None
+
+    def begin(self) -> None:
+        """Its feed is there (again): what it said about views is remembered until it says something new."""
+        self._former = {**self._former, **self.views}
+        self.views, self.connected, self._speaking_since = {}, True, None
+
+    def end(self) -> None:
+        """Its feed broke off: what it said last stays known."""
+        self.connected = False
+
+    def hear(self, key: Hashable, value: Any) -> bool:
+        """Take one change in; True when it is more than a change of an applied position."""
+        match key:
+            case ("applied", _, _):
+                return False
+            case ("view", str(table), str(epoch), int(partition)):
+                self._hear_view((table, epoch, partition), value)
+            case str():
+                self._hear_plain(key, value)
+        return True
+
+    def _hear_view(self, key: ViewKey, value: Any) -> None:
+        self._speaking_since = self._speaking_since or time.monotonic()
+        self._former.pop(key, None)
+        if value is None:
+            self.views.pop(key, None)
+        else:
+            self.views[key] = value
+
+    def _hear_plain(self, key: str, value: Any) -> None:
+        self.heard = self.heard or key == "tables"
+        if value is not None:
+            self.values[key] = value
+
+    def remembered(self, elsewhere: frozenset[int]) -> dict[ViewKey, dict[str, Any]]:
+        """The views it served before it went away and has not spoken of since.
+
+        Forgotten GRACE_S after it began to name views again, and at once where another node serves the slot (`elsewhere`).
+        """
+        if self.connected:
+            if self._speaking_since is not None and time.monotonic() - self._speaking_since > GRACE_S:
+                self._former = {}
+            self._former = {key: record for key, record in self._former.items() if record["slot"] not in elsewhere}
+        return self._former
+
+    def recall(self, data_dir: Path) -> bool:
+        """Take over what the worker left on disk for a reader that starts without it; True when there was something."""
+        try:
+            left = orjson.loads(home.served_path(data_dir, self.worker).read_bytes())
+        except (FileNotFoundError, ValueError):  # never written, or torn by a crash: the feed tells it all once it is there
+            return False
+        self.values = {"tables": left["tables"], "nodes": left.get("nodes", [])}
+        self.views = {(table, epoch, partition): record for table, epoch, partition, record in left["views"]}
+        return True

@@ -1,0 +1,44 @@
+"""The worker process: `python -m streaming`. A node starts it; by hand it needs the same options."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from logstore.model.errors import LogStoreError
+from streaming.catalogue import Me
+from streaming.worker import Config, Worker
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--bootstrap", required=True, help="Kafka, host:port[,host:port].")
+@click.option("--data-dir", required=True, type=click.Path(path_type=Path), help="The node's data directory.")
+@click.option("--worker", default=0, show_default=True, help="Index of this worker in its node.")
+@click.option("--workers", default=1, show_default=True, help="Workers of this node.")
+@click.option("--node", required=True, help="Id of the node.")
+@click.option("--url", required=True, help="Where the node's readers answer.")
+@click.option("--group", default="default", show_default=True, help="Replica group.")
+@click.option("--zone", default="", help="Label of the replica group's place.")
+@click.option("--sync", default="none", show_default=True, type=click.Choice(["none", "commit"]), help="When views are flushed to disk.")
+@click.option("--queued-kbytes", default=32_768, show_default=True, help="What is fetched ahead at most; this bounds the memory.")
+@click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
+def main(
+    bootstrap: str, data_dir: Path, worker: int, workers: int, node: str, url: str, group: str, zone: str, sync: str,
+    queued_kbytes: int, heartbeat_fd: int | None,
+) -> None:  # fmt: skip
+    """Follow the log of this worker's slots into the views of the data directory."""
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s worker-{worker} %(levelname)s %(name)s %(message)s")
+    if not 0 <= worker < workers:
+        raise click.UsageError(f"--worker is 0 to {workers - 1}")
+    me = Me(node, worker, url, group, zone)
+    try:
+        status = Worker(Config(bootstrap, data_dir, me, "commit" if sync == "commit" else "none", heartbeat_fd, queued_kbytes)).run()
+    except LogStoreError as error:
+        logging.getLogger(__name__).error("%s", error)  # noqa: TRY400 - the message is for people
+        status = 1
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""The Faust application: group membership and slot assignment. It carries no data; see `lane` for that.
+
+Faust subscribes to `logstore.slots` (S partitions without records); the partitions it assigns are the slots of this worker. Its group
+offsets, changelogs and tables are not used: positions live in the views.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import faust
+
+from logstore.model.table import SLOTS_TOPIC
+
+log = logging.getLogger(__name__)
+
+SESSION_S = 6.0  # how long a killed worker keeps its slots
+HEARTBEAT_S = 1.0
+
+
+def make_app(group: str, bootstrap: str, data_dir: Path, on_slots: Callable[[Iterable[int]], None]) -> Any:
+    """An app that tells `on_slots` every assignment, from its event loop."""
+    app = faust.App(
+        group,
+        broker=[f"kafka://{address}" for address in bootstrap.split(",")],
+        datadir=str(data_dir),
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=SESSION_S,
+        broker_heartbeat_interval=HEARTBEAT_S,
+        broker_request_timeout=20.0,
+        stream_recovery_delay=0.0,
+    )
+    app.topics.add(app.topic(SLOTS_TOPIC, key_serializer="raw", value_serializer="raw"))
+
+    async def on_assigned(_: Any, assigned: Iterable[Any], **__: Any) -> None:
+        slots = sorted(where.partition for where in assigned if where.topic == SLOTS_TOPIC)
+        log.info("slots %s", slots)
+        on_slots(slots)
+
+    connect: Any = app.on_partitions_assigned.connect  # its type wants a named `signal`, its calls do not
+    connect(on_assigned, weak=False)
+    return app

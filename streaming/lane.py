@@ -1,0 +1,254 @@
+"""Lane: the data plane of a worker. One thread follows the log of its partitions into their views.
+
+    1. follow   open and close views when the targets have changed
+    2. take     whole fetched batches, from the position each view holds
+    3. fold     and commit entries and position in one LMDB transaction (`followed.Followed.take`)
+    4. publish  the new position to the node's readers
+
+A rebalance only changes the targets: positions are the views' own, so nothing can be lost, repeated or paused by it. A partition that
+stops, or whose disk is full, is let go alone; the others go on.
+"""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from logstore.log.tail import Batch, End, Tail, Trouble, Unreachable
+from logstore.model.errors import Corrupted, NotYet, Overloaded
+from logstore.view.feed import FeedServer
+from logstore.view.view import Sync
+from streaming.followed import Followed, Target
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+RETRY_S = 0.5
+TICK_S = 1.0
+ANNOUNCE_S = 5.0
+
+Key = tuple[str, int]
+
+
+class Targets(NamedTuple):
+    """What a lane has to follow, and a number that rises with every change."""
+
+    generation: int
+    targets: dict[Key, Target]
+
+
+class Lane(threading.Thread):
+    """Follows its targets until `close`. Views belong to this thread alone."""
+
+    def __init__(self, bootstrap: str, data_dir: Path, feed: FeedServer, *, group: str, sync: Sync, queued_kbytes: int = 32_768) -> None:
+        """`queued_kbytes` bounds what is fetched ahead, and so the memory."""
+        super().__init__(name="lane", daemon=True)
+        self._brokers, self._data_dir, self._feed, self._group, self._sync = bootstrap, data_dir, feed, group, sync
+        self._queued_kbytes = queued_kbytes
+        self._wanted = Targets(0, {})
+        self._generation = -1
+        self._followed: dict[Key, Followed] = {}
+        self._by_topic: dict[tuple[str, int], Followed] = {}
+        self._retry_at_s: dict[Key, float] = {}
+        self._published: dict[Key, object] = {}
+        self._running = True
+        self._restart = False
+        self.failure: BaseException | None = None
+        self.beat_s = time.monotonic()  # when the loop last came round
+        self.applied = 0  # records, since the start
+        self.reachable = True
+        self.generation = -1  # of the targets that are followed now
+        self.phases: dict[Key, str] = {}
+
+    def follow(self, wanted: Targets) -> None:
+        """Follow exactly these targets from now on; `generation` tells when it is done."""
+        self._wanted = wanted
+
+    def restart(self) -> None:
+        """Begin with a new consumer: this one does not progress."""
+        self._restart = True
+
+    def behind(self) -> dict[Key, int]:
+        """Partition -> next offset, of those that have not applied what the log is known to hold, for no reason that is known."""
+        return {f.target.key: f.next_offset for f in list(self._followed.values()) if f.end > f.next_offset and f.reason is None}
+
+    def close(self, timeout_s: float = 20.0) -> None:
+        """Stop following; flush and close every view."""
+        self._running = False
+        self.join(timeout_s)
+
+    def run(self) -> None:
+        """The thread. A failure ends it and is kept in `failure`: the worker ends, and is started again."""
+        try:
+            while self._running:
+                self._restart = False
+                self._run_once()
+        except BaseException as error:
+            log.exception("the lane failed")
+            self.failure = error
+        finally:
+            for followed in self._followed.values():
+                followed.close()
+
+    def _run_once(self) -> None:
+        """One consumer's life."""
+        tail = Tail(self._brokers, group=f"{self._group}.applied", queued_kbytes=self._queued_kbytes)
+        try:
+            for followed in self._followed.values():
+                self._start(tail, followed)
+            ticked = announced = time.monotonic()
+            while self._running and not self._restart:
+                self._reconcile(tail)
+                for event in tail.take(POLL_S):
+                    self._on_event(tail, event)
+                self.beat_s = now = time.monotonic()
+                if now - ticked >= TICK_S:
+                    ticked = now
+                    self._tick(tail)
+                if now - announced >= ANNOUNCE_S:
+                    announced = now
+                    self._announce(tail)
+            self._announce(tail)
+        finally:
+            tail.close()
+
+    # 1. follow
+
+    def _reconcile(self, tail: Tail) -> None:
+        wanted = self._wanted
+        due = [key for key, at_s in self._retry_at_s.items() if at_s <= time.monotonic()]
+        if wanted.generation == self._generation and not due:
+            return
+        for key in [key for key, f in self._followed.items() if key not in wanted.targets]:
+            self._leave(tail, key)
+        for key, target in wanted.targets.items():
+            followed = self._followed.get(key)
+            if followed is None:
+                self._open(tail, target)
+            elif followed.target != target or key in due:
+                followed.target = target
+                self._restart_one(tail, followed)
+        if wanted.generation != self._generation:
+            self._forget_others(wanted)
+        self._generation = wanted.generation
+        if all(key in self.phases for key in wanted.targets):
+            self.generation = wanted.generation
+
+    def _forget_others(self, wanted: Targets) -> None:
+        """Take back what the feed shows of an earlier run of this worker."""
+        keys = {_view_key(target) for target in wanted.targets.values()}
+        for key in self._feed.snapshot():
+            if isinstance(key, tuple) and key[0] == "view" and key not in keys:
+                self._feed.publish(key, None)
+
+    def _open(self, tail: Tail, target: Target) -> None:
+        self._retry_at_s.pop(target.key, None)
+        try:
+            followed = Followed(target, self._data_dir, sync=self._sync)
+        except NotYet:  # another worker of this node still has it, or the disk is full
+            self._retry_at_s[target.key] = time.monotonic() + RETRY_S
+            return
+        except Corrupted as error:
+            self._feed.publish(_view_key(target), {"path": None, "slot": target.slot, "state": "stopped", "reason": str(error)})
+            self.phases[target.key] = "stopped"
+            return
+        self._followed[target.key] = self._by_topic[target.table.topic, target.partition] = followed
+        self._start(tail, followed)
+
+    def _start(self, tail: Tail, followed: Followed) -> None:
+        target, state = followed.target, followed.view.state
+        if target.problem is not None:
+            followed.halt(target.problem)
+        else:
+            tail.follow(target.table.topic, target.partition, state.next_offset, state.leader_epoch)
+        self._publish(followed)
+
+    def _restart_one(self, tail: Tail, followed: Followed) -> None:
+        self._retry_at_s.pop(followed.target.key, None)
+        tail.leave(followed.target.table.topic, followed.target.partition)
+        self._start(tail, followed)
+
+    def _leave(self, tail: Tail, key: Key) -> None:
+        followed = self._followed.pop(key)
+        target = followed.target
+        del self._by_topic[target.table.topic, target.partition]
+        tail.leave(target.table.topic, target.partition)
+        for gone in (self._retry_at_s, self._published, self.phases):
+            gone.pop(key, None)
+        self._feed.publish(_view_key(target), None)
+        self._feed.publish(("applied", *key), None)
+        followed.close()
+
+    # 2. take, 3. fold
+
+    def _on_event(self, tail: Tail, event: Batch | End | Trouble | Unreachable) -> None:
+        if isinstance(event, Unreachable):
+            self._set_reachable(reachable=False)
+            return
+        followed = self._by_topic.get((event.topic, event.partition))
+        if followed is None or followed.target.key in self._retry_at_s:  # fetched before it was let go
+            return
+        self._set_reachable(reachable=not isinstance(event, Trouble))
+        try:
+            following = self._apply(tail, followed, event)
+        except Overloaded as error:
+            log.warning("%s", error)
+            self._retry(tail, followed)
+            return
+        if not following:
+            tail.leave(event.topic, event.partition)
+        self._publish(followed)
+
+    def _apply(self, tail: Tail, followed: Followed, event: Batch | End | Trouble) -> bool:
+        if isinstance(event, Batch):
+            self.applied += len(event.records.offsets)
+            following = followed.take(event.records, event.leader_epoch)
+            followed.end = max(followed.end, tail.end(event.topic, event.partition))
+            return following
+        if isinstance(event, End):
+            return followed.at_end(event.offset)
+        if event.word == "truncated":
+            followed.cut_back(event.detail)
+            return False
+        log.warning("%s/%d: %s", event.topic, event.partition, event.detail)
+        self._retry(tail, followed)  # a topic that is gone is found out by the catalogue, which looks at the ids
+        return True
+
+    def _retry(self, tail: Tail, followed: Followed) -> None:
+        """Let go now, begin again at the view's position a little later."""
+        tail.leave(followed.target.table.topic, followed.target.partition)
+        self._retry_at_s[followed.target.key] = time.monotonic() + RETRY_S
+
+    # 4. publish
+
+    def _publish(self, followed: Followed) -> None:
+        target = followed.target
+        self._feed.publish(("applied", *target.key), (followed.next_offset, followed.end))
+        shown = {"path": str(followed.view.path), "slot": target.slot, "state": followed.phase, "reason": followed.reason}
+        if self._published.get(target.key) != shown:
+            self._published[target.key] = shown
+            self._feed.publish(_view_key(target), shown)
+            self.phases[target.key] = followed.phase
+
+    def _set_reachable(self, *, reachable: bool) -> None:
+        if reachable != self.reachable:
+            self.reachable = reachable
+            self._feed.publish("log", {"reachable": reachable})
+
+    def _tick(self, tail: Tail) -> None:
+        """Once a second: what only looking shows."""
+        for followed in self._followed.values():
+            if followed.stop is None:
+                end = tail.end(followed.target.table.topic, followed.target.partition)
+                followed.open_transaction = followed.reached_end and followed.end == followed.next_offset < end
+                if not followed.open_transaction:
+                    followed.end = max(followed.end, end)
+            self._publish(followed)
+
+    def _announce(self, tail: Tail) -> None:
+        tail.announce((f.target.table.topic, f.target.partition, f.next_offset) for f in self._followed.values())
+
+
+def _view_key(target: Target) -> tuple[str, str, str, int]:
+    return ("view", target.table.name, *target.key)

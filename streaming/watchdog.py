@@ -1,0 +1,26 @@
+"""Watchdog: finds a lane that stands still though the log has more. Kafka consumers are known to stall silently."""
+
+from collections.abc import Mapping
+
+STALL_S = 30.0
+Key = tuple[str, int]
+
+
+class Watchdog:
+    """Looks at the positions of partitions that are behind; asks for a new consumer first, for a new process after that."""
+
+    def __init__(self, stall_s: float = STALL_S) -> None:
+        self._stall_s = stall_s
+        self._seen: dict[Key, tuple[int, float]] = {}  # position, and since when it has not moved
+        self._restarted: set[Key] = set()
+
+    def look(self, behind: Mapping[Key, int], now_s: float) -> tuple[set[Key], set[Key]]:
+        """(partitions that ask for a new consumer now, partitions that stood still again after that)."""
+        self._seen = {key: (at, now_s) if self._seen.get(key, (-1, 0.0))[0] != at else self._seen[key] for key, at in behind.items()}
+        self._restarted &= self._seen.keys()
+        still = {key for key, (_, since_s) in self._seen.items() if now_s - since_s >= self._stall_s}
+        again = still & self._restarted
+        for key in still:
+            self._seen[key] = self._seen[key][0], now_s
+        self._restarted |= still
+        return still - again, again

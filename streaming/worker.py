@@ -1,0 +1,125 @@
+"""Worker: one process of the fast path. Puts the pieces together and ends with an exit status that says how it went.
+
+    feed        shows this node's readers what is served (`logstore.view.feed`)
+    lane        follows the log into the views
+    catalogue   knows tables, other workers and slots
+    Faust app   group membership: which slots are ours
+
+Order of the end, so that no read fails: 1 Faust leaves the group, 2 the next owners catch up while this worker still serves, 3 the lane
+flushes and closes the views, 4 the feed hangs up.
+"""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from logstore.heartbeat import Heartbeat
+from logstore.log.registry import Registry
+from logstore.model.errors import LogStoreError
+from logstore.view import home
+from logstore.view.feed import FeedServer
+from logstore.view.view import Sync
+from streaming.app import make_app
+from streaming.catalogue import Catalogue, Me
+from streaming.lane import Lane
+from streaming.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+WATCH_S = 1.0
+STUCK_S = 20.0
+DRAIN_S = 15.0
+
+
+class Config(NamedTuple):
+    """What a worker must be told; see `python -m streaming --help`."""
+
+    bootstrap: str
+    data_dir: Path
+    me: Me
+    sync: Sync
+    heartbeat_fd: int | None
+    queued_kbytes: int
+
+
+class Worker:
+    """One run of a worker."""
+
+    def __init__(self, config: Config) -> None:
+        """Connect and start the threads. Raises LogUnreachable, SetupError."""
+        registry = Registry(config.bootstrap)
+        slots = registry.ensure_store()
+        self._config = config
+        self._group = f"logstore.{config.me.group}"
+        self._feed = FeedServer(home.feed_path(config.data_dir, config.me.worker))
+        restore(self._feed, home.served_path(config.data_dir, config.me.worker))
+        self._lane = Lane(
+            config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes
+        )
+        self._catalogue = Catalogue(config.bootstrap, config.data_dir, config.me, slots, self._feed, self._lane)
+        self._watchdog = Watchdog()
+        self._heartbeat = Heartbeat(config.heartbeat_fd)
+        self.failure: str | None = None
+
+    def run(self) -> int:
+        """Serve until SIGTERM or a failure; returns the exit status."""
+        self._lane.start()
+        self._catalogue.start()
+        faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
+        faust_dir.mkdir(parents=True, exist_ok=True)
+        app = make_app(self._group, self._config.bootstrap, faust_dir, self._catalogue.assign)
+        app.task(self._watch)
+        runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
+        try:
+            runner.execute_from_commandline()
+        except SystemExit as ended:
+            log.info("Faust ended with %s", ended.code)
+        finally:
+            self._catalogue.drain(DRAIN_S if self.failure is None else 0.0)
+            self._lane.close()
+            self._catalogue.close()
+            self._feed.close()
+        if self.failure:
+            log.error("the worker ends: %s", self.failure)
+        return 1 if self.failure else 0
+
+    async def _watch(self, app: Any) -> None:
+        """Look once a second whether everything lives and progresses."""
+        while not app.should_stop:
+            self.failure = self._trouble()
+            if self.failure:
+                await app.crash(LogStoreError(self.failure))
+                return
+            self._heartbeat.beat()
+            await asyncio.sleep(WATCH_S)
+
+    def _trouble(self) -> str | None:
+        for part in (self._lane, self._catalogue):
+            if part.failure is not None:
+                return f"the {part.name} failed: {part.failure}"
+            if time.monotonic() - part.beat_s > STUCK_S:
+                return f"the {part.name} has been stuck for {STUCK_S:g} s"
+        still, again = self._watchdog.look(self._lane.behind() if self._lane.reachable else {}, time.monotonic())
+        if again:
+            return f"these partitions do not progress, even with a new consumer: {sorted(again)}"
+        if still:
+            log.warning("no progress for a while, the lane begins again: %s", sorted(still))
+            self._lane.restart()
+        return None
+
+
+def restore(feed: FeedServer, path: Path) -> None:
+    """Show what this worker served before it was restarted, until it is known what it serves now."""
+    if not path.exists():
+        return
+    served = orjson.loads(path.read_bytes())
+    for table, epoch, partition, view in served["views"]:
+        if view["path"] and Path(view["path"]).exists():
+            state = "stopped" if view["state"] == "stopped" else "catching-up"
+            feed.publish(("view", table, epoch, partition), {**view, "state": state})
+    feed.publish("nodes", served["nodes"])
+    feed.publish("tables", {**served["tables"], "tables": [text.encode() for text in served["tables"]["tables"]]})
