@@ -47,7 +47,8 @@ def read(kafka, topic, count):
 
 def new_topic(kafka, **settings):
     name = f"t-{uuid.uuid4().hex[:8]}"
-    AdminClient({"bootstrap.servers": kafka.bootstrap}).create_topics([NewTopic(name, 1, 1, config=settings)])[name].result(30)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})  # its name keeps it alive while the call is under way
+    admin.create_topics([NewTopic(name, 1, 1, config=settings)])[name].result(30)
     return name
 
 

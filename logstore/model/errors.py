@@ -38,7 +38,6 @@ except LogStoreError as error:
     sys.exit(error)            # the message names the next step
 """
 
-
 from collections.abc import Sequence
 
 
