@@ -1,3 +1,53 @@
-"""logstore: a key-value store whose database is the log."""
+"""logstore: a key-value store whose database is the log.
+
+    with logstore.Store("localhost:9092", "http://localhost:8080") as store:
+        position = store.put("users", "ada", "Ada Lovelace")
+        row = store.get("users", "ada", after=position)
+
+The names below are loaded on first use, so that `import logstore` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logstore.client.aio import AsyncStore
+    from logstore.client.pending import Pending
+    from logstore.client.reading import Row
+    from logstore.client.store import Store
+    from logstore.model.errors import (
+        BatchFailed,
+        BatchUnknown,
+        ConsistencyTimeout,
+        LogStoreError,
+        LogUnreachable,
+        NoSuchTable,
+        NotYet,
+        Overloaded,
+        Stopped,
+        Unknown,
+        UsageError,
+        WriteFailed,
+    )
+    from logstore.model.position import Position
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AsyncStore", "BatchFailed", "BatchUnknown", "ConsistencyTimeout", "LogStoreError", "LogUnreachable", "NoSuchTable", "NotYet",
+    "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed", "__version__",
+]  # fmt: skip
+
+_HOMES = {
+    "AsyncStore": "logstore.client.aio",
+    "Pending": "logstore.client.pending",
+    "Position": "logstore.model.position",
+    "Row": "logstore.client.reading",
+    "Store": "logstore.client.store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "logstore.model.errors")), name)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from logstore.log import kafka, topics
+from logstore.log import kafka
 from logstore.log.changes import Announcer, Changes
 from logstore.log.nodes import ANNOUNCE_S, Announcement
 from logstore.log.registry import Definitions
@@ -25,13 +25,15 @@ from logstore.model.slots import slot_of
 from logstore.model.table import TABLES_TOPIC, Table
 from logstore.view.feed import FeedServer
 from logstore.view.home import served_path
+from logstore.view.layout import Stop
 from streaming.followed import Target, epoch_changed, misconfigured
 from streaming.lane import Key, Lane, Targets
 from streaming.place import Placement
 
 log = logging.getLogger(__name__)
 
-VERIFY_S = 5.0
+VERIFY_S = 0.25  # librdkafka goes on silently with a topic that was deleted and created again; in this time it is found out
+VERIFY_TIMEOUT_S = 3.0
 HEAR_S = 0.1
 
 
@@ -56,7 +58,7 @@ class Catalogue(threading.Thread):
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
         self._shown_revision = -1
-        self._verified: dict[str, tuple[str | None, int]] = {}  # topic -> (id, partitions)
+        self._verified: dict[str, kafka.Described | None] = {}  # topic -> what it is now, None: it does not exist
         self._verified_at_s = 0.0
         self._announced: tuple[Announcement | None, float] = None, 0.0
         self._saved: object = None
@@ -125,26 +127,24 @@ class Catalogue(threading.Thread):
         if names <= self._verified.keys() and time.monotonic() - self._verified_at_s < VERIFY_S:
             return False
         try:
-            ids = kafka.topic_ids(self._admin, sorted(names))
-            counts = {name: topics.partition_count(self._admin, name) for name in ids}
+            found = kafka.describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
         except LogUnreachable:
             return False
         self._verified_at_s = time.monotonic()
-        before, self._verified = self._verified, {name: (ids.get(name), counts.get(name, 0)) for name in names}
+        before, self._verified = self._verified, {name: found.get(name) for name in names}
         if before and before.get(TABLES_TOPIC) != self._verified[TABLES_TOPIC]:
             raise EpochChanged(
                 f"{TABLES_TOPIC} was deleted or created again under a running node; restore it, or begin with a new data directory"
             )
         return before != self._verified
 
-    def _problem(self, table: Table) -> Any:
-        epoch, partitions = self._verified.get(table.topic, (table.epoch, table.partitions))
-        if epoch != table.epoch:
-            return epoch_changed(table, epoch)
-        if partitions != table.partitions:
-            return misconfigured(
-                table, f"it has {partitions} partitions, the definition {table.partitions}: writers place keys elsewhere now"
-            )
+    def _problem(self, table: Table) -> Stop | None:
+        actual = self._verified[table.topic]
+        if actual is None or actual.topic_id != table.epoch:
+            return epoch_changed(table, actual and actual.topic_id)
+        if actual.partitions != table.partitions:
+            why = f"it has {actual.partitions} partitions, the definition {table.partitions}: writers place keys elsewhere now"
+            return misconfigured(table, why)
         return None
 
     # 4. target
@@ -174,8 +174,12 @@ class Catalogue(threading.Thread):
         self._feed.publish_changed("nodes", [_shown(a) for a in self._changes.nodes.live()])
         if self._lane.generation == self._wanted.generation > 0 and definitions.revision != self._shown_revision and self._all_verified():
             self._shown_revision = definitions.revision
-            self._feed.publish("tables", tables_value(definitions, self._slots, self._verified[TABLES_TOPIC][0]))
+            self._feed.publish("tables", tables_value(definitions, self._slots, self._tables_id()))
         self._save()
+
+    def _tables_id(self) -> str | None:
+        described = self._verified[TABLES_TOPIC]
+        return described and described.topic_id
 
     def _all_verified(self) -> bool:
         return all(table.topic in self._verified for table in self._live_tables())

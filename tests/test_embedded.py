@@ -17,7 +17,10 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from logstore.cli.kafka import kafka as command
 from logstore.log import embedded, leash
 from logstore.log.brokerdir import BrokerDir, _bindable, _free_port
+from logstore.log.classes import ENDED_IN_GOOD_ORDER, ClassArchive
 from logstore.log.embedded import EmbeddedKafka, halt, running
+from logstore.log.jars import kafka_jars
+from logstore.log.java import Java, find_java
 from logstore.model.errors import SetupError
 
 SMALL = 256  # MB of heap
@@ -198,6 +201,31 @@ def test_the_broker_ends_when_its_parent_is_killed(tmp_path):
         assert exited(broker)
     with EmbeddedKafka(tmp_path, heap_mb=SMALL) as kafka:  # nothing stale is in the way
         assert kafka.bootstrap == bootstrap
+
+
+def test_a_class_archive_is_kept_only_when_it_was_written_to_its_end(tmp_path):
+    cache, data = tmp_path / "cache", tmp_path / "data"
+    cache.mkdir()
+    data.mkdir()
+    archive = ClassArchive(Java(tmp_path / "java", 17), cache, data)
+    assert archive.use() == []
+    assert archive.use_or_write() == ["-XX:ArchiveClassesAtExit=classes.jsa"]
+    for status, kept in ((-signal.SIGKILL, False), (1, False), (ENDED_IN_GOOD_ORDER, True)):
+        (data / "classes.jsa").write_bytes(b"classes")
+        archive.keep(status)
+        assert bool(archive.use()) == kept
+    assert archive.use_or_write() == archive.use()
+    assert [path.read_bytes() for path in cache.iterdir()] == [b"classes"]
+
+
+def test_a_broker_that_ends_in_good_order_leaves_an_archive_for_the_next(own):
+    own.stop()
+    java = find_java()
+    base = list(java.path.resolve().parent.parent.glob("lib/server/classes.jsa"))
+    assert bool(ClassArchive(java, kafka_jars(), own.data_dir).use()) == bool(base)  # Java writes one only on top of its own
+    assert not (own.data_dir / "classes.jsa").exists()
+    own.start()
+    assert "error" not in (own.data_dir / "kafka.out").read_text().lower()
 
 
 def test_a_leash_delivers_the_signal_that_was_asked_for():

@@ -1,7 +1,7 @@
 """Batch: one `put_many`, from pairs to the one position that covers them all.
 
-The delivery reports of a chunk are taken by `dict.__setitem__` itself, called as (error, message): no Python frame per record. What is left
-in that dict says whether everything arrived (its only key is None), or which errors there were. The offsets come from the last record of each
+The delivery reports of a chunk are taken by `dict.__setitem__` itself, called as (error, message): no Python frame per record. What is
+left in that dict says whether everything arrived (its only key is None), or which errors there were. The offsets come from the last record of each
 partition, which has a dict of its own: an idempotent producer acknowledges a partition's records in their order, so the last one
 acknowledged has the greatest offset, and everything before it has been reported.
 """
@@ -49,7 +49,11 @@ class _Sent:
 
     def nothing_arrived(self) -> bool:
         """True when every record has been reported and none as acknowledged."""
-        return all(self.last.values()) and bool(self.reports or not self.others) and not any(None in r for r in (self.reports, *self.last.values()))
+        return (
+            all(self.last.values())
+            and bool(self.reports or not self.others)
+            and not any(None in r for r in (self.reports, *self.last.values()))
+        )
 
 
 class Batch:
@@ -123,7 +127,7 @@ class Batch:
                 self._pieces[where] = max(self._pieces.get(where, 0), reports[None].offset() + 1)
 
     def _await_reports(self) -> None:
-        """Poll until every chunk is judged; a failure is judged when nothing is in flight any more, which reports cannot be missing then."""
+        """Poll until every chunk is judged; a failure is judged when nothing is in flight any more: no report can be missing then."""
         deadline = monotonic() + self._producer.delivery_timeout_s + GRACE_S
         while self._sent and monotonic() < deadline:
             self._collect()

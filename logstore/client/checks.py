@@ -45,7 +45,9 @@ class Chunk:
             self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]
             self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]
         except (TypeError, ValueError) as error:
-            raise UsageError(f"put_many takes pairs (key, value); something else is among places {start}-{start + len(pairs) - 1}") from error
+            raise UsageError(
+                f"put_many takes pairs (key, value); something else is among places {start}-{start + len(pairs) - 1}"
+            ) from error
         if not self._plain(table.max_value_bytes):
             self._one_by_one(table.max_value_bytes, start)
 

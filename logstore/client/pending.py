@@ -1,7 +1,7 @@
 """Pending: a write on its way. Completed by whoever runs the producer's callbacks; resolved into a `Position` when somebody asks.
 
-One is made per pipelined write, a million a second, so it is bare: it is itself the delivery callback (a bound method per write would double
-the work of the garbage collector), what all writes of a table share lies in `Shared`, and whoever waits is noted there.
+One is made per pipelined write, a million a second, so it is bare: it is itself the delivery callback (a bound method per write would
+double the work of the garbage collector), what all writes of a table share lies in `Shared`, and whoever waits is noted there.
 """
 
 import logging

@@ -17,33 +17,33 @@ _POLL_EVERY = 100  # writes; the reports that are due are taken while they are w
 class Pipeline:
     """Use as a context manager: leaving the block waits for every write and raises what failed. One thread at a time."""
 
-    def __init__(self, producer: Producer, table: Table, pending: type[Pending] = Pending) -> None:
-        self._producer, self._table, self._kind = producer, table, pending
-        self._shared = Shared(table.epoch, producer)
+    def __init__(self, producer: Producer, table: Table, kind: type[Pending] = Pending, shared: Shared | None = None) -> None:
+        self._producer, self._kind = producer, kind
+        self._shared = shared or Shared(table.epoch, producer)
         self._topic, self._limit = table.topic, table.max_value_bytes
         self._produce, self._left, self._count = producer.produce, _POLL_EVERY, 0
 
     def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Pending:
-        """Queue one write. Raises BadKey, ValueTooLarge, UsageError, Overloaded (the queue is full), WriteFailed: then it is not written."""
+        """Queue one write. Raises BadKey, ValueTooLarge, UsageError, Overloaded, WriteFailed: then it is not written."""
         if not (
             type(key) is bytes and 0 < len(key) <= MAX_KEY_BYTES and type(value) is bytes and len(value) <= self._limit and headers is None
         ):
-            return self._slow(check_key(to_bytes(key)), check_value(to_bytes(value), self._limit), headers)
+            return self.queue(check_key(to_bytes(key)), check_value(to_bytes(value), self._limit), headers)
         pending = self._kind()  # spelled out: this is the path of a million writes a second
         pending._shared = self._shared
         pending._offset = None
         try:
             self._produce(self._topic, value, key, -1, pending)
         except Exception:  # BufferError, KafkaException: `send` waits, or types it
-            return self._slow(key, value, None)
+            return self.queue(key, value, None)
         self._left = left = self._left - 1
-        if not left:
+        if left <= 0:
             self._breathe()
         return pending
 
     def delete(self, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Pending:
         """Queue one delete; raises like `put`."""
-        return self._slow(check_key(to_bytes(key)), None, headers)
+        return self.queue(check_key(to_bytes(key)), None, headers)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait for every write so far. Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending."""
@@ -69,11 +69,12 @@ class Pipeline:
                 raise
             error.add_note(f"besides, in the pipeline: {failure}")
 
-    def _slow(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None = None) -> Pending:
+    def queue(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None = None) -> Pending:
+        """Queue a checked record (None deletes), waiting up to `patience_s` for room (default: as the Store says)."""
         pending = self._kind.of(self._shared)
         self._producer.send(self._topic, key, value, pending, headers=check_headers(headers), patience_s=patience_s)
         self._left -= 1
-        if not self._left:
+        if self._left <= 0:
             self._breathe()
         return pending
 

@@ -12,7 +12,7 @@ from logstore.client.http import Reader
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import After, Row
 from logstore.client.tables import Definitions, Tables
-from logstore.log.producer import DELIVERY_TIMEOUT_S, QUEUE_BYTES, QUEUE_RECORDS, OnFull, Producer
+from logstore.log.producer import COMPRESSION, DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_BYTES, QUEUE_RECORDS, OnFull, Producer
 from logstore.model.errors import UsageError
 from logstore.model.position import Position
 
@@ -41,8 +41,8 @@ class Store:
         queue_records: int = QUEUE_RECORDS,
         queue_bytes: int = QUEUE_BYTES,
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
-        linger_ms: float = 0.5,
-        compression: str = "lz4",
+        linger_ms: float = LINGER_MS,
+        compression: str = COMPRESSION,
         definitions: Definitions | None = None,
         kafka: Mapping[str, Any] | None = None,
     ) -> None:
@@ -69,8 +69,8 @@ class Store:
     def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Write one row and wait for the acknowledgement; returns its position.
 
-        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable: then it is not written;
-        Unknown: perhaps it is.
+        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable: then it is not
+        written; Unknown: perhaps it is.
         """
         return self._singles(table).put(key, value, headers=headers).result()
 
@@ -154,7 +154,7 @@ class Store:
         if self._producer is not None:
             return self._producer
         with self._lock:
-            self._check_open()
+            self.check_open()
             if self._producer is None:
                 self._producer = Producer(self._need_bootstrap(), **self._settings)
             return self._producer
@@ -165,7 +165,7 @@ class Store:
         if self._tables is not None:
             return self._tables
         with self._lock:
-            self._check_open()
+            self.check_open()
             if self._tables is None:
                 from logstore.log.registry import Registry  # noqa: PLC0415 - readers alone do not need it
 
@@ -176,7 +176,7 @@ class Store:
     def reader(self) -> Reader:
         """What reads over HTTP."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             if self._reader is None:
                 self._reader = Reader(self.need_url())
             return self._reader
@@ -205,6 +205,7 @@ class Store:
             raise UsageError("writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP")
         return self._bootstrap
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises UsageError when this client is closed."""
         if self._closed:
             raise UsageError("this Store is closed; open a new one")

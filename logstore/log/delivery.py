@@ -42,4 +42,6 @@ def delivery_error(error: Any) -> LogStoreError:
 
 def queue_full() -> Overloaded:
     """The local queue has no room."""
-    return Overloaded('the queue of unacknowledged writes is full; write slower, enlarge queue_records or queue_bytes, or use on_full="wait"')
+    return Overloaded(
+        'the queue of unacknowledged writes is full; write slower, enlarge queue_records or queue_bytes, or use on_full="wait"'
+    )

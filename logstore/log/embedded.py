@@ -25,6 +25,7 @@ from confluent_kafka.admin import AdminClient
 
 from logstore.log import leash
 from logstore.log.brokerdir import LOOPBACK, BrokerDir, Identity
+from logstore.log.classes import ClassArchive
 from logstore.log.jars import VERSION, kafka_jars
 from logstore.log.java import find_java
 from logstore.model.errors import SetupError
@@ -50,11 +51,12 @@ class EmbeddedKafka:
         self._heap_mb = heap_mb
         self._detached = detached
         self._process: subprocess.Popen[bytes] | None = None
+        self._archive: ClassArchive | None = None
 
     @property
     def pid(self) -> int | None:
-        """The broker's process id; None before the first start."""
-        return self._process.pid if self._process else None
+        """The broker's process id; None while it does not run."""
+        return self._process.pid if self._process is not None and self.alive() else None
 
     def alive(self) -> bool:
         """True while the broker's process runs."""
@@ -76,9 +78,11 @@ class EmbeddedKafka:
             identity = self._dir.claim(VERSION, self._port)  # 3
             self._write_settings(identity)
             launch = [str(java.path), *_JVM, f"-Dlog4j2.configurationFile={_HERE / 'kafka_log4j2.properties'}", "-cp", f"{jars}/*"]
+            self._archive = ClassArchive(java, jars, self.data_dir)
             if not identity.formatted:
-                identity = self._format(launch, identity)  # 4
-            self._process = self._spawn(launch, fd)  # 5
+                identity = self._format([*launch, *self._archive.use()], identity)  # 4
+            sharing = self._archive.use() if self._detached else self._archive.use_or_write()  # nobody would keep what it writes
+            self._process = self._spawn([*launch, *sharing], fd)  # 5
             self._dir.hand_over(fd, self._process.pid)
         self._port = identity.port
         self.bootstrap = f"{LOOPBACK}:{identity.port}"
@@ -95,9 +99,12 @@ class EmbeddedKafka:
             return
         self._process.terminate()
         try:
-            self._process.wait(timeout_s)
+            status = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
+        else:
+            if self._archive is not None:
+                self._archive.keep(status)
 
     def kill(self) -> None:
         """End the broker at once (SIGKILL)."""

@@ -92,19 +92,32 @@ def code(error: Any) -> int:
     return int((error.args[0] if isinstance(error, KafkaException) else error).code())
 
 
-def topic_ids(client: Any, topics: list[str]) -> dict[str, str]:
-    """Topic -> id as 32 lower-case hex digits, for those that exist (KIP-516)."""
+class Described(NamedTuple):
+    """What a topic is: its id as 32 lower-case hex digits (KIP-516), and its partition count."""
+
+    topic_id: str
+    partitions: int
+
+
+def describe(client: Any, topics: list[str], timeout_s: float = REQUEST_S) -> dict[str, Described]:
+    """What these topics are; those that do not exist are left out. Raises LogUnreachable."""
     if not topics:
         return {}
-    futures = client.describe_topics(_TopicCollection(topics), request_timeout=REQUEST_S)
+    futures = client.describe_topics(_TopicCollection(topics), request_timeout=timeout_s)
     found = {}
     for topic, future in futures.items():
         try:
-            found[topic] = uuid_hex(future.result().topic_id)
+            described = future.result()
+            found[topic] = Described(uuid_hex(described.topic_id), len(described.partitions))
         except KafkaException as error:
             if code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise translate(error.args[0], f"describe topic {topic}") from error
     return found
+
+
+def topic_ids(client: Any, topics: list[str]) -> dict[str, str]:
+    """Topic -> id as 32 lower-case hex digits, for those that exist."""
+    return {topic: described.topic_id for topic, described in describe(client, topics).items()}
 
 
 def uuid_hex(topic_id: Any) -> str:

@@ -29,8 +29,8 @@ def agrees_on_murmur2() -> bool:
             theirs, ours = place(None, key, len(key), partitions, None, None), partition_of(key, partitions)
             if theirs != ours:
                 raise SetupError(
-                    f"librdkafka {confluent_kafka.libversion()[0]} places the key {key!r} of {partitions} partitions in {theirs}, Kafka's Java "
-                    f"client in {ours}; nothing was written. Install the pinned confluent-kafka of constraints.txt"
+                    f"librdkafka {confluent_kafka.libversion()[0]} places the key {key!r} of {partitions} partitions in {theirs}, Kafka's "
+                    f"Java client in {ours}; nothing was written. Install the pinned confluent-kafka of constraints.txt"
                 )
     return True
 
@@ -51,5 +51,7 @@ def _candidates() -> list[str]:
     maps = Path("/proc/self/maps")
     mapped = {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if "librdkafka" in line} if maps.exists() else set()
     package = Path(confluent_kafka.__file__).parent
-    bundled = [str(path) for folder in (package.with_name("confluent_kafka.libs"), package / ".dylibs") for path in folder.glob("librdkafka*")]
+    bundled = [
+        str(path) for folder in (package.with_name("confluent_kafka.libs"), package / ".dylibs") for path in folder.glob("librdkafka*")
+    ]
     return [*sorted(mapped), *bundled]

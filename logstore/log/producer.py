@@ -26,6 +26,8 @@ Delivered = Callable[[Any, Any], object]  # (KafkaError or None, message), calle
 QUEUE_RECORDS = 200_000
 QUEUE_BYTES = 256 * 1024 * 1024
 DELIVERY_TIMEOUT_S = 60.0  # after a broker change an idempotent producer can wait 10 s for its coordinator
+LINGER_MS = 0.5  # how long librdkafka waits for company for a record
+COMPRESSION = "lz4"
 GRACE_S = 5.0  # beyond the delivery timeout, for librdkafka to report it
 _START_S = 10.0
 _LEASE_S = 0.02
@@ -51,8 +53,8 @@ class Producer:
         queue_records: int = QUEUE_RECORDS,
         queue_bytes: int = QUEUE_BYTES,
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
-        linger_ms: float = 0.5,
-        compression: str = "lz4",
+        linger_ms: float = LINGER_MS,
+        compression: str = COMPRESSION,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """`extra`: further librdkafka settings (security). Raises LogUnreachable, SetupError (partitioner), UsageError (a setting)."""
@@ -62,7 +64,35 @@ class Producer:
         self.on_full, self.queue_records, self.queue_bytes = on_full, queue_records, queue_bytes
         self.delivery_timeout_s = delivery_timeout_s
         self._patience_s = delivery_timeout_s if on_full == "wait" else 0.0
-        settings = {
+        settings = self.settings(
+            bootstrap,
+            queue_records=queue_records,
+            queue_bytes=queue_bytes,
+            delivery_timeout_s=delivery_timeout_s,
+            linger_ms=linger_ms,
+            compression=compression,
+            extra=extra,
+        )
+        self._raw = _connect(settings, bootstrap)
+        self._poller = _Poller(self._raw)
+        self._batch_lock = threading.Lock()
+        self._largest = 0  # bytes of the largest record that may still be in the queue
+        self._abandoned = weakref.finalize(self, _abandon, self._raw, self._poller)
+        self.produce: Callable[..., None] = self._raw.produce  # straight into librdkafka: BufferError when the queue is full
+
+    @staticmethod
+    def settings(
+        bootstrap: str,
+        *,
+        queue_records: int,
+        queue_bytes: int,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+        linger_ms: float = LINGER_MS,
+        compression: str = COMPRESSION,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What librdkafka is told. Its names: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md."""
+        return {
             **(extra or {}),
             "bootstrap.servers": bootstrap,
             "acks": "all",
@@ -75,17 +105,12 @@ class Producer:
             "request.timeout.ms": int(min(30.0, delivery_timeout_s) * 1000),
             "queue.buffering.max.messages": queue_records,
             "queue.buffering.max.kbytes": max(1, queue_bytes // 1024),
+            "topic.metadata.propagation.max.ms": 5_000,  # then a topic that is not there is an error of the write
             "topic.metadata.refresh.interval.ms": 10_000,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
             "log_level": 2,  # outages come back as errors of the writes; the log would say them a second time
         }
-        self._raw = _connect(settings, bootstrap)
-        self._poller = _Poller(self._raw)
-        self._batch_lock = threading.Lock()
-        self._largest = 0  # bytes of the largest record that may still be in the queue
-        self._abandoned = weakref.finalize(self, _abandon, self._raw, self._poller)
-        self.produce: Callable[..., None] = self._raw.produce  # straight into librdkafka: BufferError when the queue is full
 
     def __len__(self) -> int:
         """Records not yet acknowledged or reported as failed."""
@@ -242,14 +267,19 @@ def _connect(settings: dict[str, Any], bootstrap: str) -> Any:
     try:
         raw.list_topics(timeout=_START_S)
     except KafkaException as error:
-        raise LogUnreachable(f"Kafka does not answer at {bootstrap}: {error.args[0].str()}; is it running, is the address right?") from error
+        raise LogUnreachable(
+            f"Kafka does not answer at {bootstrap}: {error.args[0].str()}; is it running, is the address right?"
+        ) from error
     return raw
 
 
 def _abandon(raw: Any, poller: _Poller) -> None:
     """Best effort for a producer nobody closed: at the latest when the interpreter ends."""
-    poller.lease_until = monotonic() + _ABANDONED_FLUSH_S
-    left = raw.flush(_ABANDONED_FLUSH_S)
+    if threading.current_thread() is poller:
+        left = len(raw)  # the last report let go of the producer: nothing is on its way but what nobody holds a future of
+    else:
+        poller.lease_until = monotonic() + _ABANDONED_FLUSH_S
+        left = raw.flush(_ABANDONED_FLUSH_S)
     poller.stop()
     lost = f"; {left:,} writes are unknown" if left else ""
     warnings.warn(f"a logstore Store was not closed: use `with`, or call close(){lost}", ResourceWarning, stacklevel=2)

@@ -1,15 +1,18 @@
 """Topics: the settings a table's topic must have (it is the write-ahead log), made and checked against the broker's actual ones."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from logstore.log.kafka import REQUEST_S, call, code, topic_ids, translate
 from logstore.model.errors import LogUnreachable, NoSuchTable, TableExists
 from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC, TABLES_TOPIC, Table
 
 _FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
+_BATCH_BYTES = 1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
 _COMPACTED = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false", "min.compaction.lag.ms": "60000"}
 
 
@@ -31,7 +34,7 @@ def wal_settings(max_value_bytes: int, replicas: int) -> dict[str, str]:
     return {
         **_FOREVER,
         "message.timestamp.type": "LogAppendTime",
-        "max.message.bytes": str(max_value_bytes + RECORD_OVERHEAD_BYTES),
+        "max.message.bytes": str(max(max_value_bytes + RECORD_OVERHEAD_BYTES, _BATCH_BYTES)),
         "min.insync.replicas": str(min(2, replicas)),
     }
 
@@ -49,6 +52,7 @@ def create(client: Any, topic: str, partitions: int, replicas: int, settings: di
     future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[topic]
     try:
         future.result(REQUEST_S + 5)
+        _until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
         return True
     except KafkaException as error:
         if code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -60,11 +64,35 @@ def delete(client: Any, topic: str) -> bool:
     """Delete a topic and everything in it; False when there is none."""
     try:
         client.delete_topics([topic], request_timeout=REQUEST_S)[topic].result(REQUEST_S + 5)
+        _until(f"topic {topic} is gone", lambda: epoch_of(client, topic) is None)
         return True
     except KafkaException as error:
         if code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return False
         raise translate(error.args[0], f"delete topic {topic}") from error
+
+
+def _until(what: str, holds: Callable[[], bool]) -> None:
+    """Brokers learn of a change one after the other: wait until the one we ask knows. Raises LogUnreachable after REQUEST_S."""
+    waiting = Retrying(
+        retry=retry_if_result(lambda held: not held), stop=stop_after_delay(REQUEST_S), wait=wait_exponential(multiplier=0.01, max=0.25)
+    )
+    try:
+        waiting(holds)
+    except RetryError as error:
+        raise LogUnreachable(f"after {REQUEST_S:g} s it still does not hold that {what}; look at the brokers' logs") from error
+
+
+def truncate(client: Any, topic: str, below: dict[int, int]) -> None:
+    """Delete every record below an offset, by partition (KIP-107)."""
+    offsets = [TopicPartition(topic, partition, offset) for partition, offset in below.items()]
+    for future in client.delete_records(offsets, request_timeout=REQUEST_S).values():
+        call(f"delete records of {topic}", future.result)
+
+
+def add_partitions(client: Any, topic: str, total: int) -> None:
+    """Give a topic more partitions. A table's own topic never gets any: its writers would place keys elsewhere at once."""
+    call(f"add partitions to {topic}", client.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_S)[topic].result)
 
 
 def epoch_of(client: Any, topic: str) -> str | None:

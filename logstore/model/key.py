@@ -6,6 +6,7 @@ import binascii
 from logstore.model.errors import BadKey, UsageError
 
 MAX_KEY_BYTES = 65_535
+_OTHER_ALPHABET = str.maketrans("+/", "!!")  # plain base64: b64decode would let it pass beside its own
 
 
 def check_key(key: bytes) -> bytes:
@@ -32,7 +33,7 @@ def to_base64url(key: bytes) -> str:
 def from_base64url(text: str) -> bytes:
     """Decode with or without padding; raises UsageError when `text` is not base64url."""
     try:
-        padded = text.rstrip("=").encode("ascii")
+        padded = text.translate(_OTHER_ALPHABET).rstrip("=").encode("ascii")
         return base64.b64decode(padded + b"=" * (-len(padded) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, UnicodeEncodeError, ValueError) as error:
         raise UsageError(f"not base64url: {text[:40]!r}") from error

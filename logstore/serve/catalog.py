@@ -159,6 +159,7 @@ class Catalog:
             if changed:
                 self._waiters.wake(where)
         for gone in before.keys() - self.served.keys():
+            before[gone].reader = None
             self._waiters.wake(gone)
         self._ends = {where: end for where, end in self._ends.items() if where[0] in self.epochs}
         self.views.keep({served.path for served in self.served.values() if served.path is not None})
@@ -194,6 +195,3 @@ class Catalog:
 
 def _said(served: Served) -> tuple[str | None, str, str]:
     return served.path, served.state, served.reason
-
-
-

@@ -1,8 +1,8 @@
 """Feeds: follows every worker of the node, and acknowledges upwards what this reader serves.
 
-    1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
-    2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
-    3 acknowledge the revision of the tables, once every view that the node claims is open
+1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
+2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
+3 acknowledge the revision of the tables, once every view that the node claims is open
 """
 
 import asyncio
@@ -33,8 +33,8 @@ class Feeds:
         self.served_revision = -1
 
     def start(self) -> None:
-        """Begin to follow; what absent workers left on disk is served at once."""
-        recalled = [voice.recall(self._data_dir) for voice in self.voices if not self._listening(voice)]
+        """Begin to follow; what the workers left on disk is served until they speak."""
+        recalled = [voice.recall(self._data_dir) for voice in self.voices]
         if any(recalled):
             self._catalog.rebuild(self.voices)
         self._tasks = [asyncio.create_task(self._follow(voice)) for voice in self.voices]
@@ -44,13 +44,6 @@ class Feeds:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _listening(self, voice: Voice) -> bool:
-        try:
-            connect(home.feed_path(self._data_dir, voice.worker)).close()
-        except OSError:
-            return False
-        return True
 
     async def _follow(self, voice: Voice) -> None:
         pause = _FIRST_PAUSE_S

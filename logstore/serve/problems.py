@@ -43,7 +43,9 @@ _MEDIA_TYPE = (b"content-type", b"application/problem+json")
 class Problem(Exception):
     """An error answer: raise it anywhere below the application."""
 
-    def __init__(self, word: str, detail: str, *, headers: Iterable[tuple[bytes, bytes]] = (), status: int | None = None, **fields: Any) -> None:
+    def __init__(
+        self, word: str, detail: str, *, headers: Iterable[tuple[bytes, bytes]] = (), status: int | None = None, **fields: Any
+    ) -> None:
         """`fields` go into the document; `status` overrules the word's own (429 for a queue that is full)."""
         super().__init__(detail)
         self.word, self.detail, self.fields, self.headers = word, detail, fields, tuple(headers)

@@ -27,7 +27,7 @@ class Served:
 
     def __init__(self, table: str, epoch: str, partition: int, record: dict[str, Any]) -> None:
         self.table, self.epoch, self.partition = table, epoch, partition
-        self.head = f'{epoch}-{partition}-'  # what ETags and tokens begin with
+        self.head = f"{epoch}-{partition}-"  # what ETags and tokens begin with
         self.reader: ViewReader | None = None
         self.end: int | None = None
         self.update(record)
@@ -62,11 +62,11 @@ class Served:
 
     def stopped(self, stop: Stop | None) -> Problem:
         """The answer of a stopped partition."""
-        reason, word, where = (stop.detail, stop.word, {"offset": stop.offset}) if stop else (self.reason or "no reason given", "stopped", {})
-        return Problem(
-            "partition-stopped", f"partition {self.partition} of {self.table!r} has stopped: {reason}",
-            table=self.table, partition=self.partition, reason=reason, cause=word, **where,
-        )  # fmt: skip
+        reason = stop.detail if stop else self.reason or "no reason given"
+        fields: dict[str, Any] = {"table": self.table, "partition": self.partition, "reason": reason}
+        if stop:
+            fields.update(cause=stop.word, offset=stop.offset)
+        return Problem("partition-stopped", f"partition {self.partition} of {self.table!r} has stopped: {reason}", **fields)
 
 
 class Cell:
@@ -81,7 +81,9 @@ class Cell:
         if raw is None:
             return
         if len(raw) < HEAD_BYTES or raw[0] not in (VALUE, TOMBSTONE):
-            raise Corrupted("an entry is damaged or was written by a later build; upgrade, or remove the view: it is built again from the log")
+            raise Corrupted(
+                "an entry is damaged or was written by a later build; upgrade, or remove the view: it is built again from the log"
+            )
         self.version = int.from_bytes(raw[1:9], "big")
         if raw[0] == VALUE:
             self.payload = raw[HEAD_BYTES:]

@@ -76,6 +76,15 @@ class ViewReader:
         """Bytes of the environment in use."""
         return int(self._env.info()["last_pgno"] + 1) * 4096
 
+    def map_bytes(self) -> int:
+        """Address space of the map, as this process opened it."""
+        return int(self._env.info()["map_size"])
+
+    def quarantine_counts(self) -> dict[str, int]:
+        """How many records the fold skipped, by reason."""
+        with self.reading() as reading:
+            return reading.quarantine_counts()
+
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
@@ -141,9 +150,14 @@ class Reading:
             if layout.is_bucket(lmdb_key):  # not the short key that equals the prefix
                 yield from (key for key, _ in layout.unpack_bucket(raw))
 
+    def quarantine_counts(self) -> dict[str, int]:
+        """How many records the fold skipped, by reason."""
+        counts: dict[str, int] = orjson.loads(self._txn.get(layout.COUNTS, default=b"{}", db=self._meta))
+        return counts
+
     def quarantine(self) -> Quarantine:
         """What the fold skipped, newest last."""
-        counts = orjson.loads(self._txn.get(layout.COUNTS, default=b"{}", db=self._meta))
+        counts = self.quarantine_counts()
         records = [(layout.unpack_offset(key), reason.decode()) for key, reason in self._txn.cursor(db=self._quarantine)]
         return Quarantine(counts, records)
 

@@ -1,0 +1,139 @@
+"""The write client against bare librdkafka with the same settings, alternating in one run: medians, checked by the log's own offsets."""
+
+import random
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka.admin import AdminClient, NewTopic
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from logstore.client.store import Store
+from logstore.log import kafka
+from logstore.log.producer import Producer
+from logstore.model.errors import LogUnreachable
+from logstore.model.table import Table
+
+PARTITIONS = 4
+KEYS = 200_000
+CHUNK = 10_000  # of the bare produce_batch
+POLL_EVERY = 1_000  # of the bare produce
+
+
+class _One:
+    """A definition without a registry: the topic is the benchmark's own."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def table(self, name: str) -> Table:
+        return self._table
+
+    def close(self) -> None:
+        pass
+
+
+def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3, value_bytes: int = 100) -> list[dict[str, Any]]:
+    """Acknowledged writes per second: `put_many` against `produce_batch`, pipelined `put` against `produce`."""
+    work = _work(records, value_bytes)
+    table = _topic(bootstrap)
+    pairs: list[tuple[str, Callable[..., float], Callable[..., float]]] = [
+        ("put_many", _put_many, _bare_batch),
+        ("pipeline", _pipeline, _bare),
+    ]
+    results = []
+    for name, ours, bare in pairs:
+        figures: tuple[list[float], list[float]] = [], []
+        for _ in range(rounds):
+            for side, function in enumerate((ours, bare)):
+                before = _end(bootstrap, table)
+                figures[side].append(records / function(bootstrap, table, work))
+                written = _end(bootstrap, table) - before
+                assert written == records, f"{name}: {written:,} records in the log, not {records:,}"
+        mine, ceiling = map(statistics.median, figures)
+        results.append(
+            {"name": name, "ours": mine, "ceiling": ceiling, "ratio": mine / ceiling, "unit": "records/s", "all": figures, "value_bytes": value_bytes}
+        )
+    return results
+
+
+def _work(records: int, value_bytes: int) -> list[tuple[bytes, bytes]]:
+    seeded = random.Random(1)
+    pool = seeded.randbytes(1 << 20)
+    starts = [seeded.randrange(len(pool) - value_bytes) for _ in range(records)]
+    return [(b"%016d" % seeded.randrange(KEYS), pool[start : start + value_bytes]) for start in starts]
+
+
+def _topic(bootstrap: str) -> Table:
+    name, client = f"client-bench-{uuid.uuid4().hex[:8]}", AdminClient({"bootstrap.servers": bootstrap})
+    for future in client.create_topics([NewTopic(name, PARTITIONS, 1)]).values():
+        future.result()
+    return Table(name, name, kafka.topic_ids(client, [name])[name], PARTITIONS)
+
+
+@retry(retry=retry_if_exception_type(LogUnreachable), stop=stop_after_delay(20), wait=wait_fixed(0.1), reraise=True)
+def _end(bootstrap: str, table: Table) -> int:
+    client = kafka.admin(bootstrap)
+    return sum(bound.end for bound in kafka.bounds(client, table.topic, list(range(table.partitions))).values())
+
+
+def _put_many(bootstrap: str, table: Table, work: list[tuple[bytes, bytes]]) -> float:
+    with Store(bootstrap, definitions=_One(table)) as store:
+        store.put(table.name, b"warm", b"")
+        begin = time.perf_counter()
+        store.put_many(table.name, work[1:])
+        return time.perf_counter() - begin
+
+
+def _pipeline(bootstrap: str, table: Table, work: list[tuple[bytes, bytes]]) -> float:
+    with Store(bootstrap, definitions=_One(table)) as store:
+        store.put(table.name, b"warm", b"")
+        begin = time.perf_counter()
+        with store.pipeline(table.name) as pipe:
+            put = pipe.put
+            for key, value in work[1:]:
+                put(key, value)
+        return time.perf_counter() - begin
+
+
+def _bare_producer(bootstrap: str, table: Table) -> Any:
+    """Bare librdkafka with the settings of the store's own producer, connected and warm."""
+    settings = Producer.settings(bootstrap, queue_records=1_000_000, queue_bytes=1 << 30)
+    producer = confluent_kafka.Producer(settings)
+    producer.produce(table.topic, b"", b"warm")
+    producer.flush()
+    return producer
+
+
+def _bare_batch(bootstrap: str, table: Table, work: list[tuple[bytes, bytes]]) -> float:
+    producer = _bare_producer(bootstrap, table)
+    begin = time.perf_counter()
+    for start in range(1, len(work), CHUNK):
+        messages = [{"key": key, "value": value} for key, value in work[start : start + CHUNK]]
+        assert producer.produce_batch(table.topic, messages) == len(messages), "the queue holds them all"
+        producer.poll(0)
+    producer.flush()
+    return time.perf_counter() - begin
+
+
+def _bare(bootstrap: str, table: Table, work: list[tuple[bytes, bytes]]) -> float:
+    producer = _bare_producer(bootstrap, table)
+    produce, poll = producer.produce, producer.poll
+    begin = time.perf_counter()
+    for place in range(1, len(work)):
+        key, value = work[place]
+        produce(table.topic, value, key)
+        if not place % POLL_EVERY:
+            poll(0)
+    producer.flush()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    import sys
+
+    for result in run(sys.argv[1]):
+        print({name: round(value, 2) if isinstance(value, float) else value for name, value in result.items()})

@@ -1,0 +1,235 @@
+"""AsyncStore: the client for asyncio. Same names as `Store`; nothing here blocks the event loop.
+
+Writes are queued from the loop without waiting and acknowledged by the producer's thread, which wakes the loop once per batch of
+acknowledgements, not once per write.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from logstore.client.checks import Pair, Text, check_value
+from logstore.client.http import AsyncReader
+from logstore.client.pending import Pending, Shared
+from logstore.client.pipeline import Pipeline
+from logstore.client.reading import After, Row
+from logstore.client.store import DEADLINE_MS, Store
+from logstore.log.producer import GRACE_S, Producer
+from logstore.model.errors import LogStoreError, Overloaded, StillPending
+from logstore.model.key import check_key, to_bytes
+from logstore.model.position import Position
+from logstore.model.table import Table
+
+
+class _Wakeups:
+    """From the producer's thread into the loop: one `call_soon_threadsafe` for all that is done meanwhile."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._done = loop, deque[asyncio.Future[None]]()
+
+    def tell(self, future: "asyncio.Future[None]") -> None:
+        """Complete `future` in the loop. Called on any thread."""
+        first = not self._done
+        self._done.append(future)
+        if first and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        # emptied one by one: whoever finds the queue empty while this runs wakes the loop again
+        while self._done:
+            future = self._done.popleft()
+            if not future.done():
+                future.set_result(None)
+
+
+class AsyncPending(Pending):
+    """A write on its way: `await` it for its position, or ask `done()`."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Position]:
+        """Wait for the acknowledgement; raises like `Pending.result`."""
+        if not self.done():
+            yield from self._arrival().__await__()
+        return self._outcome()
+
+    async def _arrival(self) -> None:
+        shared = self._shared
+        assert isinstance(shared, _AsyncShared), "made by an AsyncPipeline"
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.add_done_callback(lambda _: shared.wakeups.tell(future))
+        shared.producer.release()
+        try:
+            await asyncio.wait_for(future, shared.producer.delivery_timeout_s + GRACE_S)
+        except TimeoutError as error:
+            raise StillPending("no acknowledgement within the delivery timeout; the write is still on its way: await it again") from error
+
+
+class _AsyncShared(Shared):
+    def __init__(self, epoch: str, producer: Producer, wakeups: _Wakeups) -> None:
+        super().__init__(epoch, producer)
+        self.wakeups = wakeups
+
+
+class AsyncPipeline:
+    """Writes to one table without waiting for each; leaving the `async with` block waits for all and raises what failed."""
+
+    def __init__(self, producer: Producer, table: Table, wakeups: _Wakeups) -> None:
+        self._producer, self._table = producer, table
+        self._inner = Pipeline(producer, table, AsyncPending, _AsyncShared(table.epoch, producer, wakeups))
+        self._newest: AsyncPending | None = None
+
+    async def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
+        """Queue one write; waits only while the queue is full. Raises like `Pipeline.put`."""
+        return await self._queue(check_key(to_bytes(key)), check_value(to_bytes(value), self._table.max_value_bytes), headers)
+
+    async def delete(self, key: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
+        """Queue one delete."""
+        return await self._queue(check_key(to_bytes(key)), None, headers)
+
+    async def flush(self, timeout_s: float | None = None) -> None:
+        """Wait for every write so far; raises like `Pipeline.flush`."""
+        await asyncio.to_thread(self._inner.flush, timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            await self.flush()
+        except LogStoreError as failure:
+            if error is None:
+                raise
+            error.add_note(f"besides, in the pipeline: {failure}")
+
+    async def _queue(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None) -> AsyncPending:
+        deadline = asyncio.get_running_loop().time() + self._producer.delivery_timeout_s
+        while True:
+            try:
+                pending = self._inner.queue(key, value, headers, patience_s=0.0)
+                assert isinstance(pending, AsyncPending), "the kind this pipeline makes"
+                return pending
+            except Overloaded:
+                if self._producer.on_full == "error" or asyncio.get_running_loop().time() >= deadline:
+                    raise
+            self._producer.release()
+            await asyncio.sleep(0.001)  # bounded by the deadline; the queue drains on the producer's thread
+
+
+class AsyncStore:
+    """A connection to one store, for asyncio: the methods of `Store`, awaitable. Belongs to one event loop."""
+
+    def __init__(self, bootstrap: str | None = None, url: str | None = None, **settings: Any) -> None:
+        """Arguments as of `Store`; nothing is connected before the first call that needs it."""
+        self._store = Store(bootstrap, url, **settings)
+        self._reader: AsyncReader | None = None
+        self._wakeups: _Wakeups | None = None
+        self._pipelines: dict[str, AsyncPipeline] = {}
+
+    async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+        """See `Store.put`."""
+        return await (await (await self._singles(table)).put(key, value, headers=headers))
+
+    async def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+        """See `Store.delete`."""
+        return await (await (await self._singles(table)).delete(key, headers=headers))
+
+    async def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
+        """See `Store.put_many`; `pairs` is consumed on another thread."""
+        return await asyncio.to_thread(self._store.put_many, table, pairs)
+
+    def pipeline(self, table: str) -> "_Opening":
+        """Use as `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
+        return _Opening(self, table)
+
+    async def get(self, table: str, key: Text, *, after: After = None, deadline_ms: int = DEADLINE_MS) -> Row | None:
+        """See `Store.get`."""
+        return await self._reads().get(table, key, after=after, deadline_ms=deadline_ms)
+
+    async def get_many(self, table: str, keys: Sequence[Text], *, after: After = None, deadline_ms: int = DEADLINE_MS) -> list[Row | None]:
+        """See `Store.get_many`."""
+        return await self._reads().get_many(table, keys, after=after, deadline_ms=deadline_ms)
+
+    def scan(
+        self,
+        table: str,
+        *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
+        after: After = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> AsyncIterator[Row]:
+        """See `Store.scan`; use with `async for`."""
+        return self._reads().scan(
+            table,
+            prefix=prefix,
+            start=start,
+            end=end,
+            limit=limit,
+            reverse=reverse,
+            keys_only=keys_only,
+            after=after,
+            deadline_ms=deadline_ms,
+        )
+
+    async def flush(self, timeout_s: float | None = None) -> int:
+        """See `Store.flush`."""
+        return await asyncio.to_thread(self._store.flush, timeout_s)
+
+    async def close(self, timeout_s: float | None = None) -> None:
+        """See `Store.close`."""
+        try:
+            await asyncio.to_thread(self._store.close, timeout_s)
+        finally:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                await reader.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def open_pipeline(self, table: str) -> AsyncPipeline:
+        """A pipeline of its own; connecting and asking for the definition happen on another thread, the first time."""
+        producer = await asyncio.to_thread(lambda: self._store.producer)
+        definition = await asyncio.to_thread(self._store.tables.get, table)
+        if self._wakeups is None:
+            self._wakeups = _Wakeups(asyncio.get_running_loop())
+        return AsyncPipeline(producer, definition, self._wakeups)
+
+    async def _singles(self, table: str) -> AsyncPipeline:
+        self._store.check_open()
+        pipeline = self._pipelines.get(table)
+        if pipeline is None:
+            pipeline = self._pipelines[table] = await self.open_pipeline(table)
+        return pipeline
+
+    def _reads(self) -> AsyncReader:
+        self._store.check_open()
+        if self._reader is None:
+            self._reader = AsyncReader(self._store.need_url())
+        return self._reader
+
+
+class _Opening:
+    """An `AsyncPipeline` that is connected when its block is entered."""
+
+    def __init__(self, store: AsyncStore, table: str) -> None:
+        self._store, self._table = store, table
+        self._pipeline: AsyncPipeline | None = None
+
+    async def __aenter__(self) -> AsyncPipeline:
+        self._pipeline = await self._store.open_pipeline(self._table)
+        return self._pipeline
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._pipeline is not None, "entered before left"
+        await self._pipeline.__aexit__(kind, error, trace)

@@ -1,0 +1,60 @@
+"""Problem: what an error of the read API means, as the error a caller catches (RFC 9457; the words are in `docs/http.md`)."""
+
+from typing import Any
+
+import orjson
+
+from logstore.model.errors import (
+    BadToken,
+    ConsistencyTimeout,
+    EpochChanged,
+    LogStoreError,
+    LogUnreachable,
+    NoSuchTable,
+    NotOwner,
+    Overloaded,
+    ServerError,
+    Starting,
+    Stopped,
+    UsageError,
+)
+
+_PREFIX = "urn:logstore:"
+_CLASSES: dict[str, type[LogStoreError]] = {
+    "bad-token": BadToken,
+    "consistency-timeout": ConsistencyTimeout,
+    "epoch-changed": EpochChanged,
+    "log-unreachable": LogUnreachable,
+    "overloaded": Overloaded,
+    "partition-stopped": Stopped,
+    "starting": Starting,
+}
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The problem document, or an empty one when the body is none (a proxy's page)."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def word_of(problem: dict[str, Any]) -> str:
+    """The word of a problem: what stands behind `urn:logstore:`."""
+    return str(problem.get("type", "")).removeprefix(_PREFIX)
+
+
+def error_of(status: int, problem: dict[str, Any], table: str, owner: str | None) -> LogStoreError:
+    """The typed error of an answer that is none."""
+    word = word_of(problem)
+    detail = str(problem.get("detail") or problem.get("title") or f"the server answered {status} without saying why")
+    if word == "no-such-table":
+        return NoSuchTable(table)
+    if word == "not-owner":
+        return NotOwner(detail, owner)
+    if word in _CLASSES:
+        return _CLASSES[word](detail)
+    if status == 400:
+        return UsageError(f"the server refuses the request ({word or 'bad-request'}): {detail}")
+    return ServerError(f"the server answered {status} ({word or 'no problem document'}): {detail}", status, problem)

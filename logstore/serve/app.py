@@ -1,0 +1,127 @@
+"""App: one raw ASGI callable that answers everything the fast path does not.
+
+Every error becomes a problem document here; what nobody expected becomes `internal` with the request id, and its trace goes to the log.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from logstore.model.errors import LogStoreError
+from logstore.serve.answer import Answer, page
+from logstore.serve.metrics import CONTENT_TYPE, Metrics
+from logstore.serve.multiget import MultiGet
+from logstore.serve.pages import Pages
+from logstore.serve.problems import Problem, problem_of
+from logstore.serve.request import ClientGoneError, Request, percent_decode
+from logstore.serve.rows import Rows
+from logstore.serve.scan import Scan
+
+_READ = ("GET", "HEAD")
+_log = logging.getLogger(__name__)
+
+
+class Route(NamedTuple):
+    """Where a path leads: `name` is the label in metrics."""
+
+    name: str
+    methods: tuple[str, ...]
+    handle: Callable[[], Awaitable[Answer]]
+
+
+class App:
+    """The ASGI application of a reader."""
+
+    def __init__(self, rows: Rows, scan: Scan, multiget: MultiGet, pages: Pages, metrics: Metrics) -> None:
+        self._rows, self._scan, self._multiget, self._metrics = rows, scan, multiget, metrics
+        self._pages = pages
+        self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Answer]]]] = {
+            b"/healthz": ("healthz", pages.healthz),
+            b"/readyz": ("readyz", pages.readyz),
+            b"/version": ("version", pages.version),
+            b"/metrics": ("metrics", self._metrics_page),
+            b"/openapi.json": ("openapi", self._openapi),
+            b"/v1/tables": ("tables", pages.tables),
+            b"/v1/partitions": ("partitions", pages.partitions),
+            b"/v1/cluster": ("cluster", pages.cluster),
+        }
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        started = perf_counter()
+        request = Request(scope, receive)
+        try:
+            route, answer = await self._answer(request)
+        except ClientGoneError:
+            return
+        headers = [*answer.headers, (b"x-request-id", request.request_id.encode())]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
+        self._metrics.count(_label(request.method), route, answer.status, perf_counter() - started)
+
+    async def _answer(self, request: Request) -> tuple[str, Answer]:
+        route = "none"
+        try:
+            found = self._route(request)
+            route = found.name
+            _check_method(request, found.methods)
+            return route, await found.handle()
+        except Problem as problem:
+            return route, problem.answer()
+        except LogStoreError as error:
+            return route, problem_of(error).answer()
+        except ClientGoneError:
+            raise
+        except Exception:
+            _log.exception("request %s failed: %s %r", request.request_id, request.method, request.path[:200])
+            detail = "the request id finds the cause in this reader's log"
+            return route, Problem("internal", detail, request_id=request.request_id).answer()
+
+    def _route(self, request: Request) -> Route:
+        plain = self._plain.get(request.path)
+        if plain is not None:
+            return Route(plain[0], _READ, lambda: plain[1](request))
+        prefix, _, rest = request.path.partition(b"/v1/tables/")
+        if prefix or not rest:
+            raise _no_page(request)
+        raw_table, slash, below = rest.partition(b"/")
+        table = percent_decode(raw_table, "bad-request").decode("utf-8", "replace")
+        if not slash:
+            return Route("table", _READ, lambda: self._pages.table(request, table))
+        return self._below_table(request, table, below)
+
+    def _below_table(self, request: Request, table: str, below: bytes) -> Route:
+        if below == b"rows":
+            return Route("scan", _READ, lambda: self._scan.get(request, table))
+        if below == b"rows:get":
+            return Route("multiget", ("POST",), lambda: self._multiget.post(request, table))
+        if below == b"quarantine":
+            return Route("quarantine", _READ, lambda: self._pages.quarantine(request, table))
+        if below.startswith(b"rows/"):  # all that follows is the key: nothing comes behind it, so a bare slash is part of it
+            return Route("row", _READ, lambda: self._rows.get(request, table, below[5:]))
+        raise _no_page(request)
+
+    async def _metrics_page(self, request: Request) -> Answer:
+        request.params(())
+        return page(self._metrics.text(), CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Answer:
+        request.params(())
+        return page(files("logstore.serve").joinpath("openapi.json").read_bytes())
+
+
+def _check_method(request: Request, methods: tuple[str, ...]) -> None:
+    if request.method not in methods:
+        allowed = ", ".join(methods)
+        raise Problem("method-not-allowed", f"this page takes {allowed}, not {request.method}", headers=((b"allow", allowed.encode()),))
+
+
+def _no_page(request: Request) -> Problem:
+    return Problem("no-such-page", f"there is no page {request.path[:200].decode('latin-1')!r}; /openapi.json lists what there is")
+
+
+def _label(method: str) -> str:
+    """Methods are the client's words: labels must not grow with them."""
+    return method if method in ("GET", "HEAD", "POST") else "other"

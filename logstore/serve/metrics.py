@@ -1,0 +1,136 @@
+"""Metrics: figures of one reader process, in Prometheus' text format.
+
+The readers of a node share one port and a scrape meets one of them: what belongs to the process carries the label `reader`, what belongs
+to a partition reads the same on every reader of the node.
+"""
+
+import resource
+from pathlib import Path
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from logstore.serve.catalog import Catalog
+from logstore.serve.served import CATCHING_UP, LIVE, STOPPED
+from logstore.serve.waiters import Waiters
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_FAST = "row"
+
+
+class Latency:
+    """A histogram of seconds, without locks: everything happens on the event loop."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(_BOUNDS_S) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one request."""
+        self.buckets[bisect_left(_BOUNDS_S, seconds)] += 1
+        self.total += seconds
+
+
+class Metrics(Collector):
+    """All figures of a reader."""
+
+    def __init__(self, reader: int, catalog: Catalog, waiters: Waiters) -> None:
+        self._reader, self._catalog, self._waiters = str(reader), catalog, waiters
+        self._requests: dict[tuple[str, str, int], int] = {}
+        self._latency: dict[str, Latency] = {}
+        self.fast = self._latency[_FAST] = Latency()  # rows: both ways count here
+        self.fast_requests = 0  # GETs of rows answered 200 by the fast path
+        self.connections: Callable[[], int] = lambda: 0
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        key = (method, route, status)
+        self._requests[key] = self._requests.get(key, 0) + 1
+        self._latency.setdefault(route, Latency()).observe(seconds)
+
+    def text(self) -> bytes:
+        """The page `/metrics`."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """What Prometheus' client library asks of a collector."""
+        yield from self._of_partitions()
+        yield self._quarantined()
+        yield self._http_requests()
+        yield self._http_seconds()
+        yield from self._of_process()
+
+    def _of_partitions(self) -> Iterable[Metric]:
+        labels = ("table", "partition")
+        applied = GaugeMetricFamily("logstore_applied_offset", "Next offset of the partition's view.", labels=labels)
+        lag = GaugeMetricFamily("logstore_lag_records", "Records behind the end of the log as last heard.", labels=labels)
+        size = GaugeMetricFamily("logstore_view_bytes", "Bytes of the view in use.", labels=labels)
+        mapped = GaugeMetricFamily("logstore_view_map_bytes", "Address space of the view's map.", labels=labels)
+        state = GaugeMetricFamily("logstore_partition_state", "1 for the state the partition is in.", labels=(*labels, "state"))
+        for served in self._catalog.served.values():
+            where = (served.table, str(served.partition))
+            actual = served.state
+            if served.reader is not None:
+                stands = served.reader.state()
+                actual = STOPPED if stands.stop else actual
+                applied.add_metric(where, stands.next_offset)
+                lag.add_metric(where, served.lag(stands.next_offset) or 0)
+                size.add_metric(where, served.reader.size_bytes())
+                mapped.add_metric(where, served.reader.map_bytes())
+            for name in (LIVE, CATCHING_UP, STOPPED):
+                state.add_metric((*where, name), float(name == actual))
+        return applied, lag, size, mapped, state
+
+    def _quarantined(self) -> Metric:
+        family = CounterMetricFamily("logstore_quarantined", "Records that the fold skipped.", labels=("table", "partition", "reason"))
+        for served in self._catalog.served.values():
+            if served.reader is None:
+                continue
+            for reason, count in served.reader.quarantine_counts().items():
+                family.add_metric((served.table, str(served.partition), reason), count)
+        return family
+
+    def _http_requests(self) -> Metric:
+        labels = ("reader", "method", "route", "status")
+        family = CounterMetricFamily("logstore_http_requests", "Answers by method, route and status.", labels=labels)
+        counts = dict(self._requests)
+        counts["GET", _FAST, 200] = counts.get(("GET", _FAST, 200), 0) + self.fast_requests
+        for (method, route, status), count in counts.items():
+            family.add_metric((self._reader, method, route, str(status)), count)
+        return family
+
+    def _http_seconds(self) -> Metric:
+        family = HistogramMetricFamily("logstore_http_request_seconds", "Time to an answer, by route.", labels=("reader", "route"))
+        for route, latency in self._latency.items():
+            counts = accumulate(latency.buckets)
+            buckets = [(str(bound), float(count)) for bound, count in zip((*_BOUNDS_S, "+Inf"), counts, strict=True)]
+            family.add_metric((self._reader, route), buckets, latency.total)
+        return family
+
+    def _of_process(self) -> Iterable[Metric]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        for name, text, value in (
+            ("logstore_waiters", "Requests that wait for a token.", self._waiters.count),
+            ("logstore_http_open_connections", "Open connections.", self.connections()),
+            ("logstore_reader_resident_bytes", "Resident memory, mapped views included.", _resident_bytes()),
+        ):
+            gauge = GaugeMetricFamily(name, text, labels=("reader",))
+            gauge.add_metric((self._reader,), value)
+            yield gauge
+        cpu = CounterMetricFamily("logstore_reader_cpu_seconds", "CPU time used.", labels=("reader",))
+        cpu.add_metric((self._reader,), usage.ru_utime + usage.ru_stime)
+        yield cpu
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

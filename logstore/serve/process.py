@@ -1,0 +1,131 @@
+"""Process: one reader, from its options to its end.
+
+1 bind a socket of its own; the kernel spreads connections over all readers of the port (SO_REUSEPORT)
+2 follow the feeds of the node's workers, open the views
+3 serve until SIGTERM or SIGINT
+4 stop: accept no more, tell who waits for a token to ask elsewhere, finish what runs, close the views
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+import uvloop
+
+from logstore.model.errors import SetupError
+from logstore.serve.app import App
+from logstore.serve.catalog import Catalog
+from logstore.serve.fast import FastPath
+from logstore.serve.feeds import Feeds
+from logstore.serve.gather import Gather
+from logstore.serve.metrics import Metrics
+from logstore.serve.multiget import MultiGet
+from logstore.serve.pages import Pages
+from logstore.serve.protocol import Connections, protocol_class
+from logstore.serve.reach import Reach
+from logstore.serve.rows import Rows
+from logstore.serve.scan import Scan
+from logstore.serve.settings import ReaderSettings, check_bind
+from logstore.serve.waiters import Waiters
+
+_BACKLOG = 4_096
+_YOUNG = 50_000  # objects between collections: requests make few that outlive them
+
+_log = logging.getLogger(__name__)
+
+
+class Reader:
+    """All parts of a reader, put together."""
+
+    def __init__(self, settings: ReaderSettings) -> None:
+        self._settings = settings
+        self._waiters = Waiters(settings.max_waiters)
+        self._catalog = Catalog(settings.node, self._waiters)
+        self._feeds = Feeds(settings.data_dir, settings.workers, self._catalog)
+        self._gather = Gather(self._catalog)
+        metrics = Metrics(settings.index, self._catalog, self._waiters)
+        reach = Reach(self._catalog, self._waiters)
+        self._app = App(
+            Rows(self._catalog, reach), Scan(self._catalog, reach, self._gather), MultiGet(self._catalog, reach, self._gather),
+            Pages(settings, self._catalog, self._feeds), metrics,
+        )  # fmt: skip
+        self._connections = Connections(settings, FastPath(self._catalog, metrics))
+        metrics.connections = lambda: len(self._connections.open)
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Serve until a signal ends it."""
+        config = uvicorn.Config(
+            self._app, http=protocol_class(self._connections), loop="none", lifespan="off", ws="none", interface="asgi3",
+            access_log=False, server_header=False, log_config=None, backlog=_BACKLOG, proxy_headers=False,
+            timeout_graceful_shutdown=max(1, round(self._settings.stop_timeout_s)),
+        )  # fmt: skip
+        self._feeds.start()
+        sweep = asyncio.create_task(self._connections.sweep())
+        _calm_collector()
+        try:
+            await _Server(config, self._waiters.close).serve(sockets=[sock])
+        finally:
+            sweep.cancel()
+            await self._feeds.stop()
+            await self._gather.close()
+            self._catalog.views.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, with a word to say before it stops."""
+
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
+
+
+def run(settings: ReaderSettings) -> None:
+    """Serve in this process until SIGTERM or SIGINT; raises SetupError when the address cannot be had."""
+    check_bind(settings.host, insecure=settings.insecure)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is not HTTP; the client is told
+    _raise_descriptor_limit()
+    sock = bind(settings.host, settings.port)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises it once more at its end: by then there is nothing left to do
+    host, port = sock.getsockname()[:2]
+    _log.info("reader %d serves %s on http://%s:%d", settings.index, settings.data_dir, host, port)
+    with contextlib.closing(sock):
+        uvloop.run(Reader(settings).serve(sock))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket of this process's own on a port that the readers of a node share; raises SetupError."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError as error:
+        raise SetupError(f"cannot serve on {host}:{port}: {error.strerror}; choose another address with --host and --port") from error
+    sock.listen(_BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def _raise_descriptor_limit() -> None:
+    """As many files and connections as the system allows this process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _calm_collector() -> None:
+    """What lives now lives for ever: take it out of the collector's sight, and let it look less often (p99)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, 20, 50)

@@ -1,0 +1,198 @@
+"""Settings: every knob of nodes and commands, and where its value comes from.
+
+    flag  >  environment LOGSTORE_<NAME>  >  logstore.toml  >  default
+
+`logstore.toml` is the file named by LOGSTORE_CONFIG, else the one in the current directory, else the one in the user's configuration
+directory; it holds plain `name = value` lines. A name nobody knows, or a value of the wrong kind, is an error that names it.
+"""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from logstore.model.errors import UsageError
+from logstore.model.slots import DEFAULT_SLOTS
+
+FILE = "logstore.toml"
+SYNC = ("none", "commit")
+
+
+def default_data_dir() -> Path:
+    """The user's data directory for logstore."""
+    return platformdirs.user_data_path("logstore") / "dev"
+
+
+class Address(NamedTuple):
+    """A host and a port; port 0 lets the system choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address as an HTTP URL."""
+        return f"http://{self}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One value for every knob."""
+
+    # Where the store is
+    bootstrap: str | None = None  # Kafka, host:port[,host:port]; None: the broker of the node that runs on data_dir, if one does
+    url: str = "http://127.0.0.1:8480"  # any node's read API; commands that read need it
+    # A node
+    data_dir: Path = field(default_factory=default_data_dir)  # views, logs, embedded Kafka: as large as the tables, twice with Kafka
+    http: Address = Address("127.0.0.1", 8480)  # where the readers of a node listen; port 0: any free one
+    advertise: str | None = None  # the URL under which other machines reach this node; None: that of `http`
+    workers: int = 1  # processes that follow the log; each takes a core under load and some 150 MB
+    readers: int = 2  # processes that answer HTTP; each takes a core under load and some 80 MB
+    sync: str = "none"  # "commit": views are flushed at every commit, a third of the speed; "none": rebuilt after a power cut
+    group: str = "default"  # replica group: each group holds every partition once more
+    zone: str = ""  # label of the place of this node
+    insecure: bool = False  # serve beyond loopback although there is no authentication: everybody who reaches it reads everything
+    # A store, at its first start
+    slots: int = DEFAULT_SLOTS  # units of placement, fixed at the first start: more workers than this stay idle
+    storage: str | None = None  # where archive and snapshots lie, an fsspec URL; None: under data_dir, for one machine only
+    # Embedded Kafka (`logstore dev`)
+    kafka_port: int | None = None  # None: that of the last start, else a free one
+    kafka_heap_mb: int = 512  # Java heap; the process takes some 200 MB more
+    # Patience
+    stall_s: float = 15.0  # a child silent for so long is killed and started again; less mistakes a busy machine for a stall
+    drain_s: float = 40.0  # what a child may take to end at SIGTERM; then SIGKILL, and views are opened without a clean mark
+    deadline_ms: int = 2_000  # of one read, 1 to 30,000
+    timeout_s: float = 30.0  # how long table commands wait for every live reader to serve the change
+
+
+def load(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, directories: tuple[Path, ...] | None = None
+) -> Settings:
+    """Settings as of now; a flag that is None was not given. Raises UsageError that names the key and where it stands."""
+    environ = os.environ if environ is None else environ
+    chosen = _from_file(environ, directories)
+    for name in _PARSERS:
+        text = environ.get(f"LOGSTORE_{name.upper()}")
+        if text:
+            chosen[name] = _parse(name, text, f"LOGSTORE_{name.upper()}")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            chosen[name] = _parse(name, value, "--" + name.replace("_", "-"))
+    return Settings(**chosen)
+
+
+def config_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None = None) -> Path | None:
+    """The file that is read; None when there is none. Raises UsageError when LOGSTORE_CONFIG names none."""
+    named = environ.get("LOGSTORE_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise UsageError(f"LOGSTORE_CONFIG names {named}, and there is no such file")
+        return Path(named)
+    places = directories if directories is not None else (Path.cwd(), platformdirs.user_config_path("logstore"))
+    return next((place / FILE for place in places if (place / FILE).is_file()), None)
+
+
+def _from_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None) -> dict[str, Any]:
+    path = config_file(environ, directories)
+    if path is None:
+        return {}
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    for name in found:
+        if name not in _PARSERS:
+            raise UsageError(f"{path}: there is no setting {name!r}; there are {', '.join(sorted(_PARSERS))}")
+    return {name: _parse(name, value, f"{path}, {name}") for name, value in found.items()}
+
+
+def _parse(name: str, value: Any, where: str) -> Any:
+    try:
+        return _PARSERS[name](value)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def parse_address(value: Any) -> Address:
+    """Read HOST:PORT; an IPv6 address stands in brackets. Raises ValueError."""
+    if isinstance(value, Address):
+        return value
+    try:
+        parts = urlsplit(f"//{value}")
+        if parts.hostname and parts.port is not None and not parts.path and not parts.username:
+            return Address(parts.hostname, parts.port)
+    except ValueError:
+        pass
+    raise ValueError(f"not an address: {str(value)[:80]!r}; write HOST:PORT, such as 127.0.0.1:8480")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and value.isprintable():
+        return value
+    raise ValueError(f"not a text: {value!r}")
+
+
+def _url(value: Any) -> str:
+    text = _text(value).rstrip("/")
+    parts = urlsplit(text)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        return text
+    raise ValueError(f"not a URL: {text[:80]!r}; write http://HOST:PORT")
+
+
+def _bootstrap(value: Any) -> str:
+    for address in _text(value).split(","):
+        parse_address(address.strip())
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if str(value).lower() in words:
+        return words[str(value).lower()]
+    raise ValueError(f"not true or false: {value!r}")
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).strip().isdigit() and least <= int(value) <= most:
+            return int(value)
+        raise ValueError(f"wants a whole number from {least:,} to {most:,}, not {value!r}")
+
+    return parse
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if isinstance(value, bool) or not 0 < seconds <= 86_400:
+        raise ValueError(f"wants seconds above 0, up to a day, not {value!r}")
+    return seconds
+
+
+def _sync(value: Any) -> str:
+    if value in SYNC:
+        return str(value)
+    raise ValueError(f'is "none" or "commit", not {value!r}')
+
+
+def _path(value: Any) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "bootstrap": _bootstrap, "url": _url, "data_dir": _path, "http": parse_address, "advertise": _url,
+    "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
+    "slots": _whole(1, 1024), "storage": _text, "kafka_port": _whole(1, 65_535), "kafka_heap_mb": _whole(128, 65_536),
+    "stall_s": _seconds, "drain_s": _seconds, "deadline_ms": _whole(1, 30_000), "timeout_s": _seconds,
+}  # fmt: skip
+assert _PARSERS.keys() == {f.name for f in fields(Settings)} == get_type_hints(Settings).keys()

@@ -1,0 +1,279 @@
+"""A node without Kafka: views written here, a feed published here, and real reader processes that serve them over real HTTP."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from logstore.model.fold import Place, Records, fold_batch
+from logstore.model.partitioner import partition_of
+from logstore.model.slots import slot_of
+from logstore.model.table import Table
+from logstore.view import home
+from logstore.view.feed import FeedServer
+from logstore.view.layout import Stop
+from logstore.view.view import Identity, View
+
+SLOTS = 16
+MAP_BYTES = 1 << 30
+TABLES_TOPIC_ID = "f" * 32
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """The first true value of `condition`; fails the test at the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "not within the deadline"
+        time.sleep(0.005)
+    return value
+
+
+def epoch_of(name: str, incarnation: int = 0) -> str:
+    """An epoch for a table of the tests."""
+    return f"{incarnation:04x}" + name.encode().hex().ljust(28, "0")[:28]
+
+
+class Node:
+    """The worker's side of one node: `put`, `delete`, `stop`, and everything a worker would publish."""
+
+    def __init__(
+        self, data_dir: Path, *, name: str = "node-a", slots: Sequence[int] = range(SLOTS), url: str = "http://127.0.0.1:1"
+    ) -> None:
+        self.data_dir, self.name, self.slots = data_dir, name, list(slots)
+        self.tables: dict[str, Table] = {}
+        self.revision = 0
+        self.views: dict[tuple[str, int], View] = {}
+        self.others: list[dict[str, Any]] = []
+        self.url = url
+        self.acked: list[Any] = []
+        self.feed: FeedServer | None = None
+        self._published: dict[Any, Any] = {}
+        self.open_feed()
+
+    def open_feed(self) -> None:
+        self.feed = FeedServer(home.feed_path(self.data_dir, 0))
+        for key, value in self._published.items():
+            self.feed.publish(key, value)
+
+    def close_feed(self) -> None:
+        """As if the worker were killed: its views stay."""
+        if self.feed is not None:
+            self.feed.close()
+            self.feed = None
+
+    def publish(self, key: Any, value: Any) -> None:
+        self._published[key] = value
+        if self.feed is not None:
+            self.feed.publish(key, value)
+
+    def acks(self) -> list[Any]:
+        return self.feed.acks() if self.feed else []
+
+    def create(self, name: str, partitions: int = 4, *, former: tuple[str, ...] = (), incarnation: int = 0, **fields: Any) -> Table:
+        table = Table(name, name, epoch_of(name, incarnation), partitions, former_epochs=former, **fields)
+        self.tables[name] = table
+        for partition in range(partitions):
+            if slot_of(partition, SLOTS) in self.slots and not table.dropped:
+                self.open_view(table, partition)
+        self.publish_tables()
+        self.publish_nodes()
+        return table
+
+    def open_view(self, table: Table, partition: int) -> View:
+        path = home.partition_dir(self.data_dir, table.name, table.epoch, partition) / "1"
+        identity = Identity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes)
+        view = View(path, identity, map_bytes=MAP_BYTES)
+        self.views[table.epoch, partition] = view
+        self.say_view(table, partition)
+        self.say_applied(table, partition)
+        return view
+
+    def say_view(self, table: Table, partition: int, state: str = "live", reason: str = "") -> None:
+        path = str(self.views[table.epoch, partition].path)
+        record = {"path": path, "slot": slot_of(partition, SLOTS), "state": state, "reason": reason}
+        self.publish(("view", table.name, table.epoch, partition), record)
+
+    def say_applied(self, table: Table, partition: int, behind: int = 0) -> None:
+        following = self.views[table.epoch, partition].next_offset
+        self.publish(("applied", table.epoch, partition), [following, following + behind])
+
+    def publish_tables(self) -> None:
+        self.revision += 1
+        tables = [t.to_json() for t in self.tables.values()]
+        self.publish("tables", {"revision": self.revision, "topic_id": TABLES_TOPIC_ID, "slots": SLOTS, "storage": None, "tables": tables})
+
+    def record(self) -> dict[str, Any]:
+        pids = {"node": os.getpid(), "kafka": None, "workers": [os.getpid()], "readers": []}
+        return {
+            "node": self.name, "worker": 0, "url": self.url, "group": "main", "zone": "", "slots": self.slots, "live": self.slots,
+            "pids": pids, "tables": self.revision,
+        }  # fmt: skip
+
+    def publish_nodes(self) -> None:
+        self.publish("nodes", [self.record(), *self.others])
+
+    def put_many(self, name: str, rows: dict[bytes, bytes | None]) -> dict[bytes, tuple[int, int]]:
+        """Write rows (None deletes); key -> (partition, offset)."""
+        table = self.tables[name]
+        written: dict[bytes, tuple[int, int]] = {}
+        by_partition: dict[int, list[bytes]] = {}
+        for key in rows:
+            by_partition.setdefault(partition_of(key, table.partitions), []).append(key)
+        for partition, keys in by_partition.items():
+            first = self.views[table.epoch, partition].next_offset
+            self.append(name, partition, [(key, rows[key]) for key in keys])
+            written.update((key, (partition, first + i)) for i, key in enumerate(keys))
+        return written
+
+    def append(self, name: str, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+        """Fold records into a view and publish the new position, as the lane does."""
+        table = self.tables[name]
+        view = self.views[table.epoch, partition]
+        first, count = view.next_offset, len(records)
+        columns = Records(range(first, first + count), [k for k, _ in records], [v for _, v in records], [1] * count, [None] * count)
+        place = Place(partition, table.partitions, table.max_value_bytes)
+        view.apply(fold_batch(columns, place, first, view.state.log_time_ms))
+        self.say_applied(table, partition)
+
+    def put(self, name: str, key: bytes, value: bytes) -> tuple[int, int]:
+        return self.put_many(name, {key: value})[key]
+
+    def delete(self, name: str, key: bytes) -> tuple[int, int]:
+        return self.put_many(name, {key: None})[key]
+
+    def stop(self, name: str, partition: int, detail: str = "offsets 5..6 are missing; run `logstore table repair`") -> None:
+        self.views[self.tables[name].epoch, partition].stop(Stop("gap", detail, 5))
+
+    def leave_served_file(self) -> None:
+        """What a worker writes for readers that start without it."""
+        tables = dict(self._published["tables"])
+        tables["tables"] = [raw.decode() for raw in tables["tables"]]
+        views = [[*key[1:], value] for key, value in self._published.items() if key[0] == "view" and value]
+        path = home.served_path(self.data_dir, 0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(orjson.dumps({"tables": tables, "nodes": self._published["nodes"], "views": views}))
+
+    def close(self) -> None:
+        self.close_feed()
+        for view in self.views.values():
+            view.close()
+
+
+class Reader:
+    """A reader process and a client of it."""
+
+    def __init__(self, data_dir: Path, *options: str, node: str = "node-a") -> None:
+        # Held but not listening: nobody else is given the port, and the reader may share it (SO_REUSEPORT).
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port: int = self._held.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = [
+            sys.executable,
+            "-m",
+            "logstore.serve",
+            "--data-dir",
+            str(data_dir),
+            "--port",
+            str(self.port),
+            "--node",
+            node,
+            *options,
+        ]
+        self.http = httpx.Client(base_url=self.url, timeout=40, trust_env=False)
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._command)
+
+    def wait_ready(self) -> "Reader":
+        eventually(lambda: self._page("/readyz") == 200, 20)
+        return self
+
+    def wait_listening(self) -> "Reader":
+        eventually(lambda: self._page("/healthz") == 200, 20)
+        return self
+
+    def restart(self) -> None:
+        self.http.close()
+        self.http = httpx.Client(base_url=self.url, timeout=40, trust_env=False)
+        self.kill()
+        self.start()
+
+    def get(self, path: str, **kwargs: Any) -> httpx.Response:
+        return self.http.get(path, **kwargs)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def raw(self, data: bytes) -> bytes:
+        """Send bytes; everything that comes back until the reader hangs up or falls silent for a moment."""
+        with self.connect() as sock:
+            sock.sendall(data)
+            return read_answer(sock)
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+    def close(self) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        finally:
+            self.kill()
+            self._held.close()
+
+    def _page(self, path: str) -> int:
+        assert self.process.poll() is None, "the reader has ended"
+        try:
+            return self.http.get(path).status_code
+        except httpx.TransportError:
+            return 0
+
+
+def read_answer(sock: socket.socket) -> bytes:
+    """One whole answer: its head, and the body that its content-length promises; less when the connection ends."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = sock.recv(65536)
+        if not chunk:
+            return data
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    while len(body) < length:
+        chunk = sock.recv(65536)
+        if not chunk:
+            break
+        body += chunk
+    return head + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def serving(data_dir: Path, *options: str, **kwargs: Any) -> Iterator[tuple[Node, Reader]]:
+    """A node and one reader of it, ready as soon as something is created."""
+    node = Node(data_dir, **kwargs)
+    reader = Reader(data_dir, *options, node=node.name)
+    try:
+        yield node, reader
+    finally:
+        reader.close()
+        node.close()

@@ -1,0 +1,162 @@
+"""A real worker process, and a look at what it shows its readers."""
+
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from logstore.log import leash, topics
+from logstore.log.registry import Registry
+from logstore.model.entry import TOMBSTONE, Entry
+from logstore.model.table import Table
+from logstore.view import feed, home
+from logstore.view.reader import ViewReader
+
+WAIT_S = 30.0
+
+
+def make_table(bootstrap: str, partitions: int = 2, **more: Any) -> Table:
+    """A table of a fresh name, its topic and its definition."""
+    registry = Registry(bootstrap)
+    registry.ensure_store()
+    name = more.pop("name", f"t{random.SystemRandom().randrange(1 << 40):x}")
+    if "topic" not in more:
+        settings = topics.wal_settings(more.get("max_value_bytes", 1_000_000), 1)
+        assert topics.create(registry.admin, name, partitions, 1, settings)
+    topic = more.pop("topic", name)
+    epoch = topics.epoch_of(registry.admin, topic)
+    assert epoch is not None
+    table = Table(name, topic, epoch, partitions, **more)
+    return replace(table, revision=registry.write(table))
+
+
+class Watch:
+    """A subscriber of a worker's feed."""
+
+    def __init__(self, data_dir: Path, worker: int = 0) -> None:
+        self._path = home.feed_path(data_dir, worker)
+        self._sock: Any = None
+        self._reader = feed.FeedReader()
+        self.values: dict[Any, Any] = {}
+
+    def until(self, what: str, condition: Callable[[dict[Any, Any]], Any], timeout_s: float = WAIT_S) -> Any:
+        """Wait until the dictionary fulfils the condition; returns what the condition returned."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := condition(self.values)):
+            left = deadline - time.monotonic()
+            assert left > 0, f"after {timeout_s} s still not: {what}; {self.values}"
+            self._receive(min(left, 0.2))
+        return found
+
+    def position(self, table: Table, partition: int, offset: int, timeout_s: float = WAIT_S) -> None:
+        """Wait until the partition's view has applied everything below `offset`."""
+        key = ("applied", table.epoch, partition)
+        self.until(f"{table.name}/{partition} at {offset}", lambda values: values.get(key, (0, 0))[0] >= offset, timeout_s)
+
+    def state(self, table: Table, partition: int, state: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
+        """Wait until the partition is in this state; returns what the feed shows of it."""
+        key = ("view", table.name, table.epoch, partition)
+        return self.until(f"{key} is {state}", lambda values: values.get(key, {}).get("state") == state and values[key], timeout_s)
+
+    def _receive(self, timeout_s: float) -> None:
+        if self._sock is None:
+            try:
+                self._sock, self._reader = feed.connect(self._path), feed.FeedReader()
+                self.values.clear()
+            except OSError:
+                select.select([], [], [], timeout_s)
+                return
+        if select.select([self._sock], [], [], timeout_s)[0]:
+            data = self._sock.recv(1 << 16)
+            if not data:
+                self.close()
+            for key, value in self._reader.decode(data):
+                self.values.pop(key, None) if value is None else self.values.update({key: value})
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class WorkerProcess:
+    """`python -m streaming` on a data directory."""
+
+    def __init__(self, bootstrap: str, data_dir: Path, *, node: str = "n1", group: str = "", worker: int = 0, workers: int = 1) -> None:
+        self._command = leash.command(
+            [
+                sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node", node, "--url", f"http://{node}",
+                "--group", group or data_dir.name, "--worker", str(worker), "--workers", str(workers),
+            ]
+        )  # fmt: skip
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._log = data_dir / f"worker-{worker}.log"
+        self.data_dir = data_dir
+        self.watch = Watch(data_dir, worker)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "WorkerProcess":
+        """Start it; use `watch` to wait for what it does."""
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM, and wait; returns the exit status."""
+        return self._end(signal.SIGTERM)
+
+    def log(self) -> str:
+        """What it printed."""
+        return self._log.read_text(errors="replace")
+
+    def _end(self, how: int) -> int:
+        self.watch.close()
+        if self.process is None:
+            return 0
+        self.process.send_signal(how)
+        status = self.process.wait(40)
+        self.process = None
+        return status
+
+
+@contextmanager
+def running_worker(bootstrap: str, data_dir: Path, **more: Any) -> Iterator[WorkerProcess]:
+    """A worker that is ended with the block."""
+    worker = WorkerProcess(bootstrap, data_dir, **more).start()
+    try:
+        yield worker
+    finally:
+        worker.kill()
+
+
+@contextmanager
+def opened(data_dir: Path, table: Table, partition: int) -> Iterator[ViewReader]:
+    """The newest view of a partition, opened for reading."""
+    directory = home.partition_dir(data_dir, table.name, table.epoch, partition)
+    reader = ViewReader.open(directory / str(home.newest_generation(directory)))
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def rows(data_dir: Path, table: Table) -> dict[bytes, bytes]:
+    """Key -> value of every live row of all partitions, read from the views."""
+    found = {}
+    for partition in range(table.partitions):
+        with opened(data_dir, table, partition) as reader, reader.reading() as reading:
+            decoded = ((key, Entry.decode(raw)) for key, raw in reading.scan())
+            found.update({key: entry.payload for key, entry in decoded if entry.kind != TOMBSTONE})
+    return found

@@ -1,0 +1,173 @@
+"""The lane on a real broker: what stops a partition, what does not, and what survives."""
+
+import random
+import subprocess
+
+import pytest
+from support_log import produce, transactional, until
+from support_worker import WorkerProcess, make_table, opened, rows, running_worker
+
+from logstore.log import topics
+from logstore.log.kafka import admin
+from logstore.log.registry import Registry
+from logstore.model.partitioner import partition_of
+
+CONTROL = [("ls.op", b"cut")]
+
+
+@pytest.fixture
+def worker(kafka, tmp_path):
+    with running_worker(kafka.bootstrap, tmp_path / "node") as process:
+        yield process
+
+
+def test_a_put_walks_into_the_view_and_a_delete_takes_it_out(kafka, worker):
+    table = make_table(kafka.bootstrap)
+    placed = produce(kafka.bootstrap, table.topic, [(b"ada", b"1"), (b"bob", b"2"), (b"ada", b"3"), (b"bob", None)])
+    for partition, offset in placed:
+        worker.watch.position(table, partition, offset + 1)
+    assert rows(worker.data_dir, table) == {b"ada": b"3"}
+
+
+def test_kcat_is_a_first_class_writer(kafka, worker):
+    table = make_table(kafka.bootstrap, partitions=5)
+    lines = {f"key-{n}".encode(): f"value {n}".encode() for n in range(1_000)}
+    text = b"".join(key + b"\t" + value + b"\n" for key, value in lines.items())
+    command = ["kcat", "-P", "-q", "-b", kafka.bootstrap, "-t", table.topic, "-K", "\t", "-X", "partitioner=murmur2_random"]
+    subprocess.run(command, input=text, check=True, timeout=60)
+    for partition in range(5):
+        worker.watch.position(table, partition, sum(partition_of(key, 5) == partition for key in lines))
+    assert rows(worker.data_dir, table) == lines
+
+
+def test_garbage_is_skipped_listed_and_changes_nothing(kafka, worker):
+    table = make_table(kafka.bootstrap, partitions=2)
+    here = next(key for key in (b"a", b"b", b"c", b"d") if partition_of(key, 2) == 0)
+    there = next(key for key in (b"a", b"b", b"c", b"d") if partition_of(key, 2) == 1)
+    produce(kafka.bootstrap, table.topic, [(here, b"good"), (None, b"x"), (there, b"lost"), (b"", b"x")], partition=0)
+    produce(kafka.bootstrap, table.topic, [(here, b"x")], 0, [("ls.nonsense", b"1")])
+    produce(kafka.bootstrap, table.topic, [(None, b"\x80")], 0, CONTROL)
+    ((_, last),) = produce(kafka.bootstrap, table.topic, [(here, b"better")], 0, [("mine", b"kept")])
+    worker.watch.position(table, 0, last + 1)
+    assert rows(worker.data_dir, table) == {here: b"better"}
+    with opened(worker.data_dir, table, 0) as reader, reader.reading() as reading:
+        assert reading.quarantine().records == [(1, "null-key"), (2, "wrong-partition"), (3, "empty-key"), (4, "unknown-header")]
+
+
+@pytest.mark.parametrize("headers", [[("ls.v", b"\x02")], [("ls.op", b"incr")], [("ls.id", b"i" * 16)], [("ls.ttl", b"\0" * 8)]])
+def test_what_a_later_build_would_fold_stops_that_partition_only(kafka, worker, headers):
+    table = make_table(kafka.bootstrap, partitions=2)
+    by_partition = {partition_of(key, 2): key for key in (b"a", b"b", b"c", b"d")}
+    produce(kafka.bootstrap, table.topic, [(by_partition[0], b"before")])
+    produce(kafka.bootstrap, table.topic, [(by_partition[0], b"12345678")], headers=headers)
+    produce(kafka.bootstrap, table.topic, [(by_partition[0], b"after"), (by_partition[1], b"goes on")])
+    shown = worker.watch.state(table, 0, "stopped")
+    assert "offset 1" in shown["reason"]
+    worker.watch.position(table, 1, 1)
+    with opened(worker.data_dir, table, 0) as reader:
+        assert (reader.state().next_offset, reader.state().stop.word) == (1, "unsupported")
+
+
+def test_a_transactional_writer_is_found_out_and_a_repair_lets_the_partition_go_on(kafka, worker):
+    table = make_table(kafka.bootstrap, partitions=1)
+    writer = transactional(kafka.bootstrap, table.name)
+    writer.begin_transaction()
+    writer.produce(table.topic, b"committed", b"k")
+    writer.commit_transaction(30)  # offset 0, and its marker at offset 1: the last offset of the log
+    shown = worker.watch.state(table, 0, "stopped")
+    assert "--skip 1..1" in shown["reason"]
+    registry = Registry(kafka.bootstrap)
+    registry.write(registry.table(table.name).with_skip(0, 1, 1))
+    worker.watch.state(table, 0, "live")
+    worker.watch.position(table, 0, 2)
+    assert rows(worker.data_dir, table) == {b"k": b"committed"}
+
+
+def test_an_aborted_value_is_never_served(kafka, worker):
+    table = make_table(kafka.bootstrap, partitions=1)
+    produce(kafka.bootstrap, table.topic, [(b"k", b"sound")])
+    writer = transactional(kafka.bootstrap, table.name)
+    writer.begin_transaction()
+    writer.produce(table.topic, b"aborted", b"k")
+    writer.flush(30)
+    worker.watch.until(
+        "an open transaction is a reason", lambda v: "transaction" in str(v.get(("view", table.name, table.epoch, 0), {}).get("reason"))
+    )
+    writer.abort_transaction(30)
+    shown = worker.watch.state(table, 0, "stopped")
+    assert "--skip 1..2" in shown["reason"]
+    assert rows(worker.data_dir, table) == {b"k": b"sound"}
+
+
+def test_a_log_that_was_cut_stops_the_partition(kafka, tmp_path):
+    table = make_table(kafka.bootstrap, partitions=1)
+    produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(20)])
+    topics.truncate(admin(kafka.bootstrap), table.topic, {0: 10})
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        shown = worker.watch.state(table, 0, "stopped")
+        assert "does not hold offset 0" in shown["reason"]
+
+
+def test_a_topic_that_was_created_again_stops_the_table_and_the_others_go_on(kafka, worker):
+    table, other = make_table(kafka.bootstrap, partitions=1), make_table(kafka.bootstrap, partitions=1)
+    produce(kafka.bootstrap, table.topic, [(b"k", b"old")])
+    worker.watch.position(table, 0, 1)
+    client = admin(kafka.bootstrap)
+    topics.delete(client, table.topic)
+    until("the topic is there again", lambda: topics.create(client, table.topic, 1, 1, topics.wal_settings(1_000_000, 1)))
+    shown = worker.watch.state(table, 0, "stopped")
+    assert "deleted and created again" in shown["reason"] or "is gone" in shown["reason"]
+    produce(kafka.bootstrap, other.topic, [(b"k", b"v")])
+    worker.watch.position(other, 0, 1)
+
+
+def test_a_topic_with_more_partitions_than_defined_stops_the_table(kafka, worker):
+    table = make_table(kafka.bootstrap, partitions=1)
+    worker.watch.state(table, 0, "live")
+    topics.add_partitions(admin(kafka.bootstrap), table.topic, 3)
+    assert "3 partitions" in worker.watch.state(table, 0, "stopped")["reason"]
+
+
+def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path):
+    seed = random.SystemRandom().randrange(1 << 32)
+    rng = random.Random(seed)
+    print(f"seed {seed}")
+    table = make_table(kafka.bootstrap, partitions=2)
+    worker = WorkerProcess(kafka.bootstrap, tmp_path / "node").start()
+    worker.watch.state(table, 0, "live")
+    written: dict[bytes, bytes] = {}
+    ends = {0: 0, 1: 0}
+    for round_ in range(4):
+        batch = [(b"%d-%06d" % (round_, n), rng.randbytes(100)) for n in range(20_000)]
+        placed = produce(kafka.bootstrap, table.topic, batch)
+        written |= dict(batch)
+        for partition, offset in placed:
+            ends[partition] = max(ends[partition], offset + 1)
+        worker.watch.position(table, 0, rng.randrange(1, ends[0]))
+        worker.kill()
+        _assert_prefix(worker.data_dir, table, written, placed=ends)
+        worker.start()
+    for partition, end in ends.items():
+        worker.watch.position(table, partition, end)
+    assert rows(worker.data_dir, table) == written
+    assert worker.stop() == 0
+
+
+def _assert_prefix(data_dir, table, written, placed):
+    """Unique keys, so a view that stands at n holds exactly n rows, each with the bytes that were written."""
+    for partition in placed:
+        with opened(data_dir, table, partition) as reader, reader.reading() as reading:
+            found = dict(reading.scan())
+            assert sorted(int.from_bytes(raw[1:9], "big") for raw in found.values()) == list(range(reading.state.next_offset))
+            assert all(raw[17:] == written[key] for key, raw in found.items())
+
+
+def test_the_broker_dies_and_comes_back(kafka, worker, tmp_path):
+    table = make_table(kafka.bootstrap, partitions=1)
+    produce(kafka.bootstrap, table.topic, [(b"k", b"1")])
+    worker.watch.position(table, 0, 1)
+    kafka.kill()
+    kafka.restart()
+    produce(kafka.bootstrap, table.topic, [(b"k", b"2")])
+    worker.watch.position(table, 0, 2, timeout_s=60)
+    assert rows(worker.data_dir, table) == {b"k": b"2"}

@@ -1,0 +1,466 @@
+import asyncio
+import gc
+import random
+import threading
+import time
+import uuid
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from logstore import AsyncStore, Store
+from logstore.log import kafka as door
+from logstore.log.delivery import delivery_error
+from logstore.log.embedded import EmbeddedKafka
+from logstore.log.producer import Producer
+from logstore.model.errors import (
+    BadKey,
+    BatchFailed,
+    BatchUnknown,
+    LogUnreachable,
+    NoSuchTable,
+    Overloaded,
+    StillPending,
+    Unknown,
+    UsageError,
+    ValueTooLarge,
+    WriteFailed,
+)
+from logstore.model.partitioner import partition_of
+from logstore.model.position import Position
+from logstore.model.table import Table
+
+
+class Fixed:
+    """Definitions without a registry."""
+
+    def __init__(self, *tables):
+        self.named = {table.name: table for table in tables}
+
+    def table(self, name):
+        if name not in self.named:
+            raise NoSuchTable(name)
+        return self.named[name]
+
+    def close(self):
+        pass
+
+
+def make_table(bootstrap, partitions=4, config=None, **fields):
+    name, client = f"client-{uuid.uuid4().hex[:12]}", AdminClient({"bootstrap.servers": bootstrap})
+    for future in client.create_topics([NewTopic(name, partitions, 1, config=config or {})]).values():
+        future.result()
+    return Table(name, name, eventually(lambda: door.topic_ids(client, [name])[name]), partitions, **fields)
+
+
+def eventually(function, timeout_s=20.0):
+    """What `function` returns once it neither raises nor returns something false."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            if found := function():
+                return found
+        except (LogUnreachable, KeyError):
+            if time.monotonic() > deadline:
+                raise
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+
+
+def read_log(bootstrap, table):
+    """(partition, offset) -> (key, value) of everything in the topic."""
+    client = door.admin(bootstrap)
+    bounds = eventually(lambda: door.bounds(client, table.topic, list(range(table.partitions))))
+    return {
+        (partition, record.offset()): (record.key(), record.value())
+        for partition, bound in bounds.items()
+        for record in door.read_range(bootstrap, table.topic, partition, bound.start, bound.end)
+    }
+
+
+def where(position):
+    return position.partition, position.offset
+
+
+@pytest.fixture
+def table(kafka):
+    return make_table(kafka.bootstrap)
+
+
+@pytest.fixture
+def store(kafka, table):
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+        yield store
+
+
+def test_positions_are_where_the_records_are(kafka, table, store):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    seeded = random.Random(seed)
+    written = {}
+    with store.pipeline(table.name) as pipe:
+        futures = []
+        for _ in range(3000):
+            key, value = seeded.randbytes(seeded.randrange(1, 30)), seeded.choice([None, b"", seeded.randbytes(50)])
+            futures.append((key, value, pipe.delete(key) if value is None else pipe.put(key, value)))
+    written |= {where(future.result()): (key, value) for key, value, future in futures}
+    for i in range(20):
+        written[where(store.put(table.name, f"single {i}", "v"))] = (b"single %d" % i, b"v")
+        written[where(store.delete(table.name, f"single {i}"))] = (b"single %d" % i, None)
+    assert read_log(kafka.bootstrap, table) == written
+    assert all(partition == partition_of(key, 4) for (partition, _), (key, _) in written.items())
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 40])
+def test_the_position_of_many_ends_exactly_behind_the_last_record_of_each_partition(kafka, partitions):
+    table = make_table(kafka.bootstrap, partitions)
+    pairs = [(b"%d" % i, None if i % 7 == 0 else b"v%d" % i) for i in range(2345)]
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+        position = store.put_many(table.name, iter(pairs))
+    log = read_log(kafka.bootstrap, table)
+    ends = {}
+    for partition, offset in log:
+        ends[table.epoch, partition] = max(ends.get((table.epoch, partition), 0), offset + 1)
+    assert position == Position(ends)
+    assert sorted(log.values(), key=repr) == sorted(pairs, key=repr)
+
+
+def test_text_and_bytes_may_be_mixed(kafka, table, store):
+    store.put_many(table.name, [("ä", b"1"), (b"b", "ö"), ("c", None)])
+    assert sorted(read_log(kafka.bootstrap, table).values()) == [(b"b", "ö".encode()), (b"c", None), ("ä".encode(), b"1")]
+
+
+def test_nothing_to_write_is_an_empty_position(table, store):
+    assert store.put_many(table.name, []) == Position()
+
+
+@pytest.mark.parametrize("queue_records", [50, 2000])
+def test_order_per_key_survives_a_full_queue(kafka, queue_records):
+    table = make_table(kafka.bootstrap, 2)
+    pairs = [(b"k%d" % (i % 5), b"%d" % i) for i in range(6000)]
+    with Store(kafka.bootstrap, definitions=Fixed(table), queue_records=queue_records) as store:
+        store.put_many(table.name, pairs[:3000])
+        with store.pipeline(table.name) as pipe:
+            for key, value in pairs[3000:]:
+                pipe.put(key, value)
+    log = read_log(kafka.bootstrap, table)
+    for key in {key for key, _ in pairs}:
+        in_log = [value for (_, _), (other, value) in sorted(log.items()) if other == key]
+        assert in_log == [value for other, value in pairs if other == key]
+
+
+def test_many_threads_share_one_store(kafka, table, store):
+    def write(thread):
+        return [where(store.put(table.name, f"{thread}/{i}", "v")) for i in range(40)] + [store.put_many(table.name, [(f"{thread}/many", "v")])]
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(write, range(8)))
+    log = read_log(kafka.bootstrap, table)
+    assert len(log) == 8 * 41
+    assert all(log[at] == (f"{thread}/{i}".encode(), b"v") for thread, found in enumerate(results) for i, at in enumerate(found[:40]))
+
+
+def test_what_cannot_be_a_row_is_refused_before_the_log(kafka):
+    table = make_table(kafka.bootstrap, 1, max_value_bytes=1000)
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store, store.pipeline(table.name) as pipe:
+        for put in (lambda k, v: store.put(table.name, k, v), pipe.put, lambda k, v: store.put_many(table.name, [(k, v)])):
+            for key, value, refusal in [
+                (b"", b"v", BadKey),
+                (b"x" * 65_536, b"v", BadKey),
+                (b"k", b"x" * 1001, ValueTooLarge),
+                (1, b"v", UsageError),
+                (b"k", 1.5, UsageError),
+            ]:
+                with pytest.raises(refusal):
+                    put(key, value)
+        for nothing in (lambda: store.put(table.name, "k", None), lambda: pipe.put("k", None)):
+            with pytest.raises(UsageError):
+                nothing()
+        with pytest.raises(UsageError, match="pairs"):
+            store.put_many(table.name, [b"k"])
+        with pytest.raises(UsageError, match="store's own"):
+            store.put(table.name, "k", "v", headers={"ls.op": b"cut"})
+        with pytest.raises(UsageError, match="at most"):
+            store.put(table.name, "k", "v", headers={"mine": b"x" * 20_000})
+        with pytest.raises(NoSuchTable):
+            store.put("no-such-table", "k", "v")
+    assert read_log(kafka.bootstrap, table) == {}
+
+
+def test_a_bad_pair_among_many_names_its_place_and_writes_nothing_after(kafka, table, store):
+    pairs = [(b"%d" % i, b"v") for i in range(2000)]
+    pairs[1234] = (b"", b"v")
+    with pytest.raises(BadKey) as caught:
+        store.put_many(table.name, pairs)
+    notes = " ".join(caught.value.__notes__)
+    assert "place 1234" in notes
+    assert "1,000 pairs before" in notes
+    assert len(read_log(kafka.bootstrap, table)) == 1000
+
+
+def test_the_longest_key_and_value_go_through(kafka):
+    table = make_table(kafka.bootstrap, 1, config={"max.message.bytes": str(1_000_000 + 65_535 + 16 * 1024)})
+    key, value = random.Random(1).randbytes(65_535), random.Random(2).randbytes(1_000_000)
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+        store.put(table.name, key, value, headers={"mine": b"x" * 15_000})
+        store.put_many(table.name, [(key, value)] * 3)
+    assert list(read_log(kafka.bootstrap, table).values()) == [(key, value)] * 4
+
+
+def test_the_writers_own_headers_are_kept(kafka, table, store):
+    at = store.put(table.name, "k", "v", headers={"source": b"test"})
+    (record,) = door.read_range(kafka.bootstrap, table.topic, at.partition, at.offset, at.offset + 1)
+    assert record.headers() == [("source", b"test")]
+
+
+def test_a_record_the_topic_refuses_has_failed_for_certain(kafka):
+    table = make_table(kafka.bootstrap, 1, config={"max.message.bytes": "2000"})
+    value = random.Random(1).randbytes(5000)
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+        with pytest.raises(WriteFailed, match=r"max\.message\.bytes") as caught:
+            store.put(table.name, "k", value)
+        assert not caught.value.retriable
+        with pytest.raises(BatchFailed) as many:
+            store.put_many(table.name, [("k", value)])
+        assert many.value.failed_places == (range(1),)
+        with pytest.raises(WriteFailed), store.pipeline(table.name) as pipe:
+            pipe.put("k", value)
+        store.put(table.name, "k", "small")
+    assert [value for _, value in read_log(kafka.bootstrap, table).values()] == [b"small"]
+
+
+def test_a_topic_that_is_not_there_is_not_written_to(kafka):
+    table = Table("gone", f"client-gone-{uuid.uuid4().hex[:8]}", "0" * 32, 4)
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store, pytest.raises(WriteFailed, match="does not exist"):
+        store.put("gone", "k", "v")
+
+
+def test_futures_complete_although_nobody_asks(kafka, table, store):
+    called, done = [], threading.Event()
+    with store.pipeline(table.name) as pipe:
+        pending = pipe.put("k", "v")
+        pending.add_done_callback(lambda p: (called.append(p), done.set()))
+        assert done.wait(10), "the producer's thread completes it"
+        assert called == [pending]
+        assert pending.done()
+        assert pending.exception() is None
+        pending.add_done_callback(called.append)
+        assert called == [pending, pending], "at once when it is done"
+
+
+def test_a_callback_that_fails_is_logged_and_stops_nothing(table, store, caplog):
+    with store.pipeline(table.name) as pipe:
+        pipe.put("k", "v").add_done_callback(lambda _: 1 / 0)
+    assert store.put(table.name, "k", "v")
+    assert "done-callback" in caplog.text
+
+
+def test_a_single_write_after_a_bulk_is_not_held_up(table, store):
+    store.put(table.name, "warm", "")
+    seconds = []
+    for _ in range(15):
+        store.put_many(table.name, [("a", "b")] * 300)
+        begin = time.perf_counter()
+        store.put(table.name, "k", "v")
+        seconds.append(time.perf_counter() - begin)
+    assert sorted(seconds)[7] < 0.015, "the median is far below the lease of bulk writers"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A broker that may be killed."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("own"), heap_mb=256) as broker:
+        yield broker
+
+
+def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_is_unknown(own):
+    table = make_table(own.bootstrap, 1)
+    refusing = Store(own.bootstrap, definitions=Fixed(table), on_full="error", queue_records=100)
+    waiting = Store(own.bootstrap, definitions=Fixed(table), on_full="wait", queue_records=100)
+    for store in (refusing, waiting):
+        store.put(table.name, "warm", "")
+    own.kill()
+    try:
+        pipe = refusing.pipeline(table.name)
+        pendings = []
+        with pytest.raises(Overloaded):
+            while len(pendings) < 1000:
+                pendings.append(pipe.put("k", "v"))
+        assert len(pendings) == 100
+        with pytest.raises(Overloaded):
+            refusing.put_many(table.name, [("k", "v")])
+        with pytest.raises(StillPending):
+            pendings[0].result(0.05)
+        with pytest.raises(Unknown, match="100 writes"):
+            refusing.close(0.1)
+        assert all(pending.done() for pending in pendings)
+        assert {type(pending.exception()) for pending in pendings} <= {WriteFailed, Unknown}
+
+        finished = threading.Event()
+        thread = threading.Thread(target=lambda: (waiting.put_many(table.name, [("k", "%d" % i) for i in range(500)]), finished.set()))
+        thread.start()
+        assert not finished.wait(0.3), "it waits for room"
+    finally:
+        own.restart()
+    assert finished.wait(60)
+    thread.join()
+    waiting.close()
+    assert [value for _, value in read_log(own.bootstrap, table).values()][-500:] == [b"%d" % i for i in range(500)]
+
+
+def test_writes_without_an_answer_are_unknown_not_failed(own):
+    table = make_table(own.bootstrap, 1)
+    with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
+        store.put(table.name, "warm", "")
+        own.kill()
+        try:
+            with pytest.raises(Unknown):
+                store.put(table.name, "k", "v")
+            with pytest.raises(BatchUnknown) as caught:
+                store.put_many(table.name, [("k", "v")] * 1200)
+            assert caught.value.unknown == 1200
+            assert sum(map(len, caught.value.unknown_places)) == 1200
+            with pytest.raises(BatchUnknown, match="of 7 writes 7"), store.pipeline(table.name) as pipe:
+                for _ in range(7):
+                    pipe.put("k", "v")
+        finally:
+            own.restart()
+        eventually(lambda: _try_put(store, table))
+
+
+def _try_put(store, table):
+    try:
+        return store.put(table.name, "again", "v")
+    except (Unknown, WriteFailed):
+        return None
+
+
+def test_nothing_acknowledged_is_lost_when_the_broker_is_killed(own):
+    table = make_table(own.bootstrap, 4)
+    acknowledged = {}
+    with Store(own.bootstrap, definitions=Fixed(table)) as store:
+        stop = threading.Event()
+
+        def write():
+            i = 0
+            while not stop.is_set():
+                with store.pipeline(table.name) as pipe:
+                    some = {j: pipe.put(b"%d" % j, b"v%d" % j) for j in range(i, i + 500)}
+                acknowledged.update({where(pending.result()): (b"%d" % j, b"v%d" % j) for j, pending in some.items()})
+                i += 500
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            for _ in range(2):
+                before = len(acknowledged)
+                eventually(lambda before=before: len(acknowledged) > before + 1000, 60)
+                own.kill()
+                own.restart()
+            stop.set()
+            writing.result(90)
+    log = read_log(own.bootstrap, table)
+    assert {at: log.get(at) for at in acknowledged} == acknowledged
+    assert len(log) == len(acknowledged), "the idempotent producer writes nothing twice"
+
+
+def test_kafka_that_cannot_be_reached_is_said_at_once(monkeypatch):
+    from logstore.log import producer
+
+    monkeypatch.setattr(producer, "_START_S", 0.3)
+    with pytest.raises(LogUnreachable, match="127.0.0.1:1"):
+        Producer("127.0.0.1:1")
+
+
+def test_close_flushes_and_is_final(kafka, table):
+    store = Store(kafka.bootstrap, definitions=Fixed(table))
+    pipe = store.pipeline(table.name)
+    pendings = [pipe.put(b"%d" % i, b"v") for i in range(5000)]
+    store.close()
+    assert all(pending.done() and pending.exception() is None for pending in pendings)
+    store.close()
+    with pytest.raises(UsageError, match="closed"):
+        store.put(table.name, "k", "v")
+    assert len(read_log(kafka.bootstrap, table)) == 5000
+
+
+def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, table):
+    store = Store(kafka.bootstrap, definitions=Fixed(table))
+    store.pipeline(table.name).put("k", "v")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del store
+        eventually(lambda: (gc.collect(), caught)[1])
+    assert [w.category for w in caught] == [ResourceWarning]
+    assert len(read_log(kafka.bootstrap, table)) == 1
+
+
+def test_settings_that_cannot_be_are_refused(monkeypatch):
+    monkeypatch.delenv("LOGSTORE_BOOTSTRAP", raising=False)
+    with pytest.raises(UsageError, match="on_full"):
+        Store("127.0.0.1:1", on_full="perhaps")
+    with pytest.raises(UsageError, match="LOGSTORE_BOOTSTRAP"), Store() as store:
+        store.put("t", "k", "v")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (KafkaError.MSG_SIZE_TOO_LARGE, WriteFailed),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, WriteFailed),
+        (KafkaError._PURGE_QUEUE, WriteFailed),
+        (KafkaError._PURGE_INFLIGHT, Unknown),
+        (KafkaError._MSG_TIMED_OUT, Unknown),
+        (KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, Unknown),
+        (KafkaError.REQUEST_TIMED_OUT, Unknown),
+        (KafkaError._FATAL, Unknown),
+        (KafkaError._QUEUE_FULL, Overloaded),
+    ],
+)
+def test_only_what_proves_absence_is_called_failed(code, kind):
+    assert type(delivery_error(KafkaError(code))) is kind
+
+
+async def _write_async(bootstrap, table):
+    async with AsyncStore(bootstrap, definitions=Fixed(table), queue_records=300) as store:
+        one = await store.put(table.name, "one", "1")
+        gone = await store.delete(table.name, "one")
+        many = await store.put_many(table.name, [(b"m%d" % i, b"v") for i in range(700)])
+        async with store.pipeline(table.name) as pipe:
+            pendings = [await pipe.put(b"p%d" % i, b"v") for i in range(1000)]
+            piped = [await pending for pending in pendings]
+        return one, gone, many, piped
+
+
+def test_the_async_store_writes_the_same(kafka, table):
+    one, gone, many, piped = asyncio.run(_write_async(kafka.bootstrap, table))
+    log = read_log(kafka.bootstrap, table)
+    assert log[where(one)] == (b"one", b"1")
+    assert log[where(gone)] == (b"one", None)
+    assert [log[where(position)][0] for position in piped] == [b"p%d" % i for i in range(1000)]
+    assert {partition for _, partition in many.pieces} == {0, 1, 2, 3}
+    assert len(log) == 1702
+
+
+def test_the_event_loop_goes_on_while_a_thousand_writes_are_awaited(kafka, table):
+    async def run():
+        gaps = []
+
+        async def tick():
+            while True:
+                begin = time.perf_counter()
+                await asyncio.sleep(0)
+                gaps.append(time.perf_counter() - begin)
+
+        async with AsyncStore(kafka.bootstrap, definitions=Fixed(table)) as store:
+            await store.put(table.name, "warm", "")
+            ticking = asyncio.create_task(tick())
+            positions = await asyncio.gather(*(store.put(table.name, b"%d" % i, b"v") for i in range(1000)))
+            ticking.cancel()
+        return gaps, positions
+
+    gaps, positions = asyncio.run(run())
+    assert len(set(map(where, positions))) == 1000
+    assert max(gaps) < 0.5, "a loop that waited for the acknowledgements one by one would take longer"
