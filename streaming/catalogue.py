@@ -54,7 +54,7 @@ class Catalogue(threading.Thread):
         super().__init__(name="catalogue", daemon=True)
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
-        self._placement = Placement(me.node, me.worker)
+        self._placement = Placement(me.node, me.worker, followed_before(data_dir, me.worker), time.monotonic())
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
         self._shown_revision = -1
@@ -160,7 +160,8 @@ class Catalogue(threading.Thread):
                 if slot in self._placement.followed:
                     target = Target(table, partition, slot, problem)
                     targets[target.key] = target
-        if self._assigned is not None and (targets != self._wanted.targets or self._wanted.generation == 0):
+        known = self._assigned is not None or self._placement.followed  # else nobody has said yet what to follow
+        if known and (targets != self._wanted.targets or self._wanted.generation == 0):
             self._wanted = Targets(self._wanted.generation + 1, targets)
             self._lane.follow(self._wanted)
 
@@ -192,9 +193,10 @@ class Catalogue(threading.Thread):
         served = {
             "tables": {**value["tables"], "tables": [raw.decode() for raw in value["tables"]["tables"]]},
             "nodes": value.get("nodes", []),
+            "slots": sorted(self._placement.followed),
             "views": [[*key[1:], view] for key, view in value.items() if isinstance(key, tuple) and key[0] == "view"],
         }
-        kept = served["tables"], served["views"]
+        kept = served["tables"], served["views"], served["slots"]
         if kept != self._saved:
             path = served_path(self._data_dir, self._me.worker)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,6 +225,13 @@ class Catalogue(threading.Thread):
         if announcement != last or time.monotonic() - at_s >= ANNOUNCE_S:
             self._announcer.announce(announcement)
             self._announced = announcement, time.monotonic()
+
+
+def followed_before(data_dir: Path, worker: int) -> list[int]:
+    """The slots that this worker followed when it last ran."""
+    path = served_path(data_dir, worker)
+    slots: list[int] = orjson.loads(path.read_bytes())["slots"] if path.exists() else []
+    return slots
 
 
 def tables_value(definitions: Definitions, slots: int, topic_id: str | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A slot that was taken away is kept until its new owner serves it, so no read fai
     assigned to me                               follow
     taken away, new owner on another node        keep until it announces the slot as live, or the deadline passes
     taken away, new owner on this node           let go at once: it waits for this process to release the views
+    followed before a restart                    keep as if just taken away: a killed worker is back before Faust has noticed
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,10 +18,13 @@ HANDOVER_S = 30.0
 class Placement:
     """The slots of one worker."""
 
-    def __init__(self, node: str, worker: int) -> None:
+    def __init__(self, node: str, worker: int, before: Iterable[int] = (), now_s: float = 0.0) -> None:
+        """`before`: the slots that this worker followed when it ended."""
         self._me = node, worker
         self.assigned: frozenset[int] = frozenset()
-        self._leaving: dict[int, float] = {}  # slot -> when it is let go at the latest, seconds of a monotonic clock
+        self._leaving: dict[int, float] = dict.fromkeys(
+            before, now_s + HANDOVER_S
+        )  # slot -> when it is let go at the latest, seconds of a monotonic clock
 
     @property
     def followed(self) -> frozenset[int]:

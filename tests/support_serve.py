@@ -277,3 +277,14 @@ def serving(data_dir: Path, *options: str, **kwargs: Any) -> Iterator[tuple[Node
     finally:
         reader.close()
         node.close()
+
+
+def problem(response: httpx.Response, status: int, word: str) -> dict[str, Any]:
+    """The problem document of an answer that must be one."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), response.text
+    document: dict[str, Any] = response.json()
+    assert (document["type"], document["status"]) == (f"urn:logstore:{word}", status)
+    assert document["title"]
+    assert document["detail"]
+    assert response.headers["x-request-id"]
+    return document

@@ -90,11 +90,12 @@ class Watch:
 class WorkerProcess:
     """`python -m streaming` on a data directory."""
 
-    def __init__(self, bootstrap: str, data_dir: Path, *, node: str = "n1", group: str = "", worker: int = 0, workers: int = 1) -> None:
+    def __init__(self, bootstrap: str, data_dir: Path, *, node: str = "", group: str = "", worker: int = 0, workers: int = 1) -> None:
+        node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
         self._command = leash.command(
             [
                 sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node", node, "--url", f"http://{node}",
-                "--group", group or data_dir.name, "--worker", str(worker), "--workers", str(workers),
+                "--group", group or node, "--worker", str(worker), "--workers", str(workers),
             ]
         )  # fmt: skip
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -139,6 +140,7 @@ def running_worker(bootstrap: str, data_dir: Path, **more: Any) -> Iterator[Work
         yield worker
     finally:
         worker.kill()
+        print(worker.log())
 
 
 @contextmanager

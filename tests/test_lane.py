@@ -133,7 +133,12 @@ def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(ka
     rng = random.Random(seed)
     print(f"seed {seed}")
     table = make_table(kafka.bootstrap, partitions=2)
-    worker = WorkerProcess(kafka.bootstrap, tmp_path / "node").start()
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        _kill_again_and_again(kafka, worker, table, rng)
+        assert worker.stop() == 0
+
+
+def _kill_again_and_again(kafka, worker, table, rng):
     worker.watch.state(table, 0, "live")
     written: dict[bytes, bytes] = {}
     ends = {0: 0, 1: 0}
@@ -150,7 +155,6 @@ def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(ka
     for partition, end in ends.items():
         worker.watch.position(table, partition, end)
     assert rows(worker.data_dir, table) == written
-    assert worker.stop() == 0
 
 
 def _assert_prefix(data_dir, table, written, placed):

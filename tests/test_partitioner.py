@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from logstore.log import librdkafka
 from logstore.log.librdkafka import agrees_on_murmur2
+from logstore.model.errors import SetupError
 from logstore.model.partitioner import murmur2, partition_of, partitions_of
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "partitioner.json").read_text())["keys"]
@@ -38,9 +40,6 @@ def test_the_running_librdkafka_agrees():
 
 
 def test_a_librdkafka_that_disagrees_is_refused(monkeypatch):
-    from logstore.log import librdkafka
-    from logstore.model.errors import SetupError
-
     monkeypatch.setattr(librdkafka, "partition_of", lambda key, partitions: (partition_of(key, partitions) + 1) % partitions)
     with pytest.raises(SetupError, match="nothing was written"):
         agrees_on_murmur2()

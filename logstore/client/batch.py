@@ -1,9 +1,9 @@
 """Batch: one `put_many`, from pairs to the one position that covers them all.
 
 The delivery reports of a chunk are taken by `dict.__setitem__` itself, called as (error, message): no Python frame per record. What is
-left in that dict says whether everything arrived (its only key is None), or which errors there were. The offsets come from the last record of each
-partition, which has a dict of its own: an idempotent producer acknowledges a partition's records in their order, so the last one
-acknowledged has the greatest offset, and everything before it has been reported.
+left in that dict says whether everything arrived (its only key is None), or which errors there were. The offsets come from the last
+record of each partition, which has a dict of its own: an idempotent producer acknowledges a partition's records in their order, so the
+last one acknowledged has the greatest offset, and everything before it has been reported.
 """
 
 from collections import deque

@@ -86,12 +86,15 @@ class Conversation:
     def get(self, table: str, key: bytes, after: After, deadline_ms: int) -> Steps[Row | None]:
         """One row."""
         check_key(key)
-        path = f"{_table_path(table)}/rows/{quote(key, safe='')}"
+        path = f"{_table_path(table)}/rows/{_path_key(key)}"
         budget = yield from _budget(deadline_ms)
         answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget)
         if answer.status == 404:
             return None
-        version, partition = int(answer.headers["ls-version"]), int(answer.headers["ls-partition"])
+        try:
+            version, partition = int(answer.headers["ls-version"]), int(answer.headers["ls-partition"])
+        except (KeyError, ValueError) as error:
+            raise ServerError(f"{self.url} does not speak the read API: no LS-Version; is the URL right?", answer.status, {}) from error
         return Row(key, answer.content, version, partition, answer.headers.get("ls-token", ""))
 
     def get_many(self, table: str, keys: Sequence[bytes], after: After, deadline_ms: int) -> Steps[list[Row | None]]:
@@ -234,6 +237,11 @@ def _session(after: After) -> dict[str, str]:
 
 def _table_path(table: str) -> str:
     return f"/v1/tables/{quote(table, safe='')}"
+
+
+def _path_key(key: bytes) -> str:
+    """Percent-encoded; the keys `.` and `..` too, which clients and proxies would take for directories (RFC 3986, 5.2.4)."""
+    return quote(key, safe="") if key.strip(b".") or len(key) > 2 else "%2E" * len(key)
 
 
 def _json_bytes(key: bytes) -> object:

@@ -19,6 +19,7 @@ class Changes:
         self.definitions = EMPTY
         self.nodes = Nodes()
         self.complete = False  # both topics have been read to their ends once
+        self.heard_to = {TABLES_TOPIC: 0, NODES_TOPIC: 0}  # next offsets
         self._to_read = {TABLES_TOPIC, NODES_TOPIC}
 
     def take(self, timeout_s: float) -> bool:
@@ -38,6 +39,7 @@ class Changes:
         self._consumer.close()
 
     def _hear(self, record: Any) -> None:
+        self.heard_to[record.topic()] = record.offset() + 1
         if record.topic() == TABLES_TOPIC:
             self.definitions = self.definitions.with_record(record)
         else:

@@ -20,9 +20,9 @@ _REFUSED = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client may not write to the cluster; ask for the permission",
     KafkaError.INVALID_RECORD: "the topic refuses the record; `logstore doctor` names the setting",
     KafkaError.INVALID_MSG: "the broker refuses the record as malformed",
-    KafkaError._UNKNOWN_TOPIC: "the topic does not exist; `logstore table list` shows what there is",
-    KafkaError._UNKNOWN_PARTITION: "the partition does not exist; `logstore doctor` compares topic and definition",
 }
+_GONE = "the topic or partition does not exist (any more), `logstore doctor` compares it with the definition"
+_HINTS = {KafkaError._UNKNOWN_TOPIC: _GONE, KafkaError._UNKNOWN_PARTITION: _GONE, KafkaError.UNKNOWN_TOPIC_OR_PART: _GONE}
 _UNSENT = {
     KafkaError._PURGE_QUEUE: "it was still in the local queue when the client was closed; write it again",
 }
@@ -37,7 +37,8 @@ def delivery_error(error: Any) -> LogStoreError:
         return WriteFailed(f"the write was refused ({text}): {_REFUSED[code]}")
     if code in _UNSENT:
         return WriteFailed(f"the write was not sent ({text}): {_UNSENT[code]}", retriable=True)
-    return Unknown(f"no acknowledgement came ({text}): the write may or may not be in the log; read the row before writing it again")
+    hint = _HINTS.get(code, "read the row before writing it again")
+    return Unknown(f"no acknowledgement came ({text}): the write may or may not be in the log; {hint}")
 
 
 def queue_full() -> Overloaded:

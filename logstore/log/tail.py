@@ -74,9 +74,8 @@ class Tail:
 
     def follow(self, topic: str, partition: int, offset: int, leader_epoch: int = -1) -> None:
         """Begin at `offset`; `leader_epoch` is that of the record before, by which Kafka tells whether the log was cut back since."""
-        where = (
-            TopicPartition(topic, partition, offset) if leader_epoch < 0 else TopicPartition(topic, partition, offset, None, leader_epoch)
-        )
+        known = {"leader_epoch": leader_epoch} if leader_epoch >= 0 else {}
+        where = TopicPartition(topic, partition, offset, **known)
         self._consumer.incremental_assign([where])
 
     def leave(self, topic: str, partition: int) -> None:

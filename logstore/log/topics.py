@@ -14,6 +14,12 @@ from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC
 _FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
 _BATCH_BYTES = 1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
 _COMPACTED = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false", "min.compaction.lag.ms": "60000"}
+_ANNOUNCEMENTS = {
+    "cleanup.policy": "compact,delete",
+    "retention.ms": "3600000",
+    "segment.ms": "600000",
+    "message.timestamp.type": "LogAppendTime",  # who is gone is told by the broker's clock alone
+}
 
 
 class Finding(NamedTuple):
@@ -43,7 +49,7 @@ def ensure_internal(client: Any, slots: int) -> None:
     """Create the store's own topics where they are missing. Raises LogUnreachable."""
     replicas = replication(client)
     create(client, TABLES_TOPIC, 1, replicas, {**_COMPACTED, "min.insync.replicas": str(min(2, replicas))})
-    create(client, NODES_TOPIC, 1, replicas, {"cleanup.policy": "compact,delete", "retention.ms": "3600000", "segment.ms": "600000"})
+    create(client, NODES_TOPIC, 1, replicas, _ANNOUNCEMENTS)
     create(client, SLOTS_TOPIC, slots, replicas, {})
 
 
@@ -133,11 +139,15 @@ def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
 
 def check(client: Any, table: Table) -> list[Finding]:
     """What is wrong with a table's topic. A topic the user owns is warned about where the store's own would be refused."""
-    actual = settings_of(client, table.topic)
-    replicas = replication(client)
-    findings = [_partitions(client, table)] + [
-        _compare(actual, setting, wanted, table) for setting, wanted in wal_settings(table.max_value_bytes, replicas).items()
-    ]
+    findings = compare(settings_of(client, table.topic), table, replication(client))
+    partitions = _partitions(client, table)
+    return [partitions, *findings] if partitions else findings
+
+
+def compare(actual: dict[str, str], table: Table, replicas: int) -> list[Finding]:
+    """What is wrong with settings, for a table's topic."""
+    wanted = wal_settings(table.max_value_bytes, replicas)
+    findings = [_compare(actual, setting, value, table) for setting, value in wanted.items()]
     return [finding for finding in findings if finding is not None]
 
 
@@ -164,7 +174,7 @@ _ALWAYS_FATAL: frozenset[str] = frozenset({"cleanup.policy"})
 def _compare(actual: dict[str, str], setting: str, wanted: str, table: Table) -> Finding | None:
     value = actual.get(setting, "")
     enough: Literal["equal", "least"] = "least" if setting in ("max.message.bytes", "min.insync.replicas") else "equal"
-    if value == wanted or (enough == "least" and int(value) >= int(wanted)):
+    if value == wanted or (enough == "least" and value.isdigit() and int(value) >= int(wanted)):
         return None
     fatal = setting in _ALWAYS_FATAL or not (table.adopted or setting == "min.insync.replicas")
     return Finding(fatal, setting, value, wanted, _WHY[setting])

@@ -8,7 +8,7 @@ same under the name `murmur2_random`; their own default (CRC32) does not. Proved
 
 from collections.abc import Sequence
 from itertools import chain
-from struct import unpack_from
+from struct import Struct, unpack_from
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
 _MASK = 0xFFFFFFFF
+_WORDS = [Struct(f"<{words}I").unpack_from for words in range(64)]  # made once: parsing the format costs as much as a short key
 _FEW = 24  # below this many keys a Python loop beats the set-up of the arrays
 
 
@@ -24,9 +25,9 @@ def murmur2(key: bytes) -> int:
     length = len(key)
     h = _SEED ^ length
     whole = length >> 2
-    for k in unpack_from(f"<{whole}I", key):
+    for k in _WORDS[whole](key) if whole < len(_WORDS) else unpack_from(f"<{whole}I", key):
         k = k * _M & _MASK  # noqa: PLW2901 - the mixing reads as in the source
-        h = h * _M & _MASK ^ (k ^ k >> 24) * _M & _MASK
+        h = (h * _M ^ (k ^ k >> 24) * _M) & _MASK
     if tail := key[whole << 2 :]:
         h = (h ^ int.from_bytes(tail, "little")) * _M & _MASK
     h = (h ^ h >> 13) * _M & _MASK

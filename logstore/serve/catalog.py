@@ -105,7 +105,7 @@ class Catalog:
         self._ends[where] = end = max(end, self._ends.get(where, 0))
         served = self.served.get(where)
         if served is not None:
-            served.end = end
+            served.end, served.stood = end, b""
         self._waiters.reached(where, next_offset)
 
     def rebuild(self, voices: Sequence[Voice]) -> None:
@@ -153,7 +153,7 @@ class Catalog:
             if served is None:
                 served = Served(name, epoch, partition, record)
             served.update(record)
-            served.end = self._ends.get(where)
+            served.end, served.stood = self._ends.get(where), b""
             self.views.attach(served)
             self.served[where] = served
             if changed:

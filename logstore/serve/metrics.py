@@ -5,10 +5,10 @@ to a partition reads the same on every reader of the node.
 """
 
 import resource
-from pathlib import Path
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from itertools import accumulate
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -21,6 +21,7 @@ from logstore.serve.waiters import Waiters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+_FIRST_BOUND_S = _BOUNDS_S[0]
 _FAST = "row"
 
 
@@ -57,6 +58,16 @@ class Metrics(Collector):
         key = (method, route, status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self._latency.setdefault(route, Latency()).observe(seconds)
+
+    def count_fast(self, seconds: float) -> None:
+        """Count one answer of the fast path."""
+        self.fast_requests += 1
+        fast = self.fast
+        fast.total += seconds
+        if seconds < _FIRST_BOUND_S:
+            fast.buckets[0] += 1
+        else:
+            fast.buckets[bisect_left(_BOUNDS_S, seconds)] += 1
 
     def text(self) -> bytes:
         """The page `/metrics`."""
@@ -127,6 +138,9 @@ class Metrics(Collector):
             gauge = GaugeMetricFamily(name, text, labels=("reader",))
             gauge.add_metric((self._reader,), value)
             yield gauge
+        quick = CounterMetricFamily("logstore_fast_path", "Rows answered by the short cut.", labels=("reader",))
+        quick.add_metric((self._reader,), self.fast_requests)
+        yield quick
         cpu = CounterMetricFamily("logstore_reader_cpu_seconds", "CPU time used.", labels=("reader",))
         cpu.add_metric((self._reader,), usage.ru_utime + usage.ru_stime)
         yield cpu

@@ -39,13 +39,13 @@ class Connections:
         self.settings, self.fast = settings, fast
         self.open: set[ReaderProtocol] = set()
         self._defaults: list[tuple[bytes, bytes]] | None = None
-        self._default_head = b""
+        self._default_head = ""
 
-    def default_head(self, defaults: list[tuple[bytes, bytes]]) -> bytes:
+    def default_head(self, defaults: list[tuple[bytes, bytes]]) -> str:
         """The headers that uvicorn puts into every answer, which change once a second."""
         if defaults is not self._defaults:
             self._defaults = defaults
-            self._default_head = b"".join(b"%b: %b\r\n" % pair for pair in defaults)
+            self._default_head = b"".join(b"%b: %b\r\n" % pair for pair in defaults).decode("latin-1")
         return self._default_head
 
     async def sweep(self) -> None:
@@ -252,8 +252,8 @@ def _headers_too_large() -> Problem:
     return Problem("headers-too-large", f"the headers of a request have at most {MAX_HEADER_BYTES:,} bytes", limit_bytes=MAX_HEADER_BYTES)
 
 
-def _whole(answer: Answer, default_head: bytes) -> bytes:
+def _whole(answer: Answer, default_head: str) -> bytes:
     head = b"".join(b"%b: %b\r\n" % pair for pair in answer.headers)
     phrase = http.HTTPStatus(answer.status).phrase.encode()
     tail = b"x-request-id: %b\r\nconnection: close\r\n\r\n" % new_request_id().encode()
-    return b"HTTP/1.1 %d %b\r\n%b%b%b%b" % (answer.status, phrase, default_head, head, tail, answer.body)
+    return b"HTTP/1.1 %d %b\r\n%b%b%b%b" % (answer.status, phrase, default_head.encode("latin-1"), head, tail, answer.body)

@@ -11,11 +11,10 @@ from typing import Any
 from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.model.errors import Corrupted
 from logstore.serve.problems import Problem
-from logstore.view.layout import State, Stop
+from logstore.view.layout import STATE_BYTES, State, Stop
 from logstore.view.reader import Reading, ViewReader
 
 LIVE, CATCHING_UP, STOPPED, ELSEWHERE = "live", "catching-up", "stopped", "elsewhere"
-RUNNING_STATE_BYTES = 16  # of a state without a stop
 
 _log = logging.getLogger(__name__)
 
@@ -23,13 +22,14 @@ _log = logging.getLogger(__name__)
 class Served:
     """One partition. `end` is the end of the log as last heard, None when never heard."""
 
-    __slots__ = ("end", "epoch", "head", "partition", "path", "reader", "reason", "slot", "state", "table")
+    __slots__ = ("end", "epoch", "head", "partition", "path", "reader", "reason", "slot", "state", "stood", "table", "tail")
 
     def __init__(self, table: str, epoch: str, partition: int, record: dict[str, Any]) -> None:
         self.table, self.epoch, self.partition = table, epoch, partition
         self.head = f"{epoch}-{partition}-"  # what ETags and tokens begin with
         self.reader: ViewReader | None = None
         self.end: int | None = None
+        self.stood, self.tail = b"", ""  # the fast path's: the state it saw last, and the headers that follow from it
         self.update(record)
 
     def update(self, record: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ class Served:
 
     def next_offset(self, raw_state: bytes) -> int:
         """Where the view stands; raises Problem when the partition has stopped, by the view's own word or the worker's."""
-        if len(raw_state) != RUNNING_STATE_BYTES:
+        if len(raw_state) != STATE_BYTES:
             raise self.stopped(State.decode(raw_state).stop)
         if self.state == STOPPED:
             raise self.stopped(None)

@@ -52,8 +52,8 @@ class ViewReader:
             with self.reading() as reading:
                 return reading.raw_state, reading.get(row_key)
         try:
-            with self._env.begin() as txn:
-                return txn.get(layout.STATE, default=b"", db=self._meta), txn.get(row_key, db=self._entries)
+            with self._env.begin() as txn:  # positional arguments: a quarter of the time
+                return txn.get(layout.STATE, b"", self._meta), txn.get(row_key, None, self._entries)
         except lmdb.MapResizedError:
             self._env.set_mapsize(0)
             return self.point(row_key)

@@ -1,0 +1,268 @@
+"""DDL: create, adopt, alter, drop and repair tables. Every change is one record of `logstore.tables`; who serves it is `census`'s business.
+
+The order of steps is what makes them safe to repeat and to race:
+
+    create   1 topic (creating it is the lock: one of two wins)   2 definition
+    drop     1 definition says dropped   2 readers stop serving   3 topic, if it is the store's own and still the same one
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
+
+from logstore.log import holes, kafka, topics
+from logstore.log.registry import Registry
+from logstore.model.errors import BadDefinition, EpochChanged, LogUnreachable, NoSuchTable, TableExists, UsageError
+from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, INTERNAL, Table, check_limits, check_name
+
+APPEAR_S = 10.0  # for a new topic to be known to the broker that is asked
+
+
+class Change(NamedTuple):
+    """A definition as written; `revision` is what serves it: the next offset of `logstore.tables`."""
+
+    table: Table
+    revision: int
+    warnings: list[str]
+
+
+def create(
+    registry: Registry,
+    name: str,
+    *,
+    partitions: int = DEFAULT_PARTITIONS,
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    description: str = "",
+    topic_config: Mapping[str, str] | None = None,
+) -> Change:
+    """Make a table with a topic of its own. Raises BadDefinition, TableExists, LogUnreachable."""
+    check_name(name)
+    check_limits(partitions, max_value_bytes)
+    before = _free(registry, name)
+    replicas = topics.replication(registry.admin)
+    wanted = Table(name, name, "", partitions, max_value_bytes, description=description)
+    settings = _allowed(wanted, topics.wal_settings(max_value_bytes, replicas) | dict(topic_config or {}), replicas)
+    if not topics.create(registry.admin, name, partitions, replicas, settings):
+        raise _in_the_way(registry, name, before)
+    return _write(registry, _heir(replace(wanted, epoch=_appeared(registry, name)), before), [])
+
+
+def adopt(
+    registry: Registry,
+    name: str,
+    topic: str,
+    *,
+    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    description: str = "",
+    allow_control_records: bool = False,
+) -> Change:
+    """Make a table of a topic that is there. Partitions and epoch are the topic's; what is risky about it comes as warnings.
+
+    Raises BadDefinition for a topic that cannot be a table (compacted, internal), NoSuchTable when there is none.
+    """
+    check_name(name)
+    if topic.startswith(INTERNAL):
+        raise BadDefinition(f"topics that begin with {INTERNAL!r} are the store's own")
+    before = _free(registry, name)
+    partitions = _partitions_of(registry, topic)
+    check_limits(partitions, max_value_bytes)
+    _unclaimed(registry, topic)
+    table = Table(
+        name, topic, _appeared(registry, topic), partitions, max_value_bytes,
+        adopted=True, allow_control_records=allow_control_records, description=description,
+    )  # fmt: skip
+    findings = topics.check(registry.admin, table)
+    if fatal := [str(finding) for finding in findings if finding.fatal]:
+        raise BadDefinition(f"topic {topic} cannot be a table: {'; '.join(fatal)}")
+    return _write(registry, _heir(table, before), [*map(str, findings), *_log_warnings(registry, table)])
+
+
+def alter(
+    registry: Registry,
+    name: str,
+    *,
+    description: str | None = None,
+    topic_config: Mapping[str, str] | None = None,
+    allow_control_records: bool | None = None,
+) -> Change:
+    """Change what does not change the fold. Raises NoSuchTable, BadDefinition."""
+    table = registry.table(name)
+    if topic_config:
+        actual = topics.settings_of(registry.admin, table.topic)
+        _allowed(table, actual | dict(topic_config), topics.replication(registry.admin), only=topic_config)
+        topics.set_settings(registry.admin, table.topic, dict(topic_config))
+    if description is not None:
+        table = replace(table, description=description)
+    if allow_control_records is not None:
+        table = replace(table, allow_control_records=allow_control_records)
+    return _write(registry, table, [])
+
+
+def drop(registry: Registry, name: str) -> Change:
+    """Write that a table is dropped; the topic is still there, see `delete_topic`. Raises NoSuchTable.
+
+    A drop that was interrupted before its topic was deleted may be asked for again.
+    """
+    table = registry.read().tables.get(name)
+    if table is None or (table.dropped and not _left_over(registry, table)):
+        raise NoSuchTable(name)
+    if table.dropped:
+        return Change(table, table.revision + 1, [])
+    return _write(registry, replace(table, dropped=True, skips={}), [])
+
+
+def delete_topic(registry: Registry, table: Table) -> bool:
+    """Delete a dropped table's own topic; never an adopted one, nor one that was created again since. True when it was deleted."""
+    return _left_over(registry, table) and topics.delete(registry.admin, table.topic)
+
+
+class Damage(NamedTuple):
+    """What a repair would have to deal with. `epoch`: the topic's id now, None when it is gone."""
+
+    epoch: str | None
+    log: holes.Log | None
+
+
+def examine(registry: Registry, table: Table, partition: int, start: int = 0) -> Damage:
+    """Look for what is missing in a partition's log from offset `start` on. Raises UsageError for a partition that is none."""
+    check_partition(table, partition)
+    epoch = topics.epoch_of(registry.admin, table.topic)
+    if epoch != table.epoch:
+        return Damage(epoch, None)
+    skips = table.skips.get(partition, [])
+    return Damage(epoch, holes.examine(registry.bootstrap, registry.admin, table.topic, partition, start, skips))
+
+
+def skip(registry: Registry, table: Table, partition: int, first: int, last: int, *, force: bool = False) -> Change:
+    """Have offsets first..last stepped over, by every replica and by every rebuild.
+
+    Raises UsageError when the range is none, lies beyond the log's end, or holds records that can be read (unless `force`).
+    """
+    check_partition(table, partition)
+    bounds = kafka.bounds(registry.admin, table.topic, [partition])[partition]
+    if not 0 <= first <= last < bounds.end:
+        raise UsageError(f"{first}..{last} is no range of offsets below the log's end, {bounds.end:,}")
+    readable = holes.readable_in(registry.bootstrap, table.topic, partition, first, last, bounds)
+    if readable and not force:
+        raise UsageError(
+            f"offsets {first:,} to {last:,} hold {readable:,} records that can be read: skipping them would undo acknowledged writes; "
+            "name only what is missing, or add --force"
+        )
+    return _write(registry, table.with_skip(partition, first, last), [])
+
+
+def new_epoch(registry: Registry, table: Table) -> Change:
+    """Begin anew with a topic that was created again under the table's name. Raises UsageError when it was not."""
+    epoch = topics.epoch_of(registry.admin, table.topic)
+    if epoch is None:
+        raise UsageError(f"the topic {table.topic} does not exist; `logstore table drop {table.name} --yes` forgets the table")
+    if epoch == table.epoch:
+        raise UsageError(f"the topic {table.topic} is still the one of the definition; there is no new epoch to accept")
+    partitions = topics.partition_count(registry.admin, table.topic)
+    former = (*table.former_epochs, table.epoch)
+    renewed = replace(table, epoch=epoch, partitions=partitions, former_epochs=former, skips={})
+    return _write(registry, renewed, [str(finding) for finding in topics.check(registry.admin, renewed)])
+
+
+def check_partition(table: Table, partition: int) -> None:
+    """Raises UsageError when the table has no such partition."""
+    if not 0 <= partition < table.partitions:
+        raise UsageError(f"table {table.name} has the partitions 0 to {table.partitions - 1}, not {partition}")
+
+
+def _write(registry: Registry, table: Table, warnings: list[str]) -> Change:
+    offset = registry.write(table)
+    return Change(replace(table, revision=offset), offset + 1, warnings)
+
+
+def _free(registry: Registry, name: str) -> Table | None:
+    """The dropped table of that name, if there was one; raises TableExists."""
+    before = registry.read().tables.get(name)
+    if before is not None and not before.dropped:
+        raise TableExists(f"there is a table {name!r} already; `logstore table describe {name}` shows it")
+    return before
+
+
+def _heir(table: Table, before: Table | None) -> Table:
+    """The table as the successor of a dropped one: it answers tokens of the former epochs with epoch-changed."""
+    if before is None:
+        return table
+    former = [epoch for epoch in (*before.former_epochs, before.epoch) if epoch != table.epoch]
+    return replace(table, former_epochs=tuple(dict.fromkeys(former)), revision=before.revision)
+
+
+def _allowed(table: Table, settings: dict[str, str], replicas: int, only: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return `settings`; raises BadDefinition when one of them (or one of `only`) must not be."""
+    wrong = [str(f) for f in topics.compare(settings, table, replicas) if f.fatal and (only is None or f.setting in only)]
+    if wrong:
+        raise BadDefinition(f"the log of a table cannot be so: {'; '.join(wrong)}")
+    return settings
+
+
+def _in_the_way(registry: Registry, name: str, before: Table | None) -> TableExists:
+    if before is not None and _left_over(registry, before):
+        return TableExists(f"table {name!r} is being dropped, or its drop was interrupted; `logstore table drop {name} --yes` ends it")
+    return topics.taken(name)
+
+
+def _left_over(registry: Registry, table: Table) -> bool:
+    """True when a dropped table's own topic is still there."""
+    return table.dropped and not table.adopted and topics.epoch_of(registry.admin, table.topic) == table.epoch
+
+
+def _unclaimed(registry: Registry, topic: str) -> None:
+    for table in registry.tables().values():
+        if table.topic == topic:
+            raise TableExists(f"the topic {topic} is that of table {table.name!r} already")
+
+
+def _partitions_of(registry: Registry, topic: str) -> int:
+    try:
+        return topics.partition_count(registry.admin, topic)
+    except NoSuchTable as error:
+        raise BadDefinition(f"there is no topic {topic!r} to adopt; without --topic the table gets a topic of its own") from error
+
+
+def _appeared(registry: Registry, topic: str) -> str:
+    """The id of a topic that was just created: brokers hear of it a moment later."""
+
+    @retry(
+        retry=retry_if_result(lambda epoch: epoch is None),
+        stop=stop_after_delay(APPEAR_S),
+        wait=wait_fixed(0.05),
+        retry_error_callback=lambda _: None,
+    )
+    def ask() -> str | None:
+        return topics.epoch_of(registry.admin, topic)
+
+    epoch = ask()
+    if epoch is None:
+        raise LogUnreachable(f"topic {topic} did not appear within {APPEAR_S:g} s; `logstore table list` tells how it went")
+    return epoch
+
+
+def _log_warnings(registry: Registry, table: Table) -> list[str]:
+    """What is already in, or missing from, an adopted topic's log."""
+    partitions = list(range(table.partitions))
+    everything = kafka.bounds(registry.admin, table.topic, partitions)
+    stable = kafka.bounds(registry.admin, table.topic, partitions, committed=True)
+    warnings = []
+    if cut := [p for p in partitions if everything[p].start > 0]:
+        warnings.append(
+            f"the log of partitions {cut} no longer begins at offset 0: they stop until `logstore table repair {table.name} --partition p`"
+        )
+    if open_transactions := [p for p in partitions if stable[p].end < everything[p].end]:
+        warnings.append(
+            f"a transactional writer is at work on partitions {open_transactions}: its markers will stop them (gap in the offsets)"
+        )
+    return warnings
+
+
+def check_epoch(table: Table, damage: Damage) -> None:
+    """Raises EpochChanged when the topic is not the one of the definition."""
+    if damage.epoch != table.epoch:
+        what = "was deleted and created again" if damage.epoch else "is gone"
+        step = f"repair {table.name} --new-epoch" if damage.epoch else f"drop {table.name} --yes"
+        raise EpochChanged(f"the topic {table.topic} {what}; `logstore table {step}` is the way on")

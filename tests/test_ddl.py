@@ -1,0 +1,306 @@
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from confluent_kafka import Producer
+
+from logstore.log import ddl, holes, kafka, topics
+from logstore.log.census import Census
+from logstore.log.changes import Announcer
+from logstore.log.embedded import EmbeddedKafka
+from logstore.log.nodes import Announcement
+from logstore.log.registry import Registry
+from logstore.model.errors import BadDefinition, EpochChanged, NoSuchTable, SetupError, TableExists, UsageError
+
+
+@pytest.fixture(scope="module")
+def registry(kafka: EmbeddedKafka) -> Registry:
+    registry = Registry(kafka.bootstrap)
+    registry.ensure_store()
+    return registry
+
+
+@pytest.fixture
+def name() -> str:
+    return f"ddl-{uuid.uuid4().hex[:8]}"
+
+
+def produce(registry: Registry, topic: str, values: list[bytes], partition: int = 0) -> None:
+    producer = Producer({"bootstrap.servers": registry.bootstrap, "linger.ms": 0})
+    for value in values:
+        producer.produce(topic, value, b"k", partition=partition)
+    assert producer.flush(20) == 0
+
+
+def transact(registry: Registry, topic: str, values: list[bytes], *, commit: bool) -> None:
+    producer = Producer({"bootstrap.servers": registry.bootstrap, "transactional.id": uuid.uuid4().hex, "linger.ms": 0})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(topic, value, b"k", partition=0)
+    producer.flush(20)
+    producer.commit_transaction(20) if commit else producer.abort_transaction(20)
+
+
+def test_a_store_that_was_never_started_says_how_to_start_one(tmp_path):
+    with EmbeddedKafka(tmp_path, heap_mb=256) as empty, pytest.raises(SetupError, match="logstore node --bootstrap"):
+        ddl.create(Registry(empty.bootstrap), "users")
+
+
+def test_a_created_table_has_a_topic_that_keeps_everything(registry, name):
+    change = ddl.create(
+        registry, name, partitions=3, max_value_bytes=2_000, description="people", topic_config={"compression.type": "zstd"}
+    )
+
+    table = registry.table(name)
+    assert table == change.table
+    assert change.revision == table.revision + 1
+    assert (table.partitions, table.max_value_bytes, table.description, table.adopted) == (3, 2_000, "people", False)
+    assert table.epoch == topics.epoch_of(registry.admin, name)
+    assert topics.check(registry.admin, table) == []
+    settings = topics.settings_of(registry.admin, name)
+    assert settings["retention.ms"] == "-1"
+    assert settings["compression.type"] == "zstd"
+
+
+@pytest.mark.parametrize("bad", ["", "Users", "logstore.x", "a" * 101, "a b", "../a"])
+def test_a_name_that_cannot_be_creates_nothing(registry, bad):
+    with pytest.raises(BadDefinition):
+        ddl.create(registry, bad)
+
+
+def test_a_setting_that_would_lose_mutations_is_refused_before_there_is_a_topic(registry, name):
+    with pytest.raises(BadDefinition, match=r"cleanup.policy is compact, should be delete"):
+        ddl.create(registry, name, topic_config={"cleanup.policy": "compact"})
+    with pytest.raises(BadDefinition, match=r"retention.ms"):
+        ddl.create(registry, name, topic_config={"retention.ms": "1000"})
+    assert topics.epoch_of(registry.admin, name) is None
+
+
+def test_a_setting_that_kafka_does_not_know_is_its_own_words(registry, name):
+    with pytest.raises(Exception, match=r"(?i)unknown topic config"):
+        ddl.create(registry, name, topic_config={"colour": "blue"})
+
+
+def test_of_many_who_create_the_same_table_one_wins(registry, name):
+    barrier = threading.Barrier(4)
+
+    def one(_: int) -> str:
+        mine = Registry(registry.bootstrap)
+        barrier.wait(10)
+        try:
+            return ddl.create(mine, name).table.epoch
+        except TableExists:
+            return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        epochs = [epoch for epoch in pool.map(one, range(4)) if epoch]
+    assert epochs == [registry.table(name).epoch]
+
+
+def test_a_name_that_is_taken_is_refused(registry, name):
+    ddl.create(registry, name)
+    with pytest.raises(TableExists, match="describe"):
+        ddl.create(registry, name)
+
+
+def test_a_topic_in_the_way_names_the_way_to_adopt_it(registry, name):
+    topics.create(registry.admin, name, 1, 1, {})
+    with pytest.raises(TableExists, match=f"--topic {name}"):
+        ddl.create(registry, name)
+
+
+def test_an_adopted_topic_brings_its_partitions_and_warns_of_what_is_risky(registry, name):
+    topics.create(registry.admin, name, 2, 1, {"retention.ms": "3600000"})
+    change = ddl.adopt(registry, f"{name}-table", name)
+
+    assert (change.table.topic, change.table.partitions, change.table.adopted) == (name, 2, True)
+    assert not change.table.allow_control_records
+    warned = "\n".join(change.warnings)
+    assert "retention.ms is 3600000, should be -1" in warned
+    assert "message.timestamp.type is CreateTime" in warned
+    with pytest.raises(TableExists, match=f"that of table '{name}-table'"):
+        ddl.adopt(registry, f"{name}-again", name)
+
+
+def test_a_topic_whose_log_was_cut_is_adopted_with_a_warning(registry, name):
+    topics.create(registry.admin, name, 1, 1, {})
+    produce(registry, name, [b"1", b"2", b"3"])
+    delete_records(registry, name, 2)
+    assert "begins at offset 0" in "\n".join(ddl.adopt(registry, f"{name}-t", name).warnings)
+
+
+def delete_records(registry: Registry, topic: str, before: int) -> None:
+    from confluent_kafka import TopicPartition
+
+    for future in registry.admin.delete_records([TopicPartition(topic, 0, before)]).values():
+        future.result(10)
+
+
+@pytest.mark.parametrize(("topic", "says"), [("logstore.nodes", "the store's own"), ("no-such-topic", "no topic 'no-such-topic' to adopt")])
+def test_a_topic_that_cannot_be_adopted_says_why(registry, name, topic, says):
+    with pytest.raises(BadDefinition, match=says):
+        ddl.adopt(registry, name, topic)
+
+
+def test_a_compacted_topic_is_never_a_table(registry, name):
+    topics.create(registry.admin, name, 1, 1, {"cleanup.policy": "compact"})
+    with pytest.raises(BadDefinition, match=r"a compacted log has holes"):
+        ddl.adopt(registry, name, name)
+
+
+def test_alter_changes_the_description_and_the_topic_but_not_the_epoch(registry, name):
+    before = ddl.create(registry, name).table
+    change = ddl.alter(registry, name, description="new", topic_config={"segment.ms": "600000"}, allow_control_records=False)
+
+    table = registry.table(name)
+    assert (table.description, table.allow_control_records, table.epoch) == ("new", False, before.epoch)
+    assert change.revision == table.revision + 1 > before.revision + 1
+    assert topics.settings_of(registry.admin, name)["segment.ms"] == "600000"
+    with pytest.raises(BadDefinition, match=r"retention.ms"):
+        ddl.alter(registry, name, topic_config={"retention.ms": "5"})
+    with pytest.raises(NoSuchTable):
+        ddl.alter(registry, "ddl-none", description="x")
+
+
+def test_a_dropped_table_leaves_its_epoch_behind_for_the_next_of_its_name(registry, name):
+    first = ddl.create(registry, name).table
+    dropped = ddl.drop(registry, name)
+    assert registry.read().tables[name].dropped
+    with pytest.raises(NoSuchTable):
+        registry.table(name)
+    assert ddl.delete_topic(registry, dropped.table)
+    assert topics.epoch_of(registry.admin, name) is None
+
+    second = ddl.create(registry, name, partitions=1).table
+    assert second.former_epochs == (first.epoch,)
+    ddl.delete_topic(registry, ddl.drop(registry, name).table)
+    third = ddl.create(registry, name).table
+    assert third.former_epochs == (first.epoch, second.epoch)
+
+
+def test_a_drop_that_was_interrupted_is_ended_by_the_next(registry, name):
+    ddl.create(registry, name)
+    ddl.drop(registry, name)
+    with pytest.raises(TableExists, match="drop was interrupted"):
+        ddl.create(registry, name)
+    assert ddl.delete_topic(registry, ddl.drop(registry, name).table)
+    with pytest.raises(NoSuchTable):
+        ddl.drop(registry, name)
+
+
+def test_a_dropped_adopted_table_keeps_its_topic(registry, name):
+    topics.create(registry.admin, name, 1, 1, {})
+    ddl.adopt(registry, f"{name}-t", name)
+    assert not ddl.delete_topic(registry, ddl.drop(registry, f"{name}-t").table)
+    assert topics.epoch_of(registry.admin, name)
+
+
+def test_a_sound_log_has_no_holes(registry, name):
+    table = ddl.create(registry, name, partitions=2).table
+    produce(registry, name, [b"v"] * 10)
+    assert ddl.examine(registry, table, 0).log == holes.Log(0, 10, 10, [])
+    assert ddl.examine(registry, table, 1).log == holes.Log(0, 0, 0, [])
+    with pytest.raises(UsageError, match="partitions 0 to 1, not 2"):
+        ddl.examine(registry, table, 2)
+
+
+def test_markers_and_aborted_records_of_transactions_are_found_and_stepped_over(registry, name):
+    table = ddl.create(registry, name, partitions=1).table
+    produce(registry, name, [b"v"] * 3)  # 0 1 2
+    transact(registry, name, [b"a", b"b"], commit=True)  # 3 4, marker 5
+    transact(registry, name, [b"c"], commit=False)  # 6 aborted, marker 7
+
+    log = ddl.examine(registry, table, 0).log
+    assert log.holes == [holes.Hole(5, 7, aborted=1)]
+    with pytest.raises(UsageError, match="hold 2 records that can be read"):
+        ddl.skip(registry, table, 0, 3, 5)
+    with pytest.raises(UsageError, match="no range of offsets below the log's end, 8"):
+        ddl.skip(registry, table, 0, 7, 8)
+
+    repaired = ddl.skip(registry, table, 0, 5, 7).table
+    assert repaired.skips == {0: [(5, 7)]}
+    assert registry.table(name) == repaired
+    assert ddl.examine(registry, repaired, 0).log.holes == []
+
+
+def test_a_skip_that_covers_a_part_leaves_the_rest_to_be_found(registry, name):
+    table = ddl.create(registry, name, partitions=1).table
+    produce(registry, name, [b"v"] * 6)
+    delete_records(registry, name, 5)
+    repaired = ddl.skip(registry, table, 0, 1, 2).table
+    log = ddl.examine(registry, repaired, 0).log
+    assert log.start == 5
+    assert log.holes == [holes.Hole(0, 0), holes.Hole(3, 4)]
+    assert ddl.skip(registry, repaired, 0, 0, 4).table.skips == {0: [(0, 4), (1, 2)]}
+
+
+def test_a_topic_that_was_created_again_is_accepted_as_a_new_epoch(registry, name):
+    table = ddl.create(registry, name, partitions=1).table
+    with pytest.raises(UsageError, match="still the one"):
+        ddl.new_epoch(registry, table)
+    topics.delete(registry.admin, name)
+    with pytest.raises(EpochChanged, match=f"drop {name} --yes"):
+        ddl.check_epoch(table, ddl.examine(registry, table, 0))
+    topics.create(registry.admin, name, 2, 1, topics.wal_settings(table.max_value_bytes, 1))
+    with pytest.raises(EpochChanged, match="--new-epoch"):
+        ddl.check_epoch(table, ddl.examine(registry, table, 0))
+
+    renewed = ddl.new_epoch(registry, table).table
+    assert (renewed.former_epochs, renewed.partitions) == ((table.epoch,), 2)
+    assert renewed.epoch == topics.epoch_of(registry.admin, name)
+
+
+def test_a_change_is_awaited_from_everybody_who_is_alive(registry, name):
+    change = ddl.create(registry, name, partitions=4)
+    group = f"group-{name}"
+    announcer = Announcer(registry.bootstrap)
+
+    def announce(worker: int, **more: object) -> None:
+        announcer.announce(Announcement(name, worker, "http://n", group, **more))
+
+    with Census(registry.bootstrap) as census:
+        announce(0, tables=change.revision, live=[0, 1])
+        announce(1, tables=change.revision - 1, live=[2, 3])
+        eventually_known(census, name, 2)
+        lacking = census.await_served(change.revision, change.table, 16, 0.3)
+        mine = [reason for reason in lacking.reasons if name in reason]
+        assert lacking.workers == 2
+        assert any(f"worker 1 of {name}" in reason and f"of {change.revision:,}" in reason for reason in mine)
+        assert any("[2, 3]" in reason for reason in mine)
+
+        threading.Timer(0.2, announce, (1,), {"tables": change.revision, "live": [2, 3]}).start()
+        assert census.await_served(change.revision, change.table, 16, 10).reasons == []
+
+        for worker in (0, 1):
+            announcer.retire(Announcement(name, worker, "", group))
+        assert [a for a in census.look() if a.node == name] == []
+
+
+def eventually_known(census: Census, node: str, count: int) -> None:
+    for _ in range(100):
+        if len([a for a in census.look() if a.node == node]) == count:
+            return
+    raise AssertionError("the announcements did not arrive")
+
+
+def test_a_worker_that_says_nothing_more_is_gone_by_the_brokers_clock(registry, name, monkeypatch):
+    announcer = Announcer(registry.bootstrap)
+    announcer.announce(Announcement(name, 0, "http://n", "g", tables=1))
+    with Census(registry.bootstrap) as census:
+        eventually_known(census, name, 1)
+        monkeypatch.setattr("logstore.log.nodes.TTL_MS", 50)
+        for _ in range(100):
+            if not [a for a in census.look() if a.node == name]:
+                return
+    raise AssertionError("it is still taken for alive")
+
+
+def test_offsets_below_the_logs_start_are_a_hole(registry, name):
+    table = ddl.create(registry, name, partitions=1).table
+    produce(registry, name, [b"v"] * 4)
+    delete_records(registry, name, 4)
+    log = ddl.examine(registry, table, 0).log
+    assert log == holes.Log(4, 4, 4, [holes.Hole(0, 3)])
+    assert holes.readable_in(registry.bootstrap, name, 0, 0, 3, kafka.Bounds(4, 4)) == 0
