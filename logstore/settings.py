@@ -43,6 +43,9 @@ class Address(NamedTuple):
         return f"http://{self}"
 
 
+DEFAULT_HTTP = Address("127.0.0.1", 8480)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One value for every knob."""
@@ -52,7 +55,7 @@ class Settings:
     url: str = "http://127.0.0.1:8480"  # any node's read API; commands that read need it
     # A node
     data_dir: Path = field(default_factory=default_data_dir)  # views, logs, embedded Kafka: as large as the tables, twice with Kafka
-    http: Address = Address("127.0.0.1", 8480)  # where the readers of a node listen; port 0: any free one
+    http: Address = DEFAULT_HTTP  # where the readers of a node listen; port 0: any free one
     advertise: str | None = None  # the URL under which other machines reach this node; None: that of `http`
     workers: int = 1  # processes that follow the log; each takes a core under load and some 150 MB
     readers: int = 2  # processes that answer HTTP; each takes a core under load and some 80 MB

@@ -52,6 +52,8 @@ class Followed:
         self.place = Place(partition, table.partitions, table.max_value_bytes)
         self.end = self.view.next_offset  # of the log, as last heard
         self.reached_end = False
+        self._end_reached_at = -1  # where the log last had nothing more to hand over
+        self._held_up_at = -1
         self.open_transaction = False
 
     @property
@@ -97,8 +99,18 @@ class Followed:
                 self.view.stop(self._gap(missing, offset))
                 return False
             self.view.apply(Folded(offset, self.view.state.log_time_ms, {}, [], None))  # repaired: all of it is stepped over
-        self.end, self.reached_end = max(self.end, offset), True
+        self.end, self.reached_end, self._end_reached_at = max(self.end, offset), True, offset
         return True
+
+    def look(self, end: int) -> None:
+        """Compare with the end of the log, once in a while.
+
+        All that is committed applied, and still more there, twice in a row: a transaction is open.
+        """
+        self.end = max(self.end, end)
+        held_up = self._end_reached_at == self.next_offset < self.end
+        self.open_transaction = held_up and self._held_up_at == self.next_offset
+        self._held_up_at = self.next_offset if held_up else -1
 
     def halt(self, stop: Stop) -> None:
         """Stop for a reason that the records do not show."""

@@ -240,10 +240,7 @@ class Lane(threading.Thread):
         """Once a second: what only looking shows."""
         for followed in self._followed.values():
             if followed.stop is None:
-                end = tail.end(followed.target.table.topic, followed.target.partition)
-                followed.open_transaction = followed.reached_end and followed.end == followed.next_offset < end
-                if not followed.open_transaction:
-                    followed.end = max(followed.end, end)
+                followed.look(tail.end(followed.target.table.topic, followed.target.partition))
             self._publish(followed)
 
     def _announce(self, tail: Tail) -> None:

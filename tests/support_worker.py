@@ -74,7 +74,10 @@ class Watch:
                 select.select([], [], [], timeout_s)
                 return
         if select.select([self._sock], [], [], timeout_s)[0]:
-            data = self._sock.recv(1 << 16)
+            try:
+                data = self._sock.recv(1 << 16)
+            except ConnectionResetError:  # killed
+                data = b""
             if not data:
                 self.close()
             for key, value in self._reader.decode(data):

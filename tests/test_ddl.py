@@ -3,7 +3,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from logstore.log import ddl, holes, kafka, topics
 from logstore.log.census import Census
@@ -132,8 +132,6 @@ def test_a_topic_whose_log_was_cut_is_adopted_with_a_warning(registry, name):
 
 
 def delete_records(registry: Registry, topic: str, before: int) -> None:
-    from confluent_kafka import TopicPartition
-
     for future in registry.admin.delete_records([TopicPartition(topic, 0, before)]).values():
         future.result(10)
 

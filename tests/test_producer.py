@@ -1,6 +1,8 @@
 import asyncio
 import gc
 import random
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -397,6 +399,27 @@ def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, table):
         eventually(lambda: (gc.collect(), caught)[1])
     assert [w.category for w in caught] == [ResourceWarning]
     assert len(read_log(kafka.bootstrap, table)) == 1
+
+
+def test_a_program_that_ends_without_closing_loses_nothing(kafka, table):
+    program = """
+import sys
+from logstore import Store
+from logstore.model.table import Table
+
+class Fixed:
+    def table(self, name): return Table(name, name, sys.argv[3], 4)
+    def close(self): pass
+
+store = Store(sys.argv[1], definitions=Fixed())
+pipe = store.pipeline(sys.argv[2])
+for i in range(20_000):
+    pipe.put(b"%d" % i, b"v")
+"""
+    arguments = [sys.executable, "-W", "always", "-c", program, kafka.bootstrap, table.name, table.epoch]
+    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert "ResourceWarning: a logstore Store was not closed" in ended.stderr
+    assert len(read_log(kafka.bootstrap, table)) == 20_000
 
 
 def test_settings_that_cannot_be_are_refused(monkeypatch):

@@ -24,7 +24,7 @@ class Hole(NamedTuple):
     aborted: int = 0
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many offsets."""
         return self.last - self.first + 1
 

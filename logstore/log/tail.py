@@ -60,6 +60,7 @@ class Tail:
 
     def __init__(self, bootstrap: str, *, group: str, queued_kbytes: int = 32_768) -> None:
         """`group` receives applied positions for information; `queued_kbytes` bounds what is fetched ahead."""
+        self._followed: set[tuple[str, int]] = set()
         self._consumer = consumer(
             bootstrap,
             **{
@@ -77,10 +78,13 @@ class Tail:
         known = {"leader_epoch": leader_epoch} if leader_epoch >= 0 else {}
         where = TopicPartition(topic, partition, offset, **known)
         self._consumer.incremental_assign([where])
+        self._followed.add((topic, partition))
 
     def leave(self, topic: str, partition: int) -> None:
-        """Stop following; what was fetched ahead is dropped."""
-        self._consumer.incremental_unassign([TopicPartition(topic, partition)])
+        """Stop following, if it is followed; what was fetched ahead is dropped."""
+        if (topic, partition) in self._followed:
+            self._followed.remove((topic, partition))
+            self._consumer.incremental_unassign([TopicPartition(topic, partition)])
 
     def take(self, timeout_s: float) -> list[Event]:
         """What has come: waits for the first record, then takes whatever else is there; empty after `timeout_s`."""

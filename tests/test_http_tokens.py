@@ -1,0 +1,198 @@
+import asyncio
+import threading
+import time
+
+import httpx
+import pytest
+
+from logstore.model.partitioner import partition_of
+from tests.support_serve import epoch_of, eventually, problem, serving
+
+EPOCH = epoch_of("t")
+ROW = "/v1/tables/t/rows/k"
+PARTITION = partition_of(b"k", 4)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("node"), "--max-waiters", "1200") as (node, reader):
+        node.create("t")
+        node.put("t", b"k", b"0")
+        reader.wait_ready()
+        yield node, reader
+
+
+def applied(node) -> int:
+    return node.views[EPOCH, PARTITION].next_offset
+
+
+def ahead(node, records: int = 1, partition: int = PARTITION) -> str:
+    return f"{EPOCH}-{partition}-{node.views[EPOCH, partition].next_offset + records}"
+
+
+def waiting(reader) -> float:
+    line = next(line for line in reader.get("/metrics").text.splitlines() if line.startswith("logstore_waiters{"))
+    return float(line.split()[1])
+
+
+def test_a_token_that_is_reached_costs_nothing(store):
+    node, reader = store
+    answer = reader.get(ROW, headers={"LS-Token": ahead(node, 0)})
+    assert (answer.status_code, answer.headers["ls-token"]) == (200, ahead(node, 0))
+
+
+def test_a_waiting_read_is_woken_by_its_write(store):
+    node, reader = store
+    delays = []
+    for i in range(10):
+        value, token = b"woken %d" % i, ahead(node)
+        answers = []
+        thread = threading.Thread(
+            target=lambda t=token, a=answers: a.append(
+                (httpx.get(reader.url + ROW, params={"token": t, "deadline_ms": 20_000}, trust_env=False, timeout=30), time.monotonic())
+            )
+        )
+        thread.start()
+        eventually(lambda: waiting(reader) == 1)
+        written = time.monotonic()
+        node.put("t", b"k", value)
+        thread.join(20)
+        answer, came = answers[0]
+        assert (answer.status_code, answer.content) == (200, value)
+        delays.append(came - written)
+    assert sorted(delays)[5] < 0.05, delays
+
+
+def test_a_token_not_reached_by_the_deadline_is_504(store):
+    node, reader = store
+    began = time.monotonic()
+    document = problem(reader.get(ROW, headers={"LS-Token": ahead(node, 3), "LS-Deadline": "300"}), 504, "consistency-timeout")
+    assert 0.3 <= time.monotonic() - began < 1.5
+    assert (document["partition"], document["asked"] - document["applied"]) == (PARTITION, 3)
+
+
+def test_only_partitions_that_are_read_are_waited_for(store):
+    node, reader = store
+    other = (PARTITION + 1) % 4
+    token = ahead(node, 5, other)
+    answer = reader.get(ROW, headers={"LS-Token": token})
+    assert answer.status_code == 200
+    assert set(answer.headers["ls-token"].split(",")) == {token, ahead(node, 0)}
+    problem(reader.get("/v1/tables/t/rows", headers={"LS-Token": token, "LS-Deadline": "50"}), 504, "consistency-timeout")
+    keys = {"keys": ["k"]}
+    assert reader.http.post("/v1/tables/t/rows:get", json=keys, headers={"LS-Token": token}).status_code == 200
+    late = {"LS-Token": ahead(node, 5), "LS-Deadline": "50"}
+    problem(reader.http.post("/v1/tables/t/rows:get", json=keys, headers=late), 504, "consistency-timeout")
+
+
+def test_a_token_with_eventual_is_ignored(store):
+    node, reader = store
+    headers = {"LS-Consistency": "eventual", "LS-Token": ahead(node, 1_000)}
+    assert reader.get(ROW, headers=headers).status_code == 200
+    assert reader.get(ROW, headers={**headers, "LS-Token": "nonsense"}).status_code == 200
+
+
+def test_tokens_of_other_epochs(store):
+    node, reader = store
+    node.create("other", 1)
+    node.create("again", 1, former=(epoch_of("again", 0),), incarnation=1)
+    eventually(lambda: reader.get("/v1/tables/again/rows/k").status_code == 404 and reader.get("/v1/tables/again").status_code == 200)
+    assert reader.get(ROW, headers={"LS-Token": f"{epoch_of('other')}-0-99"}).status_code == 200
+    assert reader.get(ROW, headers={"LS-Token": f"{epoch_of('again', 0)}-0-99"}).status_code == 200
+    document = problem(reader.get("/v1/tables/again/rows/k", headers={"LS-Token": f"{epoch_of('again', 0)}-0-1"}), 409, "epoch-changed")
+    assert document["epoch"] == epoch_of("again", 1)
+
+
+def test_a_token_of_an_unknown_epoch_waits_for_the_tables(store):
+    node, reader = store
+    token = f"{epoch_of('soon')}-0-0"
+    problem(reader.get(ROW, headers={"LS-Token": token, "LS-Deadline": "100"}), 504, "consistency-timeout")
+    answers = []
+    thread = threading.Thread(
+        target=lambda: answers.append(
+            httpx.get(reader.url + ROW, params={"token": token, "deadline_ms": 20_000}, trust_env=False, timeout=30)
+        )
+    )
+    thread.start()
+    eventually(lambda: waiting(reader) == 1)
+    node.create("soon", 1)
+    thread.join(20)
+    assert answers[0].status_code == 200
+
+
+def test_forged_tokens_never_hang(store):
+    _, reader = store
+    for token in (f"{EPOCH}-{PARTITION}-9223372036854775807", f"{'e' * 32}-0-1"):
+        problem(reader.get(ROW, headers={"LS-Token": token, "LS-Deadline": "50"}), 504, "consistency-timeout")
+    for token in (f"{EPOCH}-{PARTITION}-9223372036854775808", f"{EPOCH.upper()}x-0-1", f"{EPOCH}-0", ",", f"{EPOCH}-00-1", f"{EPOCH}-0--1"):
+        problem(reader.get(ROW, headers={"LS-Token": token, "LS-Deadline": "50"}), 400, "bad-token")
+
+
+def test_a_thousand_waiters_use_no_cpu_and_all_wake(store):
+    node, reader = store
+    token = ahead(node)
+
+    async def storm() -> tuple[list[bytes], float]:
+        limits = httpx.Limits(max_connections=1_000)
+        async with httpx.AsyncClient(limits=limits, timeout=60, trust_env=False) as client:
+            asked = [
+                asyncio.create_task(client.get(reader.url + ROW, params={"token": token, "deadline_ms": 30_000})) for _ in range(1_000)
+            ]
+            deadline = time.monotonic() + 25
+            while await asyncio.to_thread(waiting, reader) < 1_000:
+                assert time.monotonic() < deadline
+            before = reader.cpu_seconds()
+            await asyncio.sleep(2)  # what is measured is the cost of this very wait
+            spent = reader.cpu_seconds() - before
+            node.put("t", b"k", b"all awake")
+            return [answer.content for answer in await asyncio.gather(*asked)], spent
+
+    answers, spent = asyncio.run(storm())
+    assert answers == [b"all awake"] * 1_000
+    assert spent <= 0.1, f"{spent} s of CPU in 2 s"
+    assert waiting(reader) == 0
+
+
+def test_too_many_waiters_are_429(store):
+    node, reader = store
+    token = ahead(node)
+
+    async def storm() -> list[httpx.Response]:
+        async with httpx.AsyncClient(limits=httpx.Limits(max_connections=1_250), timeout=60, trust_env=False) as client:
+            asked = (client.get(reader.url + ROW, params={"token": token, "deadline_ms": 6_000}) for _ in range(1_250))
+            return await asyncio.gather(*asked)
+
+    statuses = [answer.status_code for answer in asyncio.run(storm())]
+    assert set(statuses) == {429, 504}
+    assert statuses.count(504) == 1_200
+
+
+def test_an_unreachable_log_fails_at_once_what_would_have_to_wait(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t")
+        node.put("t", b"k", b"v")
+        reader.wait_ready()
+        node.publish("log", {"reachable": False})
+        eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+        began = time.monotonic()
+        problem(reader.get(ROW, headers={"LS-Token": ahead(node), "LS-Deadline": "20000"}), 503, "log-unreachable")
+        assert time.monotonic() - began < 2
+        assert reader.get(ROW, headers={"LS-Token": ahead(node, 0)}).status_code == 200
+        assert reader.get(ROW).status_code == 200
+
+
+def test_a_reader_that_stops_sends_its_waiters_elsewhere(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t")
+        reader.wait_ready()
+        answers = []
+        params = {"token": ahead(node), "deadline_ms": 30_000}
+        thread = threading.Thread(target=lambda: answers.append(httpx.get(reader.url + ROW, params=params, trust_env=False, timeout=40)))
+        thread.start()
+        eventually(lambda: waiting(reader) == 1)
+        began = time.monotonic()
+        reader.process.terminate()
+        thread.join(20)
+        problem(answers[0], 503, "overloaded")
+        assert reader.process.wait(10) == 0
+        assert time.monotonic() - began < 6
