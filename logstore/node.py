@@ -23,12 +23,12 @@ from typing import Any
 from logstore.log.embedded import EmbeddedKafka
 from logstore.log.keeper import Keeper
 from logstore.log.registry import Registry
-from logstore.model.errors import SetupError, UsageError
+from logstore.model.errors import UsageError
 from logstore.nodedir import NodeDir
 from logstore.port import Reservation
 from logstore.ready import Readiness
 from logstore.serve.settings import check_bind
-from logstore.settings import Settings
+from logstore.settings import DEFAULT_HTTP, Settings
 from logstore.supervise import Spec, Supervisor
 
 STEP_S = 0.5
@@ -215,6 +215,14 @@ def need_bootstrap(settings: Settings) -> str:
     return str(running["bootstrap"])
 
 
+def need_url(settings: Settings) -> str:
+    """Where to read: given, or the node that runs on the data directory, or the default address."""
+    if settings.url:
+        return settings.url
+    running = find_running(settings.data_dir)
+    return str(running["url"]) if running else DEFAULT_HTTP.url
+
+
 def _local_url(node: Node) -> str:
     """The address to ask one's own readers at."""
     host, port = node.address
@@ -235,6 +243,3 @@ def _to_stderr(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more; it is in the log files too
         sys.stderr.write(f"logstore: {text}\n")
         sys.stderr.flush()
-
-
-__all__ = ["Node", "SetupError", "children", "find_running", "need_bootstrap"]

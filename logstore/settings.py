@@ -52,7 +52,7 @@ class Settings:
 
     # Where the store is
     bootstrap: str | None = None  # Kafka, host:port[,host:port]; None: the broker of the node that runs on data_dir, if one does
-    url: str = "http://127.0.0.1:8480"  # any node's read API; commands that read need it
+    url: str | None = None  # any node's read API; None: that of the node that runs on data_dir, else http://127.0.0.1:8480
     # A node
     data_dir: Path = field(default_factory=default_data_dir)  # views, logs, embedded Kafka: as large as the tables, twice with Kafka
     http: Address = DEFAULT_HTTP  # where the readers of a node listen; port 0: any free one

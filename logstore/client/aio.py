@@ -79,7 +79,6 @@ class AsyncPipeline:
     def __init__(self, producer: Producer, table: Table, wakeups: _Wakeups) -> None:
         self._producer, self._table = producer, table
         self._inner = Pipeline(producer, table, AsyncPending, _AsyncShared(table.epoch, producer, wakeups))
-        self._newest: AsyncPending | None = None
 
     async def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
         """Queue one write; waits only while the queue is full. Raises like `Pipeline.put`."""

@@ -24,6 +24,7 @@ from logstore.serve.settings import ReaderSettings
 @click.option("--request-timeout", "request_timeout_s", default=10.0, show_default=True, help="Seconds for a request to arrive.")
 @click.option("--idle-timeout", "idle_timeout_s", default=75.0, show_default=True, help="Seconds a connection may be idle.")
 @click.option("--ready-lag", default=100_000, show_default=True, help="Records behind the log above which /readyz says no.")
+@click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
 @click.option("--log-level", default="warning", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
 def main(log_level: str, **options: object) -> None:
     """Serve the views of a node over HTTP."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import uvicorn
 import uvloop
 
+from logstore.heartbeat import Heartbeat
 from logstore.model.errors import SetupError
 from logstore.serve.app import App
 from logstore.serve.catalog import Catalog
@@ -35,6 +36,7 @@ from logstore.serve.settings import ReaderSettings, check_bind
 from logstore.serve.waiters import Waiters
 
 _BACKLOG = 4_096
+_BEAT_S = 1.0
 _YOUNG = 50_000  # objects between collections: requests make few that outlive them
 
 _log = logging.getLogger(__name__)
@@ -67,14 +69,23 @@ class Reader:
         )  # fmt: skip
         self._feeds.start()
         sweep = asyncio.create_task(self._connections.sweep())
+        pulse = asyncio.create_task(_beat(Heartbeat(self._settings.heartbeat_fd)))
         _calm_collector()
         try:
             await _Server(config, self._waiters.close).serve(sockets=[sock])
         finally:
             sweep.cancel()
+            pulse.cancel()
             await self._feeds.stop()
             await self._gather.close()
             self._catalog.views.close()
+
+
+async def _beat(heartbeat: Heartbeat) -> None:
+    """Tell the supervisor that the event loop turns."""
+    while True:
+        heartbeat.beat()
+        await asyncio.sleep(_BEAT_S)
 
 
 class _Server(uvicorn.Server):

@@ -33,6 +33,7 @@ class ReaderSettings:
     request_timeout_s: float = 10.0  # a request's head must be complete by then; its body must keep a pace
     idle_timeout_s: float = 75.0  # a kept-alive connection without a request is closed
     stop_timeout_s: float = 3.0  # what runs at SIGTERM may take this long
+    heartbeat_fd: int | None = None  # the supervisor's pipe: a beat a second from the event loop
     ready_lag: int = 100_000  # records behind the log's end above which /readyz says no
 
 

@@ -1,0 +1,80 @@
+"""`logstore node` and `logstore dev`: run a node, with or without a Kafka of its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from logstore.cli import show
+from logstore.model.errors import UsageError
+from logstore.node import Node
+from logstore.settings import load
+
+_Decorator = Callable[[Any], Any]
+
+
+def _options(*more: _Decorator) -> _Decorator:
+    shared: list[_Decorator] = [
+        click.option("--bootstrap", metavar="HOST:PORT", help="Kafka."),
+        click.option(
+            "--data-dir", metavar="DIR", help="Views, logs, embedded Kafka.  [default: logstore/dev in the user's data directory]"
+        ),
+        click.option("--http", metavar="HOST:PORT", help="Where readers listen; port 0: any free one.  [default: 127.0.0.1:8480]"),
+        click.option("--advertise", metavar="URL", help="Where other machines reach the readers.  [default: that of --http]"),
+        click.option("--workers", metavar="N", help="Processes that follow the log.  [default: 1]"),
+        click.option("--readers", metavar="N", help="Processes that answer HTTP.  [default: 2]"),
+        click.option("--storage", metavar="URL", help="Where archive and snapshots lie (file://, s3://); kept in the store's definition."),
+        click.option("--group", metavar="NAME", help="Replica group; each holds every partition.  [default: default]"),
+        click.option("--zone", metavar="NAME", help="Label of this node's place."),
+        click.option("--sync", metavar="none|commit", help="commit: views are flushed at every commit, for a power cut.  [default: none]"),
+        click.option("--slots", metavar="N", help="Units of placement, at the store's first start.  [default: 16]"),
+        click.option("--insecure", is_flag=True, default=None, help="Serve beyond loopback although there is no authentication."),
+    ]
+
+    def decorate(function: Any) -> Any:
+        for option in reversed([*shared, *more]):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@click.command()
+@_options()
+def node(**flags: Any) -> None:
+    """Run a node of a store: workers and readers, kept running, on a Kafka that is there. Ends at SIGTERM, in order.
+
+    Prints one JSON line when it is ready.
+    """
+    settings = load(flags)
+    if settings.bootstrap is None:
+        raise UsageError("a node needs Kafka's address: --bootstrap HOST:PORT or LOGSTORE_BOOTSTRAP; `logstore dev` brings its own Kafka")
+    Node(settings).run(show.as_json)
+
+
+@click.command()
+@_options(
+    click.option("--kafka-port", metavar="PORT", help="Port of the embedded Kafka.  [default: that of the last start, else a free one]"),
+    click.option("--kafka-heap-mb", metavar="MB", help="Java heap of the embedded Kafka.  [default: 512]"),
+)
+def dev(**flags: Any) -> None:
+    """Run a whole store on this machine: a real Kafka (unless --bootstrap names one), workers, readers. Ends at Ctrl-C, in order.
+
+    Prints one JSON line when it is ready.
+    """
+    settings = load(flags)
+    if settings.bootstrap is None:
+        show.warn(f"starting Kafka and a node in {settings.data_dir} ...")
+    Node(settings).run(_ready)
+
+
+def _ready(facts: dict[str, Any]) -> None:
+    show.as_json(facts)
+    show.warn(
+        "ready. In another terminal:\n"
+        f"    export LOGSTORE_BOOTSTRAP={facts['bootstrap']} LOGSTORE_URL={facts['http']}\n"
+        "    logstore table create users\n"
+        '    logstore put users ada "Ada Lovelace"\n'
+        "    logstore get users ada\n"
+        "Ctrl-C ends it; the data stay."
+    )

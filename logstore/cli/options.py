@@ -1,0 +1,73 @@
+"""Options that several commands share, and the settings made of them."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from logstore import settings
+from logstore.model.errors import UsageError
+from logstore.model.key import from_base64url, to_base64url
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "bootstrap": click.option("--bootstrap", metavar="HOST:PORT", help="Kafka.  [default: that of the node that runs here]"),
+    "url": click.option("--url", metavar="URL", help="Any node's read API.  [default: that of the node that runs here]"),
+    "data_dir": click.option("--data-dir", metavar="DIR", help="The node's data directory.  [default: logstore/dev in the user's data]"),
+    "deadline_ms": click.option("--deadline-ms", metavar="MS", help="How long a read may wait, 1 to 30,000.  [default: 2,000]"),
+    "timeout_s": click.option("--timeout", "timeout_s", metavar="S", help="Seconds to wait until every reader serves it.  [default: 30]"),
+}
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+KEY_ENCODING = click.option(
+    "--key-encoding", type=click.Choice(["text", "base64url"]), default="text", show_default=True, help="How keys are written here."
+)
+
+
+def with_settings(*names: str) -> Callable[[F], F]:
+    """Add the options `names` to a command, which gets `Settings` made of them as its first argument."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            flags = {name: kwargs.pop(name) for name in names}
+            return function(settings.load(flags), *args, **kwargs)
+
+        wrapped: Any = run
+        for name in reversed(names):
+            wrapped = _OPTIONS[name](wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def key_bytes(text: str, encoding: str) -> bytes:
+    """A key as given on the command line; text may hold any bytes but NUL. Raises UsageError."""
+    return from_base64url(text) if encoding == "base64url" else os.fsencode(text)
+
+
+def key_text(key: bytes, encoding: str) -> bytes:
+    """A key as it is printed."""
+    return to_base64url(key).encode() if encoding == "base64url" else key
+
+
+def pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    """NAME=VALUE texts as a dictionary; raises UsageError."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} wants NAME=VALUE, not {text[:80]!r}")
+        found[name] = value
+    return found
+
+
+def read_file(path: Path) -> bytes:
+    """A file's content; raises UsageError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error

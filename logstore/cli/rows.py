@@ -1,0 +1,154 @@
+"""`logstore put`, `get`, `delete`, `scan`: rows, one by one and in order."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import orjson
+
+from logstore.cli import options, show
+from logstore.client.reading import Row
+from logstore.client.store import Store
+from logstore.log.producer import DELIVERY_TIMEOUT_S
+from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.position import Position
+from logstore.node import need_bootstrap, need_url
+from logstore.settings import Settings
+
+
+@click.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.argument("key")
+@click.argument("value", required=False)
+@click.option("--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="The value is this file's content.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header of the record; may be repeated.")
+@options.KEY_ENCODING
+@options.AS_JSON
+def put(
+    settings: Settings,
+    table: str,
+    key: str,
+    value: str | None,
+    path: Path | None,
+    headers: tuple[str, ...],
+    key_encoding: str,
+    as_json: bool,
+) -> None:
+    """Write one row and wait until it is safe in the log. VALUE - reads standard input; put -- before what begins with a dash."""
+    content = _value(value, path)
+    named = {name: text.encode() for name, text in options.pairs(headers, "--header").items()}
+    with _writer(settings) as store:
+        position = store.put(table, options.key_bytes(key, key_encoding), content, headers=named or None)
+    _written(table, position, as_json=as_json)
+
+
+@click.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.argument("key")
+@options.KEY_ENCODING
+@options.AS_JSON
+def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json: bool) -> None:
+    """Delete one row and wait until that is safe in the log."""
+    with _writer(settings) as store:
+        position = store.delete(table, options.key_bytes(key, key_encoding))
+    _written(table, position, as_json=as_json)
+
+
+@click.command()
+@options.with_settings("url", "data_dir", "deadline_ms")
+@click.argument("table")
+@click.argument("key")
+@click.option("--token", help="See at least what this token says (`put --json` prints one).")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to this file.")
+@options.KEY_ENCODING
+@options.AS_JSON
+def get(settings: Settings, table: str, key: str, token: str | None, output: Path | None, key_encoding: str, as_json: bool) -> None:
+    """Print one row's value, its bytes and nothing else. Exit status 1 when there is no such row."""
+    with Store(url=need_url(settings)) as store:
+        row = store.get(table, options.key_bytes(key, key_encoding), after=token, deadline_ms=settings.deadline_ms)
+    if row is None:
+        raise LogStoreError(f"there is no row {key!r} in table {table!r}")
+    if output is not None:
+        _write_file(output, row.value)
+    if as_json:
+        show.as_json({**_document(row), "token": row.token})
+    elif output is None:
+        show.raw(row.value)
+
+
+@click.command()
+@options.with_settings("url", "data_dir", "deadline_ms")
+@click.argument("table")
+@click.option("--prefix", help="Only keys that begin with this.")
+@click.option("--start", help="From this key on.")
+@click.option("--end", help="Up to this key, without it.")
+@click.option("--limit", type=click.IntRange(1), help="Rows at most.  [default: all]")
+@click.option("--reverse", is_flag=True, help="From the end downwards.")
+@click.option("--keys-only", is_flag=True, help="Leave the values out.")
+@click.option("--token", help="See at least what this token says.")
+@options.KEY_ENCODING
+@options.AS_JSON
+def scan(
+    settings: Settings, table: str, prefix: str | None, start: str | None, end: str | None, limit: int | None, reverse: bool,
+    keys_only: bool, token: str | None, key_encoding: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Print rows in key order: key, tab, value; with --json one JSON object a line."""
+    bounds = {name: None if text is None else options.key_bytes(text, key_encoding) for name, text in _named(prefix, start, end)}
+    with Store(url=need_url(settings)) as store:
+        rows = store.scan(table, **bounds, limit=limit, reverse=reverse, keys_only=keys_only, after=token, deadline_ms=settings.deadline_ms)
+        for row in rows:
+            sys.stdout.buffer.write(_line(row, key_encoding, keys_only=keys_only, as_json=as_json))
+        sys.stdout.buffer.flush()
+
+
+def _named(prefix: str | None, start: str | None, end: str | None) -> list[tuple[str, str | None]]:
+    return [("prefix", prefix), ("start", start), ("end", end)]
+
+
+def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> bytes:
+    if as_json:
+        document = _document(row)
+        if keys_only:
+            del document["value"]
+        if key_encoding == "base64url":
+            document["key"] = options.key_text(row.key, key_encoding).decode()
+        return orjson.dumps(document) + b"\n"
+    key = options.key_text(row.key, key_encoding)
+    return key + b"\n" if keys_only else key + b"\t" + row.value + b"\n"
+
+
+def _document(row: Row) -> dict[str, object]:
+    return {"key": show.field(row.key), "value": show.field(row.value), "version": row.version, "partition": row.partition}
+
+
+def _value(value: str | None, path: Path | None) -> bytes:
+    if (value is None) == (path is None):
+        raise UsageError("give the value once: as VALUE, as - for standard input, or with --file")
+    if path is not None:
+        return options.read_file(path)
+    return sys.stdin.buffer.read() if value == "-" else options.key_bytes(value or "", "text")
+
+
+@contextmanager
+def _writer(settings: Settings) -> Iterator[Store]:
+    """A store to write one row to: nothing is worth waiting for in company."""
+    with Store(need_bootstrap(settings), linger_ms=0, delivery_timeout_s=DELIVERY_TIMEOUT_S) as store:
+        yield store
+
+
+def _written(table: str, position: Position, *, as_json: bool) -> None:
+    if as_json:
+        show.as_json({"table": table, "partition": position.partition, "offset": position.offset, "token": position.token})
+    else:
+        click.echo(f"partition {position.partition}, offset {position.offset}")
+
+
+def _write_file(path: Path, value: bytes) -> None:
+    try:
+        path.write_bytes(value)
+    except OSError as error:
+        raise LogStoreError(f"cannot write {path}: {error.strerror}") from error

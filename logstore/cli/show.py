@@ -1,0 +1,59 @@
+"""Show: what commands print. Results go to stdout, all else to stderr; tables are drawn for terminals, tab-separated elsewhere."""
+
+import base64
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+import orjson
+
+
+def as_json(document: Any) -> None:
+    """Print one JSON document on a line."""
+    raw(orjson.dumps(document, default=str) + b"\n")
+
+
+def raw(data: bytes) -> None:
+    """Print bytes as they are."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def field(data: bytes) -> Any:
+    """Bytes in a JSON document: a string when they are UTF-8, else {"base64": "..."}, padded (as the read API has it)."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def warn(text: str) -> None:
+    """Say something that is not the result."""
+    click.echo(f"logstore: {text}", err=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table."""
+    texts = [[_cell(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in [list(columns), *texts]:
+            click.echo("\t".join(line))
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where somebody looks
+    from rich.table import Table  # noqa: PLC0415
+
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
+    for line in texts:
+        drawn.add_row(*(cell.replace("[", "\\[") for cell in line))
+    Console().print(drawn)
+
+
+def _cell(cell: Any) -> str:
+    if cell is None or cell == "":
+        return "-"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
