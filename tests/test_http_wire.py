@@ -96,6 +96,15 @@ def test_a_body_that_looks_like_a_request_is_a_body(reader):
         assert answers(sock, 1) == [b"v"]
 
 
+def test_a_client_that_has_said_all_still_gets_its_answer(reader):
+    for request in (ROW, ROW.replace(b"/k ", b"/k? "), ROW * 3):
+        with reader.connect() as sock:
+            sock.sendall(request)
+            sock.shutdown(socket.SHUT_WR)
+            assert answers(sock, request.count(b"GET")) == [b"v"] * request.count(b"GET")
+            assert closed(sock)
+
+
 def test_chunked_bodies_and_100_continue(reader):
     head = b"POST /v1/tables/t/rows:get HTTP/1.1\r\nhost: x\r\n"
     with reader.connect() as sock:
@@ -171,7 +180,7 @@ def test_methods_a_page_does_not_take(reader, method):
 
 
 def test_request_lines_of_256_kib_are_taken_and_longer_ones_refused(reader):
-    longest = b"GET /v1/tables/t/rows/k?token=" + b"a" * (256 * 1024 - 42) + b" HTTP/1.1\r\n"
+    longest = b"GET /v1/tables/t/rows/k?token=" + b"a" * (256 * 1024 - 41) + b" HTTP/1.1\r\n"
     assert len(longest) == 256 * 1024
     is_problem(reader.raw(longest + b"\r\n"), 400, "bad-token")
     is_problem(reader.raw(b"GET /" + b"a" * 300_000 + b" HTTP/1.1\r\n\r\n"), 414, "uri-too-long")

@@ -99,10 +99,12 @@ class ReaderProtocol(HttpToolsProtocol):
         if not self._lingering:
             self._feed(data)
 
-    def eof_received(self) -> None:
-        """The client has said all it wants to say; what runs is answered (uvloop closes the connection)."""
-        if self._lingering:
-            self.transport.close()
+    def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio: true keeps the way out open
+        """The client has said all it wants to say; what is complete is answered before the connection is closed."""
+        if self._lingering or self._arriving or self.cycle is None or self.cycle.response_complete:
+            return None
+        self.cycle.keep_alive = False  # the newest request of the pipeline
+        return True
 
     def _feed(self, data: bytes) -> None:
         self._received += len(data)

@@ -1,0 +1,133 @@
+"""`logstore table repair`: the way out for a partition that stopped: shows what is missing, asks, writes the decision down."""
+
+import re
+from typing import Any
+
+import click
+import httpx
+
+from logstore.cli import options, show
+from logstore.log import ddl, holes
+from logstore.log.registry import Registry
+from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.table import Table
+from logstore.node import need_bootstrap, need_url
+from logstore.settings import Settings
+
+_RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?", re.ASCII)
+_SHOWN = 20  # holes; a long list helps nobody
+
+
+@click.command()
+@options.with_settings("bootstrap", "url", "data_dir", "timeout_s")
+@click.argument("name")
+@click.option("--partition", type=int, help="Which partition.")
+@click.option("--skip", "skip", metavar="A..B", help="Step over these offsets.  [default: those that are missing]")
+@click.option("--new-epoch", is_flag=True, help="The topic was created again: begin anew with it.")
+@click.option("--force", is_flag=True, help="Skip also offsets that hold records: they are undone, on every replica.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.AS_JSON
+def repair(
+    settings: Settings, name: str, partition: int | None, skip: str | None, new_epoch: bool, force: bool, yes: bool, as_json: bool
+) -> None:
+    """Show what is missing in a partition's log, and have it stepped over: now, by every rebuild, on every replica."""
+    if new_epoch == (partition is not None):
+        raise UsageError("say --partition P (what is missing there?) or --new-epoch (accept a topic that was created again)")
+    registry = Registry(need_bootstrap(settings))
+    table = registry.table(name)
+    if new_epoch:
+        _accept(settings, registry, table, yes=yes)
+        return
+    assert partition is not None
+    damage = ddl.examine(registry, table, partition)
+    ddl.check_epoch(table, damage)
+    assert damage.log is not None
+    standing = _standing(settings, table, partition)
+    report = _report(table, partition, damage.log, standing)
+    if as_json:
+        show.as_json(report)
+    else:
+        _tell(report, damage.log)
+    ranges = [_parse(skip)] if skip else [(hole.first, hole.last) for hole in damage.log.holes]
+    if not ranges:
+        click.echo("nothing is missing: there is nothing to repair", err=True)
+        return
+    _agree(f"step over {', '.join(f'{a}..{b}' for a, b in ranges)} of {name}/{partition}, for ever?", yes=yes)
+    _skip(settings, registry, table, partition, ranges, force=force)
+
+
+def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) -> None:
+    from logstore.cli.table import holds  # noqa: PLC0415 - that module shows this command
+
+    _agree(f"begin table {table.name} anew with the topic {table.topic} as it is now? Rows of the former topic are gone", yes=yes)
+    holds(registry, ddl.new_epoch(registry, table), settings.timeout_s, new=True)
+    click.echo(f"table {table.name}: begun anew", err=True)
+
+
+def _skip(settings: Settings, registry: Registry, table: Table, partition: int, ranges: list[tuple[int, int]], *, force: bool) -> None:
+    from logstore.cli.table import holds  # noqa: PLC0415 - that module shows this command
+
+    change = None
+    for first, last in ranges:
+        change = ddl.skip(registry, table, partition, first, last, force=force)
+        table = change.table
+    if change is not None:
+        holds(registry, change, settings.timeout_s)
+    click.echo(f"table {table.name}: partition {partition} steps over {len(ranges)} ranges more", err=True)
+
+
+def _agree(question: str, *, yes: bool) -> None:
+    if not yes and not click.confirm(question, err=True):
+        raise LogStoreError("nothing was changed")
+
+
+def _parse(text: str) -> tuple[int, int]:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--skip wants FIRST..LAST, such as 5..7, not {text[:40]!r}")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _standing(settings: Settings, table: Table, partition: int) -> dict[str, Any] | None:
+    """What a node says of the partition; None when none answers."""
+    try:
+        answer = httpx.get(f"{need_url(settings)}/v1/partitions", timeout=5, trust_env=False)
+        found = answer.json()["partitions"] if answer.status_code == 200 else []
+    except (httpx.HTTPError, ValueError):
+        return None
+    return next((row for row in found if (row["table"], row["partition"]) == (table.name, partition)), None)
+
+
+def _report(table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None) -> dict[str, Any]:
+    missing = [{"first": h.first, "last": h.last, "count": h.size, "aborted": h.aborted, "why": _why(h, log)} for h in log.holes]
+    return {
+        "table": table.name, "partition": partition, "log": {"start": log.start, "stable": log.stable, "end": log.end},
+        "skipped": [list(pair) for pair in table.skips.get(partition, [])], "missing": missing,
+        "state": standing and standing["state"], "applied": standing and standing["applied"], "reason": standing and standing["reason"],
+    }  # fmt: skip
+
+
+def _tell(report: dict[str, Any], log: holes.Log) -> None:
+    where = f"{report['table']}/{report['partition']}"
+    click.echo(f"{where}: the log holds offsets {log.start:,} to {log.end:,}; {sum(h.size for h in log.holes):,} are missing")
+    if report["state"]:
+        click.echo(f"  the node says: {report['state']} at {report['applied']}{': ' + report['reason'] if report['reason'] else ''}")
+    for hole in report["missing"][:_SHOWN]:
+        click.echo(f"  {hole['first']}..{hole['last']}  {hole['count']:,}  {hole['why']}")
+    if len(report["missing"]) > _SHOWN:
+        click.echo(f"  ... and {len(report['missing']) - _SHOWN:,} ranges more (--json lists all)")
+    if log.stable < log.end:
+        click.echo(f"  a transaction is open since offset {log.stable:,}: what it hides is not looked at")
+    applied = report["applied"]
+    if applied is not None and applied > log.end:
+        click.echo(
+            f"  the view has applied {applied:,}, the log ends at {log.end:,}: records are lost; --skip cannot help, rebuild the view"
+        )
+
+
+def _why(hole: holes.Hole, log: holes.Log) -> str:
+    if hole.last < log.start:
+        return "deleted from the log's beginning (retention, or DeleteRecords)"
+    if hole.aborted:
+        return f"{hole.aborted:,} records of aborted transactions and their markers"
+    return "a transaction's marker, or lost"

@@ -1,0 +1,191 @@
+"""`logstore table`: create, list, describe, alter, drop and repair. A command returns when every live reader serves its change."""
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from logstore.cli import options, show
+from logstore.cli.repair import repair
+from logstore.log import ddl, topics
+from logstore.log.census import Census
+from logstore.log.registry import Registry
+from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
+from logstore.node import need_bootstrap
+from logstore.settings import Settings
+
+TOPIC_CONFIG = click.option("--topic-config", multiple=True, metavar="NAME=VALUE", help="A setting of the topic; may be repeated.")
+
+
+@click.group()
+def table() -> None:
+    """Create, list, describe, alter, drop and repair tables."""
+
+
+@table.command()
+@options.with_settings("bootstrap", "data_dir", "timeout_s")
+@click.argument("name")
+@click.option("--partitions", type=int, help=f"1 to 1,024, for good.  [default: {DEFAULT_PARTITIONS}]")
+@click.option(
+    "--max-value-bytes", type=int, default=DEFAULT_MAX_VALUE_BYTES, show_default=True, help="Longer values are refused, for good."
+)
+@click.option("--description", default="", help="What it is.")
+@click.option("--topic", metavar="TOPIC", help="Make a table of this topic, which is there and stays yours.")
+@click.option("--allow-control-records", is_flag=True, help="Let the store write its control records into --topic.")
+@TOPIC_CONFIG
+@options.AS_JSON
+def create(
+    settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, topic: str | None,
+    allow_control_records: bool, topic_config: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Make a table."""
+    registry = Registry(need_bootstrap(settings))
+    config = options.pairs(topic_config, "--topic-config")
+    if topic is None:
+        if allow_control_records:
+            raise UsageError("--allow-control-records is for --topic; the store's own topics have control records anyway")
+        change = ddl.create(
+            registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions, max_value_bytes=max_value_bytes,
+            description=description, topic_config=config,
+        )  # fmt: skip
+    else:
+        if partitions is not None or config:
+            raise UsageError("with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config out")
+        change = ddl.adopt(
+            registry, name, topic, max_value_bytes=max_value_bytes, description=description, allow_control_records=allow_control_records
+        )
+    holds(registry, change, settings.timeout_s, new=True)
+    _done(change, "created" if topic is None else f"made of topic {topic}", as_json=as_json)
+
+
+@table.command(name="list")
+@options.with_settings("bootstrap", "data_dir")
+@options.AS_JSON
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the tables."""
+    tables = sorted(Registry(need_bootstrap(settings)).tables().values(), key=lambda table: table.name)
+    if as_json:
+        show.as_json({"tables": [document(table) for table in tables]})
+    elif not tables:
+        show.warn("there is no table yet; `logstore table create NAME` makes one")
+    else:
+        columns = ("table", "partitions", "topic", "max value", "description")
+        show.table(columns, [(t.name, t.partitions, _topic(t), t.max_value_bytes, t.description) for t in tables])
+
+
+@table.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("name")
+@options.AS_JSON
+def describe(settings: Settings, name: str, as_json: bool) -> None:
+    """Show a table's definition, and what is wrong with its topic."""
+    registry = Registry(need_bootstrap(settings))
+    found = registry.table(name)
+    epoch = topics.epoch_of(registry.admin, found.topic)
+    findings = [str(finding) for finding in topics.check(registry.admin, found)] if epoch == found.epoch else [_not_ours(found, epoch)]
+    if as_json:
+        show.as_json({**document(found), "findings": findings})
+        return
+    shown = document(found)
+    show.table(("what", "value"), [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in shown.items()])
+    for finding in findings:
+        show.warn(finding)
+
+
+@table.command()
+@options.with_settings("bootstrap", "data_dir", "timeout_s")
+@click.argument("name")
+@click.option("--description", help="What it is.")
+@click.option("--allow-control-records/--no-allow-control-records", default=None, help="Whether the store may write its control records.")
+@TOPIC_CONFIG
+@click.option("--partitions", type=int, hidden=True)
+@click.option("--max-value-bytes", type=int, hidden=True)
+@options.AS_JSON
+def alter(
+    settings: Settings, name: str, description: str | None, allow_control_records: bool | None, topic_config: tuple[str, ...],
+    partitions: int | None, max_value_bytes: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Change a table's description, leave for control records, or settings of its topic. All else is fixed at creation."""
+    _refuse(name, partitions=partitions, max_value_bytes=max_value_bytes)
+    config = options.pairs(topic_config, "--topic-config")
+    if description is None and allow_control_records is None and not config:
+        raise UsageError("nothing to change: give --description, --topic-config or --allow-control-records")
+    registry = Registry(need_bootstrap(settings))
+    change = ddl.alter(registry, name, description=description, topic_config=config, allow_control_records=allow_control_records)
+    holds(registry, change, settings.timeout_s)
+    _done(change, "altered", as_json=as_json)
+
+
+@table.command()
+@options.with_settings("bootstrap", "data_dir", "timeout_s")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Yes, delete the topic and every row (of an adopted topic: only forget the table).")
+@options.AS_JSON
+def drop(settings: Settings, name: str, yes: bool, as_json: bool) -> None:
+    """Drop a table: its topic, and every row in it, is deleted. An adopted topic stays."""
+    if not yes:
+        raise UsageError(f"dropping {name!r} deletes its rows and its log; say --yes if that is meant")
+    registry = Registry(need_bootstrap(settings))
+    change = ddl.drop(registry, name)
+    holds(registry, change, settings.timeout_s, finish=lambda: ddl.delete_topic(registry, change.table))
+    _done(change, "dropped" if not change.table.adopted else f"dropped; its topic {change.table.topic} stays", as_json=as_json)
+
+
+table.add_command(repair)
+
+
+def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool = False, finish: Any = None) -> None:
+    """Return when the change is served by everybody; then `finish`, also when that takes too long.
+
+    Raises LogStoreError that says who does not serve it after `timeout_s`.
+    """
+    for warning in change.warnings:
+        show.warn(f"warning: {warning}")
+    with Census(registry.bootstrap) as census:
+        lacking = census.await_served(change.revision, change.table if new else None, registry.slots(), timeout_s)
+    if finish is not None:
+        finish()
+    if lacking.workers == 0:
+        show.warn("warning: no node is running; the definition holds when one is (`logstore node`)")
+    if lacking.reasons:
+        raise LogStoreError(
+            f"the definition is written, but not served by everybody after {timeout_s:g} s: {'; '.join(lacking.reasons)}; "
+            "`logstore status` shows how it goes on"
+        )
+
+
+def document(found: Table) -> dict[str, Any]:
+    """A definition as JSON."""
+    return {
+        "name": found.name, "topic": found.topic, "epoch": found.epoch, "partitions": found.partitions,
+        "max_value_bytes": found.max_value_bytes, "adopted": found.adopted, "allow_control_records": found.allow_control_records,
+        "description": found.description, "skips": {str(p): ranges for p, ranges in found.skips.items()},
+        "former_epochs": list(found.former_epochs), "revision": found.revision,
+    }  # fmt: skip
+
+
+def _done(change: ddl.Change, what: str, *, as_json: bool) -> None:
+    if as_json:
+        show.as_json({**document(replace(change.table)), "dropped": change.table.dropped, "warnings": change.warnings})
+    else:
+        click.echo(f"table {change.table.name}: {what}")
+
+
+def _refuse(name: str, **fixed: int | None) -> None:
+    for option, value in fixed.items():
+        if value is not None:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is fixed at creation: another one would change what the records already in the log mean; "
+                f"create a new table with it, copy the rows (`logstore scan {name} --json`), then drop this one"
+            )
+
+
+def _not_ours(found: Table, epoch: str | None) -> str:
+    if epoch is None:
+        return f"the topic {found.topic} is gone; `logstore table drop {found.name} --yes` forgets the table"
+    return f"the topic {found.topic} was deleted and created again; `logstore table repair {found.name} --new-epoch` accepts the new one"
+
+
+def _topic(found: Table) -> str:
+    return f"{found.topic} (adopted)" if found.adopted else found.topic

@@ -1,0 +1,350 @@
+import base64
+import random
+import threading
+import time
+
+import httpx
+import msgpack
+import pytest
+
+from logstore.model.partitioner import partition_of
+from logstore.serve.problems import WORDS
+from tests.support_serve import SLOTS, Node, Reader, epoch_of, eventually, problem, serving
+
+EPOCH = epoch_of("t")
+ROWS = {b"k%03d" % i: b"v%d" % i for i in range(200)}
+
+
+def named(partition: int) -> str:
+    return next(key for key in ROWS if partition_of(key, 4) == partition).decode()
+
+
+def test_reads_go_on_while_the_worker_is_away_and_follow_it_when_it_is_back(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t")
+        node.put_many("t", ROWS)
+        reader.wait_ready()
+        statuses: list[int] = []
+        enough = threading.Event()
+
+        def keep_reading() -> None:
+            with httpx.Client(base_url=reader.url, trust_env=False) as client:
+                while not enough.is_set():
+                    statuses.append(client.get("/v1/tables/t/rows/k001").status_code)
+                    statuses.append(client.get("/v1/tables/t/rows?limit=5").status_code)
+
+        thread = threading.Thread(target=keep_reading)
+        thread.start()
+        node.close_feed()
+        eventually(lambda: reader.get("/readyz").status_code == 503)
+        partition, offset = node.put("t", b"k001", b"written meanwhile")  # views are written whoever listens
+        assert (
+            reader.get("/v1/tables/t/rows/k001", headers={"LS-Token": f"{EPOCH}-{partition}-{offset + 1}"}).content == b"written meanwhile"
+        )
+        node.open_feed()
+        reader.wait_ready()
+        node.put("t", b"k001", b"back")
+        eventually(lambda: reader.get("/v1/tables/t/rows/k001").content == b"back")
+        enough.set()
+        thread.join(10)
+        assert len(statuses) > 10
+        assert set(statuses) == {200}
+
+
+def test_a_returned_worker_that_is_still_silent_costs_no_read(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t")
+        node.put_many("t", ROWS)
+        reader.wait_ready()
+        node.close_feed()
+        known, node._published = node._published, {"log": {"reachable": False}}  # it has just started and cannot reach the log
+        node.open_feed()
+        eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+        assert reader.get("/v1/tables/t/rows/k001").status_code == 200
+        assert len(reader.get("/v1/tables/t/rows?limit=1000").json()["rows"]) == len(ROWS)
+        problem(reader.get("/readyz"), 503, "starting") if not reader.get("/readyz").is_success else None
+        for key, value in known.items():
+            node.publish(key, value)
+        eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+
+
+def test_a_reader_starts_without_its_worker(tmp_path):
+    node = Node(tmp_path)
+    node.create("t")
+    node.put_many("t", ROWS)
+    node.leave_served_file()
+    node.close_feed()
+    reader = Reader(tmp_path)
+    try:
+        reader.wait_listening()
+        assert reader.get("/v1/tables/t/rows/k001").content == b"v1"
+        assert reader.http.post("/v1/tables/t/rows:get", json={"keys": ["k002"]}).json()["results"][0]["value"] == "v2"
+        problem(reader.get("/readyz"), 503, "starting")
+        node.open_feed()
+        reader.wait_ready()
+        assert reader.get("/v1/tables/t/rows/k001").headers["ls-lag"] == "0"
+    finally:
+        reader.close()
+        node.close()
+
+
+def test_a_reader_that_knows_nothing_says_starting(tmp_path):
+    reader = Reader(tmp_path)
+    try:
+        reader.wait_listening()
+        for path in ("/v1/tables/t/rows/k", "/v1/tables", "/v1/tables/t/rows", "/v1/tables/t", "/readyz"):
+            answer = reader.get(path)
+            assert problem(answer, 503, "starting")["retry_after"] == 1
+            assert answer.headers["retry-after"] == "1"
+        assert reader.get("/healthz").status_code == 200
+        assert reader.get("/v1/partitions").json() == {"partitions": []}
+    finally:
+        reader.close()
+
+
+def test_a_definition_is_acknowledged_when_its_views_are_open(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t")
+        reader.wait_ready()
+        revision = node.revision
+        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision}])
+        view = node._published[("view", "t", EPOCH, 0)]
+        node.publish(("view", "t", EPOCH, 0), None)
+        node.tables["u"] = node.tables["t"].__class__("u", "u", epoch_of("u"), 1)
+        node.publish_tables()
+        eventually(lambda: reader.get("/v1/tables/u").status_code == 200)
+        assert node.acks() == [{"pid": reader.process.pid, "tables": revision}]  # two views are not open yet
+        problem(reader.get("/v1/tables/u/rows/k"), 503, "starting")
+        node.publish(("view", "t", EPOCH, 0), view)
+        node.open_view(node.tables["u"], 0)
+        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1}])
+        assert reader.get("/v1/tables/u/rows/k").status_code == 404
+
+
+def test_catching_up_is_not_ready_but_readable(tmp_path):
+    with serving(tmp_path, "--ready-lag", "10") as (node, reader):
+        table = node.create("t", 1)
+        node.put("t", b"k", b"v")
+        reader.wait_ready()
+        node.say_view(table, 0, "catching-up")
+        eventually(lambda: reader.get("/readyz").status_code == 503)
+        assert "behind" in reader.get("/readyz").json()["detail"]
+        assert reader.get("/v1/tables/t/rows/k").status_code == 200
+        node.say_view(table, 0, "live")
+        reader.wait_ready()
+        node.say_applied(table, 0, behind=11)
+        eventually(lambda: reader.get("/readyz").status_code == 503)
+
+
+def test_a_view_built_anew_under_the_same_path_is_noticed(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        table = node.create("t", 1)
+        node.put("t", b"k", b"old")
+        reader.wait_ready()
+        view = node.views[EPOCH, 0]
+        view.close()
+        (view.path / "data.mdb").unlink()
+        (view.path / "lock.mdb").unlink()
+        node.open_view(table, 0)
+        node.put("t", b"k", b"new")
+        node.say_view(table, 0, "live", "built again")
+        eventually(lambda: reader.get("/v1/tables/t/rows/k").content == b"new")
+
+
+def test_a_damaged_view_is_never_an_answer(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        table = node.create("t", 1)
+        reader.wait_ready()
+        broken = tmp_path / "broken"
+        broken.mkdir()
+        (broken / "data.mdb").write_bytes(b"not a database" * 1000)
+        node.publish(("view", "t", table.epoch, 0), {"path": str(broken), "slot": 0, "state": "live", "reason": ""})
+        eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
+        problem(reader.get("/v1/tables/t/rows/k"), 503, "starting")
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Two nodes that share the slots, each with a reader that knows of both."""
+    nodes = [Node(tmp_path / name, name=name, slots=slots) for name, slots in (("even", range(0, SLOTS, 2)), ("odd", range(1, SLOTS, 2)))]
+    readers = [Reader(node.data_dir, node=node.name) for node in nodes]
+    for node, reader in zip(nodes, readers, strict=True):
+        node.url = reader.url
+    for node, other in (nodes, nodes[::-1]):
+        node.others = [other.record()]
+        node.create("t")
+        mine = {key: value for key, value in ROWS.items() if partition_of(key, 4) in node.slots}
+        node.put_many("t", mine)
+    for reader in readers:
+        reader.wait_ready()
+    yield nodes, readers
+    for part in (*readers, *nodes):
+        part.close()
+
+
+def test_a_row_of_another_node_is_421_with_its_owner(pair):
+    (even, odd), (reader, other) = pair
+    for partition in range(4):
+        answer = reader.get(f"/v1/tables/t/rows/{named(partition)}")
+        if partition in even.slots:
+            assert answer.status_code == 200
+        else:
+            document = problem(answer, 421, "not-owner")
+            assert answer.headers["ls-owner"] == document["owner"] == odd.url
+            assert httpx.get(f"{document['owner']}/v1/tables/t/rows/{named(partition)}", trust_env=False).status_code == 200
+    states = [(row["state"], row["owner"]) for row in reader.get("/v1/partitions").json()["partitions"]]
+    assert states == [("live", even.url), ("elsewhere", odd.url)] * 2
+    cluster = reader.get("/v1/cluster").json()["nodes"]
+    assert [(node["node"], node["slots"], node["url"]) for node in cluster] == [
+        ("even", even.slots, reader.url),
+        ("odd", odd.slots, other.url),
+    ]
+
+
+def test_a_slot_that_nobody_serves_is_starting(pair):
+    (even, _), (reader, _) = pair
+    even.others = []
+    even.publish_nodes()
+    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 503)
+    problem(reader.get(f"/v1/tables/t/rows/{named(1)}"), 503, "starting")
+    problem(reader.get("/v1/tables/t/rows"), 503, "starting")
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}).json()
+    assert [row["key"] for row in page["results"]] == [named(0)]
+    assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
+
+
+@pytest.mark.parametrize("reverse", ["false", "true"])
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_a_scan_spans_nodes(pair, limit, reverse):
+    _, readers = pair
+    print("seed 7")
+    source = random.Random(7)
+    found, cursor = [], None
+    while True:  # every page from whichever reader: a cursor works on all of them
+        params = {"limit": limit, "reverse": reverse, **({"cursor": cursor} if cursor else {})}
+        page = source.choice(readers).get("/v1/tables/t/rows", params=params).json()
+        found += [(row["key"].encode(), row["value"].encode()) for row in page["rows"]]
+        assert set(page["positions"]) == {"0", "1", "2", "3"}
+        if (cursor := page["cursor"]) is None:
+            break
+    assert found == sorted(ROWS.items(), reverse=reverse == "true")
+
+
+def test_many_keys_span_nodes(pair):
+    _, (reader, _) = pair
+    keys = [*sorted(ROWS), b"\xff\xff", b"absent"]
+    body = {"keys": [{"base64": base64.b64encode(key).decode()} for key in keys]}
+    page = msgpack.unpackb(reader.http.post("/v1/tables/t/rows:get", json=body, headers={"Accept": "application/msgpack"}).content)
+    assert [(row["key"], row.get("value")) for row in page["results"]] == [(key, ROWS.get(key)) for key in keys]
+    assert set(page["positions"]) == {"0", "1", "2", "3"}
+
+
+def test_tokens_are_waited_for_on_the_other_node_too(pair):
+    (_, odd), (reader, _) = pair
+    token = f"{EPOCH}-1-{odd.views[EPOCH, 1].next_offset + 1}"
+    late = {"LS-Token": token, "LS-Deadline": "200"}
+    problem(reader.get("/v1/tables/t/rows", headers=late), 504, "consistency-timeout")
+    problem(reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=late), 504, "consistency-timeout")
+    odd.put("t", named(1).encode(), b"new")
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers={"LS-Token": token}).json()
+    assert (page["results"][0]["value"], token in page["token"]) == ("new", True)
+
+
+def test_a_dead_owner_is_a_typed_error_within_the_deadline(pair):
+    (_, odd), (reader, other) = pair
+    odd.stop("t", 3)
+    document = problem(reader.get("/v1/tables/t/rows"), 503, "partition-stopped")
+    assert (document["partition"], document["owner"]) == (3, f"{odd.url}/v1/tables/t/rows")
+    other.kill()
+    began = time.monotonic()
+    problem(reader.get("/v1/tables/t/rows"), 503, "starting")
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}).json()
+    assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
+    assert time.monotonic() - began < 4
+
+
+def test_a_forwarded_question_is_not_forwarded_again(pair):
+    _, (reader, _) = pair
+    problem(reader.get("/v1/tables/t/rows", headers={"LS-Forwarded": "1"}), 421, "not-owner")
+    assert reader.get("/v1/tables/t/rows?partitions=0,2", headers={"LS-Forwarded": "1"}).status_code == 200
+
+
+def test_a_handed_over_slot_is_forgotten(pair):
+    (even, odd), (reader, _) = pair
+    even.slots = [slot for slot in even.slots if slot != 2]
+    odd.slots = sorted([*odd.slots, 2])
+    even.others = [odd.record()]
+    even.publish_nodes()
+    even.publish(("view", "t", EPOCH, 2), None)
+    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
+    assert reader.get(f"/v1/tables/t/rows/{named(2)}").headers["ls-owner"] == odd.url
+
+
+def test_two_readers_share_one_port(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t")
+        node.put_many("t", ROWS)
+        reader.wait_ready()
+        second = Reader(tmp_path, "--index", "1")
+        second.close()
+        second._command[second._command.index("--port") + 1] = str(reader.port)
+        second.start()
+        try:
+            seen = set()
+
+            def label() -> int:
+                with httpx.Client(base_url=reader.url, trust_env=False) as client:
+                    text = client.get("/metrics").text
+                seen.add(next(line for line in text.splitlines() if line.startswith("logstore_waiters{")).split('"')[1])
+                return len(seen) == 2
+
+            eventually(label, 20)
+            eventually(lambda: len(node.acks()) == 2)
+        finally:
+            second.close()
+
+
+def test_serving_beyond_this_machine_needs_a_word(tmp_path):
+    reader = Reader(tmp_path, "--host", "0.0.0.0")
+    assert reader.process.wait(20) == 1
+    reader.close()
+
+
+def test_pages_tell_of_tables_and_quarantine(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t", 2, description="words")
+        node.append("t", 0, [(None, b"x")] * 1_005)
+        node.append("t", 1, [(b"", b"x"), (b"k", b"v" * 1_000_001)])
+        reader.wait_ready()
+        assert reader.get("/v1/tables").json()["tables"] == [reader.get("/v1/tables/t").json()]
+        assert reader.get("/v1/tables/t").json() | {"description": "words", "partitions": 2} == reader.get("/v1/tables/t").json()
+        page = reader.get("/v1/tables/t/quarantine").json()
+        assert page["counts"]["null-key"] == 1_005
+        assert sum(page["counts"].values()) == 1_007
+        assert len(page["records"]) == 1_000
+        assert page["dropped"] == 7
+        assert page["records"][-1] == {"partition": 0, "offset": 1_004, "reason": "null-key"}
+        text = reader.get("/metrics").text
+        assert 'logstore_quarantined_total{partition="0",reason="null-key",table="t"} 1005.0' in text
+        assert 'logstore_applied_offset{partition="0",table="t"} 1005.0' in text
+        problem(reader.get("/v1/tables/none/quarantine"), 404, "no-such-table")
+
+
+def test_openapi_is_true(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t", 1)
+        node.put("t", b"k", b"v")
+        reader.wait_ready()
+        document = reader.get("/openapi.json").json()
+        assert document["openapi"].startswith("3.1")
+        for path, methods in document["paths"].items():
+            for method in set(methods) - {"parameters"}:
+                asked = {"json": {"keys": ["k"]}} if method == "post" else {}
+                answer = reader.http.request(method, path.replace("{table}", "t").replace("{key}", "k"), **asked)
+                assert str(answer.status_code) in methods[method]["responses"], (method, path)
+                assert answer.status_code == 200, (method, path)
+                declared = methods[method]["responses"]["200"]["content"]
+                assert answer.headers["content-type"].partition(";")[0] in declared, (method, path)
+        words = document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"]
+
+        assert sorted(words) == sorted(f"urn:logstore:{word}" for word in WORDS if word != "request-timeout")
