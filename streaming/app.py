@@ -11,6 +11,7 @@ from typing import Any
 
 import faust
 
+from logstore.model.slots import spread
 from logstore.model.table import SLOTS_TOPIC
 
 log = logging.getLogger(__name__)
@@ -19,8 +20,9 @@ SESSION_S = 6.0  # how long a killed worker keeps its slots
 HEARTBEAT_S = 1.0
 
 
-def make_app(group: str, bootstrap: str, data_dir: Path, on_slots: Callable[[Iterable[int]], None]) -> Any:
-    """An app that tells `on_slots` every assignment, from its event loop."""
+def make_app(group: str, bootstrap: str, data_dir: Path, slots: int, on_slots: Callable[[Iterable[int]], None]) -> Any:
+    """An app that tells `on_slots` every assignment, from its event loop; `slots` is their number in the store."""
+    slot_at = spread(slots)
     app = faust.App(
         group,
         broker=[f"kafka://{address}" for address in bootstrap.split(",")],
@@ -37,9 +39,9 @@ def make_app(group: str, bootstrap: str, data_dir: Path, on_slots: Callable[[Ite
     app.topics.add(app.topic(SLOTS_TOPIC, key_serializer="raw", value_serializer="raw"))
 
     async def on_assigned(_: Any, assigned: Iterable[Any], **__: Any) -> None:
-        slots = sorted(where.partition for where in assigned if where.topic == SLOTS_TOPIC)
-        log.info("slots %s", slots)
-        on_slots(slots)
+        mine = sorted(slot_at[where.partition] for where in assigned if where.topic == SLOTS_TOPIC)
+        log.info("slots %s", mine)
+        on_slots(mine)
 
     connect: Any = app.on_partitions_assigned.connect  # its type wants a named `signal`, its calls do not
     connect(on_assigned, weak=False)

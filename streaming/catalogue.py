@@ -214,7 +214,7 @@ class Catalogue(threading.Thread):
         return Announcement(
             *self._me[:5],
             slots=sorted(self._placement.assigned),
-            live=sorted(followed - behind) if self._lane.generation == self._wanted.generation else [],
+            live=sorted(followed - behind),
             tables=min([self._shown_revision, *acks]),
             pids=_pids(self._data_dir),
         )

@@ -52,7 +52,7 @@ class Worker:
     def __init__(self, config: Config) -> None:
         """Connect and start the threads. Raises LogUnreachable, SetupError."""
         registry = Registry(config.bootstrap)
-        slots = registry.ensure_store()
+        self._slots = registry.ensure_store()
         self._config = config
         self._group = f"logstore.{config.me.group}"
         self._feed = FeedServer(home.feed_path(config.data_dir, config.me.worker))
@@ -60,7 +60,7 @@ class Worker:
         self._lane = Lane(
             config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes
         )
-        self._catalogue = Catalogue(config.bootstrap, config.data_dir, config.me, slots, self._feed, self._lane)
+        self._catalogue = Catalogue(config.bootstrap, config.data_dir, config.me, self._slots, self._feed, self._lane)
         self._watchdog = Watchdog()
         self._heartbeat = Heartbeat(config.heartbeat_fd)
         self.failure: str | None = None
@@ -71,7 +71,7 @@ class Worker:
         self._catalogue.start()
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
         faust_dir.mkdir(parents=True, exist_ok=True)
-        app = make_app(self._group, self._config.bootstrap, faust_dir, self._catalogue.assign)
+        app = make_app(self._group, self._config.bootstrap, faust_dir, self._slots, self._catalogue.assign)
         app.task(self._watch)
         runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
         try:

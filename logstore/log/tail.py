@@ -70,6 +70,7 @@ class Tail:
                 "queued.max.messages.kbytes": queued_kbytes,
                 "fetch.message.max.bytes": 4 << 20,
                 "fetch.max.bytes": 16 << 20,
+                "fetch.wait.max.ms": 100,  # a partition that is new waits for the fetch under way to come back
             },
         )
 

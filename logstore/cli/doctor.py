@@ -1,0 +1,157 @@
+"""`logstore doctor`: looks for what is wrong with this machine, Kafka and the tables, and says what to do about it."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import httpx
+
+from logstore.cli import options, show
+from logstore.cli.version import versions
+from logstore.log import topics
+from logstore.log.jars import VERSION, cache_dir
+from logstore.log.java import find_java
+from logstore.log.kafka import describe
+from logstore.log.librdkafka import agrees_on_murmur2
+from logstore.log.registry import Registry
+from logstore.model.errors import LogStoreError, SetupError, UsageError
+from logstore.model.table import TABLES_TOPIC
+from logstore.node import need_bootstrap, need_url
+from logstore.settings import Settings
+from logstore.view.home import boot_id
+
+LOW_DISK_BYTES = 5 << 30
+_TIMEOUT_S = 5.0
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+class Check(NamedTuple):
+    """One thing looked at. `state`: ok, warn or fail."""
+
+    state: str
+    what: str
+    found: str
+
+
+@click.command()
+@options.with_settings("bootstrap", "url", "data_dir")
+@options.AS_JSON
+def doctor(settings: Settings, as_json: bool) -> None:
+    """Look for what is wrong with this machine, Kafka and the tables. Exit status 1 when something is."""
+    checks = []
+    for check in examine(settings):
+        checks.append(check)
+        if not as_json:
+            click.echo(f"{click.style(f'{check.state:4}', fg=_STYLES[check.state])}  {check.what}: {check.found}")
+    failed = any(check.state == "fail" for check in checks)
+    if as_json:
+        show.as_json({"ok": not failed, "checks": [check._asdict() for check in checks]})
+    click.get_current_context().exit(1 if failed else 0)
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Every check, one by one."""
+    yield Check("ok", "versions", ", ".join(f"{name} {number}" for name, number in versions().items()))
+    yield _checked("librdkafka", _librdkafka)
+    yield _checked("java", lambda: f"{find_java().path} (release {find_java().release})", broken="warn")
+    yield _jars()
+    yield _checked("boot id", lambda: f"{boot_id()}: views written before this boot without sync are rebuilt")
+    yield _disk(settings.data_dir)
+    yield from _views(settings.data_dir)
+    yield from _kafka(settings)
+    yield _node(settings)
+
+
+def _checked(what: str, look: Callable[[], str], broken: str = "fail") -> Check:
+    try:
+        return Check("ok", what, look())
+    except (LogStoreError, OSError) as error:
+        return Check(broken, what, str(error))
+
+
+def _librdkafka() -> str:
+    return "murmur2 agrees with Kafka's Java client" if agrees_on_murmur2() else "cannot be asked for its partitioner; writes are checked"
+
+
+def _jars() -> Check:
+    folder = cache_dir() / f"kafka-{VERSION}"
+    if (folder / "verified.json").exists():
+        return Check("ok", "cache", f"Kafka {VERSION} is in {folder}")
+    return Check("warn", "cache", f"Kafka {VERSION} is not in {folder} yet; `logstore dev` fetches it (43 MB)")
+
+
+def _disk(data_dir: Path) -> Check:
+    there = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    text = f"{free / 2**30:,.1f} GiB free for {data_dir}"
+    if free < LOW_DISK_BYTES:
+        return Check("warn", "disk", f"{text}: views and the log grow with the tables; make room, or choose another --data-dir")
+    return Check("ok", "disk", text)
+
+
+def _views(data_dir: Path) -> Iterator[Check]:
+    """How large the views are on disk: maps are sparse, so blocks are counted."""
+    files = list((data_dir / "views").glob("*/*/*/*/data.mdb"))
+    if files:
+        size = sum(file.stat().st_blocks * 512 for file in files)
+        yield Check("ok", "views", f"{len(files):,} views take {size / 2**20:,.1f} MiB in {data_dir}")
+
+
+def _kafka(settings: Settings) -> Iterator[Check]:
+    try:
+        registry = Registry(need_bootstrap(settings))
+        brokers = topics.replication(registry.admin)
+        tables = registry.tables()
+    except UsageError as error:
+        yield Check("fail" if isinstance(error, SetupError) else "warn", "kafka", str(error))
+        return
+    except LogStoreError as error:
+        yield Check("fail", "kafka", str(error))
+        return
+    copies = "one broker: no second copy of anything" if brokers == 1 else f"{brokers} replicas for new topics"
+    yield Check("ok" if brokers >= 3 else "warn", "kafka", f"{registry.bootstrap} answers ({copies})")
+    yield Check("ok", "store", f"{len(tables):,} tables, {registry.slots()} slots")
+    yield _internal(registry)
+    for name in sorted(tables):
+        yield from _table(registry, tables[name])
+
+
+def _internal(registry: Registry) -> Check:
+    policy = topics.settings_of(registry.admin, TABLES_TOPIC)["cleanup.policy"]
+    if policy != "compact":
+        return Check("fail", TABLES_TOPIC, f"cleanup.policy is {policy}, should be compact: definitions of tables would be lost; set it")
+    return Check("ok", TABLES_TOPIC, "compacted")
+
+
+def _table(registry: Registry, table: Any) -> Iterator[Check]:
+    what = f"table {table.name}"
+    now = describe(registry.admin, [table.topic]).get(table.topic)
+    if now is None:
+        yield Check("fail", what, f"its topic {table.topic} is gone; `logstore table drop {table.name} --yes` forgets it")
+        return
+    if now.topic_id != table.epoch:
+        yield Check("fail", what, f"its topic was created again; `logstore table repair {table.name} --new-epoch` accepts the new one")
+        return
+    findings = topics.check(registry.admin, table)
+    for finding in findings:
+        change = f"`logstore table alter {table.name} --topic-config {finding.setting}={finding.wanted}` changes it"
+        yield Check("fail" if finding.fatal else "warn", what, f"{finding}" + ("" if finding.setting == "partitions" else f"; {change}"))
+    if not findings:
+        yield Check("ok", what, "its topic is as it should be")
+
+
+def _node(settings: Settings) -> Check:
+    url = need_url(settings)
+    try:
+        page = httpx.get(f"{url}/readyz", timeout=_TIMEOUT_S, trust_env=False)
+        cluster = httpx.get(f"{url}/v1/partitions", timeout=_TIMEOUT_S, trust_env=False).json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        return Check("warn", "node", f"{url} does not answer ({error}); `logstore dev` or `logstore node` starts one")
+    stopped = [f"{p['table']}/{p['partition']}: {p['reason']}" for p in cluster["partitions"] if p["state"] == "stopped"]
+    if stopped:
+        return Check("fail", "node", f"{url}: {len(stopped)} partitions are stopped: {'; '.join(stopped[:3])}")
+    if page.status_code != 200:
+        return Check("warn", "node", f"{url} is not ready: {page.json().get('detail', page.status_code)}")
+    return Check("ok", "node", f"{url} is ready")

@@ -1,0 +1,92 @@
+"""`logstore status`: nodes, tables and partitions, as the nodes themselves say."""
+
+from typing import Any
+
+import click
+import httpx
+
+from logstore.cli import options, show
+from logstore.model.errors import LogStoreError, ServerUnreachable
+from logstore.node import need_url
+from logstore.settings import Settings
+
+TIMEOUT_S = 5.0
+_ELSEWHERE = "elsewhere"
+
+
+@click.command()
+@options.with_settings("url", "data_dir")
+@options.AS_JSON
+def status(settings: Settings, as_json: bool) -> None:
+    """Show nodes, tables and partitions."""
+    with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as http:
+        found = gather(http, need_url(settings))
+    if as_json:
+        show.as_json(found)
+    else:
+        _print(found)
+
+
+def gather(http: httpx.Client, url: str) -> dict[str, Any]:
+    """What all nodes say, asked through any one of them. Raises ServerUnreachable, LogStoreError."""
+    cluster, tables = _page(http, url, "/v1/cluster"), _page(http, url, "/v1/tables")["tables"]
+    partitions: dict[tuple[str, int, str], dict[str, Any]] = {}
+    quarantined: dict[str, dict[str, int]] = {table["name"]: {} for table in tables}
+    silent = []
+    for node in cluster["nodes"] or [{"url": url, "node": "?", "group": "?"}]:
+        try:
+            _take(http, node, partitions, quarantined)
+        except LogStoreError as error:
+            silent.append({"node": node["node"], "url": node["url"], "error": str(error)})
+    rows = sorted(partitions.values(), key=lambda row: (row["table"], row["partition"], row["group"]))
+    named = [{**table, "quarantined": quarantined[table["name"]]} for table in tables]
+    return {"url": url, "log": cluster.get("log"), "nodes": cluster["nodes"], "silent": silent, "tables": named, "partitions": rows}
+
+
+def _take(http: httpx.Client, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]) -> None:
+    """Add what one node says. Of a group's nodes the one that has a partition is believed."""
+    for row in _page(http, node["url"], "/v1/partitions")["partitions"]:
+        key = row["table"], row["partition"], node["group"]
+        if key not in partitions or partitions[key]["state"] == _ELSEWHERE:
+            partitions[key] = {**row, "group": node["group"]}
+    for table, counts in quarantined.items():
+        for reason, count in _page(http, node["url"], f"/v1/tables/{table}/quarantine")["counts"].items():
+            counts[reason] = counts.get(reason, 0) + count
+
+
+def _page(http: httpx.Client, url: str, path: str) -> dict[str, Any]:
+    try:
+        answer = http.get(url + path)
+        document: dict[str, Any] = answer.json()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServerUnreachable(f"{url} does not answer ({error}); is the node running? `logstore dev` starts one") from error
+    except ValueError as error:
+        raise LogStoreError(f"{url}{path} is not a page of logstore's; is the URL right?") from error
+    if answer.status_code != 200:
+        raise LogStoreError(f"{url}{path}: {document.get('detail') or answer.status_code}")
+    return document
+
+
+def _print(found: dict[str, Any]) -> None:
+    nodes = [
+        (n["node"], n["url"], n["group"], n["zone"], n["workers"], len(n["pids"]["readers"]), f"{len(n['live'])} of {len(n['slots'])}")
+        for n in found["nodes"]
+    ]
+    show.table(("node", "url", "group", "zone", "workers", "readers", "slots live"), nodes)
+    if found["tables"]:
+        click.echo()
+        show.table(
+            ("table", "partition", "group", "state", "applied", "end", "lag", "reason"),
+            [
+                tuple(row[name] for name in ("table", "partition", "group", "state", "applied", "end", "lag", "reason"))
+                for row in found["partitions"]
+            ],
+        )
+    for table in found["tables"]:
+        for reason, count in table["quarantined"].items():
+            where = f"{found['url']}/v1/tables/{table['name']}/quarantine"
+            show.warn(f"warning: table {table['name']}: {count:,} records are in quarantine ({reason}); see {where}")
+    for node in found["silent"]:
+        show.warn(f"warning: node {node['node']}: {node['error']}")
+    if found["log"] and found["log"]["reachable"] is False:
+        show.warn("warning: the node cannot reach Kafka: what it serves does not advance")
