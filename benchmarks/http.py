@@ -47,7 +47,8 @@ _NGINX = """
 daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log crit;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
   keepalive_requests 1000000000; open_file_cache max=10;
   server {{ listen 127.0.0.1:{port}; root {dir}/www; }}
 }}

@@ -142,10 +142,17 @@ def test_if_none_match_answers_304(store):
     assert reader.get("/v1/tables/t/rows/etag", headers={"If-None-Match": etag}).content == b"2"
 
 
-@pytest.mark.parametrize(("accept", "status"), [
-    ("*/*", 200), ("application/octet-stream", 200), ("application/*;q=0.1", 200), ("text/html, */*;q=0.1", 200),
-    ("application/json", 406), ("application/octet-stream;q=0", 406),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("*/*", 200),
+        ("application/octet-stream", 200),
+        ("application/*;q=0.1", 200),
+        ("text/html, */*;q=0.1", 200),
+        ("application/json", 406),
+        ("application/octet-stream;q=0", 406),
+    ],
+)
 def test_accept_is_heeded(store, accept, status):
     node, reader = store
     node.put("t", b"accept", b"1")
@@ -189,12 +196,23 @@ def test_both_ways_give_the_same_bytes(store, key):
     assert fast_answers(reader) - before == (0 if key in (b"absent", b"deleted") else 1)
 
 
-@pytest.mark.parametrize(("head", "quick"), [
-    (b"host: x\r\n", True), (b"Host: x\r\nUser-Agent: curl/8\r\nAccept: */*\r\n", True), (b"connection: keep-alive\r\n", True), (b"", True),
-    (b"connection: close\r\n", False), (b"accept: application/octet-stream\r\n", False), (b"ls-deadline: 10\r\n", False),
-    (b"if-none-match: *\r\n", False), (b"x-request-id: a\r\n", False), (b"transfer-encoding: chunked\r\n", False), (b"expect: 100-continue\r\n", False),
-    (b"content-length: 0\r\n", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("head", "quick"),
+    [
+        (b"host: x\r\n", True),
+        (b"Host: x\r\nUser-Agent: curl/8\r\nAccept: */*\r\n", True),
+        (b"connection: keep-alive\r\n", True),
+        (b"", True),
+        (b"connection: close\r\n", False),
+        (b"accept: application/octet-stream\r\n", False),
+        (b"ls-deadline: 10\r\n", False),
+        (b"if-none-match: *\r\n", False),
+        (b"x-request-id: a\r\n", False),
+        (b"transfer-encoding: chunked\r\n", False),
+        (b"expect: 100-continue\r\n", False),
+        (b"content-length: 0\r\n", False),
+    ],
+)
 def test_only_simple_requests_take_the_short_cut(store, head, quick):
     node, reader = store
     node.put("t", b"simple", b"1")
@@ -239,13 +257,28 @@ def test_a_dropped_table_is_gone(store):
     problem(reader.get("/v1/tables/passing/rows/k"), 404, "no-such-table")
 
 
-@pytest.mark.parametrize(("query", "word"), [
-    ("deadline_ms=0", "bad-request"), ("deadline_ms=30001", "bad-request"), ("deadline_ms=x", "bad-request"), ("deadline_ms=-1", "bad-request"),
-    ("deadline_ms=5&deadline_ms=5", "bad-request"), ("unknown=1", "bad-request"), ("prefix=a", "bad-request"), ("consistency=session", "bad-request"),
-    ("consistency=bounded&max_lag_ms=5", "bad-level"), ("consistency=latest", "bad-level"), ("consistency=linearizable", "bad-level"),
-    ("consistency=strong", "bad-level"), ("max_lag_ms=x", "bad-request"), ("token=nonsense", "bad-token"), ("token=", "bad-token"),
-    ("deadline_ms=%zz", "bad-request"), ("token=%FF", "bad-request"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("deadline_ms=0", "bad-request"),
+        ("deadline_ms=30001", "bad-request"),
+        ("deadline_ms=x", "bad-request"),
+        ("deadline_ms=-1", "bad-request"),
+        ("deadline_ms=5&deadline_ms=5", "bad-request"),
+        ("unknown=1", "bad-request"),
+        ("prefix=a", "bad-request"),
+        ("consistency=session", "bad-request"),
+        ("consistency=bounded&max_lag_ms=5", "bad-level"),
+        ("consistency=latest", "bad-level"),
+        ("consistency=linearizable", "bad-level"),
+        ("consistency=strong", "bad-level"),
+        ("max_lag_ms=x", "bad-request"),
+        ("token=nonsense", "bad-token"),
+        ("token=", "bad-token"),
+        ("deadline_ms=%zz", "bad-request"),
+        ("token=%FF", "bad-request"),
+    ],
+)
 def test_what_is_not_understood_is_refused(store, query, word):
     _, reader = store
     document = problem(httpx.get(f"{reader.url}/v1/tables/t/rows/k?{query}", trust_env=False), 400, word)

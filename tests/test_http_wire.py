@@ -116,12 +116,23 @@ def test_chunked_bodies_and_100_continue(reader):
         assert b'"value":"v"' in read_answer(sock)
 
 
-@pytest.mark.parametrize("junk", [
-    b"\r\n\r\n\r\nnonsense\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 5,
-    b"GET / HTTP/1.1\r\nbroken header\r\n\r\n", b"GET / HTTP/1.1\r\n: empty\r\n\r\n", b"GET / HTTP/1.1\r\na: b\x00c\r\n\r\n",
-    b"GET / HTTP/1.1\r\ncontent-length: x\r\n\r\n", b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
-    b"POST /v1/tables/t/rows:get HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", b"QUATSCH / HTTP/1.1\r\n\r\n", b"\x00" * 100,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\r\n\r\n\r\nnonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 5,
+        b"GET / HTTP/1.1\r\nbroken header\r\n\r\n",
+        b"GET / HTTP/1.1\r\n: empty\r\n\r\n",
+        b"GET / HTTP/1.1\r\na: b\x00c\r\n\r\n",
+        b"GET / HTTP/1.1\r\ncontent-length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /v1/tables/t/rows:get HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"QUATSCH / HTTP/1.1\r\n\r\n",
+        b"\x00" * 100,
+    ],
+)
 def test_what_is_not_http_gets_a_problem_and_the_line_is_closed(reader, junk):
     with reader.connect() as sock:
         sock.sendall(junk)
@@ -156,12 +167,24 @@ def test_noise_never_harms_the_reader(reader):
     assert healthy(reader)
 
 
-@pytest.mark.parametrize(("target", "status", "word"), [
-    (b"/nothing", 404, "no-such-page"), (b"/v1", 404, "no-such-page"), (b"/v1/", 404, "no-such-page"), (b"/v1/tables/", 404, "no-such-page"),
-    (b"/v1/tables/t/changes", 404, "no-such-page"), (b"/v1/tables/t/outcomes/0/1", 404, "no-such-page"), (b"/v1/snapshots", 404, "no-such-page"),
-    (b"//v1/tables", 404, "no-such-page"), (b"/v1/tables/t/rows/%", 400, "bad-key"), (b"/healthz?x=1", 400, "bad-request"),
-    (b"/v1/tables/t/rows/k?a=1&a=2", 400, "bad-request"), (b"*", 404, "no-such-page"), (b"/v1/tables/%zz", 400, "bad-request"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "status", "word"),
+    [
+        (b"/nothing", 404, "no-such-page"),
+        (b"/v1", 404, "no-such-page"),
+        (b"/v1/", 404, "no-such-page"),
+        (b"/v1/tables/", 404, "no-such-page"),
+        (b"/v1/tables/t/changes", 404, "no-such-page"),
+        (b"/v1/tables/t/outcomes/0/1", 404, "no-such-page"),
+        (b"/v1/snapshots", 404, "no-such-page"),
+        (b"//v1/tables", 404, "no-such-page"),
+        (b"/v1/tables/t/rows/%", 400, "bad-key"),
+        (b"/healthz?x=1", 400, "bad-request"),
+        (b"/v1/tables/t/rows/k?a=1&a=2", 400, "bad-request"),
+        (b"*", 404, "no-such-page"),
+        (b"/v1/tables/%zz", 400, "bad-request"),
+    ],
+)
 def test_pages_that_are_not_there(reader, target, status, word):
     is_problem(reader.raw(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n"), status, word)
 

@@ -181,5 +181,4 @@ while True:
     process.kill()
     process.wait(10)
     process.stdout.close()
-    gone, alive = psutil.wait_procs([child], timeout=10)
-    assert not alive
+    assert psutil.wait_procs([child], timeout=10)[1] == []

@@ -122,3 +122,7 @@ def _say(text: str, status: int) -> int:
 def _debug() -> None:
     if os.environ.get("LOGSTORE_DEBUG"):
         raise  # noqa: PLE0704 - inside the handlers of main
+
+
+if __name__ == "__main__":
+    main()

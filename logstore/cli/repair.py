@@ -1,6 +1,7 @@
 """`logstore table repair`: the way out for a partition that stopped: shows what is missing, asks, writes the decision down."""
 
 import re
+import time
 from typing import Any
 
 import click
@@ -52,7 +53,7 @@ def repair(
     if not ranges:
         click.echo("nothing is missing: there is nothing to repair", err=True)
         return
-    _agree(f"step over {', '.join(f'{a}..{b}' for a, b in ranges)} of {name}/{partition}, for ever?", yes=yes)
+    _agree(f"step over {_named(ranges)} of {name}/{partition}, for ever?", yes=yes)
     _skip(settings, registry, table, partition, ranges, force=force)
 
 
@@ -67,13 +68,28 @@ def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) 
 def _skip(settings: Settings, registry: Registry, table: Table, partition: int, ranges: list[tuple[int, int]], *, force: bool) -> None:
     from logstore.cli.table import holds  # noqa: PLC0415 - that module shows this command
 
-    change = None
     for first, last in ranges:
         change = ddl.skip(registry, table, partition, first, last, force=force)
         table = change.table
-    if change is not None:
-        holds(registry, change, settings.timeout_s)
-    click.echo(f"table {table.name}: partition {partition} steps over {len(ranges)} ranges more", err=True)
+    holds(registry, change, settings.timeout_s)
+    _await_going(settings, table, partition, ranges[-1][1] + 1)
+    click.echo(f"table {table.name}: partition {partition} steps over {_named(ranges)} now", err=True)
+
+
+def _await_going(settings: Settings, table: Table, partition: int, offset: int) -> None:
+    """Return when the partition has got to `offset`; raises LogStoreError that says where it stands, when that takes too long."""
+    deadline = time.monotonic() + settings.timeout_s
+    while (standing := _standing(settings, table, partition)) is not None and (standing["applied"] or 0) < offset:
+        if time.monotonic() > deadline or standing["state"] == "elsewhere":
+            raise LogStoreError(
+                f"the repair is written, but {table.name}/{partition} is {standing['state']} at {standing['applied']} after "
+                f"{settings.timeout_s:g} s: {standing['reason'] or 'it has not said why'}; `logstore status` shows how it goes on"
+            )
+        time.sleep(0.1)
+
+
+def _named(ranges: list[tuple[int, int]]) -> str:
+    return ", ".join(f"{first}..{last}" for first, last in ranges[:_SHOWN]) + (", ..." if len(ranges) > _SHOWN else "")
 
 
 def _agree(question: str, *, yes: bool) -> None:
@@ -89,9 +105,16 @@ def _parse(text: str) -> tuple[int, int]:
 
 
 def _standing(settings: Settings, table: Table, partition: int) -> dict[str, Any] | None:
-    """What a node says of the partition; None when none answers."""
+    """What the node that has the partition says of it; None when none answers."""
+    found = _ask(need_url(settings), table, partition)
+    if found is not None and found["state"] == "elsewhere" and found["owner"]:
+        return _ask(found["owner"], table, partition) or found
+    return found
+
+
+def _ask(url: str, table: Table, partition: int) -> dict[str, Any] | None:
     try:
-        answer = httpx.get(f"{need_url(settings)}/v1/partitions", timeout=5, trust_env=False)
+        answer = httpx.get(f"{url}/v1/partitions", timeout=5, trust_env=False)
         found = answer.json()["partitions"] if answer.status_code == 200 else []
     except (httpx.HTTPError, ValueError):
         return None

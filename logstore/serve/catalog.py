@@ -145,6 +145,7 @@ class Catalog:
 
     def _read_views(self, voices: Sequence[Voice]) -> None:
         records = self._best_records(voices)
+        spoken = set().union(*(voice.spoken for voice in voices))
         before, self.served = self.served, {}
         for (name, epoch, partition), record in records.items():
             where = epoch, partition
@@ -154,15 +155,17 @@ class Catalog:
                 served = Served(name, epoch, partition, record)
             served.update(record)
             served.end, served.stood = self._ends.get(where), b""
-            self.views.attach(served)
             self.served[where] = served
-            if changed:
+            if changed or served.reader is None or (name, epoch, partition) in spoken:
+                self.views.attach(served)
                 self._waiters.wake(where)
         for gone in before.keys() - self.served.keys():
             before[gone].reader = None
             self._waiters.wake(gone)
         self._ends = {where: end for where, end in self._ends.items() if where[0] in self.epochs}
         self.views.keep({served.path for served in self.served.values() if served.path is not None})
+        for voice in voices:
+            voice.spoken.clear()
         self._index()
 
     def _best_records(self, voices: Sequence[Voice]) -> dict[ViewKey, dict[str, Any]]:
@@ -170,9 +173,9 @@ class Catalog:
         current = {(t.name, t.epoch) for t in (self.tables or {}).values()}
         best: dict[ViewKey, tuple[tuple[bool, int], dict[str, Any]]] = {}
         for voice in voices:
-            for remembered, records in ((False, voice.views), (True, voice.remembered(self._elsewhere()))):
+            for remembered, records in ((False, voice.views if voice.connected else {}), (True, voice.remembered(self._elsewhere()))):
                 for key, record in records.items():
-                    rank = (remembered or not voice.connected, _RANK.get(record["state"], 9))
+                    rank = (remembered, _RANK.get(record["state"], 9))
                     if key[:2] in current and (key not in best or rank < best[key][0]):
                         best[key] = rank, record
         return {key: record for key, (_, record) in best.items()}

@@ -10,7 +10,7 @@ from time import perf_counter
 from logstore.model.entry import HEAD_BYTES, VALUE
 from logstore.model.errors import LogStoreError
 from logstore.model.key import MAX_KEY_BYTES
-from logstore.model.partitioner import partition_of
+from logstore.model.partitioner import murmur2
 from logstore.serve.catalog import Catalog
 from logstore.serve.metrics import Metrics
 from logstore.serve.problems import Problem
@@ -24,7 +24,7 @@ _HARMLESS = re.compile(
     rb"|accept:[ \t]*\*/\*[ \t]*\r\n|connection:[ \t]*keep-alive[ \t]*\r\n)*\r\n",
     re.IGNORECASE,
 )
-_MAX_HEADS = 4_096  # verdicts kept: a client sends the same headers again and again
+_MAX_HEADS = 4_096  # harmless ones kept: a client sends the same headers again and again
 _MAX_HEAD_BYTES = 8_192
 
 
@@ -33,7 +33,7 @@ class FastPath:
 
     def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
         self._catalog, self._metrics = catalog, metrics
-        self._heads: dict[bytes, bool] = {}
+        self._harmless: set[bytes] = set()  # heads, each to its very end: so no second request and no body follows
 
     def answer(self, data: bytes, default_head: str) -> bytes | None:
         """The whole answer to the whole request `data`; `default_head` is what every answer begins with behind its status line."""
@@ -42,8 +42,7 @@ class FastPath:
         if line is None:
             return None
         head = data[line.end() :]
-        harmless = self._heads.get(head)
-        if not (self._judge(head) if harmless is None else harmless):
+        if head not in self._harmless and not self._judge(head):
             return None
         try:
             answer = self._row(line[1], line[2], default_head)
@@ -61,7 +60,7 @@ class FastPath:
             key = percent_decode(key, "bad-key")
         if len(key) > MAX_KEY_BYTES:
             return None
-        served = table.served[partition_of(key, table.partitions)]
+        served = table.served[(murmur2(key) & 0x7FFFFFFF) % table.partitions]
         if served is None or served.reader is None or served.end is None:
             return None
         state, entry = served.reader.point(key)
@@ -77,13 +76,13 @@ class FastPath:
         ).encode() + entry[HEAD_BYTES:]
 
     def _judge(self, head: bytes) -> bool:
-        """Whether these headers, to their end, change nothing about the answer; the verdict is kept."""
-        if len(head) > _MAX_HEAD_BYTES:
+        """Whether these headers, to their end, change nothing about the answer; if so that is kept."""
+        if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None:
             return False
-        if len(self._heads) >= _MAX_HEADS:
-            self._heads.clear()
-        verdict = self._heads[head] = _HARMLESS.fullmatch(head) is not None
-        return verdict
+        if len(self._harmless) >= _MAX_HEADS:
+            self._harmless.clear()
+        self._harmless.add(head)
+        return True
 
 
 def _note(served: Served, state: bytes, end: int) -> None:

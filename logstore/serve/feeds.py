@@ -7,6 +7,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from pathlib import Path
@@ -19,6 +20,8 @@ from logstore.view.feed import FeedReader, connect, encode_ack
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _CHUNK = 1 << 18
+
+_log = logging.getLogger(__name__)
 
 
 class Feeds:
@@ -54,9 +57,15 @@ class Feeds:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
                 continue
-            with contextlib.closing(sock), contextlib.suppress(OSError):
-                if await self._listen(voice, sock):
-                    pause = _FIRST_PAUSE_S
+            with contextlib.closing(sock):
+                try:
+                    spoke = await self._listen(voice, sock)
+                except OSError:  # it hung up
+                    spoke = False
+                except Exception:  # said by a later build, or not a worker: what is known stays, and the next connection begins anew
+                    _log.exception("worker %d says what this reader cannot read", voice.worker)
+                    spoke = False
+            pause = _FIRST_PAUSE_S if spoke else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
     async def _listen(self, voice: Voice, sock: socket.socket) -> bool:

@@ -26,7 +26,6 @@ PACE_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
 _STUCK_WRITE_S = 30.0
 _PREFIX = b"GET /v1/tables/"
-_HEAD_END = b"\r\n\r\n"
 _SLACK = 4 * 1024  # method, version, line ends
 
 _log = logging.getLogger(__name__)
@@ -84,9 +83,7 @@ class ReaderProtocol(HttpToolsProtocol):
         """Bytes came in: one simple request, or anything else."""
         if (
             data.startswith(_PREFIX)
-            and data.endswith(_HEAD_END)
             and not self._arriving
-            and data.count(_HEAD_END) == 1
             and (self.cycle is None or self.cycle.response_complete)
             and not (self.pipeline or self.flow.write_paused or self._lingering or self.transport.is_closing())
         ):

@@ -22,6 +22,7 @@ class Voice:
         self.heard = False  # its feed has named the tables since this reader started
         self.values: dict[str, Any] = {}
         self.views: dict[ViewKey, dict[str, Any]] = {}
+        self.spoken: set[ViewKey] = set()  # views it has spoken of since the catalog last looked
         self._former: dict[ViewKey, dict[str, Any]] = {}
         self._speaking_since: float | None = None
 
@@ -48,6 +49,7 @@ class Voice:
     def _hear_view(self, key: ViewKey, value: Any) -> None:
         self._speaking_since = self._speaking_since or time.monotonic()
         self._former.pop(key, None)
+        self.spoken.add(key)
         if value is None:
             self.views.pop(key, None)
         else:
@@ -61,13 +63,12 @@ class Voice:
     def remembered(self, elsewhere: frozenset[int]) -> dict[ViewKey, dict[str, Any]]:
         """The views it served before it went away and has not spoken of since.
 
-        Forgotten GRACE_S after it began to name views again, and at once where another node serves the slot (`elsewhere`).
+        Forgotten GRACE_S after it began to name views again; not counted where another node serves the slot by now (`elsewhere`).
         """
-        if self.connected:
-            if self._speaking_since is not None and time.monotonic() - self._speaking_since > GRACE_S:
-                self._former = {}
-            self._former = {key: record for key, record in self._former.items() if record["slot"] not in elsewhere}
-        return self._former
+        if self.connected and self._speaking_since is not None and time.monotonic() - self._speaking_since > GRACE_S:
+            self._former = {}
+        former = self._former if self.connected else {**self._former, **self.views}
+        return {key: record for key, record in former.items() if record["slot"] not in elsewhere}
 
     def recall(self, data_dir: Path) -> bool:
         """Take over what the worker left on disk for a reader that starts without it; True when there was something."""

@@ -1,0 +1,139 @@
+import asyncio
+import random
+import time
+
+import pytest
+
+from logstore.model.errors import SetupError
+from logstore.serve import cursor, media
+from logstore.serve.listing import Row
+from logstore.serve.pagepart import PagePart, merge
+from logstore.serve.problems import WORDS, Problem
+from logstore.serve.settings import check_bind
+from logstore.serve.waiters import Waiters
+
+SEED = 77
+
+
+@pytest.mark.parametrize(("accept", "chosen"), [
+    (None, "a/x"), ("", "a/x"), ("*/*", "a/x"), ("a/y", "a/y"), ("a/y, a/x;q=0.5", "a/y"), ("a/*", "a/x"), ("a/x;q=0, */*", "a/y"),
+    ("b/b", None), ("a/x;q=0", None), ("A/Y", "a/y"), ("a/y;q=nonsense", None), ("*/*;q=0.1, a/y;q=0.2", "a/y"),
+])  # fmt: skip
+def test_the_best_accepted_offer_is_chosen(accept, chosen):
+    assert media.choose(accept, ("a/x", "a/y")) == chosen
+
+
+def test_a_cursor_carries_its_key_and_its_query():
+    digest = cursor.query_digest("e", b"a", None, False)
+    for key in (b"\x00", b"k", b"\xff" * 65_535):
+        assert cursor.read(cursor.encode(key, digest), digest) == key
+    with pytest.raises(Problem) as refused:
+        cursor.read(cursor.encode(b"k", digest), cursor.query_digest("e", b"b", None, False))
+    assert refused.value.word == "bad-cursor"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
+def test_this_machine_is_served_without_a_word(host):
+    check_bind(host, insecure=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
+def test_other_machines_only_when_it_is_meant(host):
+    with pytest.raises(SetupError, match="--insecure"):
+        check_bind(host, insecure=False)
+    check_bind(host, insecure=True)
+
+
+def test_every_problem_has_its_status():
+    for word, (status, title) in WORDS.items():
+        assert 400 <= status < 600
+        document = Problem(word, "detail").document()
+        assert (document["status"], document["title"]) == (status, title)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_merged_parts_are_the_sorted_rows_as_far_as_all_have_looked(reverse):
+    print("seed", SEED)
+    source = random.Random(SEED)
+    for _ in range(200):
+        limit = source.randrange(1, 12)
+        keys = sorted((b"%03d" % i for i in source.sample(range(1000), 30)), reverse=reverse)
+        homes = {key: source.randrange(3) for key in keys}
+        parts = []
+        for p in range(3):
+            mine = [key for key in keys if homes[key] == p]
+            rows = [Row(key, b"v", 1, p) for key in mine[:limit]]
+            parts.append(PagePart(rows, rows[-1].key if len(mine) > limit else None, {p: 1}))
+        merged = merge(parts, limit=limit, reverse=reverse)
+        assert [row.key for row in merged.rows] == keys[: len(merged.rows)]
+        assert len(merged.rows) == min(limit, len(keys))
+        assert merged.through == merged.rows[-1].key
+        assert merged.positions == {0: 1, 1: 1, 2: 1}
+
+
+def test_a_part_that_looked_less_far_shortens_the_page():
+    here = PagePart([Row(b"a", b"", 1, 0), Row(b"z", b"", 1, 0)], None, {0: 2})
+    there = PagePart([], b"m", {1: 2})  # only graves so far
+    assert merge([here, there], limit=10, reverse=False) == PagePart([Row(b"a", b"", 1, 0)], b"m", {0: 2, 1: 2})
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+def test_waiters_wake_in_the_order_of_their_offsets():
+    async def story():
+        waiters, woken = Waiters(100), []
+
+        async def one(offset: int) -> None:
+            assert await waiters.wait("p", offset, asyncio.get_running_loop().time() + 10)
+            woken.append(offset)
+
+        tasks = [asyncio.create_task(one(offset)) for offset in (5, 1, 3, 3, 9)]
+        await asyncio.sleep(0)
+        for reached, expected in ((2, [1]), (3, [1, 3, 3]), (3, [1, 3, 3]), (4, [1, 3, 3]), (5, [1, 3, 3, 5])):
+            waiters.reached("p", reached)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert woken == expected
+        waiters.wake("p")
+        await asyncio.gather(*tasks)
+        assert waiters.count == 0
+
+    run(story())
+
+
+def test_waiters_that_gave_up_leave_nothing_behind():
+    async def story():
+        waiters = Waiters(1_000)
+        deadline = asyncio.get_running_loop().time() + 0.05
+        assert not any(await asyncio.gather(*(waiters.wait("p", offset, deadline) for offset in range(500))))
+        cancelled = [asyncio.create_task(waiters.wait("q", 1, deadline + 10)) for _ in range(200)]
+        await asyncio.sleep(0)
+        for task in cancelled:
+            task.cancel()
+        await asyncio.gather(*cancelled, return_exceptions=True)
+        assert waiters.count == 0
+        assert waiters._queues == {}
+
+    began = time.monotonic()
+    run(story())
+    assert time.monotonic() - began < 5
+
+
+def test_too_many_waiters_are_refused_and_a_closed_place_takes_none():
+    async def story():
+        waiters = Waiters(1)
+        deadline = asyncio.get_running_loop().time() + 10
+        first = asyncio.create_task(waiters.wait("p", 1, deadline))
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as full:
+            await waiters.wait("p", 1, deadline)
+        assert (full.value.word, full.value.status) == ("overloaded", 429)
+        waiters.close()
+        assert await first
+        with pytest.raises(Problem) as closed:
+            await waiters.wait("p", 1, deadline)
+        assert (closed.value.word, closed.value.status) == ("overloaded", 503)
+
+    run(story())
