@@ -71,10 +71,10 @@ class Catalogue(threading.Thread):
         self._assigned = frozenset(slots)
 
     def drain(self, timeout_s: float) -> None:
-        """Hand every slot over: returns when others serve them, when there are no others, or after `timeout_s`."""
+        """Hand every slot over: returns when other nodes serve them, when there are none, or after `timeout_s`."""
         self.assign(())
         deadline = time.monotonic() + timeout_s
-        while self.is_alive() and time.monotonic() < deadline and self._placement.followed and self._others():
+        while self.is_alive() and time.monotonic() < deadline and self._placement.followed and self._other_nodes():
             self.join(HEAR_S)
 
     def close(self) -> None:
@@ -109,6 +109,9 @@ class Catalogue(threading.Thread):
     def _others(self) -> list[Announcement]:
         me = self._me
         return [a for a in self._changes.nodes.live() if (a.node, a.worker) != (me.node, me.worker) and a.group == me.group]
+
+    def _other_nodes(self) -> bool:
+        return any(announced.node != self._me.node for announced in self._others())
 
     # 2. settle
 
