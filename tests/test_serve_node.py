@@ -343,6 +343,8 @@ def test_pages_tell_of_tables_and_quarantine(tmp_path):
         text = reader.get("/metrics").text
         assert 'logstore_quarantined_total{partition="0",reason="null-key",table="t"} 1005.0' in text
         assert 'logstore_applied_offset{partition="0",table="t"} 1005.0' in text
+        assert 'logstore_http_requests_total{method="GET",reader="0",route="quarantine",status="200"} 1.0' in text
+        assert 'logstore_http_request_seconds_count{reader="0",route="quarantine"} 1.0' in text
         problem(reader.get("/v1/tables/none/quarantine"), 404, "no-such-table")
 
 

@@ -162,7 +162,8 @@ class Catalog:
         for gone in before.keys() - self.served.keys():
             before[gone].reader = None
             self._waiters.wake(gone)
-        self._ends = {where: end for where, end in self._ends.items() if where[0] in self.epochs}
+        past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
+        self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
         self.views.keep({served.path for served in self.served.values() if served.path is not None})
         for voice in voices:
             voice.spoken.clear()

@@ -1,5 +1,6 @@
 """Voice: what one worker of this node says through its feed, and what it said before it went away."""
 
+import logging
 import time
 from collections.abc import Hashable
 from pathlib import Path
@@ -11,6 +12,8 @@ from logstore.view import home
 
 ViewKey = tuple[str, str, int]  # table, epoch, partition
 GRACE_S = 5.0  # a returned worker opens its views within this time
+
+_log = logging.getLogger(__name__)
 
 
 class Voice:
@@ -74,8 +77,11 @@ class Voice:
         """Take over what the worker left on disk for a reader that starts without it; True when there was something."""
         try:
             left = orjson.loads(home.served_path(data_dir, self.worker).read_bytes())
-        except (FileNotFoundError, ValueError):  # never written, or torn by a crash: the feed tells it all once it is there
+            self.values = {"tables": left["tables"], "nodes": left.get("nodes", [])}
+            self.views = {(table, epoch, partition): record for table, epoch, partition, record in left["views"]}
+        except FileNotFoundError:  # it has never served anything
             return False
-        self.values = {"tables": left["tables"], "nodes": left.get("nodes", [])}
-        self.views = {(table, epoch, partition): record for table, epoch, partition, record in left["views"]}
+        except (ValueError, KeyError, TypeError) as error:  # torn by a crash: the feed tells it all once it is there
+            _log.warning("what worker %d left on disk cannot be read: %s", self.worker, error)
+            return False
         return True
