@@ -1,0 +1,86 @@
+"""Two nodes on one Kafka share the slots, and hand over without a failed read."""
+
+import random
+import threading
+
+import httpx
+import pytest
+from support_log import until
+from support_store import Running, cli, running
+
+from logstore import Store
+
+ROWS = 500
+
+
+class Reads(threading.Thread):
+    """Session reads through our client, one after the other; every one must succeed and be right."""
+
+    def __init__(self, bootstrap, url, position):
+        super().__init__(daemon=True)
+        self._where, self._position = (bootstrap, url), position
+        self.running, self.count, self.failed = True, 0, []
+
+    def run(self):
+        rng = random.Random(7)
+        with Store(*self._where) as store:
+            while self.running:
+                number = rng.randrange(ROWS)
+                try:
+                    row = store.get("t", f"k{number:04d}", after=self._position)
+                    if row is None or row.value != b"v%d" % number:
+                        self.failed.append(f"k{number}: {row}")
+                except Exception as error:
+                    self.failed.append(f"k{number}: {error!r}")
+                self.count += 1
+
+
+def owners(url: str) -> list[int]:
+    """How many slots each live node serves."""
+    nodes = httpx.get(f"{url}/v1/cluster", trust_env=False).json()["nodes"]
+    return sorted(len(node["slots"]) for node in nodes)
+
+
+@pytest.mark.timeout(200)
+def test_joining_and_leaving_fails_no_read_and_scans_see_everything(kafka, tmp_path):
+    group = f"two-{random.SystemRandom().randrange(1 << 32):x}"
+    options = ("--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0", "--group", group)
+    name = "t"
+    with running("node", tmp_path / "first", *options) as first:
+        cli("table", "create", name, "--partitions", "4", LOGSTORE_BOOTSTRAP=kafka.bootstrap)
+        with Store(kafka.bootstrap, first.url) as store:
+            position = store.put_many(name, [(f"k{n:04d}", f"v{n}") for n in range(ROWS)])
+            assert store.get(name, "k0000", after=position, deadline_ms=20_000) is not None
+        reads = Reads(kafka.bootstrap, first.url, position)
+        reads.start()
+        second = Running("node", tmp_path / "second", *options).ready()
+        until("the slots are shared", lambda: owners(first.url) == [8, 8])
+        for url in (first.url, second.url):
+            _assert_everything_is_seen(kafka.bootstrap, url, position)
+        _assert_elsewhere_is_said(first.url, second.url)
+        before = reads.count
+        assert second.stop() == 0
+        until("the first has all slots again", lambda: owners(first.url) == [16])
+        until("reads went on", lambda: reads.count > before + 100)
+        reads.running = False
+        reads.join(30)
+    assert reads.failed == []
+    assert reads.count > 300
+
+
+def _assert_everything_is_seen(bootstrap, url, position):
+    """Any node answers for the whole table: scans and multi-gets are gathered from the owners."""
+    with Store(bootstrap, url) as store:
+        assert [row.value for row in store.scan("t", after=position)] == [b"v%d" % n for n in range(ROWS)]
+        found = store.get_many("t", [f"k{n:04d}" for n in range(ROWS)], after=position)
+        assert [row and row.value for row in found] == [b"v%d" % n for n in range(ROWS)]
+
+
+def _assert_elsewhere_is_said(first, second):
+    """A plain client is told whom to ask: each key is answered by one node and referred to it by the other."""
+    for number in range(20):
+        answers = {url: httpx.get(f"{url}/v1/tables/t/rows/k{number:04d}", trust_env=False) for url in (first, second)}
+        by_status = {answer.status_code: answer for answer in answers.values()}
+        assert sorted(by_status) == [200, 421]
+        assert by_status[421].json()["type"] == "urn:logstore:not-owner"
+        assert answers[by_status[421].headers["ls-owner"]].status_code == 200
