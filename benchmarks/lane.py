@@ -50,9 +50,11 @@ def _fill(bootstrap: str, topic: str, count: int, value_bytes: int) -> Table:
     rng = random.Random(1)
     keys = [b"%016d" % rng.randrange(KEYS) for _ in range(count)]
     value = rng.randbytes(value_bytes)
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 20, "queue.buffering.max.messages": 1 << 20})
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "queue.buffering.max.messages": 1 << 20})
+    places = partitions_of(keys, PARTITIONS).tolist()
     for at in range(0, count, 10_000):
-        batch = [{"key": key, "value": value, "partition": int(p)} for key, p in zip(keys[at : at + 10_000], partitions_of(keys[at : at + 10_000], PARTITIONS), strict=True)]
+        pairs = zip(keys[at : at + 10_000], places[at : at + 10_000], strict=True)
+        batch = [{"key": key, "value": value, "partition": place} for key, place in pairs]
         while batch:
             producer.produce_batch(topic, batch)
             batch = [message for message in batch if message.pop("_error", None)]
@@ -71,27 +73,27 @@ def _ours(bootstrap: str, table: Table, count: int) -> float:
     lane.start()
     deadline = time.monotonic() + DEADLINE_S
     while lane.applied < count:
-        assert lane.failure is None and time.monotonic() < deadline, lane.failure
+        if lane.failure is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the lane applied {lane.applied:,} of {count:,}: {lane.failure or 'too slow'}")
         lane.join(0.005)
     rate = count / (time.perf_counter() - started)
     lane.close()
     feed.close()
-    _check(home, table)
+    _check(home, table, count)
     shutil.rmtree(home)
     return rate
 
 
-def _check(home: Path, table: Table) -> None:
-    """Every partition holds what a fold of its log holds: the counts of live keys, and the positions."""
+def _check(home: Path, table: Table, count: int) -> None:
+    """Every record is applied, and no view holds more rows than there are keys."""
     readers = [ViewReader.open(path.parent) for path in (home / "views").rglob("data.mdb")]
-    assert len(readers) == table.partitions
-    counted = sum(reader.state().next_offset for reader in readers)
-    with_keys = 0
+    applied, rows = 0, 0
     for reader in readers:
         with reader.reading() as reading:
-            with_keys += reading.count()
+            applied, rows = applied + reading.state.next_offset, rows + reading.count()
         reader.close()
-    assert counted and with_keys <= KEYS, (counted, with_keys)
+    if len(readers) != table.partitions or applied != count or not 0 < rows <= KEYS:
+        raise RuntimeError(f"{len(readers)} views applied {applied:,} of {count:,} records and hold {rows:,} rows of {KEYS:,} keys")
 
 
 def _bare(bootstrap: str, table: Table, count: int) -> float:
@@ -99,12 +101,13 @@ def _bare(bootstrap: str, table: Table, count: int) -> float:
     envs = {}
     for partition in range(PARTITIONS):
         (home / str(partition)).mkdir()
-        env = lmdb.open(str(home / str(partition)), map_size=32 << 30, max_dbs=4, sync=False, metasync=False, writemap=True, readahead=False)
+        where = str(home / str(partition))
+        env = lmdb.open(where, map_size=32 << 30, max_dbs=4, sync=False, metasync=False, writemap=True, readahead=False)
         envs[partition] = env, env.open_db(b"entries")
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False, "auto.offset.reset": "error", "check.crcs": True,
-            "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000, "queued.max.messages.kbytes": 65_536,
+            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False, "auto.offset.reset": "error",
+            "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000, "queued.max.messages.kbytes": 65_536,
         }
     )  # fmt: skip
     started = time.perf_counter()

@@ -263,7 +263,7 @@ def test_a_created_table_is_served_when_the_command_returns(dev):
 
 def test_an_adopted_topic_is_read_and_outlives_its_table(dev):
     registry = Registry(dev.facts["bootstrap"])
-    topics.create(registry.admin, "theirs", 1, 1, {})
+    topics.create(registry.admin, "theirs", 1, 1, {"retention.ms": "604800000"})
     producer = Producer({"bootstrap.servers": registry.bootstrap})
     producer.produce("theirs", b"value", b"key")
     assert producer.flush(20) == 0

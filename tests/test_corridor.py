@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from logstore.view import view
+
 TOUR = (Path(__file__).parent.parent / "docs" / "corridor.md").read_text()
 NAMES = sorted(set(re.findall(r"`((?:logstore|streaming|batch)\.[\w.]+)`", TOUR)) - {"logstore.slots", "logstore.tables"})
 
@@ -25,8 +27,6 @@ def test_every_name_on_the_tour_is_there(name):
 
 
 def test_the_steps_of_a_commit_are_told_as_the_code_tells_them():
-    from logstore.view import view
-
     told = re.findall(r"^\d\. (.+)$", TOUR, re.MULTILINE)
     coded = [line for _, line in re.findall(r"^ +(\d)\. (.+)$", view.__doc__, re.MULTILINE)]
     joined = " ".join(re.sub(r"\s+", " ", line) for line in coded)

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 from support_log import produce, transactional, until
-from support_worker import WorkerProcess, make_table, opened, rows, running_worker
+from support_worker import make_table, opened, rows, running_worker
 
 from logstore.log import topics
 from logstore.log.kafka import admin

@@ -90,7 +90,8 @@ def _minutes(table: pa.Table) -> Minutes:
     """When each change of `_changes` happened, in minutes of New York's clock."""
 
     def column(name: str) -> Minutes:
-        return table[name].fill_null(0).to_numpy()
+        numbers: Minutes = table[name].fill_null(0).to_numpy()
+        return numbers
 
     def clock(name: str) -> Minutes:
         return column(name) // 100 * 60 + column(name) % 100

@@ -34,6 +34,7 @@ def repair(
     """Show what is missing in a partition's log, and have it stepped over: now, by every rebuild, on every replica."""
     if new_epoch == (partition is not None):
         raise UsageError("say --partition P (what is missing there?) or --new-epoch (accept a topic that was created again)")
+    chosen = [_parse(skip)] if skip else None
     registry = Registry(need_bootstrap(settings))
     table = registry.table(name)
     if new_epoch:
@@ -49,7 +50,7 @@ def repair(
         show.as_json(report)
     else:
         _tell(report, damage.log)
-    ranges = [_parse(skip)] if skip else [(hole.first, hole.last) for hole in damage.log.holes]
+    ranges = chosen or [(hole.first, hole.last) for hole in damage.log.holes]
     if not ranges:
         click.echo("nothing is missing: there is nothing to repair", err=True)
         return
@@ -60,6 +61,7 @@ def repair(
 def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) -> None:
     from logstore.cli.table import holds  # noqa: PLC0415 - that module shows this command
 
+    ddl.renewed(registry, table)  # before anybody is asked
     _agree(f"begin table {table.name} anew with the topic {table.topic} as it is now? Rows of the former topic are gone", yes=yes)
     holds(registry, ddl.new_epoch(registry, table), settings.timeout_s, new=True)
     click.echo(f"table {table.name}: begun anew", err=True)

@@ -154,7 +154,13 @@ def skip(registry: Registry, table: Table, partition: int, first: int, last: int
 
 
 def new_epoch(registry: Registry, table: Table) -> Change:
-    """Begin anew with a topic that was created again under the table's name. Raises UsageError when it was not."""
+    """Begin anew with a topic that was created again under the table's name; raises like `renewed`."""
+    anew = renewed(registry, table)
+    return _write(registry, anew, [str(finding) for finding in topics.check(registry.admin, anew)])
+
+
+def renewed(registry: Registry, table: Table) -> Table:
+    """The definition for the topic as it is now, not written yet. Raises UsageError when the topic was not created again."""
     epoch = topics.epoch_of(registry.admin, table.topic)
     if epoch is None:
         raise UsageError(f"the topic {table.topic} does not exist; `logstore table drop {table.name} --yes` forgets the table")
@@ -162,8 +168,7 @@ def new_epoch(registry: Registry, table: Table) -> Change:
         raise UsageError(f"the topic {table.topic} is still the one of the definition; there is no new epoch to accept")
     partitions = topics.partition_count(registry.admin, table.topic)
     former = (*table.former_epochs, table.epoch)
-    renewed = replace(table, epoch=epoch, partitions=partitions, former_epochs=former, skips={})
-    return _write(registry, renewed, [str(finding) for finding in topics.check(registry.admin, renewed)])
+    return replace(table, epoch=epoch, partitions=partitions, former_epochs=former, skips={})
 
 
 def check_partition(table: Table, partition: int) -> None:

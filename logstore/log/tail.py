@@ -76,7 +76,7 @@ class Tail:
 
     def follow(self, topic: str, partition: int, offset: int, leader_epoch: int = -1) -> None:
         """Begin at `offset`; `leader_epoch` is that of the record before, by which Kafka tells whether the log was cut back since."""
-        known = {"leader_epoch": leader_epoch} if leader_epoch >= 0 else {}
+        known: dict[str, Any] = {"leader_epoch": leader_epoch} if leader_epoch >= 0 else {}
         where = TopicPartition(topic, partition, offset, **known)
         self._consumer.incremental_assign([where])
         self._followed.add((topic, partition))

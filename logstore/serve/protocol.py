@@ -54,7 +54,11 @@ class Connections:
             await asyncio.sleep(1.0)
             now = loop.time()
             for connection in list(self.open):
-                connection.check_time(now)
+                try:
+                    connection.check_time(now)
+                except Exception:  # one connection must not end the watch over all others
+                    _log.exception("a connection could not be ended")
+                    connection.transport.abort()
 
 
 class ReaderProtocol(HttpToolsProtocol):

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,12 +128,16 @@ class Reading:
 
         Long keys (over 495 bytes) with one prefix are put in order a group at a time: time grows with the group, memory with its keys.
         """
-        cursor = self._txn.cursor(db=self._entries)
-        for prefix, rows in groupby(_walk(cursor, start, end, reverse=reverse), key=_bucket_prefix):
-            if prefix is not None:
-                yield from self._long_rows(prefix, start, end, reverse=reverse)
-            else:
-                yield from (row for row in rows if row[0] >= start and (end is None or row[0] < end))
+        trimmed = len(start) > layout.SHORT_BYTES or (end is not None and len(end) > layout.SHORT_BYTES)
+        done = None
+        for item in _walk(self._txn.cursor(db=self._entries), start, end, reverse=reverse):
+            if layout.is_bucket(item[0]):
+                prefix = item[0][: layout.SHORT_BYTES]
+                if prefix != done:
+                    done = prefix
+                    yield from self._long_rows(prefix, start, end, reverse=reverse)
+            elif not trimmed or (item[0] >= start and (end is None or item[0] < end)):
+                yield item
 
     def _long_rows(self, prefix: bytes, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """The rows of all buckets of one prefix, in byte order: the next few are selected, again and again, so memory stays small."""
@@ -170,28 +174,17 @@ def _walk(cursor: Any, start: bytes, end: bytes | None, *, reverse: bool) -> Ite
     """LMDB items that can hold rows of `[start, end)`: a superset at the edges, where long keys stand out of order."""
     low = start[: layout.SHORT_BYTES]
     high = None if end is None else end if len(end) <= layout.SHORT_BYTES else end[: layout.SHORT_BYTES] + b"\xff" * 9
-    if not reverse:
-        found = cursor.set_range(low) if low else cursor.first()
-        for item in cursor.iternext() if found else ():
-            if high is not None and item[0] >= high:
-                return
-            yield item
-        return
-    found = _seek_below(cursor, high)
-    for item in cursor.iterprev() if found else ():
-        if item[0] < low:
-            return
-        yield item
+    if reverse:
+        items = cursor.iterprev() if _seek_below(cursor, high) else ()
+        return takewhile(lambda item: item[0] >= low, items) if low else iter(items)
+    items = cursor.iternext() if (cursor.set_range(low) if low else cursor.first()) else ()
+    return iter(items) if high is None else takewhile(lambda item: item[0] < high, items)
 
 
 def _seek_below(cursor: Any, high: bytes | None) -> bool:
     if high is None or not cursor.set_range(high):
         return bool(cursor.last())
     return bool(cursor.prev())
-
-
-def _bucket_prefix(item: tuple[bytes, bytes]) -> bytes | None:
-    return item[0][: layout.SHORT_BYTES] if layout.is_bucket(item[0]) else None
 
 
 def _map_bytes(path: Path) -> int:

@@ -1,0 +1,81 @@
+"""Demo: one run, from an empty directory to a verdict.
+
+1. start   the store, while the source is read
+2. create  the tables
+3. load    everything; a year of flights as a stream of changes
+4. read    as a user does
+5. check   every row of every table
+6. stop    the store
+"""
+
+import gc
+import random
+import time
+from pathlib import Path
+
+from examples.flights import load, source
+from examples.flights.check import Verdict, check
+from examples.flights.reads import Tour, Truth
+from examples.flights.report import Report
+from examples.flights.running import Dev
+from examples.flights.steps import Steps
+from logstore import LogStoreError, Store
+
+SEED = 2013
+
+
+def run(data_dir: Path, limit: int | None = None) -> Report:
+    """Do all of it in `data_dir`. What goes wrong is in the report; nothing keeps running."""
+    report, began_s = Report(), time.perf_counter()
+    with Steps() as steps:
+        try:
+            _run(data_dir, limit, report, steps)
+            report.ok = report.rows_wrong == 0 and report.rows_checked > 0
+        except LogStoreError as error:
+            report.error = str(error)
+    report.steps, report.total_s = steps.seconds, round(time.perf_counter() - began_s, 3)
+    return report
+
+
+def _run(data_dir: Path, limit: int | None, report: Report, steps: Steps) -> None:
+    with Dev(data_dir) as dev:
+        with steps.step("source", "read the source"):
+            streams = source.streams(limit)
+            gc.freeze()  # a million changes that nobody needs to look through for garbage
+        with steps.step("start", "start the store"):  # 1
+            facts = dev.ready()
+        with steps.step("create", f"create {len(streams)} tables"):  # 2
+            load.create(facts["bootstrap"], streams)
+        with Store(facts["bootstrap"], facts["http"]) as store:
+            truth = _load(store, streams, report, steps)  # 3
+            streams.clear()
+            Tour(store, facts["http"], truth, steps, report, random.Random(SEED)).run()  # 4
+            _check(store, truth, report, steps)  # 5
+        with steps.step("stop", "stop the store"):  # 6
+            dev.stop()
+
+
+def _load(store: Store, streams: list[source.Stream], report: Report, steps: Steps) -> Truth:
+    truth = Truth({stream.table: dict(stream.pairs) for stream in streams})
+    *others, flights = streams
+    with steps.step("load_others", "load " + ", ".join(stream.table for stream in others), sum(len(s.pairs) for s in others)) as advance:
+        for stream in others:
+            truth.position[stream.table] = load.load(store, stream, advance).position
+    report.mutations = len(flights.pairs)
+    with steps.step("load_flights", f"load {report.mutations:,} changes of flights", report.mutations) as advance:
+        loaded = load.load(store, flights, advance)
+    with steps.step("apply", "wait until all are applied"):
+        applied_s = load.await_applied(store, flights.table, loaded.position)
+    truth.position[flights.table] = loaded.position
+    report.acked_per_s = round(report.mutations / (loaded.acked_s - loaded.began_s))
+    report.applied_per_s = round(report.mutations / (applied_s - loaded.began_s))
+    return truth
+
+
+def _check(store: Store, truth: Truth, report: Report, steps: Steps) -> None:
+    report.rows = {table: len(rows) for table, rows in truth.tables.items()}
+    total, verdict = sum(report.rows.values()), Verdict()
+    with steps.step("check", f"check all {total:,} rows", total) as advance:
+        for table, rows in truth.tables.items():
+            verdict += check(store, table, rows, truth.position[table], advance)
+    report.rows_checked, report.rows_wrong, report.wrong = verdict.checked, verdict.wrong, verdict.examples

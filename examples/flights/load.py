@@ -1,0 +1,66 @@
+"""Load: tables, and the streams into them."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import NamedTuple
+
+from examples.flights.source import Pair, Stream
+from examples.flights.steps import Advance
+from logstore import ConsistencyTimeout, LogStoreError, Position, Store
+from logstore.log import ddl
+from logstore.log.census import Census
+from logstore.log.registry import Registry
+
+SERVED_S = 30.0
+APPLIED_S = 120.0
+_ASK_MS = 30_000
+_PIECE = 20_000  # changes between two movements of the bar
+
+
+class Loaded(NamedTuple):
+    """A stream in the log. `began_s`, `acked_s`: when writing began and ended, of `time.perf_counter`."""
+
+    position: Position
+    began_s: float
+    acked_s: float
+
+
+def create(bootstrap: str, streams: Sequence[Stream]) -> None:
+    """Create the tables; returns when they are served. Raises LogStoreError."""
+    registry = Registry(bootstrap)
+    with ThreadPoolExecutor(len(streams)) as threads:
+        changes = list(threads.map(lambda stream: ddl.create(registry, stream.table, partitions=stream.partitions), streams))
+    slots = registry.slots()
+    with Census(bootstrap) as census:
+        for change in changes:
+            lacking = census.await_served(change.revision, change.table, slots, SERVED_S)
+            if lacking.reasons or not lacking.workers:
+                raise LogStoreError(f"table {change.table.name} is not served: {'; '.join(lacking.reasons) or 'no worker is there'}")
+
+
+def load(store: Store, stream: Stream, advance: Advance) -> Loaded:
+    """Write one stream; returns when every change is acknowledged."""
+    began_s = time.perf_counter()
+    position = store.put_many(stream.table, chain.from_iterable(_pieces(stream.pairs, advance)))
+    return Loaded(position, began_s, time.perf_counter())
+
+
+def await_applied(store: Store, table: str, position: Position) -> float:
+    """Wait until the readers have seen `position` in every partition; returns when. Raises ConsistencyTimeout."""
+    deadline = time.monotonic() + APPLIED_S
+    while True:
+        try:
+            next(store.scan(table, limit=1, keys_only=True, after=position, deadline_ms=_ASK_MS), None)
+            return time.perf_counter()
+        except ConsistencyTimeout:
+            if time.monotonic() > deadline:
+                raise
+
+
+def _pieces(pairs: list[Pair], advance: Advance) -> Iterator[list[Pair]]:
+    for start in range(0, len(pairs), _PIECE):
+        piece = pairs[start : start + _PIECE]
+        yield piece
+        advance(len(piece))
