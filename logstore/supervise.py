@@ -92,7 +92,7 @@ class ChildLog:
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         self._file.emit(logging.LogRecord(self._name, logging.INFO, "", 0, "%s", (text,), None))
-        self.last = text or self.last
+        self.last = text if any(map(str.isalnum, text)) and text.isprintable() else self.last
         if any(word in line for word in _LOUD):
             self._loud(f"[{self._name}] {text}")
 

@@ -26,6 +26,7 @@ from logstore.model.table import TABLES_TOPIC, Table
 from logstore.view.feed import FeedServer
 from logstore.view.home import served_path
 from logstore.view.layout import Stop
+from streaming.confirm import Confirm
 from streaming.followed import Target, epoch_changed, misconfigured
 from streaming.lane import Key, Lane, Targets
 from streaming.place import Placement
@@ -55,6 +56,7 @@ class Catalogue(threading.Thread):
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
         self._placement = Placement(me.node, me.worker, followed_before(data_dir, me.worker), time.monotonic())
+        self._confirm = Confirm(feed)
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
         self._shown_revision = -1
@@ -65,6 +67,7 @@ class Catalogue(threading.Thread):
         self._running = True
         self.failure: BaseException | None = None
         self.beat_s = time.monotonic()
+        self.whole_s = time.monotonic()  # when every slot was last assigned to somebody, as far as it is this worker's to see to it
 
     def assign(self, slots: Iterable[int]) -> None:
         """Faust has assigned exactly these slots."""
@@ -99,6 +102,8 @@ class Catalogue(threading.Thread):
         self.beat_s = time.monotonic()
         if not self._changes.complete:
             return
+        if not self._orphans():
+            self.whole_s = self.beat_s
         moved = self._settle()
         verified = self._verify()
         if heard or moved or verified:
@@ -112,6 +117,13 @@ class Catalogue(threading.Thread):
 
     def _other_nodes(self) -> bool:
         return any(announced.node != self._me.node for announced in self._others())
+
+    def _orphans(self) -> set[int]:
+        """Slots that are assigned to nobody; the first worker of the group is the one to see to it, others find none."""
+        others = self._others()
+        if self._assigned is None or any((a.node, a.worker) < (self._me.node, self._me.worker) for a in others):
+            return set()
+        return set(range(self._slots)) - self._assigned.union(*(a.slots for a in others))
 
     # 2. settle
 
@@ -217,7 +229,7 @@ class Catalogue(threading.Thread):
         return Announcement(
             *self._me[:5],
             slots=sorted(self._placement.assigned),
-            live=sorted(followed - behind),
+            live=sorted(self._confirm.live(frozenset(followed - behind))),
             tables=min([self._shown_revision, *acks]),
             pids=_pids(self._data_dir),
         )

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 WATCH_S = 1.0
 STUCK_S = 20.0
+ORPHANED_S = 10.0  # a rebalance takes some 3 s, the death of a worker 6 s more
 DRAIN_S = 15.0
 
 
@@ -103,6 +104,8 @@ class Worker:
                 return f"the {part.name} failed: {part.failure}"
             if time.monotonic() - part.beat_s > STUCK_S:
                 return f"the {part.name} has been stuck for {STUCK_S:g} s"
+        if self._lane.reachable and time.monotonic() - self._catalogue.whole_s > ORPHANED_S:
+            return "slots are assigned to nobody: the group was formed while a broker that had just started did not know its topics yet"
         still, again = self._watchdog.look(self._lane.behind() if self._lane.reachable else {}, time.monotonic())
         if again:
             return f"these partitions do not progress, even with a new consumer: {sorted(again)}"

@@ -46,8 +46,8 @@ def _place(data_dir: Path | None, *, keep: bool) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """A terminal that closes, or a SIGTERM, ends the demo as Ctrl-C does."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """A terminal that closes, or a SIGTERM, ends the demo as Ctrl-C does; also where a shell had it ignore that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         yield

@@ -14,7 +14,7 @@ from logstore.model.partitioner import murmur2
 from logstore.serve.catalog import Catalog
 from logstore.serve.metrics import Metrics
 from logstore.serve.problems import Problem
-from logstore.serve.request import new_request_id, percent_decode
+from logstore.serve.request import PROCESS_ID, next_number, percent_decode
 from logstore.serve.served import Served
 from logstore.view.layout import STATE_BYTES
 
@@ -72,7 +72,7 @@ class FastPath:
         return (
             f"HTTP/1.1 200 OK\r\n{default_head}content-type: application/octet-stream\r\ncontent-length: {len(entry) - HEAD_BYTES}\r\n"
             f'etag: "{served.head}{version}"\r\nls-partition: {served.partition}\r\nls-version: {version}\r\n'
-            f"{served.tail}x-request-id: {new_request_id()}\r\n\r\n"
+            f"{served.tail}{next_number():x}\r\n\r\n"
         ).encode() + entry[HEAD_BYTES:]
 
     def _judge(self, head: bytes) -> bool:
@@ -88,5 +88,8 @@ class FastPath:
 def _note(served: Served, state: bytes, end: int) -> None:
     """Draw the headers that change only with the state, once per state."""
     applied = int.from_bytes(state[:8], "big")
-    served.tail = f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: view\r\nls-token: {served.head}{applied}\r\n"
+    served.tail = (
+        f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: view\r\nls-token: {served.head}{applied}\r\n"
+        f"x-request-id: {PROCESS_ID}-"  # and a number: see `request.new_request_id`
+    )
     served.stood = state

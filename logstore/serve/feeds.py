@@ -2,7 +2,7 @@
 
 1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
 2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
-3 acknowledge the revision of the tables, once every view that the node claims is open
+3 acknowledge the revision of the tables, once every view that the node claims is open, and the newest mark that was heard
 """
 
 import asyncio
@@ -31,7 +31,7 @@ class Feeds:
         self._data_dir, self._catalog = data_dir, catalog
         self.voices = [Voice(i) for i in range(workers)]
         self._sockets: dict[int, socket.socket] = {}
-        self._acked: dict[int, int] = {}
+        self._acked: dict[int, tuple[int, Any]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.served_revision = -1
 
@@ -106,8 +106,9 @@ class Feeds:
     async def _acknowledge(self) -> None:
         """Tell every worker that is there; only what is new to it."""
         loop = asyncio.get_running_loop()
-        for worker, sock in list(self._sockets.items()):
-            if self._acked.get(worker) != self.served_revision and self.served_revision >= 0:
-                self._acked[worker] = self.served_revision
+        for voice in self.voices:
+            sock, seen = self._sockets.get(voice.worker), (self.served_revision, voice.values.get("mark"))
+            if sock is not None and self.served_revision >= 0 and self._acked.get(voice.worker) != seen:
+                self._acked[voice.worker] = seen
                 with contextlib.suppress(OSError):  # its own task sees it hang up
-                    await loop.sock_sendall(sock, encode_ack({"pid": os.getpid(), "tables": self.served_revision}))
+                    await loop.sock_sendall(sock, encode_ack({"pid": os.getpid(), "tables": seen[0], "mark": seen[1]}))

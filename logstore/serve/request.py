@@ -14,8 +14,8 @@ Receive = Callable[[], Awaitable[Any]]
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_PROCESS = secrets.token_hex(6)
-_count = itertools.count(1)
+PROCESS_ID = secrets.token_hex(6)
+next_number = itertools.count(1).__next__
 
 
 class ClientGoneError(Exception):
@@ -24,7 +24,7 @@ class ClientGoneError(Exception):
 
 def new_request_id() -> str:
     """An id that no other request of any reader has: a random part per process, then a count."""
-    return f"{_PROCESS}-{next(_count):x}"
+    return f"{PROCESS_ID}-{next_number():x}"
 
 
 class Request:

@@ -2,12 +2,13 @@
 
 A stream socket in the node's data directory carries msgpack arrays: `[key, value]` from the worker, first the whole dictionary, then every
 change; a value of null removes the key. A subscriber that is slow gets only the newest value of each key when it reads again,
-so nothing queues up. Upwards go acknowledgements: any msgpack value, the latest one counts.
+so nothing queues up. Upwards go acknowledgements, of which the latest counts: {"pid", "tables": revision served, "mark"}.
 
     key                                 value
     "tables"                            {"revision", "topic_id", "slots", "storage", "tables": [definition as JSON bytes, ...]}
     "nodes"                             [what every live worker announced, see `logstore.log.nodes`]
     "log"                               {"reachable": bool}
+    "mark"                              [run, number]: sent back in an acknowledgement, it says that all before it has been taken in
     ["view", table, epoch, partition]   {"path", "slot", "state": "live|catching-up|stopped", "reason"}: this worker serves it
     ["applied", epoch, partition]       [next offset of the view, end of the log as last heard]
 """

@@ -1,0 +1,33 @@
+"""Confirm: a slot is announced as live only once every reader of the node answers for it.
+
+A former owner lets go of a slot when the new one announces it, so the announcement must not run ahead of the readers: they hear of a view
+over the feed, open it, and say so by sending back the mark that was published after it.
+"""
+
+import secrets
+from typing import Any
+
+from logstore.view.feed import FeedServer
+
+
+class Confirm:
+    """Asks the readers with one mark for each change of what is live."""
+
+    def __init__(self, feed: FeedServer) -> None:
+        self._feed = feed
+        self._run, self._number = secrets.token_hex(4), 0  # marks of an earlier run of this worker do not count
+        self._asked: frozenset[int] = frozenset()
+        self._confirmed: frozenset[int] = frozenset()
+
+    def live(self, slots: frozenset[int]) -> frozenset[int]:
+        """The part of `slots`, live in the lane, that all readers connected now have been told of and answer for."""
+        if slots != self._asked or not self._number:
+            self._asked, self._number = slots, self._number + 1
+            self._feed.publish("mark", [self._run, self._number])
+        if all(self._has_seen(ack) for ack in self._feed.acks()):
+            self._confirmed = slots
+        return self._confirmed & slots
+
+    def _has_seen(self, ack: Any) -> bool:
+        mark = (ack or {}).get("mark")
+        return mark is not None and mark[0] == self._run and mark[1] >= self._number

@@ -1,0 +1,222 @@
+"""The flights demo, at reduced size on a real store, and the comparison it rests on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import orjson
+import psutil
+import pytest
+
+from examples.flights import check, source, wire
+from examples.flights.report import Report
+from logstore.client.reading import Row
+from logstore.model.errors import LogStoreError
+
+SOURCE = {b"%04d" % number: b"value %d" % number for number in range(100)}
+STAGES = {"scheduled": 0, "departed": 1, "arrived": 2, "cancelled": 1}
+
+
+def rows(held: dict[bytes, bytes]) -> list[Row]:
+    return [Row(key, value, 0, 0, "") for key, value in held.items()]
+
+
+def test_a_store_that_holds_the_source_passes():
+    verdict = check.compare(SOURCE, rows(SOURCE))
+    assert (verdict.checked, verdict.wrong) == (100, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "held"),
+    [
+        ("different", SOURCE | {b"0042": b"value 43"}),
+        ("different", SOURCE | {b"0042": b""}),
+        ("missing", {key: value for key, value in SOURCE.items() if key != b"0042"}),
+        ("missing", {key: value for key, value in SOURCE.items() if key != b"0099"}),
+        ("extra", SOURCE | {b"0099x": b"value 99"}),
+    ],
+)
+def test_one_wrong_row_is_found_and_named(kind, held):
+    verdict = check.compare(SOURCE, rows(held))
+    assert (verdict.wrong, getattr(verdict, kind)) == (1, 1)
+    assert verdict.examples[0].startswith(kind)
+
+
+def test_a_row_that_comes_twice_or_out_of_order_is_wrong():
+    twice = rows(SOURCE)
+    twice.insert(50, twice[50])
+    assert check.compare(SOURCE, twice).wrong > 0
+    swapped = rows(SOURCE)
+    swapped[10], swapped[11] = swapped[11], swapped[10]
+    assert check.compare(SOURCE, swapped).disordered == 1
+
+
+def test_verdicts_of_ranges_add_up():
+    wrong = check.compare(SOURCE, rows(SOURCE)[1:]) + check.compare(SOURCE, rows(SOURCE | {b"a": b""}))
+    assert (wrong.checked, wrong.missing, wrong.extra, wrong.wrong) == (200, 1, 1, 2)
+
+
+def test_a_flight_goes_through_its_stages_in_order_and_its_key_is_its_own():
+    changes = source.streams()[-1].pairs
+    stage: dict[bytes, int] = {}
+    for key, value in changes:
+        following = STAGES[orjson.loads(value)["state"]]
+        assert following == stage.get(key, -1) + 1, (key, value)
+        stage[key] = following
+    assert (len(stage), len(changes)) == (336_776, 1_001_615)
+
+
+def test_keys_of_every_table_are_unique():
+    for stream in source.streams(1_000)[:-1]:
+        assert len(dict(stream.pairs)) == len(stream.pairs), stream.table
+
+
+def answering(body: bytes, pause_s: float = 0.0) -> tuple[str, socket.socket]:
+    """A server with one answer for every request, in two pieces."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with closing(connection):
+            while connection.recv(65_536):
+                time.sleep(pause_s)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body[:2])
+                connection.sendall(body[2:])
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", listener
+
+
+def test_point_reads_compare_every_answer():
+    url, listener = answering(b"right")
+    with listener:
+        driven = wire.drive(url, wire.reads_of(url, "t", [(b"k", b"right"), (b"k", b"wrong")]), seconds=0.2, connections=1)
+    assert len(driven.late_ms) > 10
+    assert driven.wrong == len(driven.late_ms) // 2
+
+
+def test_a_slow_answer_counts_for_the_reads_that_had_to_wait_for_it():
+    url, listener = answering(b"right", pause_s=0.02)
+    with listener:
+        work = wire.reads_of(url, "t", [(b"k", b"right")])
+        driven = wire.drive(url, work, seconds=0.3, connections=1, rate=100)
+    assert len(driven.late_ms) == 30
+    assert driven.late_ms[-1] > 200, "reads are due every 10 ms and take 20: the last one waits for all before it"
+
+
+def test_a_connection_that_ends_in_the_middle_of_an_answer_is_an_error():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with closing(connection):
+                connection.recv(65_536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nri")
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(LogStoreError, match="middle"):
+            wire.drive(url, wire.reads_of(url, "t", [(b"k", b"right")]), seconds=0.2, connections=1)
+
+
+def test_the_demo_runs_end_to_end(tmp_path):
+    file = tmp_path / "figures.json"
+    with demo("--limit", "4000", "--json", str(file), "--data-dir", str(tmp_path / "data")) as running:
+        output, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, output + errors
+    figures = orjson.loads(file.read_bytes())
+    assert figures["ok"] is True
+    assert figures["mutations"] == 4_000
+    assert figures["rows_checked"] == sum(figures["rows"].values()) > 30_000
+    assert figures["rows_wrong"] == figures["reads_wrong"] == 0
+    for name in ("acked_per_s", "applied_per_s", "visible_p50_ms", "visible_p99_ms", "reads_per_s", "read_p50_ms", "read_p99_ms"):
+        assert figures[name] > 0, name
+    assert {"start", "load_flights", "apply", "check", "stop"} <= figures["steps"].keys()
+    assert "rows checked" in output
+    assert holders(tmp_path) == []
+
+
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path):
+    with demo(TMPDIR=str(tmp_path)) as running:
+        read_until(running, "create")
+        assert holders(tmp_path)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert holders(tmp_path) == []
+    assert list(tmp_path.glob("logstore-demo-*")) == []
+
+
+def test_the_store_ends_with_a_demo_that_is_killed(tmp_path):
+    with demo("--data-dir", str(tmp_path / "data")) as running:
+        read_until(running, "start")
+        assert len(holders(tmp_path)) > 4, "the demo, the node, Kafka, a worker, readers"
+        running.kill()
+        running.communicate(timeout=10)
+        deadline = time.monotonic() + 60
+        while holders(tmp_path):
+            assert time.monotonic() < deadline, holders(tmp_path)
+            time.sleep(0.1)
+
+
+def test_a_directory_with_something_in_it_is_refused(tmp_path):
+    (tmp_path / "mine").touch()
+    with demo("--data-dir", str(tmp_path)) as running:
+        _, errors = running.communicate(timeout=30)
+    assert running.returncode == 2
+    assert "not empty" in errors
+
+
+def test_a_report_with_a_wrong_row_is_not_ok_in_words_either(capsys):
+    Report(rows_checked=1, rows_wrong=1, wrong=["different: b'JFK/2013-01-01/AA1'"]).show()
+    printed = capsys.readouterr().out
+    assert "NOT as in the source" in printed
+    assert "JFK/2013-01-01/AA1" in printed
+
+
+@contextmanager
+def demo(*options: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
+    """A running demo; ended when the test ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "examples.flights", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, **environment},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: "subprocess.Popen[str]", beginning: str) -> None:
+    """Read lines of stderr up to the one that says that a step is done."""
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith(beginning):
+            return
+    raise AssertionError("".join(said))
+
+
+def holders(directory: Path) -> list[str]:
+    """Processes whose command line names `directory`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            words = process.cmdline()
+            if process.pid != os.getpid() and any(str(directory) in word for word in words):
+                found.append(" ".join(words)[:300])
+    return found

@@ -1,0 +1,67 @@
+import os
+import signal
+
+import psutil
+
+from tests.support_dev import Dev, call, eventually
+
+
+def test_dev_says_that_it_is_ready_in_one_line_of_json(dev):
+    facts = dev.facts
+    assert facts["ready"] is True
+    assert facts["data_dir"] == str(dev.data)
+    assert facts["http"].startswith("http://127.0.0.1:")
+    assert all(psutil.pid_exists(pid) for pid in (facts["pids"]["node"], facts["pids"]["kafka"]))
+    assert (len(facts["pids"]["workers"]), len(facts["pids"]["readers"])) == (1, 2)
+    assert f"export LOGSTORE_BOOTSTRAP={facts['bootstrap']} LOGSTORE_URL={facts['http']}" in dev.stderr
+
+
+def test_a_killed_kafka_worker_or_reader_is_back_and_nothing_is_lost(dev, users):
+    dev("put", users, "before", "1")
+    for kind in ("readers", "workers", "kafka"):
+        before = dev.pids()
+        victim = before["kafka"] if kind == "kafka" else before[kind][0]
+        os.kill(victim, signal.SIGKILL)
+        eventually(
+            lambda kind=kind, before=before: dev.pids()[kind] not in (before[kind], None, []) and dev.pids()[kind], f"{kind} are back"
+        )
+        token = dev.json("put", users, f"after-{kind}", "2")["token"]
+        assert dev("get", users, f"after-{kind}", "--token", token, "--deadline-ms", "30000").stdout == b"2"
+    eventually(lambda: len(dev.json("status")["nodes"][0]["live"]) == 16, "every slot is served again", 60)
+    assert dev.pids()["bootstrap"] == dev.facts["bootstrap"]
+    assert dev("get", users, "before").stdout == b"1"
+
+
+def test_a_warm_start_is_quick_and_has_everything_and_a_killed_node_leaves_nothing(tmp_path):
+    first = Dev(tmp_path / "data")
+    try:
+        first("table", "create", "kept")
+        first("put", "kept", "k", "v")
+    finally:
+        first.end()
+    assert first.process.returncode == 0
+
+    second = Dev(tmp_path / "data")
+    try:
+        print(f"cold {first.ready_s:.1f} s, warm {second.ready_s:.1f} s")
+        assert second.ready_s < 10
+        assert second.facts["bootstrap"] == first.facts["bootstrap"]
+        assert second("get", "kept", "k").stdout == b"v"
+        pids = second.facts["pids"]
+        children = [psutil.Process(pid) for pid in (pids["kafka"], *pids["workers"], *pids["readers"])]
+        second.process.kill()
+        assert psutil.wait_procs(children, timeout=10)[1] == []
+    finally:
+        second.end()
+
+
+def test_a_data_directory_in_use_is_refused(dev):
+    done = call("dev", "--data-dir", str(dev.data), "--http", "127.0.0.1:0")
+    assert done.returncode == 1
+    assert f"already (process {dev.facts['pids']['node']})".encode() in done.stderr
+
+
+def test_serving_beyond_this_machine_is_refused(tmp_path):
+    done = call("dev", "--data-dir", str(tmp_path / "d"), "--http", "0.0.0.0:0")
+    assert done.returncode == 1
+    assert b"--insecure" in done.stderr
