@@ -34,6 +34,7 @@ from logstore.view.view import Identity, View
 ROWS, VALUE_BYTES, PARTITIONS, CONNECTIONS = 200_000, 100, 4, 32
 _EPOCH = "b" * 32
 _NODE = "bench"
+_AIMS = {"constant ASGI": 1.6, "nginx static": 0.8}
 _CONSTANT = f"""
 import sys, uvicorn
 BODY = b"x" * {VALUE_BYTES}
@@ -122,7 +123,7 @@ def _row(peer: str, ours: list[dict[str, float]], theirs: list[dict[str, float]]
     ratios = [mine["per_s"] / its["per_s"] for mine, its in zip(ours, theirs, strict=True)]
     return {
         "name": f"http get / {peer}", "unit": "requests/s", "ours": median(ours, "per_s"), "ceiling": median(theirs, "per_s"),
-        "ratio": statistics.median(ratios), "ratios": ratios, "p50_ms": median(ours, "p50_ms"), "p99_ms": median(ours, "p99_ms"),
+        "ratio": statistics.median(ratios), "ratios": ratios, "aim": _AIMS[peer], "p50_ms": median(ours, "p50_ms"), "p99_ms": median(ours, "p99_ms"),
         "ceiling_p50_ms": median(theirs, "p50_ms"), "ceiling_p99_ms": median(theirs, "p99_ms"), "connections": CONNECTIONS,
     }  # fmt: skip
 

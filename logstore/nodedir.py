@@ -108,7 +108,7 @@ class NodeDir:
             )
         if known is not None and end < known["revision"]:
             raise LogTruncated(
-                f"{TABLES_TOPIC} on {registry.bootstrap} ends at offset {end:,}, this node has read up to {known['revision']:,}: definitions "
+                f"{TABLES_TOPIC} on {registry.bootstrap} ends at {end:,}, this node has read up to {known['revision']:,}: definitions "
                 "of tables are lost; restore the topic, or begin anew with another --data-dir"
             )
         _write(self._store_file, orjson.dumps({"topic_id": topic_id, "revision": end}))

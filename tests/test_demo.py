@@ -14,7 +14,9 @@ from pathlib import Path
 import orjson
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from examples.flights import __main__ as program
 from examples.flights import check, source, wire
 from examples.flights.report import Report
 from logstore.client.reading import Row
@@ -173,6 +175,13 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path):
         _, errors = running.communicate(timeout=30)
     assert running.returncode == 2
     assert "not empty" in errors
+
+
+def test_a_wrong_row_makes_the_demo_fail(monkeypatch, tmp_path):
+    monkeypatch.setattr(program.demo, "run", lambda _place, _limit: Report(rows_checked=100, rows_wrong=1))
+    file = tmp_path / "figures.json"
+    assert CliRunner().invoke(program.main, ["--json", str(file)]).exit_code == 1
+    assert orjson.loads(file.read_bytes())["ok"] is False
 
 
 def test_a_report_with_a_wrong_row_is_not_ok_in_words_either(capsys):

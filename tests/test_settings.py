@@ -80,7 +80,8 @@ def test_every_setting_can_stand_in_the_environment(tmp_path):
     environ = {
         "LOGSTORE_BOOTSTRAP": "a:1,b:2", "LOGSTORE_URL": "http://h:1/", "LOGSTORE_DATA_DIR": str(tmp_path), "LOGSTORE_HTTP": "[::1]:0",
         "LOGSTORE_ADVERTISE": "https://h", "LOGSTORE_WORKERS": "3", "LOGSTORE_READERS": "5", "LOGSTORE_SYNC": "commit",
-        "LOGSTORE_GROUP": "g", "LOGSTORE_ZONE": "z", "LOGSTORE_INSECURE": "yes", "LOGSTORE_SLOTS": "8", "LOGSTORE_STORAGE": "s3://b/p", "LOGSTORE_KAFKA_PORT": "9",
+        "LOGSTORE_GROUP": "g", "LOGSTORE_ZONE": "z", "LOGSTORE_INSECURE": "yes", "LOGSTORE_SLOTS": "8",
+        "LOGSTORE_STORAGE": "s3://b/p", "LOGSTORE_KAFKA_PORT": "9",
         "LOGSTORE_KAFKA_HEAP_MB": "256", "LOGSTORE_STALL_S": "1.5", "LOGSTORE_DRAIN_S": "2", "LOGSTORE_DEADLINE_MS": "100",
         "LOGSTORE_TIMEOUT_S": "3",
     }  # fmt: skip

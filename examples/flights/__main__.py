@@ -23,7 +23,7 @@ def main(json_file: Path | None, data_dir: Path | None, keep: bool, limit: int |
     """Run a store on a year of real flights, end to end, and check every row."""
     if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
         raise click.UsageError(f"{data_dir} is not empty; name a new directory")
-    with _place(data_dir, keep=keep) as place, _ended_in_order():
+    with _ended_in_order(), _place(data_dir, keep=keep) as place:
         report = demo.run(place, limit)
     report.show()
     if json_file is not None:
@@ -47,13 +47,16 @@ def _place(data_dir: Path | None, *, keep: bool) -> Iterator[Path]:
 @contextlib.contextmanager
 def _ended_in_order() -> Iterator[None]:
     """A terminal that closes, or a SIGTERM, ends the demo as Ctrl-C does; also where a shell had it ignore that."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
         yield
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
         sys.exit(130)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,11 @@ class Dev:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except LogStoreError:
+            if error is None:  # else it has been said what went wrong
+                raise
 
 
 def _program() -> Path:
