@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 VERIFY_S = 0.25  # librdkafka goes on silently with a topic that was deleted and created again; in this time it is found out
 VERIFY_TIMEOUT_S = 3.0
 HEAR_S = 0.1
+JOIN_S = 30.0  # how long Faust may take to join the group after a start
 
 
 class Me(NamedTuple):
@@ -57,6 +58,7 @@ class Catalogue(threading.Thread):
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
         self._placement = Placement(me.node, me.worker, followed_before(data_dir, me.worker), time.monotonic())
         self._confirm = Confirm(feed)
+        self._started_s = time.monotonic()
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
         self._shown_revision = -1
@@ -121,9 +123,10 @@ class Catalogue(threading.Thread):
     def _orphans(self) -> set[int]:
         """Slots that are assigned to nobody; the first worker of the group is the one to see to it, others find none."""
         others = self._others()
-        if self._assigned is None or any((a.node, a.worker) < (self._me.node, self._me.worker) for a in others):
+        joining = self._assigned is None and time.monotonic() - self._started_s < JOIN_S
+        if joining or any((a.node, a.worker) < (self._me.node, self._me.worker) for a in others):
             return set()
-        return set(range(self._slots)) - self._assigned.union(*(a.slots for a in others))
+        return set(range(self._slots)) - (self._assigned or frozenset()).union(*(a.slots for a in others))
 
     # 2. settle
 

@@ -4,6 +4,7 @@ A slot that was taken away is kept until its new owner serves it, so no read fai
 
     assigned to me                               follow
     taken away, new owner on another node        keep until it announces the slot as live, or the deadline passes
+    taken away, and nobody's                     keep: somebody has to follow it, whatever has become of the group
     taken away, new owner on this node           let go at once: it waits for this process to release the views
     followed before a restart                    keep as if just taken away: a killed worker is back before Faust has noticed
 """
@@ -42,6 +43,9 @@ class Placement:
         """Let go of slots whose new owner is ready; True when something changed."""
         others = [a for a in announced if (a.node, a.worker) != self._me]
         ready = {slot for a in others for slot in (a.slots if a.node == self._me[0] else a.live)}
+        claimed = {slot for a in others for slot in a.slots}
         before = len(self._leaving)
-        self._leaving = {slot: deadline for slot, deadline in self._leaving.items() if slot not in ready and now_s < deadline}
+        self._leaving = {
+            slot: deadline for slot, deadline in self._leaving.items() if slot not in ready and (now_s < deadline or slot not in claimed)
+        }
         return len(self._leaving) != before

@@ -4,6 +4,7 @@ librdkafka fetches, checks and decompresses on its own threads; memory is bounde
 `position()` nor its end-of-partition event is a position of ours: both step over transaction markers silently.
 """
 
+import contextlib
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from logstore.log.kafka import Record, consumer
 from logstore.model.fold import Records
 
+INTRODUCE_S = 1.0
 MOST_RECORDS = 10_000  # of one take: some 30 ms of work, and the size of a commit under load
 
 
@@ -61,6 +63,7 @@ class Tail:
     def __init__(self, bootstrap: str, *, group: str, queued_kbytes: int = 32_768) -> None:
         """`group` receives applied positions for information; `queued_kbytes` bounds what is fetched ahead."""
         self._followed: set[tuple[str, int]] = set()
+        self._introduced: set[str] = set()
         self._consumer = consumer(
             bootstrap,
             **{
@@ -80,6 +83,14 @@ class Tail:
         where = TopicPartition(topic, partition, offset, **known)
         self._consumer.incremental_assign([where])
         self._followed.add((topic, partition))
+        self._introduce(topic)
+
+    def _introduce(self, topic: str) -> None:
+        """Ask for a topic's leaders at once: left alone, librdkafka looks for those of a new topic once a second."""
+        if topic not in self._introduced:
+            self._introduced.add(topic)
+            with contextlib.suppress(KafkaException):  # it goes on trying by itself
+                self._consumer.list_topics(topic, timeout=INTRODUCE_S)
 
     def leave(self, topic: str, partition: int) -> None:
         """Stop following, if it is followed; what was fetched ahead is dropped."""
