@@ -69,7 +69,7 @@ class Tail:
             **{
                 "group.id": group,
                 "enable.partition.eof": True,
-                "queued.min.messages": 1_000_000,
+                "queued.min.messages": 100_000,
                 "queued.max.messages.kbytes": queued_kbytes,
                 "fetch.message.max.bytes": 4 << 20,
                 "fetch.max.bytes": 16 << 20,
