@@ -232,9 +232,8 @@ class Lane(threading.Thread):
             self.phases[target.key] = followed.phase
 
     def _set_reachable(self, *, reachable: bool) -> None:
-        if reachable != self.reachable:
-            self.reachable = reachable
-            self._feed.publish("log", {"reachable": reachable})
+        self.reachable = reachable
+        self._feed.publish_changed("log", {"reachable": reachable})
 
     def _tick(self, tail: Tail) -> None:
         """Once a second: what only looking shows."""
