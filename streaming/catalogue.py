@@ -30,6 +30,7 @@ from streaming.confirm import Confirm
 from streaming.followed import Target, epoch_changed, misconfigured
 from streaming.lane import Key, Lane, Targets
 from streaming.place import Placement
+from streaming.sweep import sweep
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +194,7 @@ class Catalogue(threading.Thread):
         self._feed.publish_changed("nodes", [_shown(a) for a in self._changes.nodes.live()])
         if self._lane.generation == self._wanted.generation > 0 and definitions.revision != self._shown_revision and self._all_verified():
             self._shown_revision = definitions.revision
+            sweep(self._data_dir, definitions.tables.values())
             self._feed.publish("tables", tables_value(definitions, self._slots, self._tables_id()))
         self._save()
 

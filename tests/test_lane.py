@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+from dataclasses import replace
 
 import pytest
 from support_log import produce, transactional, until
@@ -10,7 +11,10 @@ from support_worker import make_table, opened, rows, running_worker
 from logstore.log import topics
 from logstore.log.kafka import admin
 from logstore.log.registry import Registry
+from logstore.model.fold import Place, Records, fold_batch
 from logstore.model.partitioner import partition_of
+from logstore.view import home
+from logstore.view.view import Identity, View
 
 CONTROL = [("ls.op", b"cut")]
 
@@ -126,6 +130,27 @@ def test_a_topic_with_more_partitions_than_defined_stops_the_table(kafka, worker
     worker.watch.state(table, 0, "live")
     topics.add_partitions(admin(kafka.bootstrap), table.topic, 3)
     assert "3 partitions" in worker.watch.state(table, 0, "stopped")["reason"]
+
+
+def test_the_views_of_a_dropped_table_are_removed_and_those_of_others_stay(kafka, worker):
+    gone, stays = make_table(kafka.bootstrap), make_table(kafka.bootstrap)
+    for table in (gone, stays):
+        worker.watch.state(table, 0, "live")
+    Registry(kafka.bootstrap).write(replace(gone, dropped=True))
+    views = worker.data_dir / "views"
+    until("its views are removed", lambda: not (views / gone.name).exists())
+    assert (views / stays.name / stays.epoch / "0" / "1" / "data.mdb").exists()
+
+
+def test_a_log_that_is_shorter_than_the_view_stops_the_partition(kafka, tmp_path):
+    table = make_table(kafka.bootstrap, partitions=1)
+    produce(kafka.bootstrap, table.topic, [(b"k", b"v")] * 5)
+    path = home.partition_dir(tmp_path / "node", table.name, table.epoch, 0) / "1"
+    view = View(path, Identity(table.name, table.epoch, 0, 1, table.max_value_bytes))
+    view.apply(fold_batch(Records(range(10), [b"k"] * 10, [b"v"] * 10, [1] * 10, [None] * 10), Place(0, 1, 1_000_000), 0, 0))
+    view.close()
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        assert "does not hold offset 10" in worker.watch.state(table, 0, "stopped")["reason"]
 
 
 def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path):

@@ -18,9 +18,14 @@ from logstore.model.errors import Overloaded
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
+def epoch_dir(data_dir: Path, table: str, epoch: str) -> Path:
+    """The folder of one table's partitions, as long as its topic is the same."""
+    return data_dir / "views" / table / epoch
+
+
 def partition_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
     """The folder of one partition's generations."""
-    return data_dir / "views" / table / epoch / str(partition)
+    return epoch_dir(data_dir, table, epoch) / str(partition)
 
 
 def feed_path(data_dir: Path, worker: int) -> Path:
