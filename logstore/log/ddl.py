@@ -10,14 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from tenacity import retry, retry_if_result, stop_after_delay, wait_fixed
-
 from logstore.log import holes, kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import BadDefinition, EpochChanged, LogUnreachable, NoSuchTable, TableExists, UsageError
 from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, INTERNAL, Table, check_limits, check_name
-
-APPEAR_S = 10.0  # for a new topic to be known to the broker that is asked
 
 
 class Change(NamedTuple):
@@ -46,7 +42,7 @@ def create(
     settings = _allowed(wanted, topics.wal_settings(max_value_bytes, replicas) | dict(topic_config or {}), replicas)
     if not topics.create(registry.admin, name, partitions, replicas, settings):
         raise _in_the_way(registry, name, before)
-    return _write(registry, _heir(replace(wanted, epoch=_appeared(registry, name)), before), [])
+    return _write(registry, _heir(replace(wanted, epoch=_epoch(registry, name)), before), [])
 
 
 def adopt(
@@ -70,7 +66,7 @@ def adopt(
     check_limits(partitions, max_value_bytes)
     _unclaimed(registry, topic)
     table = Table(
-        name, topic, _appeared(registry, topic), partitions, max_value_bytes,
+        name, topic, _epoch(registry, topic), partitions, max_value_bytes,
         adopted=True, allow_control_records=allow_control_records, description=description,
     )  # fmt: skip
     findings = topics.check(registry.admin, table)
@@ -230,21 +226,10 @@ def _partitions_of(registry: Registry, topic: str) -> int:
         raise BadDefinition(f"there is no topic {topic!r} to adopt; without --topic the table gets a topic of its own") from error
 
 
-def _appeared(registry: Registry, topic: str) -> str:
-    """The id of a topic that was just created: brokers hear of it a moment later."""
-
-    @retry(
-        retry=retry_if_result(lambda epoch: epoch is None),
-        stop=stop_after_delay(APPEAR_S),
-        wait=wait_fixed(0.05),
-        retry_error_callback=lambda _: None,
-    )
-    def ask() -> str | None:
-        return topics.epoch_of(registry.admin, topic)
-
-    epoch = ask()
+def _epoch(registry: Registry, topic: str) -> str:
+    epoch = topics.epoch_of(registry.admin, topic)
     if epoch is None:
-        raise LogUnreachable(f"topic {topic} did not appear within {APPEAR_S:g} s; `logstore table list` tells how it went")
+        raise LogUnreachable(f"topic {topic} is gone again: somebody else deleted it, or its broker is away; try again")
     return epoch
 
 

@@ -82,14 +82,18 @@ class Registry:
         return self.read().live(name)
 
     def write(self, table: Table) -> int:
-        """Append a definition; returns its offset. Raises LogStoreError when another one came in between."""
+        """Append a definition; returns its offset.
+
+        Raises LogStoreError when another one came in between: the newest record counts, so it is replaced, and somebody has to know.
+        """
         before = table.revision
         offset = self._append(table.name.encode(), table.to_json())
-        between = [
-            r for r in _read_compacted(self.bootstrap, offset, kafka.REQUEST_S) if r.key() == table.name.encode() and r.offset() > before
-        ]
-        if between:
-            raise LogStoreError(f"table {table.name}: somebody else changed it at the same time; `logstore table describe` and try again")
+        since = [record for record in _read_compacted(self.bootstrap, offset, kafka.REQUEST_S) if record.offset() > before]
+        if any(record.key() == table.name.encode() for record in since):
+            raise LogStoreError(
+                f"table {table.name}: somebody else changed it at the same time, and this change, which came last, has replaced theirs; "
+                f"`logstore table describe {table.name}` shows what holds now"
+            )
         return offset
 
     def write_storage(self, url: str) -> int:
