@@ -1,11 +1,15 @@
-# make demo | test | check | integration | bench | clean        (.venv is made by itself; ARGS="..." is passed on)
+# make demo | test | check | format | integration | bench | clean        (.venv is made by itself; ARGS="..." is passed on)
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+CACHE ?= $(or $(LOGSTORE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/logstore)
+WHEELS := $(CACHE)/wheels-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
+PACKAGES := --constraint constraints.txt --editable ".[demo,dev]"
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 
-.PHONY: demo test check format integration bench clean .venv
+.PHONY: help demo test check format integration bench clean .venv
 .DEFAULT_GOAL := help
 
 help:
@@ -13,15 +17,22 @@ help:
 
 .venv: $(STAMP)
 
-# An install that ended half-way leaves no stamp, so it is done again.
+# An install that ended half-way leaves no stamp, so it is done again. Without a network uv installs from its cache, and pip, which cannot,
+# from the wheels that the first install left in ours.
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing into .venv ..." >&2
 	@if command -v uv >/dev/null 2>&1; then \
 	  [ -x $(BIN)/python ] || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv; \
-	  uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[demo,dev]" \
-	    || uv pip install --quiet --offline --python $(BIN)/python --constraint constraints.txt --editable ".[demo,dev]"; \
+	  uv pip install --quiet --python $(BIN)/python $(PACKAGES) || uv pip install --quiet --offline --python $(BIN)/python $(PACKAGES); \
 	else \
 	  [ -x $(BIN)/python ] || $(PYTHON) -m venv .venv; \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[demo,dev]"; \
+	  if [ -e "$(WHEELS)/complete" ]; then \
+	    $(PIP) install --no-index --find-links "$(WHEELS)" $(PACKAGES); \
+	  else \
+	    $(PIP) install $(PACKAGES) && mkdir -p "$(WHEELS)" \
+	    && $(PIP) wheel --wheel-dir "$(WHEELS)" --constraint constraints.txt ".[demo,dev]" hatchling editables \
+	    && rm -f "$(WHEELS)"/logstore_kv-* && touch "$(WHEELS)/complete"; \
+	  fi; \
 	fi
 	@touch $@
 
@@ -32,7 +43,7 @@ test: .venv
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .venv
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
 
 format: .venv
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
