@@ -123,7 +123,8 @@ def _row(peer: str, ours: list[dict[str, float]], theirs: list[dict[str, float]]
     ratios = [mine["per_s"] / its["per_s"] for mine, its in zip(ours, theirs, strict=True)]
     return {
         "name": f"http get / {peer}", "unit": "requests/s", "ours": median(ours, "per_s"), "ceiling": median(theirs, "per_s"),
-        "ratio": statistics.median(ratios), "ratios": ratios, "aim": _AIMS[peer], "p50_ms": median(ours, "p50_ms"), "p99_ms": median(ours, "p99_ms"),
+        "ratio": statistics.median(ratios), "ratios": ratios, "aim": _AIMS[peer],
+        "p50_ms": median(ours, "p50_ms"), "p99_ms": median(ours, "p99_ms"),
         "ceiling_p50_ms": median(theirs, "p50_ms"), "ceiling_p99_ms": median(theirs, "p99_ms"), "connections": CONNECTIONS,
     }  # fmt: skip
 

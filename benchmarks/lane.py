@@ -6,12 +6,13 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import lmdb
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from logstore.log import topics
-from logstore.log.kafka import admin
+from logstore.log.kafka import admin, topic_ids
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.view.feed import FeedServer
@@ -24,7 +25,7 @@ KEYS = 200_000
 DEADLINE_S = 120
 
 
-def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3) -> list[dict]:
+def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3) -> list[dict[str, Any]]:
     """Rows of {name, ours, ceiling, ratio, unit, spread} for 100-byte and 1,000-byte values."""
     rows = []
     for value_bytes, share in ((100, 1.0), (1_000, 0.25)):
@@ -59,7 +60,7 @@ def _fill(bootstrap: str, topic: str, count: int, value_bytes: int) -> Table:
             batch = [message for message in batch if message.pop("_error", None)]
             producer.poll(0.05 if batch else 0)
     assert producer.flush(60) == 0
-    return Table(topic, topic, topics.epoch_of(client, topic), PARTITIONS)
+    return Table(topic, topic, topic_ids(client, [topic])[topic], PARTITIONS)
 
 
 def _ours(bootstrap: str, table: Table, count: int) -> float:
@@ -104,7 +105,7 @@ def _bare(bootstrap: str, table: Table, count: int) -> float:
         where = str(home / str(partition))
         env = lmdb.open(where, map_size=32 << 30, max_dbs=4, sync=False, metasync=False, writemap=True, readahead=False)
         envs[partition] = env, env.open_db(b"entries")
-    consumer = Consumer(
+    consumer: Any = Consumer(
         {
             "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False, "auto.offset.reset": "error",
             "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000, "queued.max.messages.kbytes": 65_536,

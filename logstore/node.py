@@ -23,7 +23,7 @@ from typing import Any
 from logstore.log.embedded import EmbeddedKafka
 from logstore.log.keeper import Keeper
 from logstore.log.registry import Registry
-from logstore.model.errors import UsageError
+from logstore.model.errors import Stopped, UsageError
 from logstore.nodedir import NodeDir
 from logstore.port import Reservation
 from logstore.ready import Readiness
@@ -55,12 +55,13 @@ class Node:
         self._dir = NodeDir(settings.data_dir)
         self._kafka: EmbeddedKafka | None = None
         self._signals = 0
+        self._unrecorded = ""  # why process ids are not on the disk
         self._supervisor: Supervisor | None = None
 
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is told what `facts` says. Requires: the main thread.
 
-        Raises SetupError, LogUnreachable, EpochChanged, LogTruncated.
+        Raises SetupError, LogUnreachable, EpochChanged, LogTruncated; Stopped when a child has found out that none can go on.
         """
         check_bind(self.settings.http.host, insecure=self.settings.insecure)
         with contextlib.ExitStack() as stack:
@@ -72,9 +73,11 @@ class Node:
             except Interrupted:
                 return
             self._wait_ready(supervisor, on_ready)  # 4
-            while not self._signals:
+            while not self._over(supervisor):
                 self._turn(supervisor, STEP_S)
             self._end(supervisor)  # 5
+            if supervisor.hopeless is not None:
+                raise Stopped(supervisor.hopeless)
 
     def facts(self) -> dict[str, Any]:
         """What the node says of itself when it is ready."""
@@ -131,6 +134,9 @@ class Node:
         supervisor.step(timeout_s)
         self._record()
 
+    def _over(self, supervisor: Supervisor) -> bool:
+        return self._signals > 0 or supervisor.hopeless is not None
+
     def _recorded(self) -> dict[str, Any]:
         workers, readers = (self._supervisor.pids(kind) if self._supervisor else [] for kind in ("worker", "reader"))
         kafka = self._kafka.pid if self._kafka and self._kafka.alive() else None
@@ -140,20 +146,26 @@ class Node:
         }  # fmt: skip
 
     def _record(self) -> None:
-        self._dir.record(self._recorded())
+        try:
+            self._dir.record(self._recorded())
+            self._unrecorded = ""
+        except OSError as error:  # a full disk ends no node: the next turn tries again
+            if self._unrecorded != str(error):
+                self._unrecorded = str(error)
+                self._loud(f"process ids cannot be recorded: {error}; free some space, it goes on by itself")
 
     # 4. ready
 
     def _wait_ready(self, supervisor: Supervisor, on_ready: Callable[[dict[str, Any]], None]) -> None:
         with contextlib.closing(self._readiness()) as readiness:
             asked_s, lacking = time.monotonic(), ["children start"]
-            while not self._signals and lacking:
+            while lacking and not self._over(supervisor):
                 self._turn(supervisor, READY_STEP_S)
                 lacking = readiness.lacking() if supervisor.sound() else ["not every child process has got going"]
                 if lacking and time.monotonic() - asked_s > PATIENCE_S:
                     asked_s = time.monotonic()
                     self._loud(f"not ready yet: {'; '.join(lacking)}")
-        if not self._signals:
+        if not lacking:
             on_ready(self.facts())
 
     def _readiness(self) -> Readiness:

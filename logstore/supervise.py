@@ -2,8 +2,9 @@
 
 Each child has two pipes to here: its output (stdout and stderr together) goes to <logs>/<name>.log, warnings and errors also to this
 process's stderr; its heartbeat (`logstore.heartbeat`) is a byte a second from the loop whose progress matters. A child that is silent
-for `stall_s` is killed. Restarts come after 0.1 s, then 0.2, 0.4 ... 10 s; a child that lived for 30 s begins at 0.1 s again. Every
-child is on a leash: it ends when this process does, however that ends.
+for `stall_s` is killed. Restarts come after 0.1 s, then 0.2, 0.4 ... 10 s; a child that lived for 30 s begins at 0.1 s again. A child
+that ends with the status HOPELESS is not started again; `hopeless` says why. Every child is on a leash: it ends when this process does,
+however that ends.
 
 One thread, one loop: call `step` again and again.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from logstore.heartbeat import HOPELESS
 from logstore.log import leash
 
 log = logging.getLogger(__name__)
@@ -116,6 +118,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._woken, selectors.EVENT_READ, None)
+        self.hopeless: str | None = None  # why a child ended for good
         self.children = [Child(spec, ChildLog(spec.name, logs / f"{spec.name}.log", loud)) for spec in specs]
 
     @property
@@ -194,6 +197,8 @@ class Supervisor:
         assert child.process is not None
         status = child.process.wait()
         self._drain(child)
+        if status == HOPELESS:
+            child.wanted, self.hopeless = False, child.log.last
         if child.wanted:
             lived_s = time.monotonic() - child.started_s
             child.backoff_s = FIRST_BACKOFF_S if lived_s >= SOUND_S else min(child.backoff_s * 2, LAST_BACKOFF_S)

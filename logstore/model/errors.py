@@ -13,6 +13,7 @@ LogStoreError
 │   ├── ConsistencyTimeout     the replica did not reach the asked position in time
 │   ├── LogUnreachable         Kafka does not answer
 │   ├── Overloaded             a queue is full
+│   ├── DiskFull               no room for a view; it goes on by itself once there is
 │   ├── Starting               the partition is being opened here
 │   ├── NotOwner               another node serves the partition (`owner`)
 │   ├── ServerUnreachable      the HTTP endpoint does not answer
@@ -110,6 +111,10 @@ class LogUnreachable(NotYet):
 
 class Overloaded(NotYet):
     """A bounded queue is full."""
+
+
+class DiskFull(NotYet):
+    """There is no room on the disk for a view. Nothing has changed; it goes on by itself once there is room."""
 
 
 class Starting(NotYet):

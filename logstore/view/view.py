@@ -13,9 +13,11 @@ names the boot during which it was written, and after another boot the view is t
 `commit` flushes every commit (fsync). The log is the truth in both cases.
 """
 
+import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +25,7 @@ from typing import Any, Literal
 import lmdb
 import orjson
 
-from logstore.model.errors import Corrupted, Overloaded
+from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.fold import Folded
 from logstore.view import home, layout
 from logstore.view.layout import State, Stop
@@ -35,7 +37,9 @@ _PAGE = 4_096
 _PAGES_PER_ENTRY = 3  # a leaf, its branch and a split, each copied on write
 _ENTRY_OVERHEAD = 32
 _SPARE_PAGES = 64
+_LOCK_BYTES = 64 * layout.MAX_READERS + _PAGE  # a slot is a cache line
 _STEP = 1 << 20
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +58,22 @@ class View:
     """The one writer of one partition's view. Not thread-safe; requires: the caller holds the partition's `home.Owner`."""
 
     def __init__(self, path: Path, identity: Identity, *, sync: Sync = "none", map_bytes: int = layout.DEFAULT_MAP_BYTES) -> None:
-        """Open or create; raises Corrupted when the environment holds another view or cannot be read."""
+        """Open or create; raises Corrupted when the environment holds another view or cannot be read, DiskFull (retriable)."""
         self.path, self._sync = path, sync
-        path.mkdir(parents=True, exist_ok=True)
-        if sync == "none":
-            _mark_unsynced(path)
-        self._env = _open(path, sync, map_bytes)
         self._allocated = 0
-        self._entries, self._meta, self._quarantine = (self._env.open_db(n) for n in (layout.ENTRIES, layout.META, layout.QUARANTINE))
-        self.state = self._recover(identity)
-        if sync == "commit":  # it may have been written without sync before
-            self._clear_unsynced()
+        self._env = _prepare(path, sync, map_bytes)
+        try:
+            self._make_room({})
+            self._entries, self._meta, self._quarantine = map(self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE))
+            self.state = self._recover(identity)
+            if sync == "commit":  # it may have been written without sync before
+                self._clear_unsynced()
+        except lmdb.DiskError as error:
+            self._env.close()
+            raise _full(path, error) from error
+        except BaseException:
+            self._env.close()
+            raise
 
     @property
     def next_offset(self) -> int:
@@ -76,18 +85,13 @@ class View:
 
         `leader_epoch` is that of the batch's last record; None leaves the one before.
 
-        Raises Overloaded (retriable) when the disk is full; nothing has changed then.
+        Raises DiskFull (retriable); nothing has changed then.
         """
         assert folded.next_offset >= self.state.next_offset, "a position never goes back"
         state = State(folded.next_offset, folded.log_time_ms, self.state.leader_epoch if leader_epoch is None else leader_epoch, stop)
         self._make_room(folded.entries)
-        try:
-            self._commit(folded, state)
-        except lmdb.MapFullError:
+        while not self._commit(folded, state):
             self._env.set_mapsize(self._env.info()["map_size"] * 2)
-            self._commit(folded, state)
-        except lmdb.DiskError as error:
-            raise Overloaded(f"the view's disk is full: {self.path}: {error}") from error
         self.state = state
 
     def stop(self, stop: Stop) -> None:
@@ -133,12 +137,19 @@ class View:
                 raise Corrupted(f"{self.path} holds another view: {raw.decode()}, wanted {asdict(identity)}")
             return State.decode(txn.get(layout.STATE, db=self._meta) or b"")
 
-    def _commit(self, folded: Folded, state: State) -> None:
-        with self._env.begin(write=True) as txn:
-            self._put_entries(txn, folded.entries)
-            if folded.quarantined:
-                self._put_quarantined(txn, folded.quarantined)
-            txn.put(layout.STATE, state.encode(), db=self._meta)
+    def _commit(self, folded: Folded, state: State) -> bool:
+        """One transaction; False, and nothing has changed, when the map is too small for it."""
+        try:
+            with self._env.begin(write=True) as txn:
+                self._put_entries(txn, folded.entries)
+                if folded.quarantined:
+                    self._put_quarantined(txn, folded.quarantined)
+                txn.put(layout.STATE, state.encode(), db=self._meta)
+        except lmdb.MapFullError:
+            return False
+        except lmdb.DiskError as error:
+            raise Overloaded(f"the view's disk is full: {self.path}: {error}; free some space, it goes on by itself") from error
+        return True
 
     def _put_entries(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
         if not entries:
@@ -176,14 +187,9 @@ class View:
         needed = (used + copied + 2 * payload // _PAGE + _SPARE_PAGES) * _PAGE  # a page is at least half full
         if needed <= self._allocated:
             return
-        target = needed + max(_STEP, needed >> 3)
-        fd = os.open(self.path / "data.mdb", os.O_RDWR)
-        try:
-            os.posix_fallocate(fd, 0, min(target, self._env.info()["map_size"]))
-        except OSError as error:
-            raise Overloaded(f"the view's disk is full: {self.path}: {error.strerror}; free some space, it goes on by itself") from error
-        finally:
-            os.close(fd)
+        target = min(needed + max(_STEP, needed >> 3), self._env.info()["map_size"])
+        with _room_for(self.path):
+            _allocate(self.path / "data.mdb", target)
         self._allocated = target
 
 
@@ -206,6 +212,45 @@ def _mark_unsynced(path: Path) -> None:
     home.fsync_dir(path)
 
 
+def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
+    """The opened environment. What a full disk leaves half made is removed: it held nothing yet."""
+    fresh = not (path / "data.mdb").exists()
+    try:
+        with _room_for(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if sync == "none":
+                _mark_unsynced(path)
+            _allocate(path / "lock.mdb", _LOCK_BYTES)
+        return _open(path, sync, map_bytes)
+    except DiskFull:
+        if fresh:
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _allocate(path: Path, size_bytes: int) -> None:
+    """Give a file its blocks before it is written to through a map: there a full disk is a SIGBUS."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(fd, 0, size_bytes)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise _full(path, error.strerror) from error
+
+
+def _full(path: Path, why: object) -> DiskFull:
+    return DiskFull(f"the view's disk is full: {path}: {why}; free some space, it goes on by itself")
+
+
 def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
     quick = sync == "none"
     size = max(map_bytes, (path / "data.mdb").stat().st_size if (path / "data.mdb").exists() else 0)
@@ -214,5 +259,7 @@ def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
             str(path), map_size=size, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
             sync=not quick, metasync=not quick, writemap=quick, readahead=False,
         )  # fmt: skip
+    except lmdb.DiskError as error:
+        raise _full(path, error) from error
     except lmdb.Error as error:
         raise Corrupted(f"the view {path} cannot be opened: {error}; remove that folder, it is built again from the log") from error
