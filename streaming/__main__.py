@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from logstore.model.errors import LogStoreError
+from logstore.heartbeat import HOPELESS
+from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
 from streaming.catalogue import Me
 from streaming.worker import Config, Worker
 
@@ -34,6 +35,9 @@ def main(
     me = Me(node, worker, url, group, zone)
     try:
         status = Worker(Config(bootstrap, data_dir, me, "commit" if sync == "commit" else "none", heartbeat_fd, queued_kbytes)).run()
+    except (EpochChanged, LogTruncated) as error:
+        click.echo(error, err=True)  # the supervisor takes the last line over
+        status = HOPELESS
     except LogStoreError as error:
         logging.getLogger(__name__).error("%s", error)  # noqa: TRY400 - the message is for people
         status = 1

@@ -36,12 +36,14 @@ class Followed:
     """A view and what its partition's log has shown so far."""
 
     def __init__(self, target: Target, data_dir: Path, *, sync: Sync = "none") -> None:
-        """Open the view. Raises Overloaded while another process of this node still writes it, Corrupted when it cannot be read."""
+        """Open the view.
+
+        Raises Overloaded while another process of this node still writes it, DiskFull, Corrupted when it cannot be read.
+        """
         table, partition = target.table, target.partition
-        directory = home.partition_dir(data_dir, table.name, table.epoch, partition)
-        self.owner = home.Owner(directory)
+        self.owner = home.Owner(home.partition_dir(data_dir, table.name, table.epoch, partition))
         try:
-            path = directory / str(max(1, home.newest_generation(directory)))
+            path = view_path(target, data_dir)
             discard_if_torn(path)
             identity = Identity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes)
             self.view = View(path, identity, sync=sync)
@@ -55,6 +57,7 @@ class Followed:
         self._end_reached_at = -1  # where the log last had nothing more to hand over
         self._held_up_at = -1
         self.open_transaction = False
+        self.held: str | None = None  # what it waits for before it can go on
 
     @property
     def next_offset(self) -> int:
@@ -76,12 +79,14 @@ class Followed:
         """What a person should know: the stop, or what holds the partition up."""
         if self.stop:
             return self.stop.detail
+        if self.held:
+            return self.held
         return "a transaction is open in the log: its records are served once it is committed" if self.open_transaction else None
 
     def take(self, records: Records, leader_epoch: int) -> bool:
         """Fold and commit a batch; False when the partition stopped on the way.
 
-        Raises Overloaded when the disk is full: nothing has changed then, and the same records must be handed over again.
+        Raises DiskFull: nothing has changed then, and the same records must be handed over again.
         """
         records, hole = self._upto_hole(self._without_applied(records))
         folded = fold_batch(records, self.place, self.next_offset, self.view.state.log_time_ms)
@@ -99,6 +104,8 @@ class Followed:
                 self.view.stop(self._gap(missing, offset))
                 return False
             self.view.apply(Folded(offset, self.view.state.log_time_ms, {}, [], None))  # repaired: all of it is stepped over
+        elif self.stop:  # whatever it was, the log goes on from here
+            self.view.resume()
         self.end, self.reached_end, self._end_reached_at = max(self.end, offset), True, offset
         return True
 
@@ -172,6 +179,12 @@ class Followed:
             return None
         detail = f"the record at offset {folded.next_offset:,} of {self._name} cannot be folded: {folded.refused.why}; upgrade logstore"
         return Stop(Unsupported.word, detail, folded.next_offset)
+
+
+def view_path(target: Target, data_dir: Path) -> Path:
+    """Where the target's view lies, or will lie. Requires: the partition's folder is there."""
+    directory = home.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
+    return directory / str(max(1, home.newest_generation(directory)))
 
 
 def epoch_changed(table: Table, actual: str | None) -> Stop:

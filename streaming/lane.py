@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.log.tail import Batch, End, Tail, Trouble, Unreachable
-from logstore.model.errors import Corrupted, NotYet, Overloaded
+from logstore.model.errors import Corrupted, DiskFull, Overloaded
 from logstore.view.feed import FeedServer
+from logstore.view.layout import Stop
 from logstore.view.view import Sync
-from streaming.followed import Followed, Target
+from streaming.followed import Followed, Target, view_path
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ POLL_S = 0.1
 RETRY_S = 0.5
 TICK_S = 1.0
 ANNOUNCE_S = 5.0
+CHECK_S = 10.0
 
 Key = tuple[str, int]
 
@@ -97,7 +99,7 @@ class Lane(threading.Thread):
         try:
             for followed in self._followed.values():
                 self._start(tail, followed)
-            ticked = announced = time.monotonic()
+            ticked = announced = checked = time.monotonic()
             while self._running and not self._restart:
                 self._reconcile(tail)
                 for event in tail.take(POLL_S):
@@ -109,6 +111,9 @@ class Lane(threading.Thread):
                 if now - announced >= ANNOUNCE_S:
                     announced = now
                     self._announce(tail)
+                if now - checked >= CHECK_S:
+                    checked = now
+                    self._free_slots()
             self._announce(tail)
         finally:
             tail.close()
@@ -136,7 +141,8 @@ class Lane(threading.Thread):
             self.generation = wanted.generation
 
     def _forget_others(self, wanted: Targets) -> None:
-        """Take back what the feed shows of an earlier run of this worker."""
+        """Take back what is left of other targets, and what the feed shows of an earlier run of this worker."""
+        self._retry_at_s = {key: at_s for key, at_s in self._retry_at_s.items() if key in wanted.targets}
         keys = {_view_key(target) for target in wanted.targets.values()}
         for key in self._feed.snapshot():
             if isinstance(key, tuple) and key[0] == "view" and key not in keys:
@@ -146,8 +152,12 @@ class Lane(threading.Thread):
         self._retry_at_s.pop(target.key, None)
         try:
             followed = Followed(target, self._data_dir, sync=self._sync)
-        except NotYet:  # another worker of this node still has it, or the disk is full
+        except Overloaded:  # another worker of this node still has it
             self._retry_at_s[target.key] = time.monotonic() + RETRY_S
+            return
+        except DiskFull as error:
+            self._retry_at_s[target.key] = time.monotonic() + RETRY_S
+            self._show_unopened(target, str(error))
             return
         except Corrupted as error:
             self._feed.publish(_view_key(target), {"path": None, "slot": target.slot, "state": "stopped", "reason": str(error)})
@@ -156,13 +166,30 @@ class Lane(threading.Thread):
         self._followed[target.key] = self._by_topic[target.table.topic, target.partition] = followed
         self._start(tail, followed)
 
+    def _show_unopened(self, target: Target, reason: str) -> None:
+        """What an earlier run has left is readable all the same."""
+        path = view_path(target, self._data_dir)
+        known = str(path) if (path / "data.mdb").exists() else None
+        shown = {"path": known, "slot": target.slot, "state": "catching-up", "reason": reason}
+        if self._published.get(target.key) != shown:
+            log.warning("%s", reason)
+            self._published[target.key] = shown
+            self._feed.publish(_view_key(target), shown)
+
     def _start(self, tail: Tail, followed: Followed) -> None:
         target, state = followed.target, followed.view.state
-        if target.problem is not None:
-            followed.halt(target.problem)
-        else:
+        if target.problem is None:
             tail.follow(target.table.topic, target.partition, state.next_offset, state.leader_epoch)
+        else:
+            self._halt(tail, followed, target.problem)
         self._publish(followed)
+
+    def _halt(self, tail: Tail, followed: Followed, problem: Stop) -> None:
+        try:
+            followed.halt(problem)
+            followed.held = None
+        except DiskFull as error:
+            self._hold(tail, followed, str(error))
 
     def _restart_one(self, tail: Tail, followed: Followed) -> None:
         self._retry_at_s.pop(followed.target.key, None)
@@ -192,10 +219,10 @@ class Lane(threading.Thread):
         self._set_reachable(reachable=not isinstance(event, Trouble))
         try:
             following = self._apply(tail, followed, event)
-        except Overloaded as error:
-            log.warning("%s", error)
-            self._retry(tail, followed)
-            return
+            followed.held = None
+        except DiskFull as error:
+            self._hold(tail, followed, str(error))
+            following = True
         if not following:
             tail.leave(event.topic, event.partition)
         self._publish(followed)
@@ -203,9 +230,8 @@ class Lane(threading.Thread):
     def _apply(self, tail: Tail, followed: Followed, event: Batch | End | Trouble) -> bool:
         if isinstance(event, Batch):
             self.applied += len(event.records.offsets)
-            following = followed.take(event.records, event.leader_epoch)
             followed.end = max(followed.end, tail.end(event.topic, event.partition))
-            return following
+            return followed.take(event.records, event.leader_epoch)
         if isinstance(event, End):
             return followed.at_end(event.offset)
         if event.word == "truncated":
@@ -214,6 +240,13 @@ class Lane(threading.Thread):
         log.warning("%s/%d: %s", event.topic, event.partition, event.detail)
         self._retry(tail, followed)  # a topic that is gone is found out by the catalogue, which looks at the ids
         return True
+
+    def _hold(self, tail: Tail, followed: Followed, why: str) -> None:
+        """What is applied stays as it is; the same records are tried again a little later."""
+        if followed.held != why:
+            log.warning("%s", why)
+            followed.held = why
+        self._retry(tail, followed)
 
     def _retry(self, tail: Tail, followed: Followed) -> None:
         """Let go now, begin again at the view's position a little later."""
@@ -241,6 +274,11 @@ class Lane(threading.Thread):
             if followed.stop is None:
                 followed.look(tail.end(followed.target.table.topic, followed.target.partition))
             self._publish(followed)
+
+    def _free_slots(self) -> None:
+        """Readers that were killed leave their slots taken, and what they were reading pinned: then the file could only grow."""
+        for followed in self._followed.values():
+            followed.view.free_slots()
 
     def _announce(self, tail: Tail) -> None:
         tail.announce((f.target.table.topic, f.target.partition, f.next_offset) for f in self._followed.values())

@@ -19,7 +19,7 @@ import orjson
 
 from logstore.heartbeat import Heartbeat
 from logstore.log.registry import Registry
-from logstore.model.errors import LogStoreError
+from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
 from logstore.view import home
 from logstore.view.feed import FeedServer
 from logstore.view.view import Sync
@@ -67,7 +67,7 @@ class Worker:
         self.failure: str | None = None
 
     def run(self) -> int:
-        """Serve until SIGTERM or a failure; returns the exit status."""
+        """Serve until SIGTERM or a failure; returns the exit status. Raises EpochChanged, LogTruncated: of the store's own log."""
         self._lane.start()
         self._catalogue.start()
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
@@ -86,6 +86,8 @@ class Worker:
             self._feed.close()
         if self.failure:
             log.error("the worker ends: %s", self.failure)
+        if isinstance(self._catalogue.failure, (EpochChanged, LogTruncated)):
+            raise self._catalogue.failure
         return 1 if self.failure else 0
 
     async def _watch(self, app: Any) -> None:

@@ -87,6 +87,7 @@ class Metrics(Collector):
         lag = GaugeMetricFamily("logstore_lag_records", "Records behind the end of the log as last heard.", labels=labels)
         size = GaugeMetricFamily("logstore_view_bytes", "Bytes of the view in use.", labels=labels)
         mapped = GaugeMetricFamily("logstore_view_map_bytes", "Address space of the view's map.", labels=labels)
+        slots = GaugeMetricFamily("logstore_view_reader_slots", "The most reader slots in use at once, of 1,024.", labels=labels)
         state = GaugeMetricFamily("logstore_partition_state", "1 for the state the partition is in.", labels=(*labels, "state"))
         for served in self._catalog.served.values():
             where = (served.table, str(served.partition))
@@ -98,9 +99,10 @@ class Metrics(Collector):
                 lag.add_metric(where, served.lag(stands.next_offset) or 0)
                 size.add_metric(where, served.reader.size_bytes())
                 mapped.add_metric(where, served.reader.map_bytes())
+                slots.add_metric(where, served.reader.slots())
             for name in (LIVE, CATCHING_UP, STOPPED):
                 state.add_metric((*where, name), float(name == actual))
-        return applied, lag, size, mapped, state
+        return applied, lag, size, mapped, slots, state
 
     def _quarantined(self) -> Metric:
         family = CounterMetricFamily("logstore_quarantined", "Records that the fold skipped.", labels=("table", "partition", "reason"))

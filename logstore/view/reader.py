@@ -80,6 +80,10 @@ class ViewReader:
         """Address space of the map, as this process opened it."""
         return int(self._env.info()["map_size"])
 
+    def slots(self) -> int:
+        """The most reader slots, of `layout.MAX_READERS`, that were in use at once; a dead reader's counts until it is freed."""
+        return int(self._env.info()["num_readers"])
+
     def quarantine_counts(self) -> dict[str, int]:
         """How many records the fold skipped, by reason."""
         with self.reading() as reading:

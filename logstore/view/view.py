@@ -110,11 +110,9 @@ class View:
         """Bytes of the environment in use."""
         return int(self._env.info()["last_pgno"] + 1) * _PAGE
 
-    def health(self) -> dict[str, int]:
-        """Figures for metrics: map size and use in bytes, reader slots in use; clears the slots of dead readers."""
-        self._env.reader_check()
-        info = self._env.info()
-        return {"map_bytes": info["map_size"], "used_bytes": (info["last_pgno"] + 1) * _PAGE, "readers": info["num_readers"]}
+    def free_slots(self) -> int:
+        """Take back the reader slots of processes that have died, and the pages they held on to; returns how many."""
+        return int(self._env.reader_check())
 
     def close(self) -> None:
         """Flush and close; a view closed this way survives a power cut."""
@@ -148,7 +146,7 @@ class View:
         except lmdb.MapFullError:
             return False
         except lmdb.DiskError as error:
-            raise Overloaded(f"the view's disk is full: {self.path}: {error}; free some space, it goes on by itself") from error
+            raise _full(self.path, error) from error
         return True
 
     def _put_entries(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
@@ -187,10 +185,16 @@ class View:
         needed = (used + copied + 2 * payload // _PAGE + _SPARE_PAGES) * _PAGE  # a page is at least half full
         if needed <= self._allocated:
             return
-        target = min(needed + max(_STEP, needed >> 3), self._env.info()["map_size"])
+        try:
+            self._grow(needed + max(_STEP, needed >> 3))
+        except DiskFull:  # no room to spare: this commit alone may fit
+            self._grow(needed)
+
+    def _grow(self, size_bytes: int) -> None:
+        size_bytes = min(size_bytes, self._env.info()["map_size"])
         with _room_for(self.path):
-            _allocate(self.path / "data.mdb", target)
-        self._allocated = target
+            _allocate(self.path / "data.mdb", size_bytes)
+        self._allocated = size_bytes
 
 
 def discard_if_torn(path: Path) -> bool:
@@ -204,11 +208,17 @@ def discard_if_torn(path: Path) -> bool:
 
 
 def _mark_unsynced(path: Path) -> None:
-    mark = path / "unsynced"
-    with mark.open("w") as file:
-        file.write(home.boot_id())
-        file.flush()
-        os.fsync(file.fileno())
+    mark, boot = path / "unsynced", home.boot_id()
+    if mark.exists() and mark.read_text() == boot:
+        return
+    try:
+        with mark.open("w") as file:
+            file.write(boot)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # an empty mark would have a sound view thrown away
+        mark.unlink(missing_ok=True)
+        raise
     home.fsync_dir(path)
 
 
