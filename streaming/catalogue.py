@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 VERIFY_S = 0.25  # librdkafka goes on silently with a topic that was deleted and created again; in this time it is found out
 VERIFY_TIMEOUT_S = 3.0
 HEAR_S = 0.1
+GONE_S = 3.0  # a broker that has just started may not know its topics yet
 JOIN_S = 30.0  # how long Faust may take to join the group after a start
 
 
@@ -65,6 +66,8 @@ class Catalogue(threading.Thread):
         self._shown_revision = -1
         self._verified: dict[str, kafka.Described | None] = {}  # topic -> what it is now, None: it does not exist
         self._verified_at_s = 0.0
+        self._missing_since_s: dict[str, float] = {}  # of topics that were there
+        self._unsaved = ""  # why what is served is not on the disk
         self._announced: tuple[Announcement | None, float] = None, 0.0
         self._saved: object = None
         self._running = True
@@ -149,13 +152,22 @@ class Catalogue(threading.Thread):
             found = kafka.describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
         except LogUnreachable:
             return False
-        self._verified_at_s = time.monotonic()
-        before, self._verified = self._verified, {name: found.get(name) for name in names}
+        now_s = time.monotonic()
+        self._missing_since_s = {name: self._missing_since_s.get(name, now_s) for name in names - found.keys()}
+        self._verified_at_s = now_s
+        before, self._verified = self._verified, {name: found.get(name) or self._lately(name) for name in names}
         if before and before.get(TABLES_TOPIC) != self._verified[TABLES_TOPIC]:
             raise EpochChanged(
-                f"{TABLES_TOPIC} was deleted or created again under a running node; restore it, or begin with a new data directory"
+                f"{TABLES_TOPIC} was deleted or created again under a running node; restore it, or begin anew with another --data-dir"
             )
         return before != self._verified
+
+    def _lately(self, name: str) -> kafka.Described | None:
+        """What a topic was that is not there now, until it has been missed for GONE_S."""
+        was = self._verified.get(name)
+        if was is None or name not in self._missing_since_s:
+            return was
+        return was if time.monotonic() - self._missing_since_s[name] < GONE_S else None
 
     def _problem(self, table: Table) -> Stop | None:
         actual = self._verified[table.topic]
@@ -218,12 +230,22 @@ class Catalogue(threading.Thread):
         }
         kept = served["tables"], served["views"], served["slots"]
         if kept != self._saved:
-            path = served_path(self._data_dir, self._me.worker)
+            self._write(served_path(self._data_dir, self._me.worker), orjson.dumps(served))
+            if not self._unsaved:
+                self._saved = kept
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """A full disk ends no worker: the next round tries again."""
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
-            temporary.write_bytes(orjson.dumps(served))
+            temporary.write_bytes(content)
             temporary.replace(path)
-            self._saved = kept
+            self._unsaved = ""
+        except OSError as error:
+            if self._unsaved != str(error):
+                self._unsaved = str(error)
+                log.warning("what is served cannot be saved: %s; free some space, it goes on by itself", error)
 
     def _announcement(self) -> Announcement:
         acks = [ack["tables"] for ack in self._feed.acks() if ack is not None]

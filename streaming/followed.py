@@ -90,9 +90,9 @@ class Followed:
         """
         records, hole = self._upto_hole(self._without_applied(records))
         folded = fold_batch(records, self.place, self.next_offset, self.view.state.log_time_ms)
-        stop = self._refused(folded) or (hole and self._gap(folded.next_offset, hole))
+        stop = self._refused(folded) or (None if hole is None else self._gap(hole.start, hole.stop))
         if records.offsets or stop:
-            self.view.apply(folded, leader_epoch, stop or None)
+            self.view.apply(folded, leader_epoch, stop)
         self.end = max(self.end, self.next_offset)
         return stop is None
 
@@ -144,15 +144,16 @@ class Followed:
         applied = sum(1 for offset in records.offsets if offset < self.next_offset) if records.offsets[0] < self.next_offset else 0
         return records.slice(applied) if applied else records
 
-    def _upto_hole(self, records: Records) -> tuple[Records, int | None]:
-        """The records before the first hole that no repair covers, and the offset behind that hole (None: there is none)."""
+    def _upto_hole(self, records: Records) -> tuple[Records, range | None]:
+        """The records before the first hole that no repair covers, and that hole from its first offset that none covers."""
         offsets = records.offsets
         if not offsets or (offsets[0] == self.next_offset and offsets[-1] - offsets[0] == len(offsets) - 1):
             return records, None
         following = self.next_offset
         for i, offset in enumerate(offsets):
-            if self._first_missing(range(following, offset)) is not None:
-                return records.slice(0, i), offset
+            missing = self._first_missing(range(following, offset))
+            if missing is not None:
+                return records.slice(0, i), range(missing, offset)
             following = offset + 1
         return records, None
 

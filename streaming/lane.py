@@ -143,6 +143,7 @@ class Lane(threading.Thread):
     def _forget_others(self, wanted: Targets) -> None:
         """Take back what is left of other targets, and what the feed shows of an earlier run of this worker."""
         self._retry_at_s = {key: at_s for key, at_s in self._retry_at_s.items() if key in wanted.targets}
+        self._published = {key: shown for key, shown in self._published.items() if key in wanted.targets}
         keys = {_view_key(target) for target in wanted.targets.values()}
         for key in self._feed.snapshot():
             if isinstance(key, tuple) and key[0] == "view" and key not in keys:

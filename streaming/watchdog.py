@@ -16,8 +16,9 @@ class Watchdog:
 
     def look(self, behind: Mapping[Key, int], now_s: float) -> tuple[set[Key], set[Key]]:
         """(partitions that ask for a new consumer now, partitions that stood still again after that)."""
-        self._seen = {key: (at, now_s) if self._seen.get(key, (-1, 0.0))[0] != at else self._seen[key] for key, at in behind.items()}
-        self._restarted &= self._seen.keys()
+        unmoved = {key for key, at in behind.items() if self._seen.get(key, (-1, 0.0))[0] == at}
+        self._seen = {key: self._seen[key] if key in unmoved else (at, now_s) for key, at in behind.items()}
+        self._restarted &= unmoved  # it did help
         still = {key for key, (_, since_s) in self._seen.items() if now_s - since_s >= self._stall_s}
         again = still & self._restarted
         for key in still:

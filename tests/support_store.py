@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ LOGSTORE = str(Path(sys.executable).parent / "logstore")  # the command as it is
 class Running:
     """One `logstore dev` or `logstore node` process and what it said when it was ready."""
 
-    def __init__(self, command: str, data_dir: Path, *options: str) -> None:
-        argv = [LOGSTORE, command, "--data-dir", str(data_dir), *options]
+    def __init__(self, command: str, data_dir: Path, *options: str, within: Sequence[str] = ()) -> None:
+        argv = [*within, LOGSTORE, command, "--data-dir", str(data_dir), *options]
         self.data_dir = data_dir
         self._log = data_dir.with_suffix(".log")
         with self._log.open("ab") as log:
@@ -90,9 +90,9 @@ class Running:
 
 
 @contextmanager
-def running(command: str, data_dir: Path, *options: str) -> Iterator[Running]:
-    """A store that is ready, ended with the block; its logs are printed, and shown when the test fails."""
-    store = Running(command, data_dir, *options)
+def running(command: str, data_dir: Path, *options: str, within: Sequence[str] = ()) -> Iterator[Running]:
+    """A store that is ready, ended with the block; its logs are printed, and shown when the test fails. `within` goes before the command."""
+    store = Running(command, data_dir, *options, within=within)
     try:
         yield store.ready()
     finally:

@@ -27,7 +27,7 @@ def test_a_killed_kafka_worker_or_reader_is_back_and_nothing_is_lost(dev, users)
         )
         token = dev.json("put", users, f"after-{kind}", "2")["token"]
         assert dev("get", users, f"after-{kind}", "--token", token, "--deadline-ms", "30000").stdout == b"2"
-    eventually(lambda: len(dev.json("status")["nodes"][0]["live"]) == 16, "every slot is served again", 120)
+    eventually(lambda: len(dev.json("status")["nodes"][0]["live"]) == 16, "every slot is served again", 60)
     assert dev.pids()["bootstrap"] == dev.facts["bootstrap"]
     assert dev("get", users, "before").stdout == b"1"
 

@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, Producer, TopicPartition
 from logstore.log.kafka import consumer
 from logstore.log.nodes import Announcement, Nodes
 from logstore.log.registry import EMPTY
+from logstore.model.errors import LogTruncated
 from logstore.model.table import NODES_TOPIC, TABLES_TOPIC
 
 
@@ -23,7 +24,10 @@ class Changes:
         self._to_read = {TABLES_TOPIC, NODES_TOPIC}
 
     def take(self, timeout_s: float) -> bool:
-        """Take in what has come, waiting up to `timeout_s` for it; True when there was something."""
+        """Take in what has come, waiting up to `timeout_s` for it; True when there was something.
+
+        Raises LogTruncated when `logstore.tables` ends before what was read already: librdkafka begins anew then, or stands at the end.
+        """
         first = self._consumer.poll(timeout_s)
         if first is None:
             return False
@@ -39,13 +43,23 @@ class Changes:
         self._consumer.close()
 
     def _hear(self, record: Any) -> None:
+        self._check(record)
         self.heard_to[record.topic()] = record.offset() + 1
         if record.topic() == TABLES_TOPIC:
             self.definitions = self.definitions.with_record(record)
         else:
             self.nodes.hear(record.key(), record.value(), record.timestamp()[1])
 
+    def _check(self, record: Any) -> None:
+        known = self.heard_to[record.topic()]
+        if record.topic() == TABLES_TOPIC and record.offset() < known:
+            raise LogTruncated(
+                f"{TABLES_TOPIC} was cut back under a running node: it is at {record.offset():,}, this node has read up to {known:,}; "
+                "restore the topic, or begin anew with another --data-dir"
+            )
+
     def _at_end(self, record: Any) -> None:
+        self._check(record)
         self._to_read.discard(record.topic())
         self.complete = not self._to_read
 

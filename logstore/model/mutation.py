@@ -159,7 +159,8 @@ def _is_msgpack(value: bytes | None) -> bool:
     if value is None:
         return False
     try:
-        msgpack.unpackb(value, strict_map_key=False)
+        # well-formed or not is all that counts here: text of any bytes, map keys of any type
+        msgpack.unpackb(value, strict_map_key=False, raw=True, object_pairs_hook=list)
     except (ValueError, msgpack.UnpackException):
         return False
     return True

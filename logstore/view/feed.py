@@ -130,9 +130,12 @@ class FeedServer:
         if not data:
             self._drop(subscriber)
             return True
-        subscriber.unpacker.feed(data)
-        for ack in subscriber.unpacker:
-            subscriber.ack = ack
+        try:
+            subscriber.unpacker.feed(data)
+            for ack in subscriber.unpacker:
+                subscriber.ack = ack
+        except (ValueError, msgpack.UnpackException):  # not one of ours
+            self._drop(subscriber)
         return True
 
     def _flush(self, subscriber: "_Subscriber") -> None:
@@ -166,7 +169,7 @@ class _Subscriber:
         self.sock, self.dirty = sock, dirty
         self.pending = b""
         self.events: int = selectors.EVENT_READ
-        self.unpacker = msgpack.Unpacker()
+        self.unpacker = msgpack.Unpacker(max_buffer_size=2 * _CHUNK)
         self.ack: Any = None
 
 

@@ -20,7 +20,7 @@ Two long keys with equal hashes share a bucket, so a collision, even a made one,
 
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 import xxhash
@@ -66,12 +66,18 @@ class State(NamedTuple):
 
     @classmethod
     def decode(cls, raw: bytes) -> "State":
-        """Raises Corrupted when the bytes are too short."""
+        """Raises Corrupted when the bytes are too short, or the stop behind them cannot be read."""
         if len(raw) < _STATE.size:
             raise Corrupted(f"a view's state of {len(raw)} bytes is too short")
         following, log_time_ms, leader_epoch = _STATE.unpack_from(raw)
-        stop: dict[str, Any] | None = orjson.loads(raw[_STATE.size :]) if len(raw) > _STATE.size else None
-        return cls(following, log_time_ms, leader_epoch, Stop(**stop) if stop else None)
+        return cls(following, log_time_ms, leader_epoch, _stop(raw[_STATE.size :]) if len(raw) > _STATE.size else None)
+
+
+def _stop(raw: bytes) -> Stop:
+    try:
+        return Stop(**orjson.loads(raw))
+    except (ValueError, TypeError) as error:
+        raise Corrupted(f"a view's stop cannot be read: {error}") from error
 
 
 def cell_key(row_key: bytes) -> bytes:

@@ -17,7 +17,8 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -92,6 +93,8 @@ class View:
         self._make_room(folded.entries)
         while not self._commit(folded, state):
             self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            self._make_room(folded.entries)  # the larger map reaches behind what is allocated
+            self._make_room(folded.entries)
         self.state = state
 
     def stop(self, stop: Stop) -> None:
@@ -159,17 +162,19 @@ class View:
         txn.cursor(db=self._entries).putmulti([(key, entries[key]) for key in ordered])
 
     def _put_long(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
+        buckets: dict[bytes, dict[bytes, bytes]] = {}
         for key, entry in entries.items():
-            lmdb_key = layout.cell_key(key)
+            buckets.setdefault(layout.cell_key(key), {})[key] = entry
+        for lmdb_key, changed in buckets.items():
             bucket = dict(layout.unpack_bucket(txn.get(lmdb_key, default=b"", db=self._entries)))
-            txn.put(lmdb_key, layout.pack_bucket({**bucket, key: entry}), db=self._entries)
+            txn.put(lmdb_key, layout.pack_bucket(bucket | changed), db=self._entries)
 
-    def _put_quarantined(self, txn: Any, quarantined: Iterable[tuple[int, str]]) -> None:
-        counts: dict[str, int] = orjson.loads(txn.get(layout.COUNTS, default=b"{}", db=self._meta))
-        for offset, reason in quarantined:
-            counts[reason] = counts.get(reason, 0) + 1
+    def _put_quarantined(self, txn: Any, quarantined: Sequence[tuple[int, str]]) -> None:
+        counts: Counter[str] = Counter(orjson.loads(txn.get(layout.COUNTS, default=b"{}", db=self._meta)))
+        counts.update(reason for _, reason in quarantined)
+        for offset, reason in quarantined[-layout.MAX_QUARANTINED :]:
             txn.put(layout.pack_offset(offset), reason.encode(), db=self._quarantine)
-        txn.put(layout.COUNTS, orjson.dumps(counts), db=self._meta)
+        txn.put(layout.COUNTS, orjson.dumps(dict(counts)), db=self._meta)
         cursor = txn.cursor(db=self._quarantine)
         for _ in range(txn.stat(self._quarantine)["entries"] - layout.MAX_QUARANTINED):
             cursor.first()
@@ -202,6 +207,7 @@ def discard_if_torn(path: Path) -> bool:
     mark = path / "unsynced"
     if not mark.exists() or mark.read_text() == home.boot_id():
         return False
+    (path / "data.mdb").unlink(missing_ok=True)  # before the mark: without it the data would be believed
     shutil.rmtree(path)
     home.fsync_dir(path.parent)
     return True
