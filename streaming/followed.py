@@ -89,7 +89,10 @@ class Followed:
         Raises DiskFull: nothing has changed then, and the same records must be handed over again.
         """
         records, hole = self._upto_hole(self._without_applied(records))
-        folded = fold_batch(records, self.place, self.next_offset, self.view.state.log_time_ms)
+        kept = self._without_skipped(records)
+        folded = fold_batch(kept, self.place, self.next_offset, self.view.state.log_time_ms)
+        if kept is not records and folded.refused is None:
+            folded = folded._replace(next_offset=records.offsets[-1] + 1)
         stop = self._refused(folded) or (None if hole is None else self._gap(hole.start, hole.stop))
         if records.offsets or stop:
             self.view.apply(folded, leader_epoch, stop)
@@ -157,11 +160,22 @@ class Followed:
             following = offset + 1
         return records, None
 
+    @property
+    def _skips(self) -> Sequence[tuple[int, int]]:
+        return self.target.table.skips.get(self.target.partition, ())
+
+    def _without_skipped(self, records: Records) -> Records:
+        """What a repair gave up although the log holds it is not folded."""
+        offsets = records.offsets
+        if not any(first <= offsets[-1] and offsets[0] <= last for first, last in self._skips if offsets):
+            return records
+        kept = [i for i, offset in enumerate(offsets) if not any(first <= offset <= last for first, last in self._skips)]
+        return Records(*([column[i] for i in kept] for column in records))
+
     def _first_missing(self, offsets: range) -> int | None:
         """The first of `offsets` that no repair steps over."""
-        skips: Sequence[tuple[int, int]] = self.target.table.skips.get(self.target.partition, ())
         at = offsets.start
-        for first, last in sorted(skips):
+        for first, last in sorted(self._skips):
             if first <= at <= last:
                 at = last + 1
         return at if at < offsets.stop else None
@@ -178,8 +192,12 @@ class Followed:
     def _refused(self, folded: Folded) -> Stop | None:
         if folded.refused is None:
             return None
-        detail = f"the record at offset {folded.next_offset:,} of {self._name} cannot be folded: {folded.refused.why}; upgrade logstore"
-        return Stop(Unsupported.word, detail, folded.next_offset)
+        table, partition, offset = self.target.table.name, self.target.partition, folded.next_offset
+        detail = (
+            f"the record at offset {offset:,} of {self._name} cannot be folded: {folded.refused.why}; upgrade logstore, or give the "
+            f"record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
+        )
+        return Stop(Unsupported.word, detail, offset)
 
 
 def view_path(target: Target, data_dir: Path) -> Path:

@@ -84,6 +84,10 @@ class ViewReader:
         """The most reader slots, of `layout.MAX_READERS`, that were in use at once; a dead reader's counts until it is freed."""
         return int(self._env.info()["num_readers"])
 
+    def pids(self) -> set[int]:
+        """Processes that have a reader slot, or had one when they died."""
+        return {int(line.split()[0]) for line in self._env.readers().splitlines()[1:]}
+
     def quarantine_counts(self) -> dict[str, int]:
         """How many records the fold skipped, by reason."""
         with self.reading() as reading:

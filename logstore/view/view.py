@@ -94,7 +94,6 @@ class View:
         while not self._commit(folded, state):
             self._env.set_mapsize(self._env.info()["map_size"] * 2)
             self._make_room(folded.entries)  # the larger map reaches behind what is allocated
-            self._make_room(folded.entries)
         self.state = state
 
     def stop(self, stop: Stop) -> None:

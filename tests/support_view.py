@@ -1,0 +1,28 @@
+"""Views without a lane: records of one partition, folded and applied."""
+
+from pathlib import Path
+
+from logstore.model.fold import Folded, Place, Records, fold_batch
+from logstore.view.view import Identity, View
+
+PLACE = Place(partition=0, partitions=1, max_value_bytes=1_000_000)
+IDENTITY = Identity("t", "e" * 32, 0, 1, 1_000_000)
+
+
+def records(rows: dict[bytes, bytes | None] | list[tuple[bytes | None, bytes | None]], first: int = 0) -> Records:
+    """One record per row, offsets from `first` on, timestamp 1."""
+    pairs = list(rows.items()) if isinstance(rows, dict) else rows
+    count = len(pairs)
+    return Records(range(first, first + count), [k for k, _ in pairs], [v for _, v in pairs], [1] * count, [None] * count)
+
+
+def put(view: View, rows: dict[bytes, bytes | None]) -> Folded:
+    """Apply these rows behind what the view holds; returns what was folded."""
+    folded = fold_batch(records(rows, view.next_offset), PLACE, view.next_offset, view.state.log_time_ms)
+    view.apply(folded)
+    return folded
+
+
+def open_view(path: Path, **more) -> View:
+    """The view of the only partition of table t."""
+    return View(path, IDENTITY, **more)

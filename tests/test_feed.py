@@ -1,0 +1,122 @@
+"""The feed: a dictionary that others see, the newest value wins."""
+
+import resource
+import select
+import time
+
+import pytest
+from support_log import until
+
+from logstore.view import feed
+from logstore.view.feed import FeedReader, FeedServer, encode_ack
+
+
+class Subscriber:
+    """Keeps the dictionary as it was told."""
+
+    def __init__(self, path):
+        self.sock, self.reader, self.values = feed.connect(path), FeedReader(), {}
+
+    def hear(self, until_holds, timeout_s=10):
+        deadline = time.monotonic() + timeout_s
+        while not until_holds(self.values):
+            assert select.select([self.sock], [], [], max(0, deadline - time.monotonic()))[0], self.values
+            for key, value in self.reader.decode(self.sock.recv(1 << 16)):
+                self.values.pop(key, None) if value is None else self.values.update({key: value})
+        return self.values
+
+
+@pytest.fixture
+def subscribe():
+    """Connects subscribers, and hangs up on all of them at the end."""
+    connected = []
+
+    def connect(path):
+        connected.append(Subscriber(path))
+        return connected[-1]
+
+    yield connect
+    for subscriber in connected:
+        subscriber.sock.close()
+
+
+@pytest.fixture
+def server(tmp_path):
+    opened = FeedServer(tmp_path / "feed")
+    yield opened
+    opened.close()
+
+
+def test_first_the_whole_dictionary_then_every_change(server, tmp_path, subscribe):
+    server.publish("tables", {"revision": 1})
+    server.publish(("applied", "e", 0), [5, 9])
+    subscriber = subscribe(tmp_path / "feed")
+    assert subscriber.hear(lambda values: len(values) == 2) == {"tables": {"revision": 1}, ("applied", "e", 0): (5, 9)}
+    server.publish(("applied", "e", 0), [6, 9])
+    subscriber.hear(lambda values: values[("applied", "e", 0)] == (6, 9))
+    server.publish("tables", None)
+    subscriber.hear(lambda values: "tables" not in values)
+
+
+def test_two_subscribers_hear_the_same(server, tmp_path, subscribe):
+    both = [subscribe(tmp_path / "feed") for _ in range(2)]
+    server.publish("k", 1)
+    assert [subscriber.hear(lambda values: "k" in values) for subscriber in both] == [{"k": 1}] * 2
+
+
+def test_who_is_slow_gets_the_newest_and_nothing_queues_up(server, tmp_path, subscribe):
+    slow = subscribe(tmp_path / "feed")
+    server.publish("k", "x" * (1 << 20))  # more than the socket takes
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(20_000):
+        server.publish("n", [number, "y" * 5_000])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes; all values together are 100 MB
+    slow.hear(lambda values: values.get("n", (0,))[0] == 19_999)
+
+
+def test_acknowledgements_are_the_latest_of_who_is_there(tmp_path, subscribe):
+    changes = []
+    server = FeedServer(tmp_path / "feed", on_ack=lambda: changes.append(1))
+    first, second = subscribe(tmp_path / "feed"), subscribe(tmp_path / "feed")
+    until("both are there", lambda: server.acks() == [None, None])
+    first.sock.sendall(encode_ack({"tables": 1}) + encode_ack({"tables": 2}))
+    until("the newest counts", lambda: sorted(map(str, server.acks())) == ["None", "{'tables': 2}"])
+    second.sock.close()
+    until("who has left does not count", lambda: server.acks() == [{"tables": 2}])
+    assert changes
+    server.close()
+
+
+def test_the_server_comes_back_on_the_same_path(tmp_path, subscribe):
+    first = FeedServer(tmp_path / "feed")
+    subscriber = subscribe(tmp_path / "feed")
+    first.close()
+    assert subscriber.sock.fileno() >= 0
+    until("the end is heard", lambda: select.select([subscriber.sock], [], [], 0)[0])
+    assert subscriber.sock.recv(10) == b""
+    with pytest.raises(FileNotFoundError):
+        feed.connect(tmp_path / "feed")
+    second = FeedServer(tmp_path / "feed")
+    second.publish("k", 2)
+    assert subscribe(tmp_path / "feed").hear(lambda values: "k" in values) == {"k": 2}
+    second.close()
+
+
+def test_the_path_may_be_longer_than_a_socket_name(tmp_path, subscribe):
+    path = tmp_path / ("d" * 100) / ("e" * 100) / "worker-0.sock"
+    server = FeedServer(path)
+    server.publish("k", 1)
+    assert subscribe(path).hear(lambda values: "k" in values) == {"k": 1}
+    server.close()
+
+
+def test_what_has_not_changed_is_not_said_again(server, tmp_path, subscribe):
+    subscriber = subscribe(tmp_path / "feed")
+    server.publish_changed("k", 1)
+    subscriber.hear(lambda values: "k" in values)
+    server.publish_changed("k", 1)
+    server.publish("end", 1)
+    heard = []
+    while "end" not in dict(heard):
+        heard += subscriber.reader.decode(subscriber.sock.recv(1 << 16)) if select.select([subscriber.sock], [], [], 5)[0] else []
+    assert [key for key, _ in heard] == ["end"]

@@ -1,0 +1,145 @@
+"""One partition between log and view: gaps, ends, repeats, stops."""
+
+import pytest
+from support_view import records
+
+from logstore.model.errors import Overloaded
+from logstore.model.table import Table
+from logstore.view.layout import Stop
+from streaming.followed import Followed, Target
+
+TABLE = Table("t", "t", "e" * 32, 1)
+
+
+@pytest.fixture
+def follow(tmp_path):
+    opened = []
+
+    def open_one(table=TABLE):
+        opened.append(Followed(Target(table, 0, 0), tmp_path))
+        return opened[-1]
+
+    yield open_one
+    for followed in opened:
+        if followed.owner is not None:
+            followed.close()
+
+
+def rows(count, first=0):
+    return records([(b"k%d" % n, b"v") for n in range(first, first + count)], first)
+
+
+def reopened(follow, followed, table=TABLE):
+    followed.close()
+    followed.owner = None
+    return follow(table)
+
+
+def test_a_dense_log_is_applied_and_live_at_its_end(follow):
+    followed = follow()
+    assert followed.phase == "catching-up"
+    assert followed.take(rows(5), 1)
+    assert followed.at_end(5)
+    assert (followed.next_offset, followed.phase, followed.reason) == (5, "live", None)
+    assert followed.view.state.leader_epoch == 1
+
+
+def test_a_gap_in_the_middle_stops_right_before_it(follow):
+    followed = follow()
+    holed = rows(6)
+    assert not followed.take(holed._replace(offsets=[0, 1, 2, 5, 6, 7]), 1)
+    assert (followed.next_offset, followed.phase, followed.stop.word, followed.stop.offset) == (3, "stopped", "gap", 3)
+    assert "--skip 3..4" in followed.reason
+
+
+def test_a_gap_at_the_end_is_a_gap(follow):
+    followed = follow()
+    followed.take(rows(3), 1)
+    assert not followed.at_end(4)
+    assert "--skip 3..3" in followed.reason
+
+
+def test_a_repaired_gap_is_stepped_over(follow):
+    followed = follow(TABLE.with_skip(0, 3, 4))
+    assert followed.take(rows(6)._replace(offsets=[0, 1, 2, 5, 6, 7]), 1)
+    assert followed.next_offset == 8
+    assert followed.at_end(8)
+
+
+def test_a_gap_that_is_repaired_in_part_still_stops(follow):
+    followed = follow(TABLE.with_skip(0, 3, 3))
+    assert not followed.take(rows(6)._replace(offsets=[0, 1, 2, 5, 6, 7]), 1)
+    assert followed.next_offset == 3
+
+
+def test_two_repairs_side_by_side_cover_one_gap(follow):
+    followed = follow(TABLE.with_skip(0, 4, 4).with_skip(0, 3, 3))
+    assert followed.take(rows(6)._replace(offsets=[0, 1, 2, 5, 6, 7]), 1)
+    assert followed.next_offset == 8
+
+
+def test_a_repaired_gap_at_the_end_moves_the_position(follow):
+    followed = follow(TABLE.with_skip(0, 3, 4))
+    followed.take(rows(3), 1)
+    assert followed.at_end(5)
+    assert followed.next_offset == 5
+
+
+def test_a_stop_outlives_a_restart_and_ends_with_the_next_record(follow):
+    followed = follow()
+    followed.at_end(1)
+    again = reopened(follow, followed, TABLE.with_skip(0, 0, 0))
+    assert again.phase == "stopped"
+    assert again.take(rows(2, first=1), 1)
+    assert (again.next_offset, again.stop) == (3, None)
+
+
+def test_what_was_applied_is_not_applied_again(follow):
+    followed = follow()
+    followed.take(rows(5), 1)
+    assert followed.take(rows(7), 1)
+    assert followed.next_offset == 7
+    assert followed.take(rows(3), 1)
+    assert followed.next_offset == 7
+
+
+def test_an_open_transaction_needs_two_looks(follow):
+    followed = follow()
+    followed.take(rows(2), 1)
+    followed.at_end(2)
+    followed.look(5)
+    assert followed.reason is None
+    followed.look(5)
+    assert "transaction" in followed.reason
+    followed.take(rows(3, first=2), 1)
+    followed.look(5)
+    assert followed.reason is None
+
+
+def test_a_record_of_a_later_build_stops_the_partition(follow):
+    followed = follow()
+    later = rows(3)._replace(headers=[None, [("ls.op", b"incr")], None])
+    assert not followed.take(later, 1)
+    assert (followed.next_offset, followed.stop.word) == (1, "unsupported")
+    assert "upgrade" in followed.reason
+
+
+def test_a_log_that_was_cut_back_says_what_helps(follow):
+    followed = follow()
+    followed.cut_back("Broker: Offset out of range")
+    assert followed.stop.word == "truncated"
+    assert "table repair t --partition 0" in followed.reason
+
+
+def test_the_same_halt_twice_is_one(follow):
+    followed = follow()
+    stop = Stop("epoch-changed", "look", 0)
+    followed.halt(stop)
+    followed.halt(stop)
+    assert followed.stop == stop
+
+
+def test_two_cannot_follow_one_partition(follow, tmp_path):
+    follow()
+    with pytest.raises(Overloaded):
+        Followed(Target(TABLE, 0, 0), tmp_path)

@@ -1,0 +1,212 @@
+"""A view: entries and position together, through kills, growth, another boot and other writers."""
+
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+from support_view import IDENTITY, open_view, put
+
+from logstore.model.errors import Corrupted, Overloaded
+from logstore.model.fold import Folded
+from logstore.view import home, layout
+from logstore.view.layout import Stop
+from logstore.view.reader import ViewReader
+from logstore.view.view import View, discard_if_torn
+
+
+def in_other_process(code: str, *arguments: object, **more) -> subprocess.Popen:
+    """Run Python code in a process of its own; its arguments are `sys.argv[1:]`."""
+    argv = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, **more)
+
+
+WRITER = """
+    import sys
+    sys.path.insert(0, "tests")
+    from pathlib import Path
+    from support_view import open_view, put
+    view = open_view(Path(sys.argv[1]))
+    while True:
+        put(view, {b"%08d" % n: b"v%d" % n for n in range(view.next_offset, view.next_offset + 97)})
+        print(view.next_offset, flush=True)
+"""
+
+
+def test_killed_at_random_instants_it_is_a_prefix(tmp_path):
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng, last = random.Random(seed), 0
+    for _ in range(5):
+        with in_other_process(WRITER, tmp_path / "view") as writer:
+            said = [int(writer.stdout.readline()) for _ in range(rng.randrange(1, 60))]
+            writer.send_signal(signal.SIGKILL)
+        view = open_view(tmp_path / "view")
+        assert view.next_offset >= said[-1] > last
+        with view.reader().reading() as reading:
+            found = {key: raw[17:] for key, raw in reading.scan()}
+        assert found == {b"%08d" % n: b"v%d" % n for n in range(view.next_offset)}
+        last = view.next_offset
+        view.close()
+
+
+def test_it_goes_on_where_it_stood(tmp_path):
+    view = open_view(tmp_path / "view")
+    put(view, {b"a": b"1", b"b": None})
+    view.stop(Stop("gap", "look", 2))
+    view.close()
+    again = open_view(tmp_path / "view")
+    assert (again.next_offset, again.state.stop) == (2, Stop("gap", "look", 2))
+    put(again, {b"c": b"3"})
+    assert again.state.stop is None
+    again.close()
+
+
+def test_another_view_is_not_opened_as_this_one(tmp_path):
+    open_view(tmp_path / "view").close()
+    with pytest.raises(Corrupted, match="another view"):
+        View(tmp_path / "view", replace(IDENTITY, epoch="f" * 32))
+
+
+def test_what_is_no_view_is_refused(tmp_path):
+    (tmp_path / "view").mkdir()
+    (tmp_path / "view" / "data.mdb").write_bytes(b"nonsense" * 2_000)
+    with pytest.raises(Corrupted):
+        open_view(tmp_path / "view")
+
+
+def test_a_position_never_goes_back(tmp_path):
+    view = open_view(tmp_path / "view")
+    put(view, {b"a": b"1"})
+    with pytest.raises(AssertionError):
+        view.apply(Folded(0, 0, {}, [], None))
+    view.close()
+
+
+def test_written_without_sync_and_another_boot_it_is_thrown_away(tmp_path, monkeypatch):
+    path = tmp_path / "view"
+    view = open_view(path)
+    put(view, {b"a": b"1"})
+    assert not discard_if_torn(path)  # the same boot: a killed process loses nothing
+    monkeypatch.setattr(home, "BOOT_ID", tmp_path / "boot_id")
+    home.BOOT_ID.write_text("another boot")
+    assert discard_if_torn(path)
+    assert not path.exists()
+    view._env.close()
+
+
+@pytest.mark.parametrize("sync", ["none", "commit"])
+def test_closed_cleanly_it_survives_another_boot(tmp_path, monkeypatch, sync):
+    path = tmp_path / "view"
+    view = open_view(path, sync=sync)
+    put(view, {b"a": b"1"})
+    view.close()
+    monkeypatch.setattr(home, "BOOT_ID", tmp_path / "boot_id")
+    home.BOOT_ID.write_text("another boot")
+    assert not discard_if_torn(path)
+    again = open_view(path)
+    assert again.next_offset == 1
+    again.close()
+
+
+def test_synced_from_now_on_its_mark_is_gone(tmp_path):
+    view = open_view(tmp_path / "view")
+    put(view, {b"a": b"1"})
+    view._env.close()  # not cleanly
+    assert (tmp_path / "view" / "unsynced").exists()
+    again = open_view(tmp_path / "view", sync="commit")
+    assert not (tmp_path / "view" / "unsynced").exists()
+    again.close()
+
+
+FOLLOWER = """
+    import sys
+    from pathlib import Path
+    from logstore.view.reader import ViewReader
+    reader = ViewReader.open(Path(sys.argv[1]))
+    for line in sys.stdin:
+        print(reader.point(line.strip().encode())[1] is not None, flush=True)
+"""
+
+
+def test_the_map_grows_and_a_reader_of_another_process_follows(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "DEFAULT_MAP_BYTES", 1 << 20)
+    view = open_view(tmp_path / "view", map_bytes=1 << 20)
+    put(view, {b"first": b"1"})
+    code = FOLLOWER.replace("reader =", "from logstore.view import layout; layout.DEFAULT_MAP_BYTES = 1 << 20\n    reader =")
+    with in_other_process(code, tmp_path / "view", stdin=subprocess.PIPE) as follower:
+        assert _ask(follower, "first") == "True"
+        for n in range(40):
+            put(view, {b"%d-%d" % (n, i): b"x" * 1_000 for i in range(100)})
+        assert view.reader().map_bytes() > 4 << 20
+        assert _ask(follower, "39-99") == "True"
+        assert _ask(follower, "nothing") == "False"
+        follower.stdin.close()
+    view.close()
+
+
+def _ask(follower, key):
+    follower.stdin.write(key + "\n")
+    follower.stdin.flush()
+    return follower.stdout.readline().strip()
+
+
+def test_slots_of_killed_readers_are_cleared(tmp_path):
+    view = open_view(tmp_path / "view")
+    put(view, {b"k": b"v"})
+    held = FOLLOWER.replace(
+        "for line in sys.stdin:", "txn = reader._env.begin()\n    print('holds', flush=True)\n    for line in sys.stdin:"
+    )
+    with in_other_process(held, tmp_path / "view", stdin=subprocess.PIPE) as follower:
+        assert follower.stdout.readline() == "holds\n"
+        assert len(view._env.readers().splitlines()) == 2
+        follower.kill()
+    view.free_slots()
+    assert "no active readers" in view._env.readers()
+    view.close()
+
+
+def test_one_process_writes_and_a_killed_one_writes_no_more(tmp_path):
+    code = """
+        import sys, time
+        from pathlib import Path
+        from logstore.view.home import Owner
+        owner = Owner(Path(sys.argv[1]))
+        print("owns", flush=True)
+        sys.stdin.read()
+    """
+    with in_other_process(code, tmp_path / "p", stdin=subprocess.PIPE) as other:
+        assert other.stdout.readline() == "owns\n"
+        with pytest.raises(Overloaded):
+            home.Owner(tmp_path / "p")
+        other.kill()
+    home.Owner(tmp_path / "p").release()
+    home.Owner(tmp_path / "p").release()
+
+
+def test_quarantine_counts_all_and_lists_the_newest(tmp_path):
+    view = open_view(tmp_path / "view")
+    for first in (0, 900):
+        bad = [(n, "null-key" if n % 2 else "empty-key") for n in range(first, first + 900)]
+        view.apply(Folded(first + 900, 0, {}, bad, None))
+    with view.reader().reading() as reading:
+        quarantine = reading.quarantine()
+    assert quarantine.counts == {"null-key": 900, "empty-key": 900}
+    assert [offset for offset, _ in quarantine.records] == list(range(800, 1_800))
+    view.close()
+
+
+def test_a_reader_refuses_what_is_not_there(tmp_path):
+    with pytest.raises(Corrupted):
+        ViewReader.open(tmp_path / "nowhere")
+
+
+def test_small_views_take_little_disk(tmp_path):
+    view = open_view(tmp_path / "view")
+    put(view, {b"k": b"v"})
+    allocated = (tmp_path / "view" / "data.mdb").stat().st_blocks * 512
+    assert allocated < 4 << 20
+    view.close()

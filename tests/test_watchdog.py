@@ -1,0 +1,28 @@
+"""The watchdog: a new consumer first, a new process after that."""
+
+from streaming.watchdog import Watchdog
+
+KEY, OTHER = ("e", 0), ("e", 1)
+
+
+def test_progress_is_never_a_stall():
+    dog = Watchdog(stall_s=10)
+    assert all(dog.look({KEY: at}, at * 9.0) == (set(), set()) for at in range(20))
+
+
+def test_standing_still_asks_for_a_consumer_then_for_a_process():
+    dog = Watchdog(stall_s=10)
+    assert dog.look({KEY: 5}, 0) == (set(), set())
+    assert dog.look({KEY: 5, OTHER: 1}, 9) == (set(), set())
+    assert dog.look({KEY: 5, OTHER: 2}, 10) == ({KEY}, set())
+    assert dog.look({KEY: 5}, 19) == (set(), set())
+    assert dog.look({KEY: 5}, 20) == (set(), {KEY})
+
+
+def test_who_caught_up_in_between_begins_anew():
+    dog = Watchdog(stall_s=10)
+    dog.look({KEY: 5}, 0)
+    assert dog.look({KEY: 5}, 10) == ({KEY}, set())
+    dog.look({}, 11)
+    dog.look({KEY: 7}, 12)
+    assert dog.look({KEY: 7}, 22) == ({KEY}, set())
