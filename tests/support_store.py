@@ -77,6 +77,13 @@ class Running:
         self.process.terminate()
         return self._reap()
 
+    def ended(self, timeout_s: float) -> int:
+        """Wait for it to end by itself; returns the exit status."""
+        try:
+            return self.process.wait(timeout_s)
+        finally:
+            self.stop()
+
     def log(self) -> str:
         """What it and its children said."""
         logs = [self._log, *sorted((self.data_dir / "logs").glob("*.log"))]
@@ -96,8 +103,7 @@ def running(command: str, data_dir: Path, *options: str, within: Sequence[str] =
     try:
         yield store.ready()
     finally:
-        if store.process.poll() is None:
-            store.stop()
+        store.stop()
         print(store.log())
 
 

@@ -163,25 +163,32 @@ def test_kafka_is_gone_for_a_while_and_reads_go_on(store, table, fault):
 
 
 def test_processes_that_are_killed_while_kafka_is_away_serve_what_they_have(tmp_path):
-    with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:
-        with running("node", tmp_path / "node", "--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0", "--readers", "1") as node:
-            table = _table(node, "t")
-            with Store(kafka.bootstrap, node.url) as client:
-                first = client.put(table, "k", "v")
-                until("it is read", lambda: client.get(table, "k", after=first).value == b"v")
-            kafka.kill()
-            node.kill_one("readers")
-            until("the new reader answers", lambda: _answer(node.url, table) == (200, "v"))
-            os.kill(node.pids("workers")[0], signal.SIGKILL)
-            for _ in range(50):
-                assert _answer(node.url, table) == (200, "v")
-            node.kill_one("readers")
-            until("a reader answers without a worker", lambda: _answer(node.url, table) == (200, "v"))
-            kafka.restart()
-            with Store(kafka.bootstrap, node.url) as client:
-                last = client.put(table, "k", "w")
-                until("it is read", lambda: _answer(node.url, table, last) == (200, "w"), 40)
-            _await_no_lag(node, table)
+    with _apart(tmp_path) as (kafka, node):
+        table = _table(node, "t")
+        with Store(kafka.bootstrap, node.url) as client:
+            first = client.put(table, "k", "v")
+            until("it is read", lambda: client.get(table, "k", after=first).value == b"v")
+        kafka.kill()
+        node.kill_one("readers")
+        until("the new reader answers", lambda: _answer(node.url, table) == (200, "v"))
+        os.kill(node.pids("workers")[0], signal.SIGKILL)
+        for _ in range(50):
+            assert _answer(node.url, table) == (200, "v")
+        node.kill_one("readers")
+        until("a reader answers without a worker", lambda: _answer(node.url, table) == (200, "v"))
+        kafka.restart()
+        with Store(kafka.bootstrap, node.url) as client:
+            last = client.put(table, "k", "w")
+            until("it is read", lambda: _answer(node.url, table, last) == (200, "w"), 40)
+        _await_no_lag(node, table)
+
+
+@contextmanager
+def _apart(directory: Path) -> Iterator[tuple[EmbeddedKafka, Running]]:
+    """A broker that nobody starts again, and a node that follows it."""
+    with EmbeddedKafka(directory / "kafka", heap_mb=256) as broker:
+        with running("node", directory / "node", "--bootstrap", broker.bootstrap, "--http", "127.0.0.1:0", "--readers", "1") as node:
+            yield broker, node
 
 
 def _answer(url: str, table: str, after: Position | None = None) -> tuple[int, str] | None:
@@ -268,19 +275,16 @@ def test_a_deleted_topic_stops_its_table_and_no_other(store, table):
 
 @pytest.mark.parametrize("loss", ["deleted", "cut back"])
 def test_a_node_whose_table_definitions_are_lost_ends_and_says_so(tmp_path, loss):
-    with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:
-        with running("node", tmp_path / "node", "--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0", "--readers", "1") as node:
-            _table(node, "t")
-            if loss == "deleted":
-                topics.delete(admin(kafka.bootstrap), TABLES_TOPIC)
-            else:
-                _cut_back(kafka, tmp_path / "kafka")
-            assert node.process.wait(40) == 1
-            said = node.log().splitlines()
-            assert any(f"{TABLES_TOPIC} was {loss}" in line for line in said), node.log()
+    with _apart(tmp_path) as (kafka, node):
+        _table(node, "t")
+        if loss == "deleted":
+            topics.delete(admin(kafka.bootstrap), TABLES_TOPIC)
+        else:
+            _cut_back(kafka, tmp_path / "kafka")
+        assert node.ended(40) == 1
+        assert any(line.startswith(f"logstore: {TABLES_TOPIC} was {loss}") for line in node.log().splitlines()), node.log()
         again = Running("node", tmp_path / "node", "--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0")
-        assert again.process.wait(40) == 1  # a start refuses as well
-        again.stop()
+        assert again.ended(40) == 1  # a start refuses as well
 
 
 def _cut_back(kafka: EmbeddedKafka, data_dir: Path) -> None:
@@ -439,7 +443,7 @@ def test_what_dead_readers_held_is_given_back(store, table):
     with Store(store.bootstrap, store.url) as client:
         position = client.put(table, _key_of(0), "v")
         until("it is read", lambda: client.get(table, _key_of(0), after=position))
-        view = next((store.data_dir / "views" / table).glob("*/0/*"))
+        view = next((store.data_dir / "views" / table).glob("*/0/[0-9]*"))
         for _ in range(5):
             holder = subprocess.Popen([sys.executable, "-c", HOLD, str(view)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             with holder:
