@@ -30,6 +30,7 @@ from streaming.confirm import Confirm
 from streaming.followed import Target, epoch_changed, misconfigured
 from streaming.lane import Key, Lane, Targets
 from streaming.place import Placement
+from streaming.saved import Saved
 from streaming.sweep import sweep
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Catalogue(threading.Thread):
         super().__init__(name="catalogue", daemon=True)
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
-        self._placement = Placement(me.node, me.worker, followed_before(data_dir, me.worker), time.monotonic())
+        self._saved = Saved(served_path(data_dir, me.worker))
+        self._placement = Placement(me.node, me.worker, self._saved.slots(), time.monotonic())
         self._confirm = Confirm(feed)
         self._started_s = time.monotonic()
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
@@ -67,9 +69,7 @@ class Catalogue(threading.Thread):
         self._verified: dict[str, kafka.Described | None] = {}  # topic -> what it is now, None: it does not exist
         self._verified_at_s = 0.0
         self._missing_since_s: dict[str, float] = {}  # of topics that were there
-        self._unsaved = ""  # why what is served is not on the disk
         self._announced: tuple[Announcement | None, float] = None, 0.0
-        self._saved: object = None
         self._running = True
         self.failure: BaseException | None = None
         self.beat_s = time.monotonic()
@@ -228,24 +228,7 @@ class Catalogue(threading.Thread):
             "slots": sorted(self._placement.followed),
             "views": [[*key[1:], view] for key, view in value.items() if isinstance(key, tuple) and key[0] == "view"],
         }
-        kept = served["tables"], served["views"], served["slots"]
-        if kept != self._saved:
-            self._write(served_path(self._data_dir, self._me.worker), orjson.dumps(served))
-            if not self._unsaved:
-                self._saved = kept
-
-    def _write(self, path: Path, content: bytes) -> None:
-        """A full disk ends no worker: the next round tries again."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".new")
-            temporary.write_bytes(content)
-            temporary.replace(path)
-            self._unsaved = ""
-        except OSError as error:
-            if self._unsaved != str(error):
-                self._unsaved = str(error)
-                log.warning("what is served cannot be saved: %s; free some space, it goes on by itself", error)
+        self._saved.keep(served)
 
     def _announcement(self) -> Announcement:
         acks = [ack["tables"] for ack in self._feed.acks() if ack is not None]
@@ -267,13 +250,6 @@ class Catalogue(threading.Thread):
         if announcement != last or time.monotonic() - at_s >= ANNOUNCE_S:
             self._announcer.announce(announcement)
             self._announced = announcement, time.monotonic()
-
-
-def followed_before(data_dir: Path, worker: int) -> list[int]:
-    """The slots that this worker followed when it last ran."""
-    path = served_path(data_dir, worker)
-    slots: list[int] = orjson.loads(path.read_bytes())["slots"] if path.exists() else []
-    return slots
 
 
 def tables_value(definitions: Definitions, slots: int, topic_id: str | None) -> dict[str, Any]:

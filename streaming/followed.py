@@ -170,7 +170,7 @@ class Followed:
         if not any(first <= offsets[-1] and offsets[0] <= last for first, last in self._skips if offsets):
             return records
         kept = [i for i, offset in enumerate(offsets) if not any(first <= offset <= last for first, last in self._skips)]
-        return Records(*([column[i] for i in kept] for column in records))
+        return records.pick(kept)
 
     def _first_missing(self, offsets: range) -> int | None:
         """The first of `offsets` that no repair steps over."""

@@ -11,8 +11,11 @@ flushes and closes the views, 4 the feed hangs up.
 
 import asyncio
 import logging
+import signal
+import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import orjson
@@ -68,14 +71,15 @@ class Worker:
 
     def run(self) -> int:
         """Serve until SIGTERM or a failure; returns the exit status. Raises EpochChanged, LogTruncated: of the store's own log."""
-        self._lane.start()
-        self._catalogue.start()
+        signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
         faust_dir.mkdir(parents=True, exist_ok=True)
         app = make_app(self._group, self._config.bootstrap, faust_dir, self._slots, self._catalogue.assign)
         app.task(self._watch)
         runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
         try:
+            self._lane.start()
+            self._catalogue.start()
             runner.execute_from_commandline()
         except SystemExit as ended:
             log.info("Faust ended with %s", ended.code)
@@ -115,6 +119,10 @@ class Worker:
             log.warning("no progress for a while, the lane begins again: %s", sorted(still))
             self._lane.restart()
         return None
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
 
 
 def restore(feed: FeedServer, path: Path) -> None:

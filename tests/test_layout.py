@@ -25,6 +25,12 @@ def test_a_state_that_is_too_short_is_damaged():
         State.decode(b"\0" * 19)
 
 
+@pytest.mark.parametrize("raw", [b"{", b"[]", b"null", b'{"word":"gap"}', b"\0"])
+def test_a_stop_that_cannot_be_read_is_damage(raw):
+    with pytest.raises(Corrupted):
+        State.decode(State(0, 0).encode() + raw)
+
+
 @pytest.mark.parametrize("length", [1, 494, 495])
 def test_a_short_key_is_its_own_cell_key(length):
     key = b"k" * length

@@ -2,8 +2,10 @@
 
 import msgpack
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from logstore.model.mutation import CONTROLS, LATER, REASONS, Control, Delete, Put, Quarantined, Refused, parse
+from logstore.model.mutation import CONTROLS, LATER, OPERATIONS, REASONS, Control, Delete, Mutation, Put, Quarantined, Refused, parse
 
 LIMIT = 10
 ID, TTL, CONDITION = ("ls.id", b"i" * 16), ("ls.ttl", b"\0" * 8), ("ls.if", b"absent")
@@ -25,6 +27,8 @@ MEANINGS = [
     ((b"k", b"v", ("mine", None), ("mine", b"1"), ("LS.op", b"?")), Put(b"k", b"v")),
     ((b"k" * 65_535, b"v" * LIMIT), Put(b"k" * 65_535, b"v" * LIMIT)),
     *(((None, CUT, ("ls.op", word.encode())), Control(word)) for word in sorted(CONTROLS)),
+    ((None, CUT, ("ls.op", b"cut"), ID, TTL, CONDITION), Control("cut")),
+    *(((None, raw, ("ls.op", b"cut")), Control("cut")) for raw in (b"\x81\x91\x01\x02", b"\x81\x80\x01", b"\xa1\xff", b"\xc7\x01\x05\x00")),
 ]
 
 
@@ -54,6 +58,14 @@ SKIPPED = [
     ("malformed-header", (b"k", b"v", ("ls.if", b"version:"))),
     ("malformed-header", (b"k", b"v", ("ls.if", b"version:-1"))),
     ("malformed-header", (b"k", b"v", ("ls.if", b"version:1@family"))),
+    ("malformed-header", (b"k", b"v", ("ls.if", b"version: 1"))),
+    ("malformed-header", (b"k", b"v", ("ls.if", b"version:" + "\u0661".encode()))),
+    ("malformed-header", (b"k", b"v", ("ls.if", b"version:" + b"1" * 20))),
+    ("malformed-header", (b"k", b"v", ("ls.if", b"absent\n"))),
+    ("malformed-header", (b"k", b"v", ("ls.if", b"absent@f:q"))),
+    ("malformed-header", (b"k", b"v", ("ls.if", b"value:" + b"h" * 17))),
+    ("malformed-header", (b"k", b"v", ("ls.if", b""))),
+    ("malformed-header", (b"k", b"v", ("ls.id", b""))),
     ("malformed-header", (b"k", b"v", ("ls.if", b"value:" + b"h" * 15))),
     ("null-put", (b"k", None, ("ls.op", b"put"))),
     ("bad-ttl", (b"k", b"v", ("ls.ttl", b"\xff" * 8))),
@@ -96,6 +108,10 @@ STOPPED = [
     (b"k", b"v", ID),
     (b"k", b"v", TTL),
     *((b"k", b"v", ("ls.if", content)) for content in (b"absent", b"present", b"version:7", b"version:7@f:q", b"value:" + b"\n" * 16)),
+    *((b"k", b"v", ("ls.if", b"version:7@" + cell)) for cell in (b":", b"f:", b":q", b"f:q:r\n\x00@", b"\xff:\xff")),
+    (b"k", b"v", ("ls.ttl", b"\x7f" + b"\xff" * 7)),
+    (b"k", None, ID),
+    (b"k", None, ("ls.op", b"delete"), TTL),
     *((b"k", msgpack.packb([]), ("ls.op", word.encode())) for word in sorted(LATER)),
     (b"k", None, ("ls.op", b"incr")),
 ]
@@ -104,3 +120,35 @@ STOPPED = [
 @pytest.mark.parametrize("record", STOPPED)
 def test_what_only_a_later_build_can_fold_stops_the_partition(record):
     assert isinstance(meaning(*record), Refused)
+
+
+CONTENTS = (
+    st.none() | st.binary(max_size=20) | st.sampled_from([word.encode() for word in sorted(OPERATIONS)] + [b"\x01", b"absent", b"\0" * 8])
+)
+NAMES = st.sampled_from(["ls.v", "ls.op", "ls.id", "ls.if", "ls.ttl", "ls.other", "mine"])
+KEYS = st.none() | st.binary(max_size=4) | st.just(b"elsewhere")
+VALUES = st.none() | st.binary(max_size=LIMIT + 2)
+
+
+@settings(derandomize=True, max_examples=2_000, deadline=None)
+@given(KEYS, VALUES, st.lists(st.tuples(NAMES, CONTENTS), max_size=3))
+def test_every_record_means_something(key, value, headers):
+    meant = meaning(key, value, *headers)
+    assert isinstance(meant, Mutation)
+    if isinstance(meant, Quarantined):
+        assert meant.reason in REASONS
+    versions = {content for name, content in headers if name == "ls.v"}
+    if versions - {None, b"\x01"}:
+        assert isinstance(meant, Refused), "the format version is looked at before anything else"
+
+
+@settings(derandomize=True, max_examples=500, deadline=None)
+@given(
+    KEYS,
+    VALUES,
+    st.lists(st.tuples(NAMES, CONTENTS), max_size=2),
+    st.lists(st.tuples(st.text(max_size=5), st.none() | st.binary(max_size=3))),
+)
+def test_headers_of_the_writers_own_mean_nothing(key, value, headers, others):
+    own = [(name, content) for name, content in others if not name.startswith("ls.")]
+    assert meaning(key, value, *own, *headers, *own) == meaning(key, value, *headers)

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from logstore.heartbeat import HOPELESS
 from logstore.supervise import Spec, Supervisor
 
 BEATS = """
@@ -120,6 +121,15 @@ def test_a_crash_loop_backs_off_and_says_the_last_words(start, said, tmp_path):
     assert deaths[0].endswith(": it is broken)")
     assert str(tmp_path / "logs" / "worker-0.log") in deaths[0]
     assert "[worker-0] 2026 WARNING this is loud" in said
+
+
+def test_a_child_that_ends_as_hopeless_is_left_alone_and_its_last_word_is_kept(start, said):
+    supervisor = start(spec("worker-0", f"print('the log is lost'); raise SystemExit({HOPELESS})"), spec("reader-0", BEATS))
+    turn_until(supervisor, lambda: supervisor.hopeless is not None, "it is found out")
+    assert supervisor.hopeless == "the log is lost"
+    turn_until(supervisor, lambda: supervisor.children[1].beat_s is not None, "the other goes on")
+    assert supervisor.pids("worker") == []
+    assert said == []
 
 
 def test_a_program_that_cannot_be_started_says_so(start, said):

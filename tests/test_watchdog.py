@@ -19,6 +19,24 @@ def test_standing_still_asks_for_a_consumer_then_for_a_process():
     assert dog.look({KEY: 5}, 20) == (set(), {KEY})
 
 
+def test_a_new_consumer_that_helped_is_forgotten_even_if_it_never_caught_up():
+    dog = Watchdog(stall_s=10)
+    dog.look({KEY: 5}, 0)
+    assert dog.look({KEY: 5}, 10) == ({KEY}, set())
+    assert dog.look({KEY: 900}, 15) == (set(), set())
+    assert dog.look({KEY: 900}, 25) == ({KEY}, set())
+    assert dog.look({KEY: 900}, 35) == (set(), {KEY})
+
+
+def test_partitions_stand_still_each_for_itself():
+    dog = Watchdog(stall_s=10)
+    dog.look({KEY: 5}, 0)
+    dog.look({KEY: 5, OTHER: 1}, 5)
+    assert dog.look({KEY: 5, OTHER: 1}, 10) == ({KEY}, set())
+    assert dog.look({KEY: 5, OTHER: 1}, 15) == ({OTHER}, set())
+    assert dog.look({KEY: 5, OTHER: 1}, 25) == ({KEY, OTHER} - {KEY, OTHER}, {KEY, OTHER})
+
+
 def test_who_caught_up_in_between_begins_anew():
     dog = Watchdog(stall_s=10)
     dog.look({KEY: 5}, 0)

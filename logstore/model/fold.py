@@ -36,6 +36,11 @@ class Records(NamedTuple):
         part = slice(start, stop)
         return Records(offsets[part], keys[part], values[part], timestamps_ms[part], headers[part])
 
+    def pick(self, indices: Sequence[int]) -> "Records":
+        """The records at these indices, which rise."""
+        offsets, keys, values, timestamps_ms, headers = (list(map(column.__getitem__, indices)) for column in self)
+        return Records(offsets, keys, values, timestamps_ms, headers)  # type: ignore[arg-type]
+
 
 class Folded(NamedTuple):
     """What a run of records does to a partition."""

@@ -1,0 +1,69 @@
+"""A table's definition: its bytes in the log, and what cannot be a table."""
+
+import orjson
+import pytest
+
+from logstore.model.errors import BadDefinition, Corrupted
+from logstore.model.table import MAX_MAX_VALUE_BYTES, Table, check_limits, check_name
+
+TABLE = Table(
+    "users", "people", "0af1" * 8, 4, adopted=True, skips={0: [(2, 2), (4, 9)], 3: [(7, 7)]}, former_epochs=("ab" * 16,), revision=12
+)  # fmt: skip
+GOLDEN = (
+    b'{"adopted":true,"allow_control_records":true,"description":"","dropped":false,"epoch":"0af10af10af10af10af10af10af10af1","format":1,'
+    b'"former_epochs":["abababababababababababababababab"],"max_value_bytes":1000000,"name":"users","partitions":4,'
+    b'"skips":{"0":[[2,2],[4,9]],"3":[[7,7]]},"topic":"people"}'
+)
+
+
+def test_the_record_of_a_definition_never_changes():
+    assert TABLE.to_json() == GOLDEN
+    assert Table.from_json(GOLDEN, revision=12) == TABLE
+
+
+def test_a_repair_is_added_and_nothing_else_changes():
+    repaired = TABLE.with_skip(0, 3, 3).with_skip(1, 5, 6)
+    assert repaired.skips == {0: [(2, 2), (3, 3), (4, 9)], 1: [(5, 6)], 3: [(7, 7)]}
+    assert TABLE.skips[0] == [(2, 2), (4, 9)]
+    assert Table.from_json(repaired.to_json(), 12) == repaired
+
+
+def changed(**fields):
+    return orjson.dumps({**orjson.loads(GOLDEN), **fields})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"nonsense", b"[]", b"7", b"null", b"{}", b'{"format":1}', changed(format=2), changed(of_a_later_build=1),
+     changed(skips=[]), changed(skips={"x": []}), changed(skips={"0": [[1]]}), changed(former_epochs=None)],
+)  # fmt: skip
+def test_what_is_no_definition_is_damage(raw):
+    with pytest.raises(Corrupted):
+        Table.from_json(raw, 3)
+
+
+def test_a_definition_of_a_later_format_says_upgrade():
+    with pytest.raises(Corrupted, match="upgrade"):
+        Table.from_json(changed(format=2))
+
+
+@pytest.mark.parametrize("name", ["a", "0", "users", "a.b_c-d", "x" * 100])
+def test_a_name_of_the_alphabet_is_a_name(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "-a", "_a", "A", "a b", "a/b", "a\n", "ä", "x" * 101, "logstore.tables", "logstore."])
+def test_other_names_are_refused(name):
+    with pytest.raises(BadDefinition):
+        check_name(name)
+
+
+@pytest.mark.parametrize(("partitions", "max_value_bytes"), [(1, 1), (1024, MAX_MAX_VALUE_BYTES)])
+def test_limits_may_be_reached(partitions, max_value_bytes):
+    check_limits(partitions, max_value_bytes)
+
+
+@pytest.mark.parametrize(("partitions", "max_value_bytes"), [(0, 1), (1025, 1), (1, 0), (1, MAX_MAX_VALUE_BYTES + 1)])
+def test_limits_may_not_be_passed(partitions, max_value_bytes):
+    with pytest.raises(BadDefinition):
+        check_limits(partitions, max_value_bytes)
