@@ -67,12 +67,24 @@ class Child:
         return self.process is not None and self.process.poll() is None
 
 
+class _File(RotatingFileHandler):
+    """Says once, not at each line, that it cannot be written."""
+
+    lost: Callable[[], None] | None = None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - logging's own name
+        lost, self.lost = self.lost, None
+        if lost is not None:
+            lost()
+
+
 class ChildLog:
     """A child's output: all of it to a bounded file, what is loud to stderr with the child's name before it."""
 
     def __init__(self, name: str, path: Path, loud: Callable[[str], None]) -> None:
         self._name, self._loud, self._rest = name, loud, b""
-        self._file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace")
+        self._file = _File(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", errors="replace")
+        self._file.lost = lambda: loud(f"what {name} says cannot be written to {path}; is the disk full?")
         self.last = ""  # the last line that said something
 
     def write(self, data: bytes) -> None:

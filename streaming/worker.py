@@ -71,7 +71,6 @@ class Worker:
 
     def run(self) -> int:
         """Serve until SIGTERM or a failure; returns the exit status. Raises EpochChanged, LogTruncated: of the store's own log."""
-        signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
         faust_dir.mkdir(parents=True, exist_ok=True)
         app = make_app(self._group, self._config.bootstrap, faust_dir, self._slots, self._catalogue.assign)
@@ -80,6 +79,7 @@ class Worker:
         try:
             self._lane.start()
             self._catalogue.start()
+            signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
             runner.execute_from_commandline()
         except SystemExit as ended:
             log.info("Faust ended with %s", ended.code)

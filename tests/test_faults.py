@@ -21,7 +21,7 @@ import psutil
 import pytest
 from support_log import produce, transactional, until
 from support_store import Running, cli, running
-from support_worker import make_table
+from support_worker import Watch, make_table
 
 from logstore import Store
 from logstore.log import kafka, topics
@@ -242,12 +242,13 @@ def test_a_full_disk_holds_the_views_up_and_nothing_else(store, table, tmp_path)
             assert "disk is full" in " ".join(shown.stdout.split()), shown.stdout
             refused = _get(node.url, f"/v1/tables/{table}/rows/k", token=position.token, deadline_ms=500)
             assert refused.status_code == 504
-            new = make_table(store.bootstrap).name
-            until("the view of a new table waits", lambda: f"/views/{new}/" in (disk / "data/logs/worker-0.log").read_text())
+            new = make_table(store.bootstrap)
+            with closing(Watch(node.data_dir)) as watch:
+                assert "disk is full" in watch.state(new, 0, "catching-up")["reason"]
         assert node.pids("workers") + node.pids("readers") == children
         _kill_on_full_disk(node, table)
         (disk / "balloon").unlink()
-        for name in (table, new):
+        for name in (table, new.name):
             _await_no_lag(node, name)
         with Store(store.bootstrap, node.url) as client:
             for key, value in values.items():
