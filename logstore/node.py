@@ -23,7 +23,7 @@ from typing import Any
 from logstore.log.embedded import EmbeddedKafka
 from logstore.log.keeper import Keeper
 from logstore.log.registry import Registry
-from logstore.model.errors import Stopped, UsageError
+from logstore.model.errors import SetupError, Stopped, UsageError
 from logstore.nodedir import NodeDir
 from logstore.port import Reservation
 from logstore.ready import Readiness
@@ -149,10 +149,10 @@ class Node:
         try:
             self._dir.record(self._recorded())
             self._unrecorded = ""
-        except OSError as error:  # a full disk ends no node: the next turn tries again
+        except SetupError as error:  # a full disk ends no node: the next turn tries again
             if self._unrecorded != str(error):
                 self._unrecorded = str(error)
-                self._loud(f"process ids cannot be recorded: {error}; free some space, it goes on by itself")
+                self._loud(f"process ids are not recorded: {error}")
 
     # 4. ready
 

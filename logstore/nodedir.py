@@ -45,8 +45,9 @@ class NodeDir:
             raise SetupError(f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir") from error
         try:
             self._acquire(fd)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, str(os.getpid()).encode(), 0)
+            with _writing(self._lock_file):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
             self._run_file.unlink(missing_ok=True)
             yield
         finally:
@@ -68,7 +69,7 @@ class NodeDir:
         return path.read_text().strip()
 
     def record(self, facts: dict[str, Any]) -> None:
-        """Write process ids and addresses where they differ from what was written last."""
+        """Write process ids and addresses where they differ from what was written last; raises SetupError, on a full disk."""
         if facts != self._written:
             _write(self._run_file, orjson.dumps(facts))
             self._written = facts
@@ -133,8 +134,17 @@ def _load(path: Path) -> dict[str, Any]:
 def _write(path: Path, content: bytes) -> None:
     """Whole or not at all."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
+    with _writing(path):
+        part.write_bytes(content)
+        part.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(f"cannot write {path}: {error.strerror}; free some space, or choose another --data-dir") from error
 
 
 def _try_lock(fd: int, kind: int) -> bool:

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import httpx
 import psutil
 import pytest
 from support_log import produce, transactional, until
-from support_store import Running, cli, running
+from support_store import LOGSTORE, Running, cli, running
 from support_worker import Watch, make_table
 
 from logstore import Store
@@ -264,6 +265,14 @@ def _kill_on_full_disk(node: Running, table: str) -> None:
     psutil.wait_procs(killed, timeout=10)
     until("the next ones serve it", lambda: _answer(node.url, table) == (200, "v"), 40)
     until("they say why they wait", lambda: any("disk is full" in _partition(node, table, p)["reason"] for p in (0, 1)), 40)
+
+
+def test_a_node_that_can_write_nothing_says_so(tmp_path):
+    argv = ["prlimit", "--fsize=0", LOGSTORE, "node", "--bootstrap", "127.0.0.1:1", "--http", "127.0.0.1:0", "--data-dir", str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert re.search(r"cannot write .*node\.lock: File too large; .*--data-dir", done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # Topics vanish

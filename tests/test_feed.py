@@ -1,7 +1,9 @@
 """The feed: a dictionary that others see, the newest value wins."""
 
+import contextlib
 import resource
 import select
+import threading
 import time
 
 import pytest
@@ -85,6 +87,45 @@ def test_acknowledgements_are_the_latest_of_who_is_there(tmp_path, subscribe):
     until("who has left does not count", lambda: server.acks() == [{"tables": 2}])
     assert changes
     server.close()
+
+
+@pytest.mark.parametrize("rubbish", [b"\xc1", b"\xdd\xff\xff\xff\xff" + b"x" * 1_000_000])
+def test_who_sends_rubbish_is_hung_up_on_and_the_others_go_on(server, tmp_path, subscribe, rubbish):
+    good, bad = subscribe(tmp_path / "feed"), subscribe(tmp_path / "feed")
+    until("both are there", lambda: len(server.acks()) == 2)
+    bad.sock.setblocking(True)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        bad.sock.sendall(rubbish)
+    until("one is left", lambda: len(server.acks()) == 1)
+    server.publish("k", 1)
+    good.hear(lambda values: "k" in values)
+    assert subscribe(tmp_path / "feed").hear(lambda values: "k" in values) == {"k": 1}
+
+
+def test_there_is_a_limit_to_subscribers(server, tmp_path, subscribe):
+    for _ in range(feed.MAX_SUBSCRIBERS):
+        subscribe(tmp_path / "feed")
+    until("all are there", lambda: len(server.acks()) == feed.MAX_SUBSCRIBERS)
+    late = subscribe(tmp_path / "feed")
+    assert select.select([late.sock], [], [], 10)[0]
+    assert late.sock.recv(1) == b""
+
+
+def test_many_threads_publish_and_everybody_ends_up_with_the_newest(server, tmp_path, subscribe):
+    subscribers = [subscribe(tmp_path / "feed") for _ in range(3)]
+
+    def publish(name):
+        for number in range(500):
+            server.publish((name, number % 7), None if number % 5 == 3 else number)
+
+    threads = [threading.Thread(target=publish, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    server.publish("end", 1)
+    for subscriber in [*subscribers, subscribe(tmp_path / "feed")]:
+        assert subscriber.hear(lambda values: "end" in values) == server.snapshot()
 
 
 def test_the_server_comes_back_on_the_same_path(tmp_path, subscribe):

@@ -1,8 +1,11 @@
 """One partition between log and view: gaps, ends, repeats, stops."""
 
+import random
+
 import pytest
 from support_view import records
 
+from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Overloaded
 from logstore.model.table import Table
 from logstore.view.layout import Stop
@@ -69,7 +72,15 @@ def test_a_repaired_gap_is_stepped_over(follow):
 def test_a_gap_that_is_repaired_in_part_still_stops(follow):
     followed = follow(TABLE.with_skip(0, 3, 3))
     assert not followed.take(rows(6)._replace(offsets=[0, 1, 2, 5, 6, 7]), 1)
-    assert followed.next_offset == 3
+    assert (followed.next_offset, followed.stop.offset) == (3, 4)
+    assert "--skip 4..4" in followed.reason
+
+
+def test_a_gap_at_the_end_that_is_repaired_in_part_still_stops(follow):
+    followed = follow(TABLE.with_skip(0, 3, 3))
+    followed.take(rows(3), 1)
+    assert not followed.at_end(6)
+    assert "--skip 4..5" in followed.reason
 
 
 def test_two_repairs_side_by_side_cover_one_gap(follow):
@@ -92,6 +103,67 @@ def test_a_stop_outlives_a_restart_and_ends_with_the_next_record(follow):
     assert again.phase == "stopped"
     assert again.take(rows(2, first=1), 1)
     assert (again.next_offset, again.stop) == (3, None)
+
+
+def test_a_stop_ends_when_the_log_ends_where_the_view_stands(follow):
+    followed = follow()
+    followed.halt(Stop("misconfigured", "look", 0))
+    assert followed.at_end(0)
+    assert followed.phase == "live"
+    followed = reopened(follow, followed)
+    assert followed.stop is None
+
+
+def test_the_second_of_two_gaps_stops_where_the_first_is_repaired(follow):
+    followed = follow(TABLE.with_skip(0, 1, 1))
+    assert not followed.take(rows(3)._replace(offsets=[0, 2, 4]), 1)
+    assert (followed.next_offset, followed.stop.offset) == (3, 3)
+
+
+def test_a_gap_behind_what_was_applied_already_is_found(follow):
+    followed = follow()
+    followed.take(rows(3), 1)
+    assert not followed.take(rows(4)._replace(offsets=[1, 2, 3, 6]), 1)
+    assert (followed.next_offset, followed.stop.offset) == (4, 4)
+
+
+def test_what_comes_first_stops_first(follow):
+    followed = follow()
+    later = rows(3)._replace(offsets=[0, 1, 4], headers=[None, [("ls.v", b"\x02")], None])
+    assert not followed.take(later, 1)
+    assert (followed.stop.word, followed.stop.offset) == ("unsupported", 1)
+    followed = reopened(follow, followed, TABLE.with_skip(0, 1, 1))
+    assert not followed.take(later.slice(1), 1)
+    assert (followed.stop.word, followed.stop.offset, followed.next_offset) == ("gap", 2, 2)
+
+
+def test_records_that_a_repair_gave_up_are_not_folded(follow):
+    followed = follow(TABLE.with_skip(0, 1, 2).with_skip(0, 5, 5))
+    assert followed.take(rows(6), 1)
+    with followed.view.reader().reading() as reading:
+        assert [key for key, _ in reading.scan()] == [b"k0", b"k3", b"k4"]
+    assert followed.next_offset == 6
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_way_of_handing_the_log_over_gives_the_same_view(follow, seed):
+    rng = random.Random(seed)
+    gone = [(offset, offset + rng.randrange(3)) for offset in rng.sample(range(60), 4)]
+    table = TABLE
+    for first, last in gone:
+        table = table.with_skip(0, first, last)
+    there = [n for n in range(60) if not any(first <= n <= last for first, last in gone) or rng.random() < 0.5]
+    followed, at = follow(table), 0
+    while at < len(there):
+        begin = max(0, at - rng.randrange(4))  # some come again
+        at = min(len(there), at + rng.randrange(1, 20))
+        part = there[begin:at]
+        assert followed.take(records([(b"k%d" % n, b"v") for n in part])._replace(offsets=part), 1)
+    assert followed.at_end(60)
+    with followed.view.reader().reading() as reading:
+        folded = [n for n in range(60) if not any(first <= n <= last for first, last in gone)]
+        assert sorted(reading.scan()) == sorted((b"k%d" % n, Entry(VALUE, n, 1, b"v").encode()) for n in folded)
+    assert followed.next_offset == 60
 
 
 def test_what_was_applied_is_not_applied_again(follow):
