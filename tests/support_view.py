@@ -26,3 +26,17 @@ def put(view: View, rows: dict[bytes, bytes | None]) -> Folded:
 def open_view(path: Path, **more) -> View:
     """The view of the only partition of table t."""
     return View(path, IDENTITY, **more)
+
+
+def mixed(first: int, behind: int) -> Records:
+    """Records `[first, behind)` of one endless log: plain and long keys that come again and again, deletes, and garbage."""
+    rows = [_mixed(offset) for offset in range(first, behind)]
+    return records(rows, first)._replace(timestamps_ms=[offset * 31 % 1_000 for offset in range(first, behind)])
+
+
+def _mixed(offset: int) -> tuple[bytes | None, bytes | None]:
+    scattered = offset * 2_654_435_761 % 2**32
+    if scattered % 11 == 0:
+        return None, b"garbage"
+    key = b"%d" % (scattered % 900)
+    return (b"k" * 600 + key if scattered % 5 == 0 else key), (None if scattered % 7 == 0 else b"%d" % offset * (scattered % 40))

@@ -44,6 +44,31 @@ def test_the_short_cut_is_the_definition(seed):
     assert fold_batch(records_of(rows), PLACE, 0, 0) == one_by_one(rows)
 
 
+def test_thousands_of_short_batches_fold_as_one_by_one():
+    rng = random.Random(7)
+    for number in range(3_000):
+        rows = random_log(rng, rng.randrange(1, 40), odd=rng.choice([0, 0.02]))
+        assert fold_batch(records_of(rows), PLACE, 0, 0) == one_by_one(rows), number
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_however_the_log_is_cut_it_stops_at_the_same_record(seed):
+    rng = random.Random(2_000 + seed)
+    rows = random_log(rng, 60, odd=0.05)
+    stops_at = rng.randrange(60)
+    rows[stops_at] = HERE[0], b"v", 10_000, [rng.choice([("ls.id", b"i" * 16), ("ls.v", b"\x02"), ("ls.op", b"incr")])]
+    before, next_offset, log_time_ms = {}, 0, 0
+    while True:
+        upto = rng.randrange(next_offset + 1, 61)
+        folded = fold_batch(records_of(rows[next_offset:upto], next_offset), PLACE, next_offset, log_time_ms)
+        before |= folded.entries
+        next_offset, log_time_ms = folded.next_offset, folded.log_time_ms
+        if folded.refused:
+            break
+    wanted = one_by_one(rows[:stops_at])
+    assert (next_offset, log_time_ms, before) == (stops_at, wanted.log_time_ms, wanted.entries)
+
+
 @pytest.mark.parametrize("seed", range(100))
 def test_any_cut_into_batches_gives_the_same_state(seed):
     rng = random.Random(1_000 + seed)

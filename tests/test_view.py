@@ -8,10 +8,10 @@ import textwrap
 from dataclasses import replace
 
 import pytest
-from support_view import IDENTITY, open_view, put
+from support_view import IDENTITY, PLACE, mixed, open_view, put
 
 from logstore.model.errors import Corrupted, Overloaded
-from logstore.model.fold import Folded
+from logstore.model.fold import Folded, fold_batch
 from logstore.view import home, layout
 from logstore.view.layout import Stop
 from logstore.view.reader import ViewReader
@@ -51,6 +51,61 @@ def test_killed_at_random_instants_it_is_a_prefix(tmp_path):
         assert found == {b"%08d" % n: b"v%d" % n for n in range(view.next_offset)}
         last = view.next_offset
         view.close()
+
+
+MIXED = """
+    import sys
+    sys.path.insert(0, "tests")
+    from pathlib import Path
+    from support_view import PLACE, mixed, open_view
+    from logstore.model.fold import fold_batch
+    view = open_view(Path(sys.argv[1]), sync=sys.argv[2], map_bytes=1 << 20)
+    print("open", flush=True)
+    while True:
+        first = view.next_offset
+        view.apply(fold_batch(mixed(first, first + 1 + first * 7 % 50), PLACE, first, view.state.log_time_ms), leader_epoch=first)
+"""
+
+
+@pytest.mark.parametrize("sync", ["none", "commit"])
+def test_killed_at_any_instant_it_is_the_fold_of_a_prefix(tmp_path, sync):
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng, last = random.Random(seed), 0
+    for _ in range(6):
+        with in_other_process(MIXED, tmp_path / "view", sync) as writer:
+            assert writer.stdout.readline() == "open\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                writer.wait(rng.uniform(0.01, 0.2))
+            writer.kill()
+        view = open_view(tmp_path / "view", sync=sync)
+        wanted = fold_batch(mixed(0, view.next_offset), PLACE, 0, 0)
+        with view.reader().reading() as reading:
+            assert dict(reading.scan()) == wanted.entries
+            assert sum(reading.quarantine_counts().values()) == len(wanted.quarantined)
+            assert reading.quarantine().records == wanted.quarantined[-1_000:]
+        assert view.state.log_time_ms == wanted.log_time_ms
+        assert view.next_offset >= last
+        last = view.next_offset
+        view.close()
+    assert last > 0
+
+
+def test_a_reader_of_another_process_sees_whole_commits_only(tmp_path):
+    with in_other_process(WRITER, tmp_path / "view") as writer:
+        try:
+            assert writer.stdout.readline()
+            reader, seen = ViewReader.open(tmp_path / "view"), set()
+            while len(seen) < 20:
+                with reader.reading() as reading:
+                    position = reading.state.next_offset
+                    assert [int(key) for key, _ in reading.scan()] == list(range(position))
+                assert not position % 97
+                seen.add(position)
+                writer.stdout.readline()
+            reader.close()
+        finally:
+            writer.kill()
 
 
 def test_it_goes_on_where_it_stood(tmp_path):
@@ -197,6 +252,36 @@ def test_quarantine_counts_all_and_lists_the_newest(tmp_path):
     assert quarantine.counts == {"null-key": 900, "empty-key": 900}
     assert [offset for offset, _ in quarantine.records] == list(range(800, 1_800))
     view.close()
+
+
+def test_a_whole_batch_of_garbage_is_counted_and_the_newest_listed(tmp_path):
+    view = open_view(tmp_path / "view")
+    view.apply(Folded(5_000, 0, {}, [(n, "null-key") for n in range(5_000)], None))
+    with view.reader().reading() as reading:
+        assert reading.quarantine() == ({"null-key": 5_000}, [(n, "null-key") for n in range(4_000, 5_000)])
+    view.close()
+
+
+def test_a_torn_view_that_was_removed_half_way_is_never_believed(tmp_path, monkeypatch):
+    path = tmp_path / "view"
+    view = open_view(path)
+    put(view, {b"a": b"1"})
+    view._env.close()
+    monkeypatch.setattr(home, "BOOT_ID", tmp_path / "boot_id")
+    home.BOOT_ID.write_text("another boot")
+
+    def killed(gone):
+        (gone / "unsynced").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            discard_if_torn(path)
+    discard_if_torn(path)
+    again = open_view(path)
+    assert again.next_offset == 0
+    again.close()
 
 
 def test_a_reader_refuses_what_is_not_there(tmp_path):

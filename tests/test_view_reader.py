@@ -2,8 +2,13 @@
 
 import random
 import tracemalloc
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support_view import open_view, put
 
 from logstore.view import layout
@@ -54,16 +59,52 @@ def test_long_keys_with_one_hash_are_still_themselves(view, monkeypatch):
 
 
 def test_a_large_group_of_long_keys_is_scanned_in_order_with_little_memory(view):
-    numbers = list(range(5_000))
+    numbers = list(range(20_000))
     random.Random(1).shuffle(numbers)
-    put(view, {b"k" * 500 + b"%06d" % n: b"v" * 1_000 for n in numbers})
+    put(view, {b"k" * 500 + b"%06d" % n: b"v" * 100 for n in numbers})
     with view.reader().reading() as reading:
         tracemalloc.start()
-        keys = [key[500:] for key, _ in reading.scan()]
+        in_order = all(key[500:] == b"%06d" % n for n, (key, _) in zip(range(20_000), reading.scan(), strict=True))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert keys == [b"%06d" % n for n in range(5_000)]
-    assert peak < 3 << 20  # all values together are 5 MB
+        assert in_order
+        assert peak < 3 << 20  # all keys together are 10 MB
+        for reverse in (False, True):
+            some = list(islice(reading.scan(b"k" * 500 + b"003", b"k" * 500 + b"015", reverse=reverse), 3_000))
+            wanted = range(14_999, 11_999, -1) if reverse else range(3_000, 6_000)
+            assert [key[500:] for key, _ in some] == [b"%06d" % n for n in wanted]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_group_of_the_longest_keys_is_selected_a_few_at_a_time(view, reverse):
+    rows = put(view, {b"k" * 65_531 + b"%04d" % n: b"v" for n in range(100)}).entries
+    with view.reader().reading() as reading:
+        tracemalloc.start()
+        in_order = all(
+            found == row for found, row in zip(reading.scan(reverse=reverse), sorted(rows.items(), reverse=reverse), strict=True)
+        )
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert in_order
+    assert peak < 3 << 20  # all keys together are 6.5 MB
+
+
+ROWS = st.dictionaries(st.binary(min_size=1, max_size=3), st.none() | st.binary(max_size=2), max_size=12)
+EDGES = st.binary(max_size=3)
+
+
+@settings(derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ROWS, st.sampled_from([0, 492, 493, 494, 495, 501]), EDGES, EDGES, st.booleans(), st.booleans())
+def test_around_the_longest_short_key_every_range_is_exact(tmp_path, tails, common, low, high, bounded, reverse):
+    rows = {b"\xff" * common + tail: value for tail, value in tails.items()}
+    start, end = b"\xff" * common + low, b"\xff" * common + high if bounded else None
+    with TemporaryDirectory(dir=tmp_path) as directory:
+        view = open_view(Path(directory) / "view")
+        entries = put(view, rows).entries
+        with view.reader().reading() as reading:
+            wanted = [(key, raw) for key, raw in sorted(entries.items()) if start <= key and (end is None or key < end)]
+            assert list(reading.scan(start, end, reverse=reverse)) == (wanted[::-1] if reverse else wanted)
+        view.close()
 
 
 def test_a_reading_sees_one_state(view):

@@ -1,7 +1,6 @@
 """ViewReader: reads one view while another process writes it. Every reading sees one committed state, never a half."""
 
-import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -14,7 +13,7 @@ from logstore.model.errors import Corrupted
 from logstore.view import layout
 from logstore.view.layout import State
 
-_CHUNK = 256  # long keys selected at a time
+_CHUNK_BYTES = 1 << 19  # of long keys selected at a time; twice as much is held while they are
 
 
 class Quarantine(NamedTuple):
@@ -149,8 +148,7 @@ class Reading:
 
     def _long_rows(self, prefix: bytes, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """The rows of all buckets of one prefix, in byte order: the next few are selected, again and again, so memory stays small."""
-        first = heapq.nlargest if reverse else heapq.nsmallest
-        while chunk := first(_CHUNK, (key for key in self._bucket_keys(prefix) if key >= start and (end is None or key < end))):
+        while chunk := _first((key for key in self._bucket_keys(prefix) if key >= start and (end is None or key < end)), reverse=reverse):
             for key in chunk:
                 entry = self.get(key)
                 assert entry is not None, "one transaction, one state"
@@ -187,6 +185,29 @@ def _walk(cursor: Any, start: bytes, end: bytes | None, *, reverse: bool) -> Ite
         return takewhile(lambda item: item[0] >= low, items) if low else iter(items)
     items = cursor.iternext() if (cursor.set_range(low) if low else cursor.first()) else ()
     return iter(items) if high is None else takewhile(lambda item: item[0] < high, items)
+
+
+def _first(keys: Iterable[bytes], *, reverse: bool) -> list[bytes]:
+    """The first keys in order, or from the end downwards: about _CHUNK_BYTES of them, at least one if there is any."""
+    kept: list[bytes] = []
+    size_bytes = 0
+    for key in keys:
+        kept.append(key)
+        size_bytes += len(key)
+        if size_bytes > 2 * _CHUNK_BYTES:
+            kept, size_bytes = _trim(kept, reverse=reverse)
+    return _trim(kept, reverse=reverse)[0]
+
+
+def _trim(keys: list[bytes], *, reverse: bool) -> tuple[list[bytes], int]:
+    """The first of these keys up to _CHUNK_BYTES, in order, and their size in bytes."""
+    keys.sort(reverse=reverse)
+    size_bytes = 0
+    for count, key in enumerate(keys):
+        if count and size_bytes + len(key) > _CHUNK_BYTES:
+            return keys[:count], size_bytes
+        size_bytes += len(key)
+    return keys, size_bytes
 
 
 def _seek_below(cursor: Any, high: bytes | None) -> bool:
