@@ -463,15 +463,14 @@ def test_what_dead_readers_held_is_given_back(store, table):
         position = client.put(table, _key_of(0), "v")
         until("it is read", lambda: client.get(table, _key_of(0), after=position))
         view = next((store.data_dir / "views" / table).glob("*/0/[0-9]*"))
-        for _ in range(5):
-            holder = subprocess.Popen([sys.executable, "-c", HOLD, str(view)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            with holder:
-                assert holder.stdout is not None
-                holder.stdout.readline()
-                holder.kill()
-        store.kill_one("readers")
         with closing(ViewReader.open(view)) as reader:
-            assert reader.slots() >= 5
+            for _ in range(5):
+                with subprocess.Popen([sys.executable, "-c", HOLD, str(view)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+                    assert holder.stdout is not None
+                    holder.stdout.readline()
+                    assert holder.pid in reader.pids()
+                    holder.kill()
+            store.kill_one("readers")
             until("the slots of the dead are free", lambda: all(map(psutil.pid_exists, reader.pids())), 20)
         figure = next(line for line in _get(store.url, "/metrics").text.splitlines() if _is_slots(line, table))
         assert float(figure.split()[-1]) < 20
