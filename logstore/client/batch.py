@@ -20,7 +20,7 @@ from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.position import Position
 from logstore.model.table import Table
 
-CHUNK = 500  # records; small enough to stay in the processor's cache, which is worth a fifth of the throughput
+CHUNK = 500  # records; from 250 to 10,000 the measured difference is within the noise
 _FEW_PARTITIONS = 16  # up to here the last record of each is found quicker from the end than by placing all keys
 
 Reports = dict[Any, Any]  # KafkaError or None -> the newest message so reported
