@@ -49,7 +49,7 @@ format: .venv
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 integration: .venv
-	@$(BIN)/python -m pytest tests/integration -m integration $(ARGS)
+	@$(BIN)/python -m pytest -m integration $(ARGS)
 
 bench: .venv
 	@$(BIN)/python -m benchmarks $(ARGS)

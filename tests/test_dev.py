@@ -2,8 +2,11 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from tests.support_dev import Dev, call, eventually
+
+pytestmark = pytest.mark.integration
 
 
 def test_dev_says_that_it_is_ready_in_one_line_of_json(dev):

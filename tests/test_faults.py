@@ -452,6 +452,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from logstore.view.reader import ViewReader
+
+pytestmark = pytest.mark.integration
 with ViewReader.open(Path(sys.argv[1])).reading() as reading:
     print(reading.state.next_offset, flush=True)
     sys.stdin.read()

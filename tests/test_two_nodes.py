@@ -10,6 +10,8 @@ from support_store import Running, cli, running
 
 from logstore import Store
 
+pytestmark = pytest.mark.integration
+
 ROWS = 500
 
 
