@@ -35,6 +35,8 @@ from logstore.model.position import Position
 from logstore.model.table import TABLES_TOPIC
 from logstore.view.reader import ViewReader
 
+pytestmark = pytest.mark.integration
+
 DEV = ("--http", "127.0.0.1:0", "--kafka-heap-mb", "256")
 PAUSE_S = 8.0
 
@@ -452,8 +454,6 @@ HOLD = """
 import sys
 from pathlib import Path
 from logstore.view.reader import ViewReader
-
-pytestmark = pytest.mark.integration
 with ViewReader.open(Path(sys.argv[1])).reading() as reading:
     print(reading.state.next_offset, flush=True)
     sys.stdin.read()
