@@ -215,7 +215,7 @@ class Lane(threading.Thread):
             self._set_reachable(reachable=False)
             return
         followed = self._by_topic.get((event.topic, event.partition))
-        if followed is None or followed.target.key in self._retry_at_s:  # fetched before it was let go
+        if followed is None or not tail.follows(event.topic, event.partition):  # fetched before it was let go
             return
         self._set_reachable(reachable=not isinstance(event, Trouble))
         try:

@@ -1,5 +1,8 @@
 """A table's definition: its bytes in the log, and what cannot be a table."""
 
+import re
+from pathlib import Path
+
 import orjson
 import pytest
 
@@ -35,7 +38,11 @@ def changed(**fields):
 @pytest.mark.parametrize(
     "raw",
     [b"", b"nonsense", b"[]", b"7", b"null", b"{}", b'{"format":1}', changed(format=2), changed(of_a_later_build=1),
-     changed(skips=[]), changed(skips={"x": []}), changed(skips={"0": [[1]]}), changed(former_epochs=None)],
+     changed(skips=[]), changed(skips={"x": []}), changed(skips={"0": [[1]]}), changed(former_epochs=None),
+     changed(name=None), changed(topic=5), changed(description=[]), changed(former_epochs=[1]), changed(epoch=""), changed(epoch=None),
+     changed(partitions="4"), changed(partitions=0), changed(partitions=None), changed(max_value_bytes=0), changed(max_value_bytes=None),
+     changed(dropped="no"), changed(adopted=1), changed(allow_control_records=None),
+     changed(skips={"0": [[9, 1]]}), changed(skips={"0": [[-1, 1]]}), changed(skips={"0": [["a", "b"]]})],
 )  # fmt: skip
 def test_what_is_no_definition_is_damage(raw):
     with pytest.raises(Corrupted):
@@ -67,3 +74,30 @@ def test_limits_may_be_reached(partitions, max_value_bytes):
 def test_limits_may_not_be_passed(partitions, max_value_bytes):
     with pytest.raises(BadDefinition):
         check_limits(partitions, max_value_bytes)
+
+
+def test_a_definition_of_nothing_but_defaults_is_read_as_it_was_written():
+    plain = Table("t", "t", "00" * 16, 1)
+    assert Table.from_json(plain.to_json()) == plain
+    assert plain.revision == -1
+
+
+def test_the_revision_is_where_the_record_stands_and_not_in_it():
+    assert b"revision" not in TABLE.to_json()
+    assert Table.from_json(GOLDEN, 77).revision == 77
+
+
+def test_a_repair_of_a_partition_keeps_its_ranges_in_order():
+    table = TABLE.with_skip(5, 9, 9).with_skip(5, 1, 3).with_skip(5, 5, 6)
+    assert table.skips[5] == [(1, 3), (5, 6), (9, 9)]
+
+
+def test_a_damaged_definition_says_where_it_stands():
+    with pytest.raises(Corrupted, match=r"offset 31 of logstore\.tables"):
+        Table.from_json(b"{", 31)
+
+
+def test_the_page_draws_every_field_of_a_definition():
+    page = (Path(__file__).parent.parent / "docs" / "log_format.md").read_text()
+    drawn = re.findall(r'^      "(\w+)":', page, re.MULTILINE)
+    assert drawn == sorted(orjson.loads(GOLDEN))

@@ -24,3 +24,18 @@ def test_the_first_slots_go_to_different_workers(workers):
 def test_the_order_is_part_of_the_store_and_never_changes():
     assert spread(16) == [0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15]
     assert spread(6) == [0, 4, 2, 1, 5, 3]
+
+
+@pytest.mark.parametrize("slots", [4, 8, 12, 16, 20, 32, 64])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_first_four_slots_are_shared_evenly(slots, workers):
+    order, share = spread(slots), slots // workers
+    owners = [order.index(slot) // share for slot in range(4)]
+    assert sorted(owners) == sorted([*range(workers)] * (4 // workers))
+
+
+@pytest.mark.parametrize("slots", range(1, 130))
+def test_the_order_is_a_permutation_that_begins_with_slot_0(slots):
+    order = spread(slots)
+    assert sorted(order) == list(range(slots))
+    assert order[0] == 0

@@ -13,9 +13,11 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from logstore.log.kafka import Record, consumer
 from logstore.model.fold import Records
+from logstore.model.mutation import RESERVED, Headers
 
 INTRODUCE_S = 1.0
 MOST_RECORDS = 10_000  # of one take: some 30 ms of work, and the size of a commit under load
+UNREADABLE: Headers = ((RESERVED, None),)  # stands for headers of which a name is not UTF-8: quarantined as an unknown header
 
 
 class Batch(NamedTuple):
@@ -92,6 +94,10 @@ class Tail:
             with contextlib.suppress(KafkaException):  # it goes on trying by itself
                 self._consumer.list_topics(topic, timeout=INTRODUCE_S)
 
+    def follows(self, topic: str, partition: int) -> bool:
+        """False once it was left: what one `take` brought may still hold events of it."""
+        return (topic, partition) in self._followed
+
     def leave(self, topic: str, partition: int) -> None:
         """Stop following, if it is followed; what was fetched ahead is dropped."""
         if (topic, partition) in self._followed:
@@ -165,8 +171,18 @@ def _columns(records: list[Record]) -> Records:
         [record.key() for record in records],
         [record.value() for record in records],
         [record.timestamp()[1] for record in records],
-        [record.headers() for record in records],
+        _headers(records),
     )
+
+
+def _headers(records: list[Record]) -> list[Headers | None]:
+    found: list[Headers | None] = []
+    for record in records:
+        try:
+            found.append(record.headers())
+        except SystemError:  # the client decodes names strictly; asked a second time it would hand out null pointers
+            found.append(UNREADABLE)
+    return found
 
 
 def _leader_epoch(record: Any) -> int:

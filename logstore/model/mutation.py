@@ -156,14 +156,17 @@ def _bad_value(operation: str, value: bytes | None, max_value_bytes: int) -> str
 
 
 def _is_msgpack(value: bytes | None) -> bool:
+    """True for exactly one well-formed object, nested 1,024 deep at most."""
     if value is None:
         return False
+    # walked over, never built: objects take up to 80 times the bytes of the value, and whoever may write chooses them
+    unpacker = msgpack.Unpacker(max_buffer_size=max(len(value), 1))
+    unpacker.feed(value)
     try:
-        # well-formed or not is all that counts here: text of any bytes, map keys of any type
-        msgpack.unpackb(value, strict_map_key=False, raw=True, object_pairs_hook=list)
+        unpacker.skip()
     except (ValueError, msgpack.UnpackException):
         return False
-    return True
+    return bool(unpacker.tell() == len(value))
 
 
 def _operation(content: bytes) -> str | None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -60,9 +61,26 @@ class Table:
                 raise Corrupted("a table definition was written by a later build; upgrade this one first")
             fields["skips"] = {int(p): [(a, b) for a, b in ranges] for p, ranges in fields["skips"].items()}
             fields["former_epochs"] = tuple(fields["former_epochs"])
-            return cls(**fields, revision=revision)
+            return _sound(cls(**fields, revision=revision))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(f"the record at offset {revision} of {TABLES_TOPIC} is not a table definition: {error}") from error
+
+
+def _sound(table: Table) -> Table:
+    """Return `table`; raises ValueError or TypeError when its fields cannot be those of a table."""
+    for text in (table.name, table.topic, table.description, *table.former_epochs):
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r} is not a text")
+    for flag in (table.adopted, table.allow_control_records, table.dropped):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{flag!r} is neither true nor false")
+    if not table.epoch or not isinstance(table.epoch, str):
+        raise ValueError(f"{table.epoch!r} is no topic id")
+    check_limits(table.partitions, table.max_value_bytes)
+    for first, last in chain.from_iterable(table.skips.values()):
+        if not 0 <= first <= last:
+            raise ValueError(f"{first}..{last} is no range of offsets")
+    return table
 
 
 def check_name(name: str) -> str:
