@@ -95,5 +95,5 @@ def test_any_bytes_are_an_entry_that_writes_the_same_bytes_or_damage(raw):
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(NUMBERS, min_size=2, max_size=9, unique=True))
 def test_entries_of_one_key_sort_like_their_versions(versions):
-    encoded = sorted((Entry(VALUE, version, 5, b"x").encode() for version in versions))
+    encoded = sorted(Entry(VALUE, version, 5, b"x").encode() for version in versions)
     assert [Entry.decode(raw).version for raw in encoded] == sorted(versions)
