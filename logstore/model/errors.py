@@ -8,6 +8,9 @@ LogStoreError
 │   ├── BadDefinition          a table that cannot be: name, partitions, limits
 │   ├── NoSuchTable            no definition of that name
 │   ├── TableExists            the name is taken
+│   ├── NoSuchSnapshot         no snapshot of that name
+│   ├── NotRetained            nothing that is kept can answer for that position
+│   ├── NotTrimmable           the log is still needed there
 │   └── SetupError             this machine lacks something: Java, jars, a free port, a directory
 ├── NotYet                     right, but not now: try again                         (retriable)
 │   ├── ConsistencyTimeout     the replica did not reach the asked position in time
@@ -17,6 +20,9 @@ LogStoreError
 │   ├── Starting               the partition is being opened here
 │   ├── NotOwner               another node serves the partition (`owner`)
 │   ├── ServerUnreachable      the HTTP endpoint does not answer
+│   ├── StorageUnreachable     the storage of archive and snapshots does not answer
+│   ├── JobRunning             another batch job works on the table
+│   ├── Conflict               somebody else moved the pointer first
 │   └── StillPending           the write is on its way: ask again
 ├── WriteFailed                the write is certainly not in the log                 (retriable or not: see the attribute)
 │   └── BatchFailed            some of many writes are certainly not in the log (`failed`), all others are
@@ -91,6 +97,18 @@ class TableExists(UsageError):
     """The name, or the topic, is taken."""
 
 
+class NoSuchSnapshot(UsageError):
+    """There is no snapshot of that name."""
+
+
+class NotRetained(UsageError):
+    """No retained snapshot or version can answer for that position; the message names the `restore` command."""
+
+
+class NotTrimmable(UsageError):
+    """The log must not be shortened there: no verified snapshot and archive stand for it."""
+
+
 class SetupError(UsageError):
     """This machine lacks something the store needs; the message says what and how to get it."""
 
@@ -131,6 +149,18 @@ class NotOwner(NotYet):
 
 class ServerUnreachable(NotYet):
     """The HTTP endpoint does not answer."""
+
+
+class StorageUnreachable(NotYet):
+    """The storage of archive and snapshots does not answer, or is full."""
+
+
+class JobRunning(NotYet):
+    """Another batch job works on the table."""
+
+
+class Conflict(NotYet):
+    """Somebody else moved the pointer first; nothing has changed."""
 
 
 class StillPending(NotYet, TimeoutError):

@@ -19,6 +19,7 @@ DEFAULT_PARTITIONS = 4
 DEFAULT_MAX_VALUE_BYTES = 1_000_000
 MAX_MAX_VALUE_BYTES = 64 * 1024 * 1024
 RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
+COMPRESSIONS = ("none", "lz4", "zstd")
 _FORMAT = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
@@ -36,6 +37,12 @@ class Table:
     allow_control_records: bool = True
     description: str = ""
     skips: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # partition -> offsets [a, b] stepped over, by `table repair`
+    compression: str = "lz4"  # of SSTable blocks
+    block_bytes: int = 16_384  # of an SSTable block: smaller reads points quicker, larger compresses better
+    keep_snapshots: int = 3  # the newest ones that garbage collection leaves
+    schedule: dict[str, int | None] | None = None  # {"every_mutations", "every_minutes"}: compact when either is reached
+    base: dict[str, str] | None = None  # {"snapshot"}: what the `base` record at offset 0 stands for, in a table that was restored
+    origin: dict[str, str] | None = None  # {"table", "epoch", "position"}: what a restored table was restored from
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
@@ -77,6 +84,7 @@ def _sound(table: Table) -> Table:
     if not table.epoch or not isinstance(table.epoch, str):
         raise ValueError(f"{table.epoch!r} is no topic id")
     check_limits(table.partitions, table.max_value_bytes)
+    check_snapshots(table.compression, table.block_bytes, table.keep_snapshots)
     for first, last in chain.from_iterable(table.skips.values()):
         if not 0 <= first <= last:
             raise ValueError(f"{first}..{last} is no range of offsets")
@@ -98,3 +106,13 @@ def check_limits(partitions: int, max_value_bytes: int) -> None:
         raise BadDefinition(f"a table has 1 to 1,024 partitions, not {partitions:,}")
     if not 1 <= max_value_bytes <= MAX_MAX_VALUE_BYTES:
         raise BadDefinition(f"max_value_bytes is 1 to {MAX_MAX_VALUE_BYTES:,}, not {max_value_bytes:,}")
+
+
+def check_snapshots(compression: str, block_bytes: int, keep_snapshots: int) -> None:
+    """Raises BadDefinition when a table's snapshots cannot be made so."""
+    if compression not in COMPRESSIONS:
+        raise BadDefinition(f"compression is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
+    if not 1_024 <= block_bytes <= 1 << 20:
+        raise BadDefinition(f"block_bytes is 1,024 to 1,048,576, not {block_bytes:,}")
+    if not 1 <= keep_snapshots <= 1_000:
+        raise BadDefinition(f"keep_snapshots is 1 to 1,000, not {keep_snapshots:,}")
