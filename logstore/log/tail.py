@@ -5,8 +5,9 @@ librdkafka fetches, checks and decompresses on its own threads; memory is bounde
 """
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby
+from operator import methodcaller
 from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -51,6 +52,10 @@ class Unreachable(NamedTuple):
 
     detail: str
 
+
+# A call from C, whose result CPython checks: the client hands out a list and leaves the error of an undecodable name behind, and a loop that
+# the interpreter has specialised for `record.headers()` would raise it somewhere later.
+_HEADERS = methodcaller("headers")
 
 Event = Batch | End | Trouble | Unreachable
 
@@ -171,15 +176,16 @@ def _columns(records: list[Record]) -> Records:
         [record.key() for record in records],
         [record.value() for record in records],
         [record.timestamp()[1] for record in records],
-        _headers(records),
+        headers_of(records),
     )
 
 
-def _headers(records: list[Record]) -> list[Headers | None]:
+def headers_of(records: Sequence[Record]) -> list[Headers | None]:
+    """The headers of each record; UNREADABLE where a name is not UTF-8. Requires: they have not been asked for before."""
     found: list[Headers | None] = []
     for record in records:
         try:
-            found.append(record.headers())
+            found.append(_HEADERS(record))
         except SystemError:  # the client decodes names strictly; asked a second time it would hand out null pointers
             found.append(UNREADABLE)
     return found
