@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import client, embedded, http, lane, memory, visible
+from benchmarks import batch, client, embedded, http, lane, memory, snapshot_reads, visible
 from examples.flights.running import Dev
 from logstore.log.embedded import EmbeddedKafka
 
@@ -36,6 +36,14 @@ def _with_kafka(suite: Callable[..., list[Row]]) -> Callable[[Path, int], list[R
     def run(scratch: Path, rounds: int) -> list[Row]:
         with EmbeddedKafka(scratch / "kafka") as kafka:
             return suite(kafka.bootstrap, rounds=rounds)
+
+    return run
+
+
+def _with_kafka_and_room(suite: Callable[..., list[Row]]) -> Callable[[Path, int], list[Row]]:
+    def run(scratch: Path, rounds: int) -> list[Row]:
+        with EmbeddedKafka(scratch / "kafka") as kafka:
+            return suite(kafka.bootstrap, scratch, rounds=rounds)
 
     return run
 
@@ -54,7 +62,10 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "http": lambda scratch, rounds: http.run(scratch, rounds=rounds),
     "embedded": lambda scratch, rounds: embedded.run(scratch, rounds=rounds),
     "visible": _with_store(visible.run, repeated=True),
+    "snapshot-reads": lambda scratch, rounds: snapshot_reads.run(scratch, rounds=rounds),
     "memory": _with_store(memory.run, repeated=False),
+    "archive": _with_kafka_and_room(batch.run_archive),
+    "fold": _with_kafka_and_room(batch.run_fold),
 }
 
 

@@ -17,8 +17,11 @@ from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.view.feed import FeedServer
 from logstore.view.reader import ViewReader
-from streaming.followed import Target
+from streaming.cuts import Cuts
+from streaming.followed import Seed
+from streaming.helper import Helper
 from streaming.lane import Lane, Targets
+from streaming.target import Target
 
 PARTITIONS = 4
 KEYS = 200_000
@@ -66,7 +69,8 @@ def _fill(bootstrap: str, topic: str, count: int, value_bytes: int) -> Table:
 def _ours(bootstrap: str, table: Table, count: int) -> float:
     home = Path(tempfile.mkdtemp(prefix="logstore-bench-"))
     feed = FeedServer(home / "run" / "bench.sock")
-    lane = Lane(bootstrap, home, feed, group="logstore.bench", sync="none", queued_kbytes=65_536)
+    cuts = Cuts(Helper(), lambda *_: None)  # no cut comes
+    lane = Lane(bootstrap, home, feed, group="logstore.bench", sync="none", queued_kbytes=65_536, cuts=cuts, seed=lambda _: Seed())
     targets = [Target(table, partition, slot_of(partition, 16)) for partition in range(PARTITIONS)]
     started = time.perf_counter()
     lane.follow(Targets(1, {target.key: target for target in targets}))

@@ -30,6 +30,7 @@ from logstore.ready import Readiness
 from logstore.serve.settings import check_bind
 from logstore.settings import DEFAULT_HTTP, Settings
 from logstore.supervise import Spec, Supervisor
+from logstore.view.home import default_storage
 
 STEP_S = 0.5
 READY_STEP_S = 0.05
@@ -108,9 +109,16 @@ class Node:
         registry = Registry(self.bootstrap)
         self.slots = registry.ensure_store(self.settings.slots)
         self._dir.check_store(registry)
-        storage = self.settings.storage
-        if storage is not None and registry.read().storage != storage:
-            registry.write_storage(storage)
+        self._settle_storage(registry)
+
+    def _settle_storage(self, registry: Registry) -> None:
+        """Where archive and snapshots lie is the store's to know: the first node records it, a flag that says otherwise moves it."""
+        recorded, wanted = registry.read().storage, self.settings.storage
+        if recorded is None:
+            registry.write_storage(wanted or default_storage(self._dir.path))
+        elif wanted is not None and wanted != recorded:
+            self._loud(f"the storage of this store moves from {recorded} to {wanted}: what lies there has to be copied, or is not found")
+            registry.write_storage(wanted)
 
     def _embed(self, stack: contextlib.ExitStack) -> None:
         kafka = EmbeddedKafka(self._dir.path / "kafka", port=self.settings.kafka_port, heap_mb=self.settings.kafka_heap_mb).start()
@@ -198,7 +206,7 @@ def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
     return [
         sys.executable, "-m", "streaming", "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker", str(index),
         "--workers", str(s.workers), "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone, "--sync", s.sync,
-        "--heartbeat-fd", str(heartbeat_fd),
+        "--fetch-mb-s", str(s.fetch_mb_s), "--heartbeat-fd", str(heartbeat_fd),
     ]  # fmt: skip
 
 

@@ -66,6 +66,7 @@ class Settings:
     # A store, at its first start
     slots: int = DEFAULT_SLOTS  # units of placement, fixed at the first start: more workers than this stay idle
     storage: str | None = None  # where archive and snapshots lie, an fsspec URL; None: under data_dir, for one machine only
+    fetch_mb_s: float = 200.0  # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
     # Embedded Kafka (`logstore dev`)
     kafka_port: int | None = None  # None: that of the last start, else a free one
     kafka_heap_mb: int = 512  # Java heap; the process takes some 200 MB more
@@ -182,6 +183,13 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
+def _rate(value: Any) -> float:
+    rate = float(value)
+    if isinstance(value, bool) or not 0 < rate <= 100_000:
+        raise ValueError(f"wants megabytes a second above 0, up to 100,000, not {value!r}")
+    return rate
+
+
 def _sync(value: Any) -> str:
     if value in SYNC:
         return str(value)
@@ -195,7 +203,7 @@ def _path(value: Any) -> Path:
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": _bootstrap, "url": _url, "data_dir": _path, "http": parse_address, "advertise": _url,
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
-    "slots": _whole(1, 1024), "storage": _text, "kafka_port": _whole(1, 65_535), "kafka_heap_mb": _whole(128, 65_536),
+    "slots": _whole(1, 1024), "storage": _text, "fetch_mb_s": _rate, "kafka_port": _whole(1, 65_535), "kafka_heap_mb": _whole(128, 65_536),
     "stall_s": _seconds, "drain_s": _seconds, "deadline_ms": _whole(1, 30_000), "timeout_s": _seconds,
 }  # fmt: skip
 assert _PARSERS.keys() == {f.name for f in fields(Settings)} == get_type_hints(Settings).keys()

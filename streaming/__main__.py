@@ -8,6 +8,7 @@ import click
 
 from logstore.heartbeat import HOPELESS
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
+from logstore.view.view import Sync
 from streaming.catalogue import Me
 from streaming.worker import Config, Worker
 
@@ -23,10 +24,11 @@ from streaming.worker import Config, Worker
 @click.option("--zone", default="", help="Label of the replica group's place.")
 @click.option("--sync", default="none", show_default=True, type=click.Choice(["none", "commit"]), help="When views are flushed to disk.")
 @click.option("--queued-kbytes", default=32_768, show_default=True, help="What is fetched ahead at most; this bounds the memory.")
+@click.option("--fetch-mb-s", type=float, help="Megabytes a second that are copied from the storage at most; no limit if not given.")
 @click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
 def main(
     bootstrap: str, data_dir: Path, worker: int, workers: int, node: str, url: str, group: str, zone: str, sync: str,
-    queued_kbytes: int, heartbeat_fd: int | None,
+    queued_kbytes: int, fetch_mb_s: float | None, heartbeat_fd: int | None,
 ) -> None:  # fmt: skip
     """Follow the log of this worker's slots into the views of the data directory."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s worker-{worker} %(levelname)s %(name)s %(message)s")
@@ -34,7 +36,8 @@ def main(
         raise click.UsageError(f"--worker is 0 to {workers - 1}")
     me = Me(node, worker, url, group, zone)
     try:
-        status = Worker(Config(bootstrap, data_dir, me, "commit" if sync == "commit" else "none", heartbeat_fd, queued_kbytes)).run()
+        durability: Sync = "commit" if sync == "commit" else "none"
+        status = Worker(Config(bootstrap, data_dir, me, durability, heartbeat_fd, queued_kbytes, fetch_mb_s)).run()
     except (EpochChanged, LogTruncated) as error:
         click.echo(error, err=True)  # the supervisor takes the last line over
         status = HOPELESS

@@ -21,17 +21,19 @@ from logstore.log.changes import Announcer, Changes
 from logstore.log.nodes import ANNOUNCE_S, Announcement
 from logstore.log.registry import Definitions
 from logstore.model.errors import EpochChanged, LogStoreError, LogUnreachable
-from logstore.model.slots import slot_of
+from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, Table
 from logstore.view.feed import FeedServer
 from logstore.view.home import served_path
 from logstore.view.layout import Stop
 from streaming.confirm import Confirm
-from streaming.followed import Target, epoch_changed, misconfigured
 from streaming.lane import Key, Lane, Targets
 from streaming.place import Placement
 from streaming.saved import Saved
+from streaming.stops import epoch_changed, misconfigured
 from streaming.sweep import sweep
+from streaming.target import Target
+from streaming.told import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +57,9 @@ class Me(NamedTuple):
 class Catalogue(threading.Thread):
     """Runs until `close`."""
 
-    def __init__(self, bootstrap: str, data_dir: Path, me: Me, slots: int, feed: FeedServer, lane: Lane) -> None:
+    def __init__(self, bootstrap: str, data_dir: Path, me: Me, slots: int, feed: FeedServer, lane: Lane, snapshots: Snapshots) -> None:
         super().__init__(name="catalogue", daemon=True)
+        self._snapshots, self._first_slot = snapshots, spread(slots)[0]
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
         self._saved = Saved(served_path(data_dir, me.worker))
@@ -113,7 +116,9 @@ class Catalogue(threading.Thread):
         moved = self._settle()
         verified = self._verify()
         if heard or moved or verified:
+            self._snapshots.library.at(self._changes.definitions.storage)  # before the lane opens views: they may begin there
             self._retarget()
+            self._tell()
         self._show()
         self._announce()
 
@@ -195,6 +200,11 @@ class Catalogue(threading.Thread):
         if known and (targets != self._wanted.targets or self._wanted.generation == 0):
             self._wanted = Targets(self._wanted.generation + 1, targets)
             self._lane.follow(self._wanted)
+
+    def _tell(self) -> None:
+        """Faust assigns the first slot to exactly one worker of a group: that one leads."""
+        leading = self._assigned is not None and self._first_slot in self._assigned
+        self._snapshots.tell(self._changes.definitions, list(self._wanted.targets.values()), leading=leading)
 
     def _live_tables(self) -> list[Table]:
         return [table for table in self._changes.definitions.tables.values() if not table.dropped]

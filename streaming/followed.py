@@ -4,53 +4,56 @@ opening -> catching-up -> live            the end of the log was reached once
                └──────────┴──> stopped    and says why; a new definition or a restart tries again
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported
 from logstore.model.fold import Folded, Place, Records, fold_batch
-from logstore.model.table import Table
-from logstore.view import home
-from logstore.view.layout import Stop
+from logstore.model.mutation import Control, parse
+from logstore.view import generation, home
+from logstore.view.layout import Base, Quarantine, Stop
 from logstore.view.view import Identity, Sync, View, discard_if_torn
+from streaming import bases, stops
+from streaming.target import Target
+from streaming.tee import Tee
 
 Phase = Literal["catching-up", "live", "stopped"]
 
 
-class Target(NamedTuple):
-    """A partition that a lane has to follow; `problem` is what is known to be wrong with its topic."""
+class Seed(NamedTuple):
+    """What a view that is not there yet begins with: a snapshot and what was skipped below its cut, or nothing, at offset 0."""
 
-    table: Table
-    partition: int
-    slot: int
-    problem: Stop | None = None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """(epoch, partition)."""
-        return self.table.epoch, self.partition
+    base: Base | None = None
+    quarantine: Quarantine = Quarantine({}, [])
 
 
 class Followed:
     """A view and what its partition's log has shown so far."""
 
-    def __init__(self, target: Target, data_dir: Path, *, sync: Sync = "none") -> None:
-        """Open the view.
+    def __init__(self, target: Target, data_dir: Path, *, sync: Sync = "none", seed: Callable[[Target], Seed] = lambda _: Seed()) -> None:
+        """Open the view; where there is none, begin one with what `seed` says.
 
-        Raises Overloaded while another process of this node still writes it, DiskFull, Corrupted when it cannot be read.
+        Raises Overloaded while another process of this node still writes it, DiskFull, Corrupted when it cannot be read, and what `seed`
+        raises.
         """
         table, partition = target.table, target.partition
         self.owner = home.Owner(home.partition_dir(data_dir, table.name, table.epoch, partition))
         try:
-            path = view_path(target, data_dir)
-            discard_if_torn(path)
-            identity = Identity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes)
-            self.view = View(path, identity, sync=sync)
+            path = _sound_path(target, data_dir)
+            if (path / "data.mdb").exists():
+                self.view = View(path, identity_of(target), sync=sync)
+            else:
+                begun = seed(target)
+                self.view = generation.begin(path.parent, int(path.name), identity_of(target), *begun, sync=sync)
         except BaseException:
             self.owner.release()
             raise
-        self.target = target
+        self.target, self.sync = target, sync
+        self.undigested: dict[int, str] = {}  # cuts without a digest, and why
+        self.kept: list[dict[str, Any]] = []  # older local snapshots, as the feed shows them
+        self.base_dir: Path | None = None  # the RocksDB directory of the view's base; None: no base, or it is not here
+        self.find_base(home.snapshot_dir(data_dir, table.name, table.epoch, partition))
+        self.tee: Tee | None = None
         self.place = Place(partition, table.partitions, table.max_value_bytes)
         self.end = self.view.next_offset  # of the log, as last heard
         self.reached_end = False
@@ -65,6 +68,26 @@ class Followed:
         return self.view.next_offset
 
     @property
+    def directory(self) -> Path:
+        """The folder of the partition's generations."""
+        return self.view.path.parent
+
+    def find_base(self, directory: Path) -> None:
+        """Look for the view's base among the local snapshots in `directory`."""
+        base = self.view.base
+        local = bases.find(directory, base.snapshot) if base else None
+        self.base_dir = local and local.path
+        self.kept = [older.shown() for older in bases.others(directory, base)[-bases.KEPT + 1 :]] if base else []
+
+    def shown(self) -> dict[str, Any]:
+        """What the feed tells the readers."""
+        base = self.view.base
+        return {
+            "path": str(self.view.path), "slot": self.target.slot, "state": self.phase, "reason": self.reason,
+            "base": bases.shown(base, self.base_dir) if base else None, "kept": self.kept,
+        }  # fmt: skip
+
+    @property
     def stop(self) -> Stop | None:
         """Why the partition answers nothing, if it does not."""
         return self.view.state.stop
@@ -72,7 +95,9 @@ class Followed:
     @property
     def phase(self) -> Phase:
         """What `/v1/partitions` calls the state."""
-        return "stopped" if self.stop else "live" if self.reached_end else "catching-up"
+        if self.stop:
+            return "stopped"
+        return "live" if self.reached_end and (self.view.base is None or self.base_dir) else "catching-up"
 
     @property
     def reason(self) -> str | None:
@@ -81,6 +106,8 @@ class Followed:
             return self.stop.detail
         if self.held:
             return self.held
+        if self.view.base and self.base_dir is None:
+            return f"the snapshot {self.view.base.snapshot}, on which the view stands, is not here: it is fetched again"
         return "a transaction is open in the log: its records are served once it is committed" if self.open_transaction else None
 
     def take(self, records: Records, leader_epoch: int) -> bool:
@@ -93,20 +120,31 @@ class Followed:
         folded = fold_batch(kept, self.place, self.next_offset, self.view.state.log_time_ms)
         if kept is not records and folded.refused is None:
             folded = folded._replace(next_offset=records.offsets[-1] + 1)
-        stop = self._refused(folded) or (None if hole is None else self._gap(hole.start, hole.stop))
+        stop = stops.refused(self.target, folded) or (None if hole is None else stops.gap(self.target, hole.start, hole.stop))
         if records.offsets or stop:
-            self.view.apply(folded, leader_epoch, stop)
+            self._commit(folded, leader_epoch, stop)
         self.end = max(self.end, self.next_offset)
         return stop is None
+
+    def cut_in(self, records: Records) -> int | None:
+        """The index of the first `cut` control record that is not applied yet."""
+        if None not in records.keys:
+            return None
+        for i, (offset, key, value, headers) in enumerate(zip(records.offsets, records.keys, records.values, records.headers, strict=True)):
+            if key is None and headers and offset >= self.next_offset:
+                found = parse(key, value, headers, max_value_bytes=self.place.max_value_bytes, right_partition=lambda _: True)
+                if found == Control("cut"):
+                    return i
+        return None
 
     def at_end(self, offset: int) -> bool:
         """The log has nothing more below `offset`; False when that shows a gap, and the partition stopped."""
         if offset > self.next_offset:
             missing = self._first_missing(range(self.next_offset, offset))
             if missing is not None:
-                self.view.stop(self._gap(missing, offset))
+                self.view.stop(stops.gap(self.target, missing, offset))
                 return False
-            self.view.apply(Folded(offset, self.view.state.log_time_ms, {}, [], None))  # repaired: all of it is stepped over
+            self._commit(Folded(offset, self.view.state.log_time_ms, {}, [], None))  # repaired: all of it is stepped over
         elif self.stop:  # whatever it was, the log goes on from here
             self.view.resume()
         self.end, self.reached_end, self._end_reached_at = max(self.end, offset), True, offset
@@ -129,18 +167,29 @@ class Followed:
 
     def cut_back(self, detail: str) -> None:
         """The log begins later or ends earlier than the view's position."""
-        table, partition = self.target.table.name, self.target.partition
-        lost = f"the log of {self._name} does not hold offset {self.next_offset:,}, which this view needs next: {detail}"
-        self.halt(Stop(LogTruncated.word, f"{lost}; `logstore table repair {table} --partition {partition}` shows it", self.next_offset))
+        self.halt(stops.cut_back(self.target, self.next_offset, detail))
+
+    def replace(self, view: View, snapshots: Path) -> View:
+        """Go on with another generation; returns the one before, still open. `snapshots`: the partition's local ones.
+
+        Requires: it stands where this one stands, or later.
+        """
+        assert view.next_offset >= self.next_offset, "a position never goes back"
+        self.reached_end = self.reached_end and view.next_offset == self.next_offset
+        self.end = max(self.end, view.next_offset)
+        before, self.view, self.tee = self.view, view, None
+        self.find_base(snapshots)
+        return before
 
     def close(self) -> None:
         """Flush and close the view."""
         self.view.close()
         self.owner.release()
 
-    @property
-    def _name(self) -> str:
-        return f"{self.target.table.name}/{self.target.partition}"
+    def _commit(self, folded: Folded, leader_epoch: int | None = None, stop: Stop | None = None) -> None:
+        self.view.apply(folded, leader_epoch, stop)
+        if self.tee is not None:
+            self.tee.add(folded)
 
     def _without_applied(self, records: Records) -> Records:
         """After a seek the same records may come twice."""
@@ -180,47 +229,21 @@ class Followed:
                 at = last + 1
         return at if at < offsets.stop else None
 
-    def _gap(self, first: int, behind: int) -> Stop:
-        table, partition = self.target.table.name, self.target.partition
-        return Stop(
-            LogGap.word,
-            f"offsets {first:,} to {behind - 1:,} are missing from the log of {self._name}: a transactional writer's markers, or loss. "
-            f"`logstore table repair {table} --partition {partition} --skip {first}..{behind - 1}` steps over them",
-            first,
-        )
 
-    def _refused(self, folded: Folded) -> Stop | None:
-        if folded.refused is None:
-            return None
-        table, partition, offset = self.target.table.name, self.target.partition, folded.next_offset
-        detail = (
-            f"the record at offset {offset:,} of {self._name} cannot be folded: {folded.refused.why}; upgrade logstore, or give the "
-            f"record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
-        )
-        return Stop(Unsupported.word, detail, offset)
+def identity_of(target: Target) -> Identity:
+    """What the target's view is a view of."""
+    table = target.table
+    return Identity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
+
+
+def _sound_path(target: Target, data_dir: Path) -> Path:
+    """The newest generation that no power cut has torn; where the next one begins when there is none."""
+    while discard_if_torn(path := view_path(target, data_dir)):
+        pass
+    return path
 
 
 def view_path(target: Target, data_dir: Path) -> Path:
     """Where the target's view lies, or will lie. Requires: the partition's folder is there."""
     directory = home.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
     return directory / str(max(1, home.newest_generation(directory)))
-
-
-def epoch_changed(table: Table, actual: str | None) -> Stop:
-    """The stop for a topic that is not the one of the definition."""
-    what = f"has another id ({actual}): it was deleted and created again" if actual else "is gone"
-    return Stop(
-        EpochChanged.word,
-        f"the topic {table.topic} of table {table.name} {what}; "
-        + (
-            f"`logstore table repair {table.name} --new-epoch` begins anew with it"
-            if actual
-            else f"`logstore table drop {table.name}` forgets it"
-        ),
-        0,
-    )
-
-
-def misconfigured(table: Table, detail: str) -> Stop:
-    """The stop for a topic whose settings contradict the definition."""
-    return Stop(TopicMisconfigured.word, f"the topic {table.topic} of table {table.name}: {detail}", 0)

@@ -5,6 +5,9 @@
     3. fold     and commit entries and position in one LMDB transaction (`followed.Followed.take`)
     4. publish  the new position to the node's readers
 
+A batch is split where a snapshot ends: the view is committed exactly there and pinned (`cuts.Cuts`). What an adopter has to have done to a
+view is done between two batches (`asked.Asked`).
+
 A rebalance only changes the targets: positions are the views' own, so nothing can be lost, repeated or paused by it. A partition that
 stops, or whose disk is full, is let go alone; the others go on.
 """
@@ -12,20 +15,26 @@ stops, or whose disk is full, is let go alone; the others go on.
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from logstore.log.tail import Batch, End, Tail, Trouble, Unreachable
-from logstore.model.errors import Corrupted, DiskFull, Overloaded
+from logstore.model.errors import DiskFull
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Stop
 from logstore.view.view import Sync
-from streaming.followed import Followed, Target, view_path
+from streaming.asked import Asked
+from streaming.cuts import Cuts
+from streaming.followed import Followed, Seed
+from streaming.opening import RETRY_S, Later, Opening
+from streaming.shown import Shown
+from streaming.target import Target
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-RETRY_S = 0.5
+QUICK_S = 0.01
 TICK_S = 1.0
 ANNOUNCE_S = 5.0
 CHECK_S = 10.0
@@ -43,17 +52,29 @@ class Targets(NamedTuple):
 class Lane(threading.Thread):
     """Follows its targets until `close`. Views belong to this thread alone."""
 
-    def __init__(self, bootstrap: str, data_dir: Path, feed: FeedServer, *, group: str, sync: Sync, queued_kbytes: int = 32_768) -> None:
-        """`queued_kbytes` bounds what is fetched ahead, and so the memory."""
+    def __init__(
+        self,
+        bootstrap: str,
+        data_dir: Path,
+        feed: FeedServer,
+        *,
+        group: str,
+        sync: Sync,
+        cuts: Cuts,
+        seed: Callable[[Target], Seed],
+        queued_kbytes: int = 32_768,
+    ) -> None:
+        """`queued_kbytes` bounds what is fetched ahead, and so the memory; `seed` says what a new view begins with."""
         super().__init__(name="lane", daemon=True)
-        self._brokers, self._data_dir, self._feed, self._group, self._sync = bootstrap, data_dir, feed, group, sync
-        self._queued_kbytes = queued_kbytes
+        self._brokers, self._feed, self._group, self._queued_kbytes, self._cuts = bootstrap, feed, group, queued_kbytes, cuts
+        self.asked = Asked()
         self._wanted = Targets(0, {})
         self._generation = -1
         self._followed: dict[Key, Followed] = {}
         self._by_topic: dict[tuple[str, int], Followed] = {}
         self._retry_at_s: dict[Key, float] = {}
-        self._published: dict[Key, object] = {}
+        self._shown = Shown(feed)
+        self._opening = Opening(data_dir, sync, seed, self._shown)
         self._running = True
         self._restart = False
         self.failure: BaseException | None = None
@@ -70,6 +91,10 @@ class Lane(threading.Thread):
     def restart(self) -> None:
         """Begin with a new consumer: this one does not progress."""
         self._restart = True
+
+    def followed(self) -> list[Followed]:
+        """What is followed now; other threads look at it, and change it by `asked` only."""
+        return list(self._followed.values())
 
     def behind(self) -> dict[Key, int]:
         """Partition -> next offset, of those that have not applied what the log is known to hold, for no reason that is known."""
@@ -102,7 +127,8 @@ class Lane(threading.Thread):
             ticked = announced = checked = time.monotonic()
             while self._running and not self._restart:
                 self._reconcile(tail)
-                for event in tail.take(POLL_S):
+                self._do_asked(tail)
+                for event in tail.take(self._patience_s()):
                     self._on_event(tail, event)
                 self.beat_s = now = time.monotonic()
                 if now - ticked >= TICK_S:
@@ -143,39 +169,19 @@ class Lane(threading.Thread):
     def _forget_others(self, wanted: Targets) -> None:
         """Take back what is left of other targets, and what the feed shows of an earlier run of this worker."""
         self._retry_at_s = {key: at_s for key, at_s in self._retry_at_s.items() if key in wanted.targets}
-        self._published = {key: shown for key, shown in self._published.items() if key in wanted.targets}
-        keys = {_view_key(target) for target in wanted.targets.values()}
-        for key in self._feed.snapshot():
-            if isinstance(key, tuple) and key[0] == "view" and key not in keys:
-                self._feed.publish(key, None)
+        self._shown.only(wanted.targets.values())
 
     def _open(self, tail: Tail, target: Target) -> None:
         self._retry_at_s.pop(target.key, None)
-        try:
-            followed = Followed(target, self._data_dir, sync=self._sync)
-        except Overloaded:  # another worker of this node still has it
-            self._retry_at_s[target.key] = time.monotonic() + RETRY_S
-            return
-        except DiskFull as error:
-            self._retry_at_s[target.key] = time.monotonic() + RETRY_S
-            self._show_unopened(target, str(error))
-            return
-        except Corrupted as error:
-            self._feed.publish(_view_key(target), {"path": None, "slot": target.slot, "state": "stopped", "reason": str(error)})
-            self.phases[target.key] = "stopped"
+        followed = self._opening.open(target)
+        if isinstance(followed, Later):
+            if followed.again_s is not None:
+                self._retry_at_s[target.key] = time.monotonic() + followed.again_s
+            if followed.phase is not None:
+                self.phases[target.key] = followed.phase
             return
         self._followed[target.key] = self._by_topic[target.table.topic, target.partition] = followed
         self._start(tail, followed)
-
-    def _show_unopened(self, target: Target, reason: str) -> None:
-        """What an earlier run has left is readable all the same."""
-        path = view_path(target, self._data_dir)
-        known = str(path) if (path / "data.mdb").exists() else None
-        shown = {"path": known, "slot": target.slot, "state": "catching-up", "reason": reason}
-        if self._published.get(target.key) != shown:
-            log.warning("%s", reason)
-            self._published[target.key] = shown
-            self._feed.publish(_view_key(target), shown)
 
     def _start(self, tail: Tail, followed: Followed) -> None:
         target, state = followed.target, followed.view.state
@@ -202,10 +208,9 @@ class Lane(threading.Thread):
         target = followed.target
         del self._by_topic[target.table.topic, target.partition]
         tail.leave(target.table.topic, target.partition)
-        for gone in (self._retry_at_s, self._published, self.phases):
+        for gone in (self._retry_at_s, self.phases):
             gone.pop(key, None)
-        self._feed.publish(_view_key(target), None)
-        self._feed.publish(("applied", *key), None)
+        self._shown.gone(target)
         followed.close()
 
     # 2. take, 3. fold
@@ -219,7 +224,7 @@ class Lane(threading.Thread):
             return
         self._set_reachable(reachable=not isinstance(event, Trouble))
         try:
-            following = self._apply(tail, followed, event)
+            following = self._apply(tail, followed, event) and not self._cuts.holds(followed.target.key)
             followed.held = None
         except DiskFull as error:
             self._hold(tail, followed, str(error))
@@ -232,7 +237,7 @@ class Lane(threading.Thread):
         if isinstance(event, Batch):
             self.applied += len(event.records.offsets)
             followed.end = max(followed.end, tail.end(event.topic, event.partition))
-            return followed.take(event.records, event.leader_epoch)
+            return self._cuts.take(followed, event.records, event.leader_epoch)
         if isinstance(event, End):
             return followed.at_end(event.offset)
         if event.word == "truncated":
@@ -254,16 +259,25 @@ class Lane(threading.Thread):
         tail.leave(followed.target.table.topic, followed.target.partition)
         self._retry_at_s[followed.target.key] = time.monotonic() + RETRY_S
 
+    def _do_asked(self, tail: Tail) -> None:
+        for key in self._cuts.over():
+            if key in self._followed:
+                self._restart_one(tail, self._followed[key])
+        for followed, moved in self.asked.answer(self._followed):
+            if moved:
+                self._restart_one(tail, followed)
+            self._publish(followed)
+
+    def _patience_s(self) -> float:
+        """How long to wait for records: less when a view that is not there yet may begin at any moment."""
+        soonest_s = min(self._retry_at_s.values(), default=float("inf")) - time.monotonic()
+        return QUICK_S if self._cuts.waiting else min(max(soonest_s, QUICK_S), POLL_S)
+
     # 4. publish
 
     def _publish(self, followed: Followed) -> None:
-        target = followed.target
-        self._feed.publish(("applied", *target.key), (followed.next_offset, followed.end))
-        shown = {"path": str(followed.view.path), "slot": target.slot, "state": followed.phase, "reason": followed.reason}
-        if self._published.get(target.key) != shown:
-            self._published[target.key] = shown
-            self._feed.publish(_view_key(target), shown)
-            self.phases[target.key] = followed.phase
+        self._shown.show(followed)
+        self.phases[followed.target.key] = followed.phase
 
     def _set_reachable(self, *, reachable: bool) -> None:
         self.reachable = reachable
@@ -271,19 +285,16 @@ class Lane(threading.Thread):
 
     def _tick(self, tail: Tail) -> None:
         """Once a second: what only looking shows."""
+        self._cuts.watch(self._followed.values())
         for followed in self._followed.values():
             if followed.stop is None:
                 followed.look(tail.end(followed.target.table.topic, followed.target.partition))
             self._publish(followed)
 
     def _free_slots(self) -> None:
-        """Readers that were killed leave their slots taken, and what they were reading pinned: then the file could only grow."""
+        """Readers that were killed leave slots taken, and what they were reading pinned: then the file could only grow."""
         for followed in self._followed.values():
             followed.view.free_slots()
 
     def _announce(self, tail: Tail) -> None:
         tail.announce((f.target.table.topic, f.target.partition, f.next_offset) for f in self._followed.values())
-
-
-def _view_key(target: Target) -> tuple[str, str, str, int]:
-    return ("view", target.table.name, *target.key)

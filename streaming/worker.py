@@ -2,11 +2,14 @@
 
     feed        shows this node's readers what is served (`logstore.view.feed`)
     lane        follows the log into the views
+    helper      pins views at cuts, computes digests, builds generations (a process of its own)
+    adopter     takes over the snapshots that batch jobs make, where digests agree
+    schedule    makes such snapshots, in the one worker that leads
     catalogue   knows tables, other workers and slots
     Faust app   group membership: which slots are ours
 
 Order of the end, so that no read fails: 1 Faust leaves the group, 2 the next owners catch up while this worker still serves, 3 the lane
-flushes and closes the views, 4 the feed hangs up.
+flushes and closes the views, 4 the helper ends and the feed hangs up.
 """
 
 import asyncio
@@ -21,14 +24,23 @@ from typing import Any, NamedTuple
 import orjson
 
 from logstore.heartbeat import Heartbeat
+from logstore.log import kafka
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
 from logstore.view import home
 from logstore.view.feed import FeedServer
 from logstore.view.view import Sync
+from streaming.adopter import Adopter, recorder
 from streaming.app import make_app
 from streaming.catalogue import Catalogue, Me
+from streaming.cuts import Cuts
+from streaming.helper import Helper
 from streaming.lane import Lane
+from streaming.library import Library
+from streaming.progress import Progress
+from streaming.schedule import Schedule, compact
+from streaming.seeds import Seeds
+from streaming.told import Snapshots
 from streaming.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -48,6 +60,7 @@ class Config(NamedTuple):
     sync: Sync
     heartbeat_fd: int | None
     queued_kbytes: int
+    fetch_mb_s: float | None
 
 
 class Worker:
@@ -61,10 +74,24 @@ class Worker:
         self._group = f"logstore.{config.me.group}"
         self._feed = FeedServer(home.feed_path(config.data_dir, config.me.worker))
         restore(self._feed, home.served_path(config.data_dir, config.me.worker))
+        self._helper, progress = Helper(), Progress(self._feed)
+        library = Library(config.data_dir, f"{config.me.node}-{config.me.worker}", progress, fetch_mb_s=config.fetch_mb_s)
+        self._seeds = Seeds(library, progress, lambda topic, partition: kafka.bounds(registry.admin, topic, [partition])[partition].start)
         self._lane = Lane(
-            config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes
+            config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes,
+            cuts=Cuts(self._helper, recorder(progress)), seed=self._seeds,
+        )  # fmt: skip
+        self._adopter = Adopter(self._lane, library, self._helper, progress)
+        self._schedule = Schedule(
+            library,
+            lambda table: {p: held.end for p, held in kafka.bounds(registry.admin, table.topic, list(range(table.partitions))).items()},
+            compact(config.bootstrap, config.data_dir),
+            config.data_dir / "logs" / "schedule.log",
         )
-        self._catalogue = Catalogue(config.bootstrap, config.data_dir, config.me, self._slots, self._feed, self._lane)
+        self._catalogue = Catalogue(
+            config.bootstrap, config.data_dir, config.me, self._slots, self._feed, self._lane,
+            snapshots=Snapshots(library, progress, self._schedule),
+        )  # fmt: skip
         self._watchdog = Watchdog()
         self._heartbeat = Heartbeat(config.heartbeat_fd)
         self.failure: str | None = None
@@ -77,16 +104,20 @@ class Worker:
         app.task(self._watch)
         runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
         try:
-            self._lane.start()
-            self._catalogue.start()
+            for part in (self._helper, self._lane, self._catalogue, self._adopter, self._schedule):
+                part.start()
             signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
             runner.execute_from_commandline()
         except SystemExit as ended:
             log.info("Faust ended with %s", ended.code)
         finally:
             self._catalogue.drain(DRAIN_S if self.failure is None else 0.0)
+            self._adopter.close()
+            self._schedule.close()
             self._lane.close()
             self._catalogue.close()
+            self._seeds.close()
+            self._helper.close()
             self._feed.close()
         if self.failure:
             log.error("the worker ends: %s", self.failure)
@@ -110,6 +141,9 @@ class Worker:
                 return f"the {part.name} failed: {part.failure}"
             if time.monotonic() - part.beat_s > STUCK_S:
                 return f"the {part.name} has been stuck for {STUCK_S:g} s"
+        for thread in (self._helper, self._adopter, self._schedule):
+            if not thread.is_alive():
+                return f"the {thread.name} failed"
         if self._lane.reachable and time.monotonic() - self._catalogue.whole_s > ORPHANED_S:
             return "slots are assigned to nobody: the group was formed while a broker that had just started did not know its topics yet"
         still, again = self._watchdog.look(self._lane.behind() if self._lane.reachable else {}, time.monotonic())

@@ -14,13 +14,16 @@ from typing import Any
 import httpx
 import orjson
 
+from logstore.model.digest import digest
+from logstore.model.entry import TOMBSTONE
 from logstore.model.fold import Place, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
+from logstore.snapshot.sst import SstReader, SstWriter, prepare
 from logstore.view import home
 from logstore.view.feed import FeedServer
-from logstore.view.layout import Stop
+from logstore.view.layout import Base, Stop
 from logstore.view.view import Identity, View
 
 SLOTS = 16
@@ -52,6 +55,7 @@ class Node:
         self.tables: dict[str, Table] = {}
         self.revision = 0
         self.views: dict[tuple[str, int], View] = {}
+        self.bases: dict[tuple[str, int], list[dict[str, Any]]] = {}  # what the view stands on, then what is kept beside it
         self.others: list[dict[str, Any]] = []
         self.url = url
         self.acked: list[Any] = []
@@ -99,8 +103,43 @@ class Node:
 
     def say_view(self, table: Table, partition: int, state: str = "live", reason: str = "") -> None:
         path = str(self.views[table.epoch, partition].path)
-        record = {"path": path, "slot": slot_of(partition, SLOTS), "state": state, "reason": reason}
+        base, *kept = self.bases.get((table.epoch, partition), [None])
+        record = {"path": path, "slot": slot_of(partition, SLOTS), "state": state, "reason": reason, "base": base, "kept": kept}
         self.publish(("view", table.name, table.epoch, partition), record)
+
+    def adopt(self, name: str, partition: int, keep: int = 1) -> dict[str, Any]:
+        """Make a snapshot of what the partition holds now and a next view that stands on it, and publish both.
+
+        Returns the base as it is published; `keep`: how many older ones stay beside it.
+        """
+        table = self.tables[name]
+        where = table.epoch, partition
+        old = self.views[where]
+        number, cut = int(old.path.name) + 1, old.next_offset
+        snapshot = f"{cut:014d}-{number:08x}"
+        entries = {key: entry for key, entry in self.entries(name, partition).items() if entry[0] != TOMBSTONE}
+        path = write_snapshot(home.snapshot_dir(self.data_dir, name, table.epoch, partition) / snapshot, entries)
+        amount = digest(entries.items())
+        base = Base(snapshot, cut, old.state.log_time_ms, amount.hex, amount.entries)
+        identity = Identity(name, table.epoch, partition, table.partitions, table.max_value_bytes)
+        self.views[where] = View(old.path.with_name(str(number)), identity, base, map_bytes=MAP_BYTES)
+        shown = {"path": str(path), "snapshot": snapshot, "cut": cut, "log_time_ms": base.log_time_ms}
+        self.bases[where] = [shown, *self.bases.get(where, [])][: keep + 1]
+        self.say_view(table, partition)
+        old.close()
+        return shown
+
+    def entries(self, name: str, partition: int) -> dict[bytes, bytes]:
+        """Every newest entry of a partition, of its view over its base."""
+        where = self.tables[name].epoch, partition
+        found: dict[bytes, bytes] = {}
+        if where in self.bases:
+            below = SstReader.open(Path(self.bases[where][0]["path"]))
+            found.update(below.scan())
+            below.close()
+        with self.views[where].reader().reading() as reading:
+            found.update(reading.scan())
+        return found
 
     def say_applied(self, table: Table, partition: int, behind: int = 0) -> None:
         following = self.views[table.epoch, partition].next_offset
@@ -265,6 +304,17 @@ def read_answer(sock: socket.socket) -> bytes:
             break
         body += chunk
     return head + b"\r\n\r\n" + body
+
+
+def write_snapshot(directory: Path, entries: dict[bytes, bytes]) -> Path:
+    """A local snapshot of these entries, as a node has it."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    file = directory.with_suffix(".sst")
+    writer = SstWriter(file, block_bytes=1_024)
+    for key, entry in sorted(entries.items()):
+        writer.put(key, entry)
+    prepare(directory, [file] if writer.close() is not None else [])
+    return directory
 
 
 @contextlib.contextmanager

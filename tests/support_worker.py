@@ -103,7 +103,7 @@ class WorkerProcess:
         )  # fmt: skip
         data_dir.mkdir(parents=True, exist_ok=True)
         self._log = data_dir / f"worker-{worker}.log"
-        self.data_dir = data_dir
+        self.data_dir, self.bootstrap = data_dir, bootstrap
         self.watch = Watch(data_dir, worker)
         self.process: subprocess.Popen[bytes] | None = None
 

@@ -9,7 +9,8 @@ from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Overloaded
 from logstore.model.table import Table
 from logstore.view.layout import Stop
-from streaming.followed import Followed, Target
+from streaming.followed import Followed
+from streaming.target import Target
 
 TABLE = Table("t", "t", "e" * 32, 1)
 

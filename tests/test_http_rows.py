@@ -295,7 +295,7 @@ def test_headers_win_over_parameters(store):
     node.put("t", b"wins", b"1")
     assert reader.get("/v1/tables/t/rows/wins?deadline_ms=0", headers={"LS-Deadline": "5"}).status_code == 200
     problem(reader.get("/v1/tables/t/rows/wins?deadline_ms=5", headers={"LS-Deadline": "0"}), 400, "bad-request")
-    problem(reader.get("/v1/tables/t/rows/wins", headers={"LS-As-Of": "2026-01-01T00:00:00Z"}), 400, "bad-level")
+    problem(reader.get("/v1/tables/t/rows/wins?as_of=nonsense", headers={"LS-As-Of": "2999-01-01T00:00:00Z"}), 400, "bad-level")
     problem(reader.get("/v1/tables/t/rows/wins", headers={"LS-Consistency": "linearizable"}), 400, "bad-level")
 
 

@@ -18,9 +18,10 @@ from logstore.log.ddl import create
 from logstore.log.embedded import EmbeddedKafka
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
+from logstore.node import Node
 from logstore.nodedir import NodeDir
 from logstore.port import Reservation
-from logstore.settings import Address
+from logstore.settings import Address, Settings
 
 LOOPBACK = Address("127.0.0.1", 0)
 
@@ -273,3 +274,20 @@ def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_
             print(f"{reads} reads during the handover")
             eventually(lambda: slots(first["http"]).get(first["node_id"]) == list(range(16)), "all slots are back")
             assert [row and row.value.decode() for row in store.get_many("rows", keys, after=written)] == keys
+
+
+def test_the_first_node_records_where_the_storage_lies_and_only_a_flag_moves_it(tmp_path):
+    with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:
+        registry = Registry(kafka.bootstrap)
+        registry.ensure_store()
+        said: list[str] = []
+        for name, storage, recorded in (
+            ("a", None, f"file://{tmp_path}/a/storage"),
+            ("b", None, f"file://{tmp_path}/a/storage"),
+            ("c", "s3://bucket/store", "s3://bucket/store"),
+        ):
+            node = Node(Settings(data_dir=tmp_path / name, storage=storage), loud=said.append)
+            node._settle_storage(registry)
+            assert registry.read().storage == recorded
+        (moved,) = said
+        assert f"from file://{tmp_path}/a/storage to s3://bucket/store" in moved

@@ -107,20 +107,20 @@ def test_a_definition_is_acknowledged_when_its_views_are_open(tmp_path):
         node.create("t")
         reader.wait_ready()
         revision = node.revision
-        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None}])
+        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}])
         view = node._published[("view", "t", EPOCH, 0)]
         node.publish(("view", "t", EPOCH, 0), None)
         node.tables["u"] = node.tables["t"].__class__("u", "u", epoch_of("u"), 1)
         node.publish_tables()
         eventually(lambda: reader.get("/v1/tables/u").status_code == 200)
-        assert node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None}]  # two views are not open yet
+        assert node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}]  # two views are not open yet
         problem(reader.get("/v1/tables/u/rows/k"), 503, "starting")
         node.publish(("view", "t", EPOCH, 0), view)
         node.open_view(node.tables["u"], 0)
-        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": None}])
+        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": None, "damaged": []}])
         assert reader.get("/v1/tables/u/rows/k").status_code == 404
         node.publish("mark", ["run", 1])
-        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": ["run", 1]}])
+        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": ["run", 1], "damaged": []}])
 
 
 def test_catching_up_is_not_ready_but_readable(tmp_path):

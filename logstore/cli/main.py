@@ -15,7 +15,9 @@ from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError
 _SECTIONS = {
     "Rows": {"put": "rows", "get": "rows", "delete": "rows", "scan": "rows", "load": "load"},
     "Tables": {"table": "table"},
+    "Snapshots": {"snapshot": "snapshot"},
     "Running": {"dev": "node", "node": "node", "kafka": "kafka"},
+    "Proving": {"batch": "batch.cli"},  # a program that stands on this library, plugged in by name
     "Looking": {"status": "status", "doctor": "doctor", "version": "version"},
 }
 _HELP = {
@@ -25,9 +27,11 @@ _HELP = {
     "scan": "Read rows in key order.",
     "load": "Write the rows of a CSV, JSON lines or Parquet file.",
     "table": "Create, list, describe, alter, drop and repair tables.",
+    "snapshot": "List, verify, pin, roll back and collect snapshots.",
     "dev": "Run a whole store on this machine: Kafka, workers, readers.",
     "node": "Run a node: workers and readers, on a Kafka that is there.",
     "kafka": "Run a real Apache Kafka broker in the background, for development.",
+    "batch": "Archive, compact, rebuild, restore, audit and trim, with Spark.",
     "status": "Show nodes, tables and partitions.",
     "doctor": "Look for what is wrong with this machine, Kafka and the tables.",
     "version": "Show versions.",
@@ -46,7 +50,7 @@ class LazyGroup(click.Group):
         module = _MODULES.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(import_module(f"logstore.cli.{module}"), cmd_name)
+        command: click.Command = getattr(import_module(module if "." in module else f"logstore.cli.{module}"), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, D102 - click's signature

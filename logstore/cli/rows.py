@@ -17,6 +17,8 @@ from logstore.model.position import Position
 from logstore.node import need_bootstrap, need_url
 from logstore.settings import Settings
 
+_AS_OF = click.option("--as-of", metavar="TOKEN|TIME", help="What it held then: a token of all partitions read, or a time (RFC 3339).")
+
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir")
@@ -63,19 +65,22 @@ def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json:
 @click.argument("table")
 @click.argument("key")
 @click.option("--token", help="See at least what this token says (`put --json` prints one).")
+@_AS_OF
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to this file.")
 @options.KEY_ENCODING
 @options.AS_JSON
-def get(settings: Settings, table: str, key: str, token: str | None, output: Path | None, key_encoding: str, as_json: bool) -> None:
+def get(
+    settings: Settings, table: str, key: str, token: str | None, as_of: str | None, output: Path | None, key_encoding: str, as_json: bool
+) -> None:
     """Print one row's value, its bytes and nothing else. Exit status 1 when there is no such row."""
     with Store(url=need_url(settings)) as store:
-        row = store.get(table, options.key_bytes(key, key_encoding), after=token, deadline_ms=settings.deadline_ms)
+        row = store.get(table, options.key_bytes(key, key_encoding), after=token, as_of=as_of, deadline_ms=settings.deadline_ms)
     if row is None:
         raise LogStoreError(f"there is no row {key!r} in table {table!r}")
     if output is not None:
         _write_file(output, row.value)
     if as_json:
-        show.as_json({**_document(row), "token": row.token})
+        show.as_json({**_document(row), "token": row.token, "source": row.source})
     elif output is None:
         show.raw(row.value)
 
@@ -90,16 +95,19 @@ def get(settings: Settings, table: str, key: str, token: str | None, output: Pat
 @click.option("--reverse", is_flag=True, help="From the end downwards.")
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
 @click.option("--token", help="See at least what this token says.")
+@_AS_OF
 @options.KEY_ENCODING
 @options.AS_JSON
 def scan(
     settings: Settings, table: str, prefix: str | None, start: str | None, end: str | None, limit: int | None, reverse: bool,
-    keys_only: bool, token: str | None, key_encoding: str, as_json: bool,
+    keys_only: bool, token: str | None, as_of: str | None, key_encoding: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Print rows in key order: key, tab, value; with --json one JSON object a line."""
     bounds = {name: None if text is None else options.key_bytes(text, key_encoding) for name, text in _named(prefix, start, end)}
     with Store(url=need_url(settings)) as store:
-        rows = store.scan(table, **bounds, limit=limit, reverse=reverse, keys_only=keys_only, after=token, deadline_ms=settings.deadline_ms)
+        rows = store.scan(
+            table, **bounds, limit=limit, reverse=reverse, keys_only=keys_only, after=token, as_of=as_of, deadline_ms=settings.deadline_ms
+        )
         for row in rows:
             sys.stdout.buffer.write(_line(row, key_encoding, keys_only=keys_only, as_json=as_json))
         sys.stdout.buffer.flush()

@@ -12,6 +12,8 @@ from logstore.settings import Settings
 
 TIMEOUT_S = 5.0
 _ELSEWHERE = "elsewhere"
+_SNAPSHOT = ("base", "cut", "candidate", "state", "reason", "fetched_bytes", "total_bytes")
+_COLUMNS = ("table", "partition", "group", "state", "applied", "end", "lag")
 
 
 @click.command()
@@ -49,6 +51,10 @@ def _take(http: httpx.Client, node: dict[str, Any], partitions: dict[Any, Any], 
         key = row["table"], row["partition"], node["group"]
         if key not in partitions or partitions[key]["state"] == _ELSEWHERE:
             partitions[key] = {**row, "group": node["group"]}
+    for row in _page(http, node["url"], "/v1/snapshots")["snapshots"]:
+        shown = partitions.get((row["table"], row["partition"], node["group"]))
+        if shown is not None:
+            shown["snapshot"] = {name: row[name] for name in _SNAPSHOT}
     for table, counts in quarantined.items():
         for reason, count in _page(http, node["url"], f"/v1/tables/{table}/quarantine")["counts"].items():
             counts[reason] = counts.get(reason, 0) + count
@@ -76,12 +82,13 @@ def _print(found: dict[str, Any]) -> None:
     if found["tables"]:
         click.echo()
         show.table(
-            ("table", "partition", "group", "state", "applied", "end", "lag", "reason"),
-            [
-                tuple(row[name] for name in ("table", "partition", "group", "state", "applied", "end", "lag", "reason"))
-                for row in found["partitions"]
-            ],
+            (*_COLUMNS, "snapshot", "adoption", "reason"),
+            [(*(row[name] for name in _COLUMNS), *_snapshot(row.get("snapshot")), row["reason"]) for row in found["partitions"]],
         )
+    for row in found["partitions"]:
+        snapshot = row.get("snapshot") or {}
+        if snapshot.get("state") == "refused":
+            show.warn(f"warning: {row['table']}/{row['partition']} refuses snapshot {snapshot['candidate']}: {snapshot['reason']}")
     for table in found["tables"]:
         for reason, count in table["quarantined"].items():
             where = f"{found['url']}/v1/tables/{table['name']}/quarantine"
@@ -90,3 +97,13 @@ def _print(found: dict[str, Any]) -> None:
         show.warn(f"warning: node {node['node']}: {node['error']}")
     if found["log"] and found["log"]["reachable"] is False:
         show.warn("warning: the node cannot reach Kafka: what it serves does not advance")
+
+
+def _snapshot(row: dict[str, Any] | None) -> tuple[str, str]:
+    """(the snapshot it stands on and its cut, what is done about the next one)."""
+    if row is None:
+        return "", ""
+    base = "" if row["base"] is None else f"{row['base']} @ {row['cut']:,}"
+    if row["state"] == "fetching" and row["total_bytes"]:
+        return base, f"fetching {row['fetched_bytes'] / row['total_bytes']:.0%}"
+    return base, row["state"]

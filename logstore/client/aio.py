@@ -14,7 +14,7 @@ from logstore.client.checks import Pair, Text, check_value
 from logstore.client.http import AsyncReader
 from logstore.client.pending import Pending, Shared
 from logstore.client.pipeline import Pipeline
-from logstore.client.reading import After, Row
+from logstore.client.reading import PointInTime, Row, when
 from logstore.client.store import DEADLINE_MS, Store
 from logstore.log.producer import GRACE_S, Producer
 from logstore.model.errors import LogStoreError, Overloaded, StillPending
@@ -143,13 +143,18 @@ class AsyncStore:
         """Use as `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
         return _Opening(self, table)
 
-    async def get(self, table: str, key: Text, *, after: After = None, deadline_ms: int = DEADLINE_MS) -> Row | None:
+    async def get(
+        self, table: str, key: Text, *, after: Position | str | None = None, as_of: PointInTime = None, deadline_ms: int = DEADLINE_MS
+    ) -> Row | None:
         """See `Store.get`."""
-        return await self._reads().get(table, key, after=after, deadline_ms=deadline_ms)
+        return await self._reads().get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
-    async def get_many(self, table: str, keys: Sequence[Text], *, after: After = None, deadline_ms: int = DEADLINE_MS) -> list[Row | None]:
+    async def get_many(
+        self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> list[Row | None]:  # fmt: skip
         """See `Store.get_many`."""
-        return await self._reads().get_many(table, keys, after=after, deadline_ms=deadline_ms)
+        return await self._reads().get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def scan(
         self,
@@ -161,7 +166,8 @@ class AsyncStore:
         limit: int | None = None,
         reverse: bool = False,
         keys_only: bool = False,
-        after: After = None,
+        after: Position | str | None = None,
+        as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> AsyncIterator[Row]:
         """See `Store.scan`; use with `async for`."""
@@ -173,7 +179,7 @@ class AsyncStore:
             limit=limit,
             reverse=reverse,
             keys_only=keys_only,
-            after=after,
+            after=when(after, as_of),
             deadline_ms=deadline_ms,
         )
 

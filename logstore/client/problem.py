@@ -12,6 +12,7 @@ from logstore.model.errors import (
     LogUnreachable,
     NoSuchTable,
     NotOwner,
+    NotRetained,
     Overloaded,
     ServerError,
     Starting,
@@ -55,6 +56,8 @@ def error_of(status: int, problem: dict[str, Any], table: str, owner: str | None
         return NotOwner(detail, owner)
     if word in _CLASSES:
         return _CLASSES[word](detail)
+    if word == "bad-level" and "cuts" in problem:
+        return NotRetained(detail)
     if status == 400:
         return UsageError(f"the server refuses the request ({word or 'bad-request'}): {detail}")
     return ServerError(f"the server answered {status} ({word or 'no problem document'}): {detail}", status, problem)

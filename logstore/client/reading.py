@@ -7,6 +7,7 @@ again, until the deadline, what the server calls temporary. Times are monotonic 
 
 from base64 import b64encode
 from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -19,7 +20,15 @@ from logstore.model.key import check_key, to_bytes
 from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
 
-After = Position | str | None
+
+class AsOf(NamedTuple):
+    """Read what held at this point, and not what holds now: a token, or a time in RFC 3339."""
+
+    text: str
+
+
+After = Position | str | AsOf | None
+PointInTime = Position | str | datetime | None
 MANY = 1000  # keys of one multi-get, rows of one page
 _MAX_DEADLINE_MS = 30_000
 _GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
@@ -36,11 +45,25 @@ class Row(NamedTuple):
     version: int  # offset of the mutation that wrote it
     partition: int
     token: str  # of the answer: read elsewhere after it, and at least this is seen
+    source: str = ""  # "view" or "snapshot": where the entry was; empty in a list
 
     @property
     def position(self) -> Position:
         """The token as a position, for `after`."""
         return Position.parse(self.token)
+
+
+def when(after: Position | str | None, as_of: PointInTime) -> After:
+    """What a read asks for; raises UsageError for both at once, or for a time without a zone."""
+    if as_of is None:
+        return after
+    if after is not None:
+        raise UsageError("a read has `after` (at least that) or `as_of` (exactly that), not both")
+    if isinstance(as_of, datetime):
+        if as_of.tzinfo is None:
+            raise UsageError(f"as_of {as_of.isoformat()} has no time zone; give one, such as datetime.UTC")
+        return AsOf(as_of.isoformat())
+    return AsOf(as_of.token if isinstance(as_of, Position) else as_of)
 
 
 class Ask(NamedTuple):
@@ -95,7 +118,7 @@ class Conversation:
             version, partition = int(answer.headers["ls-version"]), int(answer.headers["ls-partition"])
         except (KeyError, ValueError) as error:
             raise ServerError(f"{self.url} does not speak the read API: no LS-Version; is the URL right?", answer.status, {}) from error
-        return Row(key, answer.content, version, partition, answer.headers.get("ls-token", ""))
+        return Row(key, answer.content, version, partition, answer.headers.get("ls-token", ""), answer.headers.get("ls-source", ""))
 
     def get_many(self, table: str, keys: Sequence[bytes], after: After, deadline_ms: int) -> Steps[list[Row | None]]:
         """Up to `MANY` rows in the order of `keys`."""
@@ -231,6 +254,8 @@ def _reason(entry: Mapping[str, Any], table: str) -> str:
 
 
 def _session(after: After) -> dict[str, str]:
+    if isinstance(after, AsOf):
+        return {"LS-As-Of": after.text}
     token = after.token if isinstance(after, Position) else after
     return {"LS-Consistency": "session", "LS-Token": token} if token else {}
 

@@ -10,7 +10,7 @@ from logstore.client.batch import Batch
 from logstore.client.checks import Pair, Text
 from logstore.client.http import Reader
 from logstore.client.pipeline import Pipeline
-from logstore.client.reading import After, Row
+from logstore.client.reading import PointInTime, Row, when
 from logstore.client.tables import Definitions, Tables
 from logstore.log.producer import COMPRESSION, DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_BYTES, QUEUE_RECORDS, OnFull, Producer
 from logstore.model.errors import UsageError
@@ -89,16 +89,21 @@ class Store:
         """Write without waiting for each; see `Pipeline`."""
         return Pipeline(self.producer, self.tables.get(table))
 
-    def get(self, table: str, key: Text, *, after: After = None, deadline_ms: int = DEADLINE_MS) -> Row | None:
-        """One row, or None. With `after` (a position or token) at least that has been seen.
+    def get(
+        self, table: str, key: Text, *, after: Position | str | None = None, as_of: PointInTime = None, deadline_ms: int = DEADLINE_MS
+    ) -> Row | None:
+        """One row, or None. With `after` (a position or token) at least that has been seen; with `as_of` (those, or a time) exactly that.
 
-        Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError.
+        Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is not kept.
         """
-        return self.reader.get(table, key, after=after, deadline_ms=deadline_ms)
+        return self.reader.get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
-    def get_many(self, table: str, keys: Sequence[Text], *, after: After = None, deadline_ms: int = DEADLINE_MS) -> list[Row | None]:
+    def get_many(
+        self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> list[Row | None]:  # fmt: skip
         """Rows in the order of `keys`, None where there is none; raises like `get`. The deadline is for each 1,000 keys."""
-        return self.reader.get_many(table, keys, after=after, deadline_ms=deadline_ms)
+        return self.reader.get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def scan(
         self,
@@ -110,7 +115,8 @@ class Store:
         limit: int | None = None,
         reverse: bool = False,
         keys_only: bool = False,
-        after: After = None,
+        after: Position | str | None = None,
+        as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Iterator[Row]:
         """Rows in key order, page by page as they are taken: those that begin with `prefix`, or of [start, end). Raises like `get`.
@@ -125,7 +131,7 @@ class Store:
             limit=limit,
             reverse=reverse,
             keys_only=keys_only,
-            after=after,
+            after=when(after, as_of),
             deadline_ms=deadline_ms,
         )
 

@@ -45,6 +45,7 @@ class App:
             b"/openapi.json": ("openapi", self._openapi),
             b"/v1/tables": ("tables", pages.tables),
             b"/v1/partitions": ("partitions", pages.partitions),
+            b"/v1/snapshots": ("snapshots", pages.snapshots),
             b"/v1/cluster": ("cluster", pages.cluster),
         }
 

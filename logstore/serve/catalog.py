@@ -11,7 +11,7 @@ from typing import Any
 from logstore.model.slots import DEFAULT_SLOTS, slot_of
 from logstore.model.table import Table
 from logstore.serve.problems import Problem
-from logstore.serve.served import CATCHING_UP, ELSEWHERE, LIVE, STOPPED, Served, Views
+from logstore.serve.served import CATCHING_UP, ELSEWHERE, LIVE, SNAPSHOT, STOPPED, VIEW, Served, Views, detach
 from logstore.serve.voice import ViewKey, Voice
 from logstore.serve.waiters import Waiters
 
@@ -41,6 +41,8 @@ class Catalog:
         self.reachable: bool | None = None  # the log, as last heard; None = never
         self.served: dict[tuple[str, int], Served] = {}  # (epoch, partition)
         self.fast: dict[bytes, FastTable] = {}
+        self.snapshots: dict[tuple[str, int], dict[str, Any]] = {}  # (epoch, partition) -> what the worker does about snapshots
+        self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
         self._ends: dict[tuple[str, int], int] = {}
 
     def table(self, name: str) -> Table:
@@ -108,6 +110,13 @@ class Catalog:
             served.end, served.stood = end, b""
         self._waiters.reached(where, next_offset)
 
+    def told(self, epoch: str, partition: int, record: dict[str, Any] | None) -> None:
+        """A worker has said how it stands with the snapshots of a partition; None: it has let the partition go."""
+        if record is None:
+            self.snapshots.pop((epoch, partition), None)
+        else:
+            self.snapshots[epoch, partition] = record
+
     def rebuild(self, voices: Sequence[Voice]) -> None:
         """Fold what all workers say; open and close views; wake who waits for what has changed."""
         self._read_tables(voices)
@@ -150,21 +159,22 @@ class Catalog:
         for (name, epoch, partition), record in records.items():
             where = epoch, partition
             served = before.get(where)
-            changed = served is None or _said(served) != (record.get("path"), record["state"], record.get("reason") or "")
+            said = None if served is None else served.said()
             if served is None:
                 served = Served(name, epoch, partition, record)
             served.update(record)
+            changed = said != served.said()
             served.end, served.stood = self._ends.get(where), b""
             self.served[where] = served
             if changed or served.reader is None or (name, epoch, partition) in spoken:
                 self.views.attach(served)
                 self._waiters.wake(where)
         for gone in before.keys() - self.served.keys():
-            before[gone].reader = None
+            detach(before[gone])
             self._waiters.wake(gone)
         past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
         self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
-        self.views.keep({served.path for served in self.served.values() if served.path is not None})
+        self.views.keep(self.served.values())
         for voice in voices:
             voice.spoken.clear()
         self._index()
@@ -195,7 +205,3 @@ class Catalog:
                 usable = served is not None and served.reader is not None and served.state != STOPPED
                 entry.served[partition] = served if usable else None
         self.fast = fast
-
-
-def _said(served: Served) -> tuple[str | None, str, str]:
-    return served.path, served.state, served.reason

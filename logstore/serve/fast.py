@@ -15,7 +15,7 @@ from logstore.serve.catalog import Catalog
 from logstore.serve.metrics import Metrics
 from logstore.serve.problems import Problem
 from logstore.serve.request import PROCESS_ID, next_number, percent_decode
-from logstore.serve.served import Served
+from logstore.serve.served import SNAPSHOT, VIEW, Served
 from logstore.view.layout import STATE_BYTES
 
 _LINE = re.compile(rb"GET /v1/tables/([a-z0-9._-]+)/rows/([A-Za-z0-9._~!$&'()*+,;=:@/%-]+) HTTP/1\.1\r\n")
@@ -64,15 +64,21 @@ class FastPath:
         if served is None or served.reader is None or served.end is None:
             return None
         state, entry = served.reader.point(key)
-        if entry is None or entry[0] != VALUE or len(state) != STATE_BYTES:
+        if len(state) != STATE_BYTES:
+            return None
+        below = entry is None
+        if below and served.base is not None:
+            entry = served.base.get(key)
+        if entry is None or entry[0] != VALUE:
             return None
         if state != served.stood:
             _note(served, state, served.end)
+        self._metrics.fast_below += below
         version = int.from_bytes(entry[1:9], "big")
         return (
             f"HTTP/1.1 200 OK\r\n{default_head}content-type: application/octet-stream\r\ncontent-length: {len(entry) - HEAD_BYTES}\r\n"
             f'etag: "{served.head}{version}"\r\nls-partition: {served.partition}\r\nls-version: {version}\r\n'
-            f"{served.tail}{next_number():x}\r\n\r\n"
+            f"{served.tail[below]}{next_number():x}\r\n\r\n"
         ).encode() + entry[HEAD_BYTES:]
 
     def _judge(self, head: bytes) -> bool:
@@ -88,8 +94,7 @@ class FastPath:
 def _note(served: Served, state: bytes, end: int) -> None:
     """Draw the headers that change only with the state, once per state."""
     applied = int.from_bytes(state[:8], "big")
-    served.tail = (
-        f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: view\r\nls-token: {served.head}{applied}\r\n"
-        f"x-request-id: {PROCESS_ID}-"  # and a number: see `request.new_request_id`
-    )
+    before = f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: "
+    behind = f"\r\nls-token: {served.head}{applied}\r\nx-request-id: {PROCESS_ID}-"  # and a number: see `request.new_request_id`
+    served.tail = before + VIEW + behind, before + SNAPSHOT + behind
     served.stood = state

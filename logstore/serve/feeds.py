@@ -2,7 +2,8 @@
 
 1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
 2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
-3 acknowledge the revision of the tables, once every view that the node claims is open, and the newest mark that was heard
+3 acknowledge the revision of the tables, once every view that the node claims is open, the newest mark that was heard, and at once
+  which snapshots were found damaged: [table, epoch, partition, name] each
 """
 
 import asyncio
@@ -31,9 +32,11 @@ class Feeds:
         self._data_dir, self._catalog = data_dir, catalog
         self.voices = [Voice(i) for i in range(workers)]
         self._sockets: dict[int, socket.socket] = {}
-        self._acked: dict[int, tuple[int, Any]] = {}
+        self._acked: dict[int, tuple[Any, ...]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._telling: set[asyncio.Task[None]] = set()
         self.served_revision = -1
+        catalog.views.bases.on_damage = self._tell_damage
 
     def start(self) -> None:
         """Begin to follow; what the workers left on disk is served until they speak."""
@@ -97,6 +100,8 @@ class Feeds:
         for key, value in changes:
             if key[0] == "applied" and value is not None:
                 self._catalog.applied(key[1], key[2], value[0], value[1])
+            elif key[0] == "snapshot":
+                self._catalog.told(key[2], key[3], value)
 
     def _refresh(self) -> None:
         self._catalog.rebuild(self.voices)
@@ -105,10 +110,16 @@ class Feeds:
 
     async def _acknowledge(self) -> None:
         """Tell every worker that is there; only what is new to it."""
-        loop = asyncio.get_running_loop()
+        loop, damaged = asyncio.get_running_loop(), self._catalog.views.bases.damaged()
         for voice in self.voices:
-            sock, seen = self._sockets.get(voice.worker), (self.served_revision, voice.values.get("mark"))
-            if sock is not None and self.served_revision >= 0 and self._acked.get(voice.worker) != seen:
+            sock, seen = self._sockets.get(voice.worker), (self.served_revision, voice.values.get("mark"), damaged)
+            if sock is not None and (self.served_revision >= 0 or damaged) and self._acked.get(voice.worker) != seen:
                 self._acked[voice.worker] = seen
+                ack = {"pid": os.getpid(), "tables": seen[0], "mark": seen[1], "damaged": seen[2]}
                 with contextlib.suppress(OSError):  # its own task sees it hang up
-                    await loop.sock_sendall(sock, encode_ack({"pid": os.getpid(), "tables": seen[0], "mark": seen[1]}))
+                    await loop.sock_sendall(sock, encode_ack(ack))
+
+    def _tell_damage(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._acknowledge())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import httpx
 
 _CONNECTIONS = 64
+_THEIR_WORD = frozenset({"bad-level", "bad-token"})  # of a past that only the owner can judge
 _OF_ITS_KEYS = frozenset({"partition-stopped", "starting", "not-owner", "overloaded", "log-unreachable"})
 
 Owners = dict[str, list[int]]  # URL -> partitions to ask there
@@ -122,6 +123,8 @@ class Gather:
         }
         if level.name == SESSION:
             headers["LS-Token"] = level.token.token
+        if level.as_of is not None:
+            headers["LS-As-Of"] = level.as_of.text
         if self._client is None:
             self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=_CONNECTIONS))
         try:
@@ -143,10 +146,12 @@ def _read(response: "httpx.Response", url: str) -> dict[str, Any]:
     except ValueError:
         document = {}
     word = str(document.get("type", "")).removeprefix("urn:logstore:")
-    if word not in WORDS or WORDS[word][0] < 500:  # the owner sees another store than we do: it moved, or it is a table behind
-        word = "starting"
+    if word not in WORDS or (WORDS[word][0] < 500 and word not in _THEIR_WORD):
+        word = "starting"  # the owner sees another store than we do: it moved, or it is a table behind
     fields = {
-        key: value for key, value in document.items() if key in ("table", "partition", "offset", "reason", "cause", "asked", "applied")
+        key: value
+        for key, value in document.items()
+        if key in ("table", "partition", "offset", "reason", "cause", "asked", "applied", "key", "cuts")
     }
     raise Problem(word, f"from {url}: {document.get('detail', response.status_code)}", owner=url, **fields)
 

@@ -16,7 +16,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from logstore.serve.catalog import Catalog
-from logstore.serve.served import CATCHING_UP, LIVE, STOPPED
+from logstore.serve.served import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW
+from logstore.serve.snapshots import REFUSED, standing
 from logstore.serve.waiters import Waiters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -49,6 +50,7 @@ class Metrics(Collector):
         self._latency: dict[str, Latency] = {}
         self.fast = self._latency[_FAST] = Latency()  # rows: both ways count here
         self.fast_requests = 0  # GETs of rows answered 200 by the fast path
+        self.fast_below = 0  # those of them whose entry came from a snapshot
         self.connections: Callable[[], int] = lambda: 0
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -76,6 +78,8 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """What Prometheus' client library asks of a collector."""
         yield from self._of_partitions()
+        yield from self._of_snapshots()
+        yield self._reads()
         yield self._quarantined()
         yield self._http_requests()
         yield self._http_seconds()
@@ -103,6 +107,28 @@ class Metrics(Collector):
             for name in (LIVE, CATCHING_UP, STOPPED):
                 state.add_metric((*where, name), float(name == actual))
         return applied, lag, size, mapped, slots, state
+
+    def _of_snapshots(self) -> Iterable[Metric]:
+        labels = ("table", "partition")
+        cut = GaugeMetricFamily("logstore_snapshot_cut", "First offset that the snapshot under the view does not cover.", labels=labels)
+        adopted = GaugeMetricFamily("logstore_snapshot_adopted", "1 when the view stands on a snapshot.", labels=labels)
+        refused = GaugeMetricFamily("logstore_snapshot_refused", "1 while a snapshot is refused; /v1/snapshots says why.", labels=labels)
+        fetched = GaugeMetricFamily("logstore_snapshot_fetched_bytes", "Bytes of the candidate brought so far.", labels=labels)
+        for served in self._catalog.served.values():
+            where, stands = (served.table, str(served.partition)), standing(self._catalog, served)
+            if served.base is not None:
+                cut.add_metric(where, served.base.cut)
+            adopted.add_metric(where, float(served.base is not None))
+            refused.add_metric(where, float(stands["state"] == REFUSED))
+            fetched.add_metric(where, stands["fetched_bytes"])
+        return cut, adopted, refused, fetched
+
+    def _reads(self) -> Metric:
+        family = CounterMetricFamily("logstore_reads", "Single rows looked up, by where the entry was.", labels=("reader", "source"))
+        fast = {VIEW: self.fast_requests - self.fast_below, SNAPSHOT: self.fast_below}
+        for source, count in self._catalog.reads.items():
+            family.add_metric((self._reader, source), count + fast[source])
+        return family
 
     def _quarantined(self) -> Metric:
         family = CounterMetricFamily("logstore_quarantined", "Records that the fold skipped.", labels=("table", "partition", "reason"))

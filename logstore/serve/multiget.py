@@ -20,19 +20,20 @@ from logstore.serve import media
 from logstore.serve.answer import Answer
 from logstore.serve.catalog import Catalog
 from logstore.serve.gather import Gather
+from logstore.serve.layers import Layers, layers
 from logstore.serve.level import PARAMS, Level, read_level
 from logstore.serve.listing import Field, Found, encode, negotiate, with_token
+from logstore.serve.past import AsOf
 from logstore.serve.problems import Problem
 from logstore.serve.reach import Reach, answer_token, deadline_of
 from logstore.serve.request import Request
 from logstore.serve.rowkey import encoded
-from logstore.serve.served import Cell, check_running
 from logstore.serve.settings import MAX_BODY_BYTES, MAX_PAGE_BYTES, MAX_PAGE_ROWS
-from logstore.view.reader import Reading
 
 PAGE_FULL = "page-full"
 _PARAMS = PARAMS | {"key_encoding"}
 _OFFERS = (media.JSON, media.MSGPACK)
+_LEFT_OUT = frozenset({"partition-stopped", "starting", "not-owner"})
 
 
 class MultiGet:
@@ -56,7 +57,7 @@ class MultiGet:
         positions: dict[int, int] = {}
         if elsewhere:
             remote, positions = await self._gather.keys(table, elsewhere, wanted, level, deadline)
-        found = self._read(table, wanted, remote, refused, positions)
+        found = self._read(table, wanted, remote, refused, positions, level.as_of)
         token = answer_token(level, table.epoch, positions)
         return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token)
 
@@ -68,7 +69,7 @@ class MultiGet:
                 await self._reach.partitions(table, (partition,), level, deadline)
                 self._catalog.locate(table, partition).open()
             except Problem as problem:
-                if problem.word not in ("partition-stopped", "starting", "not-owner"):
+                if problem.word not in _LEFT_OUT:
                     raise
                 refused[partition] = problem.word
         return refused
@@ -80,39 +81,41 @@ class MultiGet:
         remote: Mapping[bytes, Found],
         refused: dict[int, str],
         positions: dict[int, int],
+        as_of: AsOf | None,
     ) -> list[Found]:
         """In the order of the request, until the page is full; every partition at one committed state."""
         found: list[Found] = []
         size = 0
         with ExitStack() as stack:
-            readings: dict[int, Reading] = {}
+            readings: dict[int, Layers] = {}
             for key, partition in wanted:
                 if size > MAX_PAGE_BYTES:
                     one = Found(key, partition, reason=PAGE_FULL)
                 elif key in remote:
                     one = remote[key]
                 else:
-                    one = self._read_one(stack, readings, table, key, partition, refused, positions)
+                    one = self._read_one(stack, readings, table, key, partition, refused, positions, as_of)
                 size += len(key) + len(one.value or b"")
                 over = size > MAX_PAGE_BYTES and found and one.reason is None
                 found.append(Found(key, partition, reason=PAGE_FULL) if over else one)
         return found
 
     def _read_one(
-        self, stack: ExitStack, readings: dict[int, Reading], table: Table, key: bytes, partition: int, refused: dict[int, str],
-        positions: dict[int, int],
+        self, stack: ExitStack, readings: dict[int, Layers], table: Table, key: bytes, partition: int, refused: dict[int, str],
+        positions: dict[int, int], as_of: AsOf | None,
     ) -> Found:  # fmt: skip
-        if partition not in readings and partition not in refused:
-            try:
-                served = self._catalog.locate(table, partition)
-                reading = stack.enter_context(served.open().reading())
-                positions[partition] = check_running(served, reading)
-                readings[partition] = reading
-            except Problem as problem:
-                refused[partition] = problem.word
         if partition in refused:
             return Found(key, partition, reason=refused[partition])
-        cell = Cell(readings[partition].get(key))
+        try:
+            if partition not in readings:
+                both = stack.enter_context(layers(self._catalog.locate(table, partition), as_of))
+                positions[partition], readings[partition] = both.next_offset, both
+            cell = readings[partition].cell(key)
+        except Problem as problem:
+            if problem.word not in _LEFT_OUT:  # the row's past is not kept: that fails the request as a whole
+                raise
+            refused[partition] = problem.word
+            return Found(key, partition, reason=problem.word)
         return Found(key, partition, cell.payload, cell.version)
 
 

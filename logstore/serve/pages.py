@@ -9,6 +9,7 @@ import logstore
 from logstore.model.errors import LogStoreError
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
+from logstore.serve import snapshots
 from logstore.serve.answer import Answer, page
 from logstore.serve.catalog import Catalog
 from logstore.serve.feeds import Feeds
@@ -16,6 +17,7 @@ from logstore.serve.problems import Problem
 from logstore.serve.request import Request
 from logstore.serve.served import CATCHING_UP, ELSEWHERE, STOPPED, Served
 from logstore.serve.settings import ReaderSettings
+from logstore.serve.snapshots import base_of
 from logstore.view.layout import MAX_QUARANTINED
 
 _REASONS = 20
@@ -45,6 +47,11 @@ class Pages:
         request.params(())
         tables = sorted((self._catalog.tables or {}).items())
         return _json({"partitions": [self._partition(table, p) for _, table in tables for p in range(table.partitions)]})
+
+    async def snapshots(self, request: Request) -> Answer:
+        """`/v1/snapshots`: of the partitions that are served here."""
+        request.params(())
+        return _json({"snapshots": snapshots.rows(self._catalog)})
 
     async def cluster(self, request: Request) -> Answer:
         """`/v1/cluster`."""
@@ -122,7 +129,7 @@ class Pages:
         if served is None:
             return row
         own = self._catalog.own()
-        row.update(end=served.end, state=served.state, reason=served.reason, owner=own[0]["url"] if own else None)
+        row.update(end=served.end, state=served.state, reason=served.reason, owner=own[0]["url"] if own else None, base=base_of(served))
         return {**row, **_standing(served)}
 
 

@@ -24,9 +24,10 @@ class Query(NamedTuple):
     keys_only: bool
     partitions: tuple[int, ...] | None
 
-    def digest(self, epoch: str) -> bytes:
+    def digest(self, epoch: str, as_of: str | None = None) -> bytes:
         """What a cursor of this query carries; the limit may change from page to page."""
-        return cursor.query_digest(epoch, self.start, self.end, self.reverse, self.keys_only, self.partitions)
+        past = () if as_of is None else (as_of,)
+        return cursor.query_digest(epoch, self.start, self.end, self.reverse, self.keys_only, self.partitions, *past)
 
     def behind(self, last_key: bytes) -> "Query":
         """The rest of this query."""

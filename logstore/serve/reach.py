@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.serve.catalog import Catalog
-from logstore.serve.level import SESSION, Level
+from logstore.serve.level import Level
+from logstore.serve.past import position_of
 from logstore.serve.problems import Problem
 from logstore.serve.served import Served, next_offset_of
 from logstore.serve.waiters import TABLES, Waiters
@@ -37,12 +38,21 @@ class Reach:
 
     async def partitions(self, table: Table, partitions: Iterable[int], level: Level, deadline: float) -> None:
         """Return when every one of these partitions that is served here has applied what the token names."""
-        if level.name != SESSION:
-            return
         for partition in partitions:
-            offset = level.token.pieces.get((table.epoch, partition))
+            offset = self._needed(table, partition, level)
             if offset is not None:
                 await self._one(table, partition, offset, level, deadline)
+
+    def _needed(self, table: Table, partition: int, level: Level) -> int | None:
+        """The next offset that must have been applied; None: any will do."""
+        if level.as_of is None:
+            return level.floor.pieces.get((table.epoch, partition))
+        if level.as_of.time_ms is None:
+            return position_of(level.as_of, table.epoch, partition)
+        served = self._catalog.served.get((table.epoch, partition))
+        if served is None or served.reader is None or served.reader.state().log_time_ms > level.as_of.time_ms:
+            return None
+        return served.end  # what the log holds already may be older than that time
 
     async def _one(self, table: Table, partition: int, offset: int, level: Level, deadline: float) -> None:
         while True:
@@ -59,9 +69,7 @@ class Reach:
                 raise _late(self._catalog.locate(table, partition), offset, level)
 
     def _unknown_epoch(self, table: Table, level: Level) -> str | None:
-        if level.name != SESSION:
-            return None
-        for epoch, partition in level.token.pieces:
+        for epoch, partition in level.floor.pieces:
             if epoch in table.former_epochs:
                 raise Problem(
                     "epoch-changed", f"the token is of an earlier topic of {table.name!r}, which was created again since; drop the token",

@@ -9,12 +9,13 @@ from logstore.model.partitioner import partition_of
 from logstore.serve import media
 from logstore.serve.answer import Answer, Headers
 from logstore.serve.catalog import Catalog
+from logstore.serve.layers import read_cell
 from logstore.serve.level import PARAMS, Level, read_level
 from logstore.serve.problems import Problem
 from logstore.serve.reach import Reach, answer_token, deadline_of
 from logstore.serve.request import Request
 from logstore.serve.rowkey import decode_key
-from logstore.serve.served import Cell, Served, read_cell
+from logstore.serve.served import Cell, Served
 
 _PARAMS = PARAMS | {"key_encoding"}
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
@@ -38,13 +39,15 @@ class Rows:
         partition = partition_of(key, table.partitions)
         await self._reach.partitions(table, (partition,), level, deadline)
         served = self._catalog.locate(table, partition)
-        next_offset, cell = read_cell(served, key)
+        next_offset, cell = read_cell(served, key, level.as_of)
+        self._catalog.reads[cell.source] += 1
         return _answer(request, served, next_offset, cell, level)
 
 
-def row_head(served: Served, next_offset: int, version: int | None, token: str) -> Headers:
+def row_head(served: Served, next_offset: int, cell: Cell, token: str) -> Headers:
     """The headers that say what an answer is."""
     head: Headers = []
+    version = cell.version
     if version is not None:
         head.append((b"etag", f'"{served.head}{version}"'.encode()))
     head.append((b"ls-partition", b"%d" % served.partition))
@@ -54,12 +57,12 @@ def row_head(served: Served, next_offset: int, version: int | None, token: str) 
     lag = served.lag(next_offset)
     if lag is not None:
         head.append((b"ls-lag", b"%d" % lag))
-    return [*head, (b"ls-source", b"view"), (b"ls-token", token.encode())]
+    return [*head, (b"ls-source", cell.source.encode()), (b"ls-token", token.encode())]
 
 
 def _answer(request: Request, served: Served, next_offset: int, cell: Cell, level: Level) -> Answer:
     token = answer_token(level, served.epoch, {served.partition: next_offset})
-    head = row_head(served, next_offset, cell.version, token)
+    head = row_head(served, next_offset, cell, token)
     if cell.payload is None:
         raise _not_found(served, cell, head)
     if _matches(request.header(b"if-none-match"), f'"{served.head}{cell.version}"'):

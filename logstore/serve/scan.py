@@ -15,14 +15,16 @@ from logstore.serve import cursor, media
 from logstore.serve.answer import Answer
 from logstore.serve.catalog import Catalog
 from logstore.serve.gather import Gather
+from logstore.serve.layers import layers
 from logstore.serve.level import Level, read_level
 from logstore.serve.listing import Row, arrow, encode, negotiate, rows_of, with_token
 from logstore.serve.pagepart import PagePart, merge
+from logstore.serve.past import AsOf
 from logstore.serve.problems import Problem
 from logstore.serve.query import QUERY_PARAMS, Query, read_query
 from logstore.serve.reach import Reach, answer_token, deadline_of
 from logstore.serve.request import Request, text
-from logstore.serve.served import Cell, Served, check_running
+from logstore.serve.served import Cell, Served
 from logstore.serve.settings import MAX_EXAMINED, MAX_PAGE_BYTES
 
 _OFFERS = (media.JSON, media.MSGPACK, media.ARROW)
@@ -42,24 +44,24 @@ class Scan:
         query = read_query(params)
         deadline = deadline_of(level)
         table = await self._reach.table(name, level, deadline)
-        digest = query.digest(table.epoch)
+        digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
         rest = query.behind(cursor.read(text(params["cursor"], "cursor"), digest)) if "cursor" in params else query
         here, elsewhere = self._gather.split(table, _partitions(query, table), request)
         await self._reach.partitions(table, here, level, deadline)
         parts = await self._gather.scan(table, elsewhere, rest, level, deadline) if elsewhere else []
         # Where each partition lies is asked again: it may have moved while this request waited.
-        parts.append(read_page([self._catalog.locate(table, p) for p in here], rest))
+        parts.append(read_page([self._catalog.locate(table, p) for p in here], rest, level.as_of))
         return _answer(media_type, query, merge(parts, limit=query.limit, reverse=query.reverse), table, level, digest)
 
 
-def read_page(served: Sequence[Served], query: Query) -> PagePart:
+def read_page(served: Sequence[Served], query: Query, as_of: AsOf | None = None) -> PagePart:
     """What one page of the query finds in these partitions, each at one committed state; raises Problem when one has stopped."""
     with ExitStack() as stack:
         positions, sources = {}, []
         for one in served:
-            reading = stack.enter_context(one.open().reading())
-            positions[one.partition] = check_running(one, reading)
-            sources.append(zip(reading.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
+            both = stack.enter_context(layers(one, as_of))
+            positions[one.partition] = both.next_offset
+            sources.append(zip(both.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
         found = heapq.merge(*sources, key=lambda item: item[0][0], reverse=query.reverse) if len(sources) > 1 else _only(sources)
         rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query)
     return PagePart(rows, through, positions)

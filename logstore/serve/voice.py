@@ -39,9 +39,9 @@ class Voice:
         self.connected = False
 
     def hear(self, key: Hashable, value: Any) -> bool:
-        """Take one change in; True when it is more than a change of an applied position."""
+        """Take one change in; True when tables, nodes or views may have changed by it."""
         match key:
-            case ("applied", _, _):
+            case ("applied", _, _) | ("snapshot", _, _, _):
                 return False
             case ("view", str(table), str(epoch), int(partition)):
                 self._hear_view((table, epoch, partition), value)

@@ -9,7 +9,11 @@ so nothing queues up. Upwards go acknowledgements, of which the latest counts: {
     "nodes"                             [what every live worker announced, see `logstore.log.nodes`]
     "log"                               {"reachable": bool}
     "mark"                              [run, number]: sent back in an acknowledgement, it says that all before it has been taken in
-    ["view", table, epoch, partition]   {"path", "slot", "state": "live|catching-up|stopped", "reason"}: this worker serves it
+    ["view", table, epoch, partition]   {"path", "slot", "state": "live|catching-up|stopped", "reason", "base", "kept"}: served here
+                                        base: null, or {"path": local RocksDB directory or null while it is not here, "snapshot", "cut",
+                                        "log_time_ms"}: read it for what the view does not hold; kept: older ones, of the same shape
+    ["snapshot", table, epoch, partition]  {"base", "cut", "candidate", "state": "none|adopted|waiting|fetching|building|refused", "reason",
+                                        "fetched_bytes", "total_bytes", "digests": [[cut, hex, entries], ... newest 8, newest last]}
     ["applied", epoch, partition]       [next offset of the view, end of the log as last heard]
 """
 

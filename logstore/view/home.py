@@ -3,7 +3,11 @@
 <data>/views/<table>/<epoch>/<partition>/<generation>/data.mdb      the LMDB environment of one view
                                                      /unsynced      there while the environment was written without sync:
                                                                     the machine's boot id at that time
+                                        /<generation>.new/          a generation that is being built
                                         /owner                      locked (flock) by the one process that writes
+                                        /digests.json               digests at the newest cuts, see `streaming.digests`
+<data>/snapshots/<table>/<epoch>/<partition>/<name>/                a RocksDB directory over a snapshot's files of that partition
+                                            /<name>.files/          those files as they were fetched, and the manifest
 <data>/workers/<index>.json                                         what that worker serves, for a reader that starts without it
 <data>/run/worker-<index>.sock                                      the worker's feed
 <data>/run/node.json                                                process ids
@@ -26,6 +30,16 @@ def epoch_dir(data_dir: Path, table: str, epoch: str) -> Path:
 def partition_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
     """The folder of one partition's generations."""
     return epoch_dir(data_dir, table, epoch) / str(partition)
+
+
+def snapshot_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
+    """The folder of one partition's local snapshots."""
+    return data_dir / "snapshots" / table / epoch / str(partition)
+
+
+def default_storage(data_dir: Path) -> str:
+    """Where archive and snapshots lie when nobody said: below the data directory, for one machine only."""
+    return f"file://{data_dir.absolute() / 'storage'}"
 
 
 def feed_path(data_dir: Path, worker: int) -> Path:

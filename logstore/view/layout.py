@@ -7,6 +7,7 @@
                  "state"                                           8 bytes next offset, 8 bytes log time, 4 bytes leader epoch (all
                                                                    big-endian), then the stop as JSON, or nothing while the partition runs
                  "quarantine"                                      JSON: {reason: count}
+                 "base"                                            JSON: the snapshot that holds what the entries leave out; absent: none
 
     cell key     the row key itself                                                       up to 495 bytes
                  the row key's first 495 bytes, then 8 bytes xxh3-64 of all of it         from 496 bytes on
@@ -30,7 +31,7 @@ from logstore.model.errors import Corrupted
 ENTRIES, META, QUARANTINE = b"entries", b"meta", b"quarantine"
 DATABASES = 16  # room for the databases of later formats
 
-IDENTITY, STATE, COUNTS = b"identity", b"state", b"quarantine"
+IDENTITY, STATE, COUNTS, BASE = b"identity", b"state", b"quarantine", b"base"
 SHORT_BYTES = 495
 LONG_BYTES = SHORT_BYTES + 8
 MAX_QUARANTINED = 1_000
@@ -71,6 +72,38 @@ class State(NamedTuple):
             raise Corrupted(f"a view's state of {len(raw)} bytes is too short")
         following, log_time_ms, leader_epoch = _STATE.unpack_from(raw)
         return cls(following, log_time_ms, leader_epoch, _stop(raw[_STATE.size :]) if len(raw) > _STATE.size else None)
+
+
+class Base(NamedTuple):
+    """The snapshot a view stands on. The view holds entries of version `cut` and above; everything older is in the snapshot's SSTables."""
+
+    snapshot: str  # its name
+    cut: int  # the first offset it does not cover
+    log_time_ms: int  # at the cut, milliseconds since 1970
+    digest: str  # of this partition's live entries at the cut, 32 hex digits
+    entries: int  # how many those are
+
+    def encode(self) -> bytes:
+        """The value of "base"."""
+        return orjson.dumps(self._asdict(), option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> "Base":
+        """Raises Corrupted when the bytes are not a base."""
+        try:
+            base = cls(**orjson.loads(raw))
+        except (ValueError, TypeError) as error:
+            raise Corrupted(f"a view's base cannot be read: {error}") from error
+        if not (isinstance(base.snapshot, str) and isinstance(base.cut, int) and base.cut >= 0):
+            raise Corrupted(f"a view's base is damaged: {raw[:200]!r}")
+        return base
+
+
+class Quarantine(NamedTuple):
+    """What the fold skipped: counts by reason since the beginning, and the newest records as (offset, reason)."""
+
+    counts: dict[str, int]
+    records: list[tuple[int, str]]
 
 
 def _stop(raw: bytes) -> Stop:

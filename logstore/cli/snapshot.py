@@ -1,0 +1,175 @@
+"""`logstore snapshot`: look at the snapshots of a table, verify, pin, roll back, collect."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from logstore.cli import options, show
+from logstore.log.registry import Registry
+from logstore.model.table import Table
+from logstore.node import need_bootstrap
+from logstore.settings import Settings
+from logstore.snapshot.repository import Repository
+from logstore.snapshot.storage import Storage
+from logstore.snapshot.where import storage_url
+
+STORAGE = click.option("--storage", metavar="URL", envvar="LOGSTORE_STORAGE", help="Where snapshots lie.  [default: the store's own]")
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group()
+def snapshot() -> None:
+    """List, verify, pin, roll back and collect snapshots."""
+
+
+@snapshot.command(name="list")
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@STORAGE
+@options.AS_JSON
+def list_(settings: Settings, table: str, storage: str | None, as_json: bool) -> None:
+    """List the snapshots of a table, oldest first."""
+    _, repository = _found(settings, table, storage)
+    now, pins = repository.current(), repository.pins()
+    rows = [
+        {**_document(repository, name), "current": now is not None and now.name == name, "pinned": name in pins}
+        for name in repository.names()
+    ]
+    if as_json:
+        show.as_json({"snapshots": rows})
+    elif not rows:
+        show.warn(f"there is no snapshot yet; `logstore batch compact {table}` makes one")
+    else:
+        columns = ("name", "kind", "entries", "size_bytes", "current", "pinned")
+        show.table(columns, [[row[column] for column in columns] for row in rows])
+
+
+@snapshot.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.argument("name", required=False)
+@STORAGE
+@options.AS_JSON
+def describe(settings: Settings, table: str, name: str | None, storage: str | None, as_json: bool) -> None:
+    """Show a snapshot: the current one, or NAME."""
+    _, repository = _found(settings, table, storage)
+    document = _document(repository, _name(repository, name))
+    if as_json:
+        show.as_json(document)
+    else:
+        show.table(("what", "value"), [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in document.items()])
+
+
+@snapshot.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.argument("name", required=False)
+@STORAGE
+@options.AS_JSON
+def verify(settings: Settings, table: str, name: str | None, storage: str | None, as_json: bool) -> int:
+    """Read a snapshot back: the current one, or NAME. Exit status 1 when something is wrong."""
+    _, repository = _found(settings, table, storage)
+    name = _name(repository, name)
+    size = sum(file.size_bytes for file in repository.manifest(name).files)
+    with click.progressbar(length=size, label=name, file=click.get_text_stream("stderr")) as bar:
+        found = repository.verify(name, bar.update)
+    if as_json:
+        show.as_json({"snapshot": name, "problems": found})
+    else:
+        click.echo("\n".join(found) if found else f"snapshot {name}: sound")
+    return 1 if found else 0
+
+
+@snapshot.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.argument("name", required=False)
+@click.option("--why", default="by hand", show_default=True, help="The reason, for others.")
+@STORAGE
+@options.AS_JSON
+def pin(settings: Settings, table: str, name: str | None, why: str, storage: str | None, as_json: bool) -> None:
+    """Keep a snapshot, the current one or NAME, until `unpin`."""
+    _, repository = _found(settings, table, storage)
+    name = _name(repository, name)
+    repository.pin(name, why)
+    _say({"snapshot": name, "pinned": True}, f"snapshot {name}: pinned", as_json=as_json)
+
+
+@snapshot.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.argument("name")
+@STORAGE
+@options.AS_JSON
+def unpin(settings: Settings, table: str, name: str, storage: str | None, as_json: bool) -> None:
+    """Let a pinned snapshot go."""
+    _found(settings, table, storage)[1].unpin(name)
+    _say({"snapshot": name, "pinned": False}, f"snapshot {name}: not pinned", as_json=as_json)
+
+
+@snapshot.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.option("--to", metavar="NAME", help="The snapshot.  [default: the one before the current]")
+@YES
+@STORAGE
+@options.AS_JSON
+def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage: str | None, as_json: bool) -> None:
+    """Make an older snapshot the current one."""
+    _, repository = _found(settings, table, storage)
+    if not yes:
+        click.confirm(f"make {to or 'the snapshot before'} the current one of {table}?", abort=True, err=True)
+    moved = repository.rollback(to)
+    _say(moved._asdict(), f"snapshot {moved.name}: current", as_json=as_json)
+
+
+@snapshot.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.option("--keep", type=click.IntRange(1), help="How many of the newest stay.  [default: the table's keep_snapshots]")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@YES
+@STORAGE
+@options.AS_JSON
+def gc(settings: Settings, table: str, keep: int | None, dry_run: bool, yes: bool, storage: str | None, as_json: bool) -> None:
+    """Remove snapshots that nothing needs."""
+    found, repository = _found(settings, table, storage)
+    base = [found.base["snapshot"]] if found.base else []
+    keep = keep or found.keep_snapshots
+    would = repository.gc(keep, dry_run=True, extra_keep=base)
+    if would.files and not dry_run:
+        if not yes:
+            click.confirm(f"remove {len(would.snapshots):,} snapshots, {would.size_bytes:,} bytes?", abort=True, err=True)
+        would = repository.gc(keep, extra_keep=base)
+    text = f"{len(would.snapshots):,} snapshots, {would.files:,} files, {would.size_bytes:,} bytes"
+    _say({**would._asdict(), "dry_run": dry_run}, f"{'would remove' if dry_run else 'removed'} {text}", as_json=as_json)
+
+
+def _found(settings: Settings, table: str, storage: str | None) -> tuple[Table, Repository]:
+    definitions = Registry(need_bootstrap(settings)).read()
+    found = definitions.live(table)
+    url = storage_url(storage, definitions.storage, Path(settings.data_dir))
+    return found, Repository(Storage(url), found.topic, found.epoch)
+
+
+def _name(repository: Repository, name: str | None) -> str:
+    now = repository.current() if name is None else None
+    return name or (now.name if now else "")
+
+
+def _document(repository: Repository, name: str) -> dict[str, Any]:
+    found = repository.manifest(name)
+    return {
+        "name": found.name, "kind": found.kind, "parent": found.parent, "created_ms": found.created_ms, "position": found.position.token,
+        "entries": sum(part.entries for part in found.parts.values()), "files": len(found.files),
+        "size_bytes": sum(file.size_bytes for file in found.files),
+        "digests": {str(partition): part.digest for partition, part in found.parts.items()},
+    }  # fmt: skip
+
+
+def _say(document: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        show.as_json(document)
+    else:
+        click.echo(text)

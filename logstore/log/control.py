@@ -1,0 +1,68 @@
+"""Control: records of the store's own in a table's log: a null key, an explicit partition, the header `ls.op`, msgpack in the value.
+
+They take an offset like any other record and change no row. The byte map is in `docs/log_format.md`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgpack
+from confluent_kafka import Producer
+
+from logstore.log import kafka, topics
+from logstore.model.errors import EpochChanged, LogUnreachable, UsageError
+from logstore.model.mutation import CONTROLS
+from logstore.model.table import Table
+
+DELIVERY_S = 60.0  # after a broker's start an idempotent producer can wait 10 s for its coordinator
+
+
+def append_control(
+    bootstrap: str, table: Table, op: str, payload: Mapping[str, Any], partitions: Iterable[int] | None = None
+) -> dict[int, int]:
+    """Append one control record to each of `partitions` (None: to all), acknowledged by all replicas; returns partition -> offset.
+
+    Raises UsageError for an unknown operation or a table that takes none, EpochChanged when the topic is another one now,
+    LogUnreachable when an acknowledgement did not come: then some partitions may hold the record, which is harmless.
+    """
+    if op not in CONTROLS:
+        raise UsageError(f"{op!r} is no control operation; there are {', '.join(sorted(CONTROLS))}")
+    if not table.allow_control_records:
+        raise UsageError(f"table {table.name} takes no control records: its topic was adopted without --allow-control-records")
+    check_epoch(bootstrap, table)
+    wanted = range(table.partitions) if partitions is None else sorted(set(partitions))
+    return _append(bootstrap, table, op, msgpack.packb(dict(payload)), wanted)
+
+
+def check_epoch(bootstrap: str, table: Table) -> None:
+    """Raises EpochChanged when the table's topic is gone or was created again, LogUnreachable."""
+    actual = topics.epoch_of(kafka.admin(bootstrap), table.topic)
+    if actual != table.epoch:
+        what = "is gone" if actual is None else f"was created again (its id is {actual} now)"
+        raise EpochChanged(
+            f"the topic {table.topic} of table {table.name} {what}: its offsets mean something else; "
+            f"`logstore table describe {table.name}` shows the epoch that is known"
+        )
+
+
+def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> dict[int, int]:
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
+            "delivery.timeout.ms": int(DELIVERY_S * 1000), "log_level": 2,
+        }
+    )  # fmt: skip
+    delivered: list[tuple[Any, Any]] = []
+    wanted = list(partitions)
+    for partition in wanted:
+        producer.produce(
+            table.topic, value, partition=partition, headers=[("ls.op", op.encode())],
+            on_delivery=lambda error, record: delivered.append((error, record)),
+        )  # fmt: skip
+    producer.flush(DELIVERY_S + 5)
+    for error, _ in delivered:
+        if error is not None:
+            raise kafka.translate(error, f"append a {op} record to {table.topic}")
+    if len(delivered) < len(wanted):
+        raise LogUnreachable(f"append a {op} record to {table.topic}: Kafka acknowledged {len(delivered)} of {len(wanted)}; try again")
+    return {record.partition(): int(record.offset()) for _, record in delivered}

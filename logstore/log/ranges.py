@@ -1,0 +1,170 @@
+"""Ranges: exact stretches `[start, end)` of a partition's log as Arrow record batches.
+
+    part int32 | offset int64 | timestamp int64 (ms, as the broker set it) | key binary | value binary | headers list<struct<key, value>>
+
+Dense but for the offsets that the table's repairs step over. What is missing otherwise is an error, never a shorter answer:
+`auto.offset.reset=error` is the only setting with which a truncated log is seen at all. The topic's id is compared first and last.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+from confluent_kafka import KafkaError, TopicPartition
+
+from logstore.log import kafka
+from logstore.log.control import check_epoch
+from logstore.log.tail import headers_of
+from logstore.model.errors import LogGap, LogStoreError, LogTruncated
+from logstore.model.table import Table
+
+HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+SCHEMA = pa.schema(
+    [
+        ("part", pa.int32()), ("offset", pa.int64()), ("timestamp", pa.int64()),
+        ("key", pa.binary()), ("value", pa.binary()), ("headers", HEADERS),
+    ]
+)  # fmt: skip
+BATCH_ROWS, BATCH_BYTES = 65_536, 16 << 20
+WAIT_S = 30.0
+_MOST = 10_000  # records of one call: those are Python objects, and bound what is held beside the columns
+_FETCH = {
+    "enable.partition.eof": True,
+    "queued.min.messages": 100_000,
+    "queued.max.messages.kbytes": 32_768,
+    "fetch.message.max.bytes": 4 << 20,
+    "fetch.wait.max.ms": 20,
+}
+_GONE = {KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION}
+
+
+def read_range(
+    bootstrap: str, table: Table, partition: int, start: int, end: int, *, rows: int = BATCH_ROWS, size_bytes: int = BATCH_BYTES
+) -> Iterator[pa.RecordBatch]:
+    """Every record of `[start, end)` of a partition, in order, in batches of about `rows` records or `size_bytes` bytes.
+
+    Raises LogTruncated when the log begins later, LogGap when an offset is missing that no repair steps over, EpochChanged when the
+    topic is not the table's, LogUnreachable when nothing comes for 30 s.
+    """
+    if start >= end:
+        return
+    check_epoch(bootstrap, table)
+    begin = _beginning(bootstrap, table, partition, start, end)
+    if begin < end:
+        yield from _Reader(bootstrap, table, partition, begin, end).batches(rows, size_bytes)
+    check_epoch(bootstrap, table)
+
+
+def committed_ends(bootstrap: str, table: Table) -> dict[int, int]:
+    """Partition -> end of what is committed there now. Raises LogUnreachable."""
+    partitions = list(range(table.partitions))
+    return {p: bound.end for p, bound in kafka.bounds(kafka.admin(bootstrap), table.topic, partitions, committed=True).items()}
+
+
+def first_missing(offsets: range, skips: Sequence[tuple[int, int]]) -> int | None:
+    """The first of `offsets` that no repair steps over; None when there is none."""
+    at = offsets.start
+    for first, last in sorted(skips):
+        if first <= at <= last:
+            at = last + 1
+    return at if at < offsets.stop else None
+
+
+def _beginning(bootstrap: str, table: Table, partition: int, start: int, end: int) -> int:
+    """Where reading begins: `start`, or behind what is gone and was given up."""
+    bounds = kafka.bounds(kafka.admin(bootstrap), table.topic, [partition])[partition]
+    missing = first_missing(range(start, min(bounds.start, end)), table.skips.get(partition, ()))
+    if missing is not None:
+        raise LogTruncated(
+            f"offset {missing:,} of {table.topic}/{partition} is gone: the log begins at {bounds.start:,}; "
+            f"`logstore table repair {table.name} --partition {partition}` shows what is missing"
+        )
+    return max(start, bounds.start)
+
+
+class _Reader:
+    """One consumer of one partition."""
+
+    def __init__(self, bootstrap: str, table: Table, partition: int, start: int, end: int) -> None:
+        self._table, self._partition, self._following, self._end = table, partition, start, end
+        self._skips = table.skips.get(partition, ())
+        self._consumer: Any = kafka.consumer(bootstrap, **_FETCH)
+
+    def batches(self, rows: int, size_bytes: int) -> Iterator[pa.RecordBatch]:
+        """All of it."""
+        held: list[pa.RecordBatch] = []
+        count = size = 0
+        try:
+            self._consumer.assign([TopicPartition(self._table.topic, self._partition, self._following)])
+            while self._following < self._end:
+                batch = self._take(min(_MOST, rows))
+                if batch is None:
+                    continue
+                held.append(batch)
+                count, size = count + batch.num_rows, size + batch.nbytes
+                if count >= rows or size >= size_bytes:
+                    yield pa.concat_batches(held)
+                    held, count, size = [], 0, 0
+            if held:
+                yield pa.concat_batches(held)
+        finally:
+            self._consumer.close()
+
+    def _take(self, most: int) -> pa.RecordBatch | None:
+        """The next records, those below the end; None when there were none among what came."""
+        taken = kafka.take(self._consumer, min(most, self._end - self._following), WAIT_S)
+        records = [record for record in taken if record.error() is None and record.offset() < self._end]
+        batch = columns(self._partition, records) if records else None
+        if batch is not None:
+            self._step([record.offset() for record in records])
+        if len(records) < len(taken):
+            self._look_at([record for record in taken if record.error() is not None], beyond=taken[-1].error() is None)
+        return batch
+
+    def _step(self, offsets: list[int]) -> None:
+        """Go behind these offsets; raises LogGap when one between is missing."""
+        if offsets[-1] - self._following != len(offsets) - 1:
+            for offset in offsets:
+                self._step_over(offset)
+                self._following = offset + 1
+        self._following = offsets[-1] + 1
+
+    def _step_over(self, upto: int) -> None:
+        missing = first_missing(range(self._following, upto), self._skips)
+        if missing is not None:
+            table, partition = self._table, self._partition
+            raise LogGap(
+                f"offsets {missing:,} to {upto - 1:,} are missing from the log of {table.name}/{partition}: a transactional writer's "
+                f"markers, an open transaction, or loss; `logstore table repair {table.name} --partition {partition}` shows which"
+            )
+
+    def _look_at(self, errors: list[Any], *, beyond: bool) -> None:
+        """What came is not all records of the range: an error, the end of the log, or what lies behind the range."""
+        for record in errors:
+            if record.error().code() != KafkaError._PARTITION_EOF:
+                raise self._failed(record.error())
+        if beyond or errors:
+            self._step_over(self._end)
+            self._following = self._end
+
+    def _failed(self, error: Any) -> LogStoreError:
+        where = f"{self._table.topic}/{self._partition}"
+        if error.code() in _GONE:
+            return LogTruncated(f"{where}: offset {self._following:,} went from the log while it was read; try again")
+        return kafka.translate(error, f"read {where}")
+
+
+def columns(partition: int, records: Sequence[kafka.Record]) -> pa.RecordBatch:
+    """Records of one partition as columns."""
+    headers = headers_of(records)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([partition] * len(records), pa.int32()),
+            pa.array([record.offset() for record in records], pa.int64()),
+            pa.array([record.timestamp()[1] for record in records], pa.int64()),
+            pa.array([record.key() for record in records], pa.binary()),
+            pa.array([record.value() for record in records], pa.binary()),
+            pa.array(headers, HEADERS) if any(headers) else pa.nulls(len(records), HEADERS),
+        ],
+        schema=SCHEMA,
+    )

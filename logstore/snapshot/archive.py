@@ -1,0 +1,148 @@
+"""Archive: which stretches of a table's log lie in Parquet files, as the manifests say. The manifests are the truth, not the folders.
+
+    <topic>/<epoch>/archive/p00000/<from>-<to>-<attempt>.parquet      the records of one stretch [from, to)
+    <topic>/<epoch>/archive/manifests/<number>.json                   created exclusively: the commit of one run
+
+    {"format": 1, "number", "topic", "epoch", "job", "created_ms",
+     "segments": [[partition, start, end, path, records, size_bytes, checksum]...],
+     "checksum": xxh3-128 of the document without this field}
+
+Segments of a partition follow each other without a hole and without an overlap, from offset 0 on; both is checked at every reading.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import orjson
+import xxhash
+
+from logstore.model.errors import Conflict, Corrupted
+from logstore.snapshot.storage import Storage
+
+FORMAT = 1
+
+
+class Segment(NamedTuple):
+    """The records of offsets `[start, end)` of a partition, in one Parquet file."""
+
+    partition: int
+    start: int
+    end: int
+    path: str  # in the storage
+    records: int  # fewer than end - start where offsets were stepped over
+    size_bytes: int
+    checksum: str  # xxh3-128 of the file, 32 hex digits
+
+
+class ArchiveIndex:
+    """What the archive of one epoch of a topic holds."""
+
+    def __init__(self, storage: Storage, topic: str, epoch: str) -> None:
+        self.storage, self.topic, self.epoch = storage, topic, epoch
+        self.root = f"{topic}/{epoch}/archive"
+        self._known: list[Segment] = []  # of the manifests below `_read`
+        self._read = 0
+
+    def segments(self) -> list[Segment]:
+        """All of them, by partition and offset. Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap."""
+        numbers = self._numbers()
+        if numbers != list(range(len(numbers))):
+            raise Corrupted(f"{self.root}/manifests lacks the manifest {_first_absent(numbers)}: part of the archive is gone")
+        for number in numbers[self._read :]:
+            self._known.extend(self._manifest(number))
+            self._read = number + 1
+        self._known.sort(key=lambda segment: (segment.partition, segment.start))
+        _following(self._known, {})
+        return list(self._known)
+
+    def next_offsets(self) -> dict[int, int]:
+        """Partition -> the first offset that is not archived; partitions without a segment are absent. Raises Corrupted."""
+        return _following(self.segments(), {})
+
+    def covering(self, partition: int, start: int, end: int) -> list[Segment]:
+        """The segments that hold `[start, end)` of a partition; raises Corrupted when the archive does not hold all of it."""
+        if start >= end:
+            return []
+        found = [s for s in self.segments() if s.partition == partition and s.end > start and s.start < end]
+        if not found or found[0].start > start or found[-1].end < end:
+            reach = self.next_offsets().get(partition, 0)
+            raise Corrupted(f"the archive {self.root} ends at offset {reach:,} of partition {partition}, wanted {start:,} to {end - 1:,}")
+        return found
+
+    def append(self, segments: Iterable[Segment], job: str) -> int:
+        """Commit segments; returns the manifest's number. Raises Corrupted when they do not follow what is there, Conflict when
+        another job came first.
+        """  # noqa: D205 - one sentence each
+        fresh = sorted(segments, key=lambda segment: (segment.partition, segment.start))
+        _following(fresh, self.next_offsets())
+        number = self._read
+        body = {
+            "format": FORMAT, "number": number, "topic": self.topic, "epoch": self.epoch, "job": job,
+            "created_ms": time.time_ns() // 1_000_000, "segments": [list(segment) for segment in fresh],
+        }  # fmt: skip
+        try:
+            self.storage.create(self._path(number), orjson.dumps({**body, "checksum": _checksum(body)}))
+        except FileExistsError as error:
+            raise Conflict(f"another job archived {self.topic} at the same time; run this one again") from error
+        return number
+
+    def collect(self) -> list[str]:
+        """Remove files that no manifest names: leftovers of killed attempts. Requires: no other job archives this table."""
+        named = {segment.path for segment in self.segments()}
+        lying = [
+            f"{self.root}/{folder}/{name}"
+            for folder in self.storage.list(self.root)
+            if folder != "manifests"
+            for name in self.storage.list(f"{self.root}/{folder}")
+        ]
+        garbage = [path for path in lying if path not in named]
+        for path in garbage:
+            self.storage.remove(path)
+        return garbage
+
+    def segment_path(self, partition: int, start: int, end: int, attempt: str) -> str:
+        """Where a segment goes; `attempt` is unique to the try at writing it."""
+        return f"{self.root}/p{partition:05d}/{start:020d}-{end:020d}-{attempt}.parquet"
+
+    def _numbers(self) -> list[int]:
+        names = self.storage.list(f"{self.root}/manifests")
+        return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+
+    def _path(self, number: int) -> str:
+        return f"{self.root}/manifests/{number:08d}.json"
+
+    def _manifest(self, number: int) -> list[Segment]:
+        path = self._path(number)
+        try:
+            body: dict[str, Any] = orjson.loads(self.storage.read(path))
+            checksum = body.pop("checksum")
+            if checksum != _checksum(body):
+                raise Corrupted(f"{path} does not have the checksum it names: it is damaged")
+            if body["format"] != FORMAT:
+                raise Corrupted(f"{path} is of format {body['format']}: a later build wrote it, upgrade this one")
+            if (body["topic"], body["epoch"], body["number"]) != (self.topic, self.epoch, number):
+                raise Corrupted(f"{path} belongs to another topic, epoch or place: {body['topic']} {body['epoch']} {body['number']}")
+            return [Segment(*fields) for fields in body["segments"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Corrupted(f"{path} is no manifest of an archive: {error}") from error
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+
+
+def _first_absent(numbers: list[int]) -> int:
+    return next(n for n in range(len(numbers) + 1) if n not in numbers)
+
+
+def _following(segments: list[Segment], known: dict[int, int]) -> dict[int, int]:
+    """Partition -> next offset behind these; raises Corrupted when one does not begin where the one before ended."""
+    reach = dict(known)
+    for segment in segments:
+        at = reach.get(segment.partition, 0)
+        if segment.start != at or segment.end <= segment.start:
+            what = "overlaps what is archived" if segment.start < at else "leaves a hole"
+            raise Corrupted(f"{segment.path} {what}: it holds {segment.start:,} to {segment.end - 1:,}, expected to begin at {at:,}")
+        reach[segment.partition] = segment.end
+    return reach

@@ -1,0 +1,108 @@
+"""Manifest: what a snapshot is. Only files named in one exist for a reader. JSON, drawn in `docs/snapshot_format.md`."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+from xxhash import xxh3_128_hexdigest
+
+from logstore.model.errors import Corrupted
+from logstore.model.position import Position
+
+FORMAT, ENTRY_FORMAT, SST_FORMAT = 1, 1, 5
+
+
+class FileFacts(NamedTuple):
+    """One SSTable; `path` is relative to the folder `snapshots`, and may lie in the folder of an older snapshot."""
+
+    partition: int
+    path: str
+    entries: int
+    size_bytes: int
+    first_key: bytes
+    last_key: bytes
+    checksum: str  # xxh3-128 of the file, 32 hex digits
+
+
+class PartFacts(NamedTuple):
+    """One partition at its cut."""
+
+    cut: int  # offset; the fold of everything below it is in the snapshot
+    log_time_ms: int
+    entries: int
+    digest: str  # 32 hex digits, see logstore.model.digest
+    quarantine_counts: dict[str, int]  # by reason
+    quarantine_records: list[tuple[int, str]]  # (offset, reason), the newest 1,000
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything there is to know of a snapshot."""
+
+    name: str
+    table: str
+    topic: str
+    epoch: str
+    partitions: int
+    max_value_bytes: int
+    kind: str  # compact, rebuild, restore or load
+    parent: str | None
+    created_ms: int
+    verified_ms: int
+    job: str
+    build: str
+    parts: dict[int, PartFacts]
+    files: list[FileFacts]
+    format: int = FORMAT
+    entry_format: int = ENTRY_FORMAT
+    sst_format: int = SST_FORMAT
+
+    @property
+    def position(self) -> Position:
+        """The cuts as a position."""
+        return Position({(self.epoch, partition): part.cut for partition, part in self.parts.items()})
+
+    def files_of(self, partition: int) -> list[FileFacts]:
+        """The partition's files in key order."""
+        return sorted((file for file in self.files if file.partition == partition), key=lambda file: file.first_key)
+
+    def to_json(self) -> bytes:
+        """The file's bytes: sorted keys, and a checksum over all other fields."""
+        fields: dict[str, Any] = dict(vars(self))
+        fields["parts"] = {str(partition): part._asdict() for partition, part in self.parts.items()}
+        fields["files"] = [{**file._asdict(), "first_key": _text(file.first_key), "last_key": _text(file.last_key)} for file in self.files]
+        return _dump({**fields, "checksum": xxh3_128_hexdigest(_dump(fields))})
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> "Manifest":
+        """Read `to_json`; raises Corrupted when it is damaged, or of a later format."""
+        try:
+            fields: dict[str, Any] = orjson.loads(raw)
+            if fields["format"] != FORMAT:
+                raise Corrupted("a manifest was written by a later build; upgrade this one first")
+            if fields.pop("checksum") != xxh3_128_hexdigest(_dump(fields)):
+                raise Corrupted("a manifest is damaged: its checksum does not fit; `logstore snapshot list` shows the others")
+            fields["parts"] = {int(partition): _part(part) for partition, part in fields["parts"].items()}
+            fields["files"] = [_file(file) for file in fields["files"]]
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Corrupted(f"a manifest is damaged: {error}; `logstore snapshot list` shows the others") from error
+
+
+def _part(fields: dict[str, Any]) -> PartFacts:
+    records = [(offset, reason) for offset, reason in fields["quarantine_records"]]
+    return PartFacts(**{**fields, "quarantine_records": records})
+
+
+def _file(fields: dict[str, Any]) -> FileFacts:
+    keys = {name: base64.b64decode(fields[name], validate=True) for name in ("first_key", "last_key")}
+    return FileFacts(**{**fields, **keys})
+
+
+def _text(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
+def _dump(fields: dict[str, Any]) -> bytes:
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)

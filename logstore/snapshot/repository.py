@@ -1,0 +1,172 @@
+"""Repository: the snapshots of one table, which of them is current, and what must be kept."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import orjson
+
+from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot
+from logstore.snapshot.lease import lease, live
+from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.storage import Storage
+from logstore.snapshot.verify import problems
+
+_MANIFEST = "_MANIFEST.json"
+_YOUNG_MS = 3_600_000  # what a job that still runs may have written
+_USE_MS = 600_000
+
+
+class Pointer(NamedTuple):
+    """Which snapshot is current, and since when."""
+
+    number: int
+    name: str
+    moved_ms: int
+    why: str
+
+
+class Collected(NamedTuple):
+    """What garbage collection removed."""
+
+    snapshots: list[str]
+    files: int
+    size_bytes: int
+
+
+class Repository:
+    """The snapshots of one epoch of one table. Every method raises StorageUnreachable."""
+
+    def __init__(self, storage: Storage, topic: str, epoch: str) -> None:
+        """Nothing is read before the first call."""
+        self.storage, self.root = storage, f"{topic}/{epoch}/snapshots"
+
+    def names(self) -> list[str]:
+        """The published snapshots, oldest first."""
+        return [name for name in self._folders() if _MANIFEST in self.storage.list(self.file_path(name))]
+
+    def manifest(self, name: str) -> Manifest:
+        """Raises NoSuchSnapshot, Corrupted."""
+        try:
+            found = Manifest.from_json(self.storage.read(self.file_path(f"{name}/{_MANIFEST}")))
+        except FileNotFoundError as error:
+            raise NoSuchSnapshot(f"there is no snapshot {name!r}; `logstore snapshot list` shows what there is") from error
+        if found.name != name:
+            raise Corrupted(f"the manifest of snapshot {name} is that of {found.name}: files were swapped")
+        return found
+
+    def current(self) -> Pointer | None:
+        """The pointer; None before the first `move`."""
+        numbers = self.storage.list(self.file_path("_CURRENT"))
+        if not numbers:
+            return None
+        try:
+            fields = orjson.loads(self.storage.read(self.file_path(f"_CURRENT/{numbers[-1]}")))
+            return Pointer(int(numbers[-1].removesuffix(".json")), fields["name"], fields["moved_ms"], fields["why"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupted(f"the pointer {numbers[-1]} is damaged: {error}; remove the file to go back to the one before") from error
+
+    def move(self, expected: Pointer | None, name: str, why: str) -> Pointer:
+        """Make `name` current if `expected` still is; raises Conflict otherwise. Of many at once exactly one succeeds."""
+        moved = Pointer(1 if expected is None else expected.number + 1, name, _now_ms(), why)
+        if self.current() != expected:
+            raise Conflict("somebody else moved the pointer first; look at `logstore snapshot list`, then try again")
+        try:
+            self.storage.create(self.file_path(f"_CURRENT/{moved.number:010d}.json"), orjson.dumps(moved._asdict()))
+        except FileExistsError as error:
+            raise Conflict("somebody else moved the pointer first; look at `logstore snapshot list`, then try again") from error
+        return moved
+
+    def file_path(self, relative: str) -> str:
+        """A path below `snapshots`, as the storage knows it."""
+        return f"{self.root}/{relative}"
+
+    def publish(self, manifest: Manifest) -> None:
+        """Make a snapshot visible; raises Corrupted when a file is missing or has another size, Conflict when the name is taken."""
+        for file in manifest.files:
+            try:
+                size = self.storage.size(self.file_path(file.path))
+            except FileNotFoundError as error:
+                raise Corrupted(f"{file.path} is missing; run the job again") from error
+            if size != file.size_bytes:
+                raise Corrupted(f"{file.path} has {size:,} bytes, not {file.size_bytes:,}; run the job again")
+        try:
+            self.storage.create(self.file_path(f"{manifest.name}/{_MANIFEST}"), manifest.to_json())
+        except FileExistsError as error:
+            raise Conflict(f"snapshot {manifest.name} is published already") from error
+
+    def pin(self, name: str, why: str) -> None:
+        """Keep a snapshot until `unpin`; raises NoSuchSnapshot."""
+        self.manifest(name)
+        self.storage.replace(self.file_path(f"_PINS/{name}.json"), orjson.dumps({"why": why, "pinned_ms": _now_ms()}))
+
+    def unpin(self, name: str) -> None:
+        """Let it go; nothing happens when it was not pinned."""
+        self.storage.remove(self.file_path(f"_PINS/{name}.json"))
+
+    def pins(self) -> list[str]:
+        """The pinned snapshots."""
+        return [name.removesuffix(".json") for name in self.storage.list(self.file_path("_PINS"))]
+
+    def rollback(self, to: str | None) -> Pointer:
+        """Move the pointer to `to`, or to the published snapshot before the current one; raises NoSuchSnapshot, Conflict."""
+        now = self.current()
+        if to is None:
+            older = [name for name in self.names() if now is not None and name < now.name]
+            if not older:
+                raise NoSuchSnapshot("there is no snapshot before the current one; `logstore snapshot list` shows what there is")
+            to = older[-1]
+        self.manifest(to)
+        return self.move(now, to, "rollback")
+
+    def use(self, node: str, names: Sequence[str]) -> None:
+        """Mark snapshots that a node fetches: kept for ten minutes."""
+        self.storage.replace(self.file_path(f"_USES/{node}.json"), orjson.dumps({"names": list(names), "until_ms": _now_ms() + _USE_MS}))
+
+    def unuse(self, node: str) -> None:
+        """The node is done."""
+        self.storage.remove(self.file_path(f"_USES/{node}.json"))
+
+    def lease(self, job: str, what: str, ttl_s: float = 120) -> AbstractContextManager[None]:
+        """Hold the table for one job; raises JobRunning while another holds it."""
+        return lease(self.storage, self.file_path("_JOB"), job, what, ttl_s)
+
+    def verify(self, name: str, on_bytes: Callable[[int], None] | None = None) -> list[str]:
+        """Read a snapshot back; every problem names file, partition and, for an entry, the key."""
+        return problems(self.storage, self.root, self.manifest(name), on_bytes or (lambda _: None))
+
+    def gc(self, keep: int, *, dry_run: bool = False, extra_keep: Iterable[str] = ()) -> Collected:
+        """Remove what nothing needs. Raises Corrupted, and removes nothing, when a kept manifest cannot be read."""
+        kept = self._kept(keep) | set(extra_keep)
+        published = self.names()
+        job, young = live(self.storage, self.file_path("_JOB")), f"{_now_ms() - _YOUNG_MS:014d}"
+        now = self.current()
+        settled = {name for name in published if now is not None and name <= now.name}
+        spared = {n for n in self._folders() if n not in settled and (n >= young or (job is not None and n.endswith(f"-{job}")))}
+        held = (kept | spared) & set(published)
+        needed = {file.path for name in held for file in self.manifest(name).files}
+        gone = [name for name in self._folders() if name not in kept | spared]
+        files = [f"{name}/{child}" for name in gone for child in sorted(self.storage.list(self.file_path(name)))]
+        files = sorted((path for path in files if path not in needed), key=lambda path: not path.endswith(_MANIFEST))
+        size = sum(self.storage.size(self.file_path(path)) for path in files)
+        for path in [] if dry_run else files:
+            self.storage.remove(self.file_path(path))
+        return Collected([name for name in gone if name in published], len(files), size)
+
+    def _kept(self, keep: int) -> set[str]:
+        now = self.current()
+        older = [name for name in self.names() if now is None or name <= now.name]
+        kept = {*(older[-keep:] if now is not None else older), *self.pins(), *([now.name] if now is not None else [])}
+        for node in self.storage.list(self.file_path("_USES")):
+            mark = orjson.loads(self.storage.read(self.file_path(f"_USES/{node}")))
+            if mark["until_ms"] > _now_ms():
+                kept.update(mark["names"])
+        return kept
+
+    def _folders(self) -> list[str]:
+        return [name for name in self.storage.list(self.root) if not name.startswith("_")]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,184 @@
+"""Storage: where archive and snapshots lie, an fsspec URL. `create` is exclusive, and a file is there whole or not at all.
+
+file://   written beside its place, synced, then linked to it: link(2) fails when the name is taken; the folder is synced after
+others    one conditional put (`pipe_file(mode="create")`)
+"""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec  # type: ignore[import-untyped]
+
+from logstore.model.errors import LogStoreError, StorageUnreachable
+from logstore.snapshot.sst import sync
+
+_PIECE = 1 << 20
+
+
+class Storage:
+    """Files below a URL. Paths are relative to it and joined by "/". Raises StorageUnreachable for trouble; can be pickled."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: file:///directory, s3://bucket/prefix, memory://..."""
+        self.url = url.rstrip("/")
+        with self._asked(""):
+            self._fs: Any
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        self._disk = Path(self._root) if self.url.startswith("file:") else None
+
+    def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
+        """Connections are made anew on the other side."""
+        return Storage, (self.url,)
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes; raises FileNotFoundError."""
+        with self._asked(path):
+            return bytes(self._fs.cat_file(self._full(path)))
+
+    def list(self, path: str) -> list[str]:
+        """The names in a folder, in order; none when it is absent."""
+        with self._asked(path):
+            try:
+                children = self._fs.ls(self._full(path), detail=False)
+            except FileNotFoundError:
+                return []
+            names = {child.rstrip("/").rsplit("/", 1)[-1] for child in children}
+            return sorted(name for name in names if not name.startswith("."))
+
+    def size(self, path: str) -> int:
+        """A file's bytes; raises FileNotFoundError."""
+        with self._asked(path):
+            return int(self._fs.info(self._full(path))["size"])
+
+    def create(self, path: str, data: bytes) -> None:
+        """Write a file that is not there; raises FileExistsError. Of many at once exactly one succeeds."""
+        with self._asked(path):
+            if self._disk is None:
+                self._fs.pipe_file(self._full(path), data, mode="create")
+                return
+            with self._beside(path) as (part, target):
+                part.write_bytes(data)
+                sync(part)
+                os.link(part, target)
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file, over the one that may be there."""
+        with self._asked(path):
+            if self._disk is None:
+                self._fs.pipe_file(self._full(path), data)
+                return
+            with self._beside(path) as (part, target):
+                part.write_bytes(data)
+                sync(part)
+                part.replace(target)
+
+    def upload(self, local: Path, path: str) -> None:
+        """Copy a local file here."""
+        with self._asked(path):
+            if self._disk is None:
+                self._fs.put_file(str(local), self._full(path))
+                return
+            with self._beside(path) as (part, target):
+                shutil.copyfile(local, part)
+                sync(part)
+                part.replace(target)
+
+    def download(
+        self, path: str, local: Path, *, bytes_per_s: int | None = None, on_bytes: Callable[[int], None] | None = None
+    ) -> None:  # fmt: skip
+        """Copy a file to `local`, going on where an earlier try stopped; `on_bytes` hears of every piece. Raises FileNotFoundError."""
+        part = local.with_name(local.name + ".part")
+        size = self.size(path)
+        if part.exists() and part.stat().st_size > size:
+            part.unlink()
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with self._asked(path), self._fs.open(self._full(path), "rb") as source, part.open("ab") as target:
+            source.seek(target.tell())
+            _copy(source, target, bytes_per_s, on_bytes or (lambda _: None))
+            if target.tell() != size:
+                raise StorageUnreachable(f"{self.url}/{path} ended after {target.tell():,} of {size:,} bytes; try again")
+        sync(part)
+        part.replace(local)
+        sync(local.parent)
+
+    def fetch(
+        self, path: str, local: Path, *, bytes_per_s: int | None = None, on_bytes: Callable[[int], None] | None = None
+    ) -> None:  # fmt: skip
+        """As `download`, by a hard link where the storage is a disk on the same filesystem."""
+        here = self.local(path)
+        if here is not None:
+            local.parent.mkdir(parents=True, exist_ok=True)
+            local.unlink(missing_ok=True)
+            try:
+                os.link(here, local)
+            except FileNotFoundError:
+                raise
+            except OSError:  # another filesystem, or one without links
+                self.download(path, local, bytes_per_s=bytes_per_s, on_bytes=on_bytes)
+                return
+            if on_bytes is not None:
+                on_bytes(local.stat().st_size)
+            return
+        self.download(path, local, bytes_per_s=bytes_per_s, on_bytes=on_bytes)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens when it is absent."""
+        with self._asked(path):
+            try:
+                self._fs.rm_file(self._full(path))
+            except FileNotFoundError:
+                return
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a folder and all in it; nothing happens when it is absent."""
+        with self._asked(path):
+            try:
+                self._fs.rm(self._full(path), recursive=True)
+            except FileNotFoundError:
+                return
+
+    def local(self, path: str) -> Path | None:
+        """Where the file is on this machine's disk; None when the storage is no disk."""
+        return None if self._disk is None else self._disk / path
+
+    def _full(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else str(self._root)
+
+    @contextmanager
+    def _beside(self, path: str) -> Iterator[tuple[Path, Path]]:
+        assert self._disk is not None, "only on a disk"
+        target = self._disk / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        try:
+            yield part, target
+        finally:
+            part.unlink(missing_ok=True)
+        sync(target.parent)
+
+    @contextmanager
+    def _asked(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, FileExistsError, LogStoreError):
+            raise
+        except Exception as error:  # every fsspec driver has its own
+            raise StorageUnreachable(
+                f"the storage {self.url}/{path} does not answer: {error}; check --storage, its credentials and its space, then try again"
+            ) from error
+
+
+def _copy(source: Any, target: Any, bytes_per_s: int | None, on_bytes: Callable[[int], None]) -> None:
+    begun_s, copied = time.monotonic(), 0
+    while piece := source.read(_PIECE):
+        target.write(piece)
+        copied += len(piece)
+        on_bytes(len(piece))
+        if bytes_per_s:
+            time.sleep(max(0.0, copied / bytes_per_s - (time.monotonic() - begun_s)))

@@ -1,0 +1,110 @@
+"""Generation: the next view of a partition, built beside the one in use, over a newer base.
+
+    1. copy     every entry of version `cut` and above, from one committed state of the old view; the list of what was skipped with it
+    2. again    what has come since, round by round, until little comes; the old view is written all the while
+    3. flip     the writer of the old view adds the rest, gives the folder its number (`View.move`) and goes on with the new one
+
+Built under the name `<number>.new`, which nobody opens: a process killed at any instant leaves the old generation as it was.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from logstore.model.fold import Folded
+from logstore.view import home
+from logstore.view.layout import Base, Quarantine, State
+from logstore.view.reader import Reading, ViewReader
+from logstore.view.view import Identity, Sync, View
+
+_CHUNK = 5_000  # entries of one commit
+_CHUNK_BYTES = 8 << 20
+_FULL_ROUND = 20_000  # entries: a round that copied fewer was quick
+
+
+class Builder:
+    """Builds one generation. Requires: the process that owns the partition waits for it."""
+
+    def __init__(self, source: ViewReader, path: Path, identity: Identity, base: Base, *, sync: Sync = "none") -> None:
+        """Begin at `path`; what an earlier attempt left there is removed. Raises DiskFull, Corrupted."""
+        shutil.rmtree(path, ignore_errors=True)
+        self._source, self._since = source, base.cut
+        self._view = View(path, identity, base, sync=sync)
+
+    def round(self) -> int:
+        """Copy what has come since the round before (the first: since the cut); returns how many entries that was."""
+        copied = 0
+        with self._source.reading() as reading:
+            for chunk in _chunks(reading, self._since):
+                self._view.apply(Folded(self._view.next_offset, self._view.state.log_time_ms, chunk, [], None))
+                copied += len(chunk)
+            self._view.set_quarantine(reading.quarantine())
+            state = reading.state
+        self._view.apply(Folded(state.next_offset, state.log_time_ms, {}, [], None), state.leader_epoch, state.stop)
+        self._since = state.next_offset
+        return copied
+
+    def rounds(self, most: int = 5) -> None:
+        """Rounds until one is quick, `most` at most: the last one, begun when the writer keeps what it applies, is the caller's."""
+        for _ in range(most):
+            if self.round() < _FULL_ROUND:
+                return
+
+    @property
+    def state(self) -> State:
+        """Where the new generation stands."""
+        return self._view.state
+
+    def close(self) -> None:
+        """Flush: from here on it survives a power cut as any view does."""
+        self._view.close()
+
+
+def begin(directory: Path, number: int, identity: Identity, base: Base | None, quarantine: Quarantine, *, sync: Sync = "none") -> View:
+    """A new view under its number, whole or not at all: one that is half made must not be taken for a view without a base."""
+    path = unborn(directory, number)
+    shutil.rmtree(path, ignore_errors=True)
+    view = View(path, identity, base, quarantine=quarantine, sync=sync)
+    try:
+        view.move(directory / str(number))
+    except BaseException:
+        view.close(flush=False)
+        raise
+    return view
+
+
+def unborn(directory: Path, number: int) -> Path:
+    """Where generation `number` of a partition is built."""
+    return directory / f"{number}.new"
+
+
+def older(directory: Path, number: int) -> list[Path]:
+    """Folders of generations below `number`, and of attempts that came to nothing."""
+    return [child for child in directory.iterdir() if child.is_dir() and _is_older(child.name, number)]
+
+
+def remove(path: Path) -> None:
+    """Remove a generation; the mark of an unsynced one goes last, so that half of it is never believed."""
+    (path / "data.mdb").unlink(missing_ok=True)
+    shutil.rmtree(path)
+    home.fsync_dir(path.parent)
+
+
+def _is_older(name: str, number: int) -> bool:
+    stem, _, kind = name.partition(".")
+    return stem.isdigit() and int(stem) < number + (kind == "new") and kind in ("", "new")
+
+
+def _chunks(reading: Reading, since: int) -> Iterator[dict[bytes, bytes]]:
+    least = since.to_bytes(8, "big")
+    chunk: dict[bytes, bytes] = {}
+    size_bytes = 0
+    for key, entry in reading.scan():
+        if entry[1:9] >= least:
+            chunk[key] = entry
+            size_bytes += len(key) + len(entry)
+            if len(chunk) >= _CHUNK or size_bytes >= _CHUNK_BYTES:
+                yield chunk
+                chunk, size_bytes = {}, 0
+    if chunk:
+        yield chunk

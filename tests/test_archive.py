@@ -1,0 +1,182 @@
+import os
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import orjson
+import pytest
+from support_log import produce
+from support_spark import context, make_table, write
+
+from batch import archive as archiving
+from batch import extract
+from batch.archive import archive, verify_archive
+from logstore.log import kafka as door
+from logstore.log import ranges, topics
+from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
+from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.storage import Storage
+
+
+@pytest.fixture
+def index(tmp_path):
+    return ArchiveIndex(Storage(f"file://{tmp_path}"), "t", "e" * 32)
+
+
+def segment(partition, start, end):
+    return Segment(partition, start, end, f"p{partition}/{start}", end - start, 9, "0" * 32)
+
+
+def test_segments_follow_each_other_from_offset_0_on(index):
+    assert (index.segments(), index.next_offsets()) == ([], {})
+    assert index.append([segment(1, 0, 5), segment(0, 0, 10), segment(0, 10, 20)], "j") == 0
+    assert index.append([segment(0, 20, 21)], "j") == 1
+    again = ArchiveIndex(index.storage, "t", "e" * 32)
+    assert again.next_offsets() == {0: 21, 1: 5}
+    assert [s[:3] for s in again.segments()] == [(0, 0, 10), (0, 10, 20), (0, 20, 21), (1, 0, 5)]
+    assert [s[:3] for s in again.covering(0, 9, 11)] == [(0, 0, 10), (0, 10, 20)]
+    assert again.covering(0, 5, 5) == []
+    with pytest.raises(Corrupted, match="ends at offset 5 of partition 1"):
+        again.covering(1, 0, 6)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "says"),
+    [((0, 11, 20), "leaves a hole"), ((0, 9, 20), "overlaps"), ((1, 1, 2), "leaves a hole"), ((0, 10, 10), "leaves|overlaps|hole")],
+)
+def test_a_hole_or_an_overlap_is_never_committed(index, fresh, says):
+    index.append([segment(0, 0, 10)], "j")
+    with pytest.raises(Corrupted, match=says):
+        index.append([segment(*fresh)], "j")
+    assert index.next_offsets() == {0: 10}
+
+
+def test_of_two_jobs_that_commit_at_once_one_loses(index):
+    other = ArchiveIndex(index.storage, "t", "e" * 32)
+    other.segments()
+    number = "t/" + "e" * 32 + "/archive/manifests/00000000.json"
+    create = index.storage.create
+
+    class Late(Storage):
+        def create(self, path, data):
+            assert path == number
+            create(path, b"the other's")
+            super().create(path, data)
+
+    other.storage = Late(index.storage.url)
+    with pytest.raises(Conflict, match="run this one again"):
+        other.append([segment(0, 0, 1)], "j")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff"])
+def test_a_damaged_manifest_is_seen(index, damage):
+    index.append([segment(0, 0, 10)], "j")
+    path = "t/" + "e" * 32 + "/archive/manifests/00000000.json"
+    index.storage.replace(path, damage)
+    with pytest.raises(Corrupted, match="manifest"):
+        ArchiveIndex(index.storage, "t", "e" * 32).segments()
+
+
+def test_a_changed_number_in_a_manifest_or_a_lost_manifest_is_seen(index):
+    index.append([segment(0, 0, 10)], "j")
+    index.append([segment(0, 10, 20)], "j")
+    path = "t/" + "e" * 32 + "/archive/manifests/00000001.json"
+    body = orjson.loads(index.storage.read(path))
+    body["segments"][0][2] = 21
+    index.storage.replace(path, orjson.dumps(body))
+    with pytest.raises(Corrupted, match="does not have the checksum"):
+        ArchiveIndex(index.storage, "t", "e" * 32).segments()
+    index.storage.remove("t/" + "e" * 32 + "/archive/manifests/00000000.json")
+    with pytest.raises(Corrupted, match="lacks the manifest 0"):
+        ArchiveIndex(index.storage, "t", "e" * 32).segments()
+
+
+@pytest.fixture
+def ctx(kafka, tmp_path):
+    return context(kafka.bootstrap, tmp_path)
+
+
+def test_the_archive_is_the_log_in_rounds_and_goes_on_where_it_ended(ctx, monkeypatch):
+    monkeypatch.setattr(archiving, "ROUND_RECORDS", 600)
+    monkeypatch.setattr(archiving, "CHUNK_RECORDS", 100)
+    table = make_table(ctx, "arch-rounds")
+    write(ctx.bootstrap, table, 1_500)
+    first = archive(ctx, table)
+    assert (first.records, first.rounds > 1) == (1_500, True)
+    write(ctx.bootstrap, table, 100, seed=2)
+    second = archive(ctx, table)
+    assert (second.records, second.rounds) == (100, 1)
+    assert archive(ctx, table).records == 0
+    assert verify_archive(ctx, table)["records"] == 1_600
+    for partition in range(2):
+        end = second.upto[partition]
+        found = rows_of(ctx, table, partition)
+        log = list(door.read_range(ctx.bootstrap, table.topic, partition, 0, end))
+        assert found == [(r.offset(), r.timestamp()[1], r.key(), r.value()) for r in log]
+
+
+def rows_of(ctx, table, partition):
+    index = ctx.archive(table)
+    skips = table.skips.get(partition, [])
+    segments = [segment for segment in index.segments() if segment.partition == partition]
+    batches = [batch for segment in segments for batch in extract.read_segment(segment, ctx.storage, skips)]
+    return [(r["offset"], r["timestamp"], r["key"], r["value"]) for b in batches for r in b.to_pylist()]
+
+
+def test_large_values_are_archived_in_several_files_of_one_stretch(ctx, monkeypatch):
+    monkeypatch.setattr(extract, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(extract, "read_range", partial(ranges.read_range, size_bytes=1 << 20))
+    table = make_table(ctx, "arch-large", 1, max_value_bytes=2_000_000)
+    rng = random.Random(3)
+    values = [rng.randbytes(700_000) for _ in range(9)]
+    for n, value in enumerate(values):
+        produce(ctx.bootstrap, table.topic, [(b"k%d" % n, value)])
+    segments = extract.extract((0, 0, 9), ctx.bootstrap, table, ctx.storage, "j")
+    assert len(segments) > 1
+    ctx.archive(table).append(segments, "j")
+    assert [row[3] for row in rows_of(ctx, table, 0)] == values
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone", "swap"])
+def test_a_damaged_file_is_named(ctx, harm):
+    table = make_table(ctx, f"arch-{harm}")
+    write(ctx.bootstrap, table, 400)
+    archive(ctx, table)
+    one, other = (Path(str(ctx.storage.local(s.path))) for s in ctx.archive(table).segments()[:2])
+    data = bytearray(one.read_bytes())
+    if harm == "flip":
+        data[len(data) // 2] ^= 1
+        one.write_bytes(data)
+    elif harm == "cut":
+        os.truncate(one, len(data) - 5)
+    elif harm == "gone":
+        one.unlink()
+    else:
+        one.write_bytes(other.read_bytes())
+    with pytest.raises(Corrupted, match=one.name):
+        verify_archive(ctx, table)
+
+
+def test_holes_are_archived_only_where_a_repair_steps_over_them(ctx):
+    table = make_table(ctx, "arch-holes", 1)
+    produce(ctx.bootstrap, table.topic, [(b"k", b"%d" % n) for n in range(20)])
+    topics.truncate(door.admin(ctx.bootstrap), table.topic, {0: 7})
+    with pytest.raises(LogTruncated, match="offset 0 of"):
+        archive(ctx, table)
+    repaired = replace(table, skips={0: [(0, 6)]})
+    assert archive(ctx, repaired).records == 13
+    assert [row[0] for row in rows_of(ctx, repaired, 0)] == list(range(7, 20))
+    with pytest.raises(Corrupted, match="lacks offset 0"):
+        verify_archive(ctx, table)
+    with pytest.raises(LogGap):
+        archive(ctx, repaired, {0: 30})
+    assert ctx.archive(table).next_offsets() == {0: 20}
+
+
+def test_files_of_killed_attempts_are_removed(ctx):
+    table = make_table(ctx, "arch-garbage")
+    write(ctx.bootstrap, table, 100)
+    ctx.storage.create(f"{ctx.archive(table).root}/p00000/{0:020d}-{9:020d}-dead.parquet", b"half")
+    assert archive(ctx, table).removed == 1
+    assert archive(ctx, table).removed == 0

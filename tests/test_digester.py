@@ -1,0 +1,169 @@
+"""The helper process: pins where the lane stands, digests that equal a fold, generations; and what becomes of it when it is killed."""
+
+import os
+import random
+import signal
+import threading
+import time
+from dataclasses import asdict
+
+import pytest
+from support_log import until
+from support_view import IDENTITY, open_view, put
+
+from logstore.model.digest import digest
+from logstore.model.entry import TOMBSTONE, VALUE, Entry
+from logstore.model.fold import Folded
+from logstore.snapshot.sst import SstReader, SstWriter, prepare
+from logstore.view import generation
+from logstore.view.layout import Base
+from logstore.view.reader import ViewReader
+from logstore.view.view import View
+from streaming.digester import Order
+from streaming.helper import DIED, Helper
+from streaming.proof import digest_of
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def helper():
+    running = Helper()
+    running.start()
+    until("the digester runs", lambda: running.pid)
+    yield running
+    running.close()
+
+
+def pin(helper, view, base_dir=None):
+    errand = helper.pin(str(view.path), base_dir and str(base_dir), lambda _: None)
+    assert errand.begun.wait(WAIT_S)
+    return errand
+
+
+def outcome(errand):
+    assert errand.done.wait(WAIT_S)
+    assert errand.failure is None, errand.failure
+    return errand.outcome
+
+
+def live(view):
+    with view.reader().reading() as reading:
+        return {key: entry for key, entry in reading.scan() if entry[0] != TOMBSTONE}
+
+
+def test_a_pin_holds_the_state_while_the_view_goes_on(tmp_path, helper):
+    view = open_view(tmp_path / "1")
+    put(view, {b"k%d" % n: b"v" * 50 for n in range(3_000)} | {b"l" * 600: b"long", b"gone": None})
+    expected, at = digest(live(view).items()), view.next_offset
+    helper.views([str(view.path)])
+    errand = pin(helper, view)
+    put(view, {b"k%d" % n: b"later" for n in range(2_000)})
+    assert errand.pinned_at == at
+    assert outcome(errand) == (expected.hex, expected.entries)
+    assert expected.entries == 3_001
+    view.close()
+
+
+def test_a_view_is_pinned_although_nobody_said_that_it_would_be(tmp_path, helper):
+    view = open_view(tmp_path / "1")
+    put(view, {b"k": b"v"})
+    assert pin(helper, view).pinned_at == 1
+    view.close()
+
+
+def test_a_view_that_is_not_there_is_a_failure(tmp_path, helper):
+    errand = helper.pin(str(tmp_path / "none"), None, lambda _: None)
+    assert errand.done.wait(WAIT_S)
+    assert "cannot be read" in errand.failure
+
+
+def based_view(tmp_path, count, changed):
+    """A base of `count` rows and a view over it in which every `changed`th row is newer, some are gone and some are new."""
+    old = {b"k%07d" % n: Entry(VALUE, n, 1, b"v" * 40).encode() for n in range(count)}
+    writer = SstWriter(tmp_path / "one.sst")
+    for key, entry in old.items():
+        writer.put(key, entry)
+    writer.close()
+    prepare(tmp_path / "base", [tmp_path / "one.sst"])
+    amount = digest(old.items())
+    base = Base("00000000000001-0000abcd", count, 1, amount.hex, amount.entries)
+    view = View(tmp_path / "1", IDENTITY, base)
+    new = {b"k%07d" % n: Entry(VALUE, count + n, 2, b"new").encode() for n in range(0, count, changed)}
+    new |= {b"k%07d" % n: Entry(TOMBSTONE, 2 * count + n, 3).encode() for n in range(1, count, changed)}
+    new |= {b"fresh": Entry(VALUE, 3 * count, 4, b"x").encode(), b"never": Entry(TOMBSTONE, 3 * count + 1, 5).encode()}
+    view.apply(Folded(4 * count, 5, new, [], None))
+    merged = {key: entry for key, entry in (old | new).items() if entry[0] != TOMBSTONE}
+    return view, base, digest(merged.items())
+
+
+@pytest.mark.parametrize("changed", [2, 500])
+def test_by_difference_the_digest_is_that_of_view_and_base_together(tmp_path, helper, changed):
+    view, base, expected = based_view(tmp_path, 5_000, changed)
+    assert outcome(pin(helper, view, tmp_path / "base")) == (expected.hex, expected.entries)
+    under = SstReader.open(tmp_path / "base")
+    with view.reader().reading() as reading:
+        assert digest_of(reading, base, under) == expected
+    under.close()
+    view.close()
+
+
+def test_a_base_that_is_not_there_is_a_failure_and_no_digest(tmp_path, helper):
+    view, _, _ = based_view(tmp_path, 10, 2)
+    errand = pin(helper, view)
+    assert errand.done.wait(WAIT_S)
+    assert "is not here" in errand.failure
+    view.close()
+
+
+def test_a_killed_digester_fails_what_it_had_begun_and_is_started_again(tmp_path, helper):
+    view = open_view(tmp_path / "1")
+    put(view, {b"k%d" % n: b"v" for n in range(1_000)})
+    before = helper.pid
+    os.kill(before, signal.SIGSTOP)
+    errand = helper.pin(str(view.path), None, lambda _: None)
+    assert not errand.begun.wait(0.02)
+    os.kill(before, signal.SIGKILL)
+    assert errand.done.wait(WAIT_S)
+    assert errand.failure == DIED
+    until("another digester runs", lambda: helper.pid not in (None, before))
+    assert outcome(pin(helper, view))[1] == 1_000
+    view.close()
+
+
+def test_it_builds_a_generation_while_the_view_is_written(tmp_path, helper):
+    view, base, _ = based_view(tmp_path, 5_000, 3)
+    newer = base._replace(snapshot="00000000000002-0000abcd", cut=view.next_offset - 5_000)
+    path = generation.unborn(tmp_path, 2)
+    errand = helper.build(Order(str(view.path), str(path), asdict(IDENTITY), newer._asdict(), "none"))
+    assert errand.begun.wait(WAIT_S)
+    put(view, {b"meanwhile": b"v"})
+    helper.last(errand)
+    assert outcome(errand) == (view.next_offset,)
+    with view.reader().reading() as reading:
+        expected = {key: entry for key, entry in reading.scan() if int.from_bytes(entry[1:9], "big") >= newer.cut}
+    with ViewReader.open(path).reading() as reading:
+        assert dict(reading.scan()) == expected
+        assert (reading.base, reading.state) == (newer, view.state)
+    view.close()
+
+
+def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, helper):
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    view = open_view(tmp_path / "1")
+    for first in range(0, 200_000, 10_000):
+        put(view, {b"%07d" % n: rng.randbytes(100) for n in range(first, first + 10_000)})
+    helper.views([str(view.path)])
+    pin(helper, view)
+    waits = []
+    for n in range(30):
+        put(view, {b"x": b"%d" % n})
+        begun = time.perf_counter()
+        errand = pin(helper, view)
+        waits.append(time.perf_counter() - begun)
+        threading.Event().wait(0.02)
+    assert outcome(errand)[1] == 200_001
+    assert sorted(waits)[len(waits) // 2] < 0.015, waits
+    view.close()
