@@ -10,7 +10,6 @@ from logstore.log.tail import Batch, Tail
 from logstore.model.entry import VALUE, Entry
 from logstore.model.fold import Place, fold_batch
 
-
 USUAL, ODD = 300, 100  # enough of the usual ones that the interpreter specialises the loop for them
 
 

@@ -53,8 +53,8 @@ class Unreachable(NamedTuple):
     detail: str
 
 
-# A call from C, whose result CPython checks: the client hands out a list and leaves the error of an undecodable name behind, and a loop that
-# the interpreter has specialised for `record.headers()` would raise it somewhere later.
+# A call from C, whose result CPython checks: the client hands out a list and leaves the error of an undecodable name behind: a loop that is
+# specialised for `record.headers()` would raise it somewhere later.
 _HEADERS = methodcaller("headers")
 
 Event = Batch | End | Trouble | Unreachable
