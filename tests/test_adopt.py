@@ -21,7 +21,7 @@ from logstore.snapshot.storage import Storage
 from logstore.view import home
 from logstore.view.reader import ViewReader
 
-WAIT_S = 40.0
+WAIT_S = 100.0
 
 
 @pytest.fixture
@@ -394,7 +394,7 @@ def test_a_cut_without_a_helper_holds_nothing_up_and_has_no_digest(kafka, worker
     make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
     key = ("snapshot", table.name, table.epoch, 0)
     shown = worker.watch.until(
-        "it waits or was quick", lambda values: values.get(key, {}).get("state") in ("waiting", "adopted") and values[key]
+        "it waits or was quick", lambda values: values.get(key, {}).get("state") in ("waiting", "adopted") and values[key], WAIT_S
     )
     assert shown["state"] == "adopted" or "is not known" in shown["reason"]
     adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker)))
