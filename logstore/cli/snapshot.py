@@ -7,6 +7,7 @@ import click
 
 from logstore.cli import options, show
 from logstore.log.registry import Registry
+from logstore.model.errors import NoSuchSnapshot
 from logstore.model.table import Table
 from logstore.node import need_bootstrap
 from logstore.settings import Settings
@@ -149,13 +150,17 @@ def gc(settings: Settings, table: str, keep: int | None, dry_run: bool, yes: boo
 def _found(settings: Settings, table: str, storage: str | None) -> tuple[Table, Repository]:
     definitions = Registry(need_bootstrap(settings)).read()
     found = definitions.live(table)
-    url = storage_url(storage, definitions.storage, Path(settings.data_dir))
+    url = storage_url(storage or settings.storage, definitions.storage, Path(settings.data_dir))
     return found, Repository(Storage(url), found.topic, found.epoch)
 
 
 def _name(repository: Repository, name: str | None) -> str:
-    now = repository.current() if name is None else None
-    return name or (now.name if now else "")
+    if name is not None:
+        return name
+    now = repository.current()
+    if now is None:
+        raise NoSuchSnapshot("there is no current snapshot yet; `logstore batch compact TABLE` makes one")
+    return now.name
 
 
 def _document(repository: Repository, name: str) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""`logstore snapshot` on a real store's definitions and real snapshots."""
+
+import orjson
+import pytest
+from support_dev import call
+from support_log import produce
+from support_snapshot import make_snapshot
+from support_worker import make_table
+
+from logstore.snapshot.repository import Repository
+from logstore.snapshot.storage import Storage
+
+
+@pytest.fixture
+def snapshots(kafka, tmp_path):
+    table, url = make_table(kafka.bootstrap, partitions=2), f"file://{tmp_path}/storage"
+
+    def run(*argv, status=0):
+        done = call("snapshot", argv[0], table.name, *argv[1:], LOGSTORE_BOOTSTRAP=kafka.bootstrap, LOGSTORE_STORAGE=url)
+        assert done.returncode == status, done.stderr.decode()
+        return done
+
+    def made():
+        produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(50)])
+        return make_snapshot(kafka.bootstrap, table, url).name
+
+    return run, made, Repository(Storage(url), table.topic, table.epoch)
+
+
+def test_before_the_first_snapshot_it_says_how_to_make_one(snapshots):
+    run, _, _ = snapshots
+    assert b"logstore batch compact" in run("list").stderr
+    for command in ("describe", "verify", "pin"):
+        assert b"no current snapshot" in run(command, status=1).stderr
+
+
+def test_list_pin_rollback_and_gc(snapshots):
+    run, made, repository = snapshots
+    names = [made(), made(), made()]
+    listed = orjson.loads(run("list", "--json").stdout)["snapshots"]
+    assert [(one["name"], one["current"]) for one in listed] == [(names[0], False), (names[1], False), (names[2], True)]
+    assert b"sound" in run("verify").stdout
+    run("pin", names[0])
+    assert b"would remove" in run("gc", "--keep", "1", "--dry-run").stdout
+    run("gc", "--keep", "1", "--yes")
+    assert repository.names() == [names[0], names[2]]
+    run("rollback", "--to", names[0], "--yes")
+    assert repository.current().name == names[0]
+    assert b"no snapshot" in run("describe", "nope", status=1).stderr
+
+
+def test_damage_makes_verify_fail(snapshots):
+    run, made, repository = snapshots
+    file = repository.manifest(made()).files[0]
+    path = repository.storage.local(repository.file_path(file.path))
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 3] ^= 4
+    path.write_bytes(raw)
+    found = orjson.loads(run("verify", "--json", status=1).stdout)["problems"]
+    assert found
+    assert "p0000" in found[0]

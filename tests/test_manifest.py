@@ -1,0 +1,44 @@
+"""The manifest's bytes, and that damage to any of them is found."""
+
+import random
+
+import pytest
+
+from logstore.model.errors import Corrupted
+from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
+
+EPOCH = "ab" * 16
+MADE = Manifest(
+    "00000000000001-aaaaaaaa", "t", "topic", EPOCH, 1, 100, "compact", None, 1, 2, "job", "1.0",
+    {0: PartFacts(7, 5, 3, "0" * 32, {"null-key": 1}, [(2, "null-key")])},
+    [FileFacts(0, "00000000000001-aaaaaaaa/p00000-00000.sst", 3, 900, b"a", b"\xff", "1" * 32)],
+)  # fmt: skip
+GOLDEN = (
+    b'{"build":"1.0","checksum":"CHECKSUM","created_ms":1,"entry_format":1,"epoch":"abababababababababababababababab","files":[{"checksum":'
+    b'"11111111111111111111111111111111","entries":3,"first_key":"YQ==","last_key":"/w==","partition":0,"path":'
+    b'"00000000000001-aaaaaaaa/p00000-00000.sst","size_bytes":900}],"format":1,"job":"job","kind":"compact","max_value_bytes":100,"name":'
+    b'"00000000000001-aaaaaaaa","parent":null,"partitions":1,"parts":{"0":{"cut":7,"digest":"00000000000000000000000000000000","entries":3,'
+    b'"log_time_ms":5,"quarantine_counts":{"null-key":1},"quarantine_records":[[2,"null-key"]]}},"sst_format":5,"table":"t","topic":"topic",'
+    b'"verified_ms":2}'
+)
+
+
+def test_golden_bytes():
+    raw = MADE.to_json()
+    at = raw.index(b'"checksum":"') + 12
+    assert raw[:at] + b"CHECKSUM" + raw[at + 32 :] == GOLDEN
+
+
+def test_it_reads_back_the_same():
+    assert Manifest.from_json(MADE.to_json()) == MADE
+    assert MADE.position.token == f"{EPOCH}-0-7"
+
+
+def test_a_flipped_bit_or_a_missing_end_is_found():
+    raw, rng = MADE.to_json(), random.Random(3)
+    for _ in range(300):
+        at, bit = rng.randrange(len(raw)), 1 << rng.randrange(8)
+        with pytest.raises(Corrupted):
+            Manifest.from_json(raw[:at] + bytes([raw[at] ^ bit]) + raw[at + 1 :])
+        with pytest.raises(Corrupted):
+            Manifest.from_json(raw[:at])
