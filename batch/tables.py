@@ -50,7 +50,7 @@ def fold_partition(work: Work, table: Table, where: Target) -> Done:
     known = Quarantine(before.quarantine_counts, before.quarantine_records) if before else Quarantine()
     with tempfile.TemporaryDirectory(prefix="logstore-fold-") as scratch:
         fold = Fold(Shape(table.name, place, skips), Path(scratch), log_time_ms=before.log_time_ms if before else 0, quarantine=known)
-        records = _feed(fold, segments, where.storage, skips, lo, cut)
+        records = feed(fold, segments, where.storage, skips, lo, cut)
         switch.crash("worker:3")
         fold.finish()
         if before is not None and not fold.mutations:
@@ -87,13 +87,20 @@ def check_partition(work: tuple[int, list[FileFacts], PartFacts, bool], where: T
 @contextmanager
 def scanned(where: Target, files: list[FileFacts], scratch: Path) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """All entries of these SSTables in key order."""
+    with readable(where, files, scratch) as reader:
+        yield iter(()) if reader is None else reader.scan()
+
+
+@contextmanager
+def readable(where: Target, files: list[FileFacts], scratch: Path) -> Iterator[sst.SstReader | None]:
+    """A reader over these SSTables, fetched to `scratch` and compared with the manifest; None where there are none. Raises Corrupted."""
     with ExitStack() as stack:
         local = [_fetched(where, file, scratch / f"base-{at:05d}.sst") for at, file in enumerate(files)]
-        yield stack.enter_context(sst.opened(local)).scan() if local else iter(())
+        yield stack.enter_context(sst.opened(local)) if local else None
 
 
-def _feed(fold: Fold, segments: list[Segment], storage: Storage, skips: list[tuple[int, int]], lo: int, cut: int) -> int:
-    """Give the fold the records of `[lo, cut)`; returns how many."""
+def feed(fold: Fold, segments: list[Segment], storage: Storage, skips: list[tuple[int, int]], lo: int, cut: int) -> int:
+    """Give the fold the records of `[lo, cut)` that the segments hold; returns how many. Raises Corrupted, Unsupported."""
     records = 0
     for segment in segments:
         for batch in read_segment(segment, storage, skips):

@@ -27,7 +27,7 @@ from logstore.snapshot.storage import Storage
 MASTER = "local[2,4]"
 HERE = "here"  # the executors' work is done in the driver's process: no JVM has to start to see it die
 CONF = {"spark.driver.memory": "512m", "spark.sql.shuffle.partitions": "2"}
-LEFT_BY_A_SESSION = ("JAVA_HOME", "LOGSTORE_JAVA", "PYSPARK_PYTHON", "PYTHONPATH", "SPARK_LOCAL_HOSTNAME")
+LEFT_BY_A_SESSION = ("JAVA_HOME", "PYSPARK_PYTHON", "PYTHONPATH", "SPARK_LOCAL_HOSTNAME")
 ROOT = Path(__file__).parent.parent
 
 

@@ -1,0 +1,1 @@
+"""A table in Spark: what it holds, what changed, what it held once."""

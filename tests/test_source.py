@@ -1,0 +1,338 @@
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from pyspark.errors import PySparkException
+from pyspark.sql import functions as f
+from pyspark.sql.datasource import EqualTo, GreaterThan, In, LessThanOrEqual, StringStartsWith
+from support_log import produce
+from support_spark import LEFT_BY_A_SESSION, context, folded, make_table, spark, write
+
+from batch import state
+from batch.archive import archive
+from batch.compact import compact
+from batch.fold import Fold
+from batch.keys import Keys
+from batch.source import Reader, checked, reason, register
+from examples.notebook import cells
+from logstore.log import kafka as door
+from logstore.log.ranges import committed_ends
+from logstore.model.entry import TOMBSTONE, Entry
+from logstore.model.errors import NoSuchSnapshot, UsageError
+from logstore.model.partitioner import partition_of
+from logstore.model.position import Position
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def ctx(kafka, tmp_path):
+    return context(kafka.bootstrap, tmp_path)
+
+
+def options(ctx, table, **more):
+    return {"bootstrap": ctx.bootstrap, "table": table if isinstance(table, str) else table.name, "storage": ctx.storage.url, **more}
+
+
+def frame(ctx, table, **more):
+    return spark().read.format("logstore").options(**options(ctx, table, **more)).load()
+
+
+def rows(found):
+    return {bytes(row.key): (bytes(row.value), row.version, row.partition) for row in found.collect()}
+
+
+def truth(ctx, table, ends):
+    """What the definition makes of the log below `ends`, read in another way."""
+    found = {}
+    for partition, end in ends.items():
+        for key, raw in folded(ctx.bootstrap, table, partition, end).entries.items():
+            if raw[0] != TOMBSTONE:
+                entry = Entry.decode(raw)
+                found[key] = (entry.payload, entry.version, partition)
+    return found
+
+
+def token(table, ends):
+    return Position({(table.epoch, partition): end for partition, end in ends.items()}).token
+
+
+def trim(ctx, table, ends):
+    client = door.admin(ctx.bootstrap)  # its futures end with it
+    for future in client.delete_records([TopicPartition(table.topic, p, end) for p, end in ends.items()]).values():
+        future.result(60)
+
+
+def looked_at(reader):
+    """The keys that a reading gives, and how many rows or records it looked at."""
+    keys = [key for part in reader.partitions() for batch in reader.read(part) for key in batch.column("key").to_pylist()]
+    return sorted(keys), reader.examined
+
+
+def test_a_snapshot_reads_as_the_fold_below_its_cut(ctx):
+    table = make_table(ctx, "src-snapshot", 3)
+    write(ctx.bootstrap, table, 2_000)
+    first = compact(ctx, table).manifest
+    write(ctx.bootstrap, table, 300, seed=2)
+    second = compact(ctx, table).manifest
+    cuts = {name: {p: facts.cut for p, facts in manifest.parts.items()} for name, manifest in (("old", first), ("new", second))}
+    assert rows(frame(ctx, table)) == rows(frame(ctx, table, snapshot="current")) == truth(ctx, table, cuts["new"])
+    assert rows(frame(ctx, table, snapshot=first.name)) == truth(ctx, table, cuts["old"])
+    assert frame(ctx, table).schema.simpleString() == (
+        "struct<key:binary,value:binary,version:bigint,timestamp:timestamp,partition:int>"
+    )  # fmt: skip
+
+
+def test_a_state_as_of_any_position_is_the_fold_below_it(ctx):
+    table = make_table(ctx, "src-asof", 2)
+    write(ctx.bootstrap, table, 800)
+    early = committed_ends(ctx.bootstrap, table)
+    assert rows(frame(ctx, table, as_of="latest")) == truth(ctx, table, early)  # without any snapshot
+    manifest = compact(ctx, table).manifest
+    write(ctx.bootstrap, table, 400, seed=2, deletes=0.5)
+    between = committed_ends(ctx.bootstrap, table)
+    write(ctx.bootstrap, table, 200, seed=3)
+    latest = committed_ends(ctx.bootstrap, table)
+    for ends in (early, between, latest):
+        assert rows(frame(ctx, table, as_of=token(table, ends))) == truth(ctx, table, ends)
+    assert rows(frame(ctx, table, as_of="latest")) == truth(ctx, table, latest)
+    half = {0: early[0] // 2, 1: between[1]}  # partition 0 before the snapshot, partition 1 after it
+    assert rows(frame(ctx, table, as_of=token(table, half))) == truth(ctx, table, half)
+    assert rows(frame(ctx, table, as_of=manifest.position.token)) == rows(frame(ctx, table))
+
+
+def test_a_state_before_what_the_log_still_holds_comes_from_the_archive(ctx):
+    table = make_table(ctx, "src-trimmed", 2)
+    write(ctx.bootstrap, table, 600)
+    early = committed_ends(ctx.bootstrap, table)
+    write(ctx.bootstrap, table, 600, seed=2)
+    latest = committed_ends(ctx.bootstrap, table)
+    middle = {p: (early[p] + latest[p]) // 2 for p in early}
+    expected = [truth(ctx, table, ends) for ends in (early, middle, latest)]
+    versions = sorted((p, o) for p, end in latest.items() for o in range(end))
+    archive(ctx, table, middle)
+    trim(ctx, table, early)
+    assert [rows(frame(ctx, table, as_of=token(table, ends))) for ends in (early, middle, latest)] == expected
+    changes = frame(ctx, table, changes="earliest").collect()
+    assert sorted((row.partition, row.version) for row in changes) == versions
+    trim(ctx, table, {p: end - 1 for p, end in latest.items()})
+    with pytest.raises(PySparkException) as raised:
+        frame(ctx, table, as_of="latest").count()
+    assert re.match("LogTruncated: offset .* is neither in the log", reason(raised.value))
+
+
+def test_changes_are_the_puts_and_deletes_between_two_positions(ctx):
+    table = make_table(ctx, "src-changes", 2)
+    write(ctx.bootstrap, table, 300)
+    start = committed_ends(ctx.bootstrap, table)
+    compact(ctx, table)  # a control record in each partition: no change of a row
+    here = next(key for key in (b"h%d" % n for n in range(99)) if partition_of(key, 2) == 0)
+    there = next(key for key in (b"t%d" % n for n in range(99)) if partition_of(key, 2) == 1)
+    offset = start[0] + 1
+    produce(ctx.bootstrap, table.topic, [(here, b"kept")], 0, [("trace", b"1"), ("none", None)])
+    produce(ctx.bootstrap, table.topic, [(there, b"misplaced")], 0)  # is quarantined by the fold
+    produce(ctx.bootstrap, table.topic, [(here, None)], 0)
+    produce(ctx.bootstrap, table.topic, [(None, b"no key")], 0)
+    middle = committed_ends(ctx.bootstrap, table)
+    found = frame(ctx, table, changes=token(table, start), until=token(table, middle)).orderBy("version").collect()
+    assert [(bytes(r.key), r.value and bytes(r.value), r.version, r.partition) for r in found] == [
+        (here, b"kept", offset, 0), (here, None, offset + 2, 0),
+    ]  # fmt: skip
+    assert [(h.key, h.value and bytes(h.value)) for h in found[0].headers] == [("trace", b"1"), ("none", None)]
+    (record,) = door.read_range(ctx.bootstrap, table.topic, 0, offset, offset + 1)
+    seen = frame(ctx, table, changes=token(table, start)).where(f"version = {offset}").select(f.unix_millis("timestamp")).collect()
+    assert seen[0][0] == record.timestamp()[1]
+    assert abs(datetime.fromtimestamp(seen[0][0] / 1000, UTC) - datetime.now(UTC)) < timedelta(minutes=10)
+    assert frame(ctx, table, changes="earliest").count() == 302
+
+
+def test_reserved_headers_are_read_as_the_definition_reads_them(ctx):
+    table = make_table(ctx, "src-odd", 1)
+    write(ctx.bootstrap, table, 5, deletes=0)
+    produce(ctx.bootstrap, table.topic, [(b"odd", b"x")], 0, [("ls.v", b"\x63")])
+    for kind in ({"as_of": "latest"}, {"changes": "earliest"}):
+        with pytest.raises(PySparkException) as raised:
+            frame(ctx, table, **kind).where(f.col("key") == f.lit(b"else")).count()
+        assert re.match(r"Unsupported: the record at offset 5 of src-odd/0", reason(raised.value))
+
+
+def test_a_key_is_looked_for_in_its_partition_only(ctx):
+    table = make_table(ctx, "src-point", 4)
+    write(ctx.bootstrap, table, 2_000, deletes=0)
+    compact(ctx, table)
+    whole = frame(ctx, table)
+    assert whole.rdd.getNumPartitions() == 4
+    key, expected = next(iter(sorted(rows(whole).items())))
+    for kind in ({}, {"as_of": "latest"}, {"changes": "earliest"}):
+        found = frame(ctx, table, **kind).where(f.col("key") == f.lit(key))
+        assert found.rdd.getNumPartitions() == 1
+        assert expected[:2] in [(bytes(row.value), row.version) for row in found.collect()]
+    absent = whole.where(f.col("key") == f.lit(b"zzz"))
+    assert absent.collect() == []
+    reader = Reader(options(ctx, table))
+    assert list(reader.pushFilters([EqualTo(("key",), key)])) == []
+    assert looked_at(reader) == ([key], 1)
+
+
+def test_a_range_of_keys_reads_no_row_beside_it(ctx):
+    table = make_table(ctx, "src-range", 2)
+    write(ctx.bootstrap, table, 3_000, deletes=0)
+    compact(ctx, table)
+    keys = sorted(rows(frame(ctx, table)))
+    first, last = keys[10], keys[19]
+    reader = Reader(options(ctx, table))
+    assert list(reader.pushFilters([GreaterThan(("key",), first), LessThanOrEqual(("key",), last)])) == []
+    assert looked_at(reader) == (keys[11:20], 9)
+    column = f.col("key")
+    for condition, expected in (
+        ((column > f.lit(first)) & (column <= f.lit(last)), keys[11:20]),
+        ((column >= f.lit(first)) & (column < f.lit(last)), keys[10:19]),
+        (column.isin(keys[3], keys[400], b"absent"), [keys[3], keys[400]]),
+        (column < f.lit(keys[0]), []),
+        ((column == f.lit(first)) & (f.col("version") < 0), []),
+    ):
+        assert sorted(rows(frame(ctx, table).where(condition))) == expected
+        assert sorted(rows(frame(ctx, table, as_of="latest").where(condition))) == expected
+    among = Reader(options(ctx, table))
+    assert list(among.pushFilters([In(("key",), (keys[3], keys[400], b"absent"))])) == []
+    assert looked_at(among) == ([keys[3], keys[400]], 2)
+
+
+def test_what_cannot_be_pushed_down_is_left_to_spark(ctx):
+    table = make_table(ctx, "src-rest", 1)
+    reader = Reader(options(ctx, table, as_of="latest"))
+    rest = [EqualTo(("version",), 1), StringStartsWith(("key",), "k"), EqualTo(("key",), None), EqualTo(("key", "x"), b"k")]
+    assert list(reader.pushFilters(rest)) == rest
+    assert reader.keys == Keys()
+
+
+def test_the_fold_of_a_long_tail_spills_and_batches_are_bounded(ctx, monkeypatch):
+    table = make_table(ctx, "src-bounds", 1)
+    write(ctx.bootstrap, table, 5_000, keys=3_000)
+    spilled = []
+    add = state.Fold.__init__
+
+    def small(self, *args, **more):
+        add(self, *args, **more, buffer_bytes=32_000)
+        spilled.append(self._runs)
+
+    monkeypatch.setattr(Fold, "__init__", small)
+    monkeypatch.setattr(state, "BATCH_ROWS", 100)
+    monkeypatch.setattr(state, "BATCH_BYTES", 4_000)
+    whole = state._records
+
+    def pieces(*args):
+        return (batch.slice(at, 500) for batch in whole(*args) for at in range(0, batch.num_rows, 500))
+
+    monkeypatch.setattr(state, "_records", pieces)
+    reader = Reader(options(ctx, table, as_of="latest"))
+    (part,) = reader.partitions()
+    batches = list(reader.read(part))
+    assert spilled[0]._made > 1
+    assert max(batch.num_rows for batch in batches) <= 100
+    assert max(sum(map(len, batch.column("value").to_pylist())) for batch in batches) < 4_200
+    found = {key for batch in batches for key in batch.column("key").to_pylist()}
+    assert found == set(truth(ctx, table, committed_ends(ctx.bootstrap, table)))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"asof": "latest"}, "does not know the option 'asof'; there are bootstrap, table"),
+        ({"as_of": "latest", "snapshot": "current"}, "snapshot and as_of exclude each other"),
+        ({"until": "latest"}, "until goes with changes, not with snapshot"),
+        ({"as_of": "earliest"}, "as_of cannot be 'earliest'"),
+        ({"changes": "latest"}, "changes cannot be 'latest'"),
+        ({"bootstrap": ""}, r"needs .option\(\"bootstrap\""),
+        ({"table": ""}, r"needs .option\(\"table\""),
+    ],
+)
+def test_options_that_cannot_be_say_what_to_write(more, said):
+    with pytest.raises(UsageError, match=said):
+        checked({"bootstrap": "localhost:1", "table": "t", **more})
+
+
+def test_errors_reach_the_caller_as_one_sentence(ctx):
+    table = make_table(ctx, "src-errors", 2)
+    other = make_table(ctx, "src-other", 2)
+    write(ctx.bootstrap, table, 10)
+    ends = committed_ends(ctx.bootstrap, table)
+
+    def said(named=table, **more):
+        with pytest.raises(PySparkException) as raised:
+            frame(ctx, named, **more).count()
+        return reason(raised.value)
+
+    assert said(nonsense="1").startswith("UsageError: logstore does not know the option 'nonsense'")
+    assert said("no-such").startswith("NoSuchTable: there is no table 'no-such'")
+    assert said().startswith("NoSuchSnapshot: table src-errors has no snapshot yet")
+    assert said(snapshot="x").startswith("NoSuchSnapshot: there is no snapshot 'x'")
+    assert said(as_of="x").startswith("BadToken: not a token: 'x'")
+    assert "has no piece for partition 1" in said(as_of=f"{table.epoch}-0-1")
+    assert "has no piece for partition 0" in said(as_of=token(other, ends))
+    assert "its log ends at" in said(as_of=token(table, {p: end + 1 for p, end in ends.items()}))
+    assert "swap them" in said(changes=token(table, ends), until=token(table, dict.fromkeys(ends, 0)))
+    assert reason(ValueError("something else")) is None
+    with pytest.raises(NoSuchSnapshot):
+        Reader(options(ctx, table)).partitions()
+
+
+def test_a_damaged_snapshot_is_an_error_and_never_an_answer(ctx):
+    table = make_table(ctx, "src-damaged", 1)
+    write(ctx.bootstrap, table, 200)
+    manifest = compact(ctx, table).manifest
+    path = ctx.storage.local(ctx.repository(table).file_path(manifest.files[0].path))
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(PySparkException) as raised:
+        frame(ctx, table).count()
+    assert re.match("Corrupted: .* is damaged", reason(raised.value))
+
+
+def test_any_session_can_register_the_source(ctx):
+    table = make_table(ctx, "src-register", 1)
+    write(ctx.bootstrap, table, 20, deletes=0)
+    fresh = spark().newSession()
+    register(fresh)
+    found = fresh.read.format("logstore").options(**options(ctx, table, changes="earliest")).load()
+    assert found.count() == 20
+
+
+def test_the_notebook_shows_state_changes_and_the_past(ctx):
+    table = make_table(ctx, "src-notebook", 2)
+    write(ctx.bootstrap, table, 400)
+    before = truth(ctx, table, committed_ends(ctx.bootstrap, table))
+    then = compact(ctx, table).manifest.position.token
+    write(ctx.bootstrap, table, 200, seed=2, deletes=0.5)
+    now = truth(ctx, table, committed_ends(ctx.bootstrap, table))
+    place = cells.Place(ctx.bootstrap, table.name, ctx.storage.url)
+    holdings = cells.holdings(spark(), place).collect()
+    assert sum(row.rows for row in holdings) == len(now)
+    assert sum(row.value_bytes for row in holdings) == sum(len(value) for value, *_ in now.values())
+    hours = cells.changes_per_hour(spark(), place).collect()
+    assert sum(row.puts + row.deletes for row in hours) == 600
+    fates = {row.fate: row.rows for row in cells.since(spark(), place, then).collect()}
+    assert fates == {
+        "added": len(now.keys() - before.keys()), "deleted": len(before.keys() - now.keys()),
+        "changed": sum(now[k] != before[k] for k in now.keys() & before.keys()),
+        "unchanged": sum(now[k] == before[k] for k in now.keys() & before.keys()),
+    }  # fmt: skip
+    some = sorted(before)[5:9]
+    assert [bytes(row.key) for row in cells.rows_between(spark(), place, some[0], some[-1]).collect()] == some
+
+
+def test_the_notebook_runs_as_a_program(ctx):
+    table = make_table(ctx, "src-program", 1)
+    write(ctx.bootstrap, table, 50)
+    argv = [sys.executable, "-m", "examples.notebook", "--bootstrap", ctx.bootstrap, "--table", table.name, "--storage", ctx.storage.url]
+    env = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
+    run = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT, env=env)
+    assert run.returncode == 0, run.stderr
+    assert "value_bytes" in run.stdout
+    assert "deletes" in run.stdout
