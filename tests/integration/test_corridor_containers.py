@@ -18,7 +18,7 @@ from logstore.model.position import Position
 from tests.integration.kraft_kafka import KRaftKafkaContainer
 from tests.integration.nodes import InContainer, Node, Process
 
-pytestmark = [pytest.mark.containers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
 TABLE = "walked"
 PARTITIONS = 2
