@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import batch, client, embedded, http, lane, memory, snapshot_reads, visible
+from benchmarks import adoption, batch, client, embedded, http, lane, memory, snapshot_reads, visible
 from examples.flights.running import Dev
 from logstore.log.embedded import EmbeddedKafka
 
@@ -64,6 +64,8 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "visible": _with_store(visible.run, repeated=True),
     "snapshot-reads": lambda scratch, rounds: snapshot_reads.run(scratch, rounds=rounds),
     "memory": _with_store(memory.run, repeated=False),
+    "bootstrap": lambda scratch, rounds: adoption.run_bootstrap(scratch, rounds=rounds),
+    "adoption": lambda scratch, _rounds: adoption.run_adoption(scratch),
     "archive": _with_kafka_and_room(batch.run_archive),
     "fold": _with_kafka_and_room(batch.run_fold),
 }

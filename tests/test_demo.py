@@ -132,7 +132,7 @@ def test_a_connection_that_ends_in_the_middle_of_an_answer_is_an_error():
 def test_the_demo_runs_end_to_end(tmp_path):
     file = tmp_path / "figures.json"
     with demo("--limit", "4000", "--json", str(file), "--data-dir", str(tmp_path / "data")) as running:
-        output, errors = running.communicate(timeout=120)
+        output, errors = running.communicate(timeout=240)
     assert running.returncode == 0, output + errors
     figures = orjson.loads(file.read_bytes())
     assert figures["ok"] is True
@@ -141,19 +141,39 @@ def test_the_demo_runs_end_to_end(tmp_path):
     assert figures["rows_wrong"] == figures["reads_wrong"] == 0
     for name in ("acked_per_s", "applied_per_s", "visible_p50_ms", "visible_p99_ms", "reads_per_s", "read_p50_ms", "read_p99_ms"):
         assert figures[name] > 0, name
-    assert {"start", "load_flights", "apply", "check", "stop"} <= figures["steps"].keys()
+    assert {"start", "load_flights", "apply", "check", "archive", "compact", "adopt", "bootstrap", "stop"} <= figures["steps"].keys()
+    assert figures["digests_equal"] is True
+    for name in ("archive_s", "archive_per_s", "compact_s", "written_meanwhile", "bootstrap_ready_s", "bootstrap_answer_ms"):
+        assert figures[name] > 0, name
+    assert figures["adopted_rows_checked"] == figures["bootstrap_rows_checked"] == sum(figures["rows"].values())
     assert "rows checked" in output
     assert holders(tmp_path) == []
 
 
-def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path):
-    with demo(TMPDIR=str(tmp_path)) as running:
-        read_until(running, "create")
+def test_the_fast_path_alone_makes_no_snapshot(tmp_path):
+    file = tmp_path / "figures.json"
+    with demo("--fast", "--limit", "1000", "--json", str(file), "--data-dir", str(tmp_path / "data")) as running:
+        output, errors = running.communicate(timeout=120)
+    assert running.returncode == 0, output + errors
+    figures = orjson.loads(file.read_bytes())
+    assert (figures["ok"], figures["archive_s"], figures["bootstrap_rows_checked"]) == (True, None, None)
+
+
+@pytest.mark.parametrize("after", ["create", "check all"])
+def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path, after):
+    with demo("--limit", "1000", TMPDIR=str(tmp_path)) as running:
+        read_until(running, after)
         assert holders(tmp_path)
+        deadline = time.monotonic() + 60
+        while after == "check all" and not any("SparkSubmit" in word for word in commands(running.pid)):
+            assert time.monotonic() < deadline, "Spark does not start"
+            time.sleep(0.1)
+        descendants = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
     assert running.returncode == 130
     assert holders(tmp_path) == []
+    assert psutil.wait_procs(descendants, timeout=20)[1] == [], "Spark's Java ends too"
     assert list(tmp_path.glob("logstore-demo-*")) == []
 
 
@@ -178,7 +198,7 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path):
 
 
 def test_a_wrong_row_makes_the_demo_fail(monkeypatch, tmp_path):
-    monkeypatch.setattr(program.demo, "run", lambda _place, _limit: Report(rows_checked=100, rows_wrong=1))
+    monkeypatch.setattr(program.demo, "run", lambda _place, _limit, *, fast: Report(rows_checked=100, rows_wrong=1 + fast))
     file = tmp_path / "figures.json"
     assert CliRunner().invoke(program.main, ["--json", str(file)]).exit_code == 1
     assert orjson.loads(file.read_bytes())["ok"] is False
@@ -218,6 +238,15 @@ def read_until(process: "subprocess.Popen[str]", beginning: str) -> None:
         if line.startswith(beginning):
             return
     raise AssertionError("".join(said))
+
+
+def commands(pid: int) -> list[str]:
+    """Every word of the command lines of a process's descendants."""
+    words: list[str] = []
+    for process in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            words += process.cmdline()
+    return words
 
 
 def holders(directory: Path) -> list[str]:

@@ -80,3 +80,8 @@ def check(store: Store, table: str, expected: Mapping[bytes, bytes], after: Posi
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return sum(threads.map(part, pairwise(bounds)), Verdict())
+
+
+def check_all(store: Store, tables: Mapping[str, Mapping[bytes, bytes]], after: Mapping[str, Position], advance: Advance) -> Verdict:
+    """Check every table, each at its position."""
+    return sum((check(store, table, rows, after[table], advance) for table, rows in tables.items()), Verdict())

@@ -33,6 +33,16 @@ class Report:
     read_p99_ms: float | None = None
     read_latency_at_per_s: float | None = None  # the rate at which read latency was measured
     reads_wrong: int = 0
+    archive_s: float | None = None  # these and the following: only with the accurate path; the seconds include Spark's start
+    archive_per_s: float | None = None
+    compact_s: float | None = None
+    written_meanwhile: int | None = None  # changes while the snapshot was made and adopted
+    adopt_s: float | None = None  # from the end of `compact` until every partition is served from the snapshot
+    digests_equal: bool | None = None
+    adopted_rows_checked: int | None = None
+    bootstrap_ready_s: float | None = None  # from the start of an empty node's process
+    bootstrap_answer_ms: float | None = None  # from ready to the first answer
+    bootstrap_rows_checked: int | None = None
     rows: dict[str, int] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
     total_s: float = 0.0
@@ -70,7 +80,20 @@ class Report:
             ("point read, p50", _figure(self.read_p50_ms, 2), f"ms at {_figure(self.read_latency_at_per_s)} reads/s, open loop"),
             ("point read, p99", _figure(self.read_p99_ms, 2), "ms"),
             ("rows checked", f"{self.rows_checked:,}", ", ".join(f"{name} {count:,}" for name, count in self.rows.items())),
+            *self._accurate(),
             ("rows wrong", f"{self.rows_wrong:,}", "missing, extra, different or out of order"),
+        ]
+
+    def _accurate(self) -> list[tuple[str, str, str]]:
+        if self.archive_s is None:
+            return []
+        return [
+            ("archived", _figure(self.archive_per_s), f"records/s; {_figure(self.archive_s, 1)} s with Spark's start"),
+            ("snapshot made", _figure(self.compact_s, 1), f"s with Spark's start; {_figure(self.written_meanwhile)} changes meanwhile"),
+            ("snapshot adopted", _figure(self.adopt_s, 1), f"s later; digests {'equal' if self.digests_equal else 'NOT equal'}"),
+            ("rows checked, adopted", _figure(self.adopted_rows_checked), "from snapshot and view"),
+            ("empty node ready", _figure(self.bootstrap_ready_s, 1), f"s; the first answer {_figure(self.bootstrap_answer_ms)} ms later"),
+            ("rows checked, new node", _figure(self.bootstrap_rows_checked), "begun from the snapshot"),
         ]
 
 
