@@ -1,6 +1,7 @@
 """A table's definition: its bytes in the log, and what cannot be a table."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -24,6 +25,13 @@ def test_the_record_of_a_definition_never_changes():
     assert Table.from_json(GOLDEN, revision=12) == TABLE
 
 
+def test_how_snapshots_are_made_is_written_where_it_is_not_the_usual_way():
+    table = replace(TABLE, compression="zstd", block_bytes=4_096, keep_snapshots=7, schedule={"every_mutations": 5, "every_minutes": None})
+    more = {"compression": "zstd", "block_bytes": 4_096, "keep_snapshots": 7, "schedule": {"every_mutations": 5, "every_minutes": None}}
+    assert table.to_json() == orjson.dumps({**orjson.loads(GOLDEN), **more}, option=orjson.OPT_SORT_KEYS)
+    assert Table.from_json(table.to_json(), revision=12) == table
+
+
 def test_a_repair_is_added_and_nothing_else_changes():
     repaired = TABLE.with_skip(0, 3, 3).with_skip(1, 5, 6)
     assert repaired.skips == {0: [(2, 2), (3, 3), (4, 9)], 1: [(5, 6)], 3: [(7, 7)]}
@@ -41,7 +49,8 @@ def changed(**fields):
      changed(skips=[]), changed(skips={"x": []}), changed(skips={"0": [[1]]}), changed(former_epochs=None),
      changed(name=None), changed(topic=5), changed(description=[]), changed(former_epochs=[1]), changed(epoch=""), changed(epoch=None),
      changed(partitions="4"), changed(partitions=0), changed(partitions=None), changed(max_value_bytes=0), changed(max_value_bytes=None),
-     changed(dropped="no"), changed(adopted=1), changed(allow_control_records=None),
+     changed(compression="rar"), changed(compression=1), changed(block_bytes=1), changed(block_bytes="x"), changed(keep_snapshots=0),
+     changed(schedule=5), changed(base="x"), changed(origin=[]), changed(dropped="no"), changed(adopted=1), changed(allow_control_records=None),
      changed(skips={"0": [[9, 1]]}), changed(skips={"0": [[-1, 1]]}), changed(skips={"0": [["a", "b"]]})],
 )  # fmt: skip
 def test_what_is_no_definition_is_damage(raw):

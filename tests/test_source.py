@@ -18,7 +18,7 @@ from batch.archive import archive
 from batch.compact import compact
 from batch.fold import Fold
 from batch.keys import Keys
-from batch.source import Reader, checked, reason, register
+from batch.source import Reader, checked, reason
 from examples.notebook import cells
 from logstore.log import kafka as door
 from logstore.log.ranges import committed_ends
@@ -295,13 +295,26 @@ def test_a_damaged_snapshot_is_an_error_and_never_an_answer(ctx):
     assert re.match("Corrupted: .* is damaged", reason(raised.value))
 
 
-def test_any_session_can_register_the_source(ctx):
+PROGRAM = """
+import sys
+from pyspark.sql import SparkSession
+from batch.source import register
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+register(spark)
+reading = spark.read.format("logstore").option("bootstrap", sys.argv[1]).option("table", sys.argv[2])
+print(reading.option("changes", "earliest").load().count())
+"""
+
+
+def test_a_session_of_ones_own_can_register_the_source(ctx):
     table = make_table(ctx, "src-register", 1)
     write(ctx.bootstrap, table, 20, deletes=0)
-    fresh = spark().newSession()
-    register(fresh)
-    found = fresh.read.format("logstore").options(**options(ctx, table, changes="earliest")).load()
-    assert found.count() == 20
+    plain = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, ctx.bootstrap, table.name], capture_output=True, timeout=120, check=False,
+        env={**plain, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path), "SPARK_LOCAL_IP": "127.0.0.1"},
+    )  # fmt: skip
+    assert done.stdout.strip() == b"20", done.stderr.decode()[-2_000:]
 
 
 def test_the_notebook_shows_state_changes_and_the_past(ctx):

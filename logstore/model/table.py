@@ -21,6 +21,9 @@ MAX_MAX_VALUE_BYTES = 64 * 1024 * 1024
 RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
 COMPRESSIONS = ("none", "lz4", "zstd")
 _FORMAT = 1
+_LATER = {  # written only where they differ, so that the record of a definition that does without them never changes
+    "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "schedule": None, "base": None, "origin": None,
+}  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -56,6 +59,9 @@ class Table:
         """The record's value."""
         fields = asdict(self)
         del fields["revision"]
+        for name, default in _LATER.items():
+            if fields[name] == default:
+                del fields[name]
         fields["skips"] = {str(partition): ranges for partition, ranges in self.skips.items()}
         return orjson.dumps({"format": _FORMAT, **fields}, option=orjson.OPT_SORT_KEYS)
 
@@ -85,6 +91,9 @@ def _sound(table: Table) -> Table:
         raise ValueError(f"{table.epoch!r} is no topic id")
     check_limits(table.partitions, table.max_value_bytes)
     check_snapshots(table.compression, table.block_bytes, table.keep_snapshots)
+    for more in (table.schedule, table.base, table.origin):
+        if more is not None and not isinstance(more, dict):
+            raise TypeError(f"{more!r} is no object")
     for first, last in chain.from_iterable(table.skips.values()):
         if not 0 <= first <= last:
             raise ValueError(f"{first}..{last} is no range of offsets")
