@@ -50,7 +50,8 @@ def changed(**fields):
      changed(name=None), changed(topic=5), changed(description=[]), changed(former_epochs=[1]), changed(epoch=""), changed(epoch=None),
      changed(partitions="4"), changed(partitions=0), changed(partitions=None), changed(max_value_bytes=0), changed(max_value_bytes=None),
      changed(compression="rar"), changed(compression=1), changed(block_bytes=1), changed(block_bytes="x"), changed(keep_snapshots=0),
-     changed(schedule=5), changed(base="x"), changed(origin=[]), changed(dropped="no"), changed(adopted=1), changed(allow_control_records=None),
+     changed(schedule=5), changed(base="x"), changed(origin=[]),
+     changed(dropped="no"), changed(adopted=1), changed(allow_control_records=None),
      changed(skips={"0": [[9, 1]]}), changed(skips={"0": [[-1, 1]]}), changed(skips={"0": [["a", "b"]]})],
 )  # fmt: skip
 def test_what_is_no_definition_is_damage(raw):
