@@ -318,7 +318,7 @@ def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_i
 def test_writes_without_an_answer_are_unknown_not_failed(own):
     table = make_table(own.bootstrap, 1)
     with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
-        store.put(table.name, "warm", "")
+        eventually(lambda: _try_put(store, table))  # warm
         own.kill()
         try:
             with pytest.raises(Unknown):
