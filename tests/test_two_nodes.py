@@ -43,7 +43,7 @@ def owners(url: str) -> list[int]:
     return sorted(len(node["slots"]) for node in nodes)
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_joining_and_leaving_fails_no_read_and_scans_see_everything(kafka, tmp_path):
     group = f"two-{random.SystemRandom().randrange(1 << 32):x}"
     options = ("--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0", "--group", group)
