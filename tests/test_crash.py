@@ -99,7 +99,7 @@ class Prober(threading.Thread):
             self.wrong.append(f"{key} {place}: {answer.status_code} applied {applied} {answer.text[:50]}")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_nothing_is_lost_or_wrong_while_processes_are_killed(tmp_path):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
@@ -122,7 +122,7 @@ def test_nothing_is_lost_or_wrong_while_processes_are_killed(tmp_path):
     assert sum(prober.answers for prober in probers) > 500
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_a_whole_node_is_killed_again_and_again(tmp_path):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")

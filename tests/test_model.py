@@ -98,7 +98,7 @@ class Model:
         assert found == sorted(self.rows.items())
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(480)
 def test_the_store_agrees_with_a_dict_through_restarts(tmp_path):
     seed = int(os.environ.get("LOGSTORE_MODEL_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"seed {seed}: LOGSTORE_MODEL_SEED={seed} repeats it")
