@@ -39,7 +39,7 @@ def transactional(bootstrap: str, name: str) -> Producer:
     return producer
 
 
-def until(what: str, condition: Any, timeout_s: float = 30.0) -> Any:
+def until(what: str, condition: Any, timeout_s: float = 90.0) -> Any:
     """Poll a condition until it holds; returns what it returned."""
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
