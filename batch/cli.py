@@ -9,13 +9,15 @@ from typing import Any
 import click
 
 MODULES = {
-    "archive": "cli_jobs", "compact": "cli_jobs", "rebuild": "cli_jobs", "audit": "cli_audit", "trim": "cli_trim",
-    "schedule": "cli_schedule",
+    "archive": "cli_jobs", "compact": "cli_jobs", "rebuild": "cli_jobs", "restore": "cli_restore", "diff": "cli_diff",
+    "audit": "cli_audit", "trim": "cli_trim", "schedule": "cli_schedule",
 }  # fmt: skip
 HELP = {
     "archive": "Copy the log to Parquet: the master dataset.",
     "compact": "Make a snapshot: the one before and the log since.",
     "rebuild": "Make a snapshot from the beginning of the log.",
+    "restore": "Make a new table of what one held at any point of its history.",
+    "diff": "Compare the rows of two tables, or of one at two points.",
     "audit": "Compare log, snapshots and views.",
     "trim": "Delete what the log need not hold any more.",
     "schedule": "Show or set when snapshots are made by themselves.",
@@ -48,12 +50,14 @@ class Commands(click.Group):
 
 @click.group(cls=Commands)
 def batch() -> None:
-    """Archive, compact, prove, trim: jobs over the whole log, with Spark.
+    """Archive, compact, restore, prove, trim: jobs over the whole log, with Spark.
 
     \b
     Examples:
       logstore batch archive flights
       logstore batch compact flights --wait 60         return when every node serves from the new snapshot
       logstore batch audit flights --explain
+      logstore batch restore flights --at 2026-01-31T12:00:00Z --as flights_then
+      logstore batch diff flights flights_then
       logstore batch schedule flights --every-mutations 1000000 --every-minutes 60
     """  # noqa: D301 - click's \b keeps the lines

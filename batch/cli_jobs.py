@@ -5,15 +5,11 @@ import click
 from batch import archive as archiving
 from batch import compact as compacting
 from batch.adopted import await_adopted
-from batch.cli_options import with_context
+from batch.cli_options import WAIT, with_context
 from batch.job import Context
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
 from logstore.model.table import Table
-
-WAIT = click.option(
-    "--wait", "wait_s", type=click.FloatRange(0, 86_400), metavar="S", help="Return when every node serves from it, after S seconds fail."
-)
 
 
 @click.command()

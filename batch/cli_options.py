@@ -13,6 +13,10 @@ from batch.job import Context, Progress, open_context, silent
 from logstore import settings
 from logstore.cli import options
 
+WAIT = click.option(
+    "--wait", "wait_s", type=click.FloatRange(0, 86_400), metavar="S", help="Return when every node serves from it, after S seconds fail."
+)
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
@@ -66,4 +70,4 @@ def progress() -> Iterator[Progress]:
         yield advance
 
 
-__all__ = ["Context", "progress", "with_context"]
+__all__ = ["WAIT", "Context", "progress", "with_context"]

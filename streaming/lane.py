@@ -151,7 +151,7 @@ class Lane(threading.Thread):
         due = [key for key, at_s in self._retry_at_s.items() if at_s <= time.monotonic()]
         if wanted.generation == self._generation and not due:
             return
-        for key in [key for key, f in self._followed.items() if key not in wanted.targets]:
+        for key in [key for key, f in self._followed.items() if key not in wanted.targets or wanted.targets[key].name != f.target.name]:
             self._leave(tail, key)
         for key, target in wanted.targets.items():
             followed = self._followed.get(key)

@@ -1,4 +1,8 @@
-"""Sweep: removes the views of tables that were dropped. The topic is gone, by a command that asked; nothing can be built from them."""
+"""Sweep: removes views that nobody can ask for.
+
+Those of dropped tables: the topic is gone, by a command that asked, and nothing can be built from them. And, under its former name, those
+of a topic that a promotion has given to another table, which has views of its own.
+"""
 
 import contextlib
 import logging
@@ -14,10 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def sweep(data_dir: Path, tables: Iterable[Table]) -> None:
-    """Remove what lies here of dropped tables, except partitions that some process still writes."""
-    for table in tables:
-        for epoch in (table.epoch, *table.former_epochs) if table.dropped else ():
-            _remove(epoch_dir(data_dir, table.name, epoch))
+    """Remove what lies here of dropped tables and under former names, except partitions that some process still writes."""
+    known = list(tables)
+    owners = {table.epoch: table.name for table in known if not table.dropped}
+    for table in known:
+        for epoch in (table.epoch, *table.former_epochs):
+            if table.dropped or owners.get(epoch, table.name) != table.name:
+                _remove(epoch_dir(data_dir, table.name, epoch))
 
 
 def _remove(directory: Path) -> None:

@@ -15,6 +15,11 @@ class Target(NamedTuple):
     problem: Stop | None = None
 
     @property
+    def name(self) -> str:
+        """The table's name: another one after a promotion, which is a change of tables for all that lies on the disk."""
+        return self.table.name
+
+    @property
     def key(self) -> tuple[str, int]:
         """(epoch, partition)."""
         return self.table.epoch, self.partition

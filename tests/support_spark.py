@@ -27,7 +27,7 @@ from logstore.snapshot.storage import Storage
 MASTER = "local[2,4]"
 HERE = "here"  # the executors' work is done in the driver's process: no JVM has to start to see it die
 CONF = {"spark.driver.memory": "512m", "spark.sql.shuffle.partitions": "2"}
-LEFT_BY_A_SESSION = ("JAVA_HOME", "PYSPARK_PYTHON", "PYTHONPATH", "SPARK_LOCAL_HOSTNAME")
+LEFT_BY_A_SESSION = ("PYSPARK_PYTHON", "PYTHONPATH", "SPARK_LOCAL_HOSTNAME")
 ROOT = Path(__file__).parent.parent
 
 
@@ -98,7 +98,7 @@ def digests(manifest: Manifest) -> dict[int, str]:
 DRIVER = """
 import json, sys
 from batch.job import Context
-from batch import archive, compact
+from batch import archive, compact, restore
 from logstore.log.registry import Registry
 from logstore.snapshot.storage import Storage
 bootstrap, storage, table, job, master, conf = sys.argv[1:]
@@ -107,7 +107,11 @@ conf = {"spark.driver.memory": "512m", **json.loads(conf)}
 ctx = Context(bootstrap, registry, registry.read(), Storage(storage), master=master, spark_conf=conf, lease_s=1)
 if master == "here":  # in this process, without Spark
     ctx.__dict__["spark"], ctx.run, ctx.close = None, lambda step, function, items: list(map(function, items)), lambda: None
-{"archive": archive.archive, "compact": compact.compact, "rebuild": compact.rebuild}[job](ctx, ctx.table(table))
+job, *more = job.split()
+if job == "restore":  # and the position, and the new table's name
+    restore.restore(ctx, table, *more)
+else:
+    {"archive": archive.archive, "compact": compact.compact, "rebuild": compact.rebuild}[job](ctx, ctx.table(table))
 
 
 def seen(_):

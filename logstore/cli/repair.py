@@ -8,6 +8,7 @@ import click
 import httpx
 
 from logstore.cli import options, show
+from logstore.cli.definition import holds
 from logstore.log import ddl, holes
 from logstore.log.registry import Registry
 from logstore.model.errors import LogStoreError, UsageError
@@ -59,8 +60,6 @@ def repair(
 
 
 def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) -> None:
-    from logstore.cli.table import holds  # noqa: PLC0415 - that module shows this command
-
     ddl.renewed(registry, table)  # before anybody is asked
     _agree(f"begin table {table.name} anew with the topic {table.topic} as it is now? Rows of the former topic are gone", yes=yes)
     holds(registry, ddl.new_epoch(registry, table), settings.timeout_s, new=True)
@@ -68,8 +67,6 @@ def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) 
 
 
 def _skip(settings: Settings, registry: Registry, table: Table, partition: int, ranges: list[tuple[int, int]], *, force: bool) -> None:
-    from logstore.cli.table import holds  # noqa: PLC0415 - that module shows this command
-
     for first, last in ranges:
         change = ddl.skip(registry, table, partition, first, last, force=force)
         table = change.table

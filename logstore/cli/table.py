@@ -1,26 +1,46 @@
-"""`logstore table`: create, list, describe, alter, drop and repair. A command returns when every live reader serves its change."""
+"""`logstore table`: create, list, describe, alter, drop, repair and promote. A command returns when every live reader serves its change."""
 
-from dataclasses import replace
+import functools
 from typing import Any
 
 import click
 
 from logstore.cli import options, show
+from logstore.cli.definition import document, done, holds
+from logstore.cli.promote import promote
 from logstore.cli.repair import repair
 from logstore.log import ddl, topics
-from logstore.log.census import Census
 from logstore.log.registry import Registry
-from logstore.model.errors import LogStoreError, UsageError
-from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
+from logstore.model.errors import UsageError
+from logstore.model.table import COMPRESSIONS, DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
 from logstore.node import need_bootstrap
 from logstore.settings import Settings
 
+_SNAPSHOTS = (
+    click.option("--compression", type=click.Choice(COMPRESSIONS), help="Of snapshots' blocks.  [default: lz4]"),
+    click.option("--block-bytes", type=int, metavar="N", help="Of a block: small for single rows, large for scans.  [default: 16384]"),
+    click.option("--keep-snapshots", type=int, metavar="N", help="How many stay when a new one is made.  [default: 3]"),
+)  # fmt: skip
 TOPIC_CONFIG = click.option("--topic-config", multiple=True, metavar="NAME=VALUE", help="A setting of the topic; may be repeated.")
+
+
+def _with_snapshots(function: Any) -> Any:
+    """Add the options that say how a table's snapshots are made; the command gets those that were given as `snapshots`."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = {name: kwargs.pop(name) for name in ("compression", "block_bytes", "keep_snapshots")}
+        return function(*args, snapshots={name: value for name, value in given.items() if value is not None}, **kwargs)
+
+    wrapped: Any = run
+    for option in reversed(_SNAPSHOTS):
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @click.group()
 def table() -> None:
-    """Create, list, describe, alter, drop and repair tables."""
+    """Create, list, describe, alter, drop, repair and promote tables."""
 
 
 @table.command()
@@ -34,10 +54,11 @@ def table() -> None:
 @click.option("--topic", metavar="TOPIC", help="Make a table of this topic, which is there and stays yours.")
 @click.option("--allow-control-records", is_flag=True, help="Let the store write its control records into --topic.")
 @TOPIC_CONFIG
+@_with_snapshots
 @options.AS_JSON
 def create(
     settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, topic: str | None,
-    allow_control_records: bool, topic_config: tuple[str, ...], as_json: bool,
+    allow_control_records: bool, topic_config: tuple[str, ...], snapshots: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Make a table."""
     registry = Registry(need_bootstrap(settings))
@@ -47,16 +68,17 @@ def create(
             raise UsageError("--allow-control-records is for --topic; the store's own topics have control records anyway")
         change = ddl.create(
             registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions, max_value_bytes=max_value_bytes,
-            description=description, topic_config=config,
+            description=description, topic_config=config, snapshots=snapshots,
         )  # fmt: skip
     else:
         if partitions is not None or config:
             raise UsageError("with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config out")
         change = ddl.adopt(
-            registry, name, topic, max_value_bytes=max_value_bytes, description=description, allow_control_records=allow_control_records
-        )
+            registry, name, topic, max_value_bytes=max_value_bytes, description=description, allow_control_records=allow_control_records,
+            snapshots=snapshots,
+        )  # fmt: skip
     holds(registry, change, settings.timeout_s, new=True)
-    _done(change, "created" if topic is None else f"made of topic {topic}", as_json=as_json)
+    done(change, "created" if topic is None else f"made of topic {topic}", as_json=as_json)
 
 
 @table.command(name="list")
@@ -99,22 +121,28 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
 @click.option("--description", help="What it is.")
 @click.option("--allow-control-records/--no-allow-control-records", default=None, help="Whether the store may write its control records.")
 @TOPIC_CONFIG
+@_with_snapshots
 @click.option("--partitions", type=int, hidden=True)
 @click.option("--max-value-bytes", type=int, hidden=True)
 @options.AS_JSON
 def alter(
     settings: Settings, name: str, description: str | None, allow_control_records: bool | None, topic_config: tuple[str, ...],
-    partitions: int | None, max_value_bytes: int | None, as_json: bool,
+    snapshots: dict[str, Any], partitions: int | None, max_value_bytes: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change a table's description, leave for control records, or settings of its topic. All else is fixed at creation."""
+    """Change a table's description, leave for control records, how its next snapshots are made, or settings of its topic.
+
+    All else is fixed at creation.
+    """
     _refuse(name, partitions=partitions, max_value_bytes=max_value_bytes)
     config = options.pairs(topic_config, "--topic-config")
-    if description is None and allow_control_records is None and not config:
-        raise UsageError("nothing to change: give --description, --topic-config or --allow-control-records")
+    if description is None and allow_control_records is None and not config and not snapshots:
+        raise UsageError("nothing to change: give --description, --topic-config, --allow-control-records, --compression, ...")
     registry = Registry(need_bootstrap(settings))
-    change = ddl.alter(registry, name, description=description, topic_config=config, allow_control_records=allow_control_records)
+    change = ddl.alter(
+        registry, name, description=description, topic_config=config, allow_control_records=allow_control_records, snapshots=snapshots
+    )
     holds(registry, change, settings.timeout_s)
-    _done(change, "altered", as_json=as_json)
+    done(change, "altered", as_json=as_json)
 
 
 @table.command()
@@ -129,47 +157,11 @@ def drop(settings: Settings, name: str, yes: bool, as_json: bool) -> None:
     registry = Registry(need_bootstrap(settings))
     change = ddl.drop(registry, name)
     holds(registry, change, settings.timeout_s, finish=lambda: ddl.delete_topic(registry, change.table))
-    _done(change, "dropped" if not change.table.adopted else f"dropped; its topic {change.table.topic} stays", as_json=as_json)
+    done(change, "dropped" if not change.table.adopted else f"dropped; its topic {change.table.topic} stays", as_json=as_json)
 
 
 table.add_command(repair)
-
-
-def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool = False, finish: Any = None) -> None:
-    """Return when the change is served by everybody; then `finish`, also when that takes too long.
-
-    Raises LogStoreError that says who does not serve it after `timeout_s`.
-    """
-    for warning in change.warnings:
-        show.warn(f"warning: {warning}")
-    with Census(registry.bootstrap) as census:
-        lacking = census.await_served(change.revision, change.table if new else None, registry.slots(), timeout_s)
-    if finish is not None:
-        finish()
-    if lacking.workers == 0:
-        show.warn("warning: no node is running; the definition holds when one is (`logstore node`)")
-    if lacking.reasons:
-        raise LogStoreError(
-            f"the definition is written, but not served by everybody after {timeout_s:g} s: {'; '.join(lacking.reasons)}; "
-            "`logstore status` shows how it goes on"
-        )
-
-
-def document(found: Table) -> dict[str, Any]:
-    """A definition as JSON."""
-    return {
-        "name": found.name, "topic": found.topic, "epoch": found.epoch, "partitions": found.partitions,
-        "max_value_bytes": found.max_value_bytes, "adopted": found.adopted, "allow_control_records": found.allow_control_records,
-        "description": found.description, "skips": {str(p): ranges for p, ranges in found.skips.items()},
-        "former_epochs": list(found.former_epochs), "revision": found.revision,
-    }  # fmt: skip
-
-
-def _done(change: ddl.Change, what: str, *, as_json: bool) -> None:
-    if as_json:
-        show.as_json({**document(replace(change.table)), "dropped": change.table.dropped, "warnings": change.warnings})
-    else:
-        click.echo(f"table {change.table.name}: {what}")
+table.add_command(promote)
 
 
 def _refuse(name: str, **fixed: int | None) -> None:

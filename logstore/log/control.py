@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from logstore.log import kafka, topics
 from logstore.model.errors import EpochChanged, LogUnreachable, UsageError
@@ -45,7 +45,28 @@ def check_epoch(bootstrap: str, table: Table) -> None:
         )
 
 
+def is_fenced(bootstrap: str, table: Table) -> bool:
+    """Append a `fence` record to every partition; True when each of them refuses it, as a topic does that takes no more records.
+
+    Raises LogUnreachable. Where it is appended it changes nothing.
+    """
+    delivered = _deliver(bootstrap, table, "fence", msgpack.packb({"table": table.name}), range(table.partitions))
+    for error, _ in delivered:
+        if error is not None and error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
+            raise kafka.translate(error, f"append a fence record to {table.topic}")
+    return all(error is not None for error, _ in delivered)
+
+
 def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> dict[int, int]:
+    delivered = _deliver(bootstrap, table, op, value, partitions)
+    for error, _ in delivered:
+        if error is not None:
+            raise kafka.translate(error, f"append a {op} record to {table.topic}")
+    return {record.partition(): int(record.offset()) for _, record in delivered}
+
+
+def _deliver(bootstrap: str, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> list[tuple[Any, Any]]:
+    """(error or None, record) of every partition; raises LogUnreachable when not all were answered."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
@@ -60,9 +81,6 @@ def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Ite
             on_delivery=lambda error, record: delivered.append((error, record)),
         )  # fmt: skip
     producer.flush(DELIVERY_S + 5)
-    for error, _ in delivered:
-        if error is not None:
-            raise kafka.translate(error, f"append a {op} record to {table.topic}")
     if len(delivered) < len(wanted):
         raise LogUnreachable(f"append a {op} record to {table.topic}: Kafka acknowledged {len(delivered)} of {len(wanted)}; try again")
-    return {record.partition(): int(record.offset()) for _, record in delivered}
+    return delivered

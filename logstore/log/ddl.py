@@ -8,12 +8,12 @@ The order of steps is what makes them safe to repeat and to race:
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from logstore.log import holes, kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import BadDefinition, EpochChanged, LogUnreachable, NoSuchTable, TableExists, UsageError
-from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, INTERNAL, Table, check_limits, check_name
+from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, INTERNAL, Table, check_limits, check_name, check_snapshots
 
 
 class Change(NamedTuple):
@@ -32,17 +32,21 @@ def create(
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     description: str = "",
     topic_config: Mapping[str, str] | None = None,
+    snapshots: Mapping[str, Any] | None = None,
 ) -> Change:
-    """Make a table with a topic of its own. Raises BadDefinition, TableExists, LogUnreachable."""
+    """Make a table with a topic of its own. Raises BadDefinition, TableExists, LogUnreachable.
+
+    `snapshots`: how they are made: compression, block_bytes, keep_snapshots.
+    """
     check_name(name)
     check_limits(partitions, max_value_bytes)
-    before = _free(registry, name)
+    before = free(registry, name)
     replicas = topics.replication(registry.admin)
-    wanted = Table(name, name, "", partitions, max_value_bytes, description=description)
+    wanted = _with_snapshots(Table(name, name, "", partitions, max_value_bytes, description=description), snapshots)
     settings = _allowed(wanted, topics.wal_settings(max_value_bytes, replicas) | dict(topic_config or {}), replicas)
     if not topics.create(registry.admin, name, partitions, replicas, settings):
-        raise _in_the_way(registry, name, before)
-    return _write(registry, _heir(replace(wanted, epoch=_epoch(registry, name)), before), [])
+        raise in_the_way(registry, name, before)
+    return write(registry, heir(replace(wanted, epoch=_epoch(registry, name)), before), [])
 
 
 def adopt(
@@ -53,6 +57,7 @@ def adopt(
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     description: str = "",
     allow_control_records: bool = False,
+    snapshots: Mapping[str, Any] | None = None,
 ) -> Change:
     """Make a table of a topic that is there. Partitions and epoch are the topic's; what is risky about it comes as warnings.
 
@@ -61,7 +66,7 @@ def adopt(
     check_name(name)
     if topic.startswith(INTERNAL):
         raise BadDefinition(f"topics that begin with {INTERNAL!r} are the store's own")
-    before = _free(registry, name)
+    before = free(registry, name)
     partitions = _partitions_of(registry, topic)
     check_limits(partitions, max_value_bytes)
     _unclaimed(registry, topic)
@@ -69,10 +74,11 @@ def adopt(
         name, topic, _epoch(registry, topic), partitions, max_value_bytes,
         adopted=True, allow_control_records=allow_control_records, description=description,
     )  # fmt: skip
+    table = _with_snapshots(table, snapshots)
     findings = topics.check(registry.admin, table)
     if fatal := [str(finding) for finding in findings if finding.fatal]:
         raise BadDefinition(f"topic {topic} cannot be a table: {'; '.join(fatal)}")
-    return _write(registry, _heir(table, before), [*map(str, findings), *_log_warnings(registry, table)])
+    return write(registry, heir(table, before), [*map(str, findings), *_log_warnings(registry, table)])
 
 
 def alter(
@@ -82,9 +88,10 @@ def alter(
     description: str | None = None,
     topic_config: Mapping[str, str] | None = None,
     allow_control_records: bool | None = None,
+    snapshots: Mapping[str, Any] | None = None,
 ) -> Change:
     """Change what does not change the fold. Raises NoSuchTable, BadDefinition."""
-    table = registry.table(name)
+    table = _with_snapshots(registry.table(name), snapshots)
     if topic_config:
         actual = topics.settings_of(registry.admin, table.topic)
         _allowed(table, actual | dict(topic_config), topics.replication(registry.admin), only=topic_config)
@@ -93,7 +100,7 @@ def alter(
         table = replace(table, description=description)
     if allow_control_records is not None:
         table = replace(table, allow_control_records=allow_control_records)
-    return _write(registry, table, [])
+    return write(registry, table, [])
 
 
 def drop(registry: Registry, name: str) -> Change:
@@ -106,7 +113,7 @@ def drop(registry: Registry, name: str) -> Change:
         raise NoSuchTable(name)
     if table.dropped:
         return Change(table, table.revision + 1, [])
-    return _write(registry, replace(table, dropped=True, skips={}), [])
+    return write(registry, replace(table, dropped=True, skips={}), [])
 
 
 def delete_topic(registry: Registry, table: Table) -> bool:
@@ -146,13 +153,13 @@ def skip(registry: Registry, table: Table, partition: int, first: int, last: int
             f"offsets {first:,} to {last:,} hold {readable:,} records that can be read: skipping them would undo acknowledged writes; "
             "name only what is missing, or add --force"
         )
-    return _write(registry, table.with_skip(partition, first, last), [])
+    return write(registry, table.with_skip(partition, first, last), [])
 
 
 def new_epoch(registry: Registry, table: Table) -> Change:
     """Begin anew with a topic that was created again under the table's name; raises like `renewed`."""
     anew = renewed(registry, table)
-    return _write(registry, anew, [str(finding) for finding in topics.check(registry.admin, anew)])
+    return write(registry, anew, [str(finding) for finding in topics.check(registry.admin, anew)])
 
 
 def renewed(registry: Registry, table: Table) -> Table:
@@ -173,12 +180,19 @@ def check_partition(table: Table, partition: int) -> None:
         raise UsageError(f"table {table.name} has the partitions 0 to {table.partitions - 1}, not {partition}")
 
 
-def _write(registry: Registry, table: Table, warnings: list[str]) -> Change:
+def _with_snapshots(table: Table, snapshots: Mapping[str, Any] | None) -> Table:
+    changed = replace(table, **(snapshots or {}))
+    check_snapshots(changed.compression, changed.block_bytes, changed.keep_snapshots)
+    return changed
+
+
+def write(registry: Registry, table: Table, warnings: list[str]) -> Change:
+    """Write a definition; raises as `Registry.write`."""
     offset = registry.write(table)
     return Change(replace(table, revision=offset), offset + 1, warnings)
 
 
-def _free(registry: Registry, name: str) -> Table | None:
+def free(registry: Registry, name: str) -> Table | None:
     """The dropped table of that name, if there was one; raises TableExists."""
     before = registry.read().tables.get(name)
     if before is not None and not before.dropped:
@@ -186,7 +200,7 @@ def _free(registry: Registry, name: str) -> Table | None:
     return before
 
 
-def _heir(table: Table, before: Table | None) -> Table:
+def heir(table: Table, before: Table | None) -> Table:
     """The table as the successor of a dropped one: it answers tokens of the former epochs with epoch-changed."""
     if before is None:
         return table
@@ -202,9 +216,13 @@ def _allowed(table: Table, settings: dict[str, str], replicas: int, only: Mappin
     return settings
 
 
-def _in_the_way(registry: Registry, name: str, before: Table | None) -> TableExists:
+def in_the_way(registry: Registry, name: str, before: Table | None) -> TableExists:
+    """The error for a topic that is there already, although no table has the name."""
     if before is not None and _left_over(registry, before):
         return TableExists(f"table {name!r} is being dropped, or its drop was interrupted; `logstore table drop {name} --yes` ends it")
+    owner = next((table.name for table in registry.tables().values() if table.topic == name), None)
+    if owner is not None:
+        return TableExists(f"the topic {name!r} is that of table {owner!r}, which was promoted; take another name")
     return topics.taken(name)
 
 

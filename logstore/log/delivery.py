@@ -15,7 +15,10 @@ from confluent_kafka import KafkaError
 from logstore.model.errors import LogStoreError, Overloaded, Unknown, WriteFailed
 
 _REFUSED = {
-    KafkaError.MSG_SIZE_TOO_LARGE: "the topic's max.message.bytes is too small; `logstore doctor` names the setting",
+    KafkaError.MSG_SIZE_TOO_LARGE: (
+        "the topic takes no such record: its max.message.bytes is too small (`logstore doctor` names the setting), or another table was "
+        "promoted over this one since this client asked for its definition; open a new Store then"
+    ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client may not write to the topic; ask for the permission",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client may not write to the cluster; ask for the permission",
     KafkaError.INVALID_RECORD: "the topic refuses the record; `logstore doctor` names the setting",

@@ -143,6 +143,18 @@ def bounds(client: Any, topic: str, partitions: list[int], *, committed: bool = 
     return call(f"look up the offsets of {topic}", both)
 
 
+def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> dict[int, int | None]:
+    """Partition -> the first offset in the log whose timestamp is not before a time; None where there is none (KIP-79)."""
+
+    def ask() -> dict[int, int | None]:
+        spec = OffsetSpec.for_timestamp(time_ms)
+        futures = client.list_offsets({TopicPartition(topic, p): spec for p in partitions}, request_timeout=REQUEST_S)
+        found = {where.partition: int(future.result().offset) for where, future in futures.items()}
+        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+
+    return call(f"look up the offsets of {topic} by time", ask)
+
+
 def read_range(bootstrap: str, topic: str, partition: int, start: int, end: int, timeout_s: float = 30.0) -> Iterator[Record]:
     """Every record of `[start, end)`, in order.
 

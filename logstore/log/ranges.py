@@ -61,6 +61,11 @@ def committed_ends(bootstrap: str, table: Table) -> dict[int, int]:
     return {p: bound.end for p, bound in kafka.bounds(kafka.admin(bootstrap), table.topic, partitions, committed=True).items()}
 
 
+def first_later(bootstrap: str, table: Table, time_ms: int) -> dict[int, int | None]:
+    """Partition -> the first offset in the log whose timestamp is later than a time; None where there is none. Raises LogUnreachable."""
+    return kafka.first_from(kafka.admin(bootstrap), table.topic, list(range(table.partitions)), time_ms + 1)
+
+
 def first_missing(offsets: range, skips: Sequence[tuple[int, int]]) -> int | None:
     """The first of `offsets` that no repair steps over; None when there is none."""
     at = offsets.start

@@ -5,6 +5,8 @@ what is true of the whole store. The newest record of a key counts. A dropped ta
 """
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,6 +19,7 @@ from logstore.model.table import SLOTS_TOPIC, TABLES_TOPIC, Table
 
 STORE = b"!store"
 _TO_THE_END = {"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20}
+_TOGETHER_MS = 50  # what is appended within this time is one record batch, which a broker appends whole or not at all
 WRITE_S = 60.0  # after a broker's start an idempotent producer can wait 10 s for its coordinator
 
 
@@ -86,19 +89,27 @@ class Registry:
 
         Raises LogStoreError when another one came in between: the newest record counts, so it is replaced, and somebody has to know.
         """
-        before = table.revision
-        offset = self._append(table.name.encode(), table.to_json())
-        since = [record for record in _read_compacted(self.bootstrap, offset, kafka.REQUEST_S) if record.offset() > before]
-        if any(record.key() == table.name.encode() for record in since):
-            raise LogStoreError(
-                f"table {table.name}: somebody else changed it at the same time, and this change, which came last, has replaced theirs; "
-                f"`logstore table describe {table.name}` shows what holds now"
-            )
-        return offset
+        (written,) = self.write_all([table])
+        return written.revision
+
+    def write_all(self, tables: Sequence[Table]) -> list[Table]:
+        """Append several definitions in one record batch, so that readers see all of them or none; returns them with their revisions.
+
+        Raises as `write`, for the first of them that was changed in between.
+        """
+        offsets = self._append([(table.name.encode(), table.to_json()) for table in tables])
+        records = _read_compacted(self.bootstrap, offsets[0], kafka.REQUEST_S)
+        for table in tables:
+            if any(record.key() == table.name.encode() and record.offset() > table.revision for record in records):
+                raise LogStoreError(
+                    f"table {table.name}: somebody else changed it at the same time, and this change, which came last, has replaced "
+                    f"theirs; `logstore table describe {table.name}` shows what holds now"
+                )
+        return [replace(table, revision=offset) for table, offset in zip(tables, offsets, strict=True)]
 
     def write_storage(self, url: str) -> int:
         """Record where archive and snapshots lie."""
-        return self._append(STORE, orjson.dumps({"format": 1, "storage": url}))
+        return self._append([(STORE, orjson.dumps({"format": 1, "storage": url}))])[0]
 
     def slots(self) -> int:
         """The number of slots of this store."""
@@ -122,21 +133,23 @@ class Registry:
             here = self.bootstrap
             raise SetupError(f"there is no logstore on {here} yet; start one: `logstore node --bootstrap {here}`") from error
 
-    def _append(self, key: bytes, value: bytes) -> int:
+    def _append(self, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
+        """Append records; returns their offsets."""
         producer = Producer(
             {
-                "bootstrap.servers": self.bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
-                "delivery.timeout.ms": int(WRITE_S * 1000), "log_level": 2,
+                "bootstrap.servers": self.bootstrap, "acks": "all", "enable.idempotence": True, "log_level": 2,
+                "linger.ms": 0 if len(records) == 1 else _TOGETHER_MS, "delivery.timeout.ms": int(WRITE_S * 1000),
             }
         )  # fmt: skip
         delivered: list[tuple[Any, Any]] = []
-        producer.produce(TABLES_TOPIC, value, key, partition=0, on_delivery=lambda error, record: delivered.append((error, record)))
-        if producer.flush(WRITE_S + 5) or not delivered:
+        for key, value in records:
+            producer.produce(TABLES_TOPIC, value, key, partition=0, on_delivery=lambda error, record: delivered.append((error, record)))
+        if producer.flush(WRITE_S + 5) or len(delivered) < len(records):
             raise LogUnreachable("write a table definition: Kafka did not acknowledge it")
-        error, record = delivered[0]
-        if error is not None:
-            raise kafka.translate(error, "write a table definition")
-        return int(record.offset())
+        for error, _ in delivered:
+            if error is not None:
+                raise kafka.translate(error, "write a table definition")
+        return [int(record.offset()) for _, record in delivered]
 
 
 def _read_compacted(bootstrap: str, end: int, timeout_s: float) -> list[kafka.Record]:

@@ -58,7 +58,7 @@ def create(client: Any, topic: str, partitions: int, replicas: int, settings: di
     future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[topic]
     try:
         future.result(REQUEST_S + 5)
-        _until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
+        until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
         return True
     except KafkaException as error:
         if code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -70,7 +70,7 @@ def delete(client: Any, topic: str) -> bool:
     """Delete a topic and everything in it; False when there is none."""
     try:
         client.delete_topics([topic], request_timeout=REQUEST_S)[topic].result(REQUEST_S + 5)
-        _until(f"topic {topic} is gone", lambda: epoch_of(client, topic) is None)
+        until(f"topic {topic} is gone", lambda: epoch_of(client, topic) is None)
         return True
     except KafkaException as error:
         if code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -78,15 +78,15 @@ def delete(client: Any, topic: str) -> bool:
         raise translate(error.args[0], f"delete topic {topic}") from error
 
 
-def _until(what: str, holds: Callable[[], bool]) -> None:
-    """Brokers learn of a change one after the other: wait until the one we ask knows. Raises LogUnreachable after REQUEST_S."""
+def until(what: str, holds: Callable[[], bool], timeout_s: float = REQUEST_S) -> None:
+    """Brokers learn of a change one after the other: wait until the one we ask knows. Raises LogUnreachable after `timeout_s`."""
     waiting = Retrying(
-        retry=retry_if_result(lambda held: not held), stop=stop_after_delay(REQUEST_S), wait=wait_exponential(multiplier=0.01, max=0.25)
+        retry=retry_if_result(lambda held: not held), stop=stop_after_delay(timeout_s), wait=wait_exponential(multiplier=0.01, max=0.25)
     )
     try:
         waiting(holds)
     except RetryError as error:
-        raise LogUnreachable(f"after {REQUEST_S:g} s it still does not hold that {what}; look at the brokers' logs") from error
+        raise LogUnreachable(f"after {timeout_s:g} s it still does not hold that {what}; look at the brokers' logs") from error
 
 
 def truncate(client: Any, topic: str, below: dict[int, int]) -> None:

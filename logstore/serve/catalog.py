@@ -159,6 +159,9 @@ class Catalog:
         for (name, epoch, partition), record in records.items():
             where = epoch, partition
             served = before.get(where)
+            if served is not None and served.table != name:  # promoted: the topic is another table's now
+                detach(before.pop(where))
+                served = None
             said = None if served is None else served.said()
             if served is None:
                 served = Served(name, epoch, partition, record)

@@ -12,12 +12,11 @@ A time T means the first offset whose log time is later than T. Log time never f
 lies at or before that offset, and so does the state now, once all that the log held when last heard of has been applied.
 """
 
-import re
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted
+from logstore.model.moment import read_moment
 from logstore.model.position import Position
 from logstore.serve.bases import Local
 from logstore.serve.listing import json_bytes
@@ -25,9 +24,7 @@ from logstore.serve.problems import Problem
 from logstore.serve.served import Served
 from logstore.view.layout import State
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NEAREST = 8
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class AsOf(NamedTuple):
@@ -39,25 +36,13 @@ class AsOf(NamedTuple):
 
 
 def read_as_of(text: str) -> AsOf:
-    """Read `LS-As-Of`. Raises Problem for a time that is none (RFC 3339) or is still to come, BadToken for a token that is none."""
-    text = text.strip()
-    if ":" not in text:  # tokens have none
-        return AsOf(text, Position.parse(text), None)
-    time_ms = _milliseconds(text)
-    if time_ms > time.time_ns() // 1_000_000:
+    """Read `LS-As-Of`. Raises UsageError and BadToken for what is none, Problem for a time that is still to come."""
+    moment = read_moment(text)
+    if isinstance(moment, Position):
+        return AsOf(text.strip(), moment, None)
+    if moment > time.time_ns() // 1_000_000:
         raise Problem("bad-level", f"as_of {text} is still to come; leave as_of away to read what holds now")
-    return AsOf(text, None, time_ms)
-
-
-def _milliseconds(text: str) -> int:
-    wrong = Problem("bad-request", f"as_of is a token or a time like 2026-01-31T12:00:00Z (RFC 3339), not {text[:60]!r}")
-    if _TIME.fullmatch(text) is None:
-        raise wrong
-    try:
-        moment = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text.upper().replace(" ", "T")))
-    except ValueError as error:
-        raise wrong from error
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    return AsOf(text.strip(), None, moment)
 
 
 class Past(NamedTuple):

@@ -1,0 +1,129 @@
+"""History: what is still known of a table's past, for states that may be older than everything that is served.
+
+The archive comes first: it outlives the log, whose beginning is trimmed and whose end, or all of it, a disaster may take. The log is read
+for what is not archived yet.
+"""
+
+import time
+from functools import partial
+from typing import Any
+
+from pyarrow import compute as pc
+from pyarrow import parquet
+
+from batch.extract import local_copy
+from batch.job import Context
+from batch.state import Stretch
+from logstore.log import kafka, topics
+from logstore.log.ranges import first_later
+from logstore.model.errors import EpochChanged, LogTruncated, NotRetained, UsageError
+from logstore.model.moment import read_moment
+from logstore.model.position import Position
+from logstore.model.table import Table
+from logstore.snapshot.archive import Segment
+from logstore.snapshot.manifest import FileFacts, Manifest
+from logstore.snapshot.storage import Storage
+
+# As in `tables`: what goes to executors is plain tuples and classes of the library.
+Part = tuple[tuple[Any, ...], list[FileFacts], int]  # a Stretch, files of the snapshot below it, its log time (ms)
+
+
+class History:
+    """Of one table. `current`: whether the table's topic is still the one of its definition; otherwise only the archive tells."""
+
+    def __init__(self, ctx: Context, table: Table) -> None:
+        """Raises LogUnreachable, Corrupted, StorageUnreachable."""
+        self.ctx, self.table = ctx, table
+        self.repository, self.index = ctx.repository(table), ctx.archive(table)
+        self.archived = {partition: self.index.next_offsets().get(partition, 0) for partition in range(table.partitions)}
+        client = kafka.admin(ctx.bootstrap)
+        self.current = topics.epoch_of(client, table.topic) == table.epoch
+        self.log = kafka.bounds(client, table.topic, list(self.archived), committed=True) if self.current else {}
+        self.ends = {p: max(reach, self.log[p].end) if self.current else reach for p, reach in self.archived.items()}
+
+    def locate(self, text: str) -> dict[int, int]:
+        """Partition -> offset, of a token or a time. A time means, by partition, the first offset whose log time is later.
+
+        Raises BadToken, UsageError for what is no point of this history, EpochChanged for a token of an earlier topic.
+        """
+        moment = read_moment(text)
+        return self._named(moment) if isinstance(moment, Position) else self._at(text, moment)
+
+    def parts(self, upto: dict[int, int]) -> list[Part]:
+        """What has to be read for the state at a position, by partition. Raises LogTruncated, NotRetained."""
+        found: list[Part] = []
+        for partition, end in sorted(upto.items()):
+            base = self._base(partition, end)
+            since = base.parts[partition].cut if base else 0
+            files = base.files_of(partition) if base else []
+            found.append((tuple(self._stretch(partition, since, end)), list(files), base.parts[partition].log_time_ms if base else 0))
+        return found
+
+    def _named(self, position: Position) -> dict[int, int]:
+        table = self.table
+        found = {partition: offset for (epoch, partition), offset in position.pieces.items() if epoch == table.epoch}
+        if not found and any(epoch in table.former_epochs for epoch, _ in position.pieces):
+            raise EpochChanged(
+                f"the token is of an earlier topic of {table.name}, whose offsets mean something else; take one of this topic"
+            )
+        for partition, end in self.ends.items():
+            if partition not in found:
+                raise UsageError(
+                    f"the token has no piece for partition {partition} of {table.name} ({table.epoch}); a state needs all of its "
+                    f"{table.partitions} partitions: take the position of a snapshot (`logstore snapshot list {table.name}`), or a time"
+                )
+            if found[partition] > end:
+                raise UsageError(f"the token says {found[partition]:,} for partition {partition} of {table.name}; its log ends at {end:,}")
+        return {partition: found[partition] for partition in self.ends}
+
+    def _at(self, text: str, time_ms: int) -> dict[int, int]:
+        if time_ms > time.time_ns() // 1_000_000:
+            raise UsageError(f"{text} is still to come; what a table will hold then is not known yet")
+        archived = self._archived_later(time_ms)
+        logged = first_later(self.ctx.bootstrap, self.table, time_ms) if self.current else {}
+        firsts = {p: [offset for offset in (archived.get(p), logged.get(p)) if offset is not None] for p in self.ends}
+        return {partition: min([end, *firsts[partition]]) for partition, end in self.ends.items()}
+
+    def _archived_later(self, time_ms: int) -> dict[int, int | None]:
+        """What the log cannot say: its beginning was trimmed, or its end is lost."""
+        unknown = [
+            p for p, reach in self.archived.items() if reach and not (self.current and self.log[p].start == 0 and self.log[p].end >= reach)
+        ]
+        segments = self.index.segments() if unknown else []
+        work = [[segment for segment in segments if segment.partition == partition] for partition in unknown]
+        found = self.ctx.run("look up the time", partial(first_archived_later, time_ms=time_ms, storage=self.ctx.storage), work)
+        return dict(zip(unknown, found, strict=True))
+
+    def _base(self, partition: int, end: int) -> Manifest | None:
+        """The newest snapshot whose cut is not behind `end`. Those younger than the current one were withdrawn."""
+        base = self.table.base["snapshot"] if self.table.base else None
+        for name in reversed(self._names()):
+            manifest = self.repository.manifest(name)
+            if manifest.parts[partition].cut <= end:
+                return manifest
+        if base is not None:
+            raise NotRetained(f"{self.table.name} began with the snapshot {base}; partition {partition} was nothing before it")
+        return None
+
+    def _names(self) -> list[str]:
+        pointer = self.repository.current()
+        names = [name for name in self.repository.names() if pointer is not None and name <= pointer.name]
+        base = [self.table.base["snapshot"]] if self.table.base and self.table.base["snapshot"] not in names else []
+        return [*base, *names]
+
+    def _stretch(self, partition: int, start: int, end: int) -> Stretch:
+        reach = min(max(self.archived[partition], start), end)
+        if reach < end and not self.current:
+            raise LogTruncated(f"offsets {reach:,} to {end - 1:,} of {self.table.name}/{partition} are not archived, and its topic is gone")
+        return Stretch(partition, start, end, self.index.covering(partition, start, reach), reach)
+
+
+def first_archived_later(segments: list[Segment], time_ms: int, storage: Storage) -> int | None:
+    """The first offset in these segments whose timestamp is later than a time. Raises Corrupted, StorageUnreachable."""
+    for segment in segments:
+        with local_copy(segment, storage) as path, parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["offset", "timestamp"], use_threads=False):
+                later = batch.filter(pc.greater(batch.column("timestamp"), time_ms))
+                if later.num_rows:
+                    return int(later.column("offset")[0].as_py())
+    return None

@@ -1,0 +1,30 @@
+"""`logstore table promote`."""
+
+import click
+
+from logstore.cli import definition, options, show
+from logstore.log import forks
+from logstore.log.registry import Registry
+from logstore.node import need_bootstrap
+from logstore.settings import Settings
+
+
+@click.command()
+@options.with_settings("bootstrap", "data_dir", "timeout_s")
+@click.argument("fork")
+@click.option("--over", required=True, metavar="TABLE", help="The table that gets the rows of FORK.")
+@click.option("--discard-newer", is_flag=True, help="Although TABLE was written to after the position that FORK was restored to.")
+@options.AS_JSON
+def promote(settings: Settings, fork: str, over: str, discard_newer: bool, as_json: bool) -> None:
+    """Put a restored table in the place of the one it was restored from.
+
+    The two exchange their logs: TABLE holds what FORK held, and FORK, which takes no more writes, what TABLE held. Nothing is deleted.
+    """
+    registry = Registry(need_bootstrap(settings))
+    promoted, replaced = forks.promote(registry, fork, over, discard_newer=discard_newer)
+    definition.holds(registry, promoted, settings.timeout_s, new=True)
+    if as_json:
+        show.as_json({"promoted": definition.document(promoted.table), "replaced": definition.document(replaced.table)})
+        return
+    click.echo(f"table {over}: holds what {fork} held")
+    show.warn(f"{fork} holds what {over} held, and takes no more writes; `logstore table drop {fork} --yes` deletes it")

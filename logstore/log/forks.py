@@ -1,0 +1,181 @@
+"""Forks: tables that begin with a snapshot of another one instead of an empty log. Restoring makes one, promoting puts it in place.
+
+    restore  1 topic, empty   2 the snapshot is made and published   3 a `base` record at offset 0 of every partition   4 definition
+    promote  the definitions of two tables exchange their topics, in one record batch
+
+Until step 4 there is no table. A restore that was killed leaves a topic that is empty or holds `base` records alone; the next one of the
+same name knows it by that and goes on with it, or with a new one.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from logstore.log import ddl, kafka, topics
+from logstore.log.control import append_control, is_fenced
+from logstore.log.ranges import committed_ends, read_range
+from logstore.log.registry import Registry
+from logstore.model.errors import LogTruncated, LogUnreachable, TableExists, UsageError
+from logstore.model.position import Position
+from logstore.model.table import Table, check_name
+
+_BASE = [("ls.op", b"base")]
+_MAX = "max.message.bytes"
+_FENCED = {_MAX: "1"}  # no record is so short
+_FENCING_S = 20.0
+
+
+def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
+    """The fork's definition, not written yet, with an empty topic of its own; and whether this call made the topic.
+
+    Raises BadDefinition, TableExists, LogUnreachable.
+    """
+    check_name(name)
+    before = ddl.free(registry, name)
+    client = registry.admin
+    replicas = topics.replication(client)
+    settings = topics.wal_settings(source.max_value_bytes, replicas)
+    made = topics.create(client, name, source.partitions, replicas, settings)
+    epoch = topics.epoch_of(client, name)
+    if epoch is None:
+        raise LogUnreachable(f"topic {name} is gone again: somebody else deleted it, or its broker is away; try again")
+    fork = Table(
+        name, name, epoch, source.partitions, source.max_value_bytes,
+        compression=source.compression, block_bytes=source.block_bytes, keep_snapshots=source.keep_snapshots,
+    )  # fmt: skip
+    if not made and _is_left_over(registry, fork):
+        made = topics.delete(client, name) and topics.create(client, name, source.partitions, replicas, settings)
+        fork = replace(fork, epoch=topics.epoch_of(client, name) or "")
+    elif not made and not _is_usable(registry, fork):
+        raise ddl.in_the_way(registry, name, before)
+    return ddl.heir(fork, before), made
+
+
+def announce(bootstrap: str, fork: Table, payload: Mapping[str, Any]) -> None:
+    """Write the `base` records, which stand for the fork's first snapshot. Raises TableExists, LogUnreachable."""
+    at = append_control(bootstrap, fork, "base", payload)
+    if any(at.values()):
+        raise TableExists(f"somebody else wrote to the topic {fork.topic} while the table was made: its first record is not the store's")
+
+
+def promote(registry: Registry, name: str, over: str, *, discard_newer: bool = False) -> tuple[ddl.Change, ddl.Change]:
+    """Give the table `over` the topic, and so the rows, of the fork `name`, and the fork those of `over`. Nothing is deleted.
+
+    The topic that `over` had takes no more writes afterwards, unless it was adopted: a writer that still knows the old definition must not
+    be told that its write is safe. Returns the new definitions of `over` and of the fork. Raises NoSuchTable, and UsageError when what is
+    in `over` is newer than what the fork was made from, unless `discard_newer`.
+    """
+    if name == over:
+        raise UsageError(f"{name} cannot be promoted over itself")
+    definitions = registry.read()
+    fork, table = definitions.live(name), definitions.live(over)
+    with _fenced(registry, table):
+        if not discard_newer:
+            _check_nothing_newer(registry, fork, table)
+        if not fork.adopted:
+            topics.set_settings(registry.admin, fork.topic, _open(registry, fork))
+        promoted, replaced = registry.write_all(_exchanged(fork, table))
+    revision = max(promoted.revision, replaced.revision) + 1
+    return ddl.Change(promoted, revision, []), ddl.Change(replaced, revision, [])
+
+
+@contextmanager
+def _fenced(registry: Registry, table: Table) -> Iterator[None]:
+    """Have the table's topic take no more records; it takes them again only when what is done meanwhile fails."""
+    if table.adopted:
+        yield
+        return
+    client = registry.admin
+    before = {_MAX: topics.settings_of(client, table.topic)[_MAX]}
+    topics.set_settings(client, table.topic, _FENCED)
+    try:
+        if table.allow_control_records:  # brokers learn of a setting a little later; a record of ours shows when
+            topics.until(f"topic {table.topic} takes no more records", lambda: is_fenced(registry.bootstrap, table), _FENCING_S)
+        yield
+    except BaseException:
+        topics.set_settings(client, table.topic, before)
+        raise
+
+
+def _exchanged(fork: Table, table: Table) -> tuple[Table, Table]:
+    """The definitions afterwards: of the table, and of the fork."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    promoted = replace(
+        fork, name=table.name, description=table.description, origin=None,
+        allow_control_records=fork.allow_control_records or not fork.adopted, schedule=table.schedule,
+        keep_snapshots=table.keep_snapshots, compression=table.compression, block_bytes=table.block_bytes,
+        former_epochs=_former(table, fork), revision=table.revision,
+    )  # fmt: skip
+    replaced = replace(
+        table, name=fork.name, description=f"what {table.name} held until {fork.name} was promoted over it at {when}", origin=None,
+        allow_control_records=table.adopted and table.allow_control_records, schedule=None, former_epochs=_former(fork, table),
+        revision=fork.revision,
+    )  # fmt: skip
+    return promoted, replaced
+
+
+def _former(table: Table, successor: Table) -> tuple[str, ...]:
+    """The epochs that the table's name stood for before."""
+    return tuple(epoch for epoch in dict.fromkeys((*table.former_epochs, table.epoch)) if epoch != successor.epoch)
+
+
+def _open(registry: Registry, fork: Table) -> dict[str, str]:
+    """A topic that was fenced takes writes again."""
+    return {_MAX: topics.wal_settings(fork.max_value_bytes, topics.replication(registry.admin))[_MAX]}
+
+
+def _check_nothing_newer(registry: Registry, fork: Table, table: Table) -> None:
+    origin = fork.origin or {}
+    if (origin.get("table"), origin.get("epoch")) != (table.name, table.epoch):
+        raise UsageError(
+            f"{fork.name} was not restored from {table.name} as it is now: all that {table.name} holds would be replaced; look at "
+            f"`logstore batch diff {table.name} {fork.name}`, and add --discard-newer if that is meant"
+        )
+    position = Position.parse(origin["position"]).pieces
+    ends = committed_ends(registry.bootstrap, table)
+    firsts = {partition: _first_write(registry, table, partition, position, end) for partition, end in ends.items()}
+    newer = {partition: at for partition, at in firsts.items() if at is not None}
+    if newer:
+        at = ", ".join(f"{partition} at {offset:,}" for partition, offset in sorted(newer.items())[:5])
+        raise UsageError(
+            f"{table.name} was written to after the position that {fork.name} was restored to (partition {at}): those writes would be "
+            f"replaced; look at `logstore batch diff {table.name} {fork.name}`, and add --discard-newer if that is meant"
+        )
+
+
+def _first_write(registry: Registry, table: Table, partition: int, position: Mapping[tuple[str, int], int], end: int) -> int | None:
+    """The first offset from the position on that is not a control record's; what is not there any more counts as written."""
+    start = position[table.epoch, partition]
+    try:
+        for batch in read_range(registry.bootstrap, table, partition, start, end):
+            for offset, key in zip(batch.column("offset").to_pylist(), batch.column("key").to_pylist(), strict=True):
+                if key is not None:
+                    return int(offset)
+    except LogTruncated:
+        return start
+    return None
+
+
+def _is_usable(registry: Registry, fork: Table) -> bool:
+    """True for a topic that nobody has written to, with the right partitions and settings."""
+    bounds = kafka.bounds(registry.admin, fork.topic, list(range(topics.partition_count(registry.admin, fork.topic))))
+    fatal = [finding for finding in topics.check(registry.admin, fork) if finding.fatal]
+    return not fatal and not _is_claimed(registry, fork.topic) and all(bound.end == 0 for bound in bounds.values())
+
+
+def _is_left_over(registry: Registry, fork: Table) -> bool:
+    """True for the topic of a restore that ended before the definition: it holds `base` records and nothing else."""
+    partitions = list(range(topics.partition_count(registry.admin, fork.topic)))
+    bounds = kafka.bounds(registry.admin, fork.topic, partitions)
+    if _is_claimed(registry, fork.topic) or any(bound.end > 1 for bound in bounds.values()) or not any(b.end for b in bounds.values()):
+        return False
+    records = (
+        record for p, bound in bounds.items() for record in kafka.read_range(registry.bootstrap, fork.topic, p, bound.start, bound.end)
+    )
+    return all(record.key() is None and record.headers() == _BASE for record in records)
+
+
+def _is_claimed(registry: Registry, topic: str) -> bool:
+    return any(table.topic == topic for table in registry.tables().values())
