@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from logstore.model.errors import Corrupted, DiskFull, NotYet, Overloaded
+from logstore.model.errors import Corrupted, DiskFull, NoSuchSnapshot, NotYet, Overloaded
 from logstore.view.view import Sync
 from streaming.followed import Followed, Phase, Seed
 from streaming.seeds import Asking
@@ -38,9 +38,12 @@ class Opening:
         except DiskFull as error:
             self._shown.unopened(target, self._data_dir, str(error))
             return Later(RETRY_S)
-        except NotYet as error:  # no base yet: other tables do not wait for it
+        except NotYet as error:  # the storage does not answer: other tables do not wait for it
             self._shown.unopened(target, self._data_dir, str(error))
             return Later(RETRY_S, "catching-up")
+        except NoSuchSnapshot as error:
+            self._shown.stopped(target, str(error))
+            return Later(RETRY_S, "stopped")
         except Corrupted as error:
             self._shown.stopped(target, str(error))
             return Later(None, "stopped")

@@ -4,6 +4,7 @@ the table has a current snapshot       fetched and checked; the view begins at i
 it has none, and was not restored      the log, from offset 0
 the storage does not answer            the log, if it still begins at 0; else the partition waits and says so
 the snapshot is damaged                the next older one that the log still reaches, or the log from 0
+nothing of that is there               the partition is stopped and says so, until something of it is
 """
 
 import logging
@@ -82,14 +83,16 @@ class Seeds:
         return None
 
     def _without(self, target: Target, error: Exception | None) -> Seed:
-        """The log from 0, where that is the whole truth."""
-        table = target.table
+        """The log from 0, where that is the whole truth. Raises NotYet while the storage does not answer, else NoSuchSnapshot."""
+        table, why = target.table, f": {error}" if error else ""
         if table.base is not None:
-            name, why = table.base["snapshot"], f": {error}" if error else ""
-            raise NotYet(f"table {table.name} was restored from snapshot {name}, which {self._library.url} does not show{why}")
-        if error is not None and self._log_start(table.topic, target.partition) > 0:
-            raise NotYet(f"the log of {table.name}/{target.partition} does not begin at 0 any more, and its snapshot is missing: {error}")
-        return Seed()
+            name = table.base["snapshot"]
+            missing = f"table {table.name} was restored from snapshot {name}, which {self._library.url} does not show{why}"
+        elif error is not None and self._log_start(table.topic, target.partition) > 0:
+            missing = f"the log of {table.name}/{target.partition} does not begin at 0 any more, and its snapshot is missing{why}"
+        else:
+            return Seed()
+        raise NotYet(missing) if isinstance(error, StorageUnreachable) else NoSuchSnapshot(missing)
 
     def _newest(self, target: Target, current: str) -> Seed:
         """Over the newest snapshot that is whole."""

@@ -7,7 +7,7 @@ from support_worker import make_table
 
 from logstore.log import topics
 from logstore.log.kafka import admin, bounds
-from logstore.model.errors import NotYet
+from logstore.model.errors import NoSuchSnapshot, NotYet
 from logstore.view.feed import FeedServer
 from streaming.followed import Seed
 from streaming.library import Library
@@ -82,7 +82,7 @@ def test_a_damaged_snapshot_gives_way_to_the_older_one_and_then_to_the_log(kafka
         folder.rename(tmp_path / folder.name)
     assert answer(seeds, target) == Seed()
     topics.truncate(admin(kafka.bootstrap), table.topic, {0: 5})
-    with pytest.raises(NotYet, match="does not begin at 0"):
+    with pytest.raises(NoSuchSnapshot, match="does not begin at 0"):
         answer(seeds, target)
 
 
@@ -109,7 +109,7 @@ def test_a_restored_table_is_held_until_its_snapshot_is_there(kafka, tmp_path, s
     with pytest.raises(NotYet, match="00000000000001-deadbeef"):
         answer(seeds, target)
     seeds.library.at(f"file://{tmp_path}/storage")
-    with pytest.raises(NotYet, match="00000000000001-deadbeef"):
+    with pytest.raises(NoSuchSnapshot, match="00000000000001-deadbeef"):
         answer(seeds, target)
     manifest = make_snapshot(kafka.bootstrap, table, f"file://{tmp_path}/storage")
     assert answer(seeds, target).base.snapshot == manifest.name

@@ -1,0 +1,102 @@
+"""A node serves a restored table, its writes, and the table that it was promoted over; with the commands a user has."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+import httpx
+import pytest
+from support_log import until
+from support_store import cli, running
+
+from logstore import Store
+from logstore.log import ddl
+from logstore.log.registry import Registry
+from logstore.model.errors import EpochChanged
+
+pytestmark = pytest.mark.integration
+SPARK = ("--conf", "spark.driver.memory=512m")
+ROWS = 200
+
+
+@pytest.mark.timeout(400)
+def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path):
+    with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "1", "--workers", "1") as node:
+
+        def run(*arguments, status=0):
+            done = cli(*arguments, check=False, LOGSTORE_DATA_DIR=str(tmp_path))
+            assert done.returncode == status, done.stderr
+            return done.stdout
+
+        def batch(*arguments, status=0):
+            return json.loads(run("batch", *arguments, *SPARK, "--json", status=status))
+
+        run("table", "create", "flights", "--partitions", "2", "--compression", "zstd", "--keep-snapshots", "2")
+        with Store(node.bootstrap, node.url) as store:
+            then = store.put_many("flights", [(f"k{n:03}", f"v{n}") for n in range(ROWS)])
+            batch("compact", "flights", "--wait", "60")
+            now = store.put_many("flights", [("k000", "changed"), ("k001", None), ("new", "row")])
+            restored = batch("restore", "flights", "--at", then.token, "--as", "flights_then", "--wait", "60")
+            assert restored["entries"] == ROWS
+            assert [row.value for row in store.scan("flights_then")] == [b"v%d" % n for n in range(ROWS)]
+            assert store.get("flights_then", "k001").source == "snapshot"
+            differing = batch("diff", "flights", "flights_then", status=1)
+            assert {kind: differing[kind] for kind in ("only_left", "only_right", "different", "same")} == {
+                "only_left": 1, "only_right": 1, "different": 1, "same": ROWS - 2,
+            }  # fmt: skip
+            assert "flights_then" in run("batch", "diff", "flights@" + then.token, "flights_then", *SPARK)
+
+            after = store.put_many("flights_then", [("k002", "fresh"), ("k003", None)])
+            assert store.get("flights_then", "k002", after=after).value == b"fresh"
+            assert store.get("flights_then", "k003", after=after) is None
+            batch("compact", "flights_then", "--wait", "60")
+            assert batch("audit", "flights_then")["verdict"] == "agree"
+
+            refused = cli("table", "promote", "flights_then", "--over", "flights", check=False, LOGSTORE_DATA_DIR=str(tmp_path))
+            assert (refused.returncode, "--discard-newer" in refused.stderr) == (2, True)
+            assert store.get("flights", "new", after=now).value == b"row"
+            run("table", "promote", "flights_then", "--over", "flights", "--discard-newer")
+            until("flights holds what the fork held", lambda: _value(store, "flights", "k002") == b"fresh")
+            assert _value(store, "flights", "k003") is None
+            assert _value(store, "flights", "new") is None
+            assert _value(store, "flights_then", "new") == b"row"
+            with pytest.raises(EpochChanged):
+                store.get("flights", "new", after=now)
+        with Store(node.bootstrap, node.url) as store:  # knows the new definitions
+            later = store.put("flights", "later", "written")
+            assert store.get("flights", "later", after=later).value == b"written"
+            assert len(list(store.scan("flights", after=later))) == ROWS
+        batch("compact", "flights", "--wait", "60")
+        run("table", "drop", "flights_then", "--yes")
+        assert httpx.get(f"{node.url}/v1/tables/flights_then", trust_env=False).status_code == 404
+        assert httpx.get(f"{node.url}/v1/tables/flights/rows/later", trust_env=False).text == "written"
+        until("nothing is left of its views", lambda: not (tmp_path / "views" / "flights_then").exists())
+        assert {row["state"] for row in _partitions(node)} == {"live"}
+
+
+@pytest.mark.timeout(200)
+def test_a_table_whose_snapshot_is_lost_is_stopped_and_keeps_nobody_else_waiting(tmp_path):
+    with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "1", "--workers", "1") as node:
+        cli("table", "create", "whole", "--partitions", "1", LOGSTORE_DATA_DIR=str(tmp_path))
+        change = ddl.create(Registry(node.bootstrap), "lost", partitions=1)
+        Registry(node.bootstrap).write(replace(change.table, base={"snapshot": "00000000000001-deadbeef"}))
+        shutil.rmtree(tmp_path / "views" / "lost", ignore_errors=True)
+        for pid in node.pids("workers"):
+            os.kill(pid, signal.SIGKILL)
+        until("it is said what is missing", lambda: any("deadbeef" in row["reason"] for row in _partitions(node)))
+        assert {(row["table"], row["state"]) for row in _partitions(node)} == {("whole", "live"), ("lost", "stopped")}
+        until("the node is ready all the same", lambda: httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200)
+        answer = httpx.get(f"{node.url}/v1/tables/lost/rows/k", trust_env=False)
+        assert answer.json()["type"] == "urn:logstore:partition-stopped"
+        assert "deadbeef" in answer.json()["detail"]
+
+
+def _partitions(node):
+    return httpx.get(f"{node.url}/v1/partitions", trust_env=False).json()["partitions"]
+
+
+def _value(store, table, key):
+    row = store.get(table, key, deadline_ms=10_000)
+    return None if row is None else row.value
