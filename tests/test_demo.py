@@ -141,10 +141,14 @@ def test_the_demo_runs_end_to_end(tmp_path):
     assert figures["rows_wrong"] == figures["reads_wrong"] == 0
     for name in ("acked_per_s", "applied_per_s", "visible_p50_ms", "visible_p99_ms", "reads_per_s", "read_p50_ms", "read_p99_ms"):
         assert figures[name] > 0, name
-    assert {"start", "load_flights", "apply", "check", "archive", "compact", "adopt", "bootstrap", "stop"} <= figures["steps"].keys()
+    assert {"start", "load_flights", "apply", "check", "archive", "compact", "adopt", "bootstrap", "restore", "diff", "stop"} <= figures[
+        "steps"
+    ].keys()
     assert figures["digests_equal"] is True
-    for name in ("archive_s", "archive_per_s", "compact_s", "written_meanwhile", "bootstrap_ready_s", "bootstrap_answer_ms"):
+    for name in ("archive_s", "archive_per_s", "compact_s", "written_meanwhile", "bootstrap_ready_s", "bootstrap_answer_ms", "restore_s"):
         assert figures[name] > 0, name
+    assert figures["restored_records"] == 2_000
+    assert 0 < figures["restored_rows_checked"] < figures["adopted_rows_checked"]
     assert figures["adopted_rows_checked"] == figures["bootstrap_rows_checked"] == sum(figures["rows"].values())
     assert "rows checked" in output
     assert holders(tmp_path) == []

@@ -63,8 +63,8 @@ def _run(data_dir: Path, limit: int | None, report: Report, steps: Steps, *, fas
 
 
 def _load(store: Store, streams: list[source.Stream], report: Report, steps: Steps) -> Truth:
-    truth = Truth({stream.table: dict(stream.pairs) for stream in streams})
     *others, flights = streams
+    truth = Truth({stream.table: dict(stream.pairs) for stream in streams}, dict(flights.pairs[: len(flights.pairs) // 2]))
     with steps.step("load_others", "load " + ", ".join(stream.table for stream in others), sum(len(s.pairs) for s in others)) as advance:
         for stream in others:
             truth.position[stream.table] = load.load(store, stream, advance).position
@@ -73,7 +73,7 @@ def _load(store: Store, streams: list[source.Stream], report: Report, steps: Ste
         loaded = load.load(store, flights, advance)
     with steps.step("apply", "wait until all are applied"):
         applied_s = load.await_applied(store, flights.table, loaded.position)
-    truth.position[flights.table] = loaded.position
+    truth.position[flights.table], truth.middle = loaded.position, loaded.middle
     report.acked_per_s = round(report.mutations / (loaded.acked_s - loaded.began_s))
     report.applied_per_s = round(report.mutations / (applied_s - loaded.began_s))
     return truth

@@ -20,10 +20,14 @@ MANY = 1_000
 
 
 class Truth:
-    """What every table must hold: the source, plus the demo's own changes since. `position` covers them all."""
+    """What every table must hold: the source, plus the demo's own changes since. `position` covers them all.
 
-    def __init__(self, tables: dict[str, dict[bytes, bytes]]) -> None:
+    `then`: what the flights held at `middle`, when half of their changes were written.
+    """
+
+    def __init__(self, tables: dict[str, dict[bytes, bytes]], then: dict[bytes, bytes]) -> None:
         self.tables, self.position = tables, dict.fromkeys(tables, Position())
+        self.then, self.middle = then, Position()
 
     @property
     def flights(self) -> dict[bytes, bytes]:

@@ -43,6 +43,9 @@ class Report:
     bootstrap_ready_s: float | None = None  # from the start of an empty node's process
     bootstrap_answer_ms: float | None = None  # from ready to the first answer
     bootstrap_rows_checked: int | None = None
+    restore_s: float | None = None  # until the restored table is served
+    restored_records: int | None = None  # of the history that were folded for it
+    restored_rows_checked: int | None = None
     rows: dict[str, int] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
     total_s: float = 0.0
@@ -94,6 +97,8 @@ class Report:
             ("rows checked, adopted", _figure(self.adopted_rows_checked), "from snapshot and view"),
             ("empty node ready", _figure(self.bootstrap_ready_s, 1), f"s; the first answer {_figure(self.bootstrap_answer_ms)} ms later"),
             ("rows checked, new node", _figure(self.bootstrap_rows_checked), "begun from the snapshot"),
+            ("middle restored", _figure(self.restore_s, 1), f"s with Spark's start; {_figure(self.restored_records)} changes folded"),
+            ("rows checked, restored", _figure(self.restored_rows_checked), "a table of its own, as the flights were then"),
         ]
 
 
