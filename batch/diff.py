@@ -85,16 +85,14 @@ def _frame(ctx: Context, side: Side) -> DataFrame:
 
 def _compared(left: DataFrame, right: DataFrame, listed: int) -> tuple[dict[str, int], list[tuple[str, bytes]]]:
     """Counts by kind, and the first keys of those that differ. A row's value is never null."""
-    a, b = left.withColumnRenamed("value", "a"), right.withColumnRenamed("value", "b")
+    tasks = max(left.rdd.getNumPartitions(), right.rdd.getNumPartitions(), left.sparkSession.sparkContext.defaultParallelism)
+    a, b = (side.withColumnRenamed("value", name).repartition(tasks, "key") for side, name in ((left, "a"), (right, "b")))
     kind = (
         sql.when(sql.col("b").isNull(), "only_left").when(sql.col("a").isNull(), "only_right")
         .when(sql.col("a") == sql.col("b"), "same").otherwise("different")
     )  # fmt: skip
-    rows = a.join(b, "key", "full_outer").select("key", kind.alias("kind")).cache()
-    try:
-        found = {row["kind"]: row["count"] for row in rows.groupBy("kind").count().collect()}
-        first = rows.where(sql.col("kind") != "same").orderBy("key").limit(listed).collect()
-    finally:
-        rows.unpersist()
+    rows = a.join(b, "key", "full_outer").select("key", kind.alias("kind"))
+    found = {row["kind"]: row["count"] for row in rows.groupBy("kind").count().collect()}
+    first = rows.where(sql.col("kind") != "same").orderBy("key").limit(listed).collect() if found.keys() - {"same"} else []
     counts = {name: found.get(name, 0) for name in ("only_left", "only_right", "different", "same")}
     return counts, [(row["kind"], bytes(row["key"])) for row in first]
