@@ -1,5 +1,6 @@
 """Job: what every batch command stands on: where the log, the definitions and the storage are, and how work gets to executors."""
 
+import gc
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -133,6 +134,8 @@ def _guarded(function: Callable[[T], R]) -> Callable[[Iterable[T]], Iterator[R |
     """Errors of ours come back as values: as exceptions they would be tried again in vain, and arrive as text."""
 
     def run(items: Iterable[T]) -> Iterator[R | LogStoreError]:
+        if not gc.get_freeze_count():  # PySpark collects garbage after every task: 30 ms, if it has to look through all modules again
+            gc.freeze()
         for item in items:
             try:
                 yield function(item)
