@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from faust.tables import TableManager
 
 from logstore.model.slots import spread
 from logstore.model.table import SLOTS_TOPIC
@@ -18,6 +19,15 @@ log = logging.getLogger(__name__)
 
 SESSION_S = 6.0  # how long a killed worker keeps its slots
 HEARTBEAT_S = 1.0
+
+
+class NoTables(TableManager):
+    """Faust waits a second at the start for tables that agents may still register; this app has none, and joins its group at once."""
+
+    async def on_start(self) -> None:
+        """What is left without that wait (faust-streaming 0.15.3, `tables/manager.py`)."""
+        await self._update_channels()
+        await self.recovery.start()
 
 
 def make_app(group: str, bootstrap: str, data_dir: Path, slots: int, on_slots: Callable[[Iterable[int]], None]) -> Any:
@@ -35,6 +45,7 @@ def make_app(group: str, bootstrap: str, data_dir: Path, slots: int, on_slots: C
         broker_heartbeat_interval=HEARTBEAT_S,
         broker_request_timeout=20.0,
         stream_recovery_delay=0.0,
+        TableManager=NoTables,
     )
     app.topics.add(app.topic(SLOTS_TOPIC, key_serializer="raw", value_serializer="raw"))
 
