@@ -1,6 +1,7 @@
 """Adopter: one thread of a worker that takes over snapshots, one partition at a time. All of its waiting is its own, never the lane's.
 
-    1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is shown
+    1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is shown. Where
+                no pin was had at the cut, the log is folded again up to there (`refold`)
     2. fetch    the files of the partition, checked against the manifest (`library.Library.bring`)
     3. build    the next generation beside the one in use (`logstore.view.generation`, in the helper process)
     4. flip     between two batches of the lane (`flip`)
@@ -33,6 +34,7 @@ from streaming.helper import Errand, Helper
 from streaming.lane import Key, Lane
 from streaming.library import Library
 from streaming.progress import Progress
+from streaming.refold import NotFolded, refold
 from streaming.target import Target
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 NEAR_S, FAR_S = 1.0, 5.0  # between two looks at a storage that is a disk here, or is not
 MOST_S = 60.0
 BUILD_S = 900.0
+LOST_S = 15.0  # a digest that is not there after so long is computed in another way
 SWEEP_S = 10.0  # readers follow the feed within milliseconds; a reader that is busy for so long is stuck
 
 
@@ -53,13 +56,15 @@ class _Trial(NamedTuple):
 class Adopter(threading.Thread):
     """Runs until `close`."""
 
-    def __init__(self, lane: Lane, library: Library, helper: Helper, progress: Progress) -> None:
+    def __init__(self, bootstrap: str, lane: Lane, library: Library, helper: Helper, progress: Progress) -> None:
         super().__init__(name="adopter", daemon=True)
+        self._brokers = bootstrap
         self._lane, self._library, self._helper, self._progress = lane, library, helper, progress
         self._seen: dict[Key, float] = {}  # partition -> when its generation was first seen or flipped, of a monotonic clock
         self._lost_bases: set[Key] = set()  # bases that are damaged and cannot be fetched again
         self._checked: set[Key] = set()  # bases whose files were looked at since the start
         self._trials: dict[Key, _Trial] = {}
+        self._missed: dict[Key, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
         self._closing = threading.Event()
         self.beat_s = time.monotonic()
 
@@ -146,14 +151,16 @@ class Adopter(threading.Thread):
     def _agree(self, followed: Followed, name: str, part: PartFacts) -> bool:
         target = followed.target
         where = f"{target.table.name}/{target.partition}"
-        if followed.next_offset <= part.cut:
+        if followed.next_offset < part.cut:
             reason = f"the view of {where} stands at {followed.next_offset:,}, the snapshot's cut is {part.cut:,}"
             self._progress.show(target, state="waiting", reason=reason)
             return False
         mine = next((found for found in digests.load(followed.directory) if found.cut == part.cut), None)
-        if mine is None:
+        if mine is None and not self._is_lost(followed, part.cut):
             self._progress.show(target, state="waiting", reason=_no_digest(followed, part.cut))
             return False
+        if mine is None:
+            mine = self._refolded(followed, part.cut)
         if (mine.digest, mine.entries) == (part.digest, part.entries):
             return True
         reason = (
@@ -164,6 +171,22 @@ class Adopter(threading.Thread):
             log.error("%s", reason)
         self._progress.show(target, state="refused", reason=reason)
         return False
+
+    def _is_lost(self, followed: Followed, cut: int) -> bool:
+        """True when no digest at the cut is to be expected: the topic has no cuts, or it should be there by now."""
+        key, now_s = followed.target.key, time.monotonic()
+        if self._missed.get(key, (-1, 0.0))[0] != cut:
+            self._missed[key] = cut, now_s
+        return not followed.target.table.allow_control_records or now_s - self._missed[key][1] > LOST_S
+
+    def _refolded(self, followed: Followed, cut: int) -> Found:
+        target = followed.target
+        if followed.view.base is not None and followed.base_dir is None:
+            raise NotFolded("the snapshot that the view stands on is not here")
+        self._progress.show(target, state="waiting", reason=f"the log is folded again up to the cut {cut:,}: no digest was had there")
+        found = refold(self._brokers, followed, cut, self._closing)
+        self._progress.digests(target, digests.add(followed.directory, found))
+        return found
 
     # 2. fetch, 3. build, 4. flip
 
@@ -251,7 +274,7 @@ def _wait(errand: Errand, event: threading.Event) -> None:
 
 def _no_digest(followed: Followed, cut: int) -> str:
     why = followed.undigested.get(cut, "it is being computed, or was lost with a restart")
-    return f"this node's digest at the cut {cut:,} is not known: {why}; if it stays so, the next `logstore batch compact` is adopted"
+    return f"this node's digest at the cut {cut:,} is not known: {why}; if it stays so, the log is folded again up to there"
 
 
 class NotBuilt(NotYet):

@@ -81,7 +81,7 @@ class Worker:
             config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes,
             cuts=Cuts(self._helper, recorder(progress)), seed=self._seeds,
         )  # fmt: skip
-        self._adopter = Adopter(self._lane, library, self._helper, progress)
+        self._adopter = Adopter(config.bootstrap, self._lane, library, self._helper, progress)
         self._schedule = Schedule(
             library,
             lambda table: {p: held.end for p, held in kafka.bounds(registry.admin, table.topic, list(range(table.partitions))).items()},

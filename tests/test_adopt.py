@@ -13,6 +13,7 @@ from support_worker import make_table, running_worker
 
 from logstore.log import topics
 from logstore.log.kafka import admin
+from logstore.log.ranges import committed_ends
 from logstore.log.registry import Registry
 from logstore.model.entry import TOMBSTONE
 from logstore.snapshot.repository import Repository
@@ -280,6 +281,49 @@ def test_a_restored_table_is_never_begun_without_its_base(kafka, worker):
     manifest = make_snapshot(kafka.bootstrap, restored, storage_of(worker))
     worker.watch.state(restored, 0, "live")
     assert worker.watch.values[key]["base"]["snapshot"] == manifest.name
+
+
+def ends(kafka, table):
+    return committed_ends(kafka.bootstrap, table)
+
+
+def test_a_topic_without_control_records_is_folded_again_up_to_the_cut(kafka, worker, rng):
+    table = make_table(kafka.bootstrap, adopted=True, allow_control_records=False)
+    write(kafka, worker, table, some(rng, 2_000))
+    for more in (0, 500):  # with nothing behind the cut, and over a base with something behind it
+        cuts = ends(kafka, table)
+        write(kafka, worker, table, some(rng, more))
+        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
+        adopted(worker, table, manifest)
+        assert_equals_the_log(kafka, worker, table)
+        shown = snapshot_is(worker, table, "adopted", 1)
+        assert (cuts[1], manifest.parts[1].digest, manifest.parts[1].entries) in shown["digests"]
+        write(kafka, worker, table, some(rng, 500))
+
+
+def test_without_control_records_a_snapshot_that_is_not_the_fold_is_refused(kafka, worker, rng):
+    table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
+    write(kafka, worker, table, some(rng, 500))
+
+    def without_one(_, entries):
+        entries.pop(next(iter(entries)))
+        return entries
+
+    make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), change=without_one)
+    shown = snapshot_is(worker, table, "refused")
+    assert "differs from snapshot" in shown["reason"]
+
+
+def test_a_digest_that_was_lost_is_had_by_folding_again(kafka, worker, rng):
+    table = make_table(kafka.bootstrap, partitions=1)
+    write(kafka, worker, table, some(rng, 500))
+    cuts = cut(kafka.bootstrap, table)
+    write(kafka, worker, table, some(rng, 50))
+    kept = home.partition_dir(worker.data_dir, table.name, table.epoch, 0) / "digests.json"
+    until("the digest at the cut is known", kept.exists)
+    kept.unlink()
+    adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts))
+    assert_equals_the_log(kafka, worker, table)
 
 
 def test_a_pointer_that_is_moved_back_leaves_what_was_agreed_with(kafka, worker, rng):
