@@ -24,6 +24,7 @@ def _options(*more: _Decorator) -> _Decorator:
         click.option("--workers", metavar="N", help="Processes that follow the log.  [default: 1]"),
         click.option("--readers", metavar="N", help="Processes that answer HTTP.  [default: 2]"),
         click.option("--storage", metavar="URL", help="Where archive and snapshots lie (file://, s3://); kept in the store's definition."),
+        click.option("--fetch-mb-s", metavar="MB", help="Copied from the storage at most, each second and worker.  [default: 200]"),
         click.option("--group", metavar="NAME", help="Replica group; each holds every partition.  [default: default]"),
         click.option("--zone", metavar="NAME", help="Label of this node's place."),
         click.option("--sync", metavar="none|commit", help="commit: views are flushed at every commit, for a power cut.  [default: none]"),

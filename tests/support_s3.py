@@ -1,0 +1,55 @@
+"""An S3 server on loopback, and what makes clients find it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+
+from logstore.log import leash
+
+BUCKET = "snapshots"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def s3_server() -> Iterator[dict[str, str]]:
+    """A server with an empty bucket; gives the environment of its clients, which is that of this process meanwhile."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+    }  # fmt: skip
+    process = leash.spawn([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], output=subprocess.DEVNULL)
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        _await(url)
+        httpx.put(f"{url}/{BUCKET}", trust_env=False).raise_for_status()
+        yield environment
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        process.kill()
+        process.wait(10)
+
+
+def _await(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            httpx.get(url, trust_env=False)
+        except httpx.TransportError:
+            assert time.monotonic() < deadline, "the S3 server does not start"
+            time.sleep(0.05)
+        else:
+            return

@@ -1,0 +1,44 @@
+"""Both paths with archive and snapshots on S3 instead of a disk: compact, adopt, begin an empty node, restore."""
+
+import json
+
+import pytest
+from support_s3 import BUCKET, s3_server
+from support_store import cli, running
+
+from logstore import Store
+
+pytestmark = pytest.mark.integration
+ROWS = 500
+
+
+@pytest.mark.timeout(400)
+def test_a_store_keeps_its_snapshots_in_s3(tmp_path):
+    url = f"s3://{BUCKET}/store"
+    with s3_server(), running("dev", tmp_path / "one", "--http", "127.0.0.1:0", "--storage", url, "--readers", "1") as node:
+
+        def batch(*arguments):
+            done = cli(
+                "batch", *arguments, "--conf", "spark.driver.memory=512m", "--json", check=False, LOGSTORE_DATA_DIR=str(tmp_path / "one")
+            )
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        cli("table", "create", "t", "--partitions", "2", LOGSTORE_DATA_DIR=str(tmp_path / "one"))
+        with Store(node.bootstrap, node.url) as store:
+            position = store.put_many("t", [(f"k{n:04}", f"v{n}") for n in range(ROWS)])
+            made = batch("compact", "t", "--wait", "100")
+            assert store.get("t", "k0007", after=position).source == "snapshot"
+            store.put_many("t", [("k0001", "new"), ("k0002", None)])
+            newer = batch("compact", "t", "--wait", "100")  # reads the one before from S3
+            assert batch("archive", "t", "--verify")["records"] >= ROWS
+            assert batch("restore", "t", "--at", position.token, "--as", "then", "--wait", "100")["entries"] == ROWS
+            assert store.get("then", "k0002").value == b"v2"
+        assert not (tmp_path / "one" / "storage").exists()
+        listed = json.loads(cli("snapshot", "list", "t", "--json", LOGSTORE_DATA_DIR=str(tmp_path / "one")).stdout)
+        assert [one["name"] for one in listed["snapshots"]] == [made["snapshot"], newer["snapshot"]]
+        options = ("--bootstrap", node.bootstrap, "--group", "other", "--http", "127.0.0.1:0", "--fetch-mb-s", "50")
+        with running("node", tmp_path / "two", *options) as fresh, Store(node.bootstrap, fresh.url) as store:
+            assert store.get("t", "k0007").source == "snapshot"
+            assert store.get("t", "k0001").value == b"new"
+            assert len(list(store.scan("t"))) == ROWS - 1
