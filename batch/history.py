@@ -35,6 +35,7 @@ class History:
         """Raises LogUnreachable, Corrupted, StorageUnreachable."""
         self.ctx, self.table = ctx, table
         self.repository, self.index = ctx.repository(table), ctx.archive(table)
+        self._manifests: dict[str, Manifest] = {}
         self.archived = {partition: self.index.next_offsets().get(partition, 0) for partition in range(table.partitions)}
         client = kafka.admin(ctx.bootstrap)
         self.current = topics.epoch_of(client, table.topic) == table.epoch
@@ -98,7 +99,7 @@ class History:
         """The newest snapshot whose cut is not behind `end`. Those younger than the current one were withdrawn."""
         base = self.table.base["snapshot"] if self.table.base else None
         for name in reversed(self._names()):
-            manifest = self.repository.manifest(name)
+            manifest = self._manifests.get(name) or self._manifests.setdefault(name, self.repository.manifest(name))
             if manifest.parts[partition].cut <= end:
                 return manifest
         if base is not None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted, LogStoreError, LogTruncated, NotYet, StorageUnreachable
 from logstore.model.table import Table
@@ -46,6 +46,9 @@ LOST_S = 15.0  # a digest that is not there after so long is computed in another
 SWEEP_S = 10.0  # readers follow the feed within milliseconds; a reader that is busy for so long is stuck
 
 
+Damage = list[Any]  # table, epoch, partition, snapshot
+
+
 class _Trial(NamedTuple):
     """Attempts at one partition that came to nothing."""
 
@@ -56,13 +59,18 @@ class _Trial(NamedTuple):
 class Adopter(threading.Thread):
     """Runs until `close`."""
 
-    def __init__(self, bootstrap: str, lane: Lane, library: Library, helper: Helper, progress: Progress) -> None:
+    def __init__(
+        self, bootstrap: str, lane: Lane, library: Library, helper: Helper, progress: Progress, damaged: Callable[[], list[Damage]]
+    ) -> None:
+        """`damaged`: the snapshots that readers have found damaged."""
         super().__init__(name="adopter", daemon=True)
+        self._damaged = damaged
         self._brokers = bootstrap
         self._lane, self._library, self._helper, self._progress = lane, library, helper, progress
         self._seen: dict[Key, float] = {}  # partition -> when its generation was first seen or flipped, of a monotonic clock
         self._lost_bases: set[Key] = set()  # bases that are damaged and cannot be fetched again
         self._checked: set[Key] = set()  # bases whose files were looked at since the start
+        self._brought_s: dict[Key, float] = {}  # when a base was brought again, of a monotonic clock
         self._trials: dict[Key, _Trial] = {}
         self._missed: dict[Key, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
         self._closing = threading.Event()
@@ -231,17 +239,29 @@ class Adopter(threading.Thread):
     # 5. sweep, and what a start looks at
 
     def _mend(self, followed: Followed) -> None:
-        """Look at the base's files once after a start, and whenever they are not here; fetch them again when they are not sound."""
+        """Look at the base's files once after a start, and whenever they are not here; fetch them again when they are not sound.
+
+        Also when a reader says so: what it has open may be damaged although the files look well now.
+        """
         key, base = followed.target.key, followed.view.base
-        if base is None or key in self._lost_bases or (followed.base_dir is not None and key in self._checked):
+        if base is None or key in self._lost_bases:
+            return
+        told = self._is_told(followed.target, base.snapshot)
+        if followed.base_dir is not None and key in self._checked and not told:
             return
         directory = self._library.snapshots(followed.target)
         local = bases.find(directory, base.snapshot)
-        wrong = bases.damaged(local) if local else "it is not here"
+        wrong = "a reader found it damaged" if told else bases.damaged(local) if local else "it is not here"
         if wrong is not None:
             log.warning("snapshot %s of %s/%d: %s", base.snapshot, followed.target.table.name, followed.target.partition, wrong)
             self._fetch_again(followed, base.snapshot)
         self._checked.add(key)
+
+    def _is_told(self, target: Target, name: str) -> bool:
+        """True when readers found the base damaged, and had the time to see what was brought since."""
+        if time.monotonic() - self._brought_s.get(target.key, -SWEEP_S) < SWEEP_S:
+            return False
+        return [target.table.name, *target.key, name] in self._damaged()
 
     def _fetch_again(self, followed: Followed, name: str) -> None:
         target = followed.target
@@ -253,6 +273,7 @@ class Adopter(threading.Thread):
             self._lost_bases.add(target.key)
             raise Corrupted(f"{error}; `logstore batch rebuild {target.table.name}` makes a new snapshot, which is taken over") from error
         self._lane.asked.do(target.key, flip.rebase(self._library.snapshots(target)))
+        self._brought_s[target.key] = time.monotonic()
 
     def _sweep(self, followed: Followed) -> None:
         key, path = followed.target.key, followed.view.path

@@ -81,7 +81,7 @@ class Worker:
             config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes,
             cuts=Cuts(self._helper, recorder(progress)), seed=self._seeds,
         )  # fmt: skip
-        self._adopter = Adopter(config.bootstrap, self._lane, library, self._helper, progress)
+        self._adopter = Adopter(config.bootstrap, self._lane, library, self._helper, progress, self._found_damaged)
         self._schedule = Schedule(
             library,
             lambda table: {p: held.end for p, held in kafka.bounds(registry.admin, table.topic, list(range(table.partitions))).items()},
@@ -134,6 +134,10 @@ class Worker:
                 return
             self._heartbeat.beat()
             await asyncio.sleep(WATCH_S)
+
+    def _found_damaged(self) -> list[Any]:
+        """What readers say: [table, epoch, partition, snapshot] each."""
+        return [found for ack in self._feed.acks() if ack is not None for found in ack.get("damaged", ())]
 
     def _trouble(self) -> str | None:
         for part in (self._lane, self._catalogue):

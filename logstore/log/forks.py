@@ -48,7 +48,7 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
     if not made and _is_left_over(registry, fork):
         made = topics.delete(client, name) and topics.create(client, name, source.partitions, replicas, settings)
         fork = replace(fork, epoch=topics.epoch_of(client, name) or "")
-    elif not made and not _is_usable(registry, fork):
+    elif not made and (not _is_usable(registry, fork) or (before is not None and before.epoch == epoch)):  # or it is being dropped
         raise ddl.in_the_way(registry, name, before)
     return ddl.heir(fork, before), made
 
