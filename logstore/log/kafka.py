@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import TopicCollection as _TopicCollection
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated, LogUnreachable, UsageError
 
@@ -19,6 +20,12 @@ _UNREACHABLE = {
     KafkaError._WAIT_COORD, KafkaError.REQUEST_TIMED_OUT, KafkaError.NETWORK_EXCEPTION, KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
+}  # fmt: skip
+
+
+_STALE = {
+    KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._NOENT,  # a broker that has just started leads nothing yet
 }  # fmt: skip
 
 
@@ -140,30 +147,37 @@ def uuid_hex(topic_id: Any) -> str:
 def bounds(client: Any, topic: str, partitions: list[int], *, committed: bool = False) -> dict[int, Bounds]:
     """Partition -> what its log holds now; with `committed` the end is that of the last stable offset (KIP-98)."""
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    starts, ends = (_offsets(client, topic, partitions, spec, level) for spec in (_EARLIEST, _LATEST))
+    return {p: Bounds(starts[p], ends[p]) for p in partitions}
 
-    def ask(spec: Any) -> dict[int, int]:
+
+def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> dict[int, int | None]:
+    """Partition -> the first offset in the log whose timestamp is not before a time; None where there is none (KIP-79)."""
+    found = _offsets(client, topic, partitions, OffsetSpec.for_timestamp(time_ms), IsolationLevel.READ_UNCOMMITTED)
+    return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+
+
+def _offsets(client: Any, topic: str, partitions: list[int], spec: Any, level: IsolationLevel) -> dict[int, int]:
+    """Ask the leaders; a client that does not know of a change of leaders yet finds out who they are, and asks again."""
+
+    def ask() -> dict[int, int]:
         futures = client.list_offsets(
             {TopicPartition(topic, p): spec for p in partitions}, isolation_level=level, request_timeout=REQUEST_S
         )
         return {where.partition: int(future.result().offset) for where, future in futures.items()}
 
-    def both() -> dict[int, Bounds]:
-        starts, ends = ask(_EARLIEST), ask(_LATEST)
-        return {p: Bounds(starts[p], ends[p]) for p in partitions}
+    again = Retrying(
+        retry=retry_if_exception(lambda error: _is_stale(client, topic, error)), stop=stop_after_delay(REQUEST_S),
+        wait=wait_exponential(multiplier=0.02, max=0.5), reraise=True,
+    )  # fmt: skip
+    return call(f"look up the offsets of {topic}", lambda: again(ask))
 
-    return call(f"look up the offsets of {topic}", both)
 
-
-def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> dict[int, int | None]:
-    """Partition -> the first offset in the log whose timestamp is not before a time; None where there is none (KIP-79)."""
-
-    def ask() -> dict[int, int | None]:
-        spec = OffsetSpec.for_timestamp(time_ms)
-        futures = client.list_offsets({TopicPartition(topic, p): spec for p in partitions}, request_timeout=REQUEST_S)
-        found = {where.partition: int(future.result().offset) for where, future in futures.items()}
-        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
-
-    return call(f"look up the offsets of {topic} by time", ask)
+def _is_stale(client: Any, topic: str, error: BaseException) -> bool:
+    """True when the client had a wrong idea of who leads a topic that is there; now it has asked for all of them."""
+    if not isinstance(error, KafkaException) or code(error) not in _STALE:
+        return False
+    return topic in client.list_topics(timeout=REQUEST_S).topics  # to ask for this one alone may create it
 
 
 def read_range(bootstrap: str, topic: str, partition: int, start: int, end: int, timeout_s: float = 30.0) -> Iterator[Record]:
