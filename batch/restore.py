@@ -30,6 +30,7 @@ from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 
 CUT = 1  # the snapshot stands for the base record at offset 0
 _VERSION = bytes(8)
+_SHORT = 40  # of a token in a description
 
 Done = tuple[PartFacts, list[FileFacts], int]  # facts, files, records folded
 
@@ -69,7 +70,9 @@ def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
     job = new_id()
     with ctx.repository(table).lease(job, "restore", ctx.lease_s):  # what is read must stay
         history = History(ctx, table)
-        return _Job(ctx, table, history, history.locate(at), job).run(name)
+        return _Job(ctx, table, history, history.locate(at), job).run(
+            name, f"{source} as of {at if len(at) <= _SHORT else at[:_SHORT] + '...'}"
+        )
 
 
 class _Job:
@@ -83,28 +86,26 @@ class _Job:
         self.created_ms = time.time_ns() // 1_000_000
         self.name = f"{self.created_ms:014d}-{job}"
 
-    def run(self, name: str) -> Restored:
+    def run(self, name: str, description: str) -> Restored:
         """The five steps."""
         with self.clock.step("start"):
             _ = self.ctx.spark
         with self.clock.step("topic"):
             fork, made = forks.begin(self.ctx.registry, self.source, name)  # 1
-            fork = self._described(fork)
+            fork = replace(fork, description=description, base={"snapshot": self.name}, origin=self._origin)
         switch.crash("restore:1")
         with self.ctx.repository(fork).lease(self.job, "restore", self.ctx.lease_s), self._undone(fork, made=made):
             manifest, records = self._snapshot(fork)  # 2, 3, 4
         switch.crash("restore:4")
         with self.clock.step("announce"):
-            payload = {"snapshot": self.name, "table": self.source.name, "epoch": self.source.epoch, "position": self.position.token}
-            forks.announce(self.ctx.bootstrap, fork, payload)  # 5
+            forks.announce(self.ctx.bootstrap, fork, {"snapshot": self.name, **self._origin})  # 5
             switch.crash("restore:5")
             written = ddl.write(self.ctx.registry, fork, [])
         return Restored(written.table, self.source, self.position, manifest, records, self.clock.seconds)
 
-    def _described(self, fork: Table) -> Table:
-        source = self.source
-        origin = {"table": source.name, "epoch": source.epoch, "position": self.position.token}
-        return replace(fork, description=f"{source.name} as it was at {self.position.token}", base={"snapshot": self.name}, origin=origin)
+    @property
+    def _origin(self) -> dict[str, str]:
+        return {"table": self.source.name, "epoch": self.source.epoch, "position": self.position.token}
 
     def _snapshot(self, fork: Table) -> tuple[Manifest, int]:
         repository = self.ctx.repository(fork)
