@@ -26,7 +26,7 @@ from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
 
-BUFFER_BYTES = 64 << 20
+BUFFER_BYTES = 32 << 20
 LISTED = 1_000  # quarantined records of a partition that are listed, the newest
 MERGED_RUNS = 8  # so many runs of a level become one of the next
 _PIECE_BYTES, _PIECE_ROWS = 1 << 20, 4_096  # of a run, held as Python objects while runs are merged
