@@ -5,7 +5,8 @@ its own, is started; then the same node again with what it has by then, beside i
 `run_adoption`: the same rows. 2,000 point reads a second over HTTP (open loop, every answer compared), first with nothing else going on,
 then from when the node looks at a snapshot until it serves from it; Spark, which ends meanwhile, is on the same cores. Before that, a
 steady writer's records, one every 2 ms to one partition: the largest gap between applied positions around each of some cuts, with the
-digest of the partition computed beside, and around each of as many barriers: control records that do nothing.
+digest of the partition computed beside, and around each of as many barriers: control records that do nothing. And how long it takes from
+a cut in all partitions until every digest is known: of views that hold everything, and over the snapshot, by difference.
 """
 
 import random
@@ -32,8 +33,8 @@ from logstore.model.partitioner import partition_of
 TABLE, PARTITIONS, ROWS, VALUE_BYTES = "rows", 4, 1_000_000, 100
 CHECKED, DEADLINE_MS = 1_000, 30_000
 READS_PER_S, CONNECTIONS, QUIET_S, SLICE_S = 2_000, 32, 15, 0.25
-CUTS, WRITE_EVERY_S, AROUND_S = 5, 0.002, 1.0
-READY_AIM_S, SLOW_AIM_MS, PAUSE_AIM_MS = 2.0, 50.0, 20.0
+CUTS, DIGESTS, WRITE_EVERY_S, AROUND_S = 5, 3, 0.002, 1.0
+READY_AIM_S, SLOW_AIM_MS, PAUSE_AIM_MS, DIGEST_AIM_S = 2.0, 50.0, 20.0, 5.0
 
 Row = dict[str, Any]
 Rows = list[tuple[bytes, bytes]]
@@ -60,13 +61,17 @@ def run_adoption(scratch: Path) -> list[Row]:
     rows = _rows()
     with _filled(scratch, rows) as facts:
         at_cuts, at_barriers = _pauses(scratch, facts, rows)
+        whole_s = [_digested_s(facts) for _ in range(DIGESTS)]
         work = wire.reads_of(facts["http"], TABLE, random.Random(2).sample(rows, 20_000))
         quiet = _drive(facts["http"], work, QUIET_S)
         meanwhile = _while_adopting(scratch, facts, work)
+        over_s = [_digested_s(facts) for _ in range(DIGESTS)]
     pause = _against("lane pause at a cut / aim", "ms", [max(at_cuts)], PAUSE_AIM_MS)
     slow = _against("http get, p99.9 while a snapshot is adopted / aim", "ms", [_p999(meanwhile)], SLOW_AIM_MS)
     return [
         pause | {"all": at_cuts, "at_barriers": at_barriers},
+        _against("digests at a cut, 1 M rows in views / aim", "s", whole_s, DIGEST_AIM_S),
+        _against("digests at a cut, over the snapshot / aim", "s", over_s, DIGEST_AIM_S),
         _beside("lane pause at a cut / at a barrier", "ms", [max(at_cuts)], [max(at_barriers)]),
         slow | {"reads": len(meanwhile), "wrong": 0},
         _beside("http get, p99.9 while adopting / before", "ms", [_p999(meanwhile)], [_p999(quiet)]),
@@ -138,6 +143,19 @@ def _pauses(scratch: Path, facts: Row, rows: Rows) -> tuple[list[float], list[fl
             ended.set()
         writer.result()
     return at_cuts, at_barriers
+
+
+def _digested_s(facts: Row) -> float:
+    """Seconds from a cut in every partition until this node has shown all their digests (it looks once a second)."""
+    table = Registry(facts["bootstrap"]).table(TABLE)
+    began_s = time.perf_counter()
+    cuts = append_control(facts["bootstrap"], table, "cut", {"job": "00000000", "table": TABLE})
+    while time.perf_counter() - began_s < CALL_S:
+        known = {row["partition"]: {found["cut"] for found in row["digests"]} for row in adopted.partitions(facts["http"], TABLE)}
+        if all(cut in known.get(partition, ()) for partition, cut in cuts.items()):
+            return time.perf_counter() - began_s
+        time.sleep(0.02)
+    raise RuntimeError(f"the digests were not computed within {CALL_S:g} s")
 
 
 def _write_steadily(store: Store, rows: Rows, ended: threading.Event) -> None:

@@ -17,7 +17,7 @@ from logstore.log import ddl, kafka, topics
 from logstore.log.control import append_control, is_fenced
 from logstore.log.ranges import committed_ends, read_range
 from logstore.log.registry import Registry
-from logstore.model.errors import LogTruncated, LogUnreachable, TableExists, UsageError
+from logstore.model.errors import LogStoreError, LogTruncated, LogUnreachable, TableExists, UsageError
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
 
@@ -74,16 +74,19 @@ def promote(registry: Registry, name: str, over: str, *, discard_newer: bool = F
     with _fenced(registry, table):
         if not discard_newer:
             _check_nothing_newer(registry, fork, table)
-        if not fork.adopted:
-            topics.set_settings(registry.admin, fork.topic, _open(registry, fork))
+        _open(registry, fork)
+    try:
         promoted, replaced = registry.write_all(_exchanged(fork, table))
+    except LogStoreError as error:  # nobody knows whether it is written: until that is clear the fence stays
+        error.add_note(f"({table.topic} takes no writes until this command was run again and has succeeded)")
+        raise
     revision = max(promoted.revision, replaced.revision) + 1
     return ddl.Change(promoted, revision, []), ddl.Change(replaced, revision, [])
 
 
 @contextmanager
 def _fenced(registry: Registry, table: Table) -> Iterator[None]:
-    """Have the table's topic take no more records; it takes them again only when what is done meanwhile fails."""
+    """Have the table's topic take no more records, from here on; it takes them again only when what is done under it fails."""
     if table.adopted:
         yield
         return
@@ -121,9 +124,12 @@ def _former(table: Table, successor: Table) -> tuple[str, ...]:
     return tuple(epoch for epoch in dict.fromkeys((*table.former_epochs, table.epoch)) if epoch != successor.epoch)
 
 
-def _open(registry: Registry, fork: Table) -> dict[str, str]:
-    """A topic that was fenced takes writes again."""
-    return {_MAX: topics.wal_settings(fork.max_value_bytes, topics.replication(registry.admin))[_MAX]}
+def _open(registry: Registry, fork: Table) -> None:
+    """Have a topic that was fenced by an earlier promotion take writes again."""
+    client = registry.admin
+    if not fork.adopted and topics.settings_of(client, fork.topic)[_MAX] == _FENCED[_MAX]:
+        wanted = topics.wal_settings(fork.max_value_bytes, topics.replication(client))
+        topics.set_settings(client, fork.topic, {_MAX: wanted[_MAX]})
 
 
 def _check_nothing_newer(registry: Registry, fork: Table, table: Table) -> None:
