@@ -15,7 +15,7 @@ from batch.extract import local_copy
 from batch.job import Context
 from batch.state import Stretch
 from logstore.log import kafka, topics
-from logstore.log.ranges import first_later
+from logstore.log.ranges import first_later, first_missing
 from logstore.model.errors import EpochChanged, LogTruncated, NotRetained, UsageError
 from logstore.model.moment import read_moment
 from logstore.model.position import Position
@@ -83,17 +83,33 @@ class History:
         archived = self._archived_later(time_ms)
         logged = first_later(self.ctx.bootstrap, self.table, time_ms) if self.current else {}
         firsts = {p: [offset for offset in (archived.get(p), logged.get(p)) if offset is not None] for p in self.ends}
-        return {partition: min([end, *firsts[partition]]) for partition, end in self.ends.items()}
+        found = {partition: min([end, *firsts[partition]]) for partition, end in self.ends.items()}
+        for partition, offset in found.items():
+            self._check_known(partition, offset, text)
+        return found
+
+    def _check_known(self, partition: int, offset: int, text: str) -> None:
+        """What comes right after a hole may not be the first that is later: something in the hole may be."""
+        if not self.current or offset != self.log[partition].start:
+            return
+        missing = first_missing(range(self.archived[partition], offset), self.table.skips.get(partition, ()))
+        if missing is not None:
+            raise LogTruncated(
+                f"where {text} lies in {self.table.name}/{partition} is not known: offsets {missing:,} to {offset - 1:,} are neither "
+                "archived nor in the log any more; give a token instead"
+            )
 
     def _archived_later(self, time_ms: int) -> dict[int, int | None]:
         """What the log cannot say: its beginning was trimmed, or its end is lost."""
-        unknown = [
-            p for p, reach in self.archived.items() if reach and not (self.current and self.log[p].start == 0 and self.log[p].end >= reach)
-        ]
+        unknown = [partition for partition, reach in self.archived.items() if reach and not self._in_the_log(partition, reach)]
         segments = self.index.segments() if unknown else []
         work = [[segment for segment in segments if segment.partition == partition] for partition in unknown]
         found = self.ctx.run("look up the time", partial(first_archived_later, time_ms=time_ms, storage=self.ctx.storage), work)
         return dict(zip(unknown, found, strict=True))
+
+    def _in_the_log(self, partition: int, reach: int) -> bool:
+        """True when the log holds everything below `reach`."""
+        return self.current and self.log[partition].start == 0 and self.log[partition].end >= reach
 
     def _base(self, partition: int, end: int) -> Manifest | None:
         """The newest snapshot whose cut is not behind `end`. Those younger than the current one were withdrawn."""

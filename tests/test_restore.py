@@ -129,15 +129,13 @@ def test_a_time_means_the_first_offset_that_is_later(ctx):
         write(ctx.bootstrap, source, 60, seed=batch)
         times = [folded(ctx.bootstrap, source, p, end).log_time_ms for p, end in ends(ctx, source).items()]
         moments.append(max(times))
-        deadline = time.monotonic() + 5
-        while time.time_ns() // 1_000_000 <= max(times) and time.monotonic() < deadline:
-            time.sleep(0.001)  # until the broker's clock, which is this machine's, has moved on
+        _pass(max(times))
     truth = [_first_later(ctx, source, moment) for moment in moments]
     assert len({tuple(found.items()) for found in truth}) > 1
 
     def located():
         history = History(ctx, source)
-        return [history.locate(datetime.fromtimestamp(moment / 1000, UTC).isoformat(timespec="milliseconds")) for moment in moments]
+        return [history.locate(_rfc3339(moment)) for moment in moments]
 
     assert located() == truth  # of the log
     archive(ctx, source)
@@ -146,7 +144,7 @@ def test_a_time_means_the_first_offset_that_is_later(ctx):
     trim(ctx, source, yes=True)
     assert kafka.bounds(kafka.admin(ctx.bootstrap), source.topic, [0])[0].start > 0
     assert located()[:3] == truth[:3]  # of the archive: the log has not got it any more
-    done = restore(ctx, source.name, datetime.fromtimestamp(moments[1] / 1000, UTC).isoformat(timespec="milliseconds"), "res-time-then")
+    done = restore(ctx, source.name, _rfc3339(moments[1]), "res-time-then")
     assert done.position.token == token(source, truth[1])
 
 
@@ -272,13 +270,30 @@ def test_a_lost_log_is_restored_from_the_archive(ctx):
 
 def test_without_archive_a_lost_log_is_said_to_be_lost(ctx):
     source = make_table(ctx, "res-gone", 1)
-    write(ctx.bootstrap, source, 300)
-    archive(ctx, source, {0: 100})
+    write(ctx.bootstrap, source, 100)
+    archive(ctx, source)
+    then_ms = folded(ctx.bootstrap, source, 0, 100).log_time_ms
+    _pass(then_ms)
+    write(ctx.bootstrap, source, 200, seed=2)
     topics.truncate(kafka.admin(ctx.bootstrap), source.topic, {0: 200})
     with pytest.raises(LogTruncated):
         restore(ctx, source.name, token(source, {0: 250}), "res-gone-then")
+    with pytest.raises(LogTruncated, match="is not known"):  # the first that is later may be among those that are gone
+        restore(ctx, source.name, _rfc3339(then_ms), "res-gone-then")
     assert topics.epoch_of(kafka.admin(ctx.bootstrap), "res-gone-then") is None
     assert restore(ctx, source.name, token(source, {0: 90}), "res-gone-then").records == 90
+
+
+def _pass(moment_ms):
+    """Wait until the broker's clock, which is this machine's, has moved on."""
+    deadline = time.monotonic() + 5
+    while time.time_ns() // 1_000_000 <= moment_ms:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def _rfc3339(moment_ms):
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def test_diff_names_what_is_not_the_same(ctx):
