@@ -13,15 +13,16 @@ from pyarrow import parquet
 
 from batch.extract import local_copy
 from batch.job import Context
+from batch.point import bases_of, offsets_of
 from batch.state import Stretch
 from logstore.log import kafka, topics
 from logstore.log.ranges import first_later, first_missing
-from logstore.model.errors import EpochChanged, LogTruncated, NotRetained, UsageError
+from logstore.model.errors import LogTruncated, UsageError
 from logstore.model.moment import read_moment
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.archive import Segment
-from logstore.snapshot.manifest import FileFacts, Manifest
+from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.storage import Storage
 
 # As in `tables`: what goes to executors is plain tuples and classes of the library.
@@ -35,7 +36,6 @@ class History:
         """Raises LogUnreachable, Corrupted, StorageUnreachable."""
         self.ctx, self.table = ctx, table
         self.repository, self.index = ctx.repository(table), ctx.archive(table)
-        self._manifests: dict[str, Manifest] = {}
         self.archived = {partition: self.index.next_offsets().get(partition, 0) for partition in range(table.partitions)}
         client = kafka.admin(ctx.bootstrap)
         self.current = topics.epoch_of(client, table.topic) == table.epoch
@@ -48,34 +48,18 @@ class History:
         Raises BadToken, UsageError for what is no point of this history, EpochChanged for a token of an earlier topic.
         """
         moment = read_moment(text)
-        return self._named(moment) if isinstance(moment, Position) else self._at(text, moment)
+        return offsets_of(moment, self.table, self.ends) if isinstance(moment, Position) else self._at(text, moment)
 
     def parts(self, upto: dict[int, int]) -> list[Part]:
         """What has to be read for the state at a position, by partition. Raises LogTruncated, NotRetained."""
         found: list[Part] = []
+        bases = bases_of(self.repository, self.table, upto, upto)
         for partition, end in sorted(upto.items()):
-            base = self._base(partition, end)
+            base = bases.get(partition)
             since = base.parts[partition].cut if base else 0
             files = base.files_of(partition) if base else []
             found.append((tuple(self._stretch(partition, since, end)), list(files), base.parts[partition].log_time_ms if base else 0))
         return found
-
-    def _named(self, position: Position) -> dict[int, int]:
-        table = self.table
-        found = {partition: offset for (epoch, partition), offset in position.pieces.items() if epoch == table.epoch}
-        if not found and any(epoch in table.former_epochs for epoch, _ in position.pieces):
-            raise EpochChanged(
-                f"the token is of an earlier topic of {table.name}, whose offsets mean something else; take one of this topic"
-            )
-        for partition, end in self.ends.items():
-            if partition not in found:
-                raise UsageError(
-                    f"the token has no piece for partition {partition} of {table.name} ({table.epoch}); a state needs all of its "
-                    f"{table.partitions} partitions: take the position of a snapshot (`logstore snapshot list {table.name}`), or a time"
-                )
-            if found[partition] > end:
-                raise UsageError(f"the token says {found[partition]:,} for partition {partition} of {table.name}; its log ends at {end:,}")
-        return {partition: found[partition] for partition in self.ends}
 
     def _at(self, text: str, time_ms: int) -> dict[int, int]:
         if time_ms > time.time_ns() // 1_000_000:
@@ -110,23 +94,6 @@ class History:
     def _in_the_log(self, partition: int, reach: int) -> bool:
         """True when the log holds everything below `reach`."""
         return self.current and self.log[partition].start == 0 and self.log[partition].end >= reach
-
-    def _base(self, partition: int, end: int) -> Manifest | None:
-        """The newest snapshot whose cut is not behind `end`. Those younger than the current one were withdrawn."""
-        base = self.table.base["snapshot"] if self.table.base else None
-        for name in reversed(self._names()):
-            manifest = self._manifests.get(name) or self._manifests.setdefault(name, self.repository.manifest(name))
-            if manifest.parts[partition].cut <= end:
-                return manifest
-        if base is not None:
-            raise NotRetained(f"{self.table.name} began with the snapshot {base}; partition {partition} was nothing before it")
-        return None
-
-    def _names(self) -> list[str]:
-        pointer = self.repository.current()
-        names = [name for name in self.repository.names() if pointer is not None and name <= pointer.name]
-        base = [self.table.base["snapshot"]] if self.table.base and self.table.base["snapshot"] not in names else []
-        return [*base, *names]
 
     def _stretch(self, partition: int, start: int, end: int) -> Stretch:
         reach = min(max(self.archived[partition], start), end)

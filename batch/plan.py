@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from batch.keys import Keys
+from batch.point import bases_of, offsets_of
 from batch.state import Stretch, Where
 from logstore.log import kafka
 from logstore.log.control import check_epoch
 from logstore.log.ranges import committed_ends, first_missing
 from logstore.log.registry import Registry
-from logstore.model.errors import EpochChanged, LogTruncated, NoSuchSnapshot, NotRetained, UsageError
+from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
 from logstore.model.position import Position
 from logstore.settings import load
 from logstore.snapshot.archive import ArchiveIndex
@@ -51,7 +52,7 @@ class Planner:
         """The newest snapshot at or before a position, and the log since. Raises UsageError, NotRetained, LogTruncated."""
         upto = self._position(text)
         wanted = keys.partitions(self.where.table.partitions)
-        bases = self._bases(upto, wanted)
+        bases = bases_of(self._repository(), self.where.table, upto, wanted)
         pieces: list[StatePiece] = []
         for partition in wanted:
             base = bases.get(partition)
@@ -91,43 +92,10 @@ class Planner:
             )
         return self._repository().manifest(pointer.name)
 
-    def _bases(self, upto: dict[int, int], wanted: list[int]) -> dict[int, Manifest]:
-        """Partition -> the newest snapshot whose cut is not behind the position. Those younger than the current one were withdrawn."""
-        table, repository = self.where.table, self._repository()
-        pointer = repository.current()
-        names = [name for name in repository.names() if pointer is not None and name <= pointer.name]
-        names = [*([table.base["snapshot"]] if table.base and table.base["snapshot"] not in names else []), *names]
-        found: dict[int, Manifest] = {}
-        for name in reversed(names):
-            if all(partition in found for partition in wanted):
-                break
-            manifest = repository.manifest(name)
-            found |= {p: manifest for p in wanted if p not in found and manifest.parts[p].cut <= upto[p]}
-        lacking = [partition for partition in wanted if partition not in found]
-        if table.base and lacking:
-            raise NotRetained(
-                f"{table.name} began with the snapshot {table.base['snapshot']}; partition {lacking[0]} was nothing before it"
-            )
-        return found
-
     def _position(self, text: str) -> dict[int, int]:
         """Partition -> offset; raises BadToken, EpochChanged, UsageError."""
         table, ends = self.where.table, committed_ends(self.where.bootstrap, self.where.table)
-        if text == LATEST:
-            return ends
-        pieces = Position.parse(text).pieces
-        found = {partition: offset for (epoch, partition), offset in pieces.items() if epoch == table.epoch}
-        if not found and any(epoch in table.former_epochs for epoch, _ in pieces):
-            raise EpochChanged(f"the token is of an earlier topic of {table.name}, which is gone; take one of the present topic")
-        for partition, end in ends.items():
-            if partition not in found:
-                raise UsageError(
-                    f"the token has no piece for partition {partition} of {table.name} ({table.epoch}); a state needs all of its "
-                    f'{table.partitions} partitions: take the position of a snapshot (`logstore snapshot list {table.name}`), or "latest"'
-                )
-            if found[partition] > end:
-                raise UsageError(f"the token says {found[partition]:,} for partition {partition} of {table.name}; its log ends at {end:,}")
-        return {partition: found[partition] for partition in ends}
+        return ends if text == LATEST else offsets_of(Position.parse(text), table, ends)
 
     def _stretch(self, partition: int, start: int, end: int) -> Stretch:
         """From the log, and from the archive what is not in the log any more."""

@@ -1,29 +1,19 @@
 """The tour in docs/corridor.md names real things, in the order the code does them."""
 
-import importlib
 import re
-from pathlib import Path
 
 import pytest
+from support_tour import DOCS, assert_is_there, named_in
 
 from logstore.view import view
 
-TOUR = (Path(__file__).parent.parent / "docs" / "corridor.md").read_text()
-NAMES = sorted(set(re.findall(r"`((?:logstore|streaming|batch)\.[\w.]+)`", TOUR)) - {"logstore.slots", "logstore.tables"})
+TOUR = (DOCS / "corridor.md").read_text()
+NAMES = sorted(named_in(TOUR) - {"logstore.slots", "logstore.tables"})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_on_the_tour_is_there(name):
-    parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for attribute in parts[cut:]:
-            found = getattr(found, attribute)
-        return
-    pytest.fail(f"{name} is nowhere")
+    assert_is_there(name)
 
 
 def test_the_steps_of_a_commit_are_told_as_the_code_tells_them():

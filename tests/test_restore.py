@@ -376,10 +376,22 @@ def test_promotion_is_refused_while_writers_are_newer(ctx):
         forks.promote(ctx.registry, "pro-newer-nobody", source.name)
     forks.promote(ctx.registry, "pro-newer-then", source.name, discard_newer=True)
     ddl.delete_topic(ctx.registry, ddl.drop(ctx.registry, "pro-newer-then").table)
-    with pytest.raises(TableExists, match="promoted; take another name"):
+    with pytest.raises(TableExists, match="is that of table 'pro-newer'; take another name"):
         ddl.create(ctx.registry, "pro-newer-then")
     assert topics.epoch_of(kafka.admin(ctx.bootstrap), source.topic) is None
     assert ctx.registry.table(source.name).topic == "pro-newer-then"
+
+
+def test_after_a_promotion_that_was_killed_under_its_fence_a_refused_one_opens_the_table_again(ctx):
+    source = make_table(ctx, "pro-killed", 2)
+    write(ctx.bootstrap, source, 20)
+    restore(ctx, source.name, token(source, ends(ctx, source)), "pro-killed-then")
+    with store(ctx) as writer:
+        writer.put(source.name, "late", "write")
+        topics.set_settings(kafka.admin(ctx.bootstrap), source.topic, {"max.message.bytes": "1"})  # as far as the killed one came
+        with pytest.raises(UsageError, match="was written to after"):
+            forks.promote(ctx.registry, "pro-killed-then", source.name)
+        writer.put(source.name, "later", "write")
 
 
 def test_the_commands(ctx, tmp_path):

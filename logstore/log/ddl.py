@@ -220,10 +220,15 @@ def in_the_way(registry: Registry, name: str, before: Table | None) -> TableExis
     """The error for a topic that is there already, although no table has the name."""
     if before is not None and _left_over(registry, before):
         return TableExists(f"table {name!r} is being dropped, or its drop was interrupted; `logstore table drop {name} --yes` ends it")
-    owner = next((table.name for table in registry.tables().values() if table.topic == name), None)
+    owner = owner_of(registry, name)
     if owner is not None:
-        return TableExists(f"the topic {name!r} is that of table {owner!r}, which was promoted; take another name")
+        return TableExists(f"the topic {name!r} is that of table {owner.name!r}; take another name")
     return topics.taken(name)
+
+
+def owner_of(registry: Registry, topic: str) -> Table | None:
+    """The table that a topic is the log of; a promoted one has the topic of another name."""
+    return next((table for table in registry.tables().values() if table.topic == topic), None)
 
 
 def _left_over(registry: Registry, table: Table) -> bool:
@@ -232,9 +237,9 @@ def _left_over(registry: Registry, table: Table) -> bool:
 
 
 def _unclaimed(registry: Registry, topic: str) -> None:
-    for table in registry.tables().values():
-        if table.topic == topic:
-            raise TableExists(f"the topic {topic} is that of table {table.name!r} already")
+    owner = owner_of(registry, topic)
+    if owner is not None:
+        raise TableExists(f"the topic {topic} is that of table {owner.name!r} already")
 
 
 def _partitions_of(registry: Registry, topic: str) -> int:

@@ -92,6 +92,8 @@ def _fenced(registry: Registry, table: Table) -> Iterator[None]:
         return
     client = registry.admin
     before = {_MAX: topics.settings_of(client, table.topic)[_MAX]}
+    if before == _FENCED and table.allow_control_records:  # a promotion was killed; a table that was replaced takes no control records
+        before = _unfenced(registry, table)
     topics.set_settings(client, table.topic, _FENCED)
     try:
         if table.allow_control_records:  # brokers learn of a setting a little later; a record of ours shows when
@@ -126,10 +128,12 @@ def _former(table: Table, successor: Table) -> tuple[str, ...]:
 
 def _open(registry: Registry, fork: Table) -> None:
     """Have a topic that was fenced by an earlier promotion take writes again."""
-    client = registry.admin
-    if not fork.adopted and topics.settings_of(client, fork.topic)[_MAX] == _FENCED[_MAX]:
-        wanted = topics.wal_settings(fork.max_value_bytes, topics.replication(client))
-        topics.set_settings(client, fork.topic, {_MAX: wanted[_MAX]})
+    if not fork.adopted and topics.settings_of(registry.admin, fork.topic)[_MAX] == _FENCED[_MAX]:
+        topics.set_settings(registry.admin, fork.topic, _unfenced(registry, fork))
+
+
+def _unfenced(registry: Registry, table: Table) -> dict[str, str]:
+    return {_MAX: topics.wal_settings(table.max_value_bytes, topics.replication(registry.admin))[_MAX]}
 
 
 def _check_nothing_newer(registry: Registry, fork: Table, table: Table) -> None:
@@ -168,20 +172,20 @@ def _is_usable(registry: Registry, fork: Table) -> bool:
     """True for a topic that nobody has written to, with the right partitions and settings."""
     bounds = kafka.bounds(registry.admin, fork.topic, list(range(topics.partition_count(registry.admin, fork.topic))))
     fatal = [finding for finding in topics.check(registry.admin, fork) if finding.fatal]
-    return not fatal and not _is_claimed(registry, fork.topic) and all(bound.end == 0 for bound in bounds.values())
+    return not fatal and ddl.owner_of(registry, fork.topic) is None and all(bound.end == 0 for bound in bounds.values())
 
 
 def _is_left_over(registry: Registry, fork: Table) -> bool:
     """True for the topic of a restore that ended before the definition: it holds `base` records and nothing else."""
     partitions = list(range(topics.partition_count(registry.admin, fork.topic)))
     bounds = kafka.bounds(registry.admin, fork.topic, partitions)
-    if _is_claimed(registry, fork.topic) or any(bound.end > 1 for bound in bounds.values()) or not any(b.end for b in bounds.values()):
+    if (
+        ddl.owner_of(registry, fork.topic) is not None
+        or any(bound.end > 1 for bound in bounds.values())
+        or not any(b.end for b in bounds.values())
+    ):
         return False
     records = (
         record for p, bound in bounds.items() for record in kafka.read_range(registry.bootstrap, fork.topic, p, bound.start, bound.end)
     )
     return all(record.key() is None and record.headers() == _BASE for record in records)
-
-
-def _is_claimed(registry: Registry, topic: str) -> bool:
-    return any(table.topic == topic for table in registry.tables().values())
