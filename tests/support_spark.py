@@ -16,9 +16,11 @@ from pyspark.sql import SparkSession
 from batch import session
 from batch.job import Context
 from logstore.log import kafka, topics
+from logstore.log.ranges import committed_ends
 from logstore.log.registry import Registry
 from logstore.model.entry import TOMBSTONE
 from logstore.model.fold import Folded, Place, Records, fold_batch
+from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.manifest import Manifest
@@ -93,6 +95,16 @@ def content(ctx: Context, manifest: Manifest, partition: int) -> dict[bytes, byt
 def digests(manifest: Manifest) -> dict[int, str]:
     """Partition -> digest."""
     return {partition: part.digest for partition, part in manifest.parts.items()}
+
+
+def token(table: Table, offsets: dict[int, int]) -> str:
+    """A token that names every partition."""
+    return Position({(table.epoch, partition): offset for partition, offset in offsets.items()}).token
+
+
+def ends(ctx: Context, table: Table) -> dict[int, int]:
+    """Partition -> end of the log."""
+    return committed_ends(ctx.bootstrap, table)
 
 
 DRIVER = """

@@ -1,4 +1,4 @@
-"""A table of any position of another one's history, compared with it and put in its place."""
+"""A table of any position of another one's history, and what is the same in both."""
 
 import time
 from dataclasses import replace
@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import msgpack
 import pytest
 from support_log import produce
-from support_spark import HERE, content, context, digests, drive, folded, live, make_table, write
-from support_store import cli
+from support_spark import HERE, content, context, digests, drive, ends, folded, live, make_table, token, write
 
 from batch.archive import archive
 from batch.audit import audit
@@ -17,9 +16,7 @@ from batch.diff import diff
 from batch.history import History
 from batch.restore import restore
 from batch.trim import trim
-from logstore.client.store import Store
-from logstore.log import ddl, forks, kafka, topics
-from logstore.log.ranges import committed_ends
+from logstore.log import kafka, topics
 from logstore.model.entry import Entry
 from logstore.model.errors import (
     BadDefinition,
@@ -31,22 +28,12 @@ from logstore.model.errors import (
     NotRetained,
     TableExists,
     UsageError,
-    WriteFailed,
 )
-from logstore.model.position import Position
 
 
 @pytest.fixture
 def ctx(kafka, tmp_path):
     return context(kafka.bootstrap, tmp_path)
-
-
-def token(table, offsets):
-    return Position({(table.epoch, partition): offset for partition, offset in offsets.items()}).token
-
-
-def ends(ctx, table):
-    return committed_ends(ctx.bootstrap, table)
 
 
 def rows(entries):
@@ -313,101 +300,3 @@ def test_diff_names_what_is_not_the_same(ctx):
     assert diff(ctx, wider.name, "res-diff-then").same
     with pytest.raises(NoSuchTable):
         diff(ctx, source.name, "res-diff-nobody")
-
-
-def store(ctx):
-    return Store(ctx.bootstrap, "http://127.0.0.1:1")
-
-
-def test_promote_exchanges_two_tables_and_fences_the_one_that_was_replaced(ctx):
-    source = make_table(ctx, "pro-swap", 2, description="the one")
-    write(ctx.bootstrap, source, 100)
-    at = token(source, ends(ctx, source))
-    fork = restore(ctx, source.name, at, "pro-swap-then").table
-    compact(ctx, source)  # its control records are nobody's writes
-    with store(ctx) as old:
-        promoted, replaced = (change.table for change in forks.promote(ctx.registry, fork.name, source.name))
-        tables = ctx.registry.tables()
-        assert tables[source.name] == promoted
-        assert tables[fork.name] == replaced
-        assert (promoted.topic, promoted.epoch, promoted.description) == (fork.topic, fork.epoch, "the one")
-        assert (replaced.topic, replaced.epoch) == (source.topic, source.epoch)
-        assert promoted.former_epochs == (source.epoch,)
-        assert replaced.former_epochs == (fork.epoch,)
-        with store(ctx) as new:
-            assert new.put(source.name, "k", "new").pieces.keys() <= {(fork.epoch, 0), (fork.epoch, 1)}
-            with pytest.raises(WriteFailed, match="promoted over"):
-                new.put(fork.name, "k", "to the replaced one")
-        del old
-    assert diff(ctx, f"{fork.name}@{at}", f"{source.name}@{token(promoted, dict.fromkeys(range(2), 1))}").same
-    assert compact(ctx, replaced).manifest.epoch == source.epoch  # it can be read and compacted all the same
-    forks.promote(ctx.registry, fork.name, source.name, discard_newer=True)  # and back
-    assert ctx.registry.table(source.name).epoch == source.epoch
-    with store(ctx) as new:
-        assert {epoch for epoch, _ in new.put(source.name, "k", "again").pieces} == {source.epoch}
-
-
-def test_a_writer_that_knows_the_old_definition_is_not_told_that_its_write_is_safe(ctx):
-    source = make_table(ctx, "pro-writer", 2)
-    write(ctx.bootstrap, source, 20)
-    with store(ctx) as old:
-        old.put(source.name, "before", "x")
-        restore(ctx, source.name, token(source, ends(ctx, source)), "pro-writer-then")
-        forks.promote(ctx.registry, "pro-writer-then", source.name)
-        with pytest.raises(WriteFailed, match="open a new Store"):
-            old.put(source.name, "after", "y")
-
-
-def test_promotion_is_refused_while_writers_are_newer(ctx):
-    source = make_table(ctx, "pro-newer", 2)
-    write(ctx.bootstrap, source, 20)
-    restore(ctx, source.name, token(source, ends(ctx, source)), "pro-newer-then")
-    produce(ctx.bootstrap, source.topic, [(b"late", b"write")])
-    with pytest.raises(UsageError, match=r"was written to after the position .* --discard-newer"):
-        forks.promote(ctx.registry, "pro-newer-then", source.name)
-    produce(ctx.bootstrap, source.topic, [(b"still", b"open")])  # a refusal changes nothing
-    assert ctx.registry.table(source.name).epoch == source.epoch
-    make_table(ctx, "pro-newer-other", 2)
-    with pytest.raises(UsageError, match="was not restored from"):
-        forks.promote(ctx.registry, "pro-newer-then", "pro-newer-other")
-    with pytest.raises(UsageError, match="over itself"):
-        forks.promote(ctx.registry, source.name, source.name)
-    with pytest.raises(NoSuchTable):
-        forks.promote(ctx.registry, "pro-newer-nobody", source.name)
-    forks.promote(ctx.registry, "pro-newer-then", source.name, discard_newer=True)
-    ddl.delete_topic(ctx.registry, ddl.drop(ctx.registry, "pro-newer-then").table)
-    with pytest.raises(TableExists, match="is that of table 'pro-newer'; take another name"):
-        ddl.create(ctx.registry, "pro-newer-then")
-    assert topics.epoch_of(kafka.admin(ctx.bootstrap), source.topic) is None
-    assert ctx.registry.table(source.name).topic == "pro-newer-then"
-
-
-def test_after_a_promotion_that_was_killed_under_its_fence_a_refused_one_opens_the_table_again(ctx):
-    source = make_table(ctx, "pro-killed", 2)
-    write(ctx.bootstrap, source, 20)
-    restore(ctx, source.name, token(source, ends(ctx, source)), "pro-killed-then")
-    with store(ctx) as writer:
-        writer.put(source.name, "late", "write")
-        topics.set_settings(kafka.admin(ctx.bootstrap), source.topic, {"max.message.bytes": "1"})  # as far as the killed one came
-        with pytest.raises(UsageError, match="was written to after"):
-            forks.promote(ctx.registry, "pro-killed-then", source.name)
-        writer.put(source.name, "later", "write")
-
-
-def test_the_commands(ctx, tmp_path):
-    source = make_table(ctx, "res-cli", 2)
-    produce(ctx.bootstrap, source.topic, [(b"k%d" % n, b"v%d" % n) for n in range(20)])
-    at = token(source, ends(ctx, source))
-
-    def call(*arguments):
-        return cli(*arguments, check=False, LOGSTORE_BOOTSTRAP=ctx.bootstrap, LOGSTORE_DATA_DIR=str(tmp_path))
-
-    wrong = call("table", "promote", "res-cli-nobody", "--over", source.name)
-    assert (wrong.returncode, "no table" in wrong.stderr) == (1, True)
-    restore(ctx, source.name, at, "res-cli-then")
-    produce(ctx.bootstrap, source.topic, [(b"k3", b"other")])
-    refused = call("table", "promote", "res-cli-then", "--over", source.name)
-    assert (refused.returncode, "--discard-newer" in refused.stderr) == (2, True)
-    done = call("table", "promote", "res-cli-then", "--over", source.name, "--discard-newer")
-    assert done.returncode == 0, done.stderr
-    assert f"table {source.name}: holds what res-cli-then held" in done.stdout
