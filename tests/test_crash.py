@@ -76,7 +76,7 @@ class Prober(threading.Thread):
             self.error = error
 
     def _probe(self) -> None:
-        known = list(self._writer.acknowledged.items())
+        known = list(self._writer.acknowledged.copy().items())  # a copy in one step: the writer adds to it meanwhile
         with httpx.Client(trust_env=False, timeout=10) as client:
             for _ in range(50):
                 key, place = self._rng.choice(known) if known and self._rng.random() < 0.9 else ("never", None)

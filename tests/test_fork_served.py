@@ -86,7 +86,8 @@ def test_a_table_whose_snapshot_is_lost_is_stopped_and_keeps_nobody_else_waiting
         for pid in node.pids("workers"):
             os.kill(pid, signal.SIGKILL)
         until("it is said what is missing", lambda: any("deadbeef" in row["reason"] for row in _partitions(node)))
-        assert {(row["table"], row["state"]) for row in _partitions(node)} == {("whole", "live"), ("lost", "stopped")}
+        states = {("whole", "live"), ("lost", "stopped")}
+        until("the other is live", lambda: {(row["table"], row["state"]) for row in _partitions(node)} == states)
         until("the node is ready all the same", lambda: httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200)
         answer = httpx.get(f"{node.url}/v1/tables/lost/rows/k", trust_env=False)
         assert answer.json()["type"] == "urn:logstore:partition-stopped"

@@ -2,6 +2,7 @@
 
 import random
 import threading
+from functools import partial
 
 import httpx
 import pytest
@@ -79,9 +80,19 @@ def _assert_everything_is_seen(bootstrap, url, position):
 
 
 def _assert_elsewhere_is_said(first, second):
-    """A plain client is told whom to ask: each key is answered by one node and referred to it by the other."""
+    """A plain client is told whom to ask: each key is answered by one node and referred to it by the other; by both while it moves."""
+
+    def ask(number):
+        return {url: httpx.get(f"{url}/v1/tables/t/rows/k{number:04d}", trust_env=False) for url in (first, second)}
+
+    def handed_over(number):
+        statuses = sorted(answer.status_code for answer in ask(number).values())
+        assert statuses in ([200, 200], [200, 421])
+        return statuses == [200, 421]
+
     for number in range(20):
-        answers = {url: httpx.get(f"{url}/v1/tables/t/rows/k{number:04d}", trust_env=False) for url in (first, second)}
+        until(f"one node answers for k{number:04d}", partial(handed_over, number))
+        answers = ask(number)
         by_status = {answer.status_code: answer for answer in answers.values()}
         assert sorted(by_status) == [200, 421]
         assert by_status[421].json()["type"] == "urn:logstore:not-owner"
