@@ -1,5 +1,7 @@
 """A fork is put in the place of the table it was made of: nothing acknowledged is lost on the way, and there is a way back."""
 
+import asyncio
+
 import pytest
 from support_log import produce
 from support_spark import context, ends, make_table, token, write
@@ -8,6 +10,7 @@ from support_store import cli
 from batch.compact import compact
 from batch.diff import diff
 from batch.restore import restore
+from logstore import AsyncStore
 from logstore.client.store import Store
 from logstore.log import ddl, forks, kafka, topics
 from logstore.model.errors import NoSuchTable, TableExists, UsageError, WriteFailed
@@ -37,6 +40,7 @@ def test_promote_exchanges_two_tables_and_fences_the_one_that_was_replaced(ctx):
         assert (replaced.topic, replaced.epoch) == (source.topic, source.epoch)
         assert promoted.former_epochs == (source.epoch,)
         assert replaced.former_epochs == (fork.epoch,)
+        assert [(f.fatal, "was promoted over" in f.why) for f in topics.check(ctx.registry.admin, replaced)] == [(False, True)]
         with store(ctx) as new:
             assert new.put(source.name, "k", "new").pieces.keys() <= {(fork.epoch, 0), (fork.epoch, 1)}
             with pytest.raises(WriteFailed, match="promoted over"):
@@ -50,15 +54,45 @@ def test_promote_exchanges_two_tables_and_fences_the_one_that_was_replaced(ctx):
         assert {epoch for epoch, _ in new.put(source.name, "k", "again").pieces} == {source.epoch}
 
 
-def test_a_writer_that_knows_the_old_definition_is_not_told_that_its_write_is_safe(ctx):
+def test_a_writer_that_knows_the_old_definition_is_told_once_and_then_writes_to_the_new_one(ctx):
     source = make_table(ctx, "pro-writer", 2)
     write(ctx.bootstrap, source, 20)
-    with store(ctx) as old:
-        old.put(source.name, "before", "x")
-        restore(ctx, source.name, token(source, ends(ctx, source)), "pro-writer-then")
-        forks.promote(ctx.registry, "pro-writer-then", source.name)
-        with pytest.raises(WriteFailed, match="open a new Store"):
-            old.put(source.name, "after", "y")
+
+    def piped(known):
+        with known.pipeline(source.name) as pipe:
+            pipe.put("k", "piped")
+
+    def several(known):
+        known.put_many(source.name, [("a", "1"), ("b", "2")])
+
+    def one(known):
+        known.put(source.name, "k", "one")
+
+    with store(ctx) as first, store(ctx) as second, store(ctx) as third:
+        for known in (first, second, third):
+            known.put(source.name, "before", "x")
+        fork = restore(ctx, source.name, token(source, ends(ctx, source)), "pro-writer-then").table
+        forks.promote(ctx.registry, fork.name, source.name)
+        for known, attempt in ((first, one), (second, several), (third, piped)):
+            with pytest.raises(WriteFailed, match="promoted over"):
+                attempt(known)
+            assert {epoch for epoch, _ in known.put(source.name, "after", "y").pieces} == {fork.epoch}
+
+
+def test_so_is_an_asynchronous_one(ctx):
+    source = make_table(ctx, "pro-async", 2)
+    write(ctx.bootstrap, source, 20)
+
+    async def go_through():
+        async with AsyncStore(ctx.bootstrap, "http://127.0.0.1:1") as known:
+            await known.put(source.name, "before", "x")
+            fork = await asyncio.to_thread(lambda: restore(ctx, source.name, token(source, ends(ctx, source)), "pro-async-then").table)
+            await asyncio.to_thread(forks.promote, ctx.registry, fork.name, source.name)
+            with pytest.raises(WriteFailed, match="promoted over"):
+                await known.put(source.name, "after", "y")
+            assert {epoch for epoch, _ in (await known.put(source.name, "after", "y")).pieces} == {fork.epoch}
+
+    asyncio.run(go_through())
 
 
 def test_promotion_is_refused_while_writers_are_newer(ctx):

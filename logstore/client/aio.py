@@ -6,7 +6,9 @@ acknowledgements, not once per write.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +19,7 @@ from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.store import DEADLINE_MS, Store
 from logstore.log.producer import GRACE_S, Producer
-from logstore.model.errors import LogStoreError, Overloaded, StillPending
+from logstore.model.errors import EpochChanged, LogStoreError, Overloaded, StillPending, Unknown, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -76,9 +78,9 @@ class _AsyncShared(Shared):
 class AsyncPipeline:
     """Writes to one table without waiting for each; leaving the `async with` block waits for all and raises what failed."""
 
-    def __init__(self, producer: Producer, table: Table, wakeups: _Wakeups) -> None:
+    def __init__(self, producer: Producer, table: Table, wakeups: _Wakeups, on_failure: Callable[[], object] | None = None) -> None:
         self._producer, self._table = producer, table
-        self._inner = Pipeline(producer, table, AsyncPending, _AsyncShared(table.epoch, producer, wakeups))
+        self._inner = Pipeline(producer, table, AsyncPending, _AsyncShared(table.epoch, producer, wakeups), on_failure)
 
     async def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
         """Queue one write; waits only while the queue is full. Raises like `Pipeline.put`."""
@@ -129,11 +131,13 @@ class AsyncStore:
 
     async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """See `Store.put`."""
-        return await (await (await self._singles(table)).put(key, value, headers=headers))
+        with self._renewing(table):
+            return await (await (await self._singles(table)).put(key, value, headers=headers))
 
     async def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """See `Store.delete`."""
-        return await (await (await self._singles(table)).delete(key, headers=headers))
+        with self._renewing(table):
+            return await (await (await self._singles(table)).delete(key, headers=headers))
 
     async def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
         """See `Store.put_many`; `pairs` is consumed on another thread."""
@@ -147,14 +151,16 @@ class AsyncStore:
         self, table: str, key: Text, *, after: Position | str | None = None, as_of: PointInTime = None, deadline_ms: int = DEADLINE_MS
     ) -> Row | None:
         """See `Store.get`."""
-        return await self._reads().get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
+        with self._renewing(table):
+            return await self._reads().get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
     async def get_many(
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
         """See `Store.get_many`."""
-        return await self._reads().get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
+        with self._renewing(table):
+            return await self._reads().get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def scan(
         self,
@@ -208,7 +214,7 @@ class AsyncStore:
         definition = await asyncio.to_thread(self._store.tables.get, table)
         if self._wakeups is None:
             self._wakeups = _Wakeups(asyncio.get_running_loop())
-        return AsyncPipeline(producer, definition, self._wakeups)
+        return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table))
 
     async def _singles(self, table: str) -> AsyncPipeline:
         self._store.check_open()
@@ -216,6 +222,19 @@ class AsyncStore:
         if pipeline is None:
             pipeline = self._pipelines[table] = await self.open_pipeline(table)
         return pipeline
+
+    @contextmanager
+    def _renewing(self, table: str) -> Iterator[None]:
+        """Ask for a definition again after a failure that may come of it."""
+        try:
+            yield
+        except (WriteFailed, Unknown, EpochChanged):
+            self._forget(table)
+            raise
+
+    def _forget(self, table: str) -> None:
+        self._pipelines.pop(table, None)
+        self._store.forget(table)
 
     def _reads(self) -> AsyncReader:
         self._store.check_open()

@@ -1,6 +1,6 @@
 """Pipeline: writes to one table without waiting for each, and one place where their failures come together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -17,8 +17,16 @@ _POLL_EVERY = 100  # writes; the reports that are due are taken while they are w
 class Pipeline:
     """Use as a context manager: leaving the block waits for every write and raises what failed. One thread at a time."""
 
-    def __init__(self, producer: Producer, table: Table, kind: type[Pending] = Pending, shared: Shared | None = None) -> None:
-        self._producer, self._kind = producer, kind
+    def __init__(
+        self,
+        producer: Producer,
+        table: Table,
+        kind: type[Pending] = Pending,
+        shared: Shared | None = None,
+        on_failure: Callable[[], object] | None = None,
+    ) -> None:
+        """`on_failure` is called when `flush` finds writes that failed."""
+        self._producer, self._kind, self._on_failure = producer, kind, on_failure
         self._shared = shared or Shared(table.epoch, producer)
         self._topic, self._limit = table.topic, table.max_value_bytes
         self._produce, self._left, self._count = producer.produce, _POLL_EVERY, 0
@@ -87,6 +95,8 @@ class Pipeline:
         shared = self._shared
         failed, unknown, failures = shared.failed, shared.unknown, shared.failures
         shared.failed, shared.unknown, shared.failures = 0, 0, []
+        if failed + unknown and self._on_failure is not None:
+            self._on_failure()
         if failed + unknown == 1:
             raise failures[0]
         if unknown:

@@ -3,6 +3,8 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +15,7 @@ from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.tables import Definitions, Tables
 from logstore.log.producer import COMPRESSION, DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_BYTES, QUEUE_RECORDS, OnFull, Producer
-from logstore.model.errors import UsageError
+from logstore.model.errors import EpochChanged, Unknown, UsageError, WriteFailed
 from logstore.model.position import Position
 
 DEADLINE_MS = 2_000
@@ -72,22 +74,25 @@ class Store:
         `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable: then it is not
         written; Unknown: perhaps it is.
         """
-        return self._singles(table).put(key, value, headers=headers).result()
+        with self._renewing(table):
+            return self._singles(table).put(key, value, headers=headers).result()
 
     def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Delete one row and wait for the acknowledgement; raises like `put`."""
-        return self._singles(table).delete(key, headers=headers).result()
+        with self._renewing(table):
+            return self._singles(table).delete(key, headers=headers).result()
 
     def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
         """Write pairs (key, value), a value None deletes; returns when all are acknowledged, with the position that covers them.
 
         Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. Order per key is the order given.
         """
-        return Batch(self.producer, self.tables.get(table)).run(pairs)
+        with self._renewing(table):
+            return Batch(self.producer, self.tables.get(table)).run(pairs)
 
     def pipeline(self, table: str) -> Pipeline:
         """Write without waiting for each; see `Pipeline`."""
-        return Pipeline(self.producer, self.tables.get(table))
+        return Pipeline(self.producer, self.tables.get(table), on_failure=partial(self.forget, table))
 
     def get(
         self, table: str, key: Text, *, after: Position | str | None = None, as_of: PointInTime = None, deadline_ms: int = DEADLINE_MS
@@ -96,14 +101,16 @@ class Store:
 
         Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is not kept.
         """
-        return self.reader.get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
+        with self._renewing(table):
+            return self.reader.get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def get_many(
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
         """Rows in the order of `keys`, None where there is none; raises like `get`. The deadline is for each 1,000 keys."""
-        return self.reader.get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
+        with self._renewing(table):
+            return self.reader.get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def scan(
         self,
@@ -210,6 +217,21 @@ class Store:
         if not self._bootstrap:
             raise UsageError("writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP")
         return self._bootstrap
+
+    @contextmanager
+    def _renewing(self, table: str) -> Iterator[None]:
+        """Ask for a definition again after a failure that may come of it: the table was promoted over, or dropped and made again."""
+        try:
+            yield
+        except (WriteFailed, Unknown, EpochChanged):
+            self.forget(table)
+            raise
+
+    def forget(self, table: str) -> None:
+        """Ask for a definition again when it is needed next."""
+        self._pipelines.pop(table, None)
+        if self._tables is not None:
+            self._tables.forget(table)
 
     def check_open(self) -> None:
         """Raises UsageError when this client is closed."""

@@ -35,7 +35,7 @@ class Tables:
         return table
 
     def forget(self, name: str) -> None:
-        """Ask again next time: the topic was not what the definition says."""
+        """Ask again next time."""
         self._known.pop(name, None)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from logstore.model.errors import LogStoreError, Overloaded, Unknown, WriteFaile
 _REFUSED = {
     KafkaError.MSG_SIZE_TOO_LARGE: (
         "the topic takes no such record: its max.message.bytes is too small (`logstore doctor` names the setting), or another table was "
-        "promoted over this one since this client asked for its definition; open a new Store then"
+        "promoted over this one since this client asked for its definition: it asks again for the next write"
     ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client may not write to the topic; ask for the permission",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client may not write to the cluster; ask for the permission",

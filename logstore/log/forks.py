@@ -23,7 +23,6 @@ from logstore.model.table import Table, check_name
 
 _BASE = [("ls.op", b"base")]
 _MAX = "max.message.bytes"
-_FENCED = {_MAX: "1"}  # no record is so short
 _FENCING_S = 20.0
 
 
@@ -92,9 +91,9 @@ def _fenced(registry: Registry, table: Table) -> Iterator[None]:
         return
     client = registry.admin
     before = {_MAX: topics.settings_of(client, table.topic)[_MAX]}
-    if before == _FENCED and table.allow_control_records:  # a promotion was killed; a table that was replaced takes no control records
+    if before == topics.CLOSED and table.allow_control_records:  # a promotion was killed; a replaced table takes no control records
         before = _unfenced(registry, table)
-    topics.set_settings(client, table.topic, _FENCED)
+    topics.set_settings(client, table.topic, topics.CLOSED)
     try:
         if table.allow_control_records:  # brokers learn of a setting a little later; a record of ours shows when
             topics.until(f"topic {table.topic} takes no more records", lambda: is_fenced(registry.bootstrap, table), _FENCING_S)
@@ -128,7 +127,7 @@ def _former(table: Table, successor: Table) -> tuple[str, ...]:
 
 def _open(registry: Registry, fork: Table) -> None:
     """Have a topic that was fenced by an earlier promotion take writes again."""
-    if not fork.adopted and topics.settings_of(registry.admin, fork.topic)[_MAX] == _FENCED[_MAX]:
+    if not fork.adopted and topics.settings_of(registry.admin, fork.topic)[_MAX] == topics.CLOSED[_MAX]:
         topics.set_settings(registry.admin, fork.topic, _unfenced(registry, fork))
 
 

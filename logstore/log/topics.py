@@ -13,6 +13,7 @@ from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC
 
 _FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
 _BATCH_BYTES = 1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
+CLOSED = {"max.message.bytes": "1"}  # no record is so short: the topic of a table that another one was promoted over
 _COMPACTED = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false", "min.compaction.lag.ms": "60000"}
 _ANNOUNCEMENTS = {
     "cleanup.policy": "compact,delete",
@@ -145,7 +146,7 @@ def check(client: Any, table: Table) -> list[Finding]:
 
 
 def compare(actual: dict[str, str], table: Table, replicas: int) -> list[Finding]:
-    """What is wrong with settings, for a table's topic."""
+    """What is wrong with settings, for a table's topic. A topic closed by a promotion is a warning."""
     wanted = wal_settings(table.max_value_bytes, replicas)
     findings = [_compare(actual, setting, value, table) for setting, value in wanted.items()]
     return [finding for finding in findings if finding is not None]
@@ -168,6 +169,7 @@ _WHY: dict[str, str] = {
     "max.message.bytes": "values of the table's maximum would be refused",
     "min.insync.replicas": "an acknowledged write could be on one broker only",
 }
+_WHY_CLOSED = "another table was promoted over this one, and writers that do not know it yet must not be told that their writes are safe"
 _ALWAYS_FATAL: frozenset[str] = frozenset({"cleanup.policy"})
 
 
@@ -176,6 +178,8 @@ def _compare(actual: dict[str, str], setting: str, wanted: str, table: Table) ->
     enough: Literal["equal", "least"] = "least" if setting in ("max.message.bytes", "min.insync.replicas") else "equal"
     if value == wanted or (enough == "least" and value.isdigit() and int(value) >= int(wanted)):
         return None
+    if {setting: value} == CLOSED and not (table.adopted or table.allow_control_records):  # was replaced
+        return Finding(False, setting, value, wanted, _WHY_CLOSED)
     fatal = setting in _ALWAYS_FATAL or not (table.adopted or setting == "min.insync.replicas")
     return Finding(fatal, setting, value, wanted, _WHY[setting])
 
