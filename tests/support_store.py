@@ -58,10 +58,7 @@ class Running:
         if number < len(before):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(before[number], signal.SIGKILL)
-            until(
-                f"{kind} {before[number]} is replaced",
-                lambda: before[number] not in self.pids(kind) and len(self.pids(kind)) == len(before),
-            )
+            until(f"{kind} {before[number]} is replaced", lambda: self._replaced(kind, before, number))
 
     def _replaced(self, kind: str, before: list[int], number: int) -> bool:
         now = self.pids(kind)
