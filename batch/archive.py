@@ -11,7 +11,8 @@ from typing import Any
 
 from batch import extract, switch
 from batch.job import Clock, Context, new_id
-from logstore.log.ranges import committed_ends
+from logstore.log import kafka
+from logstore.log.ranges import committed_ends, first_missing
 from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.table import Table
 from logstore.snapshot.archive import ArchiveIndex, Segment
@@ -57,10 +58,12 @@ def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | 
     clock, done = Clock(), Archived()
     index = ctx.archive(table)
     with clock.step("plan"):
-        ends = committed_ends(ctx.bootstrap, table) if upto is None else upto
-        reached = _checked(table, index.next_offsets(), ends, explicit=upto is not None)
+        now = committed_ends(ctx.bootstrap, table)
+        ends = now if upto is None else upto
+        reached = _checked(table, index.next_offsets(), now)
+        lasts = _to_look_at(ctx, table, index.lasts())
         done.removed = len(index.collect())
-    while chunks := _round(reached, ends):
+    while chunks := _round(reached, ends, lasts):
         with clock.step("start"):
             _ = ctx.spark
         with clock.step("archive"):
@@ -70,7 +73,8 @@ def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | 
         done.rounds += 1
         done.records += sum(segment.records for segment in segments)
         done.size_bytes += sum(segment.size_bytes for segment in segments)
-        reached |= {partition: end for partition, _, end in chunks}
+        reached |= {chunk.partition: chunk.end for chunk in chunks}
+        lasts = {}  # this very job wrote what comes before
     done.upto, done.seconds = index.next_offsets(), clock.seconds
     return done
 
@@ -87,11 +91,11 @@ def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
     }  # fmt: skip
 
 
-def _checked(table: Table, archived: dict[int, int], ends: dict[int, int], *, explicit: bool) -> dict[int, int]:
+def _checked(table: Table, archived: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
     """Where archiving goes on; raises LogTruncated when the log ends before what is archived."""
     reached = {partition: archived.get(partition, 0) for partition in range(table.partitions)}
     for partition, end in ends.items():
-        if end < reached[partition] and not explicit:
+        if end < reached[partition]:
             raise LogTruncated(
                 f"the log of {table.name}/{partition} ends at {end:,}, the archive holds everything before {reached[partition]:,}: "
                 "the log lost its end (an unclean leader election?); `logstore batch restore` makes a table of what the archive holds"
@@ -99,7 +103,18 @@ def _checked(table: Table, archived: dict[int, int], ends: dict[int, int], *, ex
     return reached
 
 
-def _round(reached: dict[int, int], ends: dict[int, int]) -> list[extract.Chunk]:
+def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, str]:
+    """The last archived records that the log must still have: those that were neither trimmed nor given up in a repair."""
+    bounds = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
+    found = {}
+    for partition, last in lasts.items():
+        offset = int(last.partition("-")[0])
+        if offset >= bounds[partition].start and first_missing(range(offset, offset + 1), table.skips.get(partition, [])) is not None:
+            found[partition] = last
+    return found
+
+
+def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str]) -> list[extract.Chunk]:
     """The stretches of one round: of every partition alike, of each at most its share."""
     open_ends = {p: end for p, end in ends.items() if end > reached[p]}
     if not open_ends:
@@ -110,7 +125,7 @@ def _round(reached: dict[int, int], ends: dict[int, int]) -> list[extract.Chunk]
         start, stop = reached[partition], min(end, reached[partition] + share)
         pieces = -(-(stop - start) // CHUNK_RECORDS)
         bounds = [start + (stop - start) * piece // pieces for piece in range(pieces + 1)]
-        chunks += [(partition, a, b) for a, b in pairwise(bounds)]
+        chunks += [extract.Chunk(partition, a, b, lasts.get(partition, "") if a == start else "") for a, b in pairwise(bounds)]
     return chunks
 
 
@@ -126,7 +141,7 @@ def _extract(ctx: Context, table: Table, job: str, chunks: list[extract.Chunk]) 
 
 def _covered(chunks: list[extract.Chunk], segments: list[Segment]) -> None:
     """Requires: the segments lie end to end over the chunks."""
-    wanted = sorted(chunks)
+    wanted = sorted((chunk.partition, chunk.start, chunk.end) for chunk in chunks)
     given = sorted((segment.partition, segment.start, segment.end) for segment in segments)
     starts = {(partition, start) for partition, start, _ in wanted}
     for before, after in pairwise(given):

@@ -67,6 +67,8 @@ def _tell(ctx: Context, table: Table, done: compacting.Compacted, wait_s: float 
     if as_json:
         show.as_json(document)
         return
+    for warning in document["warnings"]:
+        show.warn(warning)
     seconds = document["seconds"]
     steps = ", ".join(f"{name} {seconds[name]:.1f}" for name in seconds)
     click.echo(

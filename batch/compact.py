@@ -38,6 +38,7 @@ class Compacted:
     records: int  # that were folded
     linked: int  # partitions whose files are those of the parent
     removed: int  # snapshots that garbage collection took
+    warnings: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class Compacted:
             "table": manifest.table, "snapshot": manifest.name, "kind": manifest.kind, "parent": manifest.parent,
             "cut": manifest.position.token, "entries": sum(part.entries for part in manifest.parts.values()),
             "size_bytes": sum(file.size_bytes for file in manifest.files), "records": self.records, "linked": self.linked,
-            "removed": self.removed, "records_per_s": round(self.records / folding) if folding else 0,
+            "removed": self.removed, "warnings": self.warnings, "records_per_s": round(self.records / folding) if folding else 0,
             "archived": self.archived.document(),
             "digests": {str(p): part.digest for p, part in sorted(manifest.parts.items())},
             "quarantined": sum(sum(part.quarantine_counts.values()) for part in manifest.parts.values()),
@@ -81,7 +82,7 @@ class _Job:
 
     def __init__(self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str) -> None:
         self.ctx, self.table, self.repository, self.kind, self.job = ctx, table, repository, kind, job
-        self.clock = Clock()
+        self.clock, self.warnings = Clock(), list[str]()
         self.created_ms = time.time_ns() // 1_000_000
         self.name = f"{self.created_ms:014d}-{job}"
         self.expected = repository.current()
@@ -107,7 +108,7 @@ class _Job:
         with self.clock.step("publish"):
             removed = self._publish(manifest)  # 5
         records, linked = sum(read for *_, read in done), sum(linked for _, _, linked, _ in done)
-        return Compacted(manifest, archived, records, linked, removed, self.clock.seconds)
+        return Compacted(manifest, archived, records, linked, removed, self.warnings, self.clock.seconds)
 
     def _parent(self) -> Manifest | None:
         """The snapshot that is continued; None begins at offset 0."""
@@ -165,10 +166,18 @@ class _Job:
         pointer: Pointer = self.repository.move(self.expected, manifest.name, f"{self.kind} {self.job}")
         if pointer.name != manifest.name:
             raise Corrupted(f"the pointer names {pointer.name} after it was moved to {manifest.name}")
-        base = [self.table.base["snapshot"]] if self.table.base else []
-        removed = self.repository.gc(self.table.keep_snapshots, extra_keep=base)
+        removed = self._collect()
         self.ctx.progress("publish", 1, 1)
-        return len(removed.snapshots)
+        return removed
+
+    def _collect(self) -> int:
+        """The snapshot is there, whatever is wrong with the old ones."""
+        base = [self.table.base["snapshot"]] if self.table.base else []
+        try:
+            return len(self.repository.gc(self.table.keep_snapshots, extra_keep=base).snapshots)
+        except Corrupted as error:
+            self.warnings.append(f"old snapshots stay: {error}")
+            return 0
 
     def _drop_leftovers(self, manifest: Manifest) -> None:
         """Files of attempts that died while Spark tried their task again."""

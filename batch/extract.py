@@ -9,36 +9,51 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
+from xxhash import xxh3_128_hexdigest
 
 from batch import switch
 from logstore.log.ranges import SCHEMA, first_missing, read_range
-from logstore.model.errors import Corrupted
+from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.table import Table
 from logstore.snapshot.archive import ArchiveIndex, Segment
 from logstore.snapshot.sst import checksum
 from logstore.snapshot.storage import Storage
 
+_AGAIN = "snapshots stand on what was folded before, but `batch rebuild` and `batch restore` need it"
 FILE_BYTES = 256 << 20  # a segment is closed when its records have so many bytes
-Chunk = tuple[int, int, int]  # partition, start, end
+
+
+class Chunk(NamedTuple):
+    """A stretch `[start, end)` of a partition's log. `after`: the last record archived before it, as `Segment.last` has it."""
+
+    partition: int
+    start: int
+    end: int
+    after: str = ""
 
 
 def extract(chunk: Chunk, bootstrap: str, table: Table, storage: Storage, job: str) -> list[Segment]:
-    """Archive one stretch; returns its segments, none of which counts before a manifest names it. Raises as `read_range`."""
-    partition, start, end = chunk
-    batches = read_range(bootstrap, table, partition, start, end)
+    """Archive one stretch; returns its segments, none of which counts before a manifest names it.
+
+    Raises as `read_range`, and LogTruncated when the log does not have the record `after` which the stretch follows.
+    """
+    partition, start, end, after = chunk
+    batches = _behind(chunk, bootstrap, table) if after else read_range(bootstrap, table, partition, start, end)
     found: list[Segment] = []
     with tempfile.TemporaryDirectory(prefix="logstore-archive-") as scratch:
         while start < end:
             local = Path(scratch, f"{start}.parquet")
-            reached, records = _write(local, batches, end)
+            reached, records, last = _write(local, batches, end)
             switch.crash("worker:2")
             index = ArchiveIndex(storage, table.topic, table.epoch)
             path = index.segment_path(partition, start, reached, f"{job}{secrets.token_hex(4)}")
-            segment = Segment(partition, start, reached, path, records, local.stat().st_size, checksum(local))
+            segment = Segment(partition, start, reached, path, records, local.stat().st_size, checksum(local), last)
             storage.upload(local, path)
             local.unlink()
             found.append(segment)
@@ -47,19 +62,44 @@ def extract(chunk: Chunk, bootstrap: str, table: Table, storage: Storage, job: s
     return found
 
 
-def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int, int]:
-    """Fill one file; returns the offset it reaches and its record count."""
+def _behind(chunk: Chunk, bootstrap: str, table: Table) -> Iterator[pa.RecordBatch]:
+    """The batches of a chunk, after a look at the record before them: a log that lost its end and grew again has another one there."""
+    before = int(chunk.after.partition("-")[0])
+    batches = read_range(bootstrap, table, chunk.partition, before, chunk.end)
+    first = next(batches, None)
+    if first is None or _identity(first, 0) != chunk.after:
+        raise LogTruncated(
+            f"the record at offset {before:,} of {table.name}/{chunk.partition} is not the one that was archived: the log lost its end "
+            "after that (an unclean leader election, a power cut?) and was written to again; `logstore batch restore` makes a table of "
+            "what the archive holds"
+        )
+    inside = int(np.searchsorted(first.column("offset").to_numpy(), chunk.start))
+    if inside < first.num_rows:
+        yield first.slice(inside)
+    yield from batches
+
+
+def _identity(batch: pa.RecordBatch, row: int) -> str:
+    """`<offset>-<xxh3-128 of offset, timestamp, key and value>` of a record."""
+    offset, *rest = (batch.column(name)[row].as_py() for name in ("offset", "timestamp", "key", "value"))
+    return f"{offset}-{xxh3_128_hexdigest(repr((offset, *rest)).encode())}"
+
+
+def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int, int, str]:
+    """Fill one file; returns the offset it reaches, its record count, and the identity of its last record."""
     size = records = 0
+    last = ""
     with parquet.ParquetWriter(
         path, SCHEMA, compression="zstd", compression_level=1, use_dictionary=["part"], write_statistics=["part", "offset"]
     ) as writer:
         for batch in batches:
             writer.write_batch(batch)  # a row group each: readers hold one at a time
+            last = _identity(batch, batch.num_rows - 1)
             size, records = size + batch.nbytes, records + batch.num_rows
             if size >= FILE_BYTES:
                 reached = batch.column("offset")[-1].as_py() + 1
-                return min(reached, end), records
-    return end, records
+                return min(reached, end), records, last
+    return end, records, last
 
 
 def read_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
@@ -89,12 +129,12 @@ def verify_segment(segment: Segment, storage: Storage, skips: list[tuple[int, in
 
 def _check_file(segment: Segment, path: Path) -> None:
     if not path.exists():
-        raise Corrupted(f"{segment.path} is gone from the archive; restore it, or archive anew while the log still holds it")
+        raise Corrupted(f"{segment.path} is gone from the archive; bring it back from a backup of the storage: {_AGAIN}")
     size = path.stat().st_size
     if size != segment.size_bytes or checksum(path) != segment.checksum:
         raise Corrupted(
             f"{segment.path} is damaged: {size:,} bytes of {segment.size_bytes:,}, or another checksum; partition {segment.partition}, "
-            f"offsets {segment.start:,} to {segment.end - 1:,}"
+            f"offsets {segment.start:,} to {segment.end - 1:,}; bring it back from a backup of the storage: {_AGAIN}"
         )
 
 

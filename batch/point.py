@@ -1,12 +1,15 @@
 """Point: a position of a table's history, and the snapshots it can be reached from."""
 
+import logging
 from collections.abc import Iterable, Mapping
 
-from logstore.model.errors import EpochChanged, NotRetained, UsageError
+from logstore.model.errors import Corrupted, EpochChanged, NotRetained, UsageError
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
+
+_log = logging.getLogger(__name__)
 
 
 def offsets_of(position: Position, table: Table, ends: Mapping[int, int]) -> dict[int, int]:
@@ -31,17 +34,21 @@ def offsets_of(position: Position, table: Table, ends: Mapping[int, int]) -> dic
 def bases_of(repository: Repository, table: Table, upto: Mapping[int, int], wanted: Iterable[int]) -> dict[int, Manifest]:
     """Partition -> the newest snapshot whose cut is not behind the position; absent where the log from 0 is the way.
 
-    Snapshots younger than the current one were withdrawn, and do not count. Raises NotRetained before the beginning of a restored table.
+    Snapshots that were rolled back do not count, nor does one whose manifest is damaged. Raises NotRetained before the beginning of a
+    restored table.
     """
-    pointer = repository.current()
-    names = [name for name in repository.names() if pointer is not None and name <= pointer.name]
+    names = repository.line()
     names = [*([table.base["snapshot"]] if table.base and table.base["snapshot"] not in names else []), *names]
     found: dict[int, Manifest] = {}
     open_ones = set(wanted)
     for name in reversed(names):
         if not open_ones:
             break
-        manifest = repository.manifest(name)
+        try:
+            manifest = repository.manifest(name)
+        except Corrupted as error:
+            _log.warning("%s; the one before it is used", error)
+            continue
         reached = {partition for partition in open_ones if manifest.parts[partition].cut <= upto[partition]}
         found |= dict.fromkeys(reached, manifest)
         open_ones -= reached

@@ -1,7 +1,7 @@
 """Trim: delete what the log need not hold any more, because snapshot and archive hold it, and both were just read back.
 
-The log is shortened to the cut of the newest snapshot that counts. It has a predecessor, so that one can still be rolled back; both are
-verified, and every archived file of what is deleted is. Views are made from the snapshot then, and `rebuild` and `audit` from the archive.
+The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no control records. Both
+are verified, and every archived file of what is deleted is. Views are made from the snapshot then, `rebuild` and `audit` from the archive.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,8 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
     repository = ctx.repository(table)
     with repository.lease(new_id(), "trim", ctx.lease_s):
         predecessor, newest = _two(table, repository)
-        below = {partition: part.cut for partition, part in newest.parts.items()}
+        reach = newest if table.allow_control_records else predecessor  # without cuts in the log nodes fold it again to prove the newest
+        below = {partition: part.cut for partition, part in reach.parts.items()}
         starts = _starts(ctx, table)
         _check_archive(ctx, table, starts, below)
         for snapshot in (predecessor, newest):
@@ -66,8 +67,7 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
 
 def _two(table: Table, repository: Repository) -> tuple[Manifest, Manifest]:
     """The current snapshot's predecessor, and the current snapshot."""
-    current = repository.current()
-    names = [name for name in repository.names() if current is not None and name <= current.name]
+    names = repository.line()
     if len(names) < 2:
         raise NotTrimmable(
             f"table {table.name} has {'one snapshot only' if names else 'no snapshot'}: the log is what it could be made from again; "

@@ -111,7 +111,7 @@ class Seeds:
 
     def _names(self, table: Table, current: str) -> Iterator[str]:
         yield current
-        yield from (name for name in sorted(self._library.repository(table).names(), reverse=True) if name < current)
+        yield from (name for name in reversed(self._library.repository(table).line()) if name < current)
 
     def _over(self, target: Target, manifest: Manifest) -> Seed:
         local = self._library.bring(target, manifest)

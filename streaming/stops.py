@@ -1,5 +1,6 @@
 """Stops: why a partition answers nothing, each with the command that helps."""
 
+from logstore.log import ddl
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported
 from logstore.model.fold import Folded
 from logstore.model.table import Table
@@ -34,7 +35,10 @@ def cut_back(target: Target, position: int, detail: str) -> Stop:
     """The log begins later or ends earlier than the view's position."""
     table, partition = target.table.name, target.partition
     lost = f"the log of {table}/{partition} does not hold offset {position:,}, which this view needs next: {detail}"
-    return Stop(LogTruncated.word, f"{lost}; `logstore table repair {table} --partition {partition}` shows it", position)
+    way = f"where the archive holds it `logstore batch compact {table}` makes a snapshot that this view goes on from"
+    return Stop(
+        LogTruncated.word, f"{lost}; {way}; `logstore table repair {table} --partition {partition}` shows what is missing", position
+    )
 
 
 def epoch_changed(table: Table, actual: str | None) -> Stop:
@@ -43,11 +47,7 @@ def epoch_changed(table: Table, actual: str | None) -> Stop:
     return Stop(
         EpochChanged.word,
         f"the topic {table.topic} of table {table.name} {what}; "
-        + (
-            f"`logstore table repair {table.name} --new-epoch` begins anew with it"
-            if actual
-            else f"`logstore table drop {table.name}` forgets it"
-        ),
+        + (f"`logstore table repair {table.name} --new-epoch` begins anew with it" if actual else ddl.when_gone(table)),
         0,
     )
 

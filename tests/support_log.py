@@ -5,6 +5,8 @@ from typing import Any
 
 from confluent_kafka import Producer
 
+from logstore.log import kafka
+
 Headers = list[tuple[str, bytes | None]]
 
 
@@ -37,6 +39,17 @@ def transactional(bootstrap: str, name: str) -> Producer:
     producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name, "linger.ms": 1, "partitioner": "murmur2_random"})
     producer.init_transactions(30)
     return producer
+
+
+def markers_written(bootstrap: str, topic: str, partition: int = 0) -> None:
+    """Wait until the brokers have written the markers of ended transactions: the coordinator answers before that."""
+    client = kafka.admin(bootstrap)
+
+    def stable() -> bool:
+        ends = [kafka.bounds(client, topic, [partition], committed=committed)[partition].end for committed in (True, False)]
+        return ends[0] == ends[1]
+
+    until("the transactions' markers are in the log", stable)
 
 
 def until(what: str, condition: Any, timeout_s: float = 90.0) -> Any:

@@ -12,6 +12,7 @@ from support_spark import context, make_table, write
 from batch import archive as archiving
 from batch import extract
 from batch.archive import archive, verify_archive
+from batch.compact import compact
 from logstore.log import kafka as door
 from logstore.log import ranges, topics
 from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
@@ -132,7 +133,7 @@ def test_large_values_are_archived_in_several_files_of_one_stretch(ctx, monkeypa
     values = [rng.randbytes(700_000) for _ in range(9)]
     for n, value in enumerate(values):
         produce(ctx.bootstrap, table.topic, [(b"k%d" % n, value)])
-    segments = extract.extract((0, 0, 9), ctx.bootstrap, table, ctx.storage, "j")
+    segments = extract.extract(extract.Chunk(0, 0, 9), ctx.bootstrap, table, ctx.storage, "j")
     assert len(segments) > 1
     ctx.archive(table).append(segments, "j")
     assert [row[3] for row in rows_of(ctx, table, 0)] == values
@@ -180,3 +181,24 @@ def test_files_of_killed_attempts_are_removed(ctx):
     ctx.storage.create(f"{ctx.archive(table).root}/p00000/{0:020d}-{9:020d}-dead.parquet", b"half")
     assert archive(ctx, table).removed == 1
     assert archive(ctx, table).removed == 0
+
+
+def test_a_log_that_lost_its_end_and_grew_again_is_never_put_behind_what_was_archived(kafka, tmp_path):
+    ctx = context(kafka.bootstrap, tmp_path)
+    table = make_table(ctx, "arch-lost", 1)
+    write(ctx.bootstrap, table, 50)
+    log = kafka.data_dir / "log" / f"{table.topic}-0" / f"{0:020d}.log"
+    kept = log.stat().st_size
+    write(ctx.bootstrap, table, 50, seed=2)
+    assert archive(ctx, table).upto == {0: 100}
+    kafka.kill()
+    os.truncate(log, kept)  # as after a power cut: acknowledged, and never on the disk
+    kafka.restart()
+    for job in (archive, compact):
+        with pytest.raises(LogTruncated, match=r"ends at 5., the archive holds everything before 100"):
+            job(ctx, table)
+    write(ctx.bootstrap, table, 80, seed=3)
+    for job in (archive, compact):
+        with pytest.raises(LogTruncated, match=r"offset 99 of .* is not the one that was archived"):
+            job(ctx, table)
+    assert verify_archive(ctx, table)["records"] == 100

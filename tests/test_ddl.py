@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
+from support_log import markers_written
 
 from logstore.log import ddl, holes, kafka, topics
 from logstore.log.census import Census
@@ -41,6 +42,7 @@ def transact(registry: Registry, topic: str, values: list[bytes], *, commit: boo
         producer.produce(topic, value, b"k", partition=0)
     producer.flush(20)
     producer.commit_transaction(20) if commit else producer.abort_transaction(20)
+    markers_written(registry.bootstrap, topic)
 
 
 def test_a_store_that_was_never_started_says_how_to_start_one(tmp_path):
@@ -232,6 +234,22 @@ def test_a_skip_that_covers_a_part_leaves_the_rest_to_be_found(registry, name):
     assert log.start == 5
     assert log.holes == [holes.Hole(0, 0), holes.Hole(3, 4)]
     assert ddl.skip(registry, repaired, 0, 0, 4).table.skips == {0: [(0, 4), (1, 2)]}
+
+
+def test_what_archive_or_snapshots_hold_is_not_missing_and_what_was_applied_cannot_be_undone(registry, name):
+    table = ddl.create(registry, name, partitions=1).table
+    produce(registry, name, [b"v"] * 8)
+    delete_records(registry, name, 6)
+    kept = ddl.Kept(archived=5, cut=4, applied=7)
+    assert ddl.examine(registry, table, 0, kept.reach).log.holes == [holes.Hole(5, 5)]
+    for force, says in ((False, "offsets below 5 are not lost"), (True, "below offset 7 has been applied")):
+        with pytest.raises(UsageError, match=says):
+            ddl.skip(registry, table, 0, 3, 5, kept=kept, force=force)
+    with pytest.raises(UsageError, match="below offset 7 has been applied"):
+        ddl.skip(registry, table, 0, 6, 6, kept=kept, force=True)
+    repaired = ddl.skip(registry, table, 0, 5, 5, kept=kept).table
+    assert repaired.skips == {0: [(5, 5)]}
+    assert ddl.skip(registry, repaired, 0, 3, 4, kept=ddl.Kept(archived=5), force=True).table.skips == {0: [(3, 4), (5, 5)]}
 
 
 def test_a_topic_that_was_created_again_is_accepted_as_a_new_epoch(registry, name):

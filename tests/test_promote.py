@@ -32,7 +32,7 @@ def test_promote_exchanges_two_tables_and_fences_the_one_that_was_replaced(ctx):
     fork = restore(ctx, source.name, at, "pro-swap-then").table
     compact(ctx, source)  # its control records are nobody's writes
     with store(ctx) as old:
-        promoted, replaced = (change.table for change in forks.promote(ctx.registry, fork.name, source.name))
+        promoted, replaced = (change.table for change in forks.promote(ctx.registry, fork.name, source.name)[:2])
         tables = ctx.registry.tables()
         assert tables[source.name] == promoted
         assert tables[fork.name] == replaced
@@ -48,7 +48,14 @@ def test_promote_exchanges_two_tables_and_fences_the_one_that_was_replaced(ctx):
         del old
     assert diff(ctx, f"{fork.name}@{at}", f"{source.name}@{token(promoted, dict.fromkeys(range(2), 1))}").same
     assert compact(ctx, replaced).manifest.epoch == source.epoch  # it can be read and compacted all the same
-    forks.promote(ctx.registry, fork.name, source.name, discard_newer=True)  # and back
+    for flags in ({}, {"discard_newer": True}):  # asked for again, it is done already
+        assert forks.promote(ctx.registry, fork.name, source.name, **flags).again
+        assert ctx.registry.table(source.name).epoch == fork.epoch
+    with store(ctx) as new:
+        new.put(source.name, "k", "still open")
+    assert not forks.promote(ctx.registry, fork.name, source.name, back=True).again
+    with pytest.raises(UsageError, match="nothing to take back"):
+        forks.promote(ctx.registry, fork.name, source.name, back=True)
     assert ctx.registry.table(source.name).epoch == source.epoch
     with store(ctx) as new:
         assert {epoch for epoch, _ in new.put(source.name, "k", "again").pieces} == {source.epoch}

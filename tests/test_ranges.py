@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import msgpack
 import pytest
-from support_log import produce, transactional
+from support_log import markers_written, produce, transactional
 
 from logstore.log import ranges, topics
 from logstore.log.control import append_control
@@ -94,6 +94,7 @@ def test_transaction_markers_are_holes_unless_a_repair_steps_over_them(kafka, ma
         writer.produce(made.topic, b"v", b"k", partition=0)
         writer.flush(10)
         writer.commit_transaction(10) if committed else writer.abort_transaction(10)
+    markers_written(kafka.bootstrap, made.topic)
     with pytest.raises(LogGap, match="offsets 1 to 3 are missing"):
         read(kafka, made, 0, 0, 6)
     with pytest.raises(LogGap, match="offsets 5 to 5 are missing"):

@@ -1,12 +1,14 @@
 """The repository: what is visible, what is current, what is kept, and that planted damage is found."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from logstore.model.digest import digest
 from logstore.model.entry import VALUE, Entry
-from logstore.model.errors import Conflict, JobRunning, NoSuchSnapshot
+from logstore.model.errors import Conflict, Corrupted, JobRunning, NoSuchSnapshot, UsageError
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstWriter
@@ -50,12 +52,93 @@ def test_collection_leaves_current_predecessors_and_pins(repository, tmp_path):
     names = [f"{n:014d}-aaaaaaaa" for n in range(1, 6)]
     for name in names:
         published(repository, tmp_path, name)
-    repository.move(None, names[4], "test")
+        repository.move(repository.current(), name, "test")
     repository.pin(names[0], "test")
     assert repository.gc(2).snapshots == names[1:3]
     assert repository.names() == [names[0], names[3], names[4]]
     with pytest.raises(NoSuchSnapshot):
         repository.manifest(names[1])
+
+
+def test_what_was_rolled_back_does_not_count_when_others_follow(repository, tmp_path):
+    first, bad, second = (f"{n:014d}-aaaaaaaa" for n in range(1, 4))
+    for name in (first, bad):
+        published(repository, tmp_path, name)
+        repository.move(repository.current(), name, "test")
+    assert repository.rollback(None).name == first
+    assert repository.line() == [first]
+    published(repository, tmp_path, second)
+    published(repository, tmp_path, "00000000000004-killed00")  # never became current
+    repository.move(repository.current(), second, "test")
+    assert repository.line() == [first, second]
+    assert repository.before() == first
+    assert repository.gc(5).snapshots == [bad, "00000000000004-killed00"]
+    assert repository.rollback(None).name == first
+    with pytest.raises(NoSuchSnapshot):
+        repository.rollback(None)
+
+
+class Meanwhile(Storage):
+    """Does something right after the first listing of the snapshots."""
+
+    def list(self, path):
+        found = super().list(path)
+        if path.endswith("/snapshots"):
+            then, self.then = self.then, lambda: None
+            then()
+        return found
+
+
+def test_a_job_that_publishes_while_others_collect_keeps_what_is_its_own(tmp_path):
+    repository = Repository(Storage(f"file://{tmp_path}/storage"), "t", EPOCH)
+    old, new = "00000000000001-aaaaaaaa", f"{int(time.time() * 1000):014d}-bbbbbbbb"
+    published(repository, tmp_path, old)
+    repository.move(None, old, "test")
+
+    def publish():
+        published(repository, tmp_path, new)
+        repository.move(repository.current(), new, "test")
+
+    storage = Meanwhile(repository.storage.url)
+    storage.then = publish
+    assert Repository(storage, "t", EPOCH).gc(1).snapshots == []
+    assert repository.verify(new) == []
+    assert repository.current().name == new
+
+
+def test_a_damaged_snapshot_can_be_dropped_unless_it_is_current_or_pinned(repository, tmp_path):
+    names = [f"{n:014d}-aaaaaaaa" for n in range(1, 4)]
+    for name in names:
+        published(repository, tmp_path, name)
+        repository.move(repository.current(), name, "test")
+    path = repository.storage.local(repository.file_path(f"{names[0]}/_MANIFEST.json"))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(Corrupted, match=names[0]):
+        repository.gc(3)
+    repository.pin(names[1], "test")
+    for name in names[1:]:
+        with pytest.raises(UsageError):
+            repository.drop(name)
+    with pytest.raises(NoSuchSnapshot):
+        repository.drop("00000000000009-aaaaaaaa")
+    repository.drop(names[0])
+    assert repository.gc(3).files == 1
+    assert repository.names() == names[1:]
+    assert not path.parent.exists()
+
+
+def test_collection_takes_what_a_killed_writer_left_an_hour_ago(repository, tmp_path):
+    published(repository, tmp_path, "00000000000001-aaaaaaaa")
+    repository.move(None, "00000000000001-aaaaaaaa", "test")
+    folder = repository.storage.local(repository.file_path("00000000000000-cccccccc"))
+    folder.mkdir(parents=True)
+    part = folder / ".p00000-00000.sst.0123456789abcdef.part"
+    part.write_bytes(b"half")
+    repository.gc(1)
+    assert part.exists()  # perhaps somebody still writes it
+    os.utime(part, (1, 1))
+    repository.gc(1)
+    assert not folder.exists()
 
 
 def test_a_flipped_bit_is_found_and_a_key_named(repository, tmp_path):

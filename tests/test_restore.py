@@ -253,6 +253,11 @@ def test_a_lost_log_is_restored_from_the_archive(ctx):
     assert digests(again.manifest) == digests(done.manifest)
     with pytest.raises(UsageError, match="its log ends at"):
         restore(ctx, source.name, token(source, {p: end + 1 for p, end in upto.items()}), "res-lost-more")
+    forks.promote(ctx.registry, "res-lost-then", source.name)  # the way back
+    assert ctx.registry.table(source.name).epoch == done.table.epoch
+    topics.delete(kafka.admin(ctx.bootstrap), source.topic)
+    forks.promote(ctx.registry, "res-lost-again", "res-lost-then", discard_newer=True)  # over one whose topic is gone
+    assert ctx.registry.table("res-lost-then").epoch == again.table.epoch
 
 
 def test_without_archive_a_lost_log_is_said_to_be_lost(ctx):

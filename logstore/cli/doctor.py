@@ -10,7 +10,7 @@ import httpx
 
 from logstore.cli import options, show
 from logstore.cli.version import versions
-from logstore.log import topics
+from logstore.log import ddl, topics
 from logstore.log.jars import VERSION, cache_dir
 from logstore.log.java import find_java
 from logstore.log.kafka import describe
@@ -129,15 +129,15 @@ def _table(registry: Registry, table: Any) -> Iterator[Check]:
     what = f"table {table.name}"
     now = describe(registry.admin, [table.topic]).get(table.topic)
     if now is None:
-        yield Check("fail", what, f"its topic {table.topic} is gone; `logstore table drop {table.name} --yes` forgets it")
+        yield Check("fail", what, f"its topic {table.topic} is gone; {ddl.when_gone(table)}")
         return
     if now.topic_id != table.epoch:
         yield Check("fail", what, f"its topic was created again; `logstore table repair {table.name} --new-epoch` accepts the new one")
         return
     findings = topics.check(registry.admin, table)
     for finding in findings:
-        change = f"`logstore table alter {table.name} --topic-config {finding.setting}={finding.wanted}` changes it"
-        yield Check("fail" if finding.fatal else "warn", what, f"{finding}" + ("" if finding.setting == "partitions" else f"; {change}"))
+        change = f"; `logstore table alter {table.name} --topic-config {finding.setting}={finding.wanted}` changes it"
+        yield Check("fail" if finding.fatal else "warn", what, f"{finding}" + (change if finding.is_to_change else ""))
     if not findings:
         yield Check("ok", what, "its topic is as it should be")
 

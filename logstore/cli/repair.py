@@ -15,6 +15,10 @@ from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
 from logstore.node import need_bootstrap, need_url
 from logstore.settings import Settings
+from logstore.snapshot.archive import ArchiveIndex
+from logstore.snapshot.repository import Repository
+from logstore.snapshot.storage import Storage
+from logstore.snapshot.where import storage_url
 
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?", re.ASCII)
 _SHOWN = 20  # holes; a long list helps nobody
@@ -28,10 +32,12 @@ _SHOWN = 20  # holes; a long list helps nobody
 @click.option("--new-epoch", is_flag=True, help="The topic was created again: begin anew with it.")
 @click.option("--force", is_flag=True, help="Skip also offsets that hold records: they are undone, on every replica.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--storage", metavar="URL", envvar="LOGSTORE_STORAGE", help="Where archive and snapshots lie.  [default: the store's own]")
 @options.AS_JSON
 def repair(
-    settings: Settings, name: str, partition: int | None, skip: str | None, new_epoch: bool, force: bool, yes: bool, as_json: bool
-) -> None:
+    settings: Settings, name: str, partition: int | None, skip: str | None, new_epoch: bool, force: bool, yes: bool,
+    storage: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Show what is missing in a partition's log, and have it stepped over: now, by every rebuild, on every replica."""
     if new_epoch == (partition is not None):
         raise UsageError("say --partition P (what is missing there?) or --new-epoch (accept a topic that was created again)")
@@ -42,11 +48,13 @@ def repair(
         _accept(settings, registry, table, yes=yes)
         return
     assert partition is not None
-    damage = ddl.examine(registry, table, partition)
+    ddl.check_partition(table, partition)
+    standing = _standing(settings, table, partition)
+    kept = _kept(settings, registry, table, partition, storage, standing)
+    damage = ddl.examine(registry, table, partition, kept.reach)
     ddl.check_epoch(table, damage)
     assert damage.log is not None
-    standing = _standing(settings, table, partition)
-    report = _report(table, partition, damage.log, standing)
+    report = _report(table, partition, damage.log, standing, kept)
     if as_json:
         show.as_json(report)
     else:
@@ -56,7 +64,7 @@ def repair(
         click.echo("nothing is missing: there is nothing to repair", err=True)
         return
     _agree(f"step over {_named(ranges)} of {name}/{partition}, for ever?", yes=yes)
-    _skip(settings, registry, table, partition, ranges, force=force)
+    _skip(settings, registry, table, partition, ranges, kept, force=force)
 
 
 def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) -> None:
@@ -66,13 +74,27 @@ def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) 
     click.echo(f"table {table.name}: begun anew", err=True)
 
 
-def _skip(settings: Settings, registry: Registry, table: Table, partition: int, ranges: list[tuple[int, int]], *, force: bool) -> None:
+def _skip(
+    settings: Settings, registry: Registry, table: Table, partition: int, ranges: list[tuple[int, int]], kept: ddl.Kept, *, force: bool
+) -> None:
     for first, last in ranges:
-        change = ddl.skip(registry, table, partition, first, last, force=force)
+        change = ddl.skip(registry, table, partition, first, last, kept=kept, force=force)
         table = change.table
     holds(registry, change, settings.timeout_s)
     _await_going(settings, table, partition, ranges[-1][1] + 1)
     click.echo(f"table {table.name}: partition {partition} steps over {_named(ranges)} now", err=True)
+
+
+def _kept(
+    settings: Settings, registry: Registry, table: Table, partition: int, storage: str | None, standing: dict[str, Any] | None
+) -> ddl.Kept:
+    """What archive, snapshots and the node that answers hold of the partition. Raises StorageUnreachable, Corrupted."""
+    there = Storage(storage_url(storage or settings.storage, registry.read().storage, settings.data_dir))
+    archived = ArchiveIndex(there, table.topic, table.epoch).next_offsets().get(partition, 0)
+    repository = Repository(there, table.topic, table.epoch)
+    current = repository.current()
+    cut = repository.manifest(current.name).parts[partition].cut if current else 0
+    return ddl.Kept(archived, cut, (standing and standing["applied"]) or 0)
 
 
 def _await_going(settings: Settings, table: Table, partition: int, offset: int) -> None:
@@ -120,10 +142,11 @@ def _ask(url: str, table: Table, partition: int) -> dict[str, Any] | None:
     return next((row for row in found if (row["table"], row["partition"]) == (table.name, partition)), None)
 
 
-def _report(table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None) -> dict[str, Any]:
+def _report(table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None, kept: ddl.Kept) -> dict[str, Any]:
     missing = [{"first": h.first, "last": h.last, "count": h.size, "aborted": h.aborted, "why": _why(h, log)} for h in log.holes]
     return {
         "table": table.name, "partition": partition, "log": {"start": log.start, "stable": log.stable, "end": log.end},
+        "archived": kept.archived, "snapshot": kept.cut,
         "skipped": [list(pair) for pair in table.skips.get(partition, [])], "missing": missing,
         "state": standing and standing["state"], "applied": standing and standing["applied"], "reason": standing and standing["reason"],
     }  # fmt: skip
@@ -132,6 +155,8 @@ def _report(table: Table, partition: int, log: holes.Log, standing: dict[str, An
 def _tell(report: dict[str, Any], log: holes.Log) -> None:
     where = f"{report['table']}/{report['partition']}"
     click.echo(f"{where}: the log holds offsets {log.start:,} to {log.end:,}; {sum(h.size for h in log.holes):,} are missing")
+    if 0 < log.start <= max(report["archived"], report["snapshot"]):
+        click.echo(f"  what lay before {log.start:,} is not lost: archive or snapshots hold it")
     if report["state"]:
         click.echo(f"  the node says: {report['state']} at {report['applied']}{': ' + report['reason'] if report['reason'] else ''}")
     for hole in report["missing"][:_SHOWN]:

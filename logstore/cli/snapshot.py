@@ -1,16 +1,19 @@
-"""`logstore snapshot`: look at the snapshots of a table, verify, pin, roll back, collect."""
+"""`logstore snapshot`: look at the snapshots of a table, verify, pin, roll back, drop, collect."""
 
+import secrets
 from pathlib import Path
 from typing import Any
 
 import click
 
 from logstore.cli import options, show
+from logstore.log.kafka import bounds
 from logstore.log.registry import Registry
-from logstore.model.errors import NoSuchSnapshot
+from logstore.model.errors import Corrupted, NoSuchSnapshot, UsageError
 from logstore.model.table import Table
 from logstore.node import need_bootstrap
 from logstore.settings import Settings
+from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.where import storage_url
@@ -30,11 +33,12 @@ def snapshot() -> None:
 @STORAGE
 @options.AS_JSON
 def list_(settings: Settings, table: str, storage: str | None, as_json: bool) -> None:
-    """List the snapshots of a table, oldest first."""
+    """List the snapshots of a table, oldest first. One that was rolled back is there, but does not count."""
     _, repository = _found(settings, table, storage)
     now, pins = repository.current(), repository.pins()
+    counting = repository.line()
     rows = [
-        {**_document(repository, name), "current": now is not None and now.name == name, "pinned": name in pins}
+        {**_listed(repository, name), "current": now is not None and now.name == name, "pinned": name in pins, "counts": name in counting}
         for name in repository.names()
     ]
     if as_json:
@@ -42,8 +46,11 @@ def list_(settings: Settings, table: str, storage: str | None, as_json: bool) ->
     elif not rows:
         show.warn(f"there is no snapshot yet; `logstore batch compact {table}` makes one")
     else:
-        columns = ("name", "kind", "entries", "size_bytes", "current", "pinned")
+        columns = ("name", "kind", "entries", "size_bytes", "current", "pinned", "counts")
         show.table(columns, [[row[column] for column in columns] for row in rows])
+        for row in rows:
+            if row.get("damage"):
+                show.warn(f"{row['damage']}; `logstore snapshot drop {table} {row['name']}` takes it out of sight")
 
 
 @snapshot.command()
@@ -117,10 +124,13 @@ def unpin(settings: Settings, table: str, name: str, storage: str | None, as_jso
 @STORAGE
 @options.AS_JSON
 def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage: str | None, as_json: bool) -> None:
-    """Make an older snapshot the current one."""
-    _, repository = _found(settings, table, storage)
+    """Make an older snapshot the current one. Those that came after it do not count any more."""
+    registry = Registry(need_bootstrap(settings))
+    found, repository = _found(settings, table, storage, registry)
+    to = to or repository.before()
+    _check_reached(registry, found, repository.manifest(to))
     if not yes:
-        click.confirm(f"make {to or 'the snapshot before'} the current one of {table}?", abort=True, err=True)
+        click.confirm(f"make {to} the current one of {table}?", abort=True, err=True)
     moved = repository.rollback(to)
     _say(moved._asdict(), f"snapshot {moved.name}: current", as_json=as_json)
 
@@ -142,13 +152,44 @@ def gc(settings: Settings, table: str, keep: int | None, dry_run: bool, yes: boo
     if would.files and not dry_run:
         if not yes:
             click.confirm(f"remove {len(would.snapshots):,} snapshots, {would.size_bytes:,} bytes?", abort=True, err=True)
-        would = repository.gc(keep, extra_keep=base)
+        with repository.lease(secrets.token_hex(4), "gc"):  # what a job reads must stay
+            would = repository.gc(keep, extra_keep=base)
     text = f"{len(would.snapshots):,} snapshots, {would.files:,} files, {would.size_bytes:,} bytes"
     _say({**would._asdict(), "dry_run": dry_run}, f"{'would remove' if dry_run else 'removed'} {text}", as_json=as_json)
 
 
-def _found(settings: Settings, table: str, storage: str | None) -> tuple[Table, Repository]:
-    definitions = Registry(need_bootstrap(settings)).read()
+@snapshot.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.argument("name")
+@YES
+@STORAGE
+@options.AS_JSON
+def drop(settings: Settings, table: str, name: str, yes: bool, storage: str | None, as_json: bool) -> None:
+    """Take a snapshot out of sight, a damaged one for example; its files go with the next gc."""
+    found, repository = _found(settings, table, storage)
+    if found.base is not None and found.base["snapshot"] == name:
+        raise UsageError(f"snapshot {name} is what table {table} began with: without it the table is lost")
+    if not yes:
+        click.confirm(f"drop snapshot {name} of {table}?", abort=True, err=True)
+    repository.drop(name)
+    _say({"snapshot": name, "dropped": True}, f"snapshot {name}: dropped", as_json=as_json)
+
+
+def _check_reached(registry: Registry, table: Table, older: Manifest) -> None:
+    """Raises UsageError when the log no longer holds what followed a snapshot: nothing could go on from it."""
+    starts = bounds(registry.admin, table.topic, list(older.parts))
+    for partition, part in older.parts.items():
+        if starts[partition].start > part.cut:
+            raise UsageError(
+                f"snapshot {older.name} ends at {part.cut:,} in partition {partition}, the log of {table.name} begins at "
+                f"{starts[partition].start:,}: a node could not go on from it; `logstore batch rebuild {table.name}` makes a new one from "
+                "the archive"
+            )
+
+
+def _found(settings: Settings, table: str, storage: str | None, registry: Registry | None = None) -> tuple[Table, Repository]:
+    definitions = (registry or Registry(need_bootstrap(settings))).read()
     found = definitions.live(table)
     url = storage_url(storage or settings.storage, definitions.storage, Path(settings.data_dir))
     return found, Repository(Storage(url), found.topic, found.epoch)
@@ -161,6 +202,14 @@ def _name(repository: Repository, name: str | None) -> str:
     if now is None:
         raise NoSuchSnapshot("there is no current snapshot yet; `logstore batch compact TABLE` makes one")
     return now.name
+
+
+def _listed(repository: Repository, name: str) -> dict[str, Any]:
+    """The facts of a snapshot, or what is wrong with its manifest."""
+    try:
+        return _document(repository, name)
+    except Corrupted as error:
+        return {"name": name, "kind": "damaged", "entries": None, "size_bytes": None, "damage": str(error)}
 
 
 def _document(repository: Repository, name: str) -> dict[str, Any]:

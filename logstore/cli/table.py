@@ -175,7 +175,7 @@ def _refuse(name: str, **fixed: int | None) -> None:
 
 def _not_ours(found: Table, epoch: str | None) -> str:
     if epoch is None:
-        return f"the topic {found.topic} is gone; `logstore table drop {found.name} --yes` forgets the table"
+        return f"the topic {found.topic} is gone; {ddl.when_gone(found)}"
     return f"the topic {found.topic} was deleted and created again; `logstore table repair {found.name} --new-epoch` accepts the new one"
 
 

@@ -2,7 +2,7 @@
 
 The order of steps is what makes them safe to repeat and to race:
 
-    create   1 topic (creating it is the lock: one of two wins)   2 definition
+    create   1 topic (one that a killed create left empty will do)   2 definition (of two at once one is told of the other)
     drop     1 definition says dropped   2 readers stop serving   3 topic, if it is the store's own and still the same one
 """
 
@@ -44,9 +44,11 @@ def create(
     replicas = topics.replication(registry.admin)
     wanted = _with_snapshots(Table(name, name, "", partitions, max_value_bytes, description=description), snapshots)
     settings = _allowed(wanted, topics.wal_settings(max_value_bytes, replicas) | dict(topic_config or {}), replicas)
-    if not topics.create(registry.admin, name, partitions, replicas, settings):
+    made = topics.create(registry.admin, name, partitions, replicas, settings)
+    wanted = replace(wanted, epoch=_epoch(registry, name))
+    if not made and not is_usable(registry, wanted, before):
         raise in_the_way(registry, name, before)
-    return write(registry, heir(replace(wanted, epoch=_epoch(registry, name)), before), [])
+    return write(registry, heir(wanted, before), [])
 
 
 def adopt(
@@ -138,12 +140,34 @@ def examine(registry: Registry, table: Table, partition: int, start: int = 0) ->
     return Damage(epoch, holes.examine(registry.bootstrap, registry.admin, table.topic, partition, start, skips))
 
 
-def skip(registry: Registry, table: Table, partition: int, first: int, last: int, *, force: bool = False) -> Change:
+class Kept(NamedTuple):
+    """What else there is of a partition's log: an archive up to an offset, a snapshot's cut, and where a view stands."""
+
+    archived: int = 0
+    cut: int = 0
+    applied: int = 0
+
+    @property
+    def reach(self) -> int:
+        """What lies below is not lost, whatever the log still has; views do not count, they are made of the log."""
+        return max(self.archived, self.cut)
+
+    @property
+    def folded(self) -> int:
+        """What lies below has been applied."""
+        return max(self.cut, self.applied)
+
+
+def skip(
+    registry: Registry, table: Table, partition: int, first: int, last: int, *, kept: Kept | None = None, force: bool = False
+) -> Change:
     """Have offsets first..last stepped over, by every replica and by every rebuild.
 
-    Raises UsageError when the range is none, lies beyond the log's end, or holds records that can be read (unless `force`).
+    Raises UsageError when the range is none, lies beyond the log's end, or holds records that can be read or are kept elsewhere (unless
+    `force`), or that have been applied (always: what a record did stays in the views and snapshots that have it).
     """
     check_partition(table, partition)
+    kept = kept or Kept()
     bounds = kafka.bounds(registry.admin, table.topic, [partition])[partition]
     if not 0 <= first <= last < bounds.end:
         raise UsageError(f"{first}..{last} is no range of offsets below the log's end, {bounds.end:,}")
@@ -152,6 +176,16 @@ def skip(registry: Registry, table: Table, partition: int, first: int, last: int
         raise UsageError(
             f"offsets {first:,} to {last:,} hold {readable:,} records that can be read: skipping them would undo acknowledged writes; "
             "name only what is missing, or add --force"
+        )
+    if first < kept.reach and not force:
+        raise UsageError(
+            f"offsets below {kept.reach:,} are not lost, archive or snapshots hold them: skipping them would take their rows out of every "
+            f"rebuild; `logstore batch compact {table.name}` makes a snapshot that nodes go on from, or add --force"
+        )
+    if (readable or first < kept.archived) and first < kept.folded:
+        raise UsageError(
+            f"what lies below offset {kept.folded:,} has been applied: to skip offset {first:,} now would undo it in some replicas and not "
+            f"in others; write the row as it should be, or `logstore batch restore {table.name}` to a position before it"
         )
     return write(registry, table.with_skip(partition, first, last), [])
 
@@ -166,12 +200,21 @@ def renewed(registry: Registry, table: Table) -> Table:
     """The definition for the topic as it is now, not written yet. Raises UsageError when the topic was not created again."""
     epoch = topics.epoch_of(registry.admin, table.topic)
     if epoch is None:
-        raise UsageError(f"the topic {table.topic} does not exist; `logstore table drop {table.name} --yes` forgets the table")
+        raise UsageError(f"the topic {table.topic} does not exist; {when_gone(table)}")
     if epoch == table.epoch:
         raise UsageError(f"the topic {table.topic} is still the one of the definition; there is no new epoch to accept")
     partitions = topics.partition_count(registry.admin, table.topic)
     former = (*table.former_epochs, table.epoch)
-    return replace(table, epoch=epoch, partitions=partitions, former_epochs=former, skips={})
+    return replace(table, epoch=epoch, partitions=partitions, former_epochs=former, skips={}, base=None, origin=None)
+
+
+def when_gone(table: Table) -> str:
+    """What can be done about a table whose topic is gone."""
+    name = table.name
+    return (
+        f"what archive and snapshots hold comes back with `logstore batch restore {name} --at TIME --as {name}_back` and then "
+        f"`logstore table promote {name}_back --over {name}`; `logstore table drop {name} --yes` forgets the table, and that way with it"
+    )
 
 
 def check_partition(table: Table, partition: int) -> None:
@@ -224,6 +267,19 @@ def in_the_way(registry: Registry, name: str, before: Table | None) -> TableExis
     if owner is not None:
         return TableExists(f"the topic {name!r} is that of table {owner.name!r}; take another name")
     return topics.taken(name)
+
+
+def is_usable(registry: Registry, table: Table, before: Table | None) -> bool:
+    """True for a topic that is there, as a table's topic should be, empty, and nobody's: a create was killed before its definition.
+
+    `before`: the dropped table of that name, whose topic may still be on its way out.
+    """
+    if owner_of(registry, table.topic) is not None or (before is not None and before.epoch == table.epoch):
+        return False
+    if any(finding.fatal for finding in topics.check(registry.admin, table)):
+        return False
+    bounds = kafka.bounds(registry.admin, table.topic, list(range(table.partitions)))
+    return all(bound.end == 0 for bound in bounds.values())
 
 
 def owner_of(registry: Registry, topic: str) -> Table | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from logstore.log import ddl, kafka, topics
 from logstore.log.control import append_control, is_fenced
@@ -47,7 +47,7 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
     if not made and _is_left_over(registry, fork):
         made = topics.delete(client, name) and topics.create(client, name, source.partitions, replicas, settings)
         fork = replace(fork, epoch=topics.epoch_of(client, name) or "")
-    elif not made and (not _is_usable(registry, fork) or (before is not None and before.epoch == epoch)):  # or it is being dropped
+    elif not made and not ddl.is_usable(registry, fork, before):
         raise ddl.in_the_way(registry, name, before)
     return ddl.heir(fork, before), made
 
@@ -59,34 +59,51 @@ def announce(bootstrap: str, fork: Table, payload: Mapping[str, Any]) -> None:
         raise TableExists(f"somebody else wrote to the topic {fork.topic} while the table was made: its first record is not the store's")
 
 
-def promote(registry: Registry, name: str, over: str, *, discard_newer: bool = False) -> tuple[ddl.Change, ddl.Change]:
+class Promotion(NamedTuple):
+    """The definitions of the two tables afterwards. `again`: it had been done before, and nothing was changed now."""
+
+    promoted: ddl.Change
+    replaced: ddl.Change
+    again: bool = False
+
+
+def promote(registry: Registry, name: str, over: str, *, discard_newer: bool = False, back: bool = False) -> Promotion:
     """Give the table `over` the topic, and so the rows, of the fork `name`, and the fork those of `over`. Nothing is deleted.
 
     The topic that `over` had takes no more writes afterwards, unless it was adopted: a writer that still knows the old definition must not
-    be told that its write is safe. Returns the new definitions of `over` and of the fork. Raises NoSuchTable, and UsageError when what is
-    in `over` is newer than what the fork was made from, unless `discard_newer`.
+    be told that its write is safe. Asked for again, it changes nothing; with `back` it is undone, whatever was written since. Raises
+    NoSuchTable, and UsageError when what is in `over` is newer than what the fork was made from, unless `discard_newer`.
     """
     if name == over:
         raise UsageError(f"{name} cannot be promoted over itself")
     definitions = registry.read()
     fork, table = definitions.live(name), definitions.live(over)
+    done = (fork.origin or {}).get("replaced_by") == table.epoch
+    if done and not back:
+        return Promotion(_as_is(table), _as_is(fork), again=True)
+    if back and not done:
+        raise UsageError(f"{name} is not what {over} held before a promotion: there is nothing to take back")
     with _fenced(registry, table):
-        if not discard_newer:
+        if not (discard_newer or back):
             _check_nothing_newer(registry, fork, table)
         _open(registry, fork)
     try:
-        promoted, replaced = registry.write_all(_exchanged(fork, table))
+        promoted, replaced = registry.write_all(_exchanged(fork, table, back=back))
     except LogStoreError as error:  # nobody knows whether it is written: until that is clear the fence stays
         error.add_note(f"({table.topic} takes no writes until this command was run again and has succeeded)")
         raise
     revision = max(promoted.revision, replaced.revision) + 1
-    return ddl.Change(promoted, revision, []), ddl.Change(replaced, revision, [])
+    return Promotion(ddl.Change(promoted, revision, []), ddl.Change(replaced, revision, []))
+
+
+def _as_is(table: Table) -> ddl.Change:
+    return ddl.Change(table, table.revision + 1, [])
 
 
 @contextmanager
 def _fenced(registry: Registry, table: Table) -> Iterator[None]:
     """Have the table's topic take no more records, from here on; it takes them again only when what is done under it fails."""
-    if table.adopted:
+    if table.adopted or _is_gone(registry, table):
         yield
         return
     client = registry.admin
@@ -103,8 +120,8 @@ def _fenced(registry: Registry, table: Table) -> Iterator[None]:
         raise
 
 
-def _exchanged(fork: Table, table: Table) -> tuple[Table, Table]:
-    """The definitions afterwards: of the table, and of the fork."""
+def _exchanged(fork: Table, table: Table, *, back: bool) -> tuple[Table, Table]:
+    """The definitions afterwards: of the table, and of the fork, which knows by what it was replaced unless that was taken back."""
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     promoted = replace(
         fork, name=table.name, description=table.description, origin=None,
@@ -113,7 +130,8 @@ def _exchanged(fork: Table, table: Table) -> tuple[Table, Table]:
         former_epochs=_former(table, fork), revision=table.revision,
     )  # fmt: skip
     replaced = replace(
-        table, name=fork.name, description=f"what {table.name} held until {fork.name} was promoted over it at {when}", origin=None,
+        table, name=fork.name, description=f"what {table.name} held until {fork.name} was promoted over it at {when}",
+        origin=None if back else {"replaced_by": fork.epoch},
         allow_control_records=table.adopted and table.allow_control_records, schedule=None, former_epochs=_former(fork, table),
         revision=fork.revision,
     )  # fmt: skip
@@ -142,6 +160,8 @@ def _check_nothing_newer(registry: Registry, fork: Table, table: Table) -> None:
             f"{fork.name} was not restored from {table.name} as it is now: all that {table.name} holds would be replaced; look at "
             f"`logstore batch diff {table.name} {fork.name}`, and add --discard-newer if that is meant"
         )
+    if _is_gone(registry, table):
+        return
     position = Position.parse(origin["position"]).pieces
     ends = committed_ends(registry.bootstrap, table)
     firsts = {partition: _first_write(registry, table, partition, position, end) for partition, end in ends.items()}
@@ -152,6 +172,11 @@ def _check_nothing_newer(registry: Registry, fork: Table, table: Table) -> None:
             f"{table.name} was written to after the position that {fork.name} was restored to (partition {at}): those writes would be "
             f"replaced; look at `logstore batch diff {table.name} {fork.name}`, and add --discard-newer if that is meant"
         )
+
+
+def _is_gone(registry: Registry, table: Table) -> bool:
+    """True when the table's log was deleted, or its topic created again: nobody can write to it, and the way back leads over it."""
+    return topics.epoch_of(registry.admin, table.topic) != table.epoch
 
 
 def _first_write(registry: Registry, table: Table, partition: int, position: Mapping[tuple[str, int], int], end: int) -> int | None:
@@ -165,13 +190,6 @@ def _first_write(registry: Registry, table: Table, partition: int, position: Map
     except LogTruncated:
         return start
     return None
-
-
-def _is_usable(registry: Registry, fork: Table) -> bool:
-    """True for a topic that nobody has written to, with the right partitions and settings."""
-    bounds = kafka.bounds(registry.admin, fork.topic, list(range(topics.partition_count(registry.admin, fork.topic))))
-    fatal = [finding for finding in topics.check(registry.admin, fork) if finding.fatal]
-    return not fatal and ddl.owner_of(registry, fork.topic) is None and all(bound.end == 0 for bound in bounds.values())
 
 
 def _is_left_over(registry: Registry, fork: Table) -> bool:

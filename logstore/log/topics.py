@@ -32,6 +32,11 @@ class Finding(NamedTuple):
     wanted: str
     why: str
 
+    @property
+    def is_to_change(self) -> bool:
+        """False for what no change of a setting mends, or should."""
+        return self.setting != "partitions" and {self.setting: self.actual} != CLOSED
+
     def __str__(self) -> str:
         return f"{self.setting} is {self.actual}, should be {self.wanted}: {self.why}"
 

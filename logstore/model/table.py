@@ -45,7 +45,7 @@ class Table:
     keep_snapshots: int = 3  # the newest ones that garbage collection leaves
     schedule: dict[str, int | None] | None = None  # {"every_mutations", "every_minutes"}: compact when either is reached
     base: dict[str, str] | None = None  # {"snapshot"}: what the `base` record at offset 0 stands for, in a table that was restored
-    origin: dict[str, str] | None = None  # {"table", "epoch", "position"}: what a restored table was restored from
+    origin: dict[str, str] | None = None  # {"table", "epoch", "position"} it was restored from, or {"replaced_by"}: epoch of a promoted one
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet

@@ -4,7 +4,7 @@
     <topic>/<epoch>/archive/manifests/<number>.json                   created exclusively: the commit of one run
 
     {"format": 1, "number", "topic", "epoch", "job", "created_ms",
-     "segments": [[partition, start, end, path, records, size_bytes, checksum]...],
+     "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
      "checksum": xxh3-128 of the document without this field}
 
 Segments of a partition follow each other without a hole and without an overlap, from offset 0 on; both is checked at every reading.
@@ -33,6 +33,7 @@ class Segment(NamedTuple):
     records: int  # fewer than end - start where offsets were stepped over
     size_bytes: int
     checksum: str  # xxh3-128 of the file, 32 hex digits
+    last: str = ""  # `<offset>-<xxh3-128>` of its last record: the log still has that one, or it lost its end since
 
 
 class ArchiveIndex:
@@ -59,6 +60,10 @@ class ArchiveIndex:
     def next_offsets(self) -> dict[int, int]:
         """Partition -> the first offset that is not archived; partitions without a segment are absent. Raises Corrupted."""
         return _following(self.segments(), {})
+
+    def lasts(self) -> dict[int, str]:
+        """Partition -> what is known of the last record that is archived. Raises Corrupted."""
+        return {segment.partition: segment.last for segment in self.segments() if segment.last}
 
     def covering(self, partition: int, start: int, end: int) -> list[Segment]:
         """The segments that hold `[start, end)` of a partition; raises Corrupted when the archive does not hold all of it."""
@@ -99,6 +104,8 @@ class ArchiveIndex:
         garbage = [path for path in lying if path not in named]
         for path in garbage:
             self.storage.remove(path)
+        for folder in self.storage.list(self.root):
+            self.storage.tidy(f"{self.root}/{folder}")
         return garbage
 
     def segment_path(self, partition: int, start: int, end: int, attempt: str) -> str:

@@ -80,14 +80,14 @@ class Manifest:
         try:
             fields: dict[str, Any] = orjson.loads(raw)
             if fields["format"] != FORMAT:
-                raise Corrupted("a manifest was written by a later build; upgrade this one first")
+                raise Corrupted("its manifest was written by a later build; upgrade this one first")
             if fields.pop("checksum") != xxh3_128_hexdigest(_dump(fields)):
-                raise Corrupted("a manifest is damaged: its checksum does not fit; `logstore snapshot list` shows the others")
+                raise Corrupted("its manifest is damaged: the checksum does not fit")
             fields["parts"] = {int(partition): _part(part) for partition, part in fields["parts"].items()}
             fields["files"] = [_file(file) for file in fields["files"]]
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Corrupted(f"a manifest is damaged: {error}; `logstore snapshot list` shows the others") from error
+            raise Corrupted(f"its manifest is damaged: {error}") from error
 
 
 def _part(fields: dict[str, Any]) -> PartFacts:

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 import orjson
 
-from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot
+from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot, UsageError
 from logstore.snapshot.lease import lease, live
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.storage import Storage
@@ -16,15 +16,17 @@ from logstore.snapshot.verify import problems
 _MANIFEST = "_MANIFEST.json"
 _YOUNG_MS = 3_600_000  # what a job that still runs may have written
 _USE_MS = 600_000
+_POINTERS = 100  # former places of the pointer that stay, for who looks what happened
 
 
 class Pointer(NamedTuple):
-    """Which snapshot is current, and since when."""
+    """Which snapshot is current, since when, and which ones it goes back to."""
 
     number: int
     name: str
     moved_ms: int
     why: str
+    line: tuple[str, ...] = ()  # oldest first, `name` last; those that were rolled back, or never became current, are not in it
 
 
 class Collected(NamedTuple):
@@ -46,12 +48,21 @@ class Repository:
         """The published snapshots, oldest first."""
         return [name for name in self._folders() if _MANIFEST in self.storage.list(self.file_path(name))]
 
+    def line(self) -> list[str]:
+        """The published snapshots that count, oldest first, the current one last: none that was rolled back."""
+        now = self.current()
+        return [] if now is None else [name for name in self.names() if name in now.line]
+
     def manifest(self, name: str) -> Manifest:
         """Raises NoSuchSnapshot, Corrupted."""
         try:
             found = Manifest.from_json(self.storage.read(self.file_path(f"{name}/{_MANIFEST}")))
         except FileNotFoundError as error:
             raise NoSuchSnapshot(f"there is no snapshot {name!r}; `logstore snapshot list` shows what there is") from error
+        except Corrupted as error:
+            raise Corrupted(
+                f"snapshot {name}: {error}; `logstore snapshot list` shows the others, `logstore batch rebuild` makes one"
+            ) from error
         if found.name != name:
             raise Corrupted(f"the manifest of snapshot {name} is that of {found.name}: files were swapped")
         return found
@@ -63,13 +74,16 @@ class Repository:
             return None
         try:
             fields = orjson.loads(self.storage.read(self.file_path(f"_CURRENT/{numbers[-1]}")))
-            return Pointer(int(numbers[-1].removesuffix(".json")), fields["name"], fields["moved_ms"], fields["why"])
+            number = int(numbers[-1].removesuffix(".json"))
+            return Pointer(number, fields["name"], fields["moved_ms"], fields["why"], tuple(fields.get("line", (fields["name"],))))
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupted(f"the pointer {numbers[-1]} is damaged: {error}; remove the file to go back to the one before") from error
 
     def move(self, expected: Pointer | None, name: str, why: str) -> Pointer:
         """Make `name` current if `expected` still is; raises Conflict otherwise. Of many at once exactly one succeeds."""
-        moved = Pointer(1 if expected is None else expected.number + 1, name, _now_ms(), why)
+        published = self.names()
+        before = [one for one in (expected.line if expected else ()) if one < name and one in published]
+        moved = Pointer(1 if expected is None else expected.number + 1, name, _now_ms(), why, (*before, name))
         if self.current() != expected:
             raise Conflict("somebody else moved the pointer first; look at `logstore snapshot list`, then try again")
         try:
@@ -110,15 +124,32 @@ class Repository:
         return [name.removesuffix(".json") for name in self.storage.list(self.file_path("_PINS"))]
 
     def rollback(self, to: str | None) -> Pointer:
-        """Move the pointer to `to`, or to the published snapshot before the current one; raises NoSuchSnapshot, Conflict."""
+        """Move the pointer to `to`, or to the one that it stood on before; raises NoSuchSnapshot, Conflict."""
         now = self.current()
-        if to is None:
-            older = [name for name in self.names() if now is not None and name < now.name]
-            if not older:
-                raise NoSuchSnapshot("there is no snapshot before the current one; `logstore snapshot list` shows what there is")
-            to = older[-1]
+        to = to or self.before()
         self.manifest(to)
         return self.move(now, to, "rollback")
+
+    def before(self) -> str:
+        """The snapshot before the current one; raises NoSuchSnapshot."""
+        line = self.line()
+        if len(line) < 2:
+            raise NoSuchSnapshot("there is no snapshot before the current one; `logstore snapshot list` shows what there is")
+        return line[-2]
+
+    def drop(self, name: str) -> None:
+        """Take a snapshot out of sight, a damaged one too; its files go with the next `gc`.
+
+        Raises NoSuchSnapshot, UsageError for the current one and for a pinned one.
+        """
+        now = self.current()
+        if now is not None and now.name == name:
+            raise UsageError(f"snapshot {name} is the current one; `logstore snapshot rollback` or a new one comes first")
+        if name in self.pins():
+            raise UsageError(f"snapshot {name} is pinned; `logstore snapshot unpin` comes first")
+        if name not in self.names():
+            raise NoSuchSnapshot(f"there is no snapshot {name!r}; `logstore snapshot list` shows what there is")
+        self.storage.remove(self.file_path(f"{name}/{_MANIFEST}"))
 
     def use(self, node: str, names: Sequence[str]) -> None:
         """Mark snapshots that a node fetches: kept for ten minutes."""
@@ -137,31 +168,39 @@ class Repository:
         return problems(self.storage, self.root, self.manifest(name), on_bytes or (lambda _: None))
 
     def gc(self, keep: int, *, dry_run: bool = False, extra_keep: Iterable[str] = ()) -> Collected:
-        """Remove what nothing needs. Raises Corrupted, and removes nothing, when a kept manifest cannot be read."""
-        kept = self._kept(keep) | set(extra_keep)
-        published = self.names()
-        job, young = live(self.storage, self.file_path("_JOB")), f"{_now_ms() - _YOUNG_MS:014d}"
-        now = self.current()
-        settled = {name for name in published if now is not None and name <= now.name}
-        spared = {n for n in self._folders() if n not in settled and (n >= young or (job is not None and n.endswith(f"-{job}")))}
-        held = (kept | spared) & set(published)
-        needed = {file.path for name in held for file in self.manifest(name).files}
-        gone = [name for name in self._folders() if name not in kept | spared]
-        files = [f"{name}/{child}" for name in gone for child in sorted(self.storage.list(self.file_path(name)))]
-        files = sorted((path for path in files if path not in needed), key=lambda path: not path.endswith(_MANIFEST))
+        """Remove what nothing needs. Raises Corrupted, and removes nothing, when a kept manifest cannot be read.
+
+        Everything is looked at once, and the job and the pointer first: a job that publishes meanwhile keeps what is its own.
+        """
+        job, now = live(self.storage, self.file_path("_JOB")), self.current()
+        folders = {name: self.storage.list(self.file_path(name)) for name in self._folders()}
+        published = [name for name, files in folders.items() if _MANIFEST in files]
+        kept = self._kept(keep, now, published) | set(extra_keep)
+        young = f"{_now_ms() - _YOUNG_MS:014d}"
+        open_ones = [name for name in folders if name not in published or now is None or name > now.name]
+        spared = {name for name in open_ones if name >= young or (job is not None and name.endswith(f"-{job}"))}
+        needed = {file.path for name in (kept | spared) & set(published) for file in self.manifest(name).files}
+        gone = [name for name in folders if name not in kept | spared]
+        files = [f"{name}/{file}" for name in gone for file in sorted(folders[name]) if f"{name}/{file}" not in needed]
+        files.sort(key=lambda path: not path.endswith(_MANIFEST))
         size = sum(self.storage.size(self.file_path(path)) for path in files)
-        for path in [] if dry_run else files:
-            self.storage.remove(self.file_path(path))
+        if not dry_run:
+            for path in files:
+                self.storage.remove(self.file_path(path))
+            for name in gone:
+                self.storage.tidy(self.file_path(name))
+            for old in self.storage.list(self.file_path("_CURRENT"))[:-_POINTERS]:
+                self.storage.remove(self.file_path(f"_CURRENT/{old}"))
         return Collected([name for name in gone if name in published], len(files), size)
 
-    def _kept(self, keep: int) -> set[str]:
-        now = self.current()
-        older = [name for name in self.names() if now is None or name <= now.name]
-        kept = {*(older[-keep:] if now is not None else older), *self.pins(), *([now.name] if now is not None else [])}
+    def _kept(self, keep: int, now: Pointer | None, published: Sequence[str]) -> set[str]:
+        line = [name for name in published if now is None or name in now.line]
+        kept = {*(line[-keep:] if now is not None else line), *self.pins(), *([now.name] if now is not None else [])}
         for node in self.storage.list(self.file_path("_USES")):
-            mark = orjson.loads(self.storage.read(self.file_path(f"_USES/{node}")))
-            if mark["until_ms"] > _now_ms():
-                kept.update(mark["names"])
+            with suppress(FileNotFoundError):  # it is done with them in this moment
+                mark = orjson.loads(self.storage.read(self.file_path(f"_USES/{node}")))
+                if mark["until_ms"] > _now_ms():
+                    kept.update(mark["names"])
         return kept
 
     def _folders(self) -> list[str]:

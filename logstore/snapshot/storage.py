@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from logstore.model.errors import LogStoreError, StorageUnreachable
 from logstore.snapshot.sst import sync
 
 _PIECE = 1 << 20
+_ABANDONED_S = 3_600
 
 
 class Storage:
@@ -142,6 +143,18 @@ class Storage:
                 self._fs.rm(self._full(path), recursive=True)
             except FileNotFoundError:
                 return
+
+    def tidy(self, path: str) -> None:
+        """Remove from a folder on a disk what killed writers left half-written an hour ago or longer, and the folder when it is empty."""
+        if self._disk is None:
+            return
+        with self._asked(path):
+            for part in (self._disk / path).glob(".*.part"):
+                with suppress(FileNotFoundError):
+                    if part.stat().st_mtime < time.time() - _ABANDONED_S:
+                        part.unlink()
+            with suppress(OSError):  # not empty, or not there
+                (self._disk / path).rmdir()
 
     def local(self, path: str) -> Path | None:
         """Where the file is on this machine's disk; None when the storage is no disk."""
