@@ -101,6 +101,14 @@ def test_of_many_who_create_the_same_table_one_wins(registry, name):
     assert epochs == [registry.table(name).epoch]
 
 
+def test_what_a_killed_create_left_is_taken_over(registry, name, monkeypatch):
+    monkeypatch.setattr(ddl, "RIVAL_S", 0.5)
+    topics.create(registry.admin, name, 2, 1, topics.wal_settings(1_000_000, 1))  # as far as it came
+    with pytest.raises(TableExists):
+        ddl.create(registry, name, partitions=3)  # not what is there
+    assert ddl.create(registry, name, partitions=2).table.epoch == topics.epoch_of(registry.admin, name)
+
+
 def test_a_name_that_is_taken_is_refused(registry, name):
     ddl.create(registry, name)
     with pytest.raises(TableExists, match="describe"):

@@ -16,7 +16,7 @@ from batch.diff import diff
 from batch.history import History
 from batch.restore import restore
 from batch.trim import trim
-from logstore.log import kafka, topics
+from logstore.log import forks, kafka, topics
 from logstore.model.entry import Entry
 from logstore.model.errors import (
     BadDefinition,

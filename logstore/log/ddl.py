@@ -2,7 +2,7 @@
 
 The order of steps is what makes them safe to repeat and to race:
 
-    create   1 topic (one that a killed create left empty will do)   2 definition (of two at once one is told of the other)
+    create   1 topic (creating it is the lock: one of two wins; what a killed one left is taken over after a while)   2 definition
     drop     1 definition says dropped   2 readers stop serving   3 topic, if it is the store's own and still the same one
 """
 
@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
+
 from logstore.log import holes, kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import BadDefinition, EpochChanged, LogUnreachable, NoSuchTable, TableExists, UsageError
 from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, INTERNAL, Table, check_limits, check_name, check_snapshots
+
+RIVAL_S = 5.0  # for somebody else's create to come from its first step to its second
 
 
 class Change(NamedTuple):
@@ -46,7 +50,7 @@ def create(
     settings = _allowed(wanted, topics.wal_settings(max_value_bytes, replicas) | dict(topic_config or {}), replicas)
     made = topics.create(registry.admin, name, partitions, replicas, settings)
     wanted = replace(wanted, epoch=_epoch(registry, name))
-    if not made and not is_usable(registry, wanted, before):
+    if not made and (not is_usable(registry, wanted, before) or _has_rival(registry, name)):
         raise in_the_way(registry, name, before)
     return write(registry, heir(wanted, before), [])
 
@@ -267,6 +271,15 @@ def in_the_way(registry: Registry, name: str, before: Table | None) -> TableExis
     if owner is not None:
         return TableExists(f"the topic {name!r} is that of table {owner.name!r}; take another name")
     return topics.taken(name)
+
+
+def _has_rival(registry: Registry, name: str) -> bool:
+    """True when whoever made the topic writes the definition too: a create that is alive does within moments."""
+    waiting = Retrying(
+        retry=retry_if_result(lambda there: not there), stop=stop_after_delay(RIVAL_S), wait=wait_fixed(0.1),
+        retry_error_callback=lambda _: False,
+    )  # fmt: skip
+    return bool(waiting(lambda: name in registry.tables()))
 
 
 def is_usable(registry: Registry, table: Table, before: Table | None) -> bool:
