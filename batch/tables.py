@@ -159,7 +159,10 @@ def _fetched(where: Target, file: FileFacts, local: Path) -> Path:
     except FileNotFoundError as error:
         raise Corrupted(f"{file.path} is gone; `logstore snapshot verify` shows what else is") from error
     if local.stat().st_size != file.size_bytes or sst.checksum(local) != file.checksum:
-        raise Corrupted(f"{file.path} of partition {file.partition} is damaged: its size or checksum is not that of the manifest")
+        raise Corrupted(
+            f"{file.path} of partition {file.partition} is damaged: its size or checksum is not that of the manifest; "
+            "`logstore batch rebuild` makes a snapshot from the archive instead"
+        )
     return local
 
 
