@@ -7,6 +7,7 @@ import httpx
 import msgpack
 import pytest
 
+from logstore import Store
 from logstore.model.partitioner import partition_of
 from logstore.serve.problems import WORDS
 from tests.support_serve import SLOTS, Node, Reader, epoch_of, eventually, problem, serving
@@ -232,6 +233,25 @@ def test_a_scan_spans_nodes(pair, limit, reverse):
     assert found == sorted(ROWS.items(), reverse=reverse == "true")
 
 
+def test_the_longest_keys_are_read_through_our_clients_from_any_node(pair):
+    (even, odd), readers = pair
+    long = [first + b"\xff" * 65_534 for first in (b"~", b"\xfd", b"\xfe", b"\xff")]
+    assert len({partition_of(key, 4) % 2 for key in long}) == 2
+    for key in long:
+        (odd if partition_of(key, 4) % 2 else even).put("t", key, b"v" + key[:1])
+    for reader in readers:
+        with Store(url=reader.url) as store:
+            assert [store.get("t", key, deadline_ms=20_000).value for key in long] == [b"v" + key[:1] for key in long]
+            assert [row.key for row in store.get_many("t", long, deadline_ms=20_000)] == long
+            assert [row.key for row in store.scan("t", start=long[0], deadline_ms=20_000)] == long
+            assert [row.key for row in store.scan("t", start=long[1], end=long[3], limit=1, deadline_ms=20_000)] == long[1:2]
+    page = readers[0].get("/v1/tables/t/rows", params={"start": "fg", "limit": 2, "key_encoding": "base64url"}).json()
+    answer = readers[1].http.get(
+        "/", extensions={"target": f"/v1/tables/t/rows?start=fg&limit=2&key_encoding=base64url&cursor={page['cursor']}".encode()}
+    )
+    assert [row["key"] for row in answer.json()["rows"]] == [base64.urlsafe_b64encode(key).decode().rstrip("=") for key in long[2:]]
+
+
 def test_many_keys_span_nodes(pair):
     _, (reader, _) = pair
     keys = [*sorted(ROWS), b"\xff\xff", b"absent"]
@@ -256,7 +276,7 @@ def test_a_dead_owner_is_a_typed_error_within_the_deadline(pair):
     (_, odd), (reader, other) = pair
     odd.stop("t", 3)
     document = problem(reader.get("/v1/tables/t/rows"), 503, "partition-stopped")
-    assert (document["partition"], document["owner"]) == (3, f"{odd.url}/v1/tables/t/rows")
+    assert (document["partition"], document["owner"]) == (3, odd.url)
     other.kill()
     began = time.monotonic()
     problem(reader.get("/v1/tables/t/rows"), 503, "starting")

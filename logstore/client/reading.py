@@ -70,10 +70,16 @@ class Ask(NamedTuple):
     """A request to send."""
 
     method: str
-    url: str
+    base: str  # of the URL: http://host:port
+    path: str  # and query, quoted
     headers: dict[str, str]
     content: bytes | None
     timeout_s: float
+
+    @property
+    def target(self) -> str:
+        """Path and query from the root of the host; a node may lie below a path."""
+        return urlsplit(self.base).path.rstrip("/") + self.path
 
 
 class Pause(NamedTuple):
@@ -165,7 +171,7 @@ class Conversation:
         while True:
             left_ms = _left_ms(budget, now)
             sent = {**headers, "LS-Deadline": str(left_ms)}
-            answer = yield Ask(method, base + path, sent, content, left_ms / 1000 + _GRACE_S)
+            answer = yield Ask(method, base, path, sent, content, left_ms / 1000 + _GRACE_S)
             if isinstance(answer, Answer):
                 if answer.status == 200 or (answer.status == 404 and word_of(parse(answer.content)) == "not-found"):
                     return answer
@@ -200,7 +206,7 @@ class Conversation:
         if key is None:
             return
         if table not in self._partitions:
-            answer = yield Ask("GET", owner + _table_path(table), {}, None, budget.deadline_ms / 1000 + _GRACE_S)
+            answer = yield Ask("GET", owner, _table_path(table), {}, None, budget.deadline_ms / 1000 + _GRACE_S)
             count = parse(answer.content).get("partitions") if isinstance(answer, Answer) and answer.status == 200 else None
             if not isinstance(count, int) or count < 1:
                 return

@@ -7,6 +7,7 @@ a question for a partition it does not serve says so instead of asking further, 
 import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import msgpack
 
@@ -89,7 +90,7 @@ class Gather:
         }  # fmt: skip
         if query.end is not None:
             params["end"] = to_base64url(query.end)
-        page = await self._ask("GET", f"{url}/v1/tables/{table.name}/rows", level, deadline, params=params)
+        page = await self._ask("GET", url, f"/v1/tables/{table.name}/rows?{urlencode(params)}", level, deadline)
         rows = [Row(row["key"], row.get("value"), row["version"], row["partition"]) for row in page["rows"]]
         through = None if page["cursor"] is None else cursor.decode(page["cursor"])[0]
         return PagePart(rows, through, _positions(page))
@@ -99,9 +100,8 @@ class Gather:
     ) -> tuple[dict[bytes, Found], dict[int, int]]:
         mine = {key: partition for key, partition in wanted if partition in partitions}
         try:
-            page = await self._ask(
-                "POST", f"{url}/v1/tables/{table.name}/rows:get", level, deadline, content=msgpack.packb({"keys": list(mine)})
-            )
+            content = msgpack.packb({"keys": list(mine)})
+            page = await self._ask("POST", url, f"/v1/tables/{table.name}/rows:get", level, deadline, content)
         except Problem as problem:
             if problem.word not in _OF_ITS_KEYS:
                 raise
@@ -110,7 +110,9 @@ class Gather:
         left_out = {u["key"]: Found(u["key"], mine[u["key"]], reason=u["reason"]) for u in page["unprocessed"]}
         return {**found, **left_out}, _positions(page)
 
-    async def _ask(self, method: str, url: str, level: Level, deadline: float, **what: Any) -> dict[str, Any]:
+    async def _ask(
+        self, method: str, url: str, path: str, level: Level, deadline: float, content: bytes | None = None
+    ) -> dict[str, Any]:  # fmt: skip
         """One question; raises Problem for every way in which it can fail."""
         import httpx  # noqa: PLC0415 - only nodes of several need it
 
@@ -129,7 +131,10 @@ class Gather:
             self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=_CONNECTIONS))
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._client.request(method, url, headers=headers, timeout=left_s, **what)
+                response = await self._client.request(
+                    method, url, headers=headers, content=content, timeout=left_s,
+                    extensions={"target": path.encode()},  # as it stands: httpx takes no URL of more than 64 KiB
+                )  # fmt: skip
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Problem("consistency-timeout", f"{url} did not answer within the deadline", owner=url) from error
         except httpx.HTTPError as error:
