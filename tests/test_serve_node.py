@@ -249,7 +249,7 @@ def test_the_longest_keys_are_read_through_our_clients_from_any_node(pair):
     answer = readers[1].http.get(
         "/", extensions={"target": f"/v1/tables/t/rows?start=fg&limit=2&key_encoding=base64url&cursor={page['cursor']}".encode()}
     )
-    assert [row["key"] for row in answer.json()["rows"]] == [base64.urlsafe_b64encode(key).decode().rstrip("=") for key in long[2:]]
+    assert [row["key"] for row in answer.json()["rows"]] == [{"base64": base64.b64encode(key).decode()} for key in long[2:]]
 
 
 def test_many_keys_span_nodes(pair):

@@ -74,6 +74,7 @@ class ReaderProtocol(HttpToolsProtocol):
         self._since = self.loop.time()  # when this phase began
         self._received = self._header_bytes = 0  # of the request that is arriving
         self._write_paused_at: float | None = None
+        self._unsent = 0  # bytes of the answer, at the last look
         self.shared.open.add(self)
         if len(self.shared.open) > self.shared.settings.max_connections:
             self._refuse(Problem("overloaded", f"{self.shared.settings.max_connections:,} connections are open here already; try again"))
@@ -202,11 +203,13 @@ class ReaderProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _stuck(self, now: float) -> bool:
-        """True when the client has not read its answer for too long."""
+        """True when the client has read nothing of its answer for too long; one that is slow gets it all."""
+        unsent = self.transport.get_write_buffer_size()
         if not self.flow.write_paused:
             self._write_paused_at = None
-        elif self._write_paused_at is None:
+        elif self._write_paused_at is None or unsent < self._unsent:
             self._write_paused_at = now
+        self._unsent = unsent
         return self._write_paused_at is not None and now - self._write_paused_at > _STUCK_WRITE_S
 
     def _give_up(self, limit_s: float) -> None:
