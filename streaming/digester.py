@@ -11,7 +11,8 @@ The lane never waits for more than the pin.
                                                                     ["failed", id, why]
 
 One datagram of msgpack each, over a socket pair. One thread hears and pins, another one works; digests go before builds, and of several
-pins of one view the newest counts. A pin keeps the writer from reusing pages, so it is given up after PIN_S.
+pins of one view the newest counts. A pin keeps the writer from reusing pages, so it is given up after PIN_S. What nobody expected ends the
+process, and with it every pin: the worker starts another.
 """
 
 import logging
@@ -29,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgpack
 
-from logstore.model.errors import Corrupted, LogStoreError
+from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.snapshot.sst import SstReader
 from logstore.view.generation import Builder
 from logstore.view.layout import Base
@@ -73,9 +74,11 @@ class Digester:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._views: dict[str, ViewReader] = {}
+        self._inodes: dict[str, int] = {}  # of their files: another one under the same path is another view
         self._wanted: set[str] = set()
         self._pinned: dict[str, int] = {}  # how many readings a view has
         self._newest: dict[str, int] = {}  # path -> id of its newest pin
+        self._based: dict[str, str] = {}  # view -> the directory of its base, of those in `_bases`
         self._bases: dict[str, SstReader] = {}
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue(1_000)
         self._last: dict[int, threading.Event] = {}
@@ -99,8 +102,8 @@ class Digester:
             self._wanted.update(paths)
             for path in self._wanted - self._views.keys():
                 try:
-                    self._views[path] = ViewReader.open(Path(path))
-                except Corrupted as error:  # it is tried again when it is to be pinned, and that is answered
+                    self._view(path)
+                except (LogStoreError, OSError) as error:  # it is tried again when it is to be pinned, and that is answered
                     log.warning("%s", error)
 
     def _shut(self, paths: list[str]) -> None:
@@ -112,11 +115,10 @@ class Digester:
         job = _Job(0, number, path, base_dir=base_dir)
         with self._lock:
             try:
-                if path not in self._views:
-                    self._views[path] = ViewReader.open(Path(path))
-                job.reading = job.release.enter_context(self._views[path].reading())
+                job.reading = job.release.enter_context(self._view(path).reading())
                 at = job.reading.state.next_offset
-            except Corrupted as error:
+            except (LogStoreError, OSError) as error:
+                job.release.close()
                 self._send("failed", number, str(error))
                 return
             self._pinned[path] = self._pinned.get(path, 0) + 1
@@ -137,14 +139,21 @@ class Digester:
     # works
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
-        while True:
-            job = self._jobs.get()
-            try:
-                with job.release:
-                    self._send(*(self._digest(job) if job.order is None else self._generation(job, job.order)))
-            except (LogStoreError, OSError) as error:
-                self._send("failed", job.number, str(error))
+        """The thread. Without it the other one would go on pinning what nobody lets go."""
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+            while True:
+                self._do(self._jobs.get())
+        except BaseException:
+            log.exception("the digester ends")
+            os._exit(1)
+
+    def _do(self, job: _Job) -> None:
+        try:
+            with job.release:
+                self._send(*(self._digest(job) if job.order is None else self._generation(job, job.order)))
+        except (LogStoreError, OSError) as error:
+            self._send("failed", job.number, str(error))
 
     def _digest(self, job: _Job) -> tuple[object, ...]:
         if self._newest.get(job.path) != job.number:
@@ -153,16 +162,20 @@ class Digester:
             return "failed", job.number, f"the view was pinned for {PIN_S:g} s before the digest was begun"
         assert job.reading is not None, "a digest is computed from a pin"
         base = job.reading.base
-        found = digest_of(job.reading, base, self._base(job.base_dir) if base else None)
+        found = digest_of(job.reading, base, self._base(job.path, job.base_dir) if base else None)
         return "digest", job.number, found.hex, found.entries
 
-    def _base(self, directory: str | None) -> SstReader:
+    def _base(self, path: str, directory: str | None) -> SstReader:
+        """The base of a view, opened. Requires: the view is pinned, so that nobody closes it meanwhile."""
         if directory is None:
             raise Corrupted("the snapshot that the view stands on is not here")
+        with self._lock:
+            self._based[path] = directory
+            self._close_bases()
         if directory not in self._bases:
-            for other in [other for other in self._bases if Path(other).parent == Path(directory).parent]:
-                self._bases.pop(other).close()
-            self._bases[directory] = SstReader.open(Path(directory), cache_bytes=8 << 20)
+            opened = SstReader.open(Path(directory), cache_bytes=8 << 20)  # not under the lock: pins do not wait for it
+            with self._lock:
+                self._bases[directory] = opened
         return self._bases[directory]
 
     def _generation(self, job: _Job, order: Order) -> tuple[object, ...]:
@@ -183,11 +196,21 @@ class Digester:
     def _source(self, job: _Job, path: str | None) -> ViewReader:
         assert path is not None, "an empty generation needs no building"
         with self._lock:
-            if path not in self._views:
-                self._views[path] = ViewReader.open(Path(path))
+            view = self._view(path)
             self._pinned[path] = self._pinned.get(path, 0) + 1
             job.release.callback(self._unpin, path)
-            return self._views[path]
+            return view
+
+    def _view(self, path: str) -> ViewReader:
+        """The view at `path`, opened. Raises Corrupted, NotYet, OSError. Requires: the lock is held."""
+        inode = _inode(Path(path) / "data.mdb")
+        if path in self._views and self._inodes[path] != inode:
+            if self._pinned.get(path):
+                raise NotYet(f"the view {path} is another one now, and what was there is still pinned; it is tried again")
+            self._views.pop(path).close()
+        if path not in self._views:
+            self._views[path], self._inodes[path] = ViewReader.open(Path(path)), inode
+        return self._views[path]
 
     def _unpin(self, path: str) -> None:
         with self._lock:
@@ -197,11 +220,25 @@ class Digester:
     def _close_others(self) -> None:
         for path in [path for path in self._views if path not in self._wanted and not self._pinned.get(path)]:
             self._views.pop(path).close()
-            self._pinned.pop(path, None)
-            self._newest.pop(path, None)
+            for of_it in (self._inodes, self._pinned, self._newest, self._based):
+                of_it.pop(path, None)
+        self._close_bases()
+
+    def _close_bases(self) -> None:
+        """Of partitions that were let go, or stand on another one by now."""
+        for directory in self._bases.keys() - set(self._based.values()):
+            self._bases.pop(directory).close()
 
     def _send(self, *message: object) -> None:
         self._sock.send(msgpack.packb(message))
+
+
+def _inode(path: Path) -> int:
+    """0 when nothing is there."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def main(arguments: list[str]) -> None:

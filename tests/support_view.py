@@ -1,6 +1,8 @@
 """Views without a lane: records of one partition, folded and applied."""
 
+import struct
 from pathlib import Path
+from typing import BinaryIO
 
 from logstore.model.fold import Folded, Place, Records, fold_batch
 from logstore.view.view import Identity, View
@@ -40,3 +42,44 @@ def _mixed(offset: int) -> tuple[bytes | None, bytes | None]:
         return None, b"garbage"
     key = b"%d" % (scattered % 900)
     return (b"k" * 600 + key if scattered % 5 == 0 else key), (None if scattered % 7 == 0 else b"%d" % offset * (scattered % 40))
+
+
+PAGE = 4_096
+
+
+def used_bytes(path: Path) -> int:
+    """How far the view's file is in use, by the newer of its two meta pages."""
+    with (path / "data.mdb").open("rb") as file:
+        metas = [_meta(file, number) for number in (0, 1)]
+    return (max(metas)[1] + 1) * PAGE
+
+
+def truncate(path: Path, size_bytes: int) -> None:
+    """Cut the view's file off, as a broken copy or a lost extent does."""
+    with (path / "data.mdb").open("r+b") as file:
+        file.truncate(size_bytes)
+
+
+def zero_root(path: Path) -> None:
+    """Zero the page that names the view's databases."""
+    with (path / "data.mdb").open("r+b") as file:
+        root = max(_meta(file, number) for number in (0, 1))[2]
+        file.seek(root * PAGE)
+        file.write(bytes(PAGE))
+
+
+def zero_pages(path: Path) -> None:
+    """Zero every page but the two that say where the others are."""
+    used = used_bytes(path)
+    with (path / "data.mdb").open("r+b") as file:
+        file.seek(2 * PAGE)
+        file.write(bytes(used - 2 * PAGE))
+
+
+def _meta(file: BinaryIO, number: int) -> tuple[int, int, int]:
+    """(transaction, last page in use, page of the main database's root) of a meta page, by LMDB's mdb.c."""
+    file.seek(number * PAGE + 40)
+    raw = file.read(112)
+    (root,) = struct.unpack_from("<Q", raw, 88)
+    last_page, transaction = struct.unpack_from("<QQ", raw, 96)
+    return transaction, last_page, root

@@ -1,15 +1,17 @@
 """The helper process: pins where the lane stands, digests that equal a fold, generations; and what becomes of it when it is killed."""
 
+import contextlib
 import os
 import random
 import signal
 import threading
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from support_log import until
-from support_view import IDENTITY, open_view, put
+from support_view import IDENTITY, open_view, put, zero_pages
 
 from logstore.model.digest import digest
 from logstore.model.entry import TOMBSTONE, VALUE, Entry
@@ -167,3 +169,63 @@ def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, helper):
     assert outcome(errand)[1] == 200_001
     assert sorted(waits)[len(waits) // 2] < 0.015, waits
     view.close()
+
+
+def test_what_nobody_expected_ends_the_digester_and_another_one_starts(tmp_path, helper):
+    view = open_view(tmp_path / "1")
+    put(view, {b"k": b"v"})
+    before = helper.pid
+    errand = helper.build(Order(str(view.path), str(tmp_path / "2.new"), {"nonsense": 1}, {}, "none"))
+    assert errand.done.wait(WAIT_S)
+    assert errand.failure == DIED
+    until("another digester runs", lambda: helper.pid not in (None, before))
+    assert outcome(pin(helper, view))[1] == 1
+    view.close()
+
+
+def test_a_view_that_turns_out_damaged_is_a_failure_and_pins_nothing(tmp_path, helper):
+    view = open_view(tmp_path / "1")
+    put(view, {b"%d" % n: b"v" * 100 for n in range(1_000)})
+    assert outcome(pin(helper, view))[1] == 1_000
+    before = helper.pid
+    zero_pages(view.path)
+    errand = helper.pin(str(view.path), None, lambda _: None)
+    assert errand.done.wait(WAIT_S)
+    assert "is damaged" in errand.failure
+    assert helper.pid == before
+    view.close(flush=False)
+
+
+def test_another_view_under_the_same_path_is_the_one_that_is_pinned(tmp_path, helper):
+    view = open_view(tmp_path / "1")
+    put(view, {b"%d" % n: b"v" for n in range(10)})
+    helper.views([str(view.path)])
+    assert outcome(pin(helper, view))[1] == 10
+    view.close(flush=False)
+    generation.remove(view.path)
+    again = open_view(tmp_path / "1")
+    put(again, {b"new": b"v"})
+    errand = pin(helper, again)
+    assert (errand.pinned_at, outcome(errand)[1]) == (1, 1)
+    again.close()
+
+
+def test_a_base_is_let_go_with_its_partition(tmp_path, helper):
+    view, _, _ = based_view(tmp_path, 1_000, 2)
+    helper.views([str(view.path)])
+    outcome(pin(helper, view, tmp_path / "base"))
+    assert _opened(helper.pid, tmp_path / "base")
+    helper.views([])
+    until("its files are closed", lambda: not _opened(helper.pid, tmp_path))
+    helper.views([str(view.path)])
+    outcome(pin(helper, view, tmp_path / "base"))
+    view.close()
+
+
+def _opened(pid, directory):
+    """What a process has open below a directory."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(fd.readlink()))
+    return [path for path in found if path.startswith(str(directory))]

@@ -6,9 +6,11 @@ import msgpack
 import orjson
 import pyarrow as pa
 import pytest
+from support_view import truncate, used_bytes, zero_pages, zero_root
 
 from logstore.model.key import to_base64url
 from logstore.model.partitioner import partition_of
+from logstore.view.generation import remove
 from tests.support_serve import epoch_of, eventually, problem, serving
 
 SEED = 20_261_121
@@ -300,3 +302,51 @@ def test_a_partition_that_the_worker_calls_stopped_has_stopped(tmp_path):
         ]
         node.say_view(table, 0, "live")
         eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 200)
+
+
+def test_a_partition_whose_view_is_damaged_leaves_the_others_alone(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t")
+        rows = {b"k%03d" % i: b"v" * 100 for i in range(400)}
+        node.put_many("t", rows)
+        reader.wait_ready()
+        lost, sound = ([key.decode() for key in rows if (partition_of(key, 4) == 2) == bad] for bad in (True, False))
+        assert reader.get(f"/v1/tables/t/rows/{lost[0]}").status_code == 200
+        zero_pages(node.views[EPOCH, 2].path)
+        for path in (f"/v1/tables/t/rows/{lost[0]}", f"/v1/tables/t/rows/{lost[0]}?deadline_ms=100", "/v1/tables/t/rows"):
+            assert problem(reader.get(path), 503, "partition-stopped")["reason"] == "corrupted"
+        page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [*lost, *sound]}).json()
+        assert page["unprocessed"] == [{"key": key, "reason": "partition-stopped"} for key in lost]
+        assert [row["key"] for row in page["results"]] == sound
+        assert all(reader.get(f"/v1/tables/t/rows/{key}").status_code == 200 for key in sound)
+        assert reader.get("/v1/tables/t/rows?partitions=0,1,3").status_code == 200
+        assert reader.get("/v1/partitions").json()["partitions"][2]["state"] == "stopped"
+        assert 'logstore_partition_state{partition="2",state="stopped",table="t"} 1.0' in reader.get("/metrics").text
+        assert reader.get("/readyz").status_code == 200
+        node.views[EPOCH, 2].close(flush=False)
+        del node.views[EPOCH, 2]
+
+
+@pytest.mark.parametrize("harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"])
+def test_a_reader_that_finds_a_damaged_view_serves_the_others_and_takes_the_next_one(tmp_path, harm):
+    with serving(tmp_path) as (node, reader):
+        reader.wait_listening()
+        table = node.create("t")
+        rows = {b"k%03d" % i: b"v" * 100 for i in range(400)}
+        node.put_many("t", rows)
+        reader.wait_ready()
+        node.leave_served_file()
+        reader.kill()
+        view = node.views.pop((EPOCH, 2))
+        view.close()
+        harm(view.path)
+        reader.restart()
+        reader.wait_listening()
+        lost, sound = ([key.decode() for key in rows if (partition_of(key, 4) == 2) == bad] for bad in (True, False))
+        eventually(lambda: reader.get(f"/v1/tables/t/rows/{sound[0]}").status_code == 200)
+        assert all(reader.get(f"/v1/tables/t/rows/{key}").status_code == 200 for key in sound)
+        assert "is damaged" in problem(reader.get(f"/v1/tables/t/rows/{lost[0]}"), 503, "starting")["detail"]
+        remove(view.path)
+        node.open_view(table, 2)
+        node.put_many("t", {key.encode(): b"again" for key in lost})
+        eventually(lambda: all(reader.get(f"/v1/tables/t/rows/{key}").text == "again" for key in lost))

@@ -1,16 +1,19 @@
 """A view: entries and position together, through kills, growth, another boot and other writers."""
 
 import random
+import resource
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from support_view import IDENTITY, PLACE, mixed, open_view, put
+from support_view import IDENTITY, PLACE, mixed, open_view, put, truncate, used_bytes, zero_pages, zero_root
 
-from logstore.model.errors import Corrupted, Overloaded
+from logstore.model.errors import Corrupted, NotYet, Overloaded
 from logstore.model.fold import Folded, fold_batch
 from logstore.view import home, layout
 from logstore.view.layout import Stop
@@ -295,3 +298,83 @@ def test_small_views_take_little_disk(tmp_path):
     allocated = (tmp_path / "view" / "data.mdb").stat().st_blocks * 512
     assert allocated < 4 << 20
     view.close()
+
+
+@pytest.mark.parametrize("sync", ["none", "commit"])
+@pytest.mark.parametrize("left", [0, 100, 4_096, 8_192, -4_096])
+def test_a_file_that_was_cut_short_is_damage_and_no_signal(tmp_path, sync, left):
+    path = tmp_path / "view"
+    view = open_view(path, sync=sync)
+    put(view, {b"%d" % n: b"v" * 100 for n in range(1_000)})
+    view.close()
+    truncate(path, left if left >= 0 else used_bytes(path) + left)
+    for open_it in (open_view, ViewReader.open):
+        with pytest.raises(Corrupted, match="is damaged: its file has"):
+            open_it(path)
+
+
+def test_a_file_that_has_all_that_is_in_use_is_whole(tmp_path):
+    view = open_view(tmp_path / "view")
+    rows = put(view, {b"%d" % n: b"v" * 100 for n in range(1_000)}).entries
+    view.close()
+    truncate(tmp_path / "view", used_bytes(tmp_path / "view"))
+    again = open_view(tmp_path / "view")
+    with again.reader().reading() as reading:
+        assert dict(reading.scan()) == rows
+    again.close()
+
+
+@pytest.mark.parametrize("sync", ["none", "commit"])
+def test_commits_that_free_their_last_pages_leave_a_whole_file(tmp_path, sync):
+    rng = random.Random(3)
+    view = open_view(tmp_path / "view", sync=sync, map_bytes=1 << 20)
+    for _ in range(200):
+        put(view, {b"%d" % rng.randrange(300): rng.randbytes(rng.choice([1, 3_000, 30_000])) for _ in range(rng.choice([1, 20]))})
+        assert (tmp_path / "view" / "data.mdb").stat().st_size >= used_bytes(tmp_path / "view")
+    view.close()
+
+
+@pytest.mark.parametrize("sync", ["none", "commit"])
+@pytest.mark.parametrize("harm", [zero_root, zero_pages])
+def test_zeroed_pages_are_damage_when_it_is_opened(tmp_path, sync, harm):
+    view = open_view(tmp_path / "view", sync=sync)
+    put(view, {b"k": b"v"})
+    view.close()
+    harm(tmp_path / "view")
+    for open_it in (open_view, ViewReader.open):
+        with pytest.raises(Corrupted, match="is damaged"):
+            open_it(tmp_path / "view")
+
+
+def test_pages_that_are_zeroed_while_it_is_open_are_damage_to_every_commit(tmp_path):
+    view = open_view(tmp_path / "view")
+    put(view, {b"%d" % n: b"v" * 100 for n in range(1_000)})
+    zero_pages(tmp_path / "view")
+    with pytest.raises(Corrupted, match="is damaged"):
+        put(view, {b"1": b"w"})
+    with pytest.raises(Corrupted, match="is damaged"):
+        view.set_quarantine(layout.Quarantine({"null-key": 1}, [(0, "null-key")]))
+    assert view.next_offset == 1_000
+    view.close(flush=False)
+
+
+@pytest.mark.parametrize("open_it", [open_view, ViewReader.open])
+@pytest.mark.parametrize(("spare", "error"), [(0, OSError), (1, NotYet)])
+def test_without_descriptors_a_view_is_not_called_damaged(tmp_path, open_it, spare, error):
+    open_view(tmp_path / "view").close()
+    with descriptors(spare), pytest.raises(error, match="Too many open files"):
+        open_it(tmp_path / "view")
+    open_it(tmp_path / "view").close()
+
+
+@contextmanager
+def descriptors(spare):
+    """As if this process had so many descriptors left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path("/dev/null").open() as probe:
+        first = probe.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

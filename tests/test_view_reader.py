@@ -9,9 +9,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support_view import open_view, put
+from support_view import open_view, put, zero_pages
 
+from logstore.model.errors import Corrupted
 from logstore.view import layout
+from logstore.view.reader import ViewReader
 
 LENGTHS = [1, 2, 3, 10, 494, 495, 496, 497, 503, 511, 512, 513, 1_000, 65_535]
 
@@ -114,3 +116,34 @@ def test_a_reading_sees_one_state(view):
     put(view, {b"b": b"2"})
     with view.reader().reading() as reading:
         assert (reading.state.next_offset, reading.get(b"b")[17:]) == (2, b"2")
+
+
+READS = {
+    "point": lambda reader: reader.point(b"7"),
+    "point of a long key": lambda reader: reader.point(b"7" * 600),
+    "state": lambda reader: reader.state(),
+    "base": lambda reader: reader.base(),
+    "counts": lambda reader: reader.quarantine_counts(),
+    "get": lambda reader: _within(reader, lambda reading: reading.get(b"7")),
+    "scan": lambda reader: _within(reader, lambda reading: list(reading.scan())),
+    "downwards": lambda reader: _within(reader, lambda reading: list(reading.scan(reverse=True))),
+    "range": lambda reader: _within(reader, lambda reading: list(reading.scan(b"5", b"6"))),
+    "quarantine": lambda reader: _within(reader, lambda reading: reading.quarantine()),
+}
+
+
+def _within(reader, read):
+    with reader.reading() as reading:
+        return read(reading)
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+def test_zeroed_pages_are_damage_to_every_way_of_reading(tmp_path, read):
+    view = open_view(tmp_path / "view")
+    put(view, {b"%d" % n: b"v" * 100 for n in range(1_000)} | {b"7" * 600: b"long"})
+    view.close()
+    reader = ViewReader.open(tmp_path / "view")
+    zero_pages(tmp_path / "view")
+    with pytest.raises(Corrupted, match="is damaged"):
+        read(reader)
+    reader.close()

@@ -69,7 +69,7 @@ class FastPath:
         below = entry is None
         if below and served.base is not None:
             entry = served.base.get(key)
-        if entry is None or entry[0] != VALUE:
+        if not entry or entry[0] != VALUE:  # an empty one is damaged
             return None
         if state != served.stood:
             _note(served, state, served.end)

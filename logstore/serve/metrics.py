@@ -15,10 +15,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from logstore.model.errors import LogStoreError
 from logstore.serve.catalog import Catalog
-from logstore.serve.served import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW
+from logstore.serve.served import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW, Served
 from logstore.serve.snapshots import REFUSED, standing
 from logstore.serve.waiters import Waiters
+from logstore.view.layout import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BOUNDS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -95,10 +97,8 @@ class Metrics(Collector):
         state = GaugeMetricFamily("logstore_partition_state", "1 for the state the partition is in.", labels=(*labels, "state"))
         for served in self._catalog.served.values():
             where = (served.table, str(served.partition))
-            actual = served.state
-            if served.reader is not None:
-                stands = served.reader.state()
-                actual = STOPPED if stands.stop else actual
+            actual, stands = _actual(served)
+            if served.reader is not None and stands is not None:
                 applied.add_metric(where, stands.next_offset)
                 lag.add_metric(where, served.lag(stands.next_offset) or 0)
                 size.add_metric(where, served.reader.size_bytes())
@@ -133,9 +133,7 @@ class Metrics(Collector):
     def _quarantined(self) -> Metric:
         family = CounterMetricFamily("logstore_quarantined", "Records that the fold skipped.", labels=("table", "partition", "reason"))
         for served in self._catalog.served.values():
-            if served.reader is None:
-                continue
-            for reason, count in served.reader.quarantine_counts().items():
+            for reason, count in _skipped(served).items():
                 family.add_metric((served.table, str(served.partition), reason), count)
         return family
 
@@ -172,6 +170,25 @@ class Metrics(Collector):
         cpu = CounterMetricFamily("logstore_reader_cpu_seconds", "CPU time used.", labels=("reader",))
         cpu.add_metric((self._reader,), usage.ru_utime + usage.ru_stime)
         yield cpu
+
+
+def _actual(served: Served) -> tuple[str, State | None]:
+    """The state that the partition is in, and where its view stands; one that cannot be read has stopped."""
+    if served.reader is None:
+        return served.state, None
+    try:
+        stands = served.reader.state()
+    except LogStoreError:
+        return STOPPED, None
+    return STOPPED if stands.stop else served.state, stands
+
+
+def _skipped(served: Served) -> dict[str, int]:
+    """How many records were skipped, by reason; nothing of a view that cannot be read."""
+    try:
+        return served.reader.quarantine_counts() if served.reader is not None else {}
+    except LogStoreError:
+        return {}
 
 
 def _resident_bytes() -> int:

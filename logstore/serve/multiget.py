@@ -13,6 +13,7 @@ from typing import Any
 import msgpack
 import orjson
 
+from logstore.model.errors import Corrupted
 from logstore.model.key import check_key
 from logstore.model.partitioner import partitions_of
 from logstore.model.table import Table
@@ -24,7 +25,7 @@ from logstore.serve.layers import Layers, layers
 from logstore.serve.level import PARAMS, Level, read_level
 from logstore.serve.listing import Field, Found, encode, negotiate, with_token
 from logstore.serve.past import AsOf
-from logstore.serve.problems import Problem
+from logstore.serve.problems import Problem, problem_of
 from logstore.serve.reach import Reach, answer_token, deadline_of
 from logstore.serve.request import Request
 from logstore.serve.rowkey import encoded
@@ -72,6 +73,8 @@ class MultiGet:
                 if problem.word not in _LEFT_OUT:
                     raise
                 refused[partition] = problem.word
+            except Corrupted as error:
+                refused[partition] = problem_of(error).word
         return refused
 
     def _read(
@@ -116,6 +119,9 @@ class MultiGet:
                 raise
             refused[partition] = problem.word
             return Found(key, partition, reason=problem.word)
+        except Corrupted as error:
+            refused[partition] = problem_of(error).word
+            return Found(key, partition, reason=refused[partition])
         return Found(key, partition, cell.payload, cell.version)
 
 

@@ -114,7 +114,10 @@ class Pages:
     def _behind(self, served: Served) -> str | None:
         if served.reader is None or served.state == STOPPED:
             return None
-        lag = served.lag(served.reader.state().next_offset) or 0
+        try:
+            lag = served.lag(served.reader.state().next_offset) or 0
+        except LogStoreError:  # it answers as one that has stopped
+            return None
         if served.state == CATCHING_UP or lag > self._settings.ready_lag:
             return f"partition {served.partition} of {served.table} is {lag:,} records behind"
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE
-from logstore.model.errors import Corrupted, Starting
+from logstore.model.errors import Corrupted, LogStoreError, Starting
 from logstore.serve.bases import Bases, Local
 from logstore.serve.problems import Problem
 from logstore.view.layout import STATE_BYTES, State, Stop
@@ -143,7 +143,7 @@ class Views:
             served.base = self._base(served, reader)
             served.kept = [self._local(served, record) for record in served.kept_records if record["path"] is not None]
             served.reader = reader
-        except (Corrupted, Starting, OSError) as error:
+        except (LogStoreError, OSError) as error:  # this partition alone does not answer
             detach(served)
             served.reason = str(error)
             _log.warning("partition %s of %s: %s", served.partition, served.table, error)
@@ -160,7 +160,7 @@ class Views:
         self.keep(())
 
     def _base(self, served: Served, reader: ViewReader) -> Local | None:
-        """The snapshot that the view stands on by its own word, opened. Raises Corrupted, Starting, OSError."""
+        """The snapshot that the view stands on by its own word, opened. Raises Corrupted, Starting, NotYet, OSError."""
         base, record = reader.base(), served.base_record
         if base is None:
             return None

@@ -150,5 +150,16 @@ def pack_offset(offset: int) -> bytes:
 
 
 def unpack_offset(raw: bytes) -> int:
-    """The offset of a quarantined record."""
+    """The offset of a quarantined record; raises Corrupted when it has not 8 bytes."""
+    if len(raw) != _OFFSET.size:
+        raise Corrupted(f"the key of a quarantined record has {len(raw)} bytes")
     return int(_OFFSET.unpack(raw)[0])
+
+
+def unpack_counts(raw: bytes) -> dict[str, int]:
+    """How many records were skipped, by reason; raises Corrupted when that cannot be read."""
+    try:
+        counts: dict[str, int] = orjson.loads(raw)
+    except ValueError as error:
+        raise Corrupted(f"a view's counts of skipped records cannot be read: {error}") from error
+    return counts

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-import orjson
 
 from logstore.model.errors import Corrupted
-from logstore.view import layout
+from logstore.view import damage, layout
 from logstore.view.layout import Base, Quarantine, State
 
 _CHUNK_BYTES = 1 << 19  # of long keys selected at a time; twice as much is held while they are
@@ -19,27 +18,36 @@ _CHUNK_BYTES = 1 << 19  # of long keys selected at a time; twice as much is held
 class ViewReader:
     """A view opened for reading. Requires: no transaction is left open between calls (one thread, nothing awaited inside)."""
 
-    def __init__(self, env: Any) -> None:
-        """Read an environment that is open in this process (LMDB allows one opening a process); see `open` for others."""
-        self._env = env
+    def __init__(self, env: Any, path: Path) -> None:
+        """Read the environment at `path` that is open in this process (LMDB allows one opening a process); see `open` for others."""
+        self._env, self._path = env, path
         self._entries, self._meta, self._quarantine = (
             env.open_db(name, create=False) for name in (layout.ENTRIES, layout.META, layout.QUARANTINE)
         )
 
     @classmethod
     def open(cls, path: Path) -> "ViewReader":
-        """Open the view that another process writes; raises Corrupted when there is no sound view at `path`."""
+        """Open the view that another process writes.
+
+        Raises Corrupted when there is no sound view at `path`, NotYet and OSError when it cannot be opened now.
+        """
         try:
+            damage.check_whole(path)
+        except FileNotFoundError as error:
+            raise Corrupted(f"the view {path} cannot be read: {error.strerror}") from error
+        with damage.told(path):
             env = lmdb.open(
                 str(path), readonly=True, create=False, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS, readahead=False,
                 map_size=_map_bytes(path), max_spare_txns=4,
             )  # fmt: skip
-            return cls(env)
-        except lmdb.Error as error:
-            raise Corrupted(f"the view {path} cannot be read: {error}") from error
+            try:
+                return cls(env, path)
+            except BaseException:
+                env.close()
+                raise
 
     def point(self, row_key: bytes) -> tuple[bytes, bytes | None]:
-        """(state, entry or None), both encoded, of one committed state. Requires: the row key is not empty."""
+        """(state, entry or None), both encoded, of one committed state. Requires: the row key is not empty. Raises as `reading`."""
         if len(row_key) > layout.SHORT_BYTES:
             with self.reading() as reading:
                 return reading.raw_state, reading.get(row_key)
@@ -49,13 +57,18 @@ class ViewReader:
         except lmdb.MapResizedError:
             self._env.set_mapsize(0)
             return self.point(row_key)
+        except lmdb.Error as error:
+            raise damage.translated(self._path, error) from error
 
     @contextmanager
     def reading(self) -> "Iterator[Reading]":
-        """Several reads of one committed state. Keep it short: it stops the writer from reusing pages."""
+        """Several reads of one committed state. Keep it short: it stops the writer from reusing pages.
+
+        All that is read raises Corrupted when the view is damaged, NotYet when it cannot be read now.
+        """
         txn = self._begin()
         try:
-            yield Reading(txn, self._entries, self._meta, self._quarantine)
+            yield Reading(txn, self._entries, self._meta, self._quarantine, self._path)
         finally:
             txn.abort()
 
@@ -99,21 +112,26 @@ class ViewReader:
             return self._env.begin()
         except lmdb.MapResizedError:  # the writer has grown the map: take its size over
             self._env.set_mapsize(0)
-            return self._env.begin()
+            return self._begin()
+        except lmdb.Error as error:
+            raise damage.translated(self._path, error) from error
 
 
 class Reading:
     """One committed state of a view."""
 
-    def __init__(self, txn: Any, entries: Any, meta: Any, quarantine: Any) -> None:
-        self._txn, self._entries, self._meta, self._quarantine = txn, entries, meta, quarantine
+    def __init__(self, txn: Any, entries: Any, meta: Any, quarantine: Any, path: Path) -> None:
+        self._txn, self._entries, self._meta, self._quarantine, self._path = txn, entries, meta, quarantine, path
 
     @property
     def raw_state(self) -> bytes:
         """The state, encoded; raises Corrupted when there is none."""
-        raw: bytes | None = self._txn.get(layout.STATE, db=self._meta)
+        try:
+            raw: bytes | None = self._txn.get(layout.STATE, db=self._meta)
+        except lmdb.Error as error:
+            raise damage.translated(self._path, error) from error
         if raw is None:
-            raise Corrupted("the view has no state")
+            raise Corrupted(f"the view {self._path} has no state")
         return raw
 
     @property
@@ -124,12 +142,15 @@ class Reading:
     @property
     def base(self) -> Base | None:
         """The snapshot the view stands on; raises Corrupted when that cannot be read."""
-        raw = self._txn.get(layout.BASE, db=self._meta)
+        raw = self._get(layout.BASE, self._meta)
         return None if raw is None else Base.decode(raw)
 
     def get(self, row_key: bytes) -> bytes | None:
         """The encoded entry of a row; None when the view has none (its base may have one)."""
-        raw: bytes | None = self._txn.get(layout.cell_key(row_key), db=self._entries)
+        try:
+            raw: bytes | None = self._txn.get(layout.cell_key(row_key), db=self._entries)
+        except lmdb.Error as error:
+            raise damage.translated(self._path, error) from error
         if raw is None or len(row_key) <= layout.SHORT_BYTES:
             return raw
         return next((entry for key, entry in layout.unpack_bucket(raw) if key == row_key), None)
@@ -141,21 +162,25 @@ class Reading:
         """
         trimmed = len(start) > layout.SHORT_BYTES or (end is not None and len(end) > layout.SHORT_BYTES)
         done = None
-        for item in _walk(self._txn.cursor(db=self._entries), start, end, reverse=reverse):
-            if layout.is_bucket(item[0]):
-                prefix = item[0][: layout.SHORT_BYTES]
-                if prefix != done:
-                    done = prefix
-                    yield from self._long_rows(prefix, start, end, reverse=reverse)
-            elif not trimmed or (item[0] >= start and (end is None or item[0] < end)):
-                yield item
+        try:
+            for item in _walk(self._txn.cursor(db=self._entries), start, end, reverse=reverse):
+                if layout.is_bucket(item[0]):
+                    prefix = item[0][: layout.SHORT_BYTES]
+                    if prefix != done:
+                        done = prefix
+                        yield from self._long_rows(prefix, start, end, reverse=reverse)
+                elif not trimmed or (item[0] >= start and (end is None or item[0] < end)):
+                    yield item
+        except lmdb.Error as error:
+            raise damage.translated(self._path, error) from error
 
     def _long_rows(self, prefix: bytes, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """The rows of all buckets of one prefix, in byte order: the next few are selected, again and again, so memory stays small."""
         while chunk := _first((key for key in self._bucket_keys(prefix) if key >= start and (end is None or key < end)), reverse=reverse):
             for key in chunk:
                 entry = self.get(key)
-                assert entry is not None, "one transaction, one state"
+                if entry is None:  # one transaction, one state
+                    raise Corrupted(f"the view {self._path} is damaged: it lists a key that it does not find")
                 yield key, entry
             start, end = (start, chunk[-1]) if reverse else (chunk[-1] + b"\0", end)
 
@@ -166,18 +191,24 @@ class Reading:
 
     def quarantine_counts(self) -> dict[str, int]:
         """How many records the fold skipped, by reason."""
-        counts: dict[str, int] = orjson.loads(self._txn.get(layout.COUNTS, default=b"{}", db=self._meta))
-        return counts
+        return layout.unpack_counts(self._get(layout.COUNTS, self._meta) or b"{}")
 
     def quarantine(self) -> Quarantine:
         """What the fold skipped, newest last."""
         counts = self.quarantine_counts()
-        records = [(layout.unpack_offset(key), reason.decode()) for key, reason in self._txn.cursor(db=self._quarantine)]
-        return Quarantine(counts, records)
+        with damage.told(self._path):
+            found = list(self._txn.cursor(db=self._quarantine))
+        return Quarantine(counts, [(layout.unpack_offset(key), reason.decode(errors="replace")) for key, reason in found])
 
     def count(self) -> int:
         """How many entries the view holds, tombstones included (a bucket counts once)."""
-        return int(self._txn.stat(self._entries)["entries"])
+        with damage.told(self._path):
+            return int(self._txn.stat(self._entries)["entries"])
+
+    def _get(self, key: bytes, database: Any) -> bytes | None:
+        with damage.told(self._path):
+            raw: bytes | None = self._txn.get(key, db=database)
+        return raw
 
 
 def _walk(cursor: Any, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:

@@ -26,7 +26,7 @@ import orjson
 
 from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.fold import Folded
-from logstore.view import home, layout, room
+from logstore.view import damage, home, layout, room
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader
 
@@ -66,7 +66,7 @@ class View:
         sync: Sync = "none",
         map_bytes: int = layout.DEFAULT_MAP_BYTES,
     ) -> None:
-        """Open or create; raises Corrupted when the environment holds another view or cannot be read, DiskFull (retriable).
+        """Open or create; raises Corrupted when the environment holds another view or is damaged, DiskFull, NotYet (retriable), OSError.
 
         A new environment stands on `base` and begins at its cut with what was skipped below it (`quarantine`), else at offset 0; one
         that is there keeps its own.
@@ -76,13 +76,11 @@ class View:
         self._env = _prepare(path, sync, map_bytes)
         try:
             self._make_room({})
-            self._entries, self._meta, self._quarantine = map(self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE))
-            self.state, self.base = self._recover(identity, base, quarantine)
+            with damage.told(path):
+                self._entries, self._meta, self._quarantine = map(self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE))
+                self.state, self.base = self._recover(identity, base, quarantine)
             if sync == "commit":  # it may have been written without sync before
                 self._clear_unsynced()
-        except lmdb.DiskError as error:
-            self._env.close()
-            raise room.full(path, error) from error
         except BaseException:
             self._env.close()
             raise
@@ -97,13 +95,13 @@ class View:
 
         `leader_epoch` is that of the batch's last record; None leaves the one before.
 
-        Raises DiskFull (retriable); nothing has changed then.
+        Raises DiskFull, NotYet (retriable), OSError: nothing has changed then; Corrupted when the view is damaged.
         """
         assert folded.next_offset >= self.state.next_offset, "a position never goes back"
         state = State(folded.next_offset, folded.log_time_ms, self.state.leader_epoch if leader_epoch is None else leader_epoch, stop)
         self._make_room(folded.entries)
         while not self._commit(folded, state):
-            self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            self._enlarge()
             self._make_room(folded.entries)  # the larger map reaches behind what is allocated
         self.state = state
 
@@ -117,7 +115,7 @@ class View:
 
     def reader(self) -> ViewReader:
         """Read this view in the writer's own process (LMDB allows one opening a process)."""
-        return ViewReader(self._env)
+        return ViewReader(self._env, self.path)
 
     def size_bytes(self) -> int:
         """Bytes of the environment in use."""
@@ -128,10 +126,15 @@ class View:
         return int(self._env.reader_check())
 
     def close(self, *, flush: bool = True) -> None:
-        """Flush and close; a view closed this way survives a power cut. Without `flush` it keeps its mark, and takes no time."""
-        if flush:
-            self._clear_unsynced()
-        self._env.close()
+        """Flush and close; a view closed this way survives a power cut. Without `flush` it keeps its mark, and takes no time.
+
+        Raises as `apply`; it is closed then, and keeps its mark.
+        """
+        try:
+            if flush:
+                self._clear_unsynced()
+        finally:
+            self._env.close()
 
     def move(self, path: Path) -> None:
         """Give the folder another name while it is open, durably. Requires: nothing is there."""
@@ -140,12 +143,13 @@ class View:
         self.path = path
 
     def set_quarantine(self, quarantine: Quarantine) -> None:
-        """Replace the list of what was skipped: a view that is copied takes that of its source."""
-        with self._env.begin(write=True) as txn:
+        """Replace the list of what was skipped: a view that is copied takes that of its source. Raises as `apply`."""
+        with damage.told(self.path), self._env.begin(write=True) as txn:
             self._write_quarantine(txn, quarantine)
 
     def _clear_unsynced(self) -> None:
-        self._env.sync(True)
+        with damage.told(self.path):
+            self._env.sync(True)
         (self.path / "unsynced").unlink(missing_ok=True)
         home.fsync_dir(self.path)
 
@@ -154,15 +158,15 @@ class View:
             raw = txn.get(layout.IDENTITY, db=self._meta)
             if raw is None:
                 return self._begin_new(txn, identity, base, quarantine), base
-            if orjson.loads(raw) != asdict(identity):
-                raise Corrupted(f"{self.path} holds another view: {raw.decode()}, wanted {asdict(identity)}")
+            if raw != _identity_bytes(identity):
+                raise Corrupted(f"{self.path} holds another view: {raw[:1_000]!r}, wanted {asdict(identity)}")
             standing = txn.get(layout.BASE, db=self._meta)
             return State.decode(txn.get(layout.STATE, db=self._meta) or b""), standing and Base.decode(standing)
 
     def _begin_new(self, txn: Any, identity: Identity, base: Base | None, quarantine: Quarantine) -> State:
         """All of what a new view knows, in the transaction that makes it one."""
         state = State(base.cut, base.log_time_ms) if base else State(0, 0)
-        txn.put(layout.IDENTITY, orjson.dumps(asdict(identity), option=orjson.OPT_SORT_KEYS), db=self._meta)
+        txn.put(layout.IDENTITY, _identity_bytes(identity), db=self._meta)
         txn.put(layout.STATE, state.encode(), db=self._meta)
         if base:
             txn.put(layout.BASE, base.encode(), db=self._meta)
@@ -186,8 +190,8 @@ class View:
                 txn.put(layout.STATE, state.encode(), db=self._meta)
         except lmdb.MapFullError:
             return False
-        except lmdb.DiskError as error:
-            raise room.full(self.path, error) from error
+        except lmdb.Error as error:
+            raise damage.translated(self.path, error) from error
         return True
 
     def _put_entries(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
@@ -208,7 +212,7 @@ class View:
             txn.put(lmdb_key, layout.pack_bucket(bucket | changed), db=self._entries)
 
     def _put_quarantined(self, txn: Any, quarantined: Sequence[tuple[int, str]]) -> None:
-        counts: Counter[str] = Counter(orjson.loads(txn.get(layout.COUNTS, default=b"{}", db=self._meta)))
+        counts: Counter[str] = Counter(layout.unpack_counts(txn.get(layout.COUNTS, default=b"{}", db=self._meta)))
         counts.update(reason for _, reason in quarantined)
         for offset, reason in quarantined[-layout.MAX_QUARANTINED :]:
             txn.put(layout.pack_offset(offset), reason.encode(), db=self._quarantine)
@@ -217,6 +221,14 @@ class View:
         for _ in range(txn.stat(self._quarantine)["entries"] - layout.MAX_QUARANTINED):
             cursor.first()
             cursor.delete()
+
+    def _enlarge(self) -> None:
+        """Double the map."""
+        size_bytes = self._env.info()["map_size"] * 2
+        with damage.told(self.path):
+            self._env.set_mapsize(size_bytes)
+        if self._sync != "none":
+            _reach(self.path, size_bytes)
 
     def _make_room(self, entries: Mapping[bytes, bytes]) -> None:
         """Allocate the blocks that this commit can touch at most."""
@@ -243,7 +255,7 @@ class View:
 def discard_if_torn(path: Path) -> bool:
     """Remove a view that was written without sync during an earlier boot; True when it was removed."""
     mark = path / "unsynced"
-    if not mark.exists() or mark.read_text() == home.boot_id():
+    if not mark.exists() or mark.read_bytes() == home.boot_id().encode():
         return False
     (path / "data.mdb").unlink(missing_ok=True)  # before the mark: without it the data would be believed
     shutil.rmtree(path)
@@ -252,11 +264,11 @@ def discard_if_torn(path: Path) -> bool:
 
 
 def _mark_unsynced(path: Path) -> None:
-    mark, boot = path / "unsynced", home.boot_id()
-    if mark.exists() and mark.read_text() == boot:
+    mark, boot = path / "unsynced", home.boot_id().encode()
+    if mark.exists() and mark.read_bytes() == boot:
         return
     try:
-        with mark.open("w") as file:
+        with mark.open("wb") as file:
             file.write(boot)
             file.flush()
             os.fsync(file.fileno())
@@ -269,6 +281,8 @@ def _mark_unsynced(path: Path) -> None:
 def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
     """The opened environment. What a full disk leaves half made is removed: it held nothing yet."""
     fresh = not (path / "data.mdb").exists()
+    if not fresh:
+        damage.check_whole(path)  # now: LMDB fills with zeros what is missing
     try:
         with room.room_for(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -285,12 +299,29 @@ def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
 def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
     quick = sync == "none"
     size = max(map_bytes, (path / "data.mdb").stat().st_size if (path / "data.mdb").exists() else 0)
-    try:
-        return lmdb.open(
+    with damage.told(path):
+        env = lmdb.open(
             str(path), map_size=size, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
             sync=not quick, metasync=not quick, writemap=quick, readahead=False,
         )  # fmt: skip
-    except lmdb.DiskError as error:
-        raise room.full(path, error) from error
-    except lmdb.Error as error:
-        raise Corrupted(f"the view {path} cannot be opened: {error}; remove that folder, it is built again from the log") from error
+    try:
+        if not quick:
+            _reach(path, env.info()["map_size"])
+    except BaseException:
+        env.close()
+        raise
+    return env
+
+
+def _reach(path: Path, size_bytes: int) -> None:
+    """Have the file reach as far as its map, in holes, as LMDB does itself with writemap.
+
+    Without, a commit that ends in pages it has freed again leaves them out, and a sound file would look cut short.
+    """
+    with room.room_for(path):
+        if (path / "data.mdb").stat().st_size < size_bytes:
+            os.truncate(path / "data.mdb", size_bytes)
+
+
+def _identity_bytes(identity: Identity) -> bytes:
+    return orjson.dumps(asdict(identity), option=orjson.OPT_SORT_KEYS)
