@@ -30,6 +30,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgpack
 
+from logstore import descriptors
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.snapshot.sst import SstReader
 from logstore.view.generation import Builder
@@ -244,6 +245,7 @@ def _inode(path: Path) -> int:
 def main(arguments: list[str]) -> None:
     """`python -m streaming.digester FD`: serve the worker at the other end of an inherited socket."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s digester %(levelname)s %(name)s %(message)s")
+    descriptors.raise_limit()
     with socket.socket(fileno=int(arguments[0])) as sock:
         Digester(sock).run()
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from logstore import descriptors
 from logstore.heartbeat import Heartbeat
 from logstore.log import kafka
 from logstore.log.registry import Registry
@@ -98,6 +99,7 @@ class Worker:
 
     def run(self) -> int:
         """Serve until SIGTERM or a failure; returns the exit status. Raises EpochChanged, LogTruncated: of the store's own log."""
+        descriptors.raise_limit()  # before views are opened
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
         faust_dir.mkdir(parents=True, exist_ok=True)
         app = make_app(self._group, self._config.bootstrap, faust_dir, self._slots, self._catalogue.assign)
@@ -145,7 +147,7 @@ class Worker:
                 return f"the {part.name} failed: {part.failure}"
             if time.monotonic() - part.beat_s > STUCK_S:
                 return f"the {part.name} has been stuck for {STUCK_S:g} s"
-        for thread in (self._helper, self._adopter, self._schedule):
+        for thread in (self._feed.thread, self._helper, self._adopter, self._schedule):
             if not thread.is_alive():
                 return f"the {thread.name} failed"
         if self._lane.reachable and time.monotonic() - self._catalogue.whole_s > ORPHANED_S:

@@ -64,6 +64,38 @@ FILL_AND_FREE = """
 """
 
 
+OWN = """
+    import sys
+    from pathlib import Path
+    from logstore.model.errors import DiskFull
+    from logstore.view.home import Owner
+
+    disk = Path(sys.argv[1])
+    for number in range(100):
+        try:
+            Owner(disk / "views" / "t" / "e" / str(number)).release()
+        except DiskFull as error:
+            print(number, len(list(disk.rglob("*"))), error)
+            break
+    for child in disk.glob("views/t/e/*/owner"):
+        child.unlink()
+    Owner(disk / "views" / "t" / "e" / str(number)).release()
+"""
+
+
+@pytest.mark.parametrize("inodes", [20, 21])  # the last one is a folder, or the file in it
+def test_no_room_to_own_a_partition_is_an_error_that_passes(tmp_path, inodes):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = SMALL_DISK.replace("size=12m", f"size=12m,nr_inodes={inodes}")
+    program = [sys.executable, "-c", textwrap.dedent(OWN), str(disk)]
+    within = ["unshare", "--map-root-user", "--mount", "sh", "-c", mounted, str(disk)]
+    done = subprocess.run([*within, *program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert "free some space" in done.stdout, done.stdout
+    assert int(done.stdout.split()[1]) == inodes - 1  # the root is one, too
+
+
 @pytest.mark.parametrize(("seed", "map_bytes", "sync"), [(1, 32 << 30, "none"), (2, 1 << 20, "none"), (4, 32 << 30, "commit")])
 def test_a_full_disk_is_an_error_that_changes_nothing_and_passes(tmp_path, seed, map_bytes, sync):
     disk = tmp_path / "disk"

@@ -1,8 +1,10 @@
 """The feed: a dictionary that others see, the newest value wins."""
 
 import contextlib
+import os
 import resource
 import select
+import socket
 import threading
 import time
 
@@ -109,6 +111,36 @@ def test_there_is_a_limit_to_subscribers(server, tmp_path, subscribe):
     late = subscribe(tmp_path / "feed")
     assert select.select([late.sock], [], [], 10)[0]
     assert late.sock.recv(1) == b""
+
+
+@contextlib.contextmanager
+def no_descriptors():
+    """Nothing more can be opened in this process."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_who_comes_when_there_are_no_descriptors_is_let_in_later_and_the_others_go_on(server, tmp_path, subscribe, caplog, monkeypatch):
+    monkeypatch.setattr("logstore.view.feed.DEAF_S", 0.01)  # many attempts
+    early = subscribe(tmp_path / "feed")
+    until("one is there", lambda: len(server.acks()) == 1)
+    late, folder = socket.socket(socket.AF_UNIX), os.open(tmp_path, os.O_RDONLY)
+    with late:
+        with no_descriptors():
+            late.connect(f"/proc/self/fd/{folder}/feed")
+            until("it is said", lambda: "lets nobody in" in caplog.text)
+            early.sock.sendall(encode_ack({"tables": 1}))
+            until("the other one is heard", lambda: server.acks() == [{"tables": 1}])
+        server.publish("k", 1)
+        until("it is let in", lambda: len(server.acks()) == 2)
+        assert FeedReader().decode(late.recv(1 << 16)) == [("k", 1)]
+    os.close(folder)
+    assert server.thread.is_alive()
+    assert caplog.text.count("lets nobody in") == 1
 
 
 def test_many_threads_publish_and_everybody_ends_up_with_the_newest(server, tmp_path, subscribe):

@@ -245,6 +245,23 @@ def test_one_process_writes_and_a_killed_one_writes_no_more(tmp_path):
     home.Owner(tmp_path / "p").release()
 
 
+def test_whose_folder_was_removed_and_made_again_before_the_lock_owns_nothing(tmp_path, monkeypatch):
+    first, lock = home.Owner(tmp_path / "p"), home.fcntl.flock
+
+    def sweep_first(fd, kind):
+        monkeypatch.setattr(home.fcntl, "flock", lock)
+        (tmp_path / "p").rename(tmp_path / "gone")
+        first.release()
+        (tmp_path / "p").mkdir()
+        (tmp_path / "p" / "owner").touch()
+        lock(fd, kind)
+
+    monkeypatch.setattr(home.fcntl, "flock", sweep_first)
+    with pytest.raises(Overloaded, match="removes"):
+        home.Owner(tmp_path / "p")
+    home.Owner(tmp_path / "p").release()
+
+
 def test_quarantine_counts_all_and_lists_the_newest(tmp_path):
     view = open_view(tmp_path / "view")
     for first in (0, 900):

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from collections.abc import Callable
 import uvicorn
 import uvloop
 
+from logstore import descriptors
 from logstore.heartbeat import Heartbeat
 from logstore.model.errors import SetupError
 from logstore.serve.app import App
@@ -104,7 +104,7 @@ def run(settings: ReaderSettings) -> None:
     """Serve in this process until SIGTERM or SIGINT; raises SetupError when the address cannot be had."""
     check_bind(settings.host, insecure=settings.insecure)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is not HTTP; the client is told
-    _raise_descriptor_limit()
+    descriptors.raise_limit()
     sock = bind(settings.host, settings.port)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises it once more at its end: by then there is nothing left to do
@@ -127,12 +127,6 @@ def bind(host: str, port: int) -> socket.socket:
     sock.listen(_BACKLOG)
     sock.setblocking(False)
     return sock
-
-
-def _raise_descriptor_limit() -> None:
-    """As many files and connections as the system allows this process."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _calm_collector() -> None:

@@ -18,10 +18,12 @@ so nothing queues up. Upwards go acknowledgements, of which the latest counts: {
 """
 
 import contextlib
+import logging
 import os
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,10 @@ from typing import Any
 import msgpack
 
 MAX_SUBSCRIBERS = 64
+DEAF_S = 0.2  # how long nobody is let in after that failed
 _CHUNK = 1 << 16
+
+_log = logging.getLogger(__name__)
 
 
 class FeedServer:
@@ -48,8 +53,10 @@ class FeedServer:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._serve, name="feed", daemon=True)
-        self._thread.start()
+        self._deaf_until_s: float | None = None  # None: the listener is listened to
+        self._complaint = ""
+        self.thread = threading.Thread(target=self._serve, name="feed", daemon=True)  # lives until `close`
+        self.thread.start()
 
     def publish(self, key: Hashable, value: Any) -> None:
         """Set a key (a string or tuple) to a msgpack value; None removes it."""
@@ -81,13 +88,13 @@ class FeedServer:
     def close(self) -> None:
         """Hang up on everybody and remove the socket."""
         self._wake.send(b"x")
-        self._thread.join(5)
+        self.thread.join(5)
         self._path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
         running = True
         while running:
-            for key, events in self._selector.select():
+            for key, events in self._selector.select(self._deaf_s()):
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fileobj is self._woken:
@@ -101,15 +108,44 @@ class FeedServer:
             sock.close()
         self._selector.close()
 
+    def _deaf_s(self) -> float | None:
+        """How much longer nobody is let in; the listener is listened to again when that is over."""
+        if self._deaf_until_s is None:
+            return None
+        left_s = self._deaf_until_s - time.monotonic()
+        if left_s > 0:
+            return left_s
+        self._deaf_until_s = None
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        return None
+
     def _accept(self) -> None:
-        sock, _ = self._listener.accept()
+        """Let one in. Where there is no descriptor for it, it waits in the listener's queue, and those who are here go on."""
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:  # it has gone again
+            return
+        except OSError as error:
+            self._turn_deaf(str(error))
+            return
+        self._complaint = ""
         sock.setblocking(False)
+        self._welcome(sock)
+
+    def _turn_deaf(self, why: str) -> None:
+        if why != self._complaint:
+            self._complaint = why
+            _log.warning("the feed lets nobody in: %s; it tries again every %g s", why, DEAF_S)
+        self._selector.unregister(self._listener)  # it stays readable: without this the thread would spin
+        self._deaf_until_s = time.monotonic() + DEAF_S
+
+    def _welcome(self, sock: socket.socket) -> None:
         with self._lock:
             if len(self._subscribers) >= MAX_SUBSCRIBERS:
                 sock.close()
                 return
-            subscriber = self._subscribers[sock] = _Subscriber(sock, dict.fromkeys(self._values))
             self._selector.register(sock, selectors.EVENT_READ)
+            subscriber = self._subscribers[sock] = _Subscriber(sock, dict.fromkeys(self._values))
             self._flush(subscriber)
 
     def _serve_one(self, sock: socket.socket, events: int) -> None:

@@ -18,6 +18,7 @@ import os
 from pathlib import Path
 
 from logstore.model.errors import Overloaded
+from logstore.view.room import room_for
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -32,9 +33,14 @@ def partition_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Pat
     return epoch_dir(data_dir, table, epoch) / str(partition)
 
 
+def snapshots_dir(data_dir: Path, table: str, epoch: str) -> Path:
+    """The folder of one table's local snapshots, a folder of each partition in it."""
+    return data_dir / "snapshots" / table / epoch
+
+
 def snapshot_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
     """The folder of one partition's local snapshots."""
-    return data_dir / "snapshots" / table / epoch / str(partition)
+    return snapshots_dir(data_dir, table, epoch) / str(partition)
 
 
 def default_storage(data_dir: Path) -> str:
@@ -61,23 +67,55 @@ class Owner:
     """The exclusive right to write one partition's views, held until `release` or the end of the process."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises Overloaded (retriable) while another process holds it."""
-        directory.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(directory / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Raises Overloaded (retriable) while another process holds it or removes the folder, DiskFull when there is no room for one."""
+        try:
+            with room_for(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                self._fd = os.open(directory / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except (FileNotFoundError, FileExistsError) as error:  # also `mkdir`, of a folder that goes while it looks
+            if directory.is_file():
+                raise
+            raise _removed(directory) from error
+        try:
+            self._take(directory)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _take(self, directory: Path) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.stat(directory / "owner")
         except BlockingIOError as error:
-            os.close(self._fd)
             raise Overloaded(f"another process still writes {directory}") from error
+        except FileNotFoundError as error:
+            raise _removed(directory) from error
+        if not os.path.samestat(there, os.fstat(self._fd)):  # the folder was removed and made again between open and lock
+            raise _removed(directory)
 
     def release(self) -> None:
         """Give the right up."""
         os.close(self._fd)
 
 
+def _removed(directory: Path) -> Overloaded:
+    return Overloaded(f"another process removes {directory}")
+
+
 def newest_generation(directory: Path) -> int:
     """The newest generation in a partition's folder; 0 when there is none."""
     return max((int(child.name) for child in directory.iterdir() if child.name.isdigit()), default=0)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file's content, whole or not at all, also when the power goes. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    fsync_dir(path.parent)
 
 
 def fsync_dir(directory: Path) -> None:

@@ -1,0 +1,75 @@
+"""As many descriptors as the system allows: a worker with the usual 1,024 could follow some 340 partitions."""
+
+import contextlib
+import re
+import resource
+import subprocess
+from pathlib import Path
+
+from support_log import until
+from support_worker import make_table, running_worker
+
+from logstore import descriptors
+from streaming.catalogue import Me
+from streaming.worker import Config, Worker
+
+
+@contextlib.contextmanager
+def soft_limit(count):
+    """This process, and what it starts meanwhile, may open so many files, unless more are asked for."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, before[1]))
+    try:
+        yield before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def limits(pid):
+    """Soft and hard limit of a process."""
+    soft, hard = re.search(r"Max open files +(\d+) +(\d+)", Path(f"/proc/{pid}/limits").read_text()).groups()
+    return int(soft), int(hard)
+
+
+def descendants(pid):
+    """Processes below one, each with its command line."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    found, rows = {pid: ""}, [line.split(None, 2) for line in listed.splitlines()]
+    for child, parent, command in rows:  # parents have lower ids
+        if int(parent) in found:
+            found[int(child)] = command
+    return found
+
+
+def test_the_soft_limit_becomes_the_hard_one():
+    with soft_limit(256) as hard:
+        descriptors.raise_limit()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+
+
+def test_a_refusal_is_said_and_changes_nothing(monkeypatch, caplog):
+    def refuse(_kind, _limits):
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    descriptors.raise_limit()
+    assert "not allowed" in caplog.text
+
+
+def test_a_worker_and_its_helper_process_raise_it(kafka, tmp_path):
+    table = make_table(kafka.bootstrap, 1)
+    with contextlib.ExitStack() as stack:
+        with soft_limit(256) as hard:
+            worker = stack.enter_context(running_worker(kafka.bootstrap, tmp_path / "node"))
+        worker.watch.state(table, 0, "live")
+        mine = descendants(worker.process.pid)
+        (helper,) = [pid for pid, command in mine.items() if "-m streaming.digester" in command]
+        until("both have raised it", lambda: {limits(pid) for pid in (worker.process.pid, helper)} == {(hard, hard)})
+
+
+def test_a_worker_ends_when_its_feed_has(kafka, tmp_path):
+    me = Me("n", 0, "http://n", "g-feed", "")
+    worker = Worker(Config(kafka.bootstrap, tmp_path, me, "none", None, 1_024, None))
+    assert worker._trouble() != "the feed failed"
+    worker._feed.close()
+    assert worker._trouble() == "the feed failed"
