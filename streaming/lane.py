@@ -15,7 +15,7 @@ stops, or whose disk is full, is let go alone; the others go on.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,9 +96,10 @@ class Lane(threading.Thread):
         """What is followed now; other threads look at it, and change it by `asked` only."""
         return list(self._followed.values())
 
-    def behind(self) -> dict[Key, int]:
-        """Partition -> next offset, of those that have not applied what the log is known to hold, for no reason that is known."""
-        return {f.target.key: f.next_offset for f in list(self._followed.values()) if f.end > f.next_offset and f.reason is None}
+    def behind(self, ends: Mapping[Key, int]) -> dict[Key, int]:
+        """Partition -> next offset, of those that have not applied what is committed below `ends`, for no reason that is known."""
+        held = {f.target.key: f for f in self.followed() if f.stop is None and f.held is None}
+        return {key: f.next_offset for key, f in held.items() if ends.get(key, -1) > f.next_offset}
 
     def close(self, timeout_s: float = 20.0) -> None:
         """Stop following; flush and close every view."""
@@ -217,15 +218,16 @@ class Lane(threading.Thread):
 
     def _on_event(self, tail: Tail, event: Batch | End | Trouble | Unreachable) -> None:
         if isinstance(event, Unreachable):
-            self._set_reachable(reachable=False)
+            self.heard(reachable=False)
             return
         followed = self._by_topic.get((event.topic, event.partition))
         if followed is None or not tail.follows(event.topic, event.partition):  # fetched before it was let go
             return
-        self._set_reachable(reachable=not isinstance(event, Trouble))
+        if not isinstance(event, Trouble):  # that of one partition says nothing about the others
+            self.heard(reachable=True)
+            followed.held = None
         try:
             following = self._apply(tail, followed, event) and not self._cuts.holds(followed.target.key)
-            followed.held = None
         except DiskFull as error:
             self._hold(tail, followed, str(error))
             following = True
@@ -243,8 +245,8 @@ class Lane(threading.Thread):
         if event.word == "truncated":
             followed.cut_back(event.detail)
             return False
-        log.warning("%s/%d: %s", event.topic, event.partition, event.detail)
-        self._retry(tail, followed)  # a topic that is gone is found out by the catalogue, which looks at the ids
+        # a topic that is gone is found out by the catalogue, which looks at the ids
+        self._hold(tail, followed, f"{event.topic}/{event.partition}: {event.detail}")
         return True
 
     def _hold(self, tail: Tail, followed: Followed, why: str) -> None:
@@ -279,7 +281,8 @@ class Lane(threading.Thread):
         self._shown.show(followed)
         self.phases[followed.target.key] = followed.phase
 
-    def _set_reachable(self, *, reachable: bool) -> None:
+    def heard(self, *, reachable: bool) -> None:
+        """The log answers, or not, as somebody has just found out. Any thread."""
         self.reachable = reachable
         self._feed.publish_changed("log", {"reachable": reachable})
 

@@ -35,6 +35,7 @@ from streaming.adopter import Adopter, recorder
 from streaming.app import make_app
 from streaming.catalogue import Catalogue, Me
 from streaming.cuts import Cuts
+from streaming.ends import Ends
 from streaming.helper import Helper
 from streaming.lane import Lane
 from streaming.library import Library
@@ -93,6 +94,7 @@ class Worker:
             config.bootstrap, config.data_dir, config.me, self._slots, self._feed, self._lane,
             snapshots=Snapshots(library, progress, self._schedule),
         )  # fmt: skip
+        self._ends = Ends(lambda: registry.admin, self._feed, self._lane)
         self._watchdog = Watchdog()
         self._heartbeat = Heartbeat(config.heartbeat_fd)
         self.failure: str | None = None
@@ -106,7 +108,7 @@ class Worker:
         app.task(self._watch)
         runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
         try:
-            for part in (self._helper, self._lane, self._catalogue, self._adopter, self._schedule):
+            for part in (self._helper, self._lane, self._catalogue, self._adopter, self._schedule, self._ends):
                 part.start()
             signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
             runner.execute_from_commandline()
@@ -116,6 +118,7 @@ class Worker:
             self._catalogue.drain(DRAIN_S if self.failure is None else 0.0)
             self._adopter.close()
             self._schedule.close()
+            self._ends.close()
             self._lane.close()
             self._catalogue.close()
             self._seeds.close()
@@ -147,12 +150,13 @@ class Worker:
                 return f"the {part.name} failed: {part.failure}"
             if time.monotonic() - part.beat_s > STUCK_S:
                 return f"the {part.name} has been stuck for {STUCK_S:g} s"
-        for thread in (self._feed.thread, self._helper, self._adopter, self._schedule):
+        for thread in (self._feed.thread, self._helper, self._adopter, self._schedule, self._ends):
             if not thread.is_alive():
                 return f"the {thread.name} failed"
         if self._lane.reachable and time.monotonic() - self._catalogue.whole_s > ORPHANED_S:
             return "slots are assigned to nobody: the group was formed while a broker that had just started did not know its topics yet"
-        still, again = self._watchdog.look(self._lane.behind() if self._lane.reachable else {}, time.monotonic())
+        behind = self._lane.behind(self._ends.committed) if self._lane.reachable else {}
+        still, again = self._watchdog.look(behind, time.monotonic())
         if again:
             return f"these partitions do not progress, even with a new consumer: {sorted(again)}"
         if still:

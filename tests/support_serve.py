@@ -101,6 +101,11 @@ class Node:
         self.say_applied(table, partition)
         return view
 
+    def say_ends(self, asked_ms: int) -> None:
+        """As a worker that asked Kafka at a time where the logs end: there where the views stand."""
+        ends = [[epoch, partition, view.next_offset] for (epoch, partition), view in self.views.items()]
+        self.publish(("ends",), [asked_ms, ends])
+
     def say_view(self, table: Table, partition: int, state: str = "live", reason: str = "") -> None:
         path = str(self.views[table.epoch, partition].path)
         base, *kept = self.bases.get((table.epoch, partition), [None])

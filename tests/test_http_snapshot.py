@@ -1,6 +1,7 @@
 import random
 import re
 import shutil
+import threading
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -267,10 +268,27 @@ def test_times_are_answered_as_far_as_they_can_be_proved(store):
     adopt(node, reader)
     node.put("t", b"b", b"2")
     past, before = "1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.000Z"
+    problem(row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout")  # perhaps the log holds more of that time
+    node.say_ends(400)  # too near: a record of that time may still be on its way
+    problem(row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout")
+    node.say_ends(2_000)
+    node.publish("log", {"reachable": False})  # what was asked for in time stays known
+    eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+    problem(row(reader, "b", LS_As_Of="1970-01-01T00:00:05Z"), 503, "log-unreachable")
     assert row(reader, "b", LS_As_Of=past).content == b"2"  # log time has not gone beyond it
     assert row(reader, "a", LS_As_Of="1970-01-01T02:00:00.001+02:00").content == b"1"
     problem(row(reader, "a", LS_As_Of=before), 400, "bad-level")
     problem(row(reader, "never", LS_As_Of=before), 400, "bad-level")
+
+
+def test_a_time_is_waited_for_until_the_log_was_asked_after_it(store):
+    node, reader = store
+    node.put("t", b"a", b"1")
+    later = threading.Timer(0.3, lambda: (node.put("t", b"a", b"2"), node.say_ends(9_000)))
+    later.start()
+    answer = row(reader, "a", LS_As_Of="1970-01-01T00:00:08Z", LS_Deadline="20000")
+    assert (answer.status_code, answer.content) == (200, b"2")
+    later.join()
 
 
 def test_the_client_asks_for_the_past_and_status_shows_the_base(store):

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
@@ -149,6 +149,26 @@ def bounds(client: Any, topic: str, partitions: list[int], *, committed: bool = 
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     starts, ends = (_offsets(client, topic, partitions, spec, level) for spec in (_EARLIEST, _LATEST))
     return {p: Bounds(starts[p], ends[p]) for p in partitions}
+
+
+def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = False) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> the end of its log, or its last stable offset; those that cannot be told now are absent.
+
+    Raises LogUnreachable when none can.
+    """
+    level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    futures = client.list_offsets({TopicPartition(*place): _LATEST for place in places}, isolation_level=level, request_timeout=REQUEST_S)
+    found: dict[tuple[str, int], int] = {}
+    failed: KafkaException | None = None
+    for where, future in futures.items():
+        try:
+            found[where.topic, where.partition] = int(future.result().offset)
+        except KafkaException as error:
+            failed = error
+            _is_stale(client, where.topic, error)  # then the client knows more next time
+    if failed is not None and not found:
+        raise translate(failed.args[0], "look up the ends of the log")
+    return found
 
 
 def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> dict[int, int | None]:

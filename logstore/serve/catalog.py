@@ -4,6 +4,7 @@ What a worker said stays known while it is away, so that reads go on: its views 
 new views take the place of the old ones one by one; `Voice.remembered` says when the rest is forgotten.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -13,7 +14,7 @@ from logstore.model.table import Table
 from logstore.serve.problems import Problem
 from logstore.serve.served import CATCHING_UP, ELSEWHERE, LIVE, SNAPSHOT, STOPPED, VIEW, Served, Views, detach
 from logstore.serve.voice import ViewKey, Voice
-from logstore.serve.waiters import Waiters
+from logstore.serve.waiters import ASKED, Waiters
 
 _RANK = {LIVE: 0, CATCHING_UP: 1, STOPPED: 2}
 
@@ -44,6 +45,7 @@ class Catalog:
         self.snapshots: dict[tuple[str, int], dict[str, Any]] = {}  # (epoch, partition) -> what the worker does about snapshots
         self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
         self._ends: dict[tuple[str, int], int] = {}
+        self.ends = defaultdict[tuple[str, int], tuple[int, int]](lambda: (0, 0))  # (epoch, partition) -> (asked at, ms since 1970, end)
 
     def table(self, name: str) -> Table:
         """The table of that name; raises Problem."""
@@ -109,6 +111,14 @@ class Catalog:
         if served is not None:
             served.end, served.stood = end, b""
         self._waiters.reached(where, next_offset)
+
+    def asked(self, asked_ms: int, ends: Iterable[tuple[str, int, int]]) -> None:
+        """A worker has asked Kafka where the logs end: (epoch, partition, end) each."""
+        for epoch, partition, end in ends:
+            where = epoch, partition
+            if asked_ms > self.ends[where][0]:
+                self.ends[where] = asked_ms, end
+                self._waiters.reached((ASKED, *where), asked_ms)
 
     def told(self, epoch: str, partition: int, record: dict[str, Any] | None) -> None:
         """A worker has said how it stands with the snapshots of a partition; None: it has let the partition go."""
@@ -177,6 +187,8 @@ class Catalog:
             self._waiters.wake(gone)
         past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
         self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
+        for where in [where for where in self.ends if where[0] in past]:
+            del self.ends[where]
         self.views.keep(self.served.values())
         for voice in voices:
             voice.spoken.clear()

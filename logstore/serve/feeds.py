@@ -102,6 +102,8 @@ class Feeds:
                 self._catalog.applied(key[1], key[2], value[0], value[1])
             elif key[0] == "snapshot":
                 self._catalog.told(key[2], key[3], value)
+            elif key[0] == "ends":
+                self._catalog.asked(*value)
 
     def _refresh(self) -> None:
         self._catalog.rebuild(self.voices)

@@ -9,7 +9,7 @@ Of each row only the newest entry is here, and in the snapshots under and beside
 
 and nothing else: a row that was written since is refused, and the message names the command that folds the log up to that point.
 A time T means the first offset whose log time is later than T. Log time never falls along the log, so a cut whose log time is at most T
-lies at or before that offset, and so does the state now, once all that the log held when last heard of has been applied.
+lies at or before that offset, and so does the state now, once all has been applied that the log held when it was asked after T.
 """
 
 import time

@@ -10,7 +10,9 @@ from logstore.serve.level import Level
 from logstore.serve.past import position_of
 from logstore.serve.problems import Problem
 from logstore.serve.served import Served, next_offset_of
-from logstore.serve.waiters import TABLES, Waiters
+from logstore.serve.waiters import ASKED, TABLES, Waiters
+
+_SETTLED_MS = 500  # between the time that a broker gives a record and its being below the end that is told (KIP-32; replication)
 
 
 class Reach:
@@ -39,11 +41,11 @@ class Reach:
     async def partitions(self, table: Table, partitions: Iterable[int], level: Level, deadline: float) -> None:
         """Return when every one of these partitions that is served here has applied what the token names."""
         for partition in partitions:
-            offset = self._needed(table, partition, level)
+            offset = await self._needed(table, partition, level, deadline)
             if offset is not None:
                 await self._one(table, partition, offset, level, deadline)
 
-    def _needed(self, table: Table, partition: int, level: Level) -> int | None:
+    async def _needed(self, table: Table, partition: int, level: Level, deadline: float) -> int | None:
         """The next offset that must have been applied; None: any will do."""
         if level.as_of is None:
             return level.floor.pieces.get((table.epoch, partition))
@@ -52,7 +54,23 @@ class Reach:
         served = self._catalog.served.get((table.epoch, partition))
         if served is None or served.reader is None or served.reader.state().log_time_ms > level.as_of.time_ms:
             return None
-        return served.end  # what the log holds already may be older than that time
+        return await self._end_since(table, partition, level.as_of.time_ms + _SETTLED_MS, level, deadline)
+
+    async def _end_since(self, table: Table, partition: int, since_ms: int, level: Level, deadline: float) -> int:
+        """The end of the log as Kafka told it after a time. Raises Problem when it tells none by the deadline."""
+        where = table.epoch, partition
+        while self._catalog.ends[where][0] < since_ms:
+            if self._catalog.reachable is False:
+                raise Problem(
+                    "log-unreachable", f"what partition {partition} held then cannot be told: the log does not answer; a token "
+                    "can be read, and an earlier time", partition=partition,
+                )  # fmt: skip
+            if not await self._waiters.wait((ASKED, *where), since_ms, deadline):
+                raise Problem(
+                    "consistency-timeout", f"where the log of partition {partition} ended at that time is not known here after "
+                    f"{level.deadline_ms:,} ms; wait longer (deadline_ms)", table=table.name, partition=partition,
+                )  # fmt: skip
+        return self._catalog.ends[where][1]
 
     async def _one(self, table: Table, partition: int, offset: int, level: Level, deadline: float) -> None:
         while True:

@@ -41,7 +41,7 @@ class Voice:
     def hear(self, key: Hashable, value: Any) -> bool:
         """Take one change in; True when tables, nodes or views may have changed by it."""
         match key:
-            case ("applied", _, _) | ("snapshot", _, _, _):
+            case ("applied", _, _) | ("snapshot", _, _, _) | ("ends",):
                 return False
             case ("view", str(table), str(epoch), int(partition)):
                 self._hear_view((table, epoch, partition), value)

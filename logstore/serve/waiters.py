@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from logstore.serve.problems import Problem
 
 TABLES = "tables"  # the place to wait for a change of the definitions
+ASKED = "asked"  # (this, epoch, partition): to wait for a time, in ms, after which Kafka was asked where that log ends
 _MANY = 64
 
 

@@ -15,6 +15,7 @@ so nothing queues up. Upwards go acknowledgements, of which the latest counts: {
     ["snapshot", table, epoch, partition]  {"base", "cut", "candidate", "state": "none|adopted|waiting|fetching|building|refused", "reason",
                                         "fetched_bytes", "total_bytes", "digests": [[cut, hex, entries], ... newest 8, newest last]}
     ["applied", epoch, partition]       [next offset of the view, end of the log as last heard]
+    ["ends"]                            [when Kafka was asked, ms since 1970, [[epoch, partition, end of the log], ...]]
 """
 
 import contextlib
