@@ -5,9 +5,10 @@ import stat
 
 import orjson
 import pytest
+from support_worker import make_table, running_worker
 
+from logstore.view import home
 from logstore.view.feed import FeedServer
-from logstore.view.home import write_whole
 from streaming.saved import Saved
 from streaming.worker import restore
 
@@ -52,6 +53,14 @@ def test_what_is_damaged_counts_as_absent_and_is_written_again(tmp_path, feed, c
     assert saved.load() == SERVED
 
 
+def test_a_worker_starts_over_an_empty_file(kafka, tmp_path):
+    table, path = make_table(kafka.bootstrap, 1), home.served_path(tmp_path / "node", 0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        worker.watch.state(table, 0, "live")
+
+
 def test_a_file_is_replaced_when_its_content_is_on_the_disk_and_then_its_name(tmp_path, monkeypatch):
     path, synced, fsync = tmp_path / "f", [], os.fsync
 
@@ -62,6 +71,6 @@ def test_a_file_is_replaced_when_its_content_is_on_the_disk_and_then_its_name(tm
 
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", note)
-    write_whole(path, b"newer")
+    home.write_whole(path, b"newer")
     assert synced == [("file of 5 bytes", b"old"), ("folder", b"newer")]
     assert list(tmp_path.iterdir()) == [path]
