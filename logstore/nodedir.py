@@ -8,7 +8,9 @@
 """
 
 import fcntl
+import logging
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -22,8 +24,12 @@ from logstore.log import kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
+from logstore.view.home import write_whole
+
+_log = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 3.0  # a node that was just killed needs a moment to be gone
+_NODE_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class NodeDir:
@@ -62,11 +68,19 @@ class NodeDir:
             time.sleep(0.05)
 
     def node_id(self) -> str:
-        """The node's name, made at the first call. Requires: the lock is held."""
+        """The node's name, made at the first call, and when it is damaged: nodes of one name would take each other for one.
+
+        Requires: the lock is held. Raises SetupError.
+        """
         path = self.path / "node_id"
-        if not path.exists():
-            _write(path, secrets.token_hex(6).encode())
-        return path.read_text().strip()
+        found = path.read_bytes().decode(errors="replace").strip() if path.exists() else None
+        if found is not None and _NODE_ID.fullmatch(found):
+            return found
+        made = secrets.token_hex(6)
+        if found is not None:
+            _log.warning("%s is damaged: this node, whoever it was, is %s from now on", path, made)
+        _write(path, made.encode())
+        return made
 
     def record(self, facts: dict[str, Any]) -> None:
         """Write process ids and addresses where they differ from what was written last; raises SetupError, on a full disk."""
@@ -117,7 +131,7 @@ class NodeDir:
     def _known(self) -> dict[str, Any] | None:
         """The store as last seen, by a supervisor or by a worker since."""
         found = [_load(self._store_file)] if self._store_file.exists() else []
-        found += [_load(path)["tables"] for path in (self.path / "workers").glob("*.json")]
+        found += [left for path in sorted((self.path / "workers").glob("*.json")) if (left := _left(path)) is not None]
         if not found:
             return None
         return {"topic_id": found[0]["topic_id"], "revision": max(each["revision"] for each in found)}
@@ -131,12 +145,20 @@ def _load(path: Path) -> dict[str, Any]:
         raise SetupError(f"{path} is damaged ({error}); remove it if the data directory belongs to this Kafka") from error
 
 
+def _left(path: Path) -> dict[str, Any] | None:
+    """What a worker last knew of the store: its topic and how far it was read. None when that is damaged: the worker writes it again."""
+    try:
+        tables: dict[str, Any] = orjson.loads(path.read_bytes())["tables"]
+        return {"topic_id": tables["topic_id"], "revision": int(tables["revision"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("%s is damaged and counts for nothing: %s", path, error)
+        return None
+
+
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    part = path.with_name(path.name + ".part")
+    """Whole or not at all. Raises SetupError."""
     with _writing(path):
-        part.write_bytes(content)
-        part.replace(path)
+        write_whole(path, content)
 
 
 @contextmanager

@@ -6,7 +6,6 @@
                                                         base.json what they are: written last, so a folder without it is not whole
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from logstore.model.errors import Corrupted
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader, checksum, prepare
-from logstore.view.home import fsync_dir
+from logstore.view.home import write_whole
 from logstore.view.layout import Base
 
 KEPT = 2  # local snapshots: the base, and the one before it for reads as of a past position
@@ -96,7 +95,7 @@ def fetch(
     copies = _copies(directory, manifest.name)
     path = directory / (f"{manifest.name}~{_copy(copies[-1]) + 1}" if copies else manifest.name)
     prepare(path, [files / name for name in checksums])
-    _write_whole(files / "base.json", orjson.dumps({"base": base._asdict(), "checksums": checksums}))
+    write_whole(files / "base.json", orjson.dumps({"base": base._asdict(), "checksums": checksums}))
     return Local(base, path, checksums)
 
 
@@ -137,13 +136,3 @@ def _match(name: str) -> re.Match[str]:
     match = _COPY.fullmatch(name)
     assert match, "directories of snapshots are named here"
     return match
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_dir(path.parent)

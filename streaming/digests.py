@@ -1,12 +1,11 @@
 """Digests: what a partition's entries amounted to at its newest cuts, kept beside its generations so that a restart does not lose them."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
-from logstore.view.home import fsync_dir
+from logstore.view.home import write_whole
 
 KEPT = 8
 
@@ -35,11 +34,5 @@ def load(directory: Path) -> list[Found]:
 def add(directory: Path, found: Found) -> list[Found]:
     """Keep one more, atomically; returns the newest. Raises OSError when the disk is full."""
     kept = sorted([*(known for known in load(directory) if known.cut != found.cut), found])[-KEPT:]
-    temporary = path_in(directory).with_suffix(".part")
-    with temporary.open("wb") as file:
-        file.write(orjson.dumps([list(one) for one in kept]))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path_in(directory))
-    fsync_dir(directory)
+    write_whole(path_in(directory), orjson.dumps([list(one) for one in kept]))
     return kept

@@ -6,7 +6,11 @@ from typing import Any
 
 import orjson
 
+from logstore.view.home import write_whole
+
 log = logging.getLogger(__name__)
+
+_PARTS = {"tables", "nodes", "slots", "views"}
 
 
 class Saved:
@@ -17,10 +21,24 @@ class Saved:
         self._kept: object = None
         self._complaint = ""
 
+    def load(self) -> dict[str, Any] | None:
+        """What was kept when the worker last ran: tables, nodes, slots and views; None when there is nothing, or it is damaged."""
+        try:
+            found = orjson.loads(self._path.read_bytes())
+            if isinstance(found, dict) and found.keys() >= _PARTS:
+                return found
+            why = "it lacks what a worker writes"
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            why = str(error)
+        log.warning("%s is damaged: %s; the worker begins without what it served before", self._path, why)
+        return None
+
     def slots(self) -> list[int]:
         """The slots that this worker followed when it last ran."""
-        found: list[int] = orjson.loads(self._path.read_bytes())["slots"] if self._path.exists() else []
-        return found
+        found = self.load()
+        return found["slots"] if found else []
 
     def keep(self, served: dict[str, Any]) -> None:
         """Write it down when more of it than "nodes" has changed. A full disk ends no worker: the next call tries again."""
@@ -28,16 +46,10 @@ class Saved:
         if kept == self._kept:
             return
         try:
-            self._write(orjson.dumps(served))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path, orjson.dumps(served))
             self._kept, self._complaint = kept, ""
         except OSError as error:
             if self._complaint != str(error):
                 self._complaint = str(error)
                 log.warning("what is served cannot be saved: %s; free some space, it goes on by itself", error)
-
-    def _write(self, content: bytes) -> None:
-        """Whole or not at all."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".new")
-        temporary.write_bytes(content)
-        temporary.replace(self._path)

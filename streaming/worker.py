@@ -21,8 +21,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-import orjson
-
 from logstore import descriptors
 from logstore.heartbeat import Heartbeat
 from logstore.log import kafka
@@ -40,6 +38,7 @@ from streaming.helper import Helper
 from streaming.lane import Lane
 from streaming.library import Library
 from streaming.progress import Progress
+from streaming.saved import Saved
 from streaming.schedule import Schedule, compact
 from streaming.seeds import Seeds
 from streaming.told import Snapshots
@@ -75,7 +74,7 @@ class Worker:
         self._config = config
         self._group = f"logstore.{config.me.group}"
         self._feed = FeedServer(home.feed_path(config.data_dir, config.me.worker))
-        restore(self._feed, home.served_path(config.data_dir, config.me.worker))
+        restore(self._feed, Saved(home.served_path(config.data_dir, config.me.worker)))
         self._helper, progress = Helper(), Progress(self._feed)
         library = Library(config.data_dir, f"{config.me.node}-{config.me.worker}", progress, fetch_mb_s=config.fetch_mb_s)
         self._seeds = Seeds(library, progress, lambda topic, partition: kafka.bounds(registry.admin, topic, [partition])[partition].start)
@@ -169,11 +168,11 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def restore(feed: FeedServer, path: Path) -> None:
+def restore(feed: FeedServer, saved: Saved) -> None:
     """Show what this worker served before it was restarted, until it is known what it serves now."""
-    if not path.exists():
+    served = saved.load()
+    if served is None:
         return
-    served = orjson.loads(path.read_bytes())
     for table, epoch, partition, view in served["views"]:
         if view["path"] and Path(view["path"]).exists():
             state = "stopped" if view["state"] == "stopped" else "catching-up"

@@ -149,6 +149,15 @@ def test_a_nodes_name_is_made_once(tmp_path):
     assert NodeDir(tmp_path).node_id() == first
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\n", b"0123456789a", b"\0" * 12, b"\xff" * 12, b"0123456789abcdef"])
+def test_a_name_that_is_damaged_is_made_anew(tmp_path, damaged, caplog):
+    (tmp_path / "node_id").write_bytes(damaged)
+    made = NodeDir(tmp_path).node_id()
+    assert len(made) == 12
+    assert NodeDir(tmp_path).node_id() == made
+    assert caplog.text.count("is damaged") == 1
+
+
 def test_a_directory_that_cannot_be_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SetupError, match=r"cannot use the data directory .*--data-dir"), NodeDir(tmp_path / "file").lock():
@@ -174,6 +183,11 @@ def test_a_store_that_lost_its_definitions_is_refused(tmp_path, kafka):
     (tmp_path / "workers").mkdir()
     (tmp_path / "workers" / "0.json").write_bytes(orjson.dumps({"tables": {**sound, "revision": 10**6}}))
     with pytest.raises(LogTruncated):  # a worker has read on since
+        home.check_store(registry)
+
+    for damaged in (b"", b"{", b"[]", b'{"views":[]}', b'{"tables":{"topic_id":"x"}}', b"\0" * 512):  # a power cut, without fsync
+        (tmp_path / "workers" / "0.json").write_bytes(damaged)
+        (tmp_path / "store.json").write_bytes(orjson.dumps(sound))
         home.check_store(registry)
 
     (tmp_path / "store.json").write_text("{")
