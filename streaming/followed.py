@@ -2,12 +2,16 @@
 
 opening -> catching-up -> live            the end of the log was reached once
                └──────────┴──> stopped    and says why; a new definition or a restart tries again
+
+A view that is damaged is removed, and begins again from its seed: the log is the truth, a view is a fold of it and nothing else.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from logstore.model.errors import Corrupted
 from logstore.model.fold import Folded, Place, Records, fold_batch
 from logstore.model.mutation import Control, parse
 from logstore.view import generation, home
@@ -16,6 +20,8 @@ from logstore.view.view import Identity, Sync, View, discard_if_torn
 from streaming import bases, stops
 from streaming.target import Target
 from streaming.tee import Tee
+
+log = logging.getLogger(__name__)
 
 Phase = Literal["catching-up", "live", "stopped"]
 
@@ -33,18 +39,12 @@ class Followed:
     def __init__(self, target: Target, data_dir: Path, *, sync: Sync = "none", seed: Callable[[Target], Seed] = lambda _: Seed()) -> None:
         """Open the view; where there is none, begin one with what `seed` says.
 
-        Raises Overloaded while another process of this node still writes it, DiskFull, Corrupted when it cannot be read, and what `seed`
-        raises.
+        Raises Overloaded while another process of this node still writes it, DiskFull, NotYet, OSError, and what `seed` raises.
         """
         table, partition = target.table, target.partition
         self.owner = home.Owner(home.partition_dir(data_dir, table.name, table.epoch, partition))
         try:
-            path = _sound_path(target, data_dir)
-            if (path / "data.mdb").exists():
-                self.view = View(path, identity_of(target), sync=sync)
-            else:
-                begun = seed(target)
-                self.view = generation.begin(path.parent, int(path.name), identity_of(target), *begun, sync=sync)
+            self.view = _left(target, data_dir, sync) or _begun(target, data_dir, sync, seed)
         except BaseException:
             self.owner.release()
             raise
@@ -113,7 +113,8 @@ class Followed:
     def take(self, records: Records, leader_epoch: int) -> bool:
         """Fold and commit a batch; False when the partition stopped on the way.
 
-        Raises DiskFull: nothing has changed then, and the same records must be handed over again.
+        Raises DiskFull, NotYet, OSError: nothing has changed then, and the same records must be handed over again; Corrupted when the
+        view is damaged.
         """
         records, hole = self._upto_hole(self._without_applied(records))
         kept = self._without_skipped(records)
@@ -182,9 +183,22 @@ class Followed:
         return before
 
     def close(self) -> None:
-        """Flush and close the view."""
-        self.view.close()
-        self.owner.release()
+        """Flush and close the view; one that cannot be flushed is removed. Raises DiskFull, NotYet, OSError; it is closed then."""
+        try:
+            self.view.close()
+        except Corrupted as error:  # a disk that has failed once says well the next time, whatever it holds
+            log.warning("%s; it is removed", error)
+            generation.remove(self.view.path)
+        finally:
+            self.owner.release()
+
+    def discard(self) -> None:
+        """Close the view and remove it: it is damaged. Raises OSError; it is closed then."""
+        try:
+            self.view.close(flush=False)
+            generation.remove(self.view.path)
+        finally:
+            self.owner.release()
 
     def _commit(self, folded: Folded, leader_epoch: int | None = None, stop: Stop | None = None) -> None:
         self.view.apply(folded, leader_epoch, stop)
@@ -234,6 +248,25 @@ def identity_of(target: Target) -> Identity:
     """What the target's view is a view of."""
     table = target.table
     return Identity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
+
+
+def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
+    """The newest generation that is sound; those that are not are removed. None: there is none. Raises DiskFull, NotYet, OSError."""
+    while ((path := _sound_path(target, data_dir)) / "data.mdb").exists():
+        try:
+            return View(path, identity_of(target), sync=sync)
+        except Corrupted as error:
+            log.warning("%s; it is removed", error)
+            generation.remove(path)
+    return None
+
+
+def _begun(target: Target, data_dir: Path, sync: Sync, seed: Callable[[Target], Seed]) -> View:
+    """A new view over its seed. Raises DiskFull, NotYet, OSError and what `seed` raises."""
+    begun, path = seed(target), view_path(target, data_dir)
+    if path.exists():  # what is left of one that was removed half-way, or lost its file
+        generation.remove(path)
+    return generation.begin(path.parent, int(path.name), identity_of(target), *begun, sync=sync)
 
 
 def _sound_path(target: Target, data_dir: Path) -> Path:

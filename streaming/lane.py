@@ -9,7 +9,7 @@ A batch is split where a snapshot ends: the view is committed exactly there and 
 view is done between two batches (`asked.Asked`).
 
 A rebalance only changes the targets: positions are the views' own, so nothing can be lost, repeated or paused by it. A partition that
-stops, or whose disk is full, is let go alone; the others go on.
+stops, or whose disk is full, is let go alone; one whose view is damaged begins again with a new one; the others go on.
 """
 
 import logging
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.log.tail import Batch, End, Tail, Trouble, Unreachable
-from logstore.model.errors import DiskFull
+from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Stop
 from logstore.view.view import Sync
@@ -117,13 +117,13 @@ class Lane(threading.Thread):
             self.failure = error
         finally:
             for followed in self._followed.values():
-                followed.close()
+                _close(followed)
 
     def _run_once(self) -> None:
         """One consumer's life."""
         tail = Tail(self._brokers, group=f"{self._group}.applied", queued_kbytes=self._queued_kbytes)
         try:
-            for followed in self._followed.values():
+            for followed in self.followed():
                 self._start(tail, followed)
             ticked = announced = checked = time.monotonic()
             while self._running and not self._restart:
@@ -176,8 +176,7 @@ class Lane(threading.Thread):
         self._retry_at_s.pop(target.key, None)
         followed = self._opening.open(target)
         if isinstance(followed, Later):
-            if followed.again_s is not None:
-                self._retry_at_s[target.key] = time.monotonic() + followed.again_s
+            self._retry_at_s[target.key] = time.monotonic() + followed.again_s
             if followed.phase is not None:
                 self.phases[target.key] = followed.phase
             return
@@ -188,16 +187,21 @@ class Lane(threading.Thread):
         target, state = followed.target, followed.view.state
         if target.problem is None:
             tail.follow(target.table.topic, target.partition, state.next_offset, state.leader_epoch)
-        else:
-            self._halt(tail, followed, target.problem)
+        elif not self._halt(tail, followed, target.problem):
+            return
         self._publish(followed)
 
-    def _halt(self, tail: Tail, followed: Followed, problem: Stop) -> None:
+    def _halt(self, tail: Tail, followed: Followed, problem: Stop) -> bool:
+        """False when its view is damaged, and was removed."""
         try:
             followed.halt(problem)
             followed.held = None
-        except DiskFull as error:
+        except Corrupted as error:
+            self._remove(tail, followed, error)
+            return False
+        except (NotYet, OSError) as error:
             self._hold(tail, followed, str(error))
+        return True
 
     def _restart_one(self, tail: Tail, followed: Followed) -> None:
         self._retry_at_s.pop(followed.target.key, None)
@@ -212,7 +216,18 @@ class Lane(threading.Thread):
         for gone in (self._retry_at_s, self.phases):
             gone.pop(key, None)
         self._shown.gone(target)
-        followed.close()
+        _close(followed)
+
+    def _remove(self, tail: Tail, followed: Followed, why: Corrupted) -> None:
+        """A view that is damaged goes; the partition begins again from its seed, as one that was never here."""
+        target = followed.target
+        log.error("%s/%d: %s", target.table.name, target.partition, why)
+        tail.leave(target.table.topic, target.partition)
+        del self._followed[target.key], self._by_topic[target.table.topic, target.partition]
+        _discard(followed)
+        self._shown.removed(target, str(why))
+        self.phases[target.key] = "catching-up"
+        self._retry_at_s[target.key] = time.monotonic() + RETRY_S
 
     # 2. take, 3. fold
 
@@ -228,7 +243,10 @@ class Lane(threading.Thread):
             followed.held = None
         try:
             following = self._apply(tail, followed, event) and not self._cuts.holds(followed.target.key)
-        except DiskFull as error:
+        except Corrupted as error:
+            self._remove(tail, followed, error)
+            return
+        except (NotYet, OSError) as error:
             self._hold(tail, followed, str(error))
             following = True
         if not following:
@@ -268,7 +286,8 @@ class Lane(threading.Thread):
         for followed, moved in self.asked.answer(self._followed):
             if moved:
                 self._restart_one(tail, followed)
-            self._publish(followed)
+            if followed.target.key in self._followed:
+                self._publish(followed)
 
     def _patience_s(self) -> float:
         """How long to wait for records: less when a view that is not there yet may begin at any moment."""
@@ -301,3 +320,17 @@ class Lane(threading.Thread):
 
     def _announce(self, tail: Tail) -> None:
         tail.announce((f.target.table.topic, f.target.partition, f.next_offset) for f in self._followed.values())
+
+
+def _close(followed: Followed) -> None:
+    try:
+        followed.close()
+    except (LogStoreError, OSError) as error:  # it keeps its mark, and is thrown away after a power cut
+        log.warning("%s is not flushed: %s", followed.view.path, error)
+
+
+def _discard(followed: Followed) -> None:
+    try:
+        followed.discard()
+    except OSError as error:  # then it is found damaged again
+        log.warning("%s cannot be removed: %s", followed.view.path, error)

@@ -15,9 +15,9 @@ RETRY_S = 0.5
 
 
 class Later(NamedTuple):
-    """Not now. `again_s`: when to try again, None: not before something changes; `phase`: None while nothing is known."""
+    """Not now. `again_s`: when to try again; `phase`: None while nothing is known."""
 
-    again_s: float | None
+    again_s: float
     phase: Phase | None = None
 
 
@@ -44,6 +44,9 @@ class Opening:
         except NoSuchSnapshot as error:
             self._shown.stopped(target, str(error))
             return Later(RETRY_S, "stopped")
-        except Corrupted as error:
+        except Corrupted as error:  # of what it would begin with: a view that is damaged is begun again
             self._shown.stopped(target, str(error))
-            return Later(None, "stopped")
+            return Later(RETRY_S, "stopped")
+        except OSError as error:  # no descriptor left, a folder that cannot be made: of this partition alone
+            self._shown.unopened(target, self._data_dir, f"the view cannot be opened: {error}; it is tried again")
+            return Later(RETRY_S, "catching-up")

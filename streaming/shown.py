@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from logstore.model.errors import Corrupted
+from logstore.model.errors import Corrupted, NotYet
 from logstore.view.feed import FeedServer
 from logstore.view.home import snapshot_dir
 from logstore.view.reader import ViewReader
@@ -34,13 +34,20 @@ class Shown:
 
     def unopened(self, target: Target, data_dir: Path, reason: str) -> None:
         """The view cannot be opened now; what an earlier run has left is readable all the same."""
-        left = {**_UNOPENED, **_left(target, data_dir)}
+        try:
+            left = {**_UNOPENED, **_left(target, data_dir)}
+        except (NotYet, OSError):  # not even to be looked at now: what is known stays
+            left = {**_UNOPENED, **self._known(target)}
         if self._publish(target, {**left, "slot": target.slot, "state": "catching-up", "reason": reason}):
             log.warning("%s", reason)
 
     def stopped(self, target: Target, reason: str) -> None:
-        """The view is damaged."""
+        """The partition cannot begin."""
         self._publish(target, {**_UNOPENED, "slot": target.slot, "state": "stopped", "reason": reason})
+
+    def removed(self, target: Target, reason: str) -> None:
+        """The view was damaged and is removed: it begins again."""
+        self._publish(target, {**_UNOPENED, "slot": target.slot, "state": "catching-up", "reason": reason})
 
     def gone(self, target: Target) -> None:
         """The partition is not served here any more."""
@@ -56,6 +63,11 @@ class Shown:
             if isinstance(key, tuple) and key[0] == "view" and key not in keys:
                 self._feed.publish(key, None)
 
+    def _known(self, target: Target) -> dict[str, Any]:
+        """What the feed shows of the view that lies here, perhaps by an earlier run of this worker."""
+        shown = self._feed.snapshot().get(_view_key(target)) or {}
+        return {name: shown[name] for name in _UNOPENED if name in shown}
+
     def _publish(self, target: Target, shown: dict[str, Any]) -> bool:
         """True when it is news."""
         if self._published.get(target.key) == shown:
@@ -66,7 +78,10 @@ class Shown:
 
 
 def _left(target: Target, data_dir: Path) -> dict[str, Any]:
-    """The view that lies here, with the base that it must not be read without; nothing when either is not sound."""
+    """The view that lies here, with the base that it must not be read without; nothing when either is not sound.
+
+    Raises NotYet, OSError.
+    """
     path = view_path(target, data_dir)
     if not (path / "data.mdb").exists():
         return {}

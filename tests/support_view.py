@@ -1,6 +1,9 @@
 """Views without a lane: records of one partition, folded and applied."""
 
+import resource
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -83,3 +86,16 @@ def _meta(file: BinaryIO, number: int) -> tuple[int, int, int]:
     (root,) = struct.unpack_from("<Q", raw, 88)
     last_page, transaction = struct.unpack_from("<QQ", raw, 96)
     return transaction, last_page, root
+
+
+@contextmanager
+def descriptors(spare: int) -> Iterator[None]:
+    """As if this process had so many descriptors left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path("/dev/null").open() as probe:
+        first = probe.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + spare, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,14 +1,18 @@
-"""A disk that goes bad under a running node: the damaged snapshot is brought again while the node goes on serving."""
+"""A disk that goes bad under a node: what it damaged is brought or built again by itself while the node goes on serving."""
 
 import json
 import shutil
+import threading
+from contextlib import contextmanager
 
 import httpx
 import pytest
 from support_log import until
 from support_store import cli, running
+from support_view import truncate, used_bytes, zero_root
 
 from logstore import Store
+from logstore.model.partitioner import partition_of
 
 pytestmark = pytest.mark.integration
 ROWS = 3_000
@@ -42,6 +46,69 @@ def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
         shown = httpx.get(f"{node.url}/v1/snapshots", trust_env=False).json()["snapshots"]
         assert [(row["partition"], row["state"]) for row in shown] == [(0, "adopted")]
         assert seen
+
+
+def test_a_view_that_is_damaged_is_built_again_and_the_other_partition_answers_all_along(tmp_path):
+    with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "2") as node:
+        rows = _two_partitions(tmp_path, node)
+        other = [key for key in rows if partition_of(key.encode(), 2) == 0]
+        with _asking(node, other) as failed:
+            zero_root(_view(tmp_path, 1))
+            until("readers have come upon the damage", lambda: _get(node, next(key for key in rows if key not in other)) is None)
+            node.kill_one("workers")
+            until("every row is served again", lambda: all(_get(node, key) == rows[key] for key in rows))
+        assert failed == []
+        assert "is damaged" in (tmp_path / "logs" / "worker-0.log").read_text()
+
+
+def test_a_view_that_was_cut_short_while_the_node_was_down_is_built_again(tmp_path):
+    with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "2") as node:
+        rows = _two_partitions(tmp_path, node)
+        assert node.stop() == 0
+    truncate(_view(tmp_path, 1), used_bytes(_view(tmp_path, 1)) // 2)
+    with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "2") as node:
+        readers = node.pids("readers")
+        until("every row is served again", lambda: all(_get(node, key) == rows[key] for key in rows))
+        assert node.pids("readers") == readers
+
+
+def _two_partitions(data_dir, node):
+    cli("table", "create", "t", "--partitions", "2", LOGSTORE_DATA_DIR=str(data_dir))
+    rows = {f"k{n:04}": f"value {n:04} " * 20 for n in range(500)}
+    with Store(node.bootstrap, node.url) as store:
+        store.put_many("t", list(rows.items()))
+    until("every row is served", lambda: all(_get(node, key) == rows[key] for key in rows))
+    return rows
+
+
+def _get(node, key):
+    """The value; None when it is not answered now, or the view that is built again has not come so far."""
+    answer = httpx.get(f"{node.url}/v1/tables/t/rows/{key}", trust_env=False)
+    assert answer.status_code in (200, 404, 503), answer.text
+    return answer.text if answer.status_code == 200 else None
+
+
+@contextmanager
+def _asking(node, keys):
+    """Ask for these rows all the while; what is not answered is listed."""
+    failed, done = [], threading.Event()
+
+    def ask():
+        while not done.is_set():
+            failed.extend(key for key in keys[:20] if _get(node, key) is None)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield failed
+    finally:
+        done.set()
+        thread.join(30)
+
+
+def _view(data_dir, partition):
+    (found,) = (data_dir / "views").glob(f"t/*/{partition}/1")
+    return found
 
 
 def _damage(data_dir):

@@ -1,12 +1,13 @@
 """One partition between log and view: gaps, ends, repeats, stops."""
 
 import random
+import shutil
 
 import pytest
-from support_view import records
+from support_view import records, truncate, used_bytes, zero_pages, zero_root
 
 from logstore.model.entry import VALUE, Entry
-from logstore.model.errors import Overloaded
+from logstore.model.errors import Corrupted, Overloaded
 from logstore.model.table import Table
 from logstore.view.layout import Stop
 from streaming.followed import Followed
@@ -216,3 +217,55 @@ def test_two_cannot_follow_one_partition(follow, tmp_path):
     follow()
     with pytest.raises(Overloaded):
         Followed(Target(TABLE, 0, 0), tmp_path)
+
+
+@pytest.mark.parametrize("harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"])
+def test_a_damaged_view_is_removed_and_begins_again(follow, harm):
+    followed = follow()
+    followed.take(rows(500), 1)
+    path = followed.view.path
+    (path / "nothing of ours").touch()
+    followed.close()
+    followed.owner = None
+    harm(path)
+    again = follow()
+    assert (again.next_offset, again.view.path) == (0, path)
+    assert not (path / "nothing of ours").exists()
+    again.take(rows(500), 1)
+    with again.view.reader().reading() as reading:
+        assert len(list(reading.scan())) == 500
+
+
+def test_a_damaged_generation_leaves_the_one_before_it(follow):
+    followed = follow()
+    followed.take(rows(500), 1)
+    path = followed.view.path
+    followed.close()
+    followed.owner = None
+    shutil.copytree(path, path.with_name("2"))
+    zero_root(path.with_name("2"))
+    again = follow()
+    assert (again.next_offset, again.view.path) == (500, path)
+    assert not path.with_name("2").exists()
+
+
+def test_a_view_whose_file_is_gone_begins_again(follow):
+    followed = follow()
+    followed.take(rows(5), 1)
+    path = followed.view.path
+    followed.close()
+    followed.owner = None
+    (path / "data.mdb").unlink()
+    assert follow().next_offset == 0
+
+
+def test_a_discarded_view_is_gone_and_nobody_owns_it(follow):
+    followed = follow()
+    followed.take(rows(500), 1)
+    zero_pages(followed.view.path)
+    with pytest.raises(Corrupted):
+        followed.take(rows(5, 500), 1)
+    followed.discard()
+    followed.owner = None
+    assert not followed.view.path.exists()
+    assert follow().next_offset == 0

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support_log import produce, transactional, until
+from support_view import truncate, used_bytes, zero_pages, zero_root
 from support_worker import make_table, opened, rows, running_worker
 
 from logstore.log import topics
@@ -207,3 +208,44 @@ def test_the_broker_dies_and_comes_back(kafka, worker, tmp_path):
     produce(kafka.bootstrap, table.topic, [(b"k", b"2")])
     worker.watch.position(table, 0, 2, timeout_s=60)
     assert rows(worker.data_dir, table) == {b"k": b"2"}
+
+
+@pytest.mark.parametrize("harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"])
+def test_a_view_that_was_damaged_meanwhile_is_built_again_from_the_log(kafka, tmp_path, harm):
+    table = make_table(kafka.bootstrap, partitions=2)
+    written = {b"k%04d" % n: b"v" * 100 for n in range(2_000)}
+    ends = _ends(produce(kafka.bootstrap, table.topic, list(written.items())))
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        _reached(worker, table, ends)
+        assert worker.stop() == 0
+        harm(home.partition_dir(worker.data_dir, table.name, table.epoch, 1) / "1")
+        worker.start()
+        _reached(worker, table, ends)
+        worker.watch.state(table, 1, "live")
+        assert rows(worker.data_dir, table) == written
+        assert "is damaged" in worker.log()
+
+
+def test_a_view_that_is_damaged_while_it_is_followed_is_built_again_and_the_worker_stays(kafka, worker):
+    table = make_table(kafka.bootstrap, partitions=2)
+    written = {b"k%04d" % n: b"v" * 100 for n in range(2_000)}
+    _reached(worker, table, _ends(produce(kafka.bootstrap, table.topic, list(written.items()))))
+    pid = worker.process.pid
+    zero_pages(home.partition_dir(worker.data_dir, table.name, table.epoch, 1) / "1")
+    newer = {b"k%04d" % n: b"newer" for n in range(100)}
+    _reached(worker, table, _ends(produce(kafka.bootstrap, table.topic, list(newer.items()))))
+    worker.watch.until("it is live again", lambda values: values.get(("view", table.name, table.epoch, 1), {}).get("state") == "live")
+    until("every row is back", lambda: rows(worker.data_dir, table) == written | newer)
+    assert worker.process.poll() is None
+    assert worker.process.pid == pid
+    assert "is damaged" in worker.log()
+
+
+def _ends(placed):
+    """Partition -> next offset behind what was produced."""
+    return {partition: max(offset for p, offset in placed if p == partition) + 1 for partition, _ in placed}
+
+
+def _reached(worker, table, ends):
+    for partition, end in ends.items():
+        worker.watch.position(table, partition, end)

@@ -1,17 +1,14 @@
 """A view: entries and position together, through kills, growth, another boot and other writers."""
 
 import random
-import resource
 import signal
 import subprocess
 import sys
 import textwrap
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from support_view import IDENTITY, PLACE, mixed, open_view, put, truncate, used_bytes, zero_pages, zero_root
+from support_view import IDENTITY, PLACE, descriptors, mixed, open_view, put, truncate, used_bytes, zero_pages, zero_root
 
 from logstore.model.errors import Corrupted, NotYet, Overloaded
 from logstore.model.fold import Folded, fold_batch
@@ -382,16 +379,3 @@ def test_without_descriptors_a_view_is_not_called_damaged(tmp_path, open_it, spa
     with descriptors(spare), pytest.raises(error, match="Too many open files"):
         open_it(tmp_path / "view")
     open_it(tmp_path / "view").close()
-
-
-@contextmanager
-def descriptors(spare):
-    """As if this process had so many descriptors left."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with Path("/dev/null").open() as probe:
-        first = probe.fileno()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (first + spare, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,84 @@
+"""Opening a view: what goes wrong is that partition's reason, and is tried again."""
+
+import shutil
+
+import pytest
+from support_view import descriptors, records
+
+from logstore.model.errors import Corrupted
+from logstore.model.table import Table
+from logstore.view import home
+from logstore.view.feed import FeedServer
+from streaming.followed import Followed, Seed
+from streaming.opening import RETRY_S, Later, Opening
+from streaming.shown import Shown
+from streaming.target import Target
+
+TABLE = Table("t", "t", "e" * 32, 2)
+TARGET = Target(TABLE, 0, 0)
+
+
+@pytest.fixture
+def feed(tmp_path):
+    server = FeedServer(tmp_path / "feed.sock")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def opening(tmp_path, feed):
+    return Opening(tmp_path, "none", lambda _: Seed(), Shown(feed))
+
+
+def shown(feed):
+    return feed.snapshot()["view", "t", TABLE.epoch, 0]
+
+
+def test_a_folder_that_cannot_be_made_is_a_reason_and_passes(tmp_path, feed, opening):
+    directory = home.partition_dir(tmp_path, "t", TABLE.epoch, 0)
+    directory.parent.mkdir(parents=True)
+    directory.write_text("in the way")
+    assert opening.open(TARGET) == Later(RETRY_S, "catching-up")
+    assert "File exists" in shown(feed)["reason"]
+    other = opening.open(Target(TABLE, 1, 1))
+    assert isinstance(other, Followed)
+    other.close()
+    directory.unlink()
+    followed = opening.open(TARGET)
+    assert isinstance(followed, Followed)
+    followed.close()
+
+
+@pytest.mark.parametrize("spare", range(4))
+def test_without_descriptors_nothing_is_called_damaged_and_what_lies_here_stays(feed, opening, spare):
+    followed = opening.open(TARGET)
+    followed.take(records([(b"k", b"v")]), 1)
+    Shown(feed).show(followed)
+    path = followed.view.path
+    followed.close()
+    with descriptors(spare):
+        later = opening.open(TARGET)
+    assert later == Later(RETRY_S, "catching-up")
+    assert "Too many open files" in shown(feed)["reason"]
+    assert "remove" not in shown(feed)["reason"]
+    assert shown(feed)["path"] == str(path)
+    again = opening.open(TARGET)
+    assert again.next_offset == 1
+    again.close()
+
+
+def test_a_snapshot_that_is_damaged_is_looked_at_again(tmp_path, feed):
+    seeds = iter([Corrupted("the snapshot is damaged")])
+
+    def seed(_):
+        for error in seeds:
+            raise error
+        return Seed()
+
+    opening = Opening(tmp_path, "none", seed, Shown(feed))
+    assert opening.open(TARGET) == Later(RETRY_S, "stopped")
+    assert "the snapshot is damaged" in shown(feed)["reason"]
+    followed = opening.open(TARGET)
+    assert followed.next_offset == 0
+    followed.close()
+    shutil.rmtree(followed.directory)
