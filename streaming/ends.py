@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from logstore.log import kafka
-from logstore.model.errors import LogStoreError
+from logstore.model.errors import LogStoreError, LogUnreachable
 from logstore.view.feed import FeedServer
 from streaming.lane import Lane
 
@@ -44,10 +44,10 @@ class Ends(threading.Thread):
             began_s = time.monotonic()
             try:
                 self._ask()
-            except LogStoreError as error:
-                if self._lane.reachable:
-                    log.warning("the ends of the log are not known: %s", error)
+            except LogUnreachable:
                 self._lane.heard(reachable=False)
+            except LogStoreError as error:  # of a topic that has just gone, perhaps; the log answers
+                log.warning("the ends of the log are not known: %s", error)
             pause_s = max(EVERY_S, (time.monotonic() - began_s) * SHARE)
 
     def _ask(self) -> None:

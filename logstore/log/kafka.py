@@ -13,6 +13,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated, LogUnreachable, UsageError
 
 REQUEST_S = 10.0
+_ENDS_S = 5.0  # what is asked every second
 _T = TypeVar("_T")
 
 _UNREACHABLE = {
@@ -157,17 +158,17 @@ def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = Fa
     Raises LogUnreachable when none can.
     """
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-    futures = client.list_offsets({TopicPartition(*place): _LATEST for place in places}, isolation_level=level, request_timeout=REQUEST_S)
-    found: dict[tuple[str, int], int] = {}
-    failed: KafkaException | None = None
-    for where, future in futures.items():
-        try:
-            found[where.topic, where.partition] = int(future.result().offset)
-        except KafkaException as error:
-            failed = error
-            _is_stale(client, where.topic, error)  # then the client knows more next time
-    if failed is not None and not found:
-        raise translate(failed.args[0], "look up the ends of the log")
+    futures = client.list_offsets({TopicPartition(*place): _LATEST for place in places}, isolation_level=level, request_timeout=_ENDS_S)
+    errors = {where: future.exception() for where, future in futures.items()}
+    known = {where: int(futures[where].result().offset) for where, error in errors.items() if error is None}
+    failed = next(((where, error) for where, error in errors.items() if error is not None), None)
+    if failed is not None:
+        stale = call("look up the ends of the log", lambda: _is_stale(client, failed[0].topic, failed[1]))  # it knows more next time
+        if not known and not stale:
+            raise translate(failed[1].args[0], "look up the ends of the log")
+    found = {(where.topic, where.partition): end for where, end in known.items() if end >= 0}
+    if known and not found:  # librdkafka's answer when a broker has just gone away: no error, and no offset
+        raise LogUnreachable("look up the ends of the log: Kafka does not answer")
     return found
 
 
