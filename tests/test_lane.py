@@ -134,13 +134,15 @@ def test_a_topic_with_more_partitions_than_defined_stops_the_table(kafka, worker
     assert "3 partitions" in worker.watch.state(table, 0, "stopped")["reason"]
 
 
-def test_the_views_of_a_dropped_table_are_removed_and_those_of_others_stay(kafka, worker):
+def test_views_and_local_snapshots_of_a_dropped_table_are_removed_and_those_of_others_stay(kafka, worker):
     gone, stays = make_table(kafka.bootstrap), make_table(kafka.bootstrap)
     for table in (gone, stays):
         worker.watch.state(table, 0, "live")
+        home.snapshot_dir(worker.data_dir, table.name, table.epoch, 0).mkdir(parents=True)
     Registry(kafka.bootstrap).write(replace(gone, dropped=True))
-    views = worker.data_dir / "views"
-    until("its views are removed", lambda: not (views / gone.name).exists())
+    views, snapshots = worker.data_dir / "views", worker.data_dir / "snapshots"
+    until("what lay here of it is removed", lambda: not (views / gone.name).exists() and not (snapshots / gone.name).exists())
+    assert home.snapshot_dir(worker.data_dir, stays.name, stays.epoch, 0).exists()
     assert (views / stays.name / stays.epoch / "0" / "1" / "data.mdb").exists()
 
 
