@@ -1,7 +1,6 @@
 """An S3 server on loopback, and what makes clients find it."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,14 +10,9 @@ from contextlib import contextmanager
 import httpx
 
 from logstore.log import leash
+from logstore.log.brokerdir import _free_port as free_port
 
 BUCKET = "snapshots"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @contextmanager

@@ -142,4 +142,4 @@ def drive(
     """Run a job in a process (and a JVM) of its own, which may be told to die."""
     argv = [sys.executable, "-c", DRIVER, ctx.bootstrap, ctx.storage.url, table.name, job, master, json.dumps(conf or {})]
     env = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT, env={**env, **environment})
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env={**env, **environment})

@@ -62,7 +62,7 @@ class Running:
 
     def _replaced(self, kind: str, before: list[int], number: int) -> bool:
         now = self.pids(kind)
-        return before[number] not in now and len(now) == len(before)
+        return before[number] not in now and len(now) >= len(before)
 
     def kill(self) -> None:
         """SIGKILL the supervisor; its leash takes everything else with it."""
@@ -107,4 +107,4 @@ def running(command: str, data_dir: Path, *options: str, within: Sequence[str] =
 def cli(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the `logstore` command."""
     argv = [LOGSTORE, *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=check, timeout=120, env={**os.environ, **environment})
+    return subprocess.run(argv, capture_output=True, text=True, check=check, timeout=300, env={**os.environ, **environment})

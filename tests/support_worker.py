@@ -19,7 +19,7 @@ from logstore.model.table import Table
 from logstore.view import feed, home
 from logstore.view.reader import ViewReader
 
-WAIT_S = 30.0
+WAIT_S = 100.0
 
 
 def make_table(bootstrap: str, partitions: int = 2, **more: Any) -> Table:
@@ -84,7 +84,8 @@ class Watch:
                 self.values.pop(key, None) if value is None else self.values.update({key: value})
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, and forget what was said."""
+        self.values.clear()
         if self._sock is not None:
             self._sock.close()
             self._sock = None

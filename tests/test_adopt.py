@@ -3,6 +3,7 @@
 import random
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -99,7 +100,7 @@ def rng():
 
 
 def write(kafka, worker, table, rows):
-    for partition, offset in produce(kafka.bootstrap, table.topic, list(rows))[-1:]:
+    for partition, offset in dict(produce(kafka.bootstrap, table.topic, list(rows))).items():  # the last one of each partition
         worker.watch.position(table, partition, offset + 1)
 
 
@@ -425,8 +426,9 @@ def _builds(shown, manifest):
 
 def _kill_helper(worker):
     for child in psutil.Process(worker.process.pid).children(recursive=True):
-        if "streaming.digester" in child.cmdline():
-            child.kill()
+        with suppress(psutil.NoSuchProcess):
+            if "streaming.digester" in child.cmdline():
+                child.kill()
 
 
 def test_a_cut_without_a_helper_holds_nothing_up_and_has_no_digest(kafka, worker, rng):

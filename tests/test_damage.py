@@ -43,8 +43,7 @@ def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
 
         until("a reader has come upon the damage", lambda: not every())
         until("every row is served again", every)
-        shown = httpx.get(f"{node.url}/v1/snapshots", trust_env=False).json()["snapshots"]
-        assert [(row["partition"], row["state"]) for row in shown] == [(0, "adopted")]
+        until("the worker says so", lambda: [(row["partition"], row["state"]) for row in _shown(node)] == [(0, "adopted")])
         assert seen
 
 
@@ -109,6 +108,10 @@ def _asking(node, keys):
 def _view(data_dir, partition):
     (found,) = (data_dir / "views").glob(f"t/*/{partition}/1")
     return found
+
+
+def _shown(node):
+    return httpx.get(f"{node.url}/v1/snapshots", trust_env=False).json()["snapshots"]
 
 
 def _damage(data_dir):

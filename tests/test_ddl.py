@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
-from support_log import markers_written
+from support_log import markers_written, until
 
 from logstore.log import ddl, holes, kafka, topics
 from logstore.log.census import Census
@@ -303,10 +303,7 @@ def test_a_change_is_awaited_from_everybody_who_is_alive(registry, name):
 
 
 def eventually_known(census: Census, node: str, count: int) -> None:
-    for _ in range(100):
-        if len([a for a in census.look() if a.node == node]) == count:
-            return
-    raise AssertionError("the announcements did not arrive")
+    until("the announcements arrive", lambda: len([a for a in census.look() if a.node == node]) == count)
 
 
 def test_a_worker_that_says_nothing_more_is_gone_by_the_brokers_clock(registry, name, monkeypatch):
@@ -315,10 +312,7 @@ def test_a_worker_that_says_nothing_more_is_gone_by_the_brokers_clock(registry, 
     with Census(registry.bootstrap) as census:
         eventually_known(census, name, 1)
         monkeypatch.setattr("logstore.log.nodes.TTL_MS", 50)
-        for _ in range(100):
-            if not [a for a in census.look() if a.node == name]:
-                return
-    raise AssertionError("it is still taken for alive")
+        until("it is taken for gone", lambda: not [a for a in census.look() if a.node == name])
 
 
 def test_offsets_below_the_logs_start_are_a_hole(registry, name):

@@ -80,7 +80,7 @@ def _await_no_lag(store: Running, table: str) -> None:
         rows = _get(store.url, "/v1/partitions").json()["partitions"]
         return [(row["state"], row["lag"], row["reason"]) for row in rows if row["table"] == table]
 
-    until("no lag", lambda: standing() == [("live", 0, "")] * 2, 40)
+    until("no lag", lambda: standing() == [("live", 0, "")] * 2)
 
 
 # Kafka is gone, or does not answer
@@ -131,7 +131,8 @@ def _assert_levels_hold(store: Running, table: str, first: Position) -> None:
     head, _, following = first.token.rpartition("-")
     began_s = time.monotonic()
     refused = _get(store.url, path, token=f"{head}-{int(following) + 1000}", deadline_ms=700)
-    assert (refused.status_code, time.monotonic() - began_s < 2) == (504, True), refused.text
+    assert (refused.status_code, time.monotonic() - began_s < 10) == (504, True), refused.text
+    assert "after 700 ms" in refused.text
 
 
 def _outcomes(pending: list[Any]) -> dict[int, Position]:
@@ -149,7 +150,7 @@ def _outcomes(pending: list[Any]) -> dict[int, Position]:
 def test_kafka_is_gone_for_a_while_and_reads_go_on(store, table, fault):
     with Store(store.bootstrap, store.url, delivery_timeout_s=60) as client:
         first = client.put(table, "k", "before")
-        until("it is read", lambda: client.get(table, "k", after=first).value == b"before")
+        until("it is read", lambda: client.get(table, "k", after=first, deadline_ms=30_000).value == b"before")
         with _reading(store, table, "k", "before"):
             pid, ends_s = _kafka_pid(store), time.monotonic() + PAUSE_S
             os.kill(pid, signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
@@ -164,7 +165,7 @@ def test_kafka_is_gone_for_a_while_and_reads_go_on(store, table, fault):
             acknowledged = _outcomes(pending)
             print(f"{len(acknowledged)} of {len(pending)} writes of the time without Kafka are acknowledged")
             last = client.put(table, "last", "after")
-            until("it is read", lambda: client.get(table, "last", after=last, deadline_ms=10_000))
+            until("it is read", lambda: client.get(table, "last", after=last, deadline_ms=30_000))
             _await_no_lag(store, table)
         for number, position in acknowledged.items():
             assert client.get(table, f"n{number}", after=position).value == b"%d" % number
@@ -175,7 +176,7 @@ def test_processes_that_are_killed_while_kafka_is_away_serve_what_they_have(tmp_
         table = _table(node, "t")
         with Store(kafka.bootstrap, node.url) as client:
             first = client.put(table, "k", "v")
-            until("it is read", lambda: client.get(table, "k", after=first).value == b"v")
+            until("it is read", lambda: client.get(table, "k", after=first, deadline_ms=30_000).value == b"v")
         kafka.kill()
         node.kill_one("readers")
         until("the new reader answers", lambda: _answer(node.url, table) == (200, "v"))
@@ -187,7 +188,7 @@ def test_processes_that_are_killed_while_kafka_is_away_serve_what_they_have(tmp_
         kafka.restart()
         with Store(kafka.bootstrap, node.url) as client:
             last = client.put(table, "k", "w")
-            until("it is read", lambda: _answer(node.url, table, last) == (200, "w"), 40)
+            until("it is read", lambda: _answer(node.url, table, last) == (200, "w"))
         _await_no_lag(node, table)
 
 
@@ -265,8 +266,8 @@ def _kill_on_full_disk(node: Running, table: str) -> None:
     for process in killed:
         process.kill()
     psutil.wait_procs(killed, timeout=10)
-    until("the next ones serve it", lambda: _answer(node.url, table) == (200, "v"), 40)
-    until("they say why they wait", lambda: any("disk is full" in _partition(node, table, p)["reason"] for p in (0, 1)), 40)
+    until("the next ones serve it", lambda: _answer(node.url, table) == (200, "v"))
+    until("they say why they wait", lambda: any("disk is full" in _partition(node, table, p)["reason"] for p in (0, 1)))
 
 
 def test_a_node_that_can_write_nothing_says_so(tmp_path):
@@ -289,7 +290,7 @@ def test_a_deleted_topic_stops_its_table_and_no_other(store, table):
         assert "logstore table drop" in _partition(store, table, 0)["reason"]
         refused = _get(store.url, f"/v1/tables/{table}/rows/k")
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:logstore:partition-stopped")
-        assert client.get(other, "k", after=client.put(other, "k", "v"), deadline_ms=10_000).value == b"v"
+        assert client.get(other, "k", after=client.put(other, "k", "v"), deadline_ms=30_000).value == b"v"
     cli("table", "drop", table, "--yes", **_where(store))
     until("it is no table any more", lambda: _get(store.url, f"/v1/tables/{table}/rows/k").status_code == 404)
 
@@ -302,10 +303,10 @@ def test_a_node_whose_table_definitions_are_lost_ends_and_says_so(tmp_path, loss
             topics.delete(admin(kafka.bootstrap), TABLES_TOPIC)
         else:
             _cut_back(kafka, tmp_path / "kafka")
-        assert node.ended(40) == 1
+        assert node.ended(90) == 1
         assert any(line.startswith(f"logstore: {TABLES_TOPIC} was {loss}") for line in node.log().splitlines()), node.log()
         again = Running("node", tmp_path / "node", "--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0")
-        assert again.ended(40) == 1  # a start refuses as well
+        assert again.ended(90) == 1  # a start refuses as well
 
 
 def _cut_back(kafka: EmbeddedKafka, data_dir: Path) -> None:
@@ -383,7 +384,7 @@ def test_what_is_over_a_limit_is_refused_before_the_log(store, tmp_path):
             cli("put", table, f"cli{size}", "--file", str(files[size]), **_where(store))
             position = client.put(table, f"lib{size}", b"x" * size)
             for key in (f"cli{size}", f"lib{size}"):
-                until("it is read", lambda key=key, at=position: client.get(table, key, after=at, deadline_ms=10_000).value is not None)
+                until("it is read", lambda key=key, at=position: client.get(table, key, after=at, deadline_ms=30_000).value is not None)
                 assert client.get(table, key).value == b"x" * size
 
 
@@ -406,7 +407,7 @@ def test_garbage_is_listed_and_a_later_version_stops_its_partition_alone(store, 
     refused = cli("table", "repair", table, "--partition", "0", "--skip", "4", "--yes", check=False, **_where(store))
     assert (refused.returncode, "--force" in refused.stderr) == (2, True), refused.stderr
     cli("table", "repair", table, "--partition", "0", "--skip", "4", "--force", "--yes", **_where(store))
-    assert _get(store.url, f"/v1/tables/{table}/rows/{here}").text == "later"
+    until("it goes on", lambda: _get(store.url, f"/v1/tables/{table}/rows/{here}").text == "later")
     _await_no_lag(store, table)
 
 
@@ -463,7 +464,7 @@ with ViewReader.open(Path(sys.argv[1])).reading() as reading:
 def test_what_dead_readers_held_is_given_back(store, table):
     with Store(store.bootstrap, store.url) as client:
         position = client.put(table, _key_of(0), "v")
-        until("it is read", lambda: client.get(table, _key_of(0), after=position))
+        until("it is read", lambda: client.get(table, _key_of(0), after=position, deadline_ms=30_000))
         view = next((store.data_dir / "views" / table).glob("*/0/[0-9]*"))
         with closing(ViewReader.open(view)) as reader:
             for _ in range(5):
@@ -473,7 +474,7 @@ def test_what_dead_readers_held_is_given_back(store, table):
                     assert holder.pid in reader.pids()
                     holder.kill()
             store.kill_one("readers")
-            until("the slots of the dead are free", lambda: all(map(psutil.pid_exists, reader.pids())), 20)
+            until("the slots of the dead are free", lambda: all(map(psutil.pid_exists, reader.pids())))
         figure = next(line for line in _get(store.url, "/metrics").text.splitlines() if _is_slots(line, table))
         assert float(figure.split()[-1]) < 20
 

@@ -2,18 +2,15 @@
 
 import json
 import os
-import shutil
 import signal
-from dataclasses import replace
 
 import httpx
 import pytest
 from support_log import until
 from support_store import cli, running
+from support_worker import make_table
 
 from logstore import Store
-from logstore.log import ddl
-from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged
 
 pytestmark = pytest.mark.integration
@@ -40,8 +37,8 @@ def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path):
             now = store.put_many("flights", [("k000", "changed"), ("k001", None), ("new", "row")])
             restored = batch("restore", "flights", "--at", then.token, "--as", "flights_then", "--wait", "60")
             assert restored["entries"] == ROWS
-            assert [row.value for row in store.scan("flights_then")] == [b"v%d" % n for n in range(ROWS)]
-            assert store.get("flights_then", "k001").source == "snapshot"
+            assert [row.value for row in store.scan("flights_then", deadline_ms=20_000)] == [b"v%d" % n for n in range(ROWS)]
+            assert store.get("flights_then", "k001", deadline_ms=20_000).source == "snapshot"
             differing = batch("diff", "flights", "flights_then", status=1)
             assert {kind: differing[kind] for kind in ("only_left", "only_right", "different", "same")} == {
                 "only_left": 1, "only_right": 1, "different": 1, "same": ROWS - 2,
@@ -49,25 +46,25 @@ def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path):
             assert "flights_then" in run("batch", "diff", "flights@" + then.token, "flights_then", *SPARK)
 
             after = store.put_many("flights_then", [("k002", "fresh"), ("k003", None)])
-            assert store.get("flights_then", "k002", after=after).value == b"fresh"
-            assert store.get("flights_then", "k003", after=after) is None
+            assert store.get("flights_then", "k002", after=after, deadline_ms=20_000).value == b"fresh"
+            assert store.get("flights_then", "k003", after=after, deadline_ms=20_000) is None
             batch("compact", "flights_then", "--wait", "60")
             assert batch("audit", "flights_then")["verdict"] == "agree"
 
             refused = cli("table", "promote", "flights_then", "--over", "flights", check=False, LOGSTORE_DATA_DIR=str(tmp_path))
             assert (refused.returncode, "--discard-newer" in refused.stderr) == (2, True)
-            assert store.get("flights", "new", after=now).value == b"row"
+            assert store.get("flights", "new", after=now, deadline_ms=20_000).value == b"row"
             run("table", "promote", "flights_then", "--over", "flights", "--discard-newer")
             until("flights holds what the fork held", lambda: _value(store, "flights", "k002") == b"fresh")
             assert _value(store, "flights", "k003") is None
             assert _value(store, "flights", "new") is None
             assert _value(store, "flights_then", "new") == b"row"
             with pytest.raises(EpochChanged):
-                store.get("flights", "new", after=now)
+                store.get("flights", "new", after=now, deadline_ms=20_000)
         with Store(node.bootstrap, node.url) as store:  # knows the new definitions
             later = store.put("flights", "later", "written")
-            assert store.get("flights", "later", after=later).value == b"written"
-            assert len(list(store.scan("flights", after=later))) == ROWS
+            assert store.get("flights", "later", after=later, deadline_ms=20_000).value == b"written"
+            assert len(list(store.scan("flights", after=later, deadline_ms=20_000))) == ROWS
         batch("compact", "flights", "--wait", "60")
         run("table", "drop", "flights_then", "--yes")
         assert httpx.get(f"{node.url}/v1/tables/flights_then", trust_env=False).status_code == 404
@@ -80,9 +77,7 @@ def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path):
 def test_a_table_whose_snapshot_is_lost_is_stopped_and_keeps_nobody_else_waiting(tmp_path):
     with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "1", "--workers", "1") as node:
         cli("table", "create", "whole", "--partitions", "1", LOGSTORE_DATA_DIR=str(tmp_path))
-        change = ddl.create(Registry(node.bootstrap), "lost", partitions=1)
-        Registry(node.bootstrap).write(replace(change.table, base={"snapshot": "00000000000001-deadbeef"}))
-        shutil.rmtree(tmp_path / "views" / "lost", ignore_errors=True)
+        make_table(node.bootstrap, name="lost", partitions=1, base={"snapshot": "00000000000001-deadbeef"})
         for pid in node.pids("workers"):
             os.kill(pid, signal.SIGKILL)
         until("it is said what is missing", lambda: any("deadbeef" in row["reason"] for row in _partitions(node)))
@@ -99,5 +94,5 @@ def _partitions(node):
 
 
 def _value(store, table, key):
-    row = store.get(table, key, deadline_ms=10_000)
+    row = store.get(table, key, deadline_ms=20_000)
     return None if row is None else row.value

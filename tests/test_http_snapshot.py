@@ -120,6 +120,10 @@ def flip_bytes(directory: Path) -> None:
         file.write_bytes(raw)
 
 
+def stopped(answer: httpx.Response) -> bool:
+    return answer.status_code == 503 and answer.json()["type"] == "urn:logstore:partition-stopped"
+
+
 def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(store):
     node, reader = store
     source = random.Random(SEED)
@@ -132,7 +136,7 @@ def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(store)
     flip_bytes(Path(base["path"]))
     reader.start()
     reader.wait_listening()
-    eventually(lambda: row(reader, "00000").status_code == 503)
+    eventually(lambda: stopped(row(reader, "00000")), 30)
     node.put("t", b"00001", b"newer")
     answers = {key: row(reader, key.decode()) for key in list(rows)[::50]}
     assert all(answer.content == rows[key] for key, answer in answers.items() if answer.status_code == 200)

@@ -13,7 +13,7 @@ SEED = 1_121
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory):
-    options = ("--request-timeout", "1.5", "--idle-timeout", "4", "--max-connections", "1100")
+    options = ("--request-timeout", "1.5", "--idle-timeout", "4")
     with serving(tmp_path_factory.mktemp("node"), *options) as (node, reader):
         node.create("t")
         node.put_many("t", {b"k": b"v", **{b"k%d" % i: b"v%d" % i for i in range(50)}})
@@ -49,11 +49,15 @@ def answers(sock: socket.socket, count: int) -> list[bytes]:
     data, bodies = b"", []
     while len(bodies) < count:
         while b"\r\n\r\n" not in data:
-            data += sock.recv(65536)
+            chunk = sock.recv(65536)
+            assert chunk, (bodies, data)
+            data += chunk
         head, _, data = data.partition(b"\r\n\r\n")
         length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
         while len(data) < length:
-            data += sock.recv(65536)
+            chunk = sock.recv(65536)
+            assert chunk, (bodies, data)
+            data += chunk
         bodies.append(data[:length])
         data = data[length:]
     return bodies
@@ -236,7 +240,7 @@ def test_slow_requests_are_ended_and_healthy_clients_do_not_notice(reader):
         for sock in slow:
             is_problem(read_answer(sock), 408, "bad-request")
             assert closed(sock)
-        assert 1.4 < time.monotonic() - began < 8
+        assert 1.4 < time.monotonic() - began < 15
 
 
 def test_idle_connections_are_closed_and_busy_ones_are_not(reader):
@@ -246,11 +250,18 @@ def test_idle_connections_are_closed_and_busy_ones_are_not(reader):
             busy.sendall(ROW)
             assert answers(busy, 1) == [b"v"]
             time.sleep(0.2)
-        idle.settimeout(3)
+        idle.settimeout(15)
         assert closed(idle)
 
 
-def test_a_thousand_connections_and_one_too_many(reader):
+def test_a_thousand_connections_and_one_too_many(tmp_path):
+    with serving(tmp_path, "--max-connections", "1100") as (node, reader):  # of its own: connections are idle here for long
+        node.create("t")
+        node.put("t", b"k", b"v")
+        _fill(reader.wait_ready())
+
+
+def _fill(reader):
     def open_connections() -> float:
         line = next(line for line in reader.get("/metrics").text.splitlines() if line.startswith("logstore_http_open_connections{"))
         return float(line.split()[1])
@@ -266,7 +277,7 @@ def test_a_thousand_connections_and_one_too_many(reader):
             sock.sendall(ROW)
             assert answers(sock, 1) == [b"v"]
         is_problem(read_answer(more[-1]), 503, "overloaded")
-    eventually(lambda: open_connections() < 20)
+    eventually(lambda: open_connections() < 20, 30)
     assert healthy(reader)
 
 

@@ -67,17 +67,17 @@ class Model:
 
     def get(self) -> None:
         key = self.rng.choice(list(self.rows) or [b"none"])
-        row = self.store.get("t", key, after=self.position, deadline_ms=20_000)
+        row = self.store.get("t", key, after=self.position, deadline_ms=30_000)
         assert (row and row.value) == self.rows.get(key), key
 
     def get_missing(self) -> None:
         key = self.key()
-        row = self.store.get("t", key, after=self.position, deadline_ms=20_000)
+        row = self.store.get("t", key, after=self.position, deadline_ms=30_000)
         assert (row and row.value) == self.rows.get(key), key
 
     def get_many(self) -> None:
         keys = [self.key() for _ in range(self.rng.randrange(1, 30))]
-        found = self.store.get_many("t", keys, after=self.position, deadline_ms=20_000)
+        found = self.store.get_many("t", keys, after=self.position, deadline_ms=30_000)
         assert [row and row.value for row in found] == [self.rows.get(key) for key in keys]
 
     def scan(self) -> None:
@@ -85,16 +85,16 @@ class Model:
         if self.rng.random() < 0.5:
             prefix = self.key()[: self.rng.randrange(1, 7)]
             wanted = [item for item in sorted(self.rows.items(), reverse=reverse) if item[0].startswith(prefix)]
-            found = self.store.scan("t", prefix=prefix, reverse=reverse, after=self.position, deadline_ms=20_000)
+            found = self.store.scan("t", prefix=prefix, reverse=reverse, after=self.position, deadline_ms=30_000)
         else:
             start, end = sorted((self.key(), self.key()))
             wanted = [item for item in sorted(self.rows.items(), reverse=reverse) if start <= item[0] < end]
-            found = self.store.scan("t", start=start, end=end, reverse=reverse, after=self.position, deadline_ms=20_000)
+            found = self.store.scan("t", start=start, end=end, reverse=reverse, after=self.position, deadline_ms=30_000)
         assert [(row.key, row.value) for row in found] == wanted
 
     def all(self) -> None:
         """Everything, nothing more, in order."""
-        found = [(row.key, row.value) for row in self.store.scan("t", after=self.position, deadline_ms=20_000)]
+        found = [(row.key, row.value) for row in self.store.scan("t", after=self.position, deadline_ms=30_000)]
         assert found == sorted(self.rows.items())
 
 
@@ -124,6 +124,6 @@ def test_the_store_agrees_with_a_dict_through_restarts(tmp_path):
 def _after_a_clean_restart(dev: Running, rows: dict[bytes, bytes]) -> None:
     try:
         with Store(dev.bootstrap, dev.url) as store:
-            assert [(row.key, row.value) for row in store.scan("t")] == sorted(rows.items())
+            assert [(row.key, row.value) for row in store.scan("t", deadline_ms=30_000)] == sorted(rows.items())
     finally:
         dev.stop()

@@ -54,7 +54,7 @@ Node(Settings(data_dir=data, bootstrap=bootstrap, http=Address("127.0.0.1", 0), 
 """
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 90) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
@@ -268,26 +268,26 @@ def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_
         with Store(kafka.bootstrap, first["http"]) as store:
             keys = [f"key-{i}" for i in range(200)]
             written = store.put_many("rows", [(key, key) for key in keys])
-            assert all(store.get_many("rows", keys, after=written))
+            assert all(store.get_many("rows", keys, after=written, deadline_ms=20_000))
 
             process, second = node("b")
             eventually(lambda: sorted(len(live) for live in slots(first["http"]).values()) == [8, 8], "the slots are shared")
             both = slots(first["http"])
             assert sorted(both[first["node_id"]] + both[second["node_id"]]) == list(range(16))
             for key in keys:
-                assert store.get("rows", key).value == key.encode()
+                assert store.get("rows", key, deadline_ms=20_000).value == key.encode()
 
             process.send_signal(signal.SIGTERM)
             reads = 0
             while process.poll() is None or reads < 200:
-                row = store.get("rows", keys[reads % 200])
+                row = store.get("rows", keys[reads % 200], deadline_ms=20_000)
                 assert row is not None
                 assert row.value == keys[reads % 200].encode()
                 reads += 1
             assert process.returncode == 0
             print(f"{reads} reads during the handover")
             eventually(lambda: slots(first["http"]).get(first["node_id"]) == list(range(16)), "all slots are back")
-            assert [row and row.value.decode() for row in store.get_many("rows", keys, after=written)] == keys
+            assert [row and row.value.decode() for row in store.get_many("rows", keys, after=written, deadline_ms=20_000)] == keys
 
 
 def test_the_first_node_records_where_the_storage_lies_and_only_a_flag_moves_it(tmp_path):

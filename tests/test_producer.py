@@ -1,6 +1,8 @@
 import asyncio
 import gc
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -264,14 +266,17 @@ def test_a_callback_that_fails_is_logged_and_stops_nothing(table, store, caplog)
 
 
 def test_a_single_write_after_a_bulk_is_not_held_up(table, store):
-    store.put(table.name, "warm", "")
-    seconds = []
-    for _ in range(15):
-        store.put_many(table.name, [("a", "b")] * 300)
+    def seconds():
         begin = time.perf_counter()
         store.put(table.name, "k", "v")
-        seconds.append(time.perf_counter() - begin)
-    assert sorted(seconds)[7] < 0.015, "the median is far below the lease of bulk writers"
+        return time.perf_counter() - begin
+
+    store.put(table.name, "warm", "")
+    alone, behind = [seconds() for _ in range(15)], []
+    for _ in range(15):
+        store.put_many(table.name, [("a", "b")] * 300)
+        behind.append(seconds())
+    assert sorted(behind)[7] < sorted(alone)[7] + 0.015, "the median is far below the lease of bulk writers"
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +323,7 @@ def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_i
 def test_writes_without_an_answer_are_unknown_not_failed(own):
     table = make_table(own.bootstrap, 1)
     with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
-        eventually(lambda: _try_put(store, table))  # warm
+        eventually(lambda: _try_put(store, table), 60)  # warm
         own.kill()
         try:
             with pytest.raises(Unknown):
@@ -334,7 +339,7 @@ def test_writes_without_an_answer_are_unknown_not_failed(own):
                 pipe.flush()
         finally:
             own.restart()
-        eventually(lambda: _try_put(store, table))
+        eventually(lambda: _try_put(store, table), 60)
 
 
 def _try_put(store, table):
@@ -393,11 +398,12 @@ def test_close_flushes_and_is_final(kafka, table):
 def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, table):
     store = Store(kafka.bootstrap, definitions=Fixed(table))
     store.pipeline(table.name).put("k", "v")
+    gc.collect()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del store
-        eventually(lambda: (gc.collect(), caught)[1])
-    assert [w.category for w in caught] == [ResourceWarning]
+        ours = eventually(lambda: (gc.collect(), [w for w in caught if "logstore Store" in str(w.message)])[1], 60)
+    assert [w.category for w in ours] == [ResourceWarning]
     assert len(read_log(kafka.bootstrap, table)) == 1
 
 
@@ -469,23 +475,20 @@ def test_the_async_store_writes_the_same(kafka, table):
     assert len(log) == 1702
 
 
-def test_the_event_loop_goes_on_while_a_thousand_writes_are_awaited(kafka, table):
+def test_the_event_loop_goes_on_while_a_thousand_writes_are_awaited(own):
+    table = make_table(own.bootstrap, 4)
+
     async def run():
-        gaps = []
-
-        async def tick():
-            while True:
-                begin = time.perf_counter()
-                await asyncio.sleep(0)
-                gaps.append(time.perf_counter() - begin)
-
-        async with AsyncStore(kafka.bootstrap, definitions=Fixed(table)) as store:
+        async with AsyncStore(own.bootstrap, definitions=Fixed(table)) as store:
             await store.put(table.name, "warm", "")
-            ticking = asyncio.create_task(tick())
-            positions = await asyncio.gather(*(store.put(table.name, b"%d" % i, b"v") for i in range(1000)))
-            ticking.cancel()
-        return gaps, positions
+            os.kill(own.pid, signal.SIGSTOP)
+            try:
+                writes = asyncio.gather(*(store.put(table.name, b"%d" % i, b"v") for i in range(1000)))
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                assert not writes.done(), "nothing was acknowledged meanwhile"
+            finally:
+                os.kill(own.pid, signal.SIGCONT)  # a loop that waited for the acknowledgements would not come this far
+            return await writes
 
-    gaps, positions = asyncio.run(run())
-    assert len(set(map(where, positions))) == 1000
-    assert max(gaps) < 0.5, "a loop that waited for the acknowledgements one by one would take longer"
+    assert len(set(map(where, asyncio.run(run())))) == 1000

@@ -28,17 +28,17 @@ def test_a_store_keeps_its_snapshots_in_s3(tmp_path):
         with Store(node.bootstrap, node.url) as store:
             position = store.put_many("t", [(f"k{n:04}", f"v{n}") for n in range(ROWS)])
             made = batch("compact", "t", "--wait", "100")
-            assert store.get("t", "k0007", after=position).source == "snapshot"
+            assert store.get("t", "k0007", after=position, deadline_ms=20_000).source == "snapshot"
             store.put_many("t", [("k0001", "new"), ("k0002", None)])
             newer = batch("compact", "t", "--wait", "100")  # reads the one before from S3
             assert batch("archive", "t", "--verify")["records"] >= ROWS
             assert batch("restore", "t", "--at", position.token, "--as", "then", "--wait", "100")["entries"] == ROWS
-            assert store.get("then", "k0002").value == b"v2"
+            assert store.get("then", "k0002", deadline_ms=20_000).value == b"v2"
         assert not (tmp_path / "one" / "storage").exists()
         listed = json.loads(cli("snapshot", "list", "t", "--json", LOGSTORE_DATA_DIR=str(tmp_path / "one")).stdout)
         assert [one["name"] for one in listed["snapshots"]] == [made["snapshot"], newer["snapshot"]]
         options = ("--bootstrap", node.bootstrap, "--group", "other", "--http", "127.0.0.1:0", "--fetch-mb-s", "50")
         with running("node", tmp_path / "two", *options) as fresh, Store(node.bootstrap, fresh.url) as store:
-            assert store.get("t", "k0007").source == "snapshot"
-            assert store.get("t", "k0001").value == b"new"
-            assert len(list(store.scan("t"))) == ROWS - 1
+            assert store.get("t", "k0007", deadline_ms=20_000).source == "snapshot"
+            assert store.get("t", "k0001", deadline_ms=20_000).value == b"new"
+            assert len(list(store.scan("t", deadline_ms=20_000))) == ROWS - 1

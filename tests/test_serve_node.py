@@ -224,7 +224,7 @@ def test_a_scan_spans_nodes(pair, limit, reverse):
     source = random.Random(7)
     found, cursor = [], None
     while True:  # every page from whichever reader: a cursor works on all of them
-        params = {"limit": limit, "reverse": reverse, **({"cursor": cursor} if cursor else {})}
+        params = {"limit": limit, "reverse": reverse, "deadline_ms": 20_000, **({"cursor": cursor} if cursor else {})}
         page = source.choice(readers).get("/v1/tables/t/rows", params=params).json()
         found += [(row["key"].encode(), row["value"].encode()) for row in page["rows"]]
         assert set(page["positions"]) == {"0", "1", "2", "3"}
@@ -256,7 +256,8 @@ def test_many_keys_span_nodes(pair):
     _, (reader, _) = pair
     keys = [*sorted(ROWS), b"\xff\xff", b"absent"]
     body = {"keys": [{"base64": base64.b64encode(key).decode()} for key in keys]}
-    page = msgpack.unpackb(reader.http.post("/v1/tables/t/rows:get", json=body, headers={"Accept": "application/msgpack"}).content)
+    headers = {"Accept": "application/msgpack", "LS-Deadline": "20000"}
+    page = msgpack.unpackb(reader.http.post("/v1/tables/t/rows:get", json=body, headers=headers).content)
     assert [(row["key"], row.get("value")) for row in page["results"]] == [(key, ROWS.get(key)) for key in keys]
     assert set(page["positions"]) == {"0", "1", "2", "3"}
 
@@ -268,21 +269,23 @@ def test_tokens_are_waited_for_on_the_other_node_too(pair):
     problem(reader.get("/v1/tables/t/rows", headers=late), 504, "consistency-timeout")
     problem(reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=late), 504, "consistency-timeout")
     odd.put("t", named(1).encode(), b"new")
-    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers={"LS-Token": token}).json()
+    patient = {"LS-Token": token, "LS-Deadline": "20000"}
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=patient).json()
     assert (page["results"][0]["value"], token in page["token"]) == ("new", True)
 
 
 def test_a_dead_owner_is_a_typed_error_within_the_deadline(pair):
     (_, odd), (reader, other) = pair
     odd.stop("t", 3)
-    document = problem(reader.get("/v1/tables/t/rows"), 503, "partition-stopped")
+    patient = {"LS-Deadline": "20000"}
+    document = problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "partition-stopped")
     assert (document["partition"], document["owner"]) == (3, odd.url)
     other.kill()
     began = time.monotonic()
-    problem(reader.get("/v1/tables/t/rows"), 503, "starting")
-    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}).json()
+    problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}, headers=patient).json()
     assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
 
 
 def test_a_forwarded_question_is_not_forwarded_again(pair):

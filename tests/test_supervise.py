@@ -76,7 +76,7 @@ def test_a_killed_child_is_back_at_once_and_the_others_go_on(start, said):
     killed_s = time.monotonic()
     os.kill(worker[0], signal.SIGKILL)
     turn_until(supervisor, lambda: supervisor.sound() and supervisor.pids("worker") != worker, "back")
-    assert time.monotonic() - killed_s < 5
+    assert time.monotonic() - killed_s < 15
     assert supervisor.pids("reader") == reader
     assert "worker-0 was ended by SIGKILL and is started again in 0.2 s" in said[0]
 

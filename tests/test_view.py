@@ -61,9 +61,12 @@ MIXED = """
     from logstore.model.fold import fold_batch
     view = open_view(Path(sys.argv[1]), sync=sys.argv[2], map_bytes=1 << 20)
     print("open", flush=True)
+    begun = view.next_offset
     while True:
         first = view.next_offset
         view.apply(fold_batch(mixed(first, first + 1 + first * 7 % 50), PLACE, first, view.state.log_time_ms), leader_epoch=first)
+        if first == begun:
+            print("applied", flush=True)
 """
 
 
@@ -72,9 +75,11 @@ def test_killed_at_any_instant_it_is_the_fold_of_a_prefix(tmp_path, sync):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     rng, last = random.Random(seed), 0
-    for _ in range(6):
+    for round_ in range(6):
         with in_other_process(MIXED, tmp_path / "view", sync) as writer:
             assert writer.stdout.readline() == "open\n"
+            if round_ == 5:
+                assert writer.stdout.readline() == "applied\n"
             with pytest.raises(subprocess.TimeoutExpired):
                 writer.wait(rng.uniform(0.01, 0.2))
             writer.kill()

@@ -161,11 +161,11 @@ def _fast_path(walk: Walk) -> None:
     with walk.store() as store:
         for turn in range(20):
             position = store.put(TABLE, b"mine", b"%d" % turn)
-            row = store.get(TABLE, b"mine", after=position)
+            row = store.get(TABLE, b"mine", after=position, deadline_ms=LONG_MS)
             assert row is not None
             assert row.value == b"%d" % turn
         gone = store.delete(TABLE, b"mine")
-        assert store.get(TABLE, b"mine", after=gone) is None
+        assert store.get(TABLE, b"mine", after=gone, deadline_ms=LONG_MS) is None
     assert walk.source(b"k0001") == "view"
 
 
@@ -193,7 +193,7 @@ def _broker_dies(walk: Walk) -> None:
         walk.broker.kill()
         with walk.store() as store:
             for key in sorted(key for key in walk.rows if key.startswith(b"k"))[:100]:
-                row = store.get(TABLE, key)
+                row = store.get(TABLE, key, deadline_ms=LONG_MS)
                 assert row is not None
                 assert row.value == walk.rows[key]
         walk.broker.revive()
