@@ -69,7 +69,7 @@ class Lane(threading.Thread):
         self._brokers, self._feed, self._group, self._queued_kbytes, self._cuts = bootstrap, feed, group, queued_kbytes, cuts
         self.asked = Asked()
         self._wanted = Targets(0, {})
-        self._generation = -1
+        self._generation = 0  # until somebody says what to follow, what an earlier run has shown stays
         self._followed: dict[Key, Followed] = {}
         self._by_topic: dict[tuple[str, int], Followed] = {}
         self._retry_at_s: dict[Key, float] = {}

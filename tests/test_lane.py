@@ -16,7 +16,12 @@ from logstore.log.registry import Registry
 from logstore.model.fold import Place, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.view import home
+from logstore.view.feed import FeedServer
 from logstore.view.view import Identity, View
+from streaming.cuts import Cuts
+from streaming.followed import Seed
+from streaming.helper import Helper
+from streaming.lane import Lane, Targets
 
 CONTROL = [("ls.op", b"cut")]
 
@@ -241,6 +246,21 @@ def test_a_view_that_is_damaged_while_it_is_followed_is_built_again_and_the_work
     assert worker.process.poll() is None
     assert worker.process.pid == pid
     assert "is damaged" in worker.log()
+
+
+def test_what_an_earlier_run_has_shown_stays_until_it_is_known_what_to_follow(kafka, tmp_path):
+    feed = FeedServer(tmp_path / "feed.sock")
+    lane = Lane(kafka.bootstrap, tmp_path, feed, group="early", sync="none", cuts=Cuts(Helper(), lambda *_: None), seed=lambda _: Seed())
+    shown = ("view", "t", "e" * 32, 0)
+    feed.publish(shown, {"path": "somewhere"})
+    lane.start()
+    begun_s = lane.beat_s
+    until("the lane has come round", lambda: lane.beat_s > begun_s)
+    assert shown in feed.snapshot()
+    lane.follow(Targets(1, {}))
+    until("it is taken back", lambda: shown not in feed.snapshot())
+    lane.close()
+    feed.close()
 
 
 def _ends(placed):
