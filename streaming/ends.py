@@ -18,7 +18,6 @@ from streaming.lane import Lane
 log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
-SHARE = 20  # of its time at most one part in so many is spent asking
 
 Key = tuple[str, int]
 
@@ -39,22 +38,20 @@ class Ends(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
-        pause_s = EVERY_S
-        while not self._closing.wait(pause_s):
-            began_s = time.monotonic()
+        while not self._closing.wait(EVERY_S):
             try:
                 self._ask()
             except LogUnreachable:
                 self._lane.heard(reachable=False)
             except LogStoreError as error:  # of a topic that has just gone, perhaps; the log answers
                 log.warning("the ends of the log are not known: %s", error)
-            pause_s = max(EVERY_S, (time.monotonic() - began_s) * SHARE)
 
     def _ask(self) -> None:
         """Raises LogUnreachable."""
         followed = {(f.target.table.topic, f.target.partition): f.target.key for f in self._lane.followed()}
         if not followed:
             return
+        # two requests a broker, however many partitions
         asked_ms = time.time_ns() // 1_000_000
         client = self._client()
         ends = kafka.ends(client, followed)
