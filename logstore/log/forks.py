@@ -9,7 +9,7 @@ same name knows it by that and goes on with it, or with a new one.
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -116,7 +116,8 @@ def _fenced(registry: Registry, table: Table) -> Iterator[None]:
             topics.until(f"topic {table.topic} takes no more records", lambda: is_fenced(registry.bootstrap, table), _FENCING_S)
         yield
     except BaseException:
-        topics.set_settings(client, table.topic, before)
+        with suppress(LogUnreachable):  # what went wrong before is what is told
+            _take_again(registry, table, before)
         raise
 
 
@@ -146,7 +147,14 @@ def _former(table: Table, successor: Table) -> tuple[str, ...]:
 def _open(registry: Registry, fork: Table) -> None:
     """Have a topic that was fenced by an earlier promotion take writes again."""
     if not fork.adopted and topics.settings_of(registry.admin, fork.topic)[_MAX] == topics.CLOSED[_MAX]:
-        topics.set_settings(registry.admin, fork.topic, _unfenced(registry, fork))
+        _take_again(registry, fork, _unfenced(registry, fork))
+
+
+def _take_again(registry: Registry, table: Table, settings: dict[str, str]) -> None:
+    """Have the topic take records again, and return when it does. Raises LogUnreachable."""
+    topics.set_settings(registry.admin, table.topic, settings)
+    if not table.adopted:
+        topics.until(f"topic {table.topic} takes records again", lambda: not is_fenced(registry.bootstrap, table), _FENCING_S)
 
 
 def _unfenced(registry: Registry, table: Table) -> dict[str, str]:
