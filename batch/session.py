@@ -5,6 +5,7 @@ retries them. What runs there is pickled by value, so an executor needs `logstor
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from xxhash import xxh3_64_hexdigest
 from batch import source
 from logstore.log.jars import cache_dir
 from logstore.log.java import find_java
+from logstore.model.errors import UsageError
 
 DEFAULT_MASTER = "local[*,4]"  # a task whose Python worker died is tried 4 times; "local[*]" would give up at once
 _DROPPED = "--add-modules=jdk.incubator.vector"
@@ -36,6 +38,7 @@ appender.stderr.target = SYSTEM_ERR
 appender.stderr.layout.type = PatternLayout
 appender.stderr.layout.pattern = spark: %p %c{1}: %m%n
 """
+_MASTER = re.compile(r"local(\[[\w*,]+\])?|local-cluster\[[\d,]+\]|spark://.+|k8s://.+|yarn")
 _CONF = {
     "spark.driver.memory": "1g",
     "spark.ui.enabled": "false",
@@ -50,7 +53,12 @@ _LOOPBACK = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.
 
 
 def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
-    """The Spark session of this process; `conf` goes over this store's settings. Raises SetupError when there is no Java."""
+    """The Spark session of this process; `conf` goes over this store's settings.
+
+    Raises UsageError for a master that is none, SetupError when there is no Java.
+    """
+    if not _MASTER.fullmatch(master):
+        raise UsageError(f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL or yarn")
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     home = java_home()
     os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")

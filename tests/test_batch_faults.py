@@ -12,8 +12,9 @@ import pytest
 from support_log import until
 from support_spark import HERE, MASTER, ROOT, content, context, digests, drive, live, make_table, spark, write
 
+from batch import session
 from batch.compact import compact, rebuild
-from logstore.model.errors import JobRunning
+from logstore.model.errors import JobRunning, UsageError
 
 STEPS = ["compact:1", "compact:2", "compact:3", "compact:4", "compact:5", "publisher:5"]
 
@@ -120,3 +121,9 @@ def test_executors_need_no_more_than_the_library(ctx, tmp_path):
 
 def test_the_shared_session_is_local():
     assert spark().sparkContext.master == MASTER
+
+
+@pytest.mark.parametrize("master", ["nonsense", "", "local[", "spark:/host", "mesos://host"])
+def test_a_master_that_is_none_is_said_before_java_is_started(master):
+    with pytest.raises(UsageError, match="not a Spark master"):
+        session.session(master)
