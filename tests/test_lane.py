@@ -226,6 +226,7 @@ def test_a_view_that_was_damaged_meanwhile_is_built_again_from_the_log(kafka, tm
         _reached(worker, table, ends)
         assert worker.stop() == 0
         harm(home.partition_dir(worker.data_dir, table.name, table.epoch, 1) / "1")
+        worker.watch.values.clear()  # of the run before
         worker.start()
         _reached(worker, table, ends)
         worker.watch.state(table, 1, "live")
