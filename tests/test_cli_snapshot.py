@@ -7,6 +7,8 @@ from support_log import produce
 from support_snapshot import make_snapshot
 from support_worker import make_table
 
+from logstore.log import kafka as door
+from logstore.log import topics
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
 
@@ -59,3 +61,30 @@ def test_damage_makes_verify_fail(snapshots):
     found = orjson.loads(run("verify", "--json", status=1).stdout)["problems"]
     assert found
     assert "p0000" in found[0]
+
+
+def test_a_damaged_manifest_is_listed_and_can_be_dropped(snapshots):
+    run, made, repository = snapshots
+    names = [made(), made()]
+    path = repository.storage.local(repository.file_path(f"{names[0]}/_MANIFEST.json"))
+    path.write_bytes(path.read_bytes() + b"x")
+    listed = run("list", "--json")
+    damaged = orjson.loads(listed.stdout)["snapshots"][0]
+    assert (damaged["name"], damaged["kind"]) == (names[0], "damaged")
+    assert f"logstore snapshot drop {repository.root.split('/')[0]} {names[0]}".encode() in run("list").stderr
+    assert names[0].encode() in run("gc", "--yes", status=1).stderr
+    assert b"is the current one" in run("drop", names[1], "--yes", status=2).stderr
+    run("drop", names[0], "--yes")
+    assert repository.names() == [names[1]]
+    assert b"0 snapshots" in run("gc", "--yes").stdout
+
+
+def test_a_rollback_makes_what_followed_not_count_and_is_refused_where_the_log_is_gone(snapshots, kafka):
+    run, made, repository = snapshots
+    names = [made(), made(), made()]
+    run("rollback", "--yes")
+    assert [one["counts"] for one in orjson.loads(run("list", "--json").stdout)["snapshots"]] == [True, True, False]
+    cuts = {partition: part.cut for partition, part in repository.manifest(names[1]).parts.items()}
+    topics.truncate(door.admin(kafka.bootstrap), repository.root.split("/")[0], cuts)
+    assert b"could not go on from it; `logstore batch rebuild" in run("rollback", "--yes", status=2).stderr
+    assert repository.current().name == names[1]
