@@ -21,6 +21,7 @@ from logstore.serve.fast import FastPath
 from logstore.serve.problems import Problem
 from logstore.serve.request import new_request_id
 from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, ReaderSettings
+from logstore.serve.stall import Stall
 
 PACE_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
@@ -73,8 +74,7 @@ class ReaderProtocol(HttpToolsProtocol):
         self._refusal: Problem | None = None
         self._since = self.loop.time()  # when this phase began
         self._received = self._header_bytes = 0  # of the request that is arriving
-        self._write_paused_at: float | None = None
-        self._unsent = 0  # bytes of the answer, at the last look
+        self._stall = Stall()
         self.shared.open.add(self)
         if len(self.shared.open) > self.shared.settings.max_connections:
             self._refuse(Problem("overloaded", f"{self.shared.settings.max_connections:,} connections are open here already; try again"))
@@ -194,23 +194,13 @@ class ReaderProtocol(HttpToolsProtocol):
         if self._lingering:
             if waited > LINGER_S:
                 self.transport.abort()
-        elif self._stuck(now):
+        elif self._stall.look(now, self.transport.get_write_buffer_size(), full=self.flow.write_paused) > _STUCK_WRITE_S:
             self.transport.abort()
         elif self._arriving:
             if waited > settings.request_timeout_s + self._received / PACE_BYTES_PER_S and not self.flow.read_paused:
                 self._give_up(settings.request_timeout_s)
         elif waited > settings.idle_timeout_s and (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
-
-    def _stuck(self, now: float) -> bool:
-        """True when the client has read nothing of its answer for too long; one that is slow gets it all."""
-        unsent = self.transport.get_write_buffer_size()
-        if not self.flow.write_paused:
-            self._write_paused_at = None
-        elif self._write_paused_at is None or unsent < self._unsent:
-            self._write_paused_at = now
-        self._unsent = unsent
-        return self._write_paused_at is not None and now - self._write_paused_at > _STUCK_WRITE_S
 
     def _give_up(self, limit_s: float) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
