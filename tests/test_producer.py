@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from logstore import AsyncStore, Store
+from logstore.client.pending import Pending, Shared
 from logstore.log import kafka as door
 from logstore.log import producer
 from logstore.log.delivery import delivery_error
@@ -324,6 +325,7 @@ def test_writes_without_an_answer_are_unknown_not_failed(own):
     table = make_table(own.bootstrap, 1)
     with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
         eventually(lambda: _try_put(store, table), 60)  # warm
+        store.put_many(table.name, [("k", "v")])
         own.kill()
         try:
             with pytest.raises(Unknown):
@@ -492,3 +494,51 @@ def test_the_event_loop_goes_on_while_a_thousand_writes_are_awaited(own):
             return await writes
 
     assert len(set(map(where, asyncio.run(run())))) == 1000
+
+
+class Report:
+    """What librdkafka's binding hands over for a write that it takes for acknowledged because a later one was."""
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return None
+
+
+def test_what_is_reported_without_an_offset_is_unknown(kafka):
+    table = make_table(kafka.bootstrap, 1)
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+        shared = Shared(table.epoch, store.producer)
+        pending = Pending.of(shared)
+        pending(None, Report())
+        assert pending.done()
+        with pytest.raises(Unknown, match="acknowledged a later write"):
+            pending.result(1)
+        assert shared.unknown == 1
+
+
+def test_the_first_record_of_every_partition_goes_alone(kafka, monkeypatch):
+    table = make_table(kafka.bootstrap, 4)
+    pairs = [(b"%d" % n, b"v%d" % n) for n in range(3_000)]
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+        sent, ends = [], []
+        send = store.producer.send_batch
+
+        def watched(topic, messages, *rest):
+            ends.append(sum(bounds.end for bounds in door.bounds(door.admin(kafka.bootstrap), topic, list(range(4))).values()))
+            sent.append([message["key"] for message in messages])
+            return send(topic, messages, *rest)
+
+        monkeypatch.setattr(store.producer, "send_batch", watched)
+        store.put_many(table.name, pairs)
+        assert [key for keys in sent for key in keys] == [key for key, _ in pairs]
+        proved = set()
+        while len(proved) < 4:
+            homes = [partition_of(key, 4) for key in sent.pop(0)]
+            firsts = [home for home in homes if home not in proved]
+            assert len(firsts) == len(set(firsts)) > 0
+            proved |= set(firsts)
+            assert ends.pop(0) + len(homes) == ends[0]  # all of it is in the log before anything follows
+        assert [len(keys) for keys in sent[1:]] == [500] * (len(sent) - 1)
+        assert store.producer.proved(table.topic) == {0, 1, 2, 3}

@@ -4,6 +4,9 @@ The delivery reports of a chunk are taken by `dict.__setitem__` itself, called a
 left in that dict says whether everything arrived (its only key is None), or which errors there were. The offsets come from the last
 record of each partition, which has a dict of its own: an idempotent producer acknowledges a partition's records in their order, so the
 last one acknowledged has the greatest offset, and everything before it has been reported.
+
+One thing such a report does not show: a producer's first batch in a partition that was refused while a second one, on its way already, was
+taken (`delivery.unproved`). So the first record of each partition goes alone, and the next ones follow when it has its offset.
 """
 
 from collections import deque
@@ -13,7 +16,7 @@ from time import monotonic
 from typing import Any
 
 from logstore.client.checks import Chunk, Pair
-from logstore.log.delivery import delivery_error
+from logstore.log.delivery import delivery_error, unproved
 from logstore.log.producer import GRACE_S, Producer
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, Overloaded, Unknown, UsageError
 from logstore.model.partitioner import partition_of, partitions_of
@@ -21,6 +24,7 @@ from logstore.model.position import Position
 from logstore.model.table import Table
 
 CHUNK = 500  # records; from 250 to 10,000 the measured difference is within the noise
+_LATE = "no acknowledgement came before the deadline: the writes may or may not be in the log"
 _FEW_PARTITIONS = 16  # up to here the last record of each is found quicker from the end than by placing all keys
 
 Reports = dict[Any, Any]  # KafkaError or None -> the newest message so reported
@@ -37,7 +41,7 @@ class _Sent:
 
     def acknowledged(self) -> bool:
         """True when every record is in the log."""
-        return all(None in reports for reports in self.last.values()) and self.reports.keys() == ({None} if self.others else set())
+        return all(map(_proved, self.last.values())) and self.reports.keys() == ({None} if self.others else set())
 
     def settled(self) -> bool:
         """True when nothing more is to come, for sure, or something went wrong."""
@@ -61,6 +65,7 @@ class Batch:
 
     def __init__(self, producer: Producer, table: Table) -> None:
         self._producer, self._table = producer, table
+        self._proved = producer.proved(table.topic)
         self._sent: deque[_Sent] = deque()
         self._count = 0
         self._pieces: dict[tuple[str, int], int] = {}
@@ -76,9 +81,7 @@ class Batch:
         source = iter(pairs)
         try:
             while self._first is None and (some := list(islice(source, CHUNK))):
-                self._send(Chunk(some, self._table, self._count))
-                self._producer.poll()
-                self._collect()
+                self._send_all(Chunk(some, self._table, self._count))
         except UsageError as error:
             self._await_reports()
             error.add_note(f"put_many wrote the {self._count:,} pairs before this chunk ({self._outcome()}) and nothing after")
@@ -87,6 +90,30 @@ class Batch:
             self._producer.release()
         self._await_reports()
         return self._result()
+
+    def _send_all(self, chunk: Chunk) -> None:
+        """A chunk, in pieces as long as it has the first record of a partition."""
+        while self._first is None and len(self._proved) < self._table.partitions:
+            end, alone = self._until_second(chunk.keys)
+            if not alone:
+                break
+            self._send(chunk.part(0, end))
+            self._await_reports()
+            chunk = chunk.part(end, len(chunk.keys))
+        if self._first is None and chunk.keys:
+            self._send(chunk)
+            self._producer.poll()
+            self._collect()
+
+    def _until_second(self, keys: list[bytes]) -> tuple[int, bool]:
+        """(how many keys there are before the second one of a partition that is not proved, whether there is a first one among them)."""
+        firsts: set[int] = set()
+        for place, partition in enumerate(partitions_of(keys, self._table.partitions).tolist() if keys else ()):
+            if partition in firsts:
+                return place, True
+            if partition not in self._proved:
+                firsts.add(partition)
+        return len(keys), bool(firsts)
 
     def _send(self, chunk: Chunk) -> None:
         messages: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)]
@@ -122,9 +149,11 @@ class Batch:
 
     def _account(self, sent: _Sent) -> None:
         for reports in (*sent.last.values(), sent.reports):
-            if None in reports:
-                where = self._table.epoch, reports[None].partition()
-                self._pieces[where] = max(self._pieces.get(where, 0), reports[None].offset() + 1)
+            if _proved(reports):
+                partition, offset = reports[None].partition(), reports[None].offset()
+                where = self._table.epoch, partition
+                self._pieces[where] = max(self._pieces.get(where, 0), offset + 1)
+                self._proved.add(partition)
 
     def _await_reports(self) -> None:
         """Poll until every chunk is judged; a failure is judged when nothing is in flight any more: no report can be missing then."""
@@ -145,7 +174,7 @@ class Batch:
         self._account(sent)
         if sent.acknowledged():
             return
-        errors = sent.errors() or [Unknown("no acknowledgement came before the deadline: the writes may or may not be in the log")]
+        errors = sent.errors() or [unproved() if sent.settled() else Unknown(_LATE)]
         self._note(errors[0])
         certain = sent.nothing_arrived() and not any(isinstance(error, Unknown) for error in errors)
         (self._failed if certain else self._unknown).append(sent.places)
@@ -168,6 +197,11 @@ class Batch:
                 self._count, failed, unknown, self._first, failed_places=self._failed, unknown_places=self._unknown, position=position
             )
         raise BatchFailed(self._count, failed, self._first, failed_places=self._failed, position=position)
+
+
+def _proved(reports: Reports) -> bool:
+    """True when the newest message that is reported as acknowledged has an offset."""
+    return None in reports and reports[None].offset() is not None
 
 
 def _last_places(keys: list[bytes], partitions: int) -> dict[int, int]:

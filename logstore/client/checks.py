@@ -1,6 +1,7 @@
 """What is checked before a record goes to the log: types, lengths, header names. Afterwards nobody could take it back."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 from logstore.model.errors import UsageError, ValueTooLarge
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
@@ -50,6 +51,12 @@ class Chunk:
             ) from error
         if not self._plain(table.max_value_bytes):
             self._one_by_one(table.max_value_bytes, start)
+
+    def part(self, first: int, end: int) -> "Chunk":
+        """The writes from place `first` on, before `end`, of this chunk."""
+        part = copy(self)
+        part.keys, part.values = self.keys[first:end], self.values[first:end]
+        return part
 
     def _plain(self, limit: int) -> bool:
         kinds = {*map(type, self.values)}

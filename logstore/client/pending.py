@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from logstore.log.delivery import delivery_error
+from logstore.log.delivery import delivery_error, unproved
 from logstore.log.producer import GRACE_S, Producer
 from logstore.model.errors import LogStoreError, StillPending, Unknown, UsageError
 from logstore.model.position import Position
@@ -56,11 +56,11 @@ class Pending:
     def __call__(self, error: Any, message: Any) -> None:
         """Take the delivery report (called by librdkafka's binding)."""
         shared = self._shared
-        if error is None:
+        if error is None and (offset := message.offset()) is not None:
             self._partition = message.partition()
-            self._offset = message.offset()
+            self._offset = offset
         else:
-            typed = delivery_error(error)
+            typed = unproved() if error is None else delivery_error(error)
             shared.fail(typed)
             self._offset = typed
         if shared.waiting:

@@ -44,6 +44,18 @@ def delivery_error(error: Any) -> LogStoreError:
     return Unknown(f"no acknowledgement came ({text}): the write may or may not be in the log; {hint}")
 
 
+def unproved() -> Unknown:
+    """The error of a write that is reported as acknowledged without an offset.
+
+    librdkafka concludes so when a later batch of the partition was acknowledged. Where a broker refuses a producer's first batch (it does
+    not lead the partition yet) and takes the second one, which was on its way already, that conclusion is wrong.
+    """
+    return Unknown(
+        "Kafka acknowledged a later write of the same partition and said nothing of this one: it may or may not be in the log; read the "
+        "row before writing it again"
+    )
+
+
 def queue_full() -> Overloaded:
     """The local queue has no room."""
     return Overloaded(

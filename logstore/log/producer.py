@@ -33,6 +33,7 @@ _START_S = 10.0
 _LEASE_S = 0.02
 _IDLE_POLL_S = 0.1
 _ABANDONED_FLUSH_S = 10.0
+_PROVED_S = 3_600.0
 
 
 class Rejected(NamedTuple):
@@ -75,6 +76,7 @@ class Producer:
         )
         self._raw = _connect(settings, bootstrap)
         self._poller = _Poller(self._raw)
+        self._proved: dict[str, tuple[float, set[int]]] = {}
         self._batch_lock = threading.Lock()
         self._largest = 0  # bytes of the largest record that may still be in the queue
         self._abandoned = weakref.finalize(self, _abandon, self._raw, self._poller)
@@ -115,6 +117,16 @@ class Producer:
     def __len__(self) -> int:
         """Records not yet acknowledged or reported as failed."""
         return len(self._raw)
+
+    def proved(self, topic: str) -> set[int]:
+        """The partitions of a topic of which a write of this producer has come back with its offset: the broker knows the producer there.
+
+        To be added to by who learns of it. Empty again after an hour: brokers forget a producer that is silent for a day.
+        """
+        now_s = monotonic()
+        used_s, partitions = self._proved.get(topic, (now_s, set()))
+        self._proved[topic] = now_s, partitions if now_s - used_s < _PROVED_S else set()
+        return self._proved[topic][1]
 
     def send(
         self,

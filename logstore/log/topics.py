@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from logstore.log.kafka import REQUEST_S, call, code, topic_ids, translate
+from logstore.log.kafka import REQUEST_S, bounds, call, code, topic_ids, translate
 from logstore.model.errors import LogUnreachable, NoSuchTable, TableExists
 from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC, TABLES_TOPIC, Table
 
@@ -60,11 +60,12 @@ def ensure_internal(client: Any, slots: int) -> None:
 
 
 def create(client: Any, topic: str, partitions: int, replicas: int, settings: dict[str, str]) -> bool:
-    """Create a topic; False when it is there already."""
+    """Create a topic, and return when every partition's leader answers; False when it is there already."""
     future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[topic]
     try:
         future.result(REQUEST_S + 5)
         until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
+        bounds(client, topic, list(range(partitions)))
         return True
     except KafkaException as error:
         if code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
