@@ -35,8 +35,7 @@ def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
             if answer.status_code == 200:
                 assert answer.text == f"value {number:05} " * 20  # never a wrong byte
             else:
-                assert answer.json()["type"] == "urn:logstore:partition-stopped"
-                seen.add(answer.status_code)
+                seen.add(answer.json()["type"])
             return answer.status_code == 200
 
         def every():
@@ -45,7 +44,8 @@ def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
         until("a reader has come upon the damage", lambda: not every())
         until("every row is served again", every)
         until("the worker says so", lambda: [(row["partition"], row["state"]) for row in _shown(node)] == [(0, "adopted")])
-        assert seen
+        assert "urn:logstore:partition-stopped" in seen
+        assert seen <= {"urn:logstore:partition-stopped", "urn:logstore:starting"}  # while its files are exchanged
 
 
 def test_a_view_that_is_damaged_is_built_again_and_the_other_partition_answers_all_along(tmp_path):
