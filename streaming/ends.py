@@ -29,6 +29,7 @@ class Ends(threading.Thread):
         super().__init__(name="ends", daemon=True)
         self._client, self._feed, self._lane = client, feed, lane
         self._closing = threading.Event()
+        self._complaint = ""
         self.committed: Mapping[Key, int] = {}  # (epoch, partition) -> the end that a reader of committed records gets to
 
     def close(self, timeout_s: float = 15.0) -> None:
@@ -44,7 +45,13 @@ class Ends(threading.Thread):
             except LogUnreachable:
                 self._lane.heard(reachable=False)
             except LogStoreError as error:  # of a topic that has just gone, perhaps; the log answers
-                log.warning("the ends of the log are not known: %s", error)
+                self._complain(str(error))
+
+    def _complain(self, why: str) -> None:
+        """Once, however long it stays so."""
+        if why != self._complaint:
+            self._complaint = why
+            log.warning("the ends of the log are not known: %s", why)
 
     def _ask(self) -> None:
         """Raises LogUnreachable."""
@@ -59,3 +66,4 @@ class Ends(threading.Thread):
         self.committed = {followed[place]: end for place, end in stable.items()}
         self._feed.publish(("ends",), [asked_ms, [[*followed[place], end] for place, end in ends.items()]])
         self._lane.heard(reachable=True)
+        self._complaint = ""

@@ -240,9 +240,10 @@ class Lane(threading.Thread):
             return
         if not isinstance(event, Trouble):  # that of one partition says nothing about the others
             self.heard(reachable=True)
-            followed.held = None
         try:
             following = self._apply(tail, followed, event) and not self._cuts.holds(followed.target.key)
+            if not isinstance(event, Trouble):
+                followed.held = None
         except Corrupted as error:
             self._remove(tail, followed, error)
             return

@@ -21,6 +21,9 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "deadline_ms": click.option("--deadline-ms", metavar="MS", help="How long a read may wait, 1 to 30,000.  [default: 2,000]"),
     "timeout_s": click.option("--timeout", "timeout_s", metavar="S", help="Seconds to wait until every reader serves it.  [default: 30]"),
 }
+STORAGE = click.option(
+    "--storage", metavar="URL", envvar="LOGSTORE_STORAGE", help="Where archive and snapshots lie.  [default: the store's own]"
+)
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 KEY_ENCODING = click.option(
     "--key-encoding", type=click.Choice(["text", "base64url"]), default="text", show_default=True, help="How keys are written here."

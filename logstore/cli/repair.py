@@ -32,7 +32,7 @@ _SHOWN = 20  # holes; a long list helps nobody
 @click.option("--new-epoch", is_flag=True, help="The topic was created again: begin anew with it.")
 @click.option("--force", is_flag=True, help="Skip also offsets that hold records: they are undone, on every replica.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--storage", metavar="URL", envvar="LOGSTORE_STORAGE", help="Where archive and snapshots lie.  [default: the store's own]")
+@options.STORAGE
 @options.AS_JSON
 def repair(
     settings: Settings, name: str, partition: int | None, skip: str | None, new_epoch: bool, force: bool, yes: bool,

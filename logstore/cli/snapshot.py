@@ -18,7 +18,6 @@ from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.where import storage_url
 
-STORAGE = click.option("--storage", metavar="URL", envvar="LOGSTORE_STORAGE", help="Where snapshots lie.  [default: the store's own]")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -30,7 +29,7 @@ def snapshot() -> None:
 @snapshot.command(name="list")
 @options.with_settings("bootstrap", "data_dir")
 @click.argument("table")
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def list_(settings: Settings, table: str, storage: str | None, as_json: bool) -> None:
     """List the snapshots of a table, oldest first. One that was rolled back is there, but does not count."""
@@ -57,7 +56,7 @@ def list_(settings: Settings, table: str, storage: str | None, as_json: bool) ->
 @options.with_settings("bootstrap", "data_dir")
 @click.argument("table")
 @click.argument("name", required=False)
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def describe(settings: Settings, table: str, name: str | None, storage: str | None, as_json: bool) -> None:
     """Show a snapshot: the current one, or NAME."""
@@ -73,7 +72,7 @@ def describe(settings: Settings, table: str, name: str | None, storage: str | No
 @options.with_settings("bootstrap", "data_dir")
 @click.argument("table")
 @click.argument("name", required=False)
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def verify(settings: Settings, table: str, name: str | None, storage: str | None, as_json: bool) -> int:
     """Read a snapshot back: the current one, or NAME. Exit status 1 when something is wrong."""
@@ -94,7 +93,7 @@ def verify(settings: Settings, table: str, name: str | None, storage: str | None
 @click.argument("table")
 @click.argument("name", required=False)
 @click.option("--why", default="by hand", show_default=True, help="The reason, for others.")
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def pin(settings: Settings, table: str, name: str | None, why: str, storage: str | None, as_json: bool) -> None:
     """Keep a snapshot, the current one or NAME, until `unpin`."""
@@ -108,7 +107,7 @@ def pin(settings: Settings, table: str, name: str | None, why: str, storage: str
 @options.with_settings("bootstrap", "data_dir")
 @click.argument("table")
 @click.argument("name")
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def unpin(settings: Settings, table: str, name: str, storage: str | None, as_json: bool) -> None:
     """Let a pinned snapshot go."""
@@ -121,7 +120,7 @@ def unpin(settings: Settings, table: str, name: str, storage: str | None, as_jso
 @click.argument("table")
 @click.option("--to", metavar="NAME", help="The snapshot.  [default: the one before the current]")
 @YES
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage: str | None, as_json: bool) -> None:
     """Make an older snapshot the current one. Those that came after it do not count any more."""
@@ -141,7 +140,7 @@ def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage:
 @click.option("--keep", type=click.IntRange(1), help="How many of the newest stay.  [default: the table's keep_snapshots]")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @YES
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def gc(settings: Settings, table: str, keep: int | None, dry_run: bool, yes: bool, storage: str | None, as_json: bool) -> None:
     """Remove snapshots that nothing needs."""
@@ -163,7 +162,7 @@ def gc(settings: Settings, table: str, keep: int | None, dry_run: bool, yes: boo
 @click.argument("table")
 @click.argument("name")
 @YES
-@STORAGE
+@options.STORAGE
 @options.AS_JSON
 def drop(settings: Settings, table: str, name: str, yes: bool, storage: str | None, as_json: bool) -> None:
     """Take a snapshot out of sight, a damaged one for example; its files go with the next gc."""

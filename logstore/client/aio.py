@@ -6,8 +6,7 @@ acknowledgements, not once per write.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -18,8 +17,9 @@ from logstore.client.pending import Pending, Shared
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.store import DEADLINE_MS, Store
+from logstore.client.tables import renewing
 from logstore.log.producer import GRACE_S, Producer
-from logstore.model.errors import EpochChanged, LogStoreError, Overloaded, StillPending, Unknown, WriteFailed
+from logstore.model.errors import LogStoreError, Overloaded, StillPending
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -131,12 +131,12 @@ class AsyncStore:
 
     async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """See `Store.put`."""
-        with self._renewing(table):
+        with renewing(partial(self._forget, table)):
             return await (await (await self._singles(table)).put(key, value, headers=headers))
 
     async def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """See `Store.delete`."""
-        with self._renewing(table):
+        with renewing(partial(self._forget, table)):
             return await (await (await self._singles(table)).delete(key, headers=headers))
 
     async def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
@@ -151,7 +151,7 @@ class AsyncStore:
         self, table: str, key: Text, *, after: Position | str | None = None, as_of: PointInTime = None, deadline_ms: int = DEADLINE_MS
     ) -> Row | None:
         """See `Store.get`."""
-        with self._renewing(table):
+        with renewing(partial(self._forget, table)):
             return await self._reads().get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
     async def get_many(
@@ -159,7 +159,7 @@ class AsyncStore:
         deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
         """See `Store.get_many`."""
-        with self._renewing(table):
+        with renewing(partial(self._forget, table)):
             return await self._reads().get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def scan(
@@ -222,15 +222,6 @@ class AsyncStore:
         if pipeline is None:
             pipeline = self._pipelines[table] = await self.open_pipeline(table)
         return pipeline
-
-    @contextmanager
-    def _renewing(self, table: str) -> Iterator[None]:
-        """Ask for a definition again after a failure that may come of it."""
-        try:
-            yield
-        except (WriteFailed, Unknown, EpochChanged):
-            self._forget(table)
-            raise
 
     def _forget(self, table: str) -> None:
         self._pipelines.pop(table, None)

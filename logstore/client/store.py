@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -13,9 +12,9 @@ from logstore.client.checks import Pair, Text
 from logstore.client.http import Reader
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
-from logstore.client.tables import Definitions, Tables
+from logstore.client.tables import Definitions, Tables, renewing
 from logstore.log.producer import COMPRESSION, DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_BYTES, QUEUE_RECORDS, OnFull, Producer
-from logstore.model.errors import EpochChanged, Unknown, UsageError, WriteFailed
+from logstore.model.errors import UsageError
 from logstore.model.position import Position
 
 DEADLINE_MS = 2_000
@@ -74,12 +73,12 @@ class Store:
         `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable: then it is not
         written; Unknown: perhaps it is.
         """
-        with self._renewing(table):
+        with renewing(partial(self.forget, table)):
             return self._singles(table).put(key, value, headers=headers).result()
 
     def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Delete one row and wait for the acknowledgement; raises like `put`."""
-        with self._renewing(table):
+        with renewing(partial(self.forget, table)):
             return self._singles(table).delete(key, headers=headers).result()
 
     def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
@@ -87,7 +86,7 @@ class Store:
 
         Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. Order per key is the order given.
         """
-        with self._renewing(table):
+        with renewing(partial(self.forget, table)):
             return Batch(self.producer, self.tables.get(table)).run(pairs)
 
     def pipeline(self, table: str) -> Pipeline:
@@ -101,7 +100,7 @@ class Store:
 
         Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is not kept.
         """
-        with self._renewing(table):
+        with renewing(partial(self.forget, table)):
             return self.reader.get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def get_many(
@@ -109,7 +108,7 @@ class Store:
         deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
         """Rows in the order of `keys`, None where there is none; raises like `get`. The deadline is for each 1,000 keys."""
-        with self._renewing(table):
+        with renewing(partial(self.forget, table)):
             return self.reader.get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def scan(
@@ -217,15 +216,6 @@ class Store:
         if not self._bootstrap:
             raise UsageError("writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP")
         return self._bootstrap
-
-    @contextmanager
-    def _renewing(self, table: str) -> Iterator[None]:
-        """Ask for a definition again after a failure that may come of it: the table was promoted over, or dropped and made again."""
-        try:
-            yield
-        except (WriteFailed, Unknown, EpochChanged):
-            self.forget(table)
-            raise
 
     def forget(self, table: str) -> None:
         """Ask for a definition again when it is needed next."""

@@ -1,8 +1,11 @@
 """Where a client learns what a table is, and keeps it."""
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
+from logstore.model.errors import EpochChanged, Unknown, WriteFailed
 from logstore.model.table import Table
 
 
@@ -41,3 +44,13 @@ class Tables:
     def close(self) -> None:
         """Close the source."""
         self._source.close()
+
+
+@contextmanager
+def renewing(forget: Callable[[], object]) -> Iterator[None]:
+    """Have a definition asked for again after a failure that may come of it: the table was promoted over, or dropped and made again."""
+    try:
+        yield
+    except (WriteFailed, Unknown, EpochChanged):
+        forget()
+        raise

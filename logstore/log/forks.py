@@ -151,9 +151,9 @@ def _open(registry: Registry, fork: Table) -> None:
 
 
 def _take_again(registry: Registry, table: Table, settings: dict[str, str]) -> None:
-    """Have the topic take records again, and return when it does. Raises LogUnreachable."""
+    """Give the topic these settings, and return when it takes records again, if they are such. Raises LogUnreachable."""
     topics.set_settings(registry.admin, table.topic, settings)
-    if not table.adopted:
+    if settings != topics.CLOSED:
         topics.until(f"topic {table.topic} takes records again", lambda: not is_fenced(registry.bootstrap, table), _FENCING_S)
 
 

@@ -45,7 +45,9 @@ class Catalog:
         self.snapshots: dict[tuple[str, int], dict[str, Any]] = {}  # (epoch, partition) -> what the worker does about snapshots
         self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
         self._ends: dict[tuple[str, int], int] = {}
-        self.ends = defaultdict[tuple[str, int], tuple[int, int]](lambda: (0, 0))  # (epoch, partition) -> (asked at, ms since 1970, end)
+        self.asked_ends = defaultdict[tuple[str, int], tuple[int, int]](
+            lambda: (0, 0)
+        )  # (epoch, partition) -> (asked at, ms since 1970, end)
 
     def table(self, name: str) -> Table:
         """The table of that name; raises Problem."""
@@ -116,8 +118,8 @@ class Catalog:
         """A worker has asked Kafka where the logs end: (epoch, partition, end) each."""
         for epoch, partition, end in ends:
             where = epoch, partition
-            if asked_ms > self.ends[where][0]:
-                self.ends[where] = asked_ms, end
+            if asked_ms > self.asked_ends[where][0]:
+                self.asked_ends[where] = asked_ms, end
                 self._waiters.reached((ASKED, *where), asked_ms)
 
     def told(self, epoch: str, partition: int, record: dict[str, Any] | None) -> None:
@@ -187,8 +189,8 @@ class Catalog:
             self._waiters.wake(gone)
         past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
         self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
-        for where in [where for where in self.ends if where[0] in past]:
-            del self.ends[where]
+        for where in [where for where in self.asked_ends if where[0] in past]:
+            del self.asked_ends[where]
         self.views.keep(self.served.values())
         for voice in voices:
             voice.spoken.clear()

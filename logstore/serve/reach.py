@@ -59,7 +59,7 @@ class Reach:
     async def _end_since(self, table: Table, partition: int, since_ms: int, level: Level, deadline: float) -> int:
         """The end of the log as Kafka told it after a time. Raises Problem when it tells none by the deadline."""
         where = table.epoch, partition
-        while self._catalog.ends[where][0] < since_ms:
+        while self._catalog.asked_ends[where][0] < since_ms:
             if self._catalog.reachable is False:
                 raise Problem(
                     "log-unreachable", f"what partition {partition} held then cannot be told: the log does not answer; a token "
@@ -70,7 +70,7 @@ class Reach:
                     "consistency-timeout", f"where the log of partition {partition} ended at that time is not known here after "
                     f"{level.deadline_ms:,} ms; wait longer (deadline_ms)", table=table.name, partition=partition,
                 )  # fmt: skip
-        return self._catalog.ends[where][1]
+        return self._catalog.asked_ends[where][1]
 
     async def _one(self, table: Table, partition: int, offset: int, level: Level, deadline: float) -> None:
         while True:
