@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyspark import cloudpickle
 from pyspark.sql import SparkSession
 from xxhash import xxh3_64_hexdigest
 
-from batch import source
-from logstore.log.jars import cache_dir
-from logstore.log.java import find_java
+import batch
+from logstore.broker.jars import cache_dir
+from logstore.broker.java import find_java
 from logstore.model.errors import UsageError
 
 DEFAULT_MASTER = "local[*,4]"  # a task whose Python worker died is tried 4 times; "local[*]" would give up at once
@@ -58,7 +59,9 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
     Raises UsageError for a master that is none, SetupError when there is no Java.
     """
     if not _MASTER.fullmatch(master):
-        raise UsageError(f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL or yarn")
+        raise UsageError(
+            f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL or yarn"
+        )
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     home = java_home()
     os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
@@ -68,8 +71,13 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
         builder = builder.config(name, value)
     with _named(home):
         spark = builder.getOrCreate()
-    source.register(spark)
+    pickle_by_value()
     return spark
+
+
+def pickle_by_value() -> None:
+    """Send the code of this package to executors with each task: they have `logstore` and no `batch`."""
+    cloudpickle.register_pickle_by_value(batch)  # type: ignore[no-untyped-call]
 
 
 def java_home() -> Path:

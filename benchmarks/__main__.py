@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks import adoption, batch, client, embedded, http, lane, memory, snapshot_reads, visible
 from examples.flights.running import Dev
-from logstore.log.embedded import EmbeddedKafka
+from logstore.broker.embedded import EmbeddedKafka
 
 Row = dict[str, Any]
 DISTURBED = 0.10
@@ -72,9 +72,18 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--only", multiple=True, type=click.Choice(list(SUITES)), help="Run this suite; may be given again. Default: all.")
-@click.option("--rounds", default=ROUNDS, show_default=True, help="Ours and its ceiling take turns so many times; figures are medians.")
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file.")
+@click.option(
+    "--only", multiple=True, type=click.Choice(list(SUITES)), help="Run this suite; may be given again. Default: all."
+)
+@click.option(
+    "--rounds",
+    default=ROUNDS,
+    show_default=True,
+    help="Ours and its ceiling take turns so many times; figures are medians.",
+)
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
+)
 def main(only: tuple[str, ...], rounds: int, json_path: Path | None) -> None:
     """Measure, and print each figure beside its ceiling."""
     console = Console(stderr=True)
@@ -96,7 +105,11 @@ def _measure(name: str, rounds: int) -> Row:
         rows = SUITES[name](Path(scratch), rounds)
     busy, own = _busy_s() - busy, _own_s() - own
     seconds = time.perf_counter() - begin
-    return {"rows": rows, "seconds": seconds, "others_cpu_share": max(0.0, busy - own) / (seconds * (os.cpu_count() or 1))}
+    return {
+        "rows": rows,
+        "seconds": seconds,
+        "others_cpu_share": max(0.0, busy - own) / (seconds * (os.cpu_count() or 1)),
+    }
 
 
 def _busy_s() -> float:
@@ -106,12 +119,17 @@ def _busy_s() -> float:
 
 def _own_s() -> float:
     """Processor time of this process and of every descendant that has ended and been waited for: a suite ends all it starts."""
-    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def _machine() -> Row:
     packages = ("confluent-kafka", "faust-streaming", "lmdb", "uvicorn", "uvloop")
-    return {"cores": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()} | {p: version(p) for p in packages}
+    return {"cores": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()} | {
+        p: version(p) for p in packages
+    }
 
 
 def _print(results: Row) -> None:
@@ -122,7 +140,11 @@ def _print(results: Row) -> None:
         for row in suite["rows"]:
             table.add_row(*_cells(row))
         others = suite["others_cpu_share"]
-        noise = f"[bold red]disturbed: others took {others:.0%} of the processor[/]" if others > DISTURBED else f"others took {others:.0%}"
+        noise = (
+            f"[bold red]disturbed: others took {others:.0%} of the processor[/]"
+            if others > DISTURBED
+            else f"others took {others:.0%}"
+        )
         table.add_row(f"[dim]{name}: {suite['seconds']:.0f} s, {noise}[/]", end_section=True)
     console = Console()
     console.print(table)

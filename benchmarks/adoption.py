@@ -95,14 +95,25 @@ def _filled(scratch: Path, rows: Rows) -> Iterator[Row]:
 
 
 def _batch(scratch: Path, facts: Row) -> Row:
-    return call(scratch, "batch", "compact", TABLE, "--bootstrap", facts["bootstrap"], "--data-dir", str(scratch / STORE))
+    return call(
+        scratch, "batch", "compact", TABLE, "--bootstrap", facts["bootstrap"], "--data-dir", str(scratch / STORE)
+    )
 
 
 def _start(place: Path, facts: Row, rows: Rows, seed: int) -> tuple[float, float]:
     """Seconds from the start of a node's process to ready, and from there to its first right answer."""
     rng, began_s = random.Random(seed), time.perf_counter()
     with Running(
-        place, "node", "--bootstrap", facts["bootstrap"], "--data-dir", str(place), "--group", place.name, "--http", "127.0.0.1:0"
+        place,
+        "node",
+        "--bootstrap",
+        facts["bootstrap"],
+        "--data-dir",
+        str(place),
+        "--group",
+        place.name,
+        "--http",
+        "127.0.0.1:0",
     ) as node:
         url = node.ready()["http"]
         ready_s = time.perf_counter()
@@ -135,7 +146,10 @@ def _pauses(scratch: Path, facts: Row, rows: Rows) -> tuple[list[float], list[fl
         writer = pool.submit(_write_steadily, store, writing, ended)
         try:
             for _ in range(CUTS):
-                for op, gaps in (("barrier", at_barriers), ("cut", at_cuts)):  # a barrier is written the same way, and does nothing
+                for op, gaps in (
+                    ("barrier", at_barriers),
+                    ("cut", at_cuts),
+                ):  # a barrier is written the same way, and does nothing
                     begun_s = time.perf_counter()
                     append_control(facts["bootstrap"], table, op, {"job": "00000000", "table": TABLE}, [0])
                     gaps.append(applied.largest_gap_ms(begun_s, AROUND_S))
@@ -151,7 +165,10 @@ def _digested_s(facts: Row) -> float:
     began_s = time.perf_counter()
     cuts = append_control(facts["bootstrap"], table, "cut", {"job": "00000000", "table": TABLE})
     while time.perf_counter() - began_s < CALL_S:
-        known = {row["partition"]: {found["cut"] for found in row["digests"]} for row in adopted.partitions(facts["http"], TABLE)}
+        known = {
+            row["partition"]: {found["cut"] for found in row["digests"]}
+            for row in adopted.partitions(facts["http"], TABLE)
+        }
         if all(cut in known.get(partition, ()) for partition, cut in cuts.items()):
             return time.perf_counter() - began_s
         time.sleep(0.02)
@@ -187,7 +204,9 @@ def _while_adopting(scratch: Path, facts: Row, work: list[wire.Read]) -> list[fl
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the snapshot was not adopted within {CALL_S:g} s")
     begun = [late for standing, late_ms in slices if standing == "adopting" for late in late_ms]
-    first = next(late_ms for standing, late_ms in slices if standing == "adopted")  # in this slice the last partition was flipped
+    first = next(
+        late_ms for standing, late_ms in slices if standing == "adopted"
+    )  # in this slice the last partition was flipped
     return begun + first
 
 
@@ -206,7 +225,15 @@ def _p999(late_ms: list[float]) -> float:
 
 def _beside(name: str, unit: str, ours: list[float], floor: list[float]) -> Row:
     mine, bare = statistics.median(ours), statistics.median(floor)
-    return {"name": name, "unit": unit, "ours": mine, "ceiling": bare, "ratio": mine / bare, "lower_is_better": True, "all": [ours, floor]}
+    return {
+        "name": name,
+        "unit": unit,
+        "ours": mine,
+        "ceiling": bare,
+        "ratio": mine / bare,
+        "lower_is_better": True,
+        "all": [ours, floor],
+    }
 
 
 def _against(name: str, unit: str, ours: list[float], most: float) -> Row:

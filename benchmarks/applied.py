@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.feed import FeedReader, connect
 
 _CHUNK = 1 << 16
@@ -19,7 +19,7 @@ class Applied:
     def __init__(self, data_dir: Path, epoch: str, partition: int) -> None:
         """Connect. Raises OSError when there is no worker."""
         self._key, self._times_s = ("applied", epoch, partition), list[float]()
-        self._sock = connect(home.feed_path(data_dir, 0))
+        self._sock = connect(paths.feed_path(data_dir, 0))
         self._sock.setblocking(False)
         self._ended, self._thread = threading.Event(), threading.Thread(target=self._listen, name="bench-applied")
 
@@ -48,7 +48,9 @@ class Applied:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         self._thread.join()
         self._sock.close()

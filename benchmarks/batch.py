@@ -22,9 +22,9 @@ import pyarrow as pa
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pyarrow import parquet
 
-from batch.archive import archive
-from batch.compact import Compacted, compact, rebuild
-from batch.job import Context
+from batch.context import Context
+from batch.jobs.archive import archive
+from batch.jobs.compact import Compacted, compact, rebuild
 from logstore.log import topics
 from logstore.log.kafka import admin, topic_ids
 from logstore.log.registry import Registry
@@ -85,9 +85,16 @@ def run_fold(bootstrap: str, scratch: Path, rounds: int = 3) -> list[Row]:
             cpu.append(done.records / watched["cpu_s"])
             whole.append(_job_s(done))
         costs[millions] = millions * MILLION / statistics.median(rate for rate, _ in pairs)
-        row = _row(f"fold, {millions} M mutations", pairs, "records/s", "Arrow reads and sorts the same Parquet, all cores")
+        row = _row(
+            f"fold, {millions} M mutations", pairs, "records/s", "Arrow reads and sorts the same Parquet, all cores"
+        )
         rows += [
-            {"name": f"archive, {millions} M mutations", "ours": millions * MILLION / archived_s, "unit": "records/s", "target": 180_000},
+            {
+                "name": f"archive, {millions} M mutations",
+                "ours": millions * MILLION / archived_s,
+                "unit": "records/s",
+                "target": 180_000,
+            },
             {**row, "target": 180_000},
             {"name": f"rebuild, {millions} M: per CPU second", "ours": statistics.median(cpu), "unit": "records/CPU-s"},
             {"name": f"rebuild, {millions} M: peak memory of a Python worker", "ours": max(peaks), "unit": "MB"},
@@ -106,7 +113,9 @@ def _linear(name: str, seconds: dict[int, float]) -> Row:
     }  # fmt: skip
 
 
-def _incremental(ctx: Context, table: Table, millions: int, rebuild_s: float, archived_s: float, rounds: int) -> list[Row]:
+def _incremental(
+    ctx: Context, table: Table, millions: int, rebuild_s: float, archived_s: float, rounds: int
+) -> list[Row]:
     """What 5 % new mutations cost, beside a rebuild from the archive, and beside all of history from the log."""
     folding, whole = [], []
     for turn in range(rounds):
@@ -166,7 +175,12 @@ def _fill(bootstrap: str, table: Table, count: int, seed: int = 1) -> None:
     rng = random.Random(seed)
     values = [rng.randbytes(VALUE_BYTES) for _ in range(10_000)]
     producer: Any = Producer(
-        {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 20, "queue.buffering.max.messages": 1 << 20}
+        {
+            "bootstrap.servers": bootstrap,
+            "partitioner": "murmur2_random",
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1 << 20,
+        }
     )
     for at in range(0, count, 10_000):
         batch = [{"key": b"%016d" % rng.randrange(KEYS), "value": value} for value in values[: min(10_000, count - at)]]
@@ -204,7 +218,10 @@ def _consume(bootstrap: str, table: Table, count: int) -> float:
 def _read_and_sort(ctx: Context, table: Table) -> float:
     """Records/s of reading the archive and sorting it by key and offset, one process a partition, as many as there are cores."""
     segments = ctx.archive(table).segments()
-    paths = [[str(ctx.storage.local(s.path)) for s in segments if s.partition == partition] for partition in range(PARTITIONS)]
+    paths = [
+        [str(ctx.storage.local(s.path)) for s in segments if s.partition == partition]
+        for partition in range(PARTITIONS)
+    ]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
         list(pool.map(_sorted_rows, [[path[0]] for path in paths]))  # imports done
         began = time.perf_counter()

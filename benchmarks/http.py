@@ -27,7 +27,7 @@ from logstore.model.fold import Place, Records, fold_batch
 from logstore.model.partitioner import partitions_of
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.view import Identity, View
 
@@ -74,12 +74,19 @@ def run(data_dir: Path, seconds: int = 5, rounds: int = 3) -> list[dict[str, Any
         reader = stack.enter_context(_reader(scratch / "node"))
         peers = {"constant ASGI": stack.enter_context(_constant(scratch))}
         if shutil.which("nginx") is not None:
-            peers |= {name: stack.enter_context(_nginx(scratch / f"nginx-{i}", way)) for i, (name, way) in enumerate(_NGINX_WAYS.items())}
+            peers |= {
+                name: stack.enter_context(_nginx(scratch / f"nginx-{i}", way))
+                for i, (name, way) in enumerate(_NGINX_WAYS.items())
+            }
         _check(reader)
         ours, theirs = _rounds(scratch, reader, peers, seconds, rounds)
         _check(reader)
     results = [_row(name, ours, measured) for name, measured in theirs.items()]
-    return results if "nginx static" in peers else [*results, {"name": "http get / nginx static", "skipped": "nginx is not installed"}]
+    return (
+        results
+        if "nginx static" in peers
+        else [*results, {"name": "http get / nginx static", "skipped": "nginx is not installed"}]
+    )
 
 
 def _rounds(
@@ -102,7 +109,11 @@ def _wrk(url: str, script: Path, seconds: int) -> dict[str, float]:
     text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(f"{url} gave wrong answers under load:\n{text}")
-    return {"per_s": float(_find(r"Requests/sec:\s+([\d.]+)", text)), "p50_ms": _latency(text, "50%"), "p99_ms": _latency(text, "99%")}
+    return {
+        "per_s": float(_find(r"Requests/sec:\s+([\d.]+)", text)),
+        "p50_ms": _latency(text, "50%"),
+        "p99_ms": _latency(text, "99%"),
+    }
 
 
 def _latency(text: str, percentile: str) -> float:
@@ -154,17 +165,42 @@ def _check(url: str) -> None:
 def _reader(data_dir: Path) -> Iterator[str]:
     """A real reader process over real views; this process stands for the worker."""
     port = _free_port()
-    feed = FeedServer(home.feed_path(data_dir, 0))
+    feed = FeedServer(paths.feed_path(data_dir, 0))
     views = _views(data_dir)
     table = Table("t", "t", _EPOCH, PARTITIONS)
     slots = list(range(DEFAULT_SLOTS))
-    feed.publish("tables", {"revision": 1, "topic_id": _EPOCH, "slots": DEFAULT_SLOTS, "storage": None, "tables": [table.to_json()]})
-    record = {"node": _NODE, "worker": 0, "url": "", "group": "", "zone": "", "slots": slots, "live": slots, "pids": {}, "tables": 1}
+    feed.publish(
+        "tables",
+        {"revision": 1, "topic_id": _EPOCH, "slots": DEFAULT_SLOTS, "storage": None, "tables": [table.to_json()]},
+    )
+    record = {
+        "node": _NODE,
+        "worker": 0,
+        "url": "",
+        "group": "",
+        "zone": "",
+        "slots": slots,
+        "live": slots,
+        "pids": {},
+        "tables": 1,
+    }
     feed.publish("nodes", [record])
     for partition, view in enumerate(views):
-        feed.publish(("view", "t", _EPOCH, partition), {"path": str(view.path), "slot": partition, "state": "live", "reason": ""})
+        feed.publish(
+            ("view", "t", _EPOCH, partition), {"path": str(view.path), "slot": partition, "state": "live", "reason": ""}
+        )
         feed.publish(("applied", _EPOCH, partition), [view.next_offset, view.next_offset])
-    command = [sys.executable, "-m", "logstore.serve", "--data-dir", str(data_dir), "--port", str(port), "--node", _NODE]
+    command = [
+        sys.executable,
+        "-m",
+        "logstore.serve",
+        "--data-dir",
+        str(data_dir),
+        "--port",
+        str(port),
+        "--node",
+        _NODE,
+    ]
     with _running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
         yield url
     feed.close()
@@ -180,7 +216,7 @@ def _views(data_dir: Path) -> list[View]:
         mine = [i for i in range(ROWS) if homes[i] == partition]
         count = len(mine)
         records = Records(range(count), [keys[i] for i in mine], [_value(i) for i in mine], [1] * count, [None] * count)
-        path = home.partition_dir(data_dir, "t", _EPOCH, partition) / "1"
+        path = paths.partition_dir(data_dir, "t", _EPOCH, partition) / "1"
         view = View(path, Identity("t", _EPOCH, partition, PARTITIONS, 1_000_000), map_bytes=1 << 30)
         view.apply(fold_batch(records, Place(partition, PARTITIONS, 1_000_000), 0, 0))
         views.append(view)

@@ -17,11 +17,11 @@ from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.view.feed import FeedServer
 from logstore.view.reader import ViewReader
-from streaming.cuts import Cuts
-from streaming.followed import Seed
-from streaming.helper import Helper
-from streaming.lane import Lane, Targets
-from streaming.target import Target
+from streaming.digest.client import Helper
+from streaming.lane.cuts import Cuts
+from streaming.lane.lane import Lane, Targets
+from streaming.lane.partition import Seed
+from streaming.lane.target import Target
 
 PARTITIONS = 4
 KEYS = 200_000
@@ -54,7 +54,12 @@ def _fill(bootstrap: str, topic: str, count: int, value_bytes: int) -> Table:
     keys = [b"%016d" % rng.randrange(KEYS) for _ in range(count)]
     value = rng.randbytes(value_bytes)
     producer = Producer(
-        {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 20, "queue.buffering.max.messages": 1 << 20}
+        {
+            "bootstrap.servers": bootstrap,
+            "partitioner": "murmur2_random",
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1 << 20,
+        }
     )
     for at in range(0, count, 10_000):
         batch = [{"key": key, "value": value} for key in keys[at : at + 10_000]]
@@ -70,7 +75,16 @@ def _ours(bootstrap: str, table: Table, count: int) -> float:
     home = Path(tempfile.mkdtemp(prefix="logstore-bench-"))
     feed = FeedServer(home / "run" / "bench.sock")
     cuts = Cuts(Helper(), lambda *_: None)  # no cut comes
-    lane = Lane(bootstrap, home, feed, group="logstore.bench", sync="none", queued_kbytes=65_536, cuts=cuts, seed=lambda _: Seed())
+    lane = Lane(
+        bootstrap,
+        home,
+        feed,
+        group="logstore.bench",
+        sync="none",
+        queued_kbytes=65_536,
+        cuts=cuts,
+        seed=lambda _: Seed(),
+    )
     targets = [Target(table, partition, slot_of(partition, 16)) for partition in range(PARTITIONS)]
     started = time.perf_counter()
     lane.follow(Targets(1, {target.key: target for target in targets}))
@@ -98,7 +112,9 @@ def _check(home: Path, table: Table, count: int) -> None:
             skipped += sum(reading.quarantine().counts.values())
         reader.close()
     if len(readers) != table.partitions or applied != count or skipped or not 0 < rows <= KEYS:
-        raise RuntimeError(f"{len(readers)} views applied {applied:,} of {count:,} records, skipped {skipped:,}, hold {rows:,} rows")
+        raise RuntimeError(
+            f"{len(readers)} views applied {applied:,} of {count:,} records, skipped {skipped:,}, hold {rows:,} rows"
+        )
 
 
 def _bare(bootstrap: str, table: Table, count: int) -> float:

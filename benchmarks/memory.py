@@ -53,7 +53,9 @@ def run(dev: dict[str, Any], *, records: int = 1_000_000) -> list[dict[str, Any]
 
 def memory_of(pid: int) -> Memory:
     """A process's resident memory now."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Rss"))
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Rss")
+    )
     mib = {name: int(value.split()[0]) / 1024 for name, value in fields.items()}
     return Memory(round(mib["RssAnon"], 1), round(mib["RssFile"] + mib["RssShmem"], 1))
 

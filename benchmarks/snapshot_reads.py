@@ -29,7 +29,7 @@ from logstore.model.fold import Folded
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table
 from logstore.snapshot.sst import SstWriter, prepare
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Base
 from logstore.view.view import Identity, View
@@ -120,7 +120,15 @@ def _digest_row(path: Path, rounds: int) -> dict[str, Any]:
 def _row(name: str, unit: str, measured: list[tuple[float, float]], aim: float) -> dict[str, Any]:
     ratios = [below / above for below, above in measured]
     ours, ceiling = (statistics.median(figures) for figures in zip(*measured, strict=True))
-    return {"name": name, "unit": unit, "ours": ours, "ceiling": ceiling, "ratio": statistics.median(ratios), "ratios": ratios, "aim": aim}
+    return {
+        "name": name,
+        "unit": unit,
+        "ours": ours,
+        "ceiling": ceiling,
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "aim": aim,
+    }
 
 
 def _key(i: int) -> bytes:
@@ -149,15 +157,37 @@ def _check(url: str) -> None:
 def _reader(data_dir: Path) -> Iterator[str]:
     """A real reader process over a view, and over an empty view that stands on a snapshot; this process stands for the worker."""
     port = http._free_port()
-    feed = FeedServer(home.feed_path(data_dir, 0))
+    feed = FeedServer(paths.feed_path(data_dir, 0))
     tables = [Table(name, name, epoch, 1) for name, epoch in _EPOCHS.items()]
     slots = list(range(DEFAULT_SLOTS))
     documents = [table.to_json() for table in tables]
-    feed.publish("tables", {"revision": 1, "topic_id": "c" * 32, "slots": DEFAULT_SLOTS, "storage": None, "tables": documents})
-    record = {"node": _NODE, "worker": 0, "url": "", "group": "", "zone": "", "slots": slots, "live": slots, "pids": {}, "tables": 1}
+    feed.publish(
+        "tables", {"revision": 1, "topic_id": "c" * 32, "slots": DEFAULT_SLOTS, "storage": None, "tables": documents}
+    )
+    record = {
+        "node": _NODE,
+        "worker": 0,
+        "url": "",
+        "group": "",
+        "zone": "",
+        "slots": slots,
+        "live": slots,
+        "pids": {},
+        "tables": 1,
+    }
     feed.publish("nodes", [record])
     views = [_view(feed, data_dir, table) for table in tables]
-    command = [sys.executable, "-m", "logstore.serve", "--data-dir", str(data_dir), "--port", str(port), "--node", _NODE]
+    command = [
+        sys.executable,
+        "-m",
+        "logstore.serve",
+        "--data-dir",
+        str(data_dir),
+        "--port",
+        str(port),
+        "--node",
+        _NODE,
+    ]
     with http._running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
         yield url
     feed.close()
@@ -168,13 +198,13 @@ def _reader(data_dir: Path) -> Iterator[str]:
 def _view(feed: FeedServer, data_dir: Path, table: Table) -> View:
     entries = {_key(i): _entry(i) for i in range(ROWS)}
     base = None if table.name == ABOVE else Base("s", ROWS, 1, digest(entries.items()).hex, ROWS)
-    path = home.partition_dir(data_dir, table.name, table.epoch, 0) / "1"
+    path = paths.partition_dir(data_dir, table.name, table.epoch, 0) / "1"
     view = View(path, Identity(table.name, table.epoch, 0, 1, 1_000_000), base, map_bytes=1 << 30)
     shown = None
     if base is None:
         view.apply(Folded(ROWS, 1, entries, [], None))
     else:
-        below = _snapshot(home.snapshot_dir(data_dir, table.name, table.epoch, 0) / "s", entries)
+        below = _snapshot(paths.snapshot_dir(data_dir, table.name, table.epoch, 0) / "s", entries)
         shown = {"path": str(below), "snapshot": base.snapshot, "cut": base.cut, "log_time_ms": base.log_time_ms}
     record = {"path": str(view.path), "slot": 0, "state": "live", "reason": "", "base": shown, "kept": []}
     feed.publish(("view", table.name, table.epoch, 0), record)

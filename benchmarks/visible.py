@@ -81,7 +81,9 @@ def _bare(bootstrap: str, topic: str, work: Work, rate: float) -> list[float]:
     settings = Producer.settings(bootstrap, queue_records=QUEUE_RECORDS, queue_bytes=QUEUE_BYTES)
     producer = confluent_kafka.Producer(settings)
     with closing(_consumer(bootstrap)) as consumer:
-        ends = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=DEADLINE_S)[1] for p in range(PARTITIONS)]
+        ends = [
+            consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=DEADLINE_S)[1] for p in range(PARTITIONS)
+        ]
         consumer.assign([TopicPartition(topic, partition, end) for partition, end in enumerate(ends)])
         watch = _Watch(consumer)
         watch.start()

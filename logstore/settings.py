@@ -51,34 +51,52 @@ class Settings:
     """One value for every knob."""
 
     # Where the store is
-    bootstrap: str | None = None  # Kafka, host:port[,host:port]; None: the broker of the node that runs on data_dir, if one does
-    url: str | None = None  # any node's read API; None: that of the node that runs on data_dir, else http://127.0.0.1:8480
+    bootstrap: str | None = (
+        None  # Kafka, host:port[,host:port]; None: the broker of the node that runs on data_dir, if one does
+    )
+    url: str | None = (
+        None  # any node's read API; None: that of the node that runs on data_dir, else http://127.0.0.1:8480
+    )
     # A node
-    data_dir: Path = field(default_factory=default_data_dir)  # views, logs, embedded Kafka: as large as the tables, twice with Kafka
+    data_dir: Path = field(
+        default_factory=default_data_dir
+    )  # views, logs, embedded Kafka: as large as the tables, twice with Kafka
     http: Address = DEFAULT_HTTP  # where the readers of a node listen; port 0: any free one
     advertise: str | None = None  # the URL under which other machines reach this node; None: that of `http`
     workers: int = 1  # processes that follow the log; each takes a core under load and some 150 MB
     readers: int = 2  # processes that answer HTTP; each takes a core under load and some 80 MB
-    sync: str = "none"  # "commit": views are flushed at every commit, a third of the speed; "none": rebuilt after a power cut
+    sync: str = (
+        "none"  # "commit": views are flushed at every commit, a third of the speed; "none": rebuilt after a power cut
+    )
     group: str = "default"  # replica group: each group holds every partition once more
     zone: str = ""  # label of the place of this node
-    insecure: bool = False  # serve beyond loopback although there is no authentication: everybody who reaches it reads everything
+    insecure: bool = (
+        False  # serve beyond loopback although there is no authentication: everybody who reaches it reads everything
+    )
     # A store, at its first start
     slots: int = DEFAULT_SLOTS  # units of placement, fixed at the first start: more workers than this stay idle
-    storage: str | None = None  # where archive and snapshots lie, an fsspec URL; None: under data_dir, for one machine only
+    storage: str | None = (
+        None  # where archive and snapshots lie, an fsspec URL; None: under data_dir, for one machine only
+    )
     fetch_mb_s: float = 200.0  # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
     # Embedded Kafka (`logstore dev`)
     kafka_port: int | None = None  # None: that of the last start, else a free one
     kafka_heap_mb: int = 512  # Java heap; the process takes some 200 MB more
     # Patience
-    stall_s: float = 15.0  # a child silent for so long is killed and started again; less mistakes a busy machine for a stall
-    drain_s: float = 40.0  # what a child may take to end at SIGTERM; then SIGKILL, and views are opened without a clean mark
+    stall_s: float = (
+        15.0  # a child silent for so long is killed and started again; less mistakes a busy machine for a stall
+    )
+    drain_s: float = (
+        40.0  # what a child may take to end at SIGTERM; then SIGKILL, and views are opened without a clean mark
+    )
     deadline_ms: int = 2_000  # of one read, 1 to 30,000
     timeout_s: float = 30.0  # how long table commands wait for every live reader to serve the change
 
 
 def load(
-    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None, directories: tuple[Path, ...] | None = None
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    directories: tuple[Path, ...] | None = None,
 ) -> Settings:
     """Settings as of now; a flag that is None was not given. Raises UsageError that names the key and where it stands."""
     environ = os.environ if environ is None else environ
@@ -169,7 +187,12 @@ def _flag(value: Any) -> bool:
 
 def _whole(least: int, most: int) -> Callable[[Any], int]:
     def parse(value: Any) -> int:
-        if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).strip().isdigit() and least <= int(value) <= most:
+        if (
+            isinstance(value, (int, str))
+            and not isinstance(value, bool)
+            and str(value).strip().isdigit()
+            and least <= int(value) <= most
+        ):
             return int(value)
         raise ValueError(f"wants a whole number from {least:,} to {most:,}, not {value!r}")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from logstore.heartbeat import HOPELESS
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
+from logstore.process.heartbeat import HOPELESS
 from logstore.view.view import Sync
-from streaming.catalogue import Me
+from streaming.control.control_plane import Me
 from streaming.worker import Config, Worker
 
 
@@ -22,9 +22,21 @@ from streaming.worker import Config, Worker
 @click.option("--url", required=True, help="Where the node's readers answer.")
 @click.option("--group", default="default", show_default=True, help="Replica group.")
 @click.option("--zone", default="", help="Label of the replica group's place.")
-@click.option("--sync", default="none", show_default=True, type=click.Choice(["none", "commit"]), help="When views are flushed to disk.")
-@click.option("--queued-kbytes", default=32_768, show_default=True, help="What is fetched ahead at most; this bounds the memory.")
-@click.option("--fetch-mb-s", type=float, help="Megabytes a second that are copied from the storage at most; no limit if not given.")
+@click.option(
+    "--sync",
+    default="none",
+    show_default=True,
+    type=click.Choice(["none", "commit"]),
+    help="When views are flushed to disk.",
+)
+@click.option(
+    "--queued-kbytes", default=32_768, show_default=True, help="What is fetched ahead at most; this bounds the memory."
+)
+@click.option(
+    "--fetch-mb-s",
+    type=float,
+    help="Megabytes a second that are copied from the storage at most; no limit if not given.",
+)
 @click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
 def main(
     bootstrap: str, data_dir: Path, worker: int, workers: int, node: str, url: str, group: str, zone: str, sync: str,

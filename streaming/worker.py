@@ -21,28 +21,27 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from logstore import descriptors
-from logstore.heartbeat import Heartbeat
 from logstore.log import kafka
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
-from logstore.view import home
+from logstore.process import descriptors
+from logstore.process.heartbeat import Heartbeat
+from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.view import Sync
-from streaming.adopter import Adopter, recorder
+from streaming.adoption.adopter import Adopter, recorder
+from streaming.adoption.bootstrap import Seeds
+from streaming.adoption.compaction_schedule import Schedule, compact
+from streaming.adoption.progress import Progress
+from streaming.adoption.snapshot_fetcher import Library
 from streaming.app import make_app
-from streaming.catalogue import Catalogue, Me
-from streaming.cuts import Cuts
-from streaming.ends import Ends
-from streaming.helper import Helper
-from streaming.lane import Lane
-from streaming.library import Library
-from streaming.progress import Progress
-from streaming.saved import Saved
-from streaming.schedule import Schedule, compact
-from streaming.seeds import Seeds
-from streaming.told import Snapshots
-from streaming.watchdog import Watchdog
+from streaming.control.control_plane import Catalogue, Me, Snapshots
+from streaming.control.end_offsets import Ends
+from streaming.control.served_state import Saved
+from streaming.control.watchdog import Watchdog
+from streaming.digest.client import Helper
+from streaming.lane.cuts import Cuts
+from streaming.lane.lane import Lane
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +72,17 @@ class Worker:
         self._slots = registry.ensure_store()
         self._config = config
         self._group = f"logstore.{config.me.group}"
-        self._feed = FeedServer(home.feed_path(config.data_dir, config.me.worker))
-        restore(self._feed, Saved(home.served_path(config.data_dir, config.me.worker)))
+        self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker))
+        restore(self._feed, Saved(paths.served_path(config.data_dir, config.me.worker)))
         self._helper, progress = Helper(), Progress(self._feed)
-        library = Library(config.data_dir, f"{config.me.node}-{config.me.worker}", progress, fetch_mb_s=config.fetch_mb_s)
-        self._seeds = Seeds(library, progress, lambda topic, partition: kafka.bounds(registry.admin, topic, [partition])[partition].start)
+        library = Library(
+            config.data_dir, f"{config.me.node}-{config.me.worker}", progress, fetch_mb_s=config.fetch_mb_s
+        )
+        self._seeds = Seeds(
+            library,
+            progress,
+            lambda topic, partition: kafka.bounds(registry.admin, topic, [partition])[partition].start,
+        )
         self._lane = Lane(
             config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes,
             cuts=Cuts(self._helper, recorder(progress)), seed=self._seeds,
@@ -85,7 +90,10 @@ class Worker:
         self._adopter = Adopter(config.bootstrap, self._lane, library, self._helper, progress, self._found_damaged)
         self._schedule = Schedule(
             library,
-            lambda table: {p: held.end for p, held in kafka.bounds(registry.admin, table.topic, list(range(table.partitions))).items()},
+            lambda table: {
+                p: held.end
+                for p, held in kafka.bounds(registry.admin, table.topic, list(range(table.partitions))).items()
+            },
             compact(config.bootstrap, config.data_dir),
             config.data_dir / "logs" / "schedule.log",
         )

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from logstore.log.embedded import EmbeddedKafka
+from logstore.broker.embedded import EmbeddedKafka
 from tests.support_dev import Dev
 
 

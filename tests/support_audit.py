@@ -12,11 +12,11 @@ from support_log import until
 from support_spark import CONF, MASTER, spark
 from support_store import Running, cli, running
 
-from batch.job import Context
+from batch.context import Context
 from logstore.log.registry import Registry
 from logstore.model.table import Table
 from logstore.snapshot.storage import Storage
-from logstore.view import home
+from logstore.view import paths
 
 OPTIONS = ("--http", "127.0.0.1:0", "--kafka-heap-mb", "256", "--readers", "1")
 
@@ -42,7 +42,7 @@ class Whole:
         """A batch context with the shared Spark session."""
         registry = Registry(self.node.bootstrap)
         made = Context(
-            self.node.bootstrap, registry, registry.read(), Storage(home.default_storage(self.data)), master=MASTER, spark_conf=CONF,
+            self.node.bootstrap, registry, registry.read(), Storage(paths.default_storage(self.data)), master=MASTER, spark_conf=CONF,
             lease_s=5,
         )  # fmt: skip
         made.__dict__["spark"] = spark()
@@ -77,7 +77,7 @@ class Whole:
         """Run a command of `logstore batch` with the shared session; returns the JSON it prints."""
         context = self.context()
         with monkeypatch.context() as shared:
-            shared.setattr("batch.cli_options.open_context", lambda *_, **__: context)
+            shared.setattr("batch.cli.options.open_context", lambda *_, **__: context)
             shared.setattr(context, "close", lambda: None)
             done = CliRunner().invoke(command, [*arguments, "--json"], catch_exceptions=False)
         assert done.exit_code == status, done.output

@@ -44,7 +44,11 @@ class Dev:
 
     def __call__(self, *argv: str, stdin: bytes = b"", status: int = 0) -> subprocess.CompletedProcess[bytes]:
         done = call(
-            *argv, stdin=stdin, LOGSTORE_BOOTSTRAP=self.facts["bootstrap"], LOGSTORE_URL=self.facts["http"], LOGSTORE_DEADLINE_MS="20000"
+            *argv,
+            stdin=stdin,
+            LOGSTORE_BOOTSTRAP=self.facts["bootstrap"],
+            LOGSTORE_URL=self.facts["http"],
+            LOGSTORE_DEADLINE_MS="20000",
         )
         assert done.returncode == status, (argv, done.returncode, done.stderr.decode())
         assert b"Traceback" not in done.stderr

@@ -36,7 +36,9 @@ def produce(
 
 def transactional(bootstrap: str, name: str) -> Producer:
     """A transactional producer, ready to begin."""
-    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": name, "linger.ms": 1, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": bootstrap, "transactional.id": name, "linger.ms": 1, "partitioner": "murmur2_random"}
+    )
     producer.init_transactions(30)
     return producer
 
@@ -46,7 +48,9 @@ def markers_written(bootstrap: str, topic: str, partition: int = 0) -> None:
     client = kafka.admin(bootstrap)
 
     def stable() -> bool:
-        ends = [kafka.bounds(client, topic, [partition], committed=committed)[partition].end for committed in (True, False)]
+        ends = [
+            kafka.bounds(client, topic, [partition], committed=committed)[partition].end for committed in (True, False)
+        ]
         return ends[0] == ends[1]
 
     until("the transactions' markers are in the log", stable)

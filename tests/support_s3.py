@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import httpx
 
-from logstore.log import leash
-from logstore.log.brokerdir import _free_port as free_port
+from logstore.broker.data_dir import _free_port as free_port
+from logstore.process import child
 
 BUCKET = "snapshots"
 
@@ -23,7 +23,9 @@ def s3_server() -> Iterator[dict[str, str]]:
     environment = {
         "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
-    process = leash.spawn([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], output=subprocess.DEVNULL)
+    process = child.spawn(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], output=subprocess.DEVNULL
+    )
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:

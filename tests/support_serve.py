@@ -21,7 +21,7 @@ from logstore.model.partitioner import partition_of
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Base, Stop
 from logstore.view.view import Identity, View
@@ -49,13 +49,20 @@ class Node:
     """The worker's side of one node: `put`, `delete`, `stop`, and everything a worker would publish."""
 
     def __init__(
-        self, data_dir: Path, *, name: str = "node-a", slots: Sequence[int] = range(SLOTS), url: str = "http://127.0.0.1:1"
+        self,
+        data_dir: Path,
+        *,
+        name: str = "node-a",
+        slots: Sequence[int] = range(SLOTS),
+        url: str = "http://127.0.0.1:1",
     ) -> None:
         self.data_dir, self.name, self.slots = data_dir, name, list(slots)
         self.tables: dict[str, Table] = {}
         self.revision = 0
         self.views: dict[tuple[str, int], View] = {}
-        self.bases: dict[tuple[str, int], list[dict[str, Any]]] = {}  # what the view stands on, then what is kept beside it
+        self.bases: dict[
+            tuple[str, int], list[dict[str, Any]]
+        ] = {}  # what the view stands on, then what is kept beside it
         self.others: list[dict[str, Any]] = []
         self.url = url
         self.acked: list[Any] = []
@@ -64,7 +71,7 @@ class Node:
         self.open_feed()
 
     def open_feed(self) -> None:
-        self.feed = FeedServer(home.feed_path(self.data_dir, 0))
+        self.feed = FeedServer(paths.feed_path(self.data_dir, 0))
         for key, value in self._published.items():
             self.feed.publish(key, value)
 
@@ -82,7 +89,9 @@ class Node:
     def acks(self) -> list[Any]:
         return self.feed.acks() if self.feed else []
 
-    def create(self, name: str, partitions: int = 4, *, former: tuple[str, ...] = (), incarnation: int = 0, **fields: Any) -> Table:
+    def create(
+        self, name: str, partitions: int = 4, *, former: tuple[str, ...] = (), incarnation: int = 0, **fields: Any
+    ) -> Table:
         table = Table(name, name, epoch_of(name, incarnation), partitions, former_epochs=former, **fields)
         self.tables[name] = table
         for partition in range(partitions):
@@ -93,7 +102,7 @@ class Node:
         return table
 
     def open_view(self, table: Table, partition: int) -> View:
-        path = home.partition_dir(self.data_dir, table.name, table.epoch, partition) / "1"
+        path = paths.partition_dir(self.data_dir, table.name, table.epoch, partition) / "1"
         identity = Identity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes)
         view = View(path, identity, map_bytes=MAP_BYTES)
         self.views[table.epoch, partition] = view
@@ -109,7 +118,14 @@ class Node:
     def say_view(self, table: Table, partition: int, state: str = "live", reason: str = "") -> None:
         path = str(self.views[table.epoch, partition].path)
         base, *kept = self.bases.get((table.epoch, partition), [None])
-        record = {"path": path, "slot": slot_of(partition, SLOTS), "state": state, "reason": reason, "base": base, "kept": kept}
+        record = {
+            "path": path,
+            "slot": slot_of(partition, SLOTS),
+            "state": state,
+            "reason": reason,
+            "base": base,
+            "kept": kept,
+        }
         self.publish(("view", table.name, table.epoch, partition), record)
 
     def adopt(self, name: str, partition: int, keep: int = 1) -> dict[str, Any]:
@@ -123,7 +139,7 @@ class Node:
         number, cut = int(old.path.name) + 1, old.next_offset
         snapshot = f"{cut:014d}-{number:08x}"
         entries = {key: entry for key, entry in self.entries(name, partition).items() if entry[0] != TOMBSTONE}
-        path = write_snapshot(home.snapshot_dir(self.data_dir, name, table.epoch, partition) / snapshot, entries)
+        path = write_snapshot(paths.snapshot_dir(self.data_dir, name, table.epoch, partition) / snapshot, entries)
         amount = digest(entries.items())
         base = Base(snapshot, cut, old.state.log_time_ms, amount.hex, amount.entries)
         identity = Identity(name, table.epoch, partition, table.partitions, table.max_value_bytes)
@@ -153,7 +169,10 @@ class Node:
     def publish_tables(self) -> None:
         self.revision += 1
         tables = [t.to_json() for t in self.tables.values()]
-        self.publish("tables", {"revision": self.revision, "topic_id": TABLES_TOPIC_ID, "slots": SLOTS, "storage": None, "tables": tables})
+        self.publish(
+            "tables",
+            {"revision": self.revision, "topic_id": TABLES_TOPIC_ID, "slots": SLOTS, "storage": None, "tables": tables},
+        )
 
     def record(self) -> dict[str, Any]:
         pids = {"node": os.getpid(), "kafka": None, "workers": [os.getpid()], "readers": []}
@@ -183,7 +202,9 @@ class Node:
         table = self.tables[name]
         view = self.views[table.epoch, partition]
         first, count = view.next_offset, len(records)
-        columns = Records(range(first, first + count), [k for k, _ in records], [v for _, v in records], [1] * count, [None] * count)
+        columns = Records(
+            range(first, first + count), [k for k, _ in records], [v for _, v in records], [1] * count, [None] * count
+        )
         place = Place(partition, table.partitions, table.max_value_bytes)
         view.apply(fold_batch(columns, place, first, view.state.log_time_ms))
         self.say_applied(table, partition)
@@ -194,7 +215,9 @@ class Node:
     def delete(self, name: str, key: bytes) -> tuple[int, int]:
         return self.put_many(name, {key: None})[key]
 
-    def stop(self, name: str, partition: int, detail: str = "offsets 5..6 are missing; run `logstore table repair`") -> None:
+    def stop(
+        self, name: str, partition: int, detail: str = "offsets 5..6 are missing; run `logstore table repair`"
+    ) -> None:
         self.views[self.tables[name].epoch, partition].stop(Stop("gap", detail, 5))
 
     def leave_served_file(self) -> None:
@@ -202,7 +225,7 @@ class Node:
         tables = dict(self._published["tables"])
         tables["tables"] = [raw.decode() for raw in tables["tables"]]
         views = [[*key[1:], value] for key, value in self._published.items() if key[0] == "view" and value]
-        path = home.served_path(self.data_dir, 0)
+        path = paths.served_path(self.data_dir, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(orjson.dumps({"tables": tables, "nodes": self._published["nodes"], "views": views}))
 
@@ -302,7 +325,9 @@ def read_answer(sock: socket.socket) -> bytes:
             return data
         data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    length = next(
+        (int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0
+    )
     while len(body) < length:
         chunk = sock.recv(65536)
         if not chunk:
@@ -336,7 +361,9 @@ def serving(data_dir: Path, *options: str, **kwargs: Any) -> Iterator[tuple[Node
 
 def problem(response: httpx.Response, status: int, word: str) -> dict[str, Any]:
     """The problem document of an answer that must be one."""
-    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), response.text
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json"), (
+        response.text
+    )
     document: dict[str, Any] = response.json()
     assert (document["type"], document["status"]) == (f"urn:logstore:{word}", status)
     assert document["title"]

@@ -27,7 +27,8 @@ def cut(bootstrap: str, table: Table) -> dict[int, int]:
     """Append a cut to every partition; returns partition -> its offset."""
     value = msgpack.packb({"job": "test", "table": table.name})
     return dict(
-        produce(bootstrap, table.topic, [(None, value)], partition, [("ls.op", b"cut")])[0] for partition in range(table.partitions)
+        produce(bootstrap, table.topic, [(None, value)], partition, [("ls.op", b"cut")])[0]
+        for partition in range(table.partitions)
     )
 
 
@@ -102,4 +103,6 @@ def _written(repository: Repository, name: str, partition: int, entries: Entries
             return []
         path = f"{name}/p{partition:05d}-00000.sst"
         repository.storage.upload(local, repository.file_path(path))
-    return [FileFacts(partition, path, facts.entries, facts.size_bytes, facts.first_key, facts.last_key, facts.checksum)]
+    return [
+        FileFacts(partition, path, facts.entries, facts.size_bytes, facts.first_key, facts.last_key, facts.checksum)
+    ]

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
 from batch import session
-from batch.job import Context
+from batch.context import Context
 from logstore.log import kafka, topics
 from logstore.log.ranges import committed_ends
 from logstore.log.registry import Registry
@@ -43,7 +43,15 @@ def context(bootstrap: str, directory: Path) -> Context:
     """A batch context on a broker, with storage under `directory` and the shared session."""
     registry = Registry(bootstrap)
     registry.ensure_store()
-    made = Context(bootstrap, registry, registry.read(), Storage(f"file://{directory}/storage"), master=MASTER, spark_conf=CONF, lease_s=5)
+    made = Context(
+        bootstrap,
+        registry,
+        registry.read(),
+        Storage(f"file://{directory}/storage"),
+        master=MASTER,
+        spark_conf=CONF,
+        lease_s=5,
+    )
     made.__dict__["spark"] = spark()
     return made
 
@@ -79,7 +87,9 @@ def folded(bootstrap: str, table: Table, partition: int, cut: int) -> Folded:
 
 def live(bootstrap: str, table: Table, partition: int, cut: int) -> dict[bytes, bytes]:
     """The entries a snapshot at the cut has to hold."""
-    return {key: entry for key, entry in folded(bootstrap, table, partition, cut).entries.items() if entry[0] != TOMBSTONE}
+    return {
+        key: entry for key, entry in folded(bootstrap, table, partition, cut).entries.items() if entry[0] != TOMBSTONE
+    }
 
 
 def content(ctx: Context, manifest: Manifest, partition: int) -> dict[bytes, bytes]:
@@ -109,8 +119,8 @@ def ends(ctx: Context, table: Table) -> dict[int, int]:
 
 DRIVER = """
 import json, sys
-from batch.job import Context
-from batch import archive, compact, restore
+from batch.context import Context
+from batch.jobs import archive, compact, restore
 from logstore.log.registry import Registry
 from logstore.snapshot.storage import Storage
 bootstrap, storage, table, job, master, conf = sys.argv[1:]
@@ -140,6 +150,18 @@ def drive(
     ctx: Context, table: Table, job: str, master: str = MASTER, conf: dict[str, str] | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a job in a process (and a JVM) of its own, which may be told to die."""
-    argv = [sys.executable, "-c", DRIVER, ctx.bootstrap, ctx.storage.url, table.name, job, master, json.dumps(conf or {})]
+    argv = [
+        sys.executable,
+        "-c",
+        DRIVER,
+        ctx.bootstrap,
+        ctx.storage.url,
+        table.name,
+        job,
+        master,
+        json.dumps(conf or {}),
+    ]
     env = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env={**env, **environment})
+    return subprocess.run(
+        argv, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env={**env, **environment}
+    )

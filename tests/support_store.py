@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from support_log import until
 
-from logstore.log import leash
+from logstore.process import child
 
 LOGSTORE = str(Path(sys.executable).parent / "logstore")  # the command as it is installed
 
@@ -26,7 +26,7 @@ class Running:
         self.data_dir = data_dir
         self._log = data_dir.with_suffix(".log")
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(leash.command(argv), stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen(child.command(argv), stdout=subprocess.PIPE, stderr=log)
         self.facts: dict[str, Any] = {}
 
     def ready(self) -> "Running":
@@ -84,7 +84,9 @@ class Running:
     def log(self) -> str:
         """What it and its children said."""
         logs = [self._log, *sorted((self.data_dir / "logs").glob("*.log"))]
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in logs if path.exists())
+        return "\n".join(
+            f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}" for path in logs if path.exists()
+        )
 
     def _reap(self) -> int:
         status = self.process.wait(60)
@@ -107,4 +109,6 @@ def running(command: str, data_dir: Path, *options: str, within: Sequence[str] =
 def cli(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the `logstore` command."""
     argv = [LOGSTORE, *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=check, timeout=300, env={**os.environ, **environment})
+    return subprocess.run(
+        argv, capture_output=True, text=True, check=check, timeout=300, env={**os.environ, **environment}
+    )

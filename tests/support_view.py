@@ -18,7 +18,9 @@ def records(rows: dict[bytes, bytes | None] | list[tuple[bytes | None, bytes | N
     """One record per row, offsets from `first` on, timestamp 1."""
     pairs = list(rows.items()) if isinstance(rows, dict) else rows
     count = len(pairs)
-    return Records(range(first, first + count), [k for k, _ in pairs], [v for _, v in pairs], [1] * count, [None] * count)
+    return Records(
+        range(first, first + count), [k for k, _ in pairs], [v for _, v in pairs], [1] * count, [None] * count
+    )
 
 
 def put(view: View, rows: dict[bytes, bytes | None]) -> Folded:
@@ -44,7 +46,9 @@ def _mixed(offset: int) -> tuple[bytes | None, bytes | None]:
     if scattered % 11 == 0:
         return None, b"garbage"
     key = b"%d" % (scattered % 900)
-    return (b"k" * 600 + key if scattered % 5 == 0 else key), (None if scattered % 7 == 0 else b"%d" % offset * (scattered % 40))
+    return (b"k" * 600 + key if scattered % 5 == 0 else key), (
+        None if scattered % 7 == 0 else b"%d" % offset * (scattered % 40)
+    )
 
 
 PAGE = 4_096

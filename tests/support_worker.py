@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from logstore.log import leash, topics
+from logstore.log import topics
 from logstore.log.registry import Registry
 from logstore.model.entry import TOMBSTONE, Entry
 from logstore.model.table import Table
-from logstore.view import feed, home
+from logstore.process import child
+from logstore.view import feed, paths
 from logstore.view.reader import ViewReader
 
 WAIT_S = 100.0
@@ -41,7 +42,7 @@ class Watch:
     """A subscriber of a worker's feed."""
 
     def __init__(self, data_dir: Path, worker: int = 0) -> None:
-        self._path = home.feed_path(data_dir, worker)
+        self._path = paths.feed_path(data_dir, worker)
         self._sock: Any = None
         self._reader = feed.FeedReader()
         self.values: dict[Any, Any] = {}
@@ -58,12 +59,16 @@ class Watch:
     def position(self, table: Table, partition: int, offset: int, timeout_s: float = WAIT_S) -> None:
         """Wait until the partition's view has applied everything below `offset`."""
         key = ("applied", table.epoch, partition)
-        self.until(f"{table.name}/{partition} at {offset}", lambda values: values.get(key, (0, 0))[0] >= offset, timeout_s)
+        self.until(
+            f"{table.name}/{partition} at {offset}", lambda values: values.get(key, (0, 0))[0] >= offset, timeout_s
+        )
 
     def state(self, table: Table, partition: int, state: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
         """Wait until the partition is in this state; returns what the feed shows of it."""
         key = ("view", table.name, table.epoch, partition)
-        return self.until(f"{key} is {state}", lambda values: values.get(key, {}).get("state") == state and values[key], timeout_s)
+        return self.until(
+            f"{key} is {state}", lambda values: values.get(key, {}).get("state") == state and values[key], timeout_s
+        )
 
     def _receive(self, timeout_s: float) -> None:
         if self._sock is None:
@@ -94,9 +99,11 @@ class Watch:
 class WorkerProcess:
     """`python -m streaming` on a data directory."""
 
-    def __init__(self, bootstrap: str, data_dir: Path, *, node: str = "", group: str = "", worker: int = 0, workers: int = 1) -> None:
+    def __init__(
+        self, bootstrap: str, data_dir: Path, *, node: str = "", group: str = "", worker: int = 0, workers: int = 1
+    ) -> None:
         node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
-        self._command = leash.command(
+        self._command = child.command(
             [
                 sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node", node, "--url", f"http://{node}",
                 "--group", group or node, "--worker", str(worker), "--workers", str(workers),
@@ -150,8 +157,8 @@ def running_worker(bootstrap: str, data_dir: Path, **more: Any) -> Iterator[Work
 @contextmanager
 def opened(data_dir: Path, table: Table, partition: int) -> Iterator[ViewReader]:
     """The newest view of a partition, opened for reading."""
-    directory = home.partition_dir(data_dir, table.name, table.epoch, partition)
-    reader = ViewReader.open(directory / str(home.newest_generation(directory)))
+    directory = paths.partition_dir(data_dir, table.name, table.epoch, partition)
+    reader = ViewReader.open(directory / str(paths.newest_generation(directory)))
     try:
         yield reader
     finally:

@@ -20,7 +20,7 @@ from logstore.model.entry import TOMBSTONE
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader
 from logstore.snapshot.storage import Storage
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.reader import ViewReader
 
 WAIT_S = 100.0
@@ -34,7 +34,7 @@ def worker(kafka, tmp_path):
 
 def storage_of(worker):
     """Where the store's definition says, if a node of another test has recorded that, else where a worker looks then."""
-    return Registry(worker.bootstrap).read().storage or home.default_storage(worker.data_dir)
+    return Registry(worker.bootstrap).read().storage or paths.default_storage(worker.data_dir)
 
 
 def repository(worker, table):
@@ -56,7 +56,9 @@ def adopted(worker, table, manifest):
     for partition in range(table.partitions):
         snapshot_is(worker, table, "adopted", partition, base=manifest.name)
         key = ("view", table.name, table.epoch, partition)
-        worker.watch.until(f"{key} stands on {manifest.name}", lambda values, key=key: _base(values, key) == manifest.name, WAIT_S)
+        worker.watch.until(
+            f"{key} stands on {manifest.name}", lambda values, key=key: _base(values, key) == manifest.name, WAIT_S
+        )
 
 
 def _base(values, key):
@@ -100,7 +102,9 @@ def rng():
 
 
 def write(kafka, worker, table, rows):
-    for partition, offset in dict(produce(kafka.bootstrap, table.topic, list(rows))).items():  # the last one of each partition
+    for partition, offset in dict(
+        produce(kafka.bootstrap, table.topic, list(rows))
+    ).items():  # the last one of each partition
         worker.watch.position(table, partition, offset + 1)
 
 
@@ -118,9 +122,9 @@ def test_snapshot_after_snapshot_is_adopted_and_the_answers_stay_those_of_the_lo
     assert shown["cut"] == part.cut
     kept = worker.watch.values["view", table.name, table.epoch, 1]["kept"]
     assert [one["cut"] < part.cut and Path(one["path"]).is_dir() for one in kept] == [True]
-    partition_dir = home.partition_dir(worker.data_dir, table.name, table.epoch, 1)
+    partition_dir = paths.partition_dir(worker.data_dir, table.name, table.epoch, 1)
     until("older generations are removed", lambda: [p.name for p in partition_dir.iterdir() if p.is_dir()] == ["4"])
-    snapshots = home.snapshot_dir(worker.data_dir, table.name, table.epoch, 1)
+    snapshots = paths.snapshot_dir(worker.data_dir, table.name, table.epoch, 1)
     until("older snapshots are removed", lambda: len(list(snapshots.glob("*.files"))) == 2)
 
 
@@ -201,7 +205,9 @@ def test_a_damaged_file_is_refused_until_it_is_whole_again(kafka, worker, rng):
     table = make_table(kafka.bootstrap, partitions=1)
     write(kafka, worker, table, some(rng, 500))
     manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), move=False)
-    path = Path(storage_of(worker).removeprefix("file://")) / repository(worker, table).file_path(manifest.files[0].path)
+    path = Path(storage_of(worker).removeprefix("file://")) / repository(worker, table).file_path(
+        manifest.files[0].path
+    )
     sound = path.read_bytes()
     path.unlink()
     path.write_bytes(sound[:100] + bytes([sound[100] ^ 1]) + sound[101:])
@@ -250,7 +256,7 @@ def _skipped(worker, table):
 
 
 def _carry_storage(worker, data_dir):
-    if storage_of(worker) == home.default_storage(worker.data_dir):
+    if storage_of(worker) == paths.default_storage(worker.data_dir):
         shutil.copytree(worker.data_dir / "storage", data_dir / "storage")
 
 
@@ -320,7 +326,7 @@ def test_a_digest_that_was_lost_is_had_by_folding_again(kafka, worker, rng):
     write(kafka, worker, table, some(rng, 500))
     cuts = cut(kafka.bootstrap, table)
     write(kafka, worker, table, some(rng, 50))
-    kept = home.partition_dir(worker.data_dir, table.name, table.epoch, 0) / "digests.json"
+    kept = paths.partition_dir(worker.data_dir, table.name, table.epoch, 0) / "digests.json"
     until("the digest at the cut is known", kept.exists)
     kept.unlink()
     adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts))
@@ -364,10 +370,12 @@ def test_a_base_that_was_damaged_on_this_node_is_fetched_again(kafka, tmp_path, 
         manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker))
         adopted(worker, table, manifest)
         worker.kill()
-        _flip_a_bit_of_the_copy(home.snapshot_dir(worker.data_dir, table.name, table.epoch, 0))
+        _flip_a_bit_of_the_copy(paths.snapshot_dir(worker.data_dir, table.name, table.epoch, 0))
         worker.start()
         key = ("view", table.name, table.epoch, 0)
-        worker.watch.until("another copy is read", lambda values: "~2" in str((values.get(key, {}).get("base") or {}).get("path")))
+        worker.watch.until(
+            "another copy is read", lambda values: "~2" in str((values.get(key, {}).get("base") or {}).get("path"))
+        )
         assert_equals_the_log(kafka, worker, table)
 
 
@@ -396,7 +404,8 @@ def _killed_while_adopting(kafka, worker, table, rng):
         key = ("snapshot", table.name, table.epoch, partition)
         done = [cuts[partition]]
         worker.watch.until(
-            "its digest is there", lambda v, key=key, done=done: [d[0] for d in v.get(key, {}).get("digests", ())][-1:] == done
+            "its digest is there",
+            lambda v, key=key, done=done: [d[0] for d in v.get(key, {}).get("digests", ())][-1:] == done,
         )
     manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
     for _ in range(3):
@@ -413,7 +422,9 @@ def test_a_helper_killed_while_it_builds_costs_an_attempt_and_nothing_else(kafka
         write(kafka, worker, table, some(rng, 20_000, keys=20_000))
         manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker))
         key = ("snapshot", table.name, table.epoch, 0)
-        worker.watch.until("it builds", lambda values, key=key, made=manifest: _builds(values.get(key, {}), made), WAIT_S)
+        worker.watch.until(
+            "it builds", lambda values, key=key, made=manifest: _builds(values.get(key, {}), made), WAIT_S
+        )
         _kill_helper(worker)
         write(kafka, worker, table, some(rng, 100))
         adopted(worker, table, manifest)
@@ -427,7 +438,7 @@ def _builds(shown, manifest):
 def _kill_helper(worker):
     for child in psutil.Process(worker.process.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "streaming.digester" in child.cmdline():
+            if "streaming.digest.digester" in child.cmdline():
                 child.kill()
 
 
@@ -440,7 +451,9 @@ def test_a_cut_without_a_helper_holds_nothing_up_and_has_no_digest(kafka, worker
     make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
     key = ("snapshot", table.name, table.epoch, 0)
     shown = worker.watch.until(
-        "it waits or was quick", lambda values: values.get(key, {}).get("state") in ("waiting", "adopted") and values[key], WAIT_S
+        "it waits or was quick",
+        lambda values: values.get(key, {}).get("state") in ("waiting", "adopted") and values[key],
+        WAIT_S,
     )
     assert shown["state"] == "adopted" or "is not known" in shown["reason"]
     adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker)))

@@ -9,10 +9,10 @@ import pytest
 from support_log import produce
 from support_spark import context, make_table, write
 
-from batch import archive as archiving
-from batch import extract
-from batch.archive import archive, verify_archive
-from batch.compact import compact
+from batch.jobs import archive as archiving
+from batch.jobs.archive import archive, verify_archive
+from batch.jobs.compact import compact
+from batch.tasks import segments
 from logstore.log import kafka as door
 from logstore.log import ranges, topics
 from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
@@ -44,7 +44,12 @@ def test_segments_follow_each_other_from_offset_0_on(index):
 
 @pytest.mark.parametrize(
     ("fresh", "says"),
-    [((0, 11, 20), "leaves a hole"), ((0, 9, 20), "overlaps"), ((1, 1, 2), "leaves a hole"), ((0, 10, 10), "leaves|overlaps|hole")],
+    [
+        ((0, 11, 20), "leaves a hole"),
+        ((0, 9, 20), "overlaps"),
+        ((1, 1, 2), "leaves a hole"),
+        ((0, 10, 10), "leaves|overlaps|hole"),
+    ],
 )
 def test_a_hole_or_an_overlap_is_never_committed(index, fresh, says):
     index.append([segment(0, 0, 10)], "j")
@@ -120,22 +125,22 @@ def test_the_archive_is_the_log_in_rounds_and_goes_on_where_it_ended(ctx, monkey
 def rows_of(ctx, table, partition):
     index = ctx.archive(table)
     skips = table.skips.get(partition, [])
-    segments = [segment for segment in index.segments() if segment.partition == partition]
-    batches = [batch for segment in segments for batch in extract.read_segment(segment, ctx.storage, skips)]
+    archived = [segment for segment in index.segments() if segment.partition == partition]
+    batches = [batch for segment in archived for batch in segments.read_segment(segment, ctx.storage, skips)]
     return [(r["offset"], r["timestamp"], r["key"], r["value"]) for b in batches for r in b.to_pylist()]
 
 
 def test_large_values_are_archived_in_several_files_of_one_stretch(ctx, monkeypatch):
-    monkeypatch.setattr(extract, "FILE_BYTES", 1 << 20)
-    monkeypatch.setattr(extract, "read_range", partial(ranges.read_range, size_bytes=1 << 20))
+    monkeypatch.setattr(segments, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(segments, "read_range", partial(ranges.read_range, size_bytes=1 << 20))
     table = make_table(ctx, "arch-large", 1, max_value_bytes=2_000_000)
     rng = random.Random(3)
     values = [rng.randbytes(700_000) for _ in range(9)]
     for n, value in enumerate(values):
         produce(ctx.bootstrap, table.topic, [(b"k%d" % n, value)])
-    segments = extract.extract(extract.Chunk(0, 0, 9), ctx.bootstrap, table, ctx.storage, "j")
-    assert len(segments) > 1
-    ctx.archive(table).append(segments, "j")
+    copied = segments.extract(segments.Chunk(0, 0, 9), ctx.bootstrap, table, ctx.storage, "j")
+    assert len(copied) > 1
+    ctx.archive(table).append(copied, "j")
     assert [row[3] for row in rows_of(ctx, table, 0)] == values
 
 

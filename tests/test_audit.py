@@ -7,12 +7,13 @@ from support_audit import whole
 from support_log import produce, until
 from support_spark import content, live, write
 
-from batch import cli_audit, truth
-from batch.audit import audit
-from batch.compact import compact
+from batch.cli import audit as cli_audit
+from batch.jobs.audit import audit
+from batch.jobs.compact import compact
+from batch.tasks import compare
 from logstore.model.entry import Entry
 from logstore.model.fold import Folded
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.view import Identity, View
 
 pytestmark = pytest.mark.integration
@@ -28,7 +29,9 @@ def plant(ctx, monkeypatch, table, bug):
     """A snapshot made with a bug."""
     with monkeypatch.context() as planted:
         planted.setenv("LOGSTORE_TEST_BUG", bug)
-        planted.setattr(ctx, "run", lambda step, function, items: [function(item) for item in items])  # here, where the switch is on
+        planted.setattr(
+            ctx, "run", lambda step, function, items: [function(item) for item in items]
+        )  # here, where the switch is on
         return compact(ctx, table).manifest
 
 
@@ -41,8 +44,8 @@ def wrong_keys(ctx, table, manifest):
     """(partition, key) where the snapshot is not the fold of the log, found in another way."""
     wrong = set()
     for partition, facts in manifest.parts.items():
-        truth, held = live(ctx.bootstrap, table, partition, facts.cut), content(ctx, manifest, partition)
-        wrong |= {(partition, key) for key in truth.keys() | held.keys() if truth.get(key) != held.get(key)}
+        expected, held = live(ctx.bootstrap, table, partition, facts.cut), content(ctx, manifest, partition)
+        wrong |= {(partition, key) for key in expected.keys() | held.keys() if expected.get(key) != held.get(key)}
     return wrong
 
 
@@ -73,13 +76,18 @@ def test_a_changed_and_a_lost_row_of_a_view_are_named(store, monkeypatch):
     table = store.create("viewed")
     write(store.node.bootstrap, table, 600, deletes=0)
     partition = 1
-    changed, lost = sorted(live(store.node.bootstrap, table, partition, audit(store.context(), table).cuts[partition]))[5:7]
+    changed, lost = sorted(live(store.node.bootstrap, table, partition, audit(store.context(), table).cuts[partition]))[
+        5:7
+    ]
     store.stop()
-    (path,) = [p for p in home.partition_dir(store.data, table.name, table.epoch, partition).iterdir() if p.is_dir()]
+    (path,) = [p for p in paths.partition_dir(store.data, table.name, table.epoch, partition).iterdir() if p.is_dir()]
     view = View(path, Identity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes))
     with view.reader().reading() as reading:
         before = {key: Entry.decode(reading.get(key)) for key in (changed, lost)}
-    bad = {changed: before[changed]._replace(payload=b"?").encode(), lost: before[lost]._replace(kind=1, payload=b"").encode()}
+    bad = {
+        changed: before[changed]._replace(payload=b"?").encode(),
+        lost: before[lost]._replace(kind=1, payload=b"").encode(),
+    }
     view.apply(Folded(view.next_offset, view.state.log_time_ms, bad, [], None))
     view.close()
     store.start()
@@ -89,7 +97,10 @@ def test_a_changed_and_a_lost_row_of_a_view_are_named(store, monkeypatch):
     assert found.verdict(0) == "agree"
     (suspect,) = [s for s in found.suspects if s.verdict == "differ"]
     version, size = before[changed].version, len(before[changed].payload)
-    expected = [(changed, (version, size), (version, 1)), (lost, (before[lost].version, len(before[lost].payload)), None)]
+    expected = [
+        (changed, (version, size), (version, 1)),
+        (lost, (before[lost].version, len(before[lost].payload)), None),
+    ]
     assert (suspect.partition, suspect.guilty, suspect.counts) == (partition, expected, {"different": 1, "missing": 1})
     told = store.batch(monkeypatch, cli_audit.audit, "viewed", "--explain", status=1)
     keys = [one["key"] for p in told["partitions"] for compared in p["compared"] for one in compared["keys"]]
@@ -110,7 +121,7 @@ def test_rows_that_a_wrong_fold_put_into_a_snapshot_are_named(store, monkeypatch
     write(ctx.bootstrap, table, 40, seed=2, keys=80, deletes=0.7)
     manifest = plant(ctx, monkeypatch, table, bug)
     expected = wrong_keys(ctx, table, manifest)
-    assert 0 < len(expected) < truth.LISTED
+    assert 0 < len(expected) < compare.LISTED
     found = audit(ctx, table, explain=True)
     assert found.verdict() == "differ"
     assert named(found, "snapshot") == expected
@@ -165,7 +176,7 @@ def test_a_node_that_does_not_answer_in_time_leaves_the_verdict_open(store, monk
     table = store.create("silent")
     ctx = store.context()
     produce(ctx.bootstrap, table.topic, [(b"k", b"v")])
-    monkeypatch.setattr("batch.witness._rows", lambda url: [])
+    monkeypatch.setattr("batch.jobs.node_digests._rows", lambda url: [])
     found = audit(ctx, table, timeout_s=0.5)
     assert found.verdict() == "unknown"
     assert {s.reason for s in found.suspects} == {"no node of group default serves it"}
@@ -177,8 +188,8 @@ def test_what_two_sorted_lists_do_not_share_is_missing_extra_or_different():
 
     expected = cells(a=(1, b"x"), b=(2, b"x"), d=(4, b"x"), e=(5, b"x"))
     found = cells(b=(2, b"x"), c=(3, b"x"), d=(4, b"y"), e=(6, b"x"), z=(9, b"x"))
-    tally = truth.Tally(lambda key: key == b"z")
-    tally.take(truth.differences(expected, found))
+    tally = compare.Tally(lambda key: key == b"z")
+    tally.take(compare.differences(expected, found))
     assert tally.counts == {"missing": 1, "extra": 1, "different": 2}
     assert tally.listed[:2] == [(b"a", (1, 1), None), (b"c", None, (3, 1))]
-    assert cli_audit._line(tally.listed[0]) == "  'a': expected version 1 of 1 bytes, found nothing"
+    assert audit._line(tally.listed[0]) == "  'a': expected version 1 of 1 bytes, found nothing"

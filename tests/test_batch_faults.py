@@ -13,7 +13,7 @@ from support_log import until
 from support_spark import HERE, MASTER, ROOT, content, context, digests, drive, live, make_table, spark, write
 
 from batch import session
-from batch.compact import compact, rebuild
+from batch.jobs.compact import compact, rebuild
 from logstore.model.errors import JobRunning, UsageError
 
 STEPS = ["compact:1", "compact:2", "compact:3", "compact:4", "compact:5", "publisher:5"]
@@ -75,7 +75,11 @@ def test_python_workers_killed_at_work_are_replaced_within_the_run(ctx, tmp_path
     manifest = repository.manifest(current.name)
     check(ctx, table, manifest)
     named = {Path(file.path).name for file in manifest.files}
-    lying = {name for name in ctx.storage.list(f"{table.topic}/{table.epoch}/snapshots/{manifest.name}") if name.endswith(".sst")}
+    lying = {
+        name
+        for name in ctx.storage.list(f"{table.topic}/{table.epoch}/snapshots/{manifest.name}")
+        if name.endswith(".sst")
+    }
     assert lying == named
     assert digests(manifest) == digests(rebuild(ctx, table).manifest)
 
@@ -88,7 +92,9 @@ def test_a_planted_bug_gives_other_digests_than_the_truth(ctx, monkeypatch, bug,
     write(ctx.bootstrap, table, 300, seed=2, deletes=0.7)
     with monkeypatch.context() as planted:
         planted.setenv("LOGSTORE_TEST_BUG", bug)
-        planted.setattr(ctx, "run", lambda step, function, items: [function(item) for item in items])  # here, where the switch is on
+        planted.setattr(
+            ctx, "run", lambda step, function, items: [function(item) for item in items]
+        )  # here, where the switch is on
         wrong = job(ctx, table).manifest
     assert digests(wrong) != digests(rebuild(ctx, table).manifest)
     with pytest.raises(AssertionError):
@@ -105,14 +111,18 @@ def test_executors_need_no_more_than_the_library(ctx, tmp_path):
             for path in sorted(Path(ROOT, "logstore").glob(f"{part}/**/*.py" if "." not in part else part)):
                 archive.write(path, path.relative_to(ROOT))
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{sysconfig.get_path("purelib")}" exec {sys.executable} -S "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{sysconfig.get_path("purelib")}" exec {sys.executable} -S "$@"\n'
+    )
     python.chmod(0o755)  # -S: without the .pth file that puts this project on the path
     done = drive(
         ctx, table, "compact", "local-cluster[2,1,1024]", {"spark.submit.pyFiles": str(library)},
         PYSPARK_PYTHON=str(python), SPARK_WORKER_DIR=str(tmp_path / "work"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert [(Path(file).parent.parent.name, alone) for file, alone in orjson.loads(done.stdout)] == [(library.name, True)] * 2
+    assert [(Path(file).parent.parent.name, alone) for file, alone in orjson.loads(done.stdout)] == [
+        (library.name, True)
+    ] * 2
     repository = ctx.repository(table)
     current = repository.current()
     assert current is not None

@@ -5,8 +5,8 @@ import msgpack
 import pyarrow as pa
 import pytest
 
-from batch import fold as folding
-from batch.fold import Fold, Quarantine, Runs, Shape, over
+from batch.tasks import fold as folding
+from batch.tasks.fold import Fold, Quarantine, Runs, Shape, over
 from logstore.log.ranges import HEADERS, SCHEMA
 from logstore.model.entry import TOMBSTONE, VALUE, Entry
 from logstore.model.errors import Unsupported
@@ -84,7 +84,9 @@ def cut_up(records, rng):
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("buffer_bytes", [2_000, 60_000, 64 << 20])
-def test_the_batch_fold_is_the_fold_on_logs_with_everything_that_can_be_wrong(tmp_path, monkeypatch, seed, buffer_bytes):
+def test_the_batch_fold_is_the_fold_on_logs_with_everything_that_can_be_wrong(
+    tmp_path, monkeypatch, seed, buffer_bytes
+):
     monkeypatch.setattr(folding, "MERGED_RUNS", 3)
     monkeypatch.setattr(folding, "LISTED", 10**9)
     print("seed", seed)
@@ -106,7 +108,14 @@ def test_the_batch_fold_is_the_fold_on_logs_with_everything_that_can_be_wrong(tm
 
 
 @pytest.mark.parametrize(
-    "headers", [[("ls.v", b"\x02")], [("ls.op", b"incr")], [("ls.if", b"absent")], [("ls.id", b"i" * 16)], [("ls.ttl", b"\0" * 8)]]
+    "headers",
+    [
+        [("ls.v", b"\x02")],
+        [("ls.op", b"incr")],
+        [("ls.if", b"absent")],
+        [("ls.id", b"i" * 16)],
+        [("ls.ttl", b"\0" * 8)],
+    ],
 )
 def test_a_record_of_a_later_build_ends_the_job_and_is_named(tmp_path, headers):
     fold = Fold(Shape("users", PLACE), tmp_path)
@@ -118,7 +127,9 @@ def test_a_record_of_a_later_build_ends_the_job_and_is_named(tmp_path, headers):
 
 def test_offsets_that_a_repair_gave_up_are_not_folded_and_give_no_time(tmp_path):
     fold = Fold(Shape("t", PLACE, [(1, 2), (4, 9)]), tmp_path)
-    records = Records([0, 1, 2, 3], [HERE[0]] * 4, [b"0", b"1", None, b"3"], [5, 99, 99, 6], [None, None, [("ls.v", b"\x09")], None])
+    records = Records(
+        [0, 1, 2, 3], [HERE[0]] * 4, [b"0", b"1", None, b"3"], [5, 99, 99, 6], [None, None, [("ls.v", b"\x09")], None]
+    )
     fold.take(batch_of(records))
     assert list(fold.items()) == [(HERE[0], Entry(VALUE, 3, 6, b"3").encode())]
     assert (fold.log_time_ms, fold.mutations) == (6, 2)
@@ -128,7 +139,11 @@ def test_a_tail_of_control_records_and_quarantined_ones_is_no_change(tmp_path):
     fold = Fold(Shape("t", PLACE), tmp_path, log_time_ms=50, quarantine=Quarantine({"null-key": 2}, [(1, "null-key")]))
     control = (None, msgpack.packb({}), [("ls.op", b"cut")])
     rows = [control, (ELSEWHERE[0], b"v", None), (None, b"v", None)]
-    fold.take(batch_of(Records([10, 11, 12], *zip(*[(k, v) for k, v, _ in rows], strict=True), [1, 2, 3], [h for _, _, h in rows])))
+    fold.take(
+        batch_of(
+            Records([10, 11, 12], *zip(*[(k, v) for k, v, _ in rows], strict=True), [1, 2, 3], [h for _, _, h in rows])
+        )
+    )
     fold.finish()
     assert fold.mutations == 0
     assert list(fold.items()) == []
@@ -162,7 +177,14 @@ def test_runs_on_disk_give_the_newest_row_of_every_key_in_order(tmp_path, seed):
 def test_the_tail_lies_over_the_base_and_deleted_rows_vanish():
     base = [(b"a", b"1"), (b"c", b"1"), (b"d", b"1"), (b"f", b"1")]
     tail = [(b"0", b"2"), (b"a", b"2"), (b"b", None), (b"d", None), (b"e", b"2"), (b"g", b"2")]
-    assert list(over(base, tail)) == [(b"0", b"2"), (b"a", b"2"), (b"c", b"1"), (b"e", b"2"), (b"f", b"1"), (b"g", b"2")]
+    assert list(over(base, tail)) == [
+        (b"0", b"2"),
+        (b"a", b"2"),
+        (b"c", b"1"),
+        (b"e", b"2"),
+        (b"f", b"1"),
+        (b"g", b"2"),
+    ]
     assert list(over(base, [])) == base
     assert list(over([], tail)) == [(b"0", b"2"), (b"a", b"2"), (b"e", b"2"), (b"g", b"2")]
 

@@ -137,7 +137,10 @@ def test_status_shows_nodes_tables_and_partitions(dev, users):
     found = dev.json("status")
     assert [node["url"] for node in found["nodes"]] == [dev.facts["http"]]
     mine = [row for row in found["partitions"] if row["table"] == users]
-    assert [(row["partition"], row["state"], row["group"]) for row in mine] == [(0, "live", "default"), (1, "live", "default")]
+    assert [(row["partition"], row["state"], row["group"]) for row in mine] == [
+        (0, "live", "default"),
+        (1, "live", "default"),
+    ]
     text = dev("status").stdout.decode()
     assert dev.facts["http"] in text
     assert f"{users}\t0\tdefault\tlive" in text
@@ -149,7 +152,11 @@ def test_status_counts_what_is_in_quarantine(dev):
     producer.produce("dirty", b"no key", None, partition=0)
     assert producer.flush(20) == 0
     counts = eventually(
-        lambda: [table["quarantined"] for table in dev.json("status")["tables"] if table["name"] == "dirty" and table["quarantined"]],
+        lambda: [
+            table["quarantined"]
+            for table in dev.json("status")["tables"]
+            if table["name"] == "dirty" and table["quarantined"]
+        ],
         "it counts",
     )
     assert sum(counts[0].values()) == 1
@@ -175,7 +182,8 @@ def test_versions_are_known_without_a_store():
 
 def test_help_is_quick_and_loads_no_command():
     code = (
-        "import sys; from logstore.cli.main import main\ntry: main(['-h'])\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+        "import sys; from logstore.cli.main import main\ntry: main(['-h'])\nexcept SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert "Examples:" in done.stdout
@@ -189,7 +197,12 @@ def test_a_bug_is_one_line_and_a_trace_only_when_asked_for(tmp_path):
     assert plain.returncode == 1
     assert plain.stderr == "logstore: RuntimeError: inside; LOGSTORE_DEBUG=1 shows where\n"
     traced = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False, env=os.environ | {"LOGSTORE_DEBUG": "1"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=os.environ | {"LOGSTORE_DEBUG": "1"},
     )
     assert "Traceback" in traced.stderr
 

@@ -18,7 +18,9 @@ def snapshots(kafka, tmp_path):
     table, url = make_table(kafka.bootstrap, partitions=2), f"file://{tmp_path}/storage"
 
     def run(*argv, status=0):
-        done = call("snapshot", argv[0], table.name, *argv[1:], LOGSTORE_BOOTSTRAP=kafka.bootstrap, LOGSTORE_STORAGE=url)
+        done = call(
+            "snapshot", argv[0], table.name, *argv[1:], LOGSTORE_BOOTSTRAP=kafka.bootstrap, LOGSTORE_STORAGE=url
+        )
         assert done.returncode == status, done.stderr.decode()
         return done
 

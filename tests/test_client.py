@@ -71,7 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[1:3] == ["v1", "tables"] and parts[3] != "t":
             return self._problem(404, "no-such-table", {})
         if len(parts) == 4:
-            return self._send(200, orjson.dumps({"name": "t", "partitions": PARTITIONS}), {"Content-Type": "application/json"})
+            return self._send(
+                200, orjson.dumps({"name": "t", "partitions": PARTITIONS}), {"Content-Type": "application/json"}
+            )
         if len(parts) == 5:
             return self._page(parse_qs(url.query))
         return self._row(unquote_to_bytes(parts[5]))
@@ -101,7 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"LS-Partition": str(partition), "LS-Token": f"{EPOCH}-{partition}-100"}
         if key not in node.rows:
             return self._problem(404, "not-found", headers, deleted=key in node.deleted)
-        return self._send(200, node.rows[key], {**headers, "LS-Version": "7", "Content-Type": "application/octet-stream"})
+        return self._send(
+            200, node.rows[key], {**headers, "LS-Version": "7", "Content-Type": "application/octet-stream"}
+        )
 
     def _page(self, query):
         node = self.server
@@ -110,17 +114,31 @@ class _Handler(BaseHTTPRequestHandler):
         begin = int(query.get("cursor", ["0"])[0])
         page = keys[begin : begin + min(limit, node.bound)]
         more = begin + len(page) < len(keys)
-        return self._list({"rows": [self._result(key) for key in page], "cursor": str(begin + len(page)) if more else None})
+        return self._list(
+            {"rows": [self._result(key) for key in page], "cursor": str(begin + len(page)) if more else None}
+        )
 
     def _result(self, key):
-        return {"key": key, "found": True, "value": self.server.rows[key], "version": 7, "partition": partition_of(key, PARTITIONS)}
+        return {
+            "key": key,
+            "found": True,
+            "value": self.server.rows[key],
+            "version": 7,
+            "partition": partition_of(key, PARTITIONS),
+        }
 
     def _list(self, body):
         assert self.headers["Accept"] == "application/msgpack"
-        self._send(200, msgpack.packb({**body, "token": f"{EPOCH}-0-100", "positions": {}}), {"Content-Type": "application/msgpack"})
+        self._send(
+            200,
+            msgpack.packb({**body, "token": f"{EPOCH}-0-100", "positions": {}}),
+            {"Content-Type": "application/msgpack"},
+        )
 
     def _problem(self, status, word, headers=None, **more):
-        problem = orjson.dumps({"type": f"urn:logstore:{word}", "title": word, "status": status, "detail": f"because of {word}", **more})
+        problem = orjson.dumps(
+            {"type": f"urn:logstore:{word}", "title": word, "status": status, "detail": f"because of {word}", **more}
+        )
         self._send(status, problem, {"Content-Type": "application/problem+json", **(headers or {})})
 
     def _send(self, status, body, headers):
@@ -311,7 +329,9 @@ def test_the_async_store_reads_the_same(node):
 def test_importing_the_package_loads_nothing_heavy():
     heavy = {"confluent_kafka", "httpx", "numpy", "faust", "pyspark", "uvicorn"}
     code = f"import logstore, sys; print(sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
 
 
 def test_every_public_name_is_there_and_no_other():

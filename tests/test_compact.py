@@ -7,8 +7,8 @@ import pytest
 from support_log import produce
 from support_spark import content, context, digests, folded, live, make_table, write
 
-from batch import switch
-from batch.compact import compact, rebuild
+from batch import failpoints
+from batch.jobs.compact import compact, rebuild
 from logstore.client.store import Store
 from logstore.log import kafka as door
 from logstore.model.errors import Corrupted, Unsupported
@@ -114,7 +114,11 @@ def test_values_of_the_maximum_go_through_in_one_batch_each(ctx):
         for n, value in enumerate(values):
             store.put(table.name, b"k%d" % (n % 3), value)
     manifest = compact(ctx, table).manifest
-    assert {k: e[17:] for k, e in content(ctx, manifest, 0).items()} == {b"k0": values[3], b"k1": values[1], b"k2": values[2]}
+    assert {k: e[17:] for k, e in content(ctx, manifest, 0).items()} == {
+        b"k0": values[3],
+        b"k1": values[1],
+        b"k2": values[2],
+    }
 
 
 def test_only_so_many_snapshots_are_kept(ctx, monkeypatch):
@@ -146,5 +150,5 @@ def test_a_flipped_bit_in_the_snapshot_before_is_seen_before_it_is_folded_on(ctx
 
 
 def test_the_switches_are_off():
-    assert not switch.planted("drop-tombstones")
-    switch.crash("compact:1")
+    assert not failpoints.planted("drop-tombstones")
+    failpoints.crash("compact:1")

@@ -25,4 +25,10 @@ def test_the_steps_of_a_commit_are_told_as_the_code_tells_them():
 
 
 def test_the_tour_stops_at_every_folder_of_the_corridor():
-    assert {name.split(".")[1] for name in NAMES if name.startswith("logstore.")} >= {"client", "log", "model", "view", "serve"}
+    assert {name.split(".")[1] for name in NAMES if name.startswith("logstore.")} >= {
+        "client",
+        "log",
+        "model",
+        "view",
+        "serve",
+    }

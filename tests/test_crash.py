@@ -44,7 +44,9 @@ class Writer(threading.Thread):
                 number = 0
                 while self.running:
                     with store.pipeline("t") as pipe:
-                        batch = [(f"k{n:08d}", pipe.put(f"k{n:08d}", f"value of {n}")) for n in range(number, number + 200)]
+                        batch = [
+                            (f"k{n:08d}", pipe.put(f"k{n:08d}", f"value of {n}")) for n in range(number, number + 200)
+                        ]
                     number += 200
                     for key, pending in batch:
                         self._note(key, pending)
@@ -116,7 +118,10 @@ def test_nothing_is_lost_or_wrong_while_processes_are_killed(tmp_path):
         for _ in range(6):
             _pause(rng)
             store.kill_one(*rng.choice([("workers", 0), ("workers", 1), ("readers", 0), ("readers", 1)]))
-        until("enough was read", lambda: sum(prober.answers for prober in probers) > 500 or any(prober.error for prober in probers))
+        until(
+            "enough was read",
+            lambda: sum(prober.answers for prober in probers) > 500 or any(prober.error for prober in probers),
+        )
         _stop(writer, probers)
         _assert_all_there(store, writer)
     assert [thread.error for thread in (writer, *probers)] == [None] * 3
@@ -161,7 +166,10 @@ def _stop(writer: Writer, probers: list[Prober]) -> None:
 
 def _assert_all_there(store: Running, writer: Writer) -> None:
     """Through the front door: every acknowledged key, each at its own offset; each offset once."""
-    ends = [1 + max(offset for p, offset in writer.acknowledged.values() if p == partition) for partition in range(PARTITIONS)]
+    ends = [
+        1 + max(offset for p, offset in writer.acknowledged.values() if p == partition)
+        for partition in range(PARTITIONS)
+    ]
     with httpx.Client(trust_env=False, timeout=10) as client:
         until("all is applied", lambda: _applied(client, store.url) >= dict(enumerate(ends)).items())
         found, cursor = {}, ""

@@ -47,7 +47,9 @@ def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
             _damage(tmp_path)
             until("a reader has come upon the damage", lambda: not every())
         until("every row is served again", every, timeout_s=150)
-        until("the worker says so", lambda: [(row["partition"], row["state"]) for row in _shown(node)] == [(0, "adopted")])
+        until(
+            "the worker says so", lambda: [(row["partition"], row["state"]) for row in _shown(node)] == [(0, "adopted")]
+        )
         assert "urn:logstore:partition-stopped" in seen
         assert seen <= {"urn:logstore:partition-stopped", "urn:logstore:starting"}  # while its files are exchanged
 
@@ -58,7 +60,10 @@ def test_a_view_that_is_damaged_is_built_again_and_the_other_partition_answers_a
         other = [key for key in rows if partition_of(key.encode(), 2) == 0]
         with _asking(node, other) as failed:
             zero_root(_view(tmp_path, 1))
-            until("readers have come upon the damage", lambda: _get(node, next(key for key in rows if key not in other)) is None)
+            until(
+                "readers have come upon the damage",
+                lambda: _get(node, next(key for key in rows if key not in other)) is None,
+            )
             node.kill_one("workers")
             until("every row is served again", lambda: all(_get(node, key) == rows[key] for key in rows))
         assert failed == []

@@ -6,10 +6,10 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from support_log import markers_written, until
 
+from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import ddl, holes, kafka, topics
-from logstore.log.census import Census
 from logstore.log.changes import Announcer
-from logstore.log.embedded import EmbeddedKafka
+from logstore.log.live_workers import Census
 from logstore.log.nodes import Announcement
 from logstore.log.registry import Registry
 from logstore.model.errors import BadDefinition, EpochChanged, NoSuchTable, SetupError, TableExists, UsageError
@@ -52,7 +52,12 @@ def test_a_store_that_was_never_started_says_how_to_start_one(tmp_path):
 
 def test_a_created_table_has_a_topic_that_keeps_everything(registry, name):
     change = ddl.create(
-        registry, name, partitions=3, max_value_bytes=2_000, description="people", topic_config={"compression.type": "zstd"}
+        registry,
+        name,
+        partitions=3,
+        max_value_bytes=2_000,
+        description="people",
+        topic_config={"compression.type": "zstd"},
     )
 
     table = registry.table(name)
@@ -146,7 +151,9 @@ def delete_records(registry: Registry, topic: str, before: int) -> None:
         future.result(10)
 
 
-@pytest.mark.parametrize(("topic", "says"), [("logstore.nodes", "the store's own"), ("no-such-topic", "no topic 'no-such-topic' to adopt")])
+@pytest.mark.parametrize(
+    ("topic", "says"), [("logstore.nodes", "the store's own"), ("no-such-topic", "no topic 'no-such-topic' to adopt")]
+)
 def test_a_topic_that_cannot_be_adopted_says_why(registry, name, topic, says):
     with pytest.raises(BadDefinition, match=says):
         ddl.adopt(registry, name, topic)
@@ -160,7 +167,9 @@ def test_a_compacted_topic_is_never_a_table(registry, name):
 
 def test_alter_changes_the_description_and_the_topic_but_not_the_epoch(registry, name):
     before = ddl.create(registry, name).table
-    change = ddl.alter(registry, name, description="new", topic_config={"segment.ms": "600000"}, allow_control_records=False)
+    change = ddl.alter(
+        registry, name, description="new", topic_config={"segment.ms": "600000"}, allow_control_records=False
+    )
 
     table = registry.table(name)
     assert (table.description, table.allow_control_records, table.epoch) == ("new", False, before.epoch)
@@ -257,7 +266,9 @@ def test_what_archive_or_snapshots_hold_is_not_missing_and_what_was_applied_cann
         ddl.skip(registry, table, 0, 6, 6, kept=kept, force=True)
     repaired = ddl.skip(registry, table, 0, 5, 5, kept=kept).table
     assert repaired.skips == {0: [(5, 5)]}
-    assert ddl.skip(registry, repaired, 0, 3, 4, kept=ddl.Kept(archived=5), force=True).table.skips == {0: [(3, 4), (5, 5)]}
+    assert ddl.skip(registry, repaired, 0, 3, 4, kept=ddl.Kept(archived=5), force=True).table.skips == {
+        0: [(3, 4), (5, 5)]
+    }
 
 
 def test_a_topic_that_was_created_again_is_accepted_as_a_new_epoch(registry, name):

@@ -26,8 +26,19 @@ def test_the_record_of_a_definition_never_changes():
 
 
 def test_how_snapshots_are_made_is_written_where_it_is_not_the_usual_way():
-    table = replace(TABLE, compression="zstd", block_bytes=4_096, keep_snapshots=7, schedule={"every_mutations": 5, "every_minutes": None})
-    more = {"compression": "zstd", "block_bytes": 4_096, "keep_snapshots": 7, "schedule": {"every_mutations": 5, "every_minutes": None}}
+    table = replace(
+        TABLE,
+        compression="zstd",
+        block_bytes=4_096,
+        keep_snapshots=7,
+        schedule={"every_mutations": 5, "every_minutes": None},
+    )
+    more = {
+        "compression": "zstd",
+        "block_bytes": 4_096,
+        "keep_snapshots": 7,
+        "schedule": {"every_mutations": 5, "every_minutes": None},
+    }
     assert table.to_json() == orjson.dumps({**orjson.loads(GOLDEN), **more}, option=orjson.OPT_SORT_KEYS)
     assert Table.from_json(table.to_json(), revision=12) == table
 
@@ -69,7 +80,9 @@ def test_a_name_of_the_alphabet_is_a_name(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "-a", "_a", "A", "a b", "a/b", "a\n", "ä", "x" * 101, "logstore.tables", "logstore."])
+@pytest.mark.parametrize(
+    "name", ["", ".", "-a", "_a", "A", "a b", "a/b", "a\n", "ä", "x" * 101, "logstore.tables", "logstore."]
+)
 def test_other_names_are_refused(name):
     with pytest.raises(BadDefinition):
         check_name(name)

@@ -100,7 +100,9 @@ def answering(body: bytes, pause_s: float = 0.0) -> tuple[str, socket.socket]:
 def test_point_reads_compare_every_answer():
     url, listener = answering(b"right")
     with listener:
-        driven = wire.drive(url, wire.reads_of(url, "t", [(b"k", b"right"), (b"k", b"wrong")]), seconds=2.0, connections=1)
+        driven = wire.drive(
+            url, wire.reads_of(url, "t", [(b"k", b"right"), (b"k", b"wrong")]), seconds=2.0, connections=1
+        )
     assert len(driven.late_ms) > 10
     assert driven.wrong == len(driven.late_ms) // 2
 
@@ -139,13 +141,39 @@ def test_the_demo_runs_end_to_end(tmp_path):
     assert figures["mutations"] == 4_000
     assert figures["rows_checked"] == sum(figures["rows"].values()) > 30_000
     assert figures["rows_wrong"] == figures["reads_wrong"] == 0
-    for name in ("acked_per_s", "applied_per_s", "visible_p50_ms", "visible_p99_ms", "reads_per_s", "read_p50_ms", "read_p99_ms"):
+    for name in (
+        "acked_per_s",
+        "applied_per_s",
+        "visible_p50_ms",
+        "visible_p99_ms",
+        "reads_per_s",
+        "read_p50_ms",
+        "read_p99_ms",
+    ):
         assert figures[name] > 0, name
-    assert {"start", "load_flights", "apply", "check", "archive", "compact", "adopt", "bootstrap", "restore", "diff", "stop"} <= figures[
-        "steps"
-    ].keys()
+    assert {
+        "start",
+        "load_flights",
+        "apply",
+        "check",
+        "archive",
+        "compact",
+        "adopt",
+        "bootstrap",
+        "restore",
+        "diff",
+        "stop",
+    } <= figures["steps"].keys()
     assert figures["digests_equal"] is True
-    for name in ("archive_s", "archive_per_s", "compact_s", "written_meanwhile", "bootstrap_ready_s", "bootstrap_answer_ms", "restore_s"):
+    for name in (
+        "archive_s",
+        "archive_per_s",
+        "compact_s",
+        "written_meanwhile",
+        "bootstrap_ready_s",
+        "bootstrap_answer_ms",
+        "restore_s",
+    ):
         assert figures[name] > 0, name
     assert figures["restored_records"] == 2_000
     assert 0 < figures["restored_rows_checked"] < figures["adopted_rows_checked"]
@@ -202,7 +230,9 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path):
 
 
 def test_a_wrong_row_makes_the_demo_fail(monkeypatch, tmp_path):
-    monkeypatch.setattr(program.demo, "run", lambda _place, _limit, *, fast: Report(rows_checked=100, rows_wrong=1 + fast))
+    monkeypatch.setattr(
+        program.demo, "run", lambda _place, _limit, *, fast: Report(rows_checked=100, rows_wrong=1 + fast)
+    )
     file = tmp_path / "figures.json"
     assert CliRunner().invoke(program.main, ["--json", str(file)]).exit_code == 1
     assert orjson.loads(file.read_bytes())["ok"] is False

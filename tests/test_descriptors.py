@@ -9,8 +9,8 @@ from pathlib import Path
 from support_log import until
 from support_worker import make_table, running_worker
 
-from logstore import descriptors
-from streaming.catalogue import Me
+from logstore.process import descriptors
+from streaming.control.control_plane import Me
 from streaming.worker import Config, Worker
 
 
@@ -63,7 +63,7 @@ def test_a_worker_and_its_helper_process_raise_it(kafka, tmp_path):
             worker = stack.enter_context(running_worker(kafka.bootstrap, tmp_path / "node"))
         worker.watch.state(table, 0, "live")
         mine = descendants(worker.process.pid)
-        (helper,) = [pid for pid, command in mine.items() if "-m streaming.digester" in command]
+        (helper,) = [pid for pid, command in mine.items() if "-m streaming.digest.digester" in command]
         until("both have raised it", lambda: {limits(pid) for pid in (worker.process.pid, helper)} == {(hard, hard)})
 
 

@@ -26,9 +26,14 @@ def test_a_killed_kafka_worker_or_reader_is_back_and_nothing_is_lost(dev, users)
         victim = before["kafka"] if kind == "kafka" else before[kind][0]
         os.kill(victim, signal.SIGKILL)
         eventually(
-            lambda kind=kind, before=before: dev.pids()[kind] not in (before[kind], None, []) and dev.pids()[kind], f"{kind} are back"
+            lambda kind=kind, before=before: dev.pids()[kind] not in (before[kind], None, []) and dev.pids()[kind],
+            f"{kind} are back",
         )
-        eventually(lambda: call("table", "list", LOGSTORE_BOOTSTRAP=dev.facts["bootstrap"]).returncode == 0, "the log answers", 90)
+        eventually(
+            lambda: call("table", "list", LOGSTORE_BOOTSTRAP=dev.facts["bootstrap"]).returncode == 0,
+            "the log answers",
+            90,
+        )
         token = dev.json("put", users, f"after-{kind}", "2")["token"]
         assert dev("get", users, f"after-{kind}", "--token", token, "--deadline-ms", "30000").stdout == b"2"
     eventually(lambda: len(dev.json("status")["nodes"][0]["live"]) == 16, "every slot is served again", 60)

@@ -21,9 +21,9 @@ from logstore.view import generation
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
 from logstore.view.view import View
-from streaming.digester import Order
-from streaming.helper import DIED, Helper
-from streaming.proof import digest_of
+from streaming.digest.client import DIED, Helper
+from streaming.digest.digester import Order
+from streaming.digest.view_digest import digest_of
 
 WAIT_S = 30.0
 

@@ -6,7 +6,9 @@ import textwrap
 
 import pytest
 
-SMALL_DISK = 'mount -t tmpfs -o size=12m tmpfs "$0" && exec "$@"'  # in a mount namespace of the process's own: gone with it
+SMALL_DISK = (
+    'mount -t tmpfs -o size=12m tmpfs "$0" && exec "$@"'  # in a mount namespace of the process's own: gone with it
+)
 
 FILL_AND_FREE = """
     import random, sys
@@ -68,7 +70,7 @@ OWN = """
     import sys
     from pathlib import Path
     from logstore.model.errors import DiskFull
-    from logstore.view.home import Owner
+    from logstore.view.paths import Owner
 
     disk = Path(sys.argv[1])
     for number in range(100):
@@ -96,7 +98,9 @@ def test_no_room_to_own_a_partition_is_an_error_that_passes(tmp_path, inodes):
     assert int(done.stdout.split()[1]) == inodes - 1  # the root is one, too
 
 
-@pytest.mark.parametrize(("seed", "map_bytes", "sync"), [(1, 32 << 30, "none"), (2, 1 << 20, "none"), (4, 32 << 30, "commit")])
+@pytest.mark.parametrize(
+    ("seed", "map_bytes", "sync"), [(1, 32 << 30, "none"), (2, 1 << 20, "none"), (4, 32 << 30, "commit")]
+)
 def test_a_full_disk_is_an_error_that_changes_nothing_and_passes(tmp_path, seed, map_bytes, sync):
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -14,14 +14,15 @@ from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from logstore.broker import embedded
+from logstore.broker.class_archive import ENDED_IN_GOOD_ORDER, ClassArchive
+from logstore.broker.data_dir import BrokerDir, _bindable, _free_port
+from logstore.broker.embedded import EmbeddedKafka, halt, running
+from logstore.broker.jars import kafka_jars
+from logstore.broker.java import Java, find_java
 from logstore.cli.kafka import kafka as command
-from logstore.log import embedded, leash
-from logstore.log.brokerdir import BrokerDir, _bindable, _free_port
-from logstore.log.classes import ENDED_IN_GOOD_ORDER, ClassArchive
-from logstore.log.embedded import EmbeddedKafka, halt, running
-from logstore.log.jars import kafka_jars
-from logstore.log.java import Java, find_java
 from logstore.model.errors import SetupError
+from logstore.process import child
 
 SMALL = 256  # MB of heap
 
@@ -143,7 +144,9 @@ def test_a_taken_port_is_named(tmp_path):
 
 def test_data_of_another_version_are_left_alone(tmp_path):
     for version in ("3.9.1", "4.0.0", "5.0.0"):
-        text = json.dumps({"kafka": version, "cluster_id": "x", "port": 20_000, "controller_port": 20_001, "formatted": True})
+        text = json.dumps(
+            {"kafka": version, "cluster_id": "x", "port": 20_000, "controller_port": 20_001, "formatted": True}
+        )
         (tmp_path / "broker.json").write_text(text)
         with pytest.raises(SetupError, match=f"holds data of Kafka {version}, this is Kafka 4.1"):
             EmbeddedKafka(tmp_path).start()
@@ -190,11 +193,13 @@ def test_ports_are_not_those_of_outgoing_connections():
 
 def test_the_broker_ends_when_its_parent_is_killed(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from logstore.log.embedded import EmbeddedKafka\n"
+        "import sys; from pathlib import Path; from logstore.broker.embedded import EmbeddedKafka\n"
         f"kafka = EmbeddedKafka(Path(sys.argv[1]), heap_mb={SMALL}).start()\n"
         "print(kafka.pid, kafka.bootstrap, flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         pid, bootstrap = parent.stdout.readline().split()
         broker = os.pidfd_open(int(pid))
         parent.kill()
@@ -222,7 +227,9 @@ def test_a_broker_that_ends_in_good_order_leaves_an_archive_for_the_next(own):
     own.stop()
     java = find_java()
     base = list(java.path.resolve().parent.parent.glob("lib/server/classes.jsa"))
-    assert bool(ClassArchive(java, kafka_jars(), own.data_dir).use()) == bool(base)  # Java writes one only on top of its own
+    assert bool(ClassArchive(java, kafka_jars(), own.data_dir).use()) == bool(
+        base
+    )  # Java writes one only on top of its own
     assert not (own.data_dir / "classes.jsa").exists()
     own.start()
     assert "error" not in (own.data_dir / "kafka.out").read_text().lower()
@@ -230,16 +237,18 @@ def test_a_broker_that_ends_in_good_order_leaves_an_archive_for_the_next(own):
 
 def test_a_leash_delivers_the_signal_that_was_asked_for():
     code = (
-        "import signal, subprocess, sys; from logstore.log import leash\n"
-        "child = leash.spawn([sys.executable, '-c', sys.argv[1]], at_death=signal.SIGTERM, output=1)\n"
-        "print(child.pid, flush=True); sys.stdin.read()"
+        "import signal, subprocess, sys; from logstore.process import child\n"
+        "one = child.spawn([sys.executable, '-c', sys.argv[1]], at_death=signal.SIGTERM, output=1)\n"
+        "print(one.pid, flush=True); sys.stdin.read()"
     )
     child = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('asked to end', flush=True), sys.exit()))\n"
         "print('ready', flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, child], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
         first, second = sorted(parent.stdout.readline() for _ in range(2))
         handle = os.pidfd_open(int(first))
         assert second == "ready\n"
@@ -250,12 +259,12 @@ def test_a_leash_delivers_the_signal_that_was_asked_for():
 
 def test_a_leash_says_what_cannot_be_executed(tmp_path):
     with (tmp_path / "out").open("wb") as out:
-        assert leash.spawn(["/nowhere/java"], output=out).wait(20) == 127
+        assert child.spawn(["/nowhere/java"], output=out).wait(20) == 127
     assert (tmp_path / "out").read_text() == "/nowhere/java: No such file or directory\n"
 
 
 def test_a_child_whose_parent_is_gone_already_does_not_run(tmp_path):
-    argv = leash.command(["touch", str(tmp_path / "ran")])
+    argv = child.command(["touch", str(tmp_path / "ran")])
     argv[argv.index(str(os.getpid()))] = "1"  # as if this process were another than the one that asked
     assert subprocess.run(argv, check=False, timeout=20).returncode == 1
     assert not (tmp_path / "ran").exists()
@@ -270,7 +279,17 @@ def test_the_command_starts_shows_and_stops_a_broker(tmp_path):
     assert call("status", *at).exit_code == 1
     assert json.loads(call("status", *at, "--json").stdout) == {"running": False, "data_dir": str(tmp_path / "broker")}
     code = "import sys; from logstore.cli.kafka import kafka; kafka(sys.argv[1:])"
-    argv = [sys.executable, "-c", code, "start", "--data-dir", str(tmp_path / "broker"), "--heap-mb", str(SMALL), "--json"]
+    argv = [
+        sys.executable,
+        "-c",
+        code,
+        "start",
+        "--data-dir",
+        str(tmp_path / "broker"),
+        "--heap-mb",
+        str(SMALL),
+        "--json",
+    ]
     started = json.loads(subprocess.run(argv, capture_output=True, timeout=100, check=True).stdout)
     try:
         assert started["running"]

@@ -33,7 +33,9 @@ def test_an_empty_value_is_not_a_tombstone():
     assert Entry.decode(Entry(VALUE, 1, 1, b"").encode()).kind == VALUE
 
 
-@pytest.mark.parametrize("raw", [b"", b"\x00", b"\x00" * 16, b"\x80" + b"\x00" * 16, b"\x02" + b"\x00" * 16, b"\x7f" + b"\x00" * 24])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\x00", b"\x00" * 16, b"\x80" + b"\x00" * 16, b"\x02" + b"\x00" * 16, b"\x7f" + b"\x00" * 24]
+)
 def test_damaged_bytes_are_never_an_answer(raw):
     with pytest.raises(Corrupted):
         Entry.decode(raw)
@@ -76,7 +78,10 @@ NUMBERS = st.integers(0, 2**63 - 1)
 @settings(derandomize=True, max_examples=500, deadline=None)
 @given(NUMBERS, NUMBERS, st.binary(max_size=40), st.none() | NUMBERS)
 def test_every_entry_is_read_as_it_was_written(version, timestamp_ms, payload, expires_ms):
-    for entry in (Entry(VALUE, version, timestamp_ms, payload, expires_ms), Entry(TOMBSTONE, version, timestamp_ms, b"", expires_ms)):
+    for entry in (
+        Entry(VALUE, version, timestamp_ms, payload, expires_ms),
+        Entry(TOMBSTONE, version, timestamp_ms, b"", expires_ms),
+    ):
         assert Entry.decode(entry.encode()) == entry
         assert Entry.decode(memoryview(entry.encode())) == entry, "a view of LMDB's own pages is read alike"
 

@@ -25,8 +25,8 @@ from support_store import LOGSTORE, Running, cli, running
 from support_worker import Watch, make_table
 
 from logstore import Store
+from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import kafka, topics
-from logstore.log.embedded import EmbeddedKafka
 from logstore.log.kafka import admin
 from logstore.model.errors import BadKey, Unknown, ValueTooLarge, WriteFailed
 from logstore.model.key import to_base64url
@@ -203,7 +203,9 @@ def _apart(directory: Path) -> Iterator[tuple[EmbeddedKafka, Running]]:
 
 def _answer(url: str, table: str, after: Position | None = None) -> tuple[int, str] | None:
     try:
-        answer = _get(url, f"/v1/tables/{table}/rows/k", **({"token": after.token, "deadline_ms": 1000} if after else {}))
+        answer = _get(
+            url, f"/v1/tables/{table}/rows/k", **({"token": after.token, "deadline_ms": 1000} if after else {})
+        )
     except httpx.TransportError:
         return None
     return answer.status_code, answer.text
@@ -211,14 +213,23 @@ def _answer(url: str, table: str, after: Position | None = None) -> tuple[int, s
 
 # The disk is full
 
-SMALL_DISK = 'mount -t tmpfs -o size=40m tmpfs "$0" && exec "$@"'  # in a mount namespace of the node's own: gone with it
+SMALL_DISK = (
+    'mount -t tmpfs -o size=40m tmpfs "$0" && exec "$@"'  # in a mount namespace of the node's own: gone with it
+)
 
 
 @contextmanager
 def _on_small_disk(store: Running, disk: Path, bootstrap: str) -> Iterator[tuple[Running, Path]]:
     """A node whose data directory is a disk of 40 MB, and that directory as it is seen from outside."""
     disk.mkdir()
-    options = ("--bootstrap", bootstrap, "--http", "127.0.0.1:0", "--group", f"disk-{random.SystemRandom().randrange(1 << 32):x}")
+    options = (
+        "--bootstrap",
+        bootstrap,
+        "--http",
+        "127.0.0.1:0",
+        "--group",
+        f"disk-{random.SystemRandom().randrange(1 << 32):x}",
+    )
     within = ("unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, str(disk))
     with running("node", disk / "data", *options, within=within) as node:
         node.data_dir = Path(f"/proc/{node.process.pid}/root{node.data_dir}")
@@ -240,7 +251,9 @@ def test_a_full_disk_holds_the_views_up_and_nothing_else(store, table, tmp_path)
         with _reading(node, table, "k", "v"):
             _fill(disk / "balloon")
             position = writer.put_many(table, values.items())
-            until("a reason is shown", lambda: any("disk is full" in _partition(node, table, p)["reason"] for p in (0, 1)))
+            until(
+                "a reason is shown", lambda: any("disk is full" in _partition(node, table, p)["reason"] for p in (0, 1))
+            )
             until("lag is shown", lambda: sum(_partition(node, table, p)["lag"] for p in (0, 1)) > 0)
             shown = cli("status", LOGSTORE_URL=node.url)
             assert "disk is full" in " ".join(shown.stdout.split()), shown.stdout
@@ -271,7 +284,18 @@ def _kill_on_full_disk(node: Running, table: str) -> None:
 
 
 def test_a_node_that_can_write_nothing_says_so(tmp_path):
-    argv = ["prlimit", "--fsize=0", LOGSTORE, "node", "--bootstrap", "127.0.0.1:1", "--http", "127.0.0.1:0", "--data-dir", str(tmp_path)]
+    argv = [
+        "prlimit",
+        "--fsize=0",
+        LOGSTORE,
+        "node",
+        "--bootstrap",
+        "127.0.0.1:1",
+        "--http",
+        "127.0.0.1:0",
+        "--data-dir",
+        str(tmp_path),
+    ]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert re.search(r"cannot write .*node\.lock: File too large; .*--data-dir", done.stderr), done.stderr
@@ -304,7 +328,9 @@ def test_a_node_whose_table_definitions_are_lost_ends_and_says_so(tmp_path, loss
         else:
             _cut_back(kafka, tmp_path / "kafka")
         assert node.ended(90) == 1
-        assert any(line.startswith(f"logstore: {TABLES_TOPIC} was {loss}") for line in node.log().splitlines()), node.log()
+        assert any(line.startswith(f"logstore: {TABLES_TOPIC} was {loss}") for line in node.log().splitlines()), (
+            node.log()
+        )
         again = Running("node", tmp_path / "node", "--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0")
         assert again.ended(90) == 1  # a start refuses as well
 
@@ -312,7 +338,12 @@ def test_a_node_whose_table_definitions_are_lost_ends_and_says_so(tmp_path, loss
 def _cut_back(kafka: EmbeddedKafka, data_dir: Path) -> None:
     """The broker's disk loses the log of the definitions."""
     kafka.kill()
-    lost = [path for folder in data_dir.rglob(f"{TABLES_TOPIC}-0") for path in folder.iterdir() if path.name != "partition.metadata"]
+    lost = [
+        path
+        for folder in data_dir.rglob(f"{TABLES_TOPIC}-0")
+        for path in folder.iterdir()
+        if path.name != "partition.metadata"
+    ]
     assert lost
     for path in lost:
         path.unlink()
@@ -323,9 +354,24 @@ def _cut_back(kafka: EmbeddedKafka, data_dir: Path) -> None:
 
 
 def _keys(rng: random.Random) -> list[bytes]:
-    plain = [b"a", b"\0", b"\xff", b"\0\0", b"\xff\xfe\x80", b"\xc3\x28", b"%2F..", b"../../x", b"a/b?c#d%", b"+ +", "schön".encode()]
+    plain = [
+        b"a",
+        b"\0",
+        b"\xff",
+        b"\0\0",
+        b"\xff\xfe\x80",
+        b"\xc3\x28",
+        b"%2F..",
+        b"../../x",
+        b"a/b?c#d%",
+        b"+ +",
+        "schön".encode(),
+    ]
     long = [rng.randbytes(1) * n for n in (495, 496, 509, 510, 511, 512, 513, 65_534, 65_535)]
-    near = [b"p" * 495 + tail for tail in (b"", b"\0", b"\xff", b"q", rng.randbytes(100))] + [b"p" * 65_534 + b"\0", rng.randbytes(65_535)]
+    near = [b"p" * 495 + tail for tail in (b"", b"\0", b"\xff", b"q", rng.randbytes(100))] + [
+        b"p" * 65_534 + b"\0",
+        rng.randbytes(65_535),
+    ]
     return list(dict.fromkeys([*plain, *long, *near]))
 
 
@@ -350,7 +396,9 @@ def test_every_key_passes_every_door_and_comes_back_in_order(store, table):
     connection.close()
     asked = {"keys": [{"base64": base64.b64encode(key).decode()} for key in rows if len(key) < 1000]}
     found = httpx.post(f"{store.url}/v1/tables/{table}/rows:get", json=asked, trust_env=False).json()
-    assert [_bytes(one["value"]) for one in found["results"]] == [value for key, value in rows.items() if len(key) < 1000]
+    assert [_bytes(one["value"]) for one in found["results"]] == [
+        value for key, value in rows.items() if len(key) < 1000
+    ]
 
 
 def _bytes(field: Any) -> bytes:
@@ -365,7 +413,10 @@ def test_what_is_over_a_limit_is_refused_before_the_log(store, tmp_path):
         path.write_bytes(b"x" * size)
     with Store(store.bootstrap, store.url) as client:
         for key in (b"", b"k" * 65_536):
-            for write in (lambda key=key: client.put(table, key, b"v"), lambda key=key: client.put_many(table, [(key, b"v")])):
+            for write in (
+                lambda key=key: client.put(table, key, b"v"),
+                lambda key=key: client.put_many(table, [(key, b"v")]),
+            ):
                 with pytest.raises(BadKey):
                     write()
         with pytest.raises(ValueTooLarge):
@@ -384,7 +435,10 @@ def test_what_is_over_a_limit_is_refused_before_the_log(store, tmp_path):
             cli("put", table, f"cli{size}", "--file", str(files[size]), **_where(store))
             position = client.put(table, f"lib{size}", b"x" * size)
             for key in (f"cli{size}", f"lib{size}"):
-                until("it is read", lambda key=key, at=position: client.get(table, key, after=at, deadline_ms=30_000).value is not None)
+                until(
+                    "it is read",
+                    lambda key=key, at=position: client.get(table, key, after=at, deadline_ms=30_000).value is not None,
+                )
                 assert client.get(table, key).value == b"x" * size
 
 
@@ -468,7 +522,9 @@ def test_what_dead_readers_held_is_given_back(store, table):
         view = next((store.data_dir / "views" / table).glob("*/0/[0-9]*"))
         with closing(ViewReader.open(view)) as reader:
             for _ in range(5):
-                with subprocess.Popen([sys.executable, "-c", HOLD, str(view)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+                with subprocess.Popen(
+                    [sys.executable, "-c", HOLD, str(view)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                ) as holder:
                     assert holder.stdout is not None
                     holder.stdout.readline()
                     assert holder.pid in reader.pids()

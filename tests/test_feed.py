@@ -74,7 +74,9 @@ def test_who_is_slow_gets_the_newest_and_nothing_queues_up(server, tmp_path, sub
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(20_000):
         server.publish("n", [number, "y" * 5_000])
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # kilobytes; all values together are 100 MB
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+    )  # kilobytes; all values together are 100 MB
     slow.hear(lambda values: values.get("n", (0,))[0] == 19_999)
 
 
@@ -124,7 +126,9 @@ def no_descriptors():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_who_comes_when_there_are_no_descriptors_is_let_in_later_and_the_others_go_on(server, tmp_path, subscribe, caplog, monkeypatch):
+def test_who_comes_when_there_are_no_descriptors_is_let_in_later_and_the_others_go_on(
+    server, tmp_path, subscribe, caplog, monkeypatch
+):
     monkeypatch.setattr("logstore.view.feed.DEAF_S", 0.01)  # many attempts
     early = subscribe(tmp_path / "feed")
     until("one is there", lambda: len(server.acks()) == 1)
@@ -191,5 +195,9 @@ def test_what_has_not_changed_is_not_said_again(server, tmp_path, subscribe):
     server.publish("end", 1)
     heard = []
     while "end" not in dict(heard):
-        heard += subscriber.reader.decode(subscriber.sock.recv(1 << 16)) if select.select([subscriber.sock], [], [], 5)[0] else []
+        heard += (
+            subscriber.reader.decode(subscriber.sock.recv(1 << 16))
+            if select.select([subscriber.sock], [], [], 5)[0]
+            else []
+        )
     assert [key for key, _ in heard] == ["end"]

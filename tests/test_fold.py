@@ -12,7 +12,15 @@ from logstore.model.partitioner import partition_of
 
 PLACE = Place(partition=0, partitions=2, max_value_bytes=50)
 HERE = [key for key in (b"key-%d" % n for n in range(60)) if partition_of(key, 2) == 0]
-ODD_HEADERS = [[("ls.v", b"\x01")], [("ls.op", b"delete")], [("ls.new", b"")], [("ls.op", b"cut")], [("mine", b"1")], [("mine", None)], []]
+ODD_HEADERS = [
+    [("ls.v", b"\x01")],
+    [("ls.op", b"delete")],
+    [("ls.new", b"")],
+    [("ls.op", b"cut")],
+    [("mine", b"1")],
+    [("mine", None)],
+    [],
+]
 
 
 def records_of(rows, first=0):
@@ -81,7 +89,12 @@ def test_any_cut_into_batches_gives_the_same_state(seed):
         entries |= folded.entries
         quarantined += folded.quarantined
         next_offset, log_time_ms = folded.next_offset, folded.log_time_ms
-    assert (entries, quarantined, next_offset, log_time_ms) == (whole.entries, whole.quarantined, whole.next_offset, whole.log_time_ms)
+    assert (entries, quarantined, next_offset, log_time_ms) == (
+        whole.entries,
+        whole.quarantined,
+        whole.next_offset,
+        whole.log_time_ms,
+    )
 
 
 def test_log_time_is_the_running_maximum():
@@ -92,7 +105,11 @@ def test_log_time_is_the_running_maximum():
 def test_a_record_of_a_later_build_stops_exactly_there():
     rows = [(HERE[0], b"1", 1, None), (HERE[1], b"2", 2, [("ls.ttl", b"\0" * 8)]), (HERE[0], b"3", 3, None)]
     folded = fold_batch(records_of(rows), PLACE, 0, 0)
-    assert (folded.next_offset, folded.log_time_ms, folded.entries) == (1, 1, {HERE[0]: Entry(VALUE, 0, 1, b"1").encode()})
+    assert (folded.next_offset, folded.log_time_ms, folded.entries) == (
+        1,
+        1,
+        {HERE[0]: Entry(VALUE, 0, 1, b"1").encode()},
+    )
     assert folded.refused is not None
 
 

@@ -37,7 +37,9 @@ def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path):
             now = store.put_many("flights", [("k000", "changed"), ("k001", None), ("new", "row")])
             restored = batch("restore", "flights", "--at", then.token, "--as", "flights_then", "--wait", "60")
             assert restored["entries"] == ROWS
-            assert [row.value for row in store.scan("flights_then", deadline_ms=20_000)] == [b"v%d" % n for n in range(ROWS)]
+            assert [row.value for row in store.scan("flights_then", deadline_ms=20_000)] == [
+                b"v%d" % n for n in range(ROWS)
+            ]
             assert store.get("flights_then", "k001", deadline_ms=20_000).source == "snapshot"
             differing = batch("diff", "flights", "flights_then", status=1)
             assert {kind: differing[kind] for kind in ("only_left", "only_right", "different", "same")} == {
@@ -51,7 +53,9 @@ def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path):
             batch("compact", "flights_then", "--wait", "60")
             assert batch("audit", "flights_then")["verdict"] == "agree"
 
-            refused = cli("table", "promote", "flights_then", "--over", "flights", check=False, LOGSTORE_DATA_DIR=str(tmp_path))
+            refused = cli(
+                "table", "promote", "flights_then", "--over", "flights", check=False, LOGSTORE_DATA_DIR=str(tmp_path)
+            )
             assert (refused.returncode, "--discard-newer" in refused.stderr) == (2, True)
             assert store.get("flights", "new", after=now, deadline_ms=20_000).value == b"row"
             run("table", "promote", "flights_then", "--over", "flights", "--discard-newer")
@@ -83,7 +87,10 @@ def test_a_table_whose_snapshot_is_lost_is_stopped_and_keeps_nobody_else_waiting
         until("it is said what is missing", lambda: any("deadbeef" in row["reason"] for row in _partitions(node)))
         states = {("whole", "live"), ("lost", "stopped")}
         until("the other is live", lambda: {(row["table"], row["state"]) for row in _partitions(node)} == states)
-        until("the node is ready all the same", lambda: httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200)
+        until(
+            "the node is ready all the same",
+            lambda: httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200,
+        )
         answer = httpx.get(f"{node.url}/v1/tables/lost/rows/k", trust_env=False)
         assert answer.json()["type"] == "urn:logstore:partition-stopped"
         assert "deadbeef" in answer.json()["detail"]

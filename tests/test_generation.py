@@ -8,11 +8,11 @@ from support_view import IDENTITY, PLACE, mixed, open_view, put
 
 from logstore.model.errors import Corrupted
 from logstore.model.fold import Folded, fold_batch
-from logstore.view import generation, home
+from logstore.view import generation, paths
 from logstore.view.layout import Base, Quarantine
 from logstore.view.reader import ViewReader
 from logstore.view.view import View
-from streaming.tee import Tee
+from streaming.lane.change_buffer import Tee
 
 BASE = Base("00000000000001-0000abcd", 500, 999, "0" * 32, 7)
 
@@ -83,7 +83,7 @@ def test_a_generation_holds_what_is_newer_than_the_cut_and_a_tee_brings_it_up(tm
     put(new, {b"after": b"v"})
     new.close()
     old.close(flush=False)
-    assert home.newest_generation(tmp_path) == 2
+    assert paths.newest_generation(tmp_path) == 2
     assert not generation.unborn(tmp_path, 2).exists()
 
 
@@ -103,7 +103,7 @@ def test_an_attempt_that_was_killed_is_begun_again_from_nothing(tmp_path):
     left = View(generation.unborn(tmp_path, 2), IDENTITY)
     put(left, {b"half": b"done"})
     left.close(flush=False)
-    assert home.newest_generation(tmp_path) == 1
+    assert paths.newest_generation(tmp_path) == 1
     builder = generation.Builder(old.reader(), generation.unborn(tmp_path, 2), IDENTITY, BASE)
     builder.round()
     builder.close()

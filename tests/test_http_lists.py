@@ -75,14 +75,31 @@ def test_ranges_are_half_open(store, reverse):
     for _ in range(40):
         start, end = source.choice(keys), source.choice([*keys, b"zz", b"\xff" * 3])
         found, _ = scan(
-            reader, limit=50, key_encoding="base64url", start=to_base64url(start), end=to_base64url(end), reverse=str(reverse).lower()
+            reader,
+            limit=50,
+            key_encoding="base64url",
+            start=to_base64url(start),
+            end=to_base64url(end),
+            reverse=str(reverse).lower(),
         )
         assert found == expected(rows, start, end, reverse=reverse)
 
 
 def test_prefixes(store):
     _, reader, rows = store
-    for prefix in (b"a", b"ab", b"\xff", b"\xff\xff", b"\x00", b"user/", b"x" * 494, b"x" * 495, b"y" * 599, b"none", b""):
+    for prefix in (
+        b"a",
+        b"ab",
+        b"\xff",
+        b"\xff\xff",
+        b"\x00",
+        b"user/",
+        b"x" * 494,
+        b"x" * 495,
+        b"y" * 599,
+        b"none",
+        b"",
+    ):
         for reverse in ("false", "true"):
             found, _ = scan(reader, limit=9, key_encoding="base64url", prefix=to_base64url(prefix), reverse=reverse)
             assert found == [(k, rows[k]) for k in sorted(rows, reverse=reverse == "true") if k.startswith(prefix)]
@@ -91,7 +108,9 @@ def test_prefixes(store):
 def test_percent_encoded_bounds(store):
     _, reader, rows = store
     answer = httpx.get(f"{reader.url}/v1/tables/t/rows?prefix=%FF%FF&limit=1000", headers=MSGPACK, trust_env=False)
-    assert [row["key"] for row in msgpack.unpackb(answer.content)["rows"]] == [k for k in sorted(rows) if k.startswith(b"\xff\xff")]
+    assert [row["key"] for row in msgpack.unpackb(answer.content)["rows"]] == [
+        k for k in sorted(rows) if k.startswith(b"\xff\xff")
+    ]
 
 
 def test_keys_only_leaves_the_values_out(store):
@@ -105,7 +124,9 @@ def test_a_cursor_outlives_its_reader(store):
     first = msgpack.unpackb(reader.get("/v1/tables/t/rows?limit=10", headers=MSGPACK).content)
     reader.restart()
     reader.wait_ready()
-    second = msgpack.unpackb(reader.get("/v1/tables/t/rows", params={"limit": 1000, "cursor": first["cursor"]}, headers=MSGPACK).content)
+    second = msgpack.unpackb(
+        reader.get("/v1/tables/t/rows", params={"limit": 1000, "cursor": first["cursor"]}, headers=MSGPACK).content
+    )
     assert [row["key"] for row in first["rows"] + second["rows"]] == sorted(rows)
 
 
@@ -123,7 +144,10 @@ def test_json_shows_bytes_that_are_not_text_as_base64(store):
     node, reader, _ = store
     node.put_many("pages", {b"text": "café".encode(), b"\xff": b"\xfe\xff"})
     page = reader.get("/v1/tables/pages/rows").json()
-    assert [(row["key"], row["value"]) for row in page["rows"]] == [("text", "café"), ({"base64": "/w=="}, {"base64": "/v8="})]
+    assert [(row["key"], row["value"]) for row in page["rows"]] == [
+        ("text", "café"),
+        ({"base64": "/w=="}, {"base64": "/v8="}),
+    ]
     assert page["cursor"] is None
     assert set(page["rows"][0]) == {"key", "value", "version", "partition"}
     positions = {str(p): node.views[epoch_of("pages"), p].next_offset for p in range(4)}
@@ -214,10 +238,14 @@ def test_many_keys_come_back_in_the_order_of_the_request(store):
     body = {"keys": [{"base64": base64.b64encode(key).decode()} for key in keys]}
     answer = reader.http.post("/v1/tables/t/rows:get", json=body, headers=MSGPACK)
     page = msgpack.unpackb(answer.content)
-    assert [(row["key"], row["found"], row.get("value")) for row in page["results"]] == [(k, k in rows, rows.get(k)) for k in keys]
+    assert [(row["key"], row["found"], row.get("value")) for row in page["results"]] == [
+        (k, k in rows, rows.get(k)) for k in keys
+    ]
     assert page["unprocessed"] == []
     binary = reader.http.post(
-        "/v1/tables/t/rows:get", content=msgpack.packb({"keys": keys}), headers={**MSGPACK, "Content-Type": "application/msgpack"}
+        "/v1/tables/t/rows:get",
+        content=msgpack.packb({"keys": keys}),
+        headers={**MSGPACK, "Content-Type": "application/msgpack"},
     )
     assert msgpack.unpackb(binary.content) == page
 
@@ -253,13 +281,19 @@ def test_string_keys_may_be_base64url(store):
 )
 def test_bodies_that_cannot_be(store, body, content_type, status, word):
     _, reader, _ = store
-    problem(reader.http.post("/v1/tables/t/rows:get", content=body, headers={"Content-Type": content_type}), status, word)
+    problem(
+        reader.http.post("/v1/tables/t/rows:get", content=body, headers={"Content-Type": content_type}), status, word
+    )
 
 
 def test_what_is_neither_json_nor_msgpack_is_not_acceptable(store):
     _, reader, _ = store
     problem(reader.get("/v1/tables/t/rows", headers={"Accept": "text/csv"}), 406, "not-acceptable")
-    problem(reader.http.post("/v1/tables/t/rows:get", json={"keys": ["a"]}, headers={"Accept": "text/csv"}), 406, "not-acceptable")
+    problem(
+        reader.http.post("/v1/tables/t/rows:get", json={"keys": ["a"]}, headers={"Accept": "text/csv"}),
+        406,
+        "not-acceptable",
+    )
 
 
 def test_a_stopped_partition_stops_scans_and_leaves_keys_out(tmp_path):
@@ -295,7 +329,9 @@ def test_a_partition_that_the_worker_calls_stopped_has_stopped(tmp_path):
         node.say_view(table, 0, "stopped", "the view is damaged; remove it")
         eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
         assert "damaged" in problem(reader.get("/v1/tables/t/rows/k"), 503, "partition-stopped")["detail"]
-        node.publish(("view", "t", table.epoch, 0), {"path": None, "slot": 0, "state": "stopped", "reason": "no view at all"})
+        node.publish(
+            ("view", "t", table.epoch, 0), {"path": None, "slot": 0, "state": "stopped", "reason": "no view at all"}
+        )
         eventually(lambda: "no view at all" in reader.get("/v1/tables/t/rows/k").text)
         assert reader.http.post("/v1/tables/t/rows:get", json={"keys": ["k"]}).json()["unprocessed"] == [
             {"key": "k", "reason": "partition-stopped"}
@@ -313,7 +349,11 @@ def test_a_partition_whose_view_is_damaged_leaves_the_others_alone(tmp_path):
         lost, sound = ([key.decode() for key in rows if (partition_of(key, 4) == 2) == bad] for bad in (True, False))
         assert reader.get(f"/v1/tables/t/rows/{lost[0]}").status_code == 200
         zero_pages(node.views[EPOCH, 2].path)
-        for path in (f"/v1/tables/t/rows/{lost[0]}", f"/v1/tables/t/rows/{lost[0]}?deadline_ms=100", "/v1/tables/t/rows"):
+        for path in (
+            f"/v1/tables/t/rows/{lost[0]}",
+            f"/v1/tables/t/rows/{lost[0]}?deadline_ms=100",
+            "/v1/tables/t/rows",
+        ):
             assert problem(reader.get(path), 503, "partition-stopped")["reason"] == "corrupted"
         page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [*lost, *sound]}).json()
         assert page["unprocessed"] == [{"key": key, "reason": "partition-stopped"} for key in lost]
@@ -327,7 +367,9 @@ def test_a_partition_whose_view_is_damaged_leaves_the_others_alone(tmp_path):
         del node.views[EPOCH, 2]
 
 
-@pytest.mark.parametrize("harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"])
+@pytest.mark.parametrize(
+    "harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"]
+)
 def test_a_reader_that_finds_a_damaged_view_serves_the_others_and_takes_the_next_one(tmp_path, harm):
     with serving(tmp_path) as (node, reader):
         reader.wait_listening()

@@ -123,7 +123,9 @@ def test_head_is_get_without_the_body(store):
     got, head = reader.get("/v1/tables/t/rows/head"), reader.http.head("/v1/tables/t/rows/head")
     assert head.content == b""
     ignored = {"date", "x-request-id"}
-    assert {k: v for k, v in head.headers.items() if k not in ignored} == {k: v for k, v in got.headers.items() if k not in ignored}
+    assert {k: v for k, v in head.headers.items() if k not in ignored} == {
+        k: v for k, v in got.headers.items() if k not in ignored
+    }
     absent = reader.http.head("/v1/tables/t/rows/nothing-here")
     assert (absent.status_code, absent.content) == (404, b"")
 
@@ -169,7 +171,10 @@ def test_the_clients_request_id_comes_back_when_it_is_sane(store):
         assert reader.get("/healthz", headers={"X-Request-Id": insane}).headers["x-request-id"] not in (insane, "")
 
 
-FAST_AND_SLOW = [b"GET /v1/tables/t/rows/%b HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /v1/tables/t/rows/%b? HTTP/1.1\r\nhost: x\r\n\r\n"]
+FAST_AND_SLOW = [
+    b"GET /v1/tables/t/rows/%b HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"GET /v1/tables/t/rows/%b? HTTP/1.1\r\nhost: x\r\n\r\n",
+]
 
 
 def stripped(whole: bytes) -> bytes:
@@ -182,10 +187,19 @@ def fast_answers(reader: Reader) -> float:
     return float(re.search(r"logstore_fast_path_total\{[^}]*\} (\S+)", text)[1])
 
 
-@pytest.mark.parametrize("key", [b"same", b"a%2Fb", b"with%20space", b"%00", b"%FF", b"empty-value", b"big", b"absent", b"deleted"])
+@pytest.mark.parametrize(
+    "key", [b"same", b"a%2Fb", b"with%20space", b"%00", b"%FF", b"empty-value", b"big", b"absent", b"deleted"]
+)
 def test_both_ways_give_the_same_bytes(store, key):
     node, reader = store
-    for row, value in ((b"same", b"1"), (b"a/b", b"2"), (b"with space", b"3"), (b"\x00", b"4"), (b"\xff", b"5"), (b"empty-value", b"")):
+    for row, value in (
+        (b"same", b"1"),
+        (b"a/b", b"2"),
+        (b"with space", b"3"),
+        (b"\x00", b"4"),
+        (b"\xff", b"5"),
+        (b"empty-value", b""),
+    ):
         node.put("t", row, value)
     node.put("t", b"big", b"x" * 100_000)
     node.put("t", b"deleted", b"")
@@ -217,7 +231,9 @@ def test_only_simple_requests_take_the_short_cut(store, head, quick):
     node, reader = store
     node.put("t", b"simple", b"1")
     before = fast_answers(reader)
-    request = b"GET /v1/tables/t/rows/simple HTTP/1.1\r\n" + head + b"\r\n" + (b"0\r\n\r\n" if b"chunked" in head else b"")
+    request = (
+        b"GET /v1/tables/t/rows/simple HTTP/1.1\r\n" + head + b"\r\n" + (b"0\r\n\r\n" if b"chunked" in head else b"")
+    )
     assert reader.raw(request).startswith(b"HTTP/1.1 ")
     assert fast_answers(reader) - before == quick
 
@@ -295,7 +311,11 @@ def test_headers_win_over_parameters(store):
     node.put("t", b"wins", b"1")
     assert reader.get("/v1/tables/t/rows/wins?deadline_ms=0", headers={"LS-Deadline": "5"}).status_code == 200
     problem(reader.get("/v1/tables/t/rows/wins?deadline_ms=5", headers={"LS-Deadline": "0"}), 400, "bad-request")
-    problem(reader.get("/v1/tables/t/rows/wins?as_of=nonsense", headers={"LS-As-Of": "2999-01-01T00:00:00Z"}), 400, "bad-level")
+    problem(
+        reader.get("/v1/tables/t/rows/wins?as_of=nonsense", headers={"LS-As-Of": "2999-01-01T00:00:00Z"}),
+        400,
+        "bad-level",
+    )
     problem(reader.get("/v1/tables/t/rows/wins", headers={"LS-Consistency": "linearizable"}), 400, "bad-level")
 
 

@@ -19,7 +19,10 @@ from tests.support_serve import Node, Reader, eventually, problem, serving, writ
 
 SEED = 20_261_128
 MSGPACK = {"Accept": "application/msgpack"}
-FAST_AND_SLOW = [b"GET /v1/tables/t/rows/%b HTTP/1.1\r\nhost: x\r\n\r\n", b"GET /v1/tables/t/rows/%b? HTTP/1.1\r\nhost: x\r\n\r\n"]
+FAST_AND_SLOW = [
+    b"GET /v1/tables/t/rows/%b HTTP/1.1\r\nhost: x\r\n\r\n",
+    b"GET /v1/tables/t/rows/%b? HTTP/1.1\r\nhost: x\r\n\r\n",
+]
 
 
 @pytest.fixture
@@ -43,7 +46,9 @@ def base_of(reader: Reader, name: str, partition: int) -> object:
 
 
 def row(reader: Reader, key: str, **headers: str) -> httpx.Response:
-    return reader.get(f"/v1/tables/t/rows/{key}", headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return reader.get(
+        f"/v1/tables/t/rows/{key}", headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def token(node: Node, offset: int, name: str = "t", partition: int = 0) -> str:
@@ -72,7 +77,9 @@ def test_both_ways_give_the_same_bytes_over_a_snapshot(store, key):
     node.put_many("t", {b"below": b"1", b"over": b"1", b"\xff": b"1", b"deleted": b"1", b"long" * 300: b"x" * 10_000})
     adopt(node, reader)
     node.put_many("t", {b"above": b"2", b"over": b"2", b"deleted": None})
-    fast, slow = (re.sub(rb"(date|x-request-id): [^\r]*\r\n", b"", reader.raw(request % key)) for request in FAST_AND_SLOW)
+    fast, slow = (
+        re.sub(rb"(date|x-request-id): [^\r]*\r\n", b"", reader.raw(request % key)) for request in FAST_AND_SLOW
+    )
     assert fast == slow
 
 
@@ -103,7 +110,10 @@ def test_a_view_without_its_snapshot_answers_nothing(store):
         node.say_view(table, 0)
         eventually(lambda: row(reader, "above").status_code == 503)
         for key in ("above", "below", "never"):
-            assert "snapshot" in problem(row(reader, key), 503, "starting")["detail"] or "SSTables" in row(reader, key).text
+            assert (
+                "snapshot" in problem(row(reader, key), 503, "starting")["detail"]
+                or "SSTables" in row(reader, key).text
+            )
         problem(reader.get("/v1/tables/t/rows"), 503, "starting")
         node.bases[table.epoch, 0] = [base]
         node.say_view(table, 0)
@@ -182,7 +192,9 @@ def test_flips_of_generations_fail_no_request_and_cursors_go_on(store):
     node.put_many("t", rows)
     found, cursor, flips = [], None, 0
     while True:
-        answer = reader.get("/v1/tables/t/rows", params={"limit": 37, **({"cursor": cursor} if cursor else {})}, headers=MSGPACK)
+        answer = reader.get(
+            "/v1/tables/t/rows", params={"limit": 37, **({"cursor": cursor} if cursor else {})}, headers=MSGPACK
+        )
         assert answer.status_code == 200, answer.text
         page = msgpack.unpackb(answer.content)
         found += [(one["key"], one["value"]) for one in page["rows"]]
@@ -217,7 +229,13 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
     node.publish(("snapshot", "t", epoch, 0), said)
     eventually(lambda: reader.get("/v1/snapshots").json()["snapshots"][0]["state"] == "refused")
     (one,) = reader.get("/v1/snapshots").json()["snapshots"]
-    assert one == {"table": "t", "epoch": epoch, "partition": 0, **said, "digests": [{"cut": 1, "digest": "ab" * 16, "entries": 1}]}
+    assert one == {
+        "table": "t",
+        "epoch": epoch,
+        "partition": 0,
+        **said,
+        "digests": [{"cut": 1, "digest": "ab" * 16, "entries": 1}],
+    }
     assert 'logstore_snapshot_refused{partition="0",table="t"} 1.0' in reader.get("/metrics").text
 
 
@@ -272,7 +290,9 @@ def test_times_are_answered_as_far_as_they_can_be_proved(store):
     adopt(node, reader)
     node.put("t", b"b", b"2")
     past, before = "1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.000Z"
-    problem(row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout")  # perhaps the log holds more of that time
+    problem(
+        row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout"
+    )  # perhaps the log holds more of that time
     node.say_ends(400)  # too near: a record of that time may still be on its way
     problem(row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout")
     node.say_ends(2_000)
@@ -338,7 +358,9 @@ def history(node: Node, reader: Reader, source: random.Random) -> list[tuple[int
 def list_of(reader: Reader, name: str, **params: object) -> list[dict]:
     found, cursor = [], None
     while True:
-        answer = reader.get(f"/v1/tables/{name}/rows", params={**params, **({"cursor": cursor} if cursor else {})}, headers=MSGPACK)
+        answer = reader.get(
+            f"/v1/tables/{name}/rows", params={**params, **({"cursor": cursor} if cursor else {})}, headers=MSGPACK
+        )
         assert answer.status_code == 200, answer.text
         page = msgpack.unpackb(answer.content)
         found += page["rows"]
@@ -352,7 +374,8 @@ def values_of(reader: Reader, name: str, keys: list[bytes]) -> list[tuple]:
     headers = {**MSGPACK, "Content-Type": "application/msgpack"}
     answer = reader.http.post(f"/v1/tables/{name}/rows:get", content=msgpack.packb({"keys": keys}), headers=headers)
     return [
-        (one["key"], one["found"], one.get("value"), one["found"] and one["version"]) for one in msgpack.unpackb(answer.content)["results"]
+        (one["key"], one["found"], one.get("value"), one["found"] and one["version"])
+        for one in msgpack.unpackb(answer.content)["results"]
     ]
 
 
@@ -392,7 +415,9 @@ def check_the_past(node: Node, reader: Reader, log: list, keys: list[bytes], sou
         expected = None
         for k, v in mine[:at]:
             expected = v if k == key else expected
-        answer = reader.get(f"/v1/tables/deep/rows/{quote(key, safe='')}", headers={"LS-As-Of": token(node, at, "deep", partition)})
+        answer = reader.get(
+            f"/v1/tables/deep/rows/{quote(key, safe='')}", headers={"LS-As-Of": token(node, at, "deep", partition)}
+        )
         told[answer.status_code != 400] += 1
         if answer.status_code == 400:
             assert at not in cuts

@@ -51,7 +51,12 @@ def test_a_waiting_read_is_woken_by_its_write(store):
         answers = []
         thread = threading.Thread(
             target=lambda t=token, a=answers: a.append(
-                (httpx.get(reader.url + ROW, params={"token": t, "deadline_ms": 20_000}, trust_env=False, timeout=30), time.monotonic())
+                (
+                    httpx.get(
+                        reader.url + ROW, params={"token": t, "deadline_ms": 20_000}, trust_env=False, timeout=30
+                    ),
+                    time.monotonic(),
+                )
             )
         )
         thread.start()
@@ -68,7 +73,9 @@ def test_a_waiting_read_is_woken_by_its_write(store):
 def test_a_token_not_reached_by_the_deadline_is_504(store):
     node, reader = store
     began = time.monotonic()
-    document = problem(reader.get(ROW, headers={"LS-Token": ahead(node, 3), "LS-Deadline": "300"}), 504, "consistency-timeout")
+    document = problem(
+        reader.get(ROW, headers={"LS-Token": ahead(node, 3), "LS-Deadline": "300"}), 504, "consistency-timeout"
+    )
     assert 0.3 <= time.monotonic() - began < 10
     assert "after 300 ms" in document["detail"]
     assert (document["partition"], document["asked"] - document["applied"]) == (PARTITION, 3)
@@ -81,7 +88,9 @@ def test_only_partitions_that_are_read_are_waited_for(store):
     answer = reader.get(ROW, headers={"LS-Token": token})
     assert answer.status_code == 200
     assert set(answer.headers["ls-token"].split(",")) == {token, ahead(node, 0)}
-    problem(reader.get("/v1/tables/t/rows", headers={"LS-Token": token, "LS-Deadline": "50"}), 504, "consistency-timeout")
+    problem(
+        reader.get("/v1/tables/t/rows", headers={"LS-Token": token, "LS-Deadline": "50"}), 504, "consistency-timeout"
+    )
     keys = {"keys": ["k"]}
     assert reader.http.post("/v1/tables/t/rows:get", json=keys, headers={"LS-Token": token}).status_code == 200
     late = {"LS-Token": ahead(node, 5), "LS-Deadline": "50"}
@@ -99,10 +108,17 @@ def test_tokens_of_other_epochs(store):
     node, reader = store
     node.create("other", 1)
     node.create("again", 1, former=(epoch_of("again", 0),), incarnation=1)
-    eventually(lambda: reader.get("/v1/tables/again/rows/k").status_code == 404 and reader.get("/v1/tables/again").status_code == 200)
+    eventually(
+        lambda: (
+            reader.get("/v1/tables/again/rows/k").status_code == 404
+            and reader.get("/v1/tables/again").status_code == 200
+        )
+    )
     assert reader.get(ROW, headers={"LS-Token": f"{epoch_of('other')}-0-99"}).status_code == 200
     assert reader.get(ROW, headers={"LS-Token": f"{epoch_of('again', 0)}-0-99"}).status_code == 200
-    document = problem(reader.get("/v1/tables/again/rows/k", headers={"LS-Token": f"{epoch_of('again', 0)}-0-1"}), 409, "epoch-changed")
+    document = problem(
+        reader.get("/v1/tables/again/rows/k", headers={"LS-Token": f"{epoch_of('again', 0)}-0-1"}), 409, "epoch-changed"
+    )
     assert document["epoch"] == epoch_of("again", 1)
 
 
@@ -127,7 +143,14 @@ def test_forged_tokens_never_hang(store):
     _, reader = store
     for token in (f"{EPOCH}-{PARTITION}-9223372036854775807", f"{'e' * 32}-0-1"):
         problem(reader.get(ROW, headers={"LS-Token": token, "LS-Deadline": "50"}), 504, "consistency-timeout")
-    for token in (f"{EPOCH}-{PARTITION}-9223372036854775808", f"{EPOCH.upper()}x-0-1", f"{EPOCH}-0", ",", f"{EPOCH}-00-1", f"{EPOCH}-0--1"):
+    for token in (
+        f"{EPOCH}-{PARTITION}-9223372036854775808",
+        f"{EPOCH.upper()}x-0-1",
+        f"{EPOCH}-0",
+        ",",
+        f"{EPOCH}-00-1",
+        f"{EPOCH}-0--1",
+    ):
         problem(reader.get(ROW, headers={"LS-Token": token, "LS-Deadline": "50"}), 400, "bad-token")
 
 
@@ -185,7 +208,9 @@ def test_a_reader_that_stops_sends_its_waiters_elsewhere(tmp_path):
         reader.wait_ready()
         answers = []
         params = {"token": ahead(node), "deadline_ms": 30_000}
-        thread = threading.Thread(target=lambda: answers.append(httpx.get(reader.url + ROW, params=params, trust_env=False, timeout=40)))
+        thread = threading.Thread(
+            target=lambda: answers.append(httpx.get(reader.url + ROW, params=params, trust_env=False, timeout=40))
+        )
         thread.start()
         eventually(lambda: waiting(reader) == 1)
         began = time.monotonic()

@@ -53,7 +53,9 @@ def answers(sock: socket.socket, count: int) -> list[bytes]:
             assert chunk, (bodies, data)
             data += chunk
         head, _, data = data.partition(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+        length = next(
+            int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+        )
         while len(data) < length:
             chunk = sock.recv(65536)
             assert chunk, (bodies, data)
@@ -64,7 +66,10 @@ def answers(sock: socket.socket, count: int) -> list[bytes]:
 
 
 def test_pipelined_requests_are_answered_in_order(reader):
-    requests = [b"GET /v1/tables/t/rows/k%d%b HTTP/1.1\r\nhost: x\r\n\r\n" % (i, b"?deadline_ms=9" if i % 3 else b"") for i in range(50)]
+    requests = [
+        b"GET /v1/tables/t/rows/k%d%b HTTP/1.1\r\nhost: x\r\n\r\n" % (i, b"?deadline_ms=9" if i % 3 else b"")
+        for i in range(50)
+    ]
     with reader.connect() as sock:
         sock.sendall(b"".join(requests))
         assert answers(sock, 50) == [b"v%d" % i for i in range(50)]
@@ -234,7 +239,9 @@ def test_slow_requests_are_ended_and_healthy_clients_do_not_notice(reader):
         slow = [stack.enter_context(reader.connect()) for _ in range(50)]
         began = time.monotonic()
         for i, sock in enumerate(slow):
-            sock.sendall(ROW[: 5 + i % 30] if i % 2 else b"POST /v1/tables/t/rows:get HTTP/1.1\r\ncontent-length: 14\r\n\r\n{")
+            sock.sendall(
+                ROW[: 5 + i % 30] if i % 2 else b"POST /v1/tables/t/rows:get HTTP/1.1\r\ncontent-length: 14\r\n\r\n{"
+            )
         while time.monotonic() - began < 1.0:
             assert healthy(reader)
         for sock in slow:
@@ -255,7 +262,10 @@ def test_idle_connections_are_closed_and_busy_ones_are_not(reader):
 
 
 def test_a_thousand_connections_and_one_too_many(tmp_path):
-    with serving(tmp_path, "--max-connections", "1100") as (node, reader):  # of its own: connections are idle here for long
+    with serving(tmp_path, "--max-connections", "1100") as (
+        node,
+        reader,
+    ):  # of its own: connections are idle here for long
         node.create("t")
         node.put("t", b"k", b"v")
         _fill(reader.wait_ready())
@@ -263,7 +273,11 @@ def test_a_thousand_connections_and_one_too_many(tmp_path):
 
 def _fill(reader):
     def open_connections() -> float:
-        line = next(line for line in reader.get("/metrics").text.splitlines() if line.startswith("logstore_http_open_connections{"))
+        line = next(
+            line
+            for line in reader.get("/metrics").text.splitlines()
+            if line.startswith("logstore_http_open_connections{")
+        )
         return float(line.split()[1])
 
     with ExitStack() as stack:
@@ -286,5 +300,7 @@ def test_clients_that_hang_up_leave_nothing_behind(reader):
         for _ in range(30):
             with reader.connect() as sock:
                 sock.sendall(request)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # a reset, not a farewell
+                sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00"
+                )  # a reset, not a farewell
     assert healthy(reader)

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from logstore.log import jars
+from logstore.broker import jars
 from logstore.model.errors import SetupError
 
 CONTENT = {"a-1.jar": b"first" * 1000, "b-2.jar": b"second" * 1000}
@@ -143,6 +143,8 @@ def test_without_network_and_cache_the_real_ivy_says_so(tmp_path, monkeypatch, c
 
 
 def test_pyspark_is_found_but_not_imported():
-    code = "import sys; from logstore.log import jars; print(jars._ivy_jar().name); assert 'pyspark' not in sys.modules"
+    code = (
+        "import sys; from logstore.broker import jars; print(jars._ivy_jar().name); assert 'pyspark' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith("ivy-")

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from logstore.log import java
+from logstore.broker import java
 from logstore.model.errors import SetupError
 
 

@@ -15,13 +15,13 @@ from logstore.log.kafka import admin
 from logstore.log.registry import Registry
 from logstore.model.fold import Place, Records, fold_batch
 from logstore.model.partitioner import partition_of
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.view import Identity, View
-from streaming.cuts import Cuts
-from streaming.followed import Seed
-from streaming.helper import Helper
-from streaming.lane import Lane, Targets
+from streaming.digest.client import Helper
+from streaming.lane.cuts import Cuts
+from streaming.lane.lane import Lane, Targets
+from streaming.lane.partition import Seed
 
 CONTROL = [("ls.op", b"cut")]
 
@@ -44,7 +44,19 @@ def test_kcat_is_a_first_class_writer(kafka, worker):
     table = make_table(kafka.bootstrap, partitions=5)
     lines = {f"key-{n}".encode(): f"value {n}".encode() for n in range(1_000)}
     text = b"".join(key + b"\t" + value + b"\n" for key, value in lines.items())
-    command = ["kcat", "-P", "-q", "-b", kafka.bootstrap, "-t", table.topic, "-K", "\t", "-X", "partitioner=murmur2_random"]
+    command = [
+        "kcat",
+        "-P",
+        "-q",
+        "-b",
+        kafka.bootstrap,
+        "-t",
+        table.topic,
+        "-K",
+        "\t",
+        "-X",
+        "partitioner=murmur2_random",
+    ]
     subprocess.run(command, input=text, check=True, timeout=60)
     for partition in range(5):
         worker.watch.position(table, partition, sum(partition_of(key, 5) == partition for key in lines))
@@ -62,10 +74,17 @@ def test_garbage_is_skipped_listed_and_changes_nothing(kafka, worker):
     worker.watch.position(table, 0, last + 1)
     assert rows(worker.data_dir, table) == {here: b"better"}
     with opened(worker.data_dir, table, 0) as reader, reader.reading() as reading:
-        assert reading.quarantine().records == [(1, "null-key"), (2, "wrong-partition"), (3, "empty-key"), (4, "unknown-header")]
+        assert reading.quarantine().records == [
+            (1, "null-key"),
+            (2, "wrong-partition"),
+            (3, "empty-key"),
+            (4, "unknown-header"),
+        ]
 
 
-@pytest.mark.parametrize("headers", [[("ls.v", b"\x02")], [("ls.op", b"incr")], [("ls.id", b"i" * 16)], [("ls.ttl", b"\0" * 8)]])
+@pytest.mark.parametrize(
+    "headers", [[("ls.v", b"\x02")], [("ls.op", b"incr")], [("ls.id", b"i" * 16)], [("ls.ttl", b"\0" * 8)]]
+)
 def test_what_a_later_build_would_fold_stops_that_partition_only(kafka, worker, headers):
     table = make_table(kafka.bootstrap, partitions=2)
     by_partition = {partition_of(key, 2): key for key in (b"a", b"b", b"c", b"d")}
@@ -102,7 +121,8 @@ def test_an_aborted_value_is_never_served(kafka, worker):
     writer.produce(table.topic, b"aborted", b"k")
     writer.flush(30)
     worker.watch.until(
-        "an open transaction is a reason", lambda v: "transaction" in str(v.get(("view", table.name, table.epoch, 0), {}).get("reason"))
+        "an open transaction is a reason",
+        lambda v: "transaction" in str(v.get(("view", table.name, table.epoch, 0), {}).get("reason")),
     )
     writer.abort_transaction(30)
     shown = worker.watch.state(table, 0, "stopped")
@@ -125,7 +145,9 @@ def test_a_topic_that_was_created_again_stops_the_table_and_the_others_go_on(kaf
     worker.watch.position(table, 0, 1)
     client = admin(kafka.bootstrap)
     topics.delete(client, table.topic)
-    until("the topic is there again", lambda: topics.create(client, table.topic, 1, 1, topics.wal_settings(1_000_000, 1)))
+    until(
+        "the topic is there again", lambda: topics.create(client, table.topic, 1, 1, topics.wal_settings(1_000_000, 1))
+    )
     shown = worker.watch.state(table, 0, "stopped")
     assert "deleted and created again" in shown["reason"] or "is gone" in shown["reason"]
     produce(kafka.bootstrap, other.topic, [(b"k", b"v")])
@@ -143,20 +165,25 @@ def test_views_and_local_snapshots_of_a_dropped_table_are_removed_and_those_of_o
     gone, stays = make_table(kafka.bootstrap), make_table(kafka.bootstrap)
     for table in (gone, stays):
         worker.watch.state(table, 0, "live")
-        home.snapshot_dir(worker.data_dir, table.name, table.epoch, 0).mkdir(parents=True)
+        paths.snapshot_dir(worker.data_dir, table.name, table.epoch, 0).mkdir(parents=True)
     Registry(kafka.bootstrap).write(replace(gone, dropped=True))
     views, snapshots = worker.data_dir / "views", worker.data_dir / "snapshots"
-    until("what lay here of it is removed", lambda: not (views / gone.name).exists() and not (snapshots / gone.name).exists())
-    assert home.snapshot_dir(worker.data_dir, stays.name, stays.epoch, 0).exists()
+    until(
+        "what lay here of it is removed",
+        lambda: not (views / gone.name).exists() and not (snapshots / gone.name).exists(),
+    )
+    assert paths.snapshot_dir(worker.data_dir, stays.name, stays.epoch, 0).exists()
     assert (views / stays.name / stays.epoch / "0" / "1" / "data.mdb").exists()
 
 
 def test_a_log_that_is_shorter_than_the_view_stops_the_partition(kafka, tmp_path):
     table = make_table(kafka.bootstrap, partitions=1)
     produce(kafka.bootstrap, table.topic, [(b"k", b"v")] * 5)
-    path = home.partition_dir(tmp_path / "node", table.name, table.epoch, 0) / "1"
+    path = paths.partition_dir(tmp_path / "node", table.name, table.epoch, 0) / "1"
     view = View(path, Identity(table.name, table.epoch, 0, 1, table.max_value_bytes))
-    view.apply(fold_batch(Records(range(10), [b"k"] * 10, [b"v"] * 10, [1] * 10, [None] * 10), Place(0, 1, 1_000_000), 0, 0))
+    view.apply(
+        fold_batch(Records(range(10), [b"k"] * 10, [b"v"] * 10, [1] * 10, [None] * 10), Place(0, 1, 1_000_000), 0, 0)
+    )
     view.close()
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
         assert "does not hold offset 10" in worker.watch.state(table, 0, "stopped")["reason"]
@@ -196,7 +223,9 @@ def _assert_prefix(data_dir, table, written, placed):
     for partition in placed:
         with opened(data_dir, table, partition) as reader, reader.reading() as reading:
             found = dict(reading.scan())
-            assert sorted(int.from_bytes(raw[1:9], "big") for raw in found.values()) == list(range(reading.state.next_offset))
+            assert sorted(int.from_bytes(raw[1:9], "big") for raw in found.values()) == list(
+                range(reading.state.next_offset)
+            )
             assert all(raw[17:] == written[key] for key, raw in found.items())
 
 
@@ -209,7 +238,8 @@ def test_the_broker_dies_and_comes_back(kafka, worker, tmp_path):
     kafka.restart()
     back_ms = time.time_ns() // 1_000_000
     worker.watch.until(
-        "it is heard of although nothing is written", lambda v: v.get("log") == {"reachable": True} and v.get(("ends",), [0])[0] > back_ms
+        "it is heard of although nothing is written",
+        lambda v: v.get("log") == {"reachable": True} and v.get(("ends",), [0])[0] > back_ms,
     )
     assert (table.epoch, 0, 1) in worker.watch.values[("ends",)][1]
     produce(kafka.bootstrap, table.topic, [(b"k", b"2")])
@@ -217,7 +247,9 @@ def test_the_broker_dies_and_comes_back(kafka, worker, tmp_path):
     assert rows(worker.data_dir, table) == {b"k": b"2"}
 
 
-@pytest.mark.parametrize("harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"])
+@pytest.mark.parametrize(
+    "harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"]
+)
 def test_a_view_that_was_damaged_meanwhile_is_built_again_from_the_log(kafka, tmp_path, harm):
     table = make_table(kafka.bootstrap, partitions=2)
     written = {b"k%04d" % n: b"v" * 100 for n in range(2_000)}
@@ -225,7 +257,7 @@ def test_a_view_that_was_damaged_meanwhile_is_built_again_from_the_log(kafka, tm
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
         _reached(worker, table, ends)
         assert worker.stop() == 0
-        harm(home.partition_dir(worker.data_dir, table.name, table.epoch, 1) / "1")
+        harm(paths.partition_dir(worker.data_dir, table.name, table.epoch, 1) / "1")
         worker.watch.values.clear()  # of the run before
         worker.start()
         _reached(worker, table, ends)
@@ -239,10 +271,12 @@ def test_a_view_that_is_damaged_while_it_is_followed_is_built_again_and_the_work
     written = {b"k%04d" % n: b"v" * 100 for n in range(2_000)}
     _reached(worker, table, _ends(produce(kafka.bootstrap, table.topic, list(written.items()))))
     pid = worker.process.pid
-    zero_pages(home.partition_dir(worker.data_dir, table.name, table.epoch, 1) / "1")
+    zero_pages(paths.partition_dir(worker.data_dir, table.name, table.epoch, 1) / "1")
     newer = {b"k%04d" % n: b"newer" for n in range(100)}
     _reached(worker, table, _ends(produce(kafka.bootstrap, table.topic, list(newer.items()))))
-    worker.watch.until("it is live again", lambda values: values.get(("view", table.name, table.epoch, 1), {}).get("state") == "live")
+    worker.watch.until(
+        "it is live again", lambda values: values.get(("view", table.name, table.epoch, 1), {}).get("state") == "live"
+    )
     until("every row is back", lambda: rows(worker.data_dir, table) == written | newer)
     assert worker.process.poll() is None
     assert worker.process.pid == pid
@@ -251,7 +285,15 @@ def test_a_view_that_is_damaged_while_it_is_followed_is_built_again_and_the_work
 
 def test_what_an_earlier_run_has_shown_stays_until_it_is_known_what_to_follow(kafka, tmp_path):
     feed = FeedServer(tmp_path / "feed.sock")
-    lane = Lane(kafka.bootstrap, tmp_path, feed, group="early", sync="none", cuts=Cuts(Helper(), lambda *_: None), seed=lambda _: Seed())
+    lane = Lane(
+        kafka.bootstrap,
+        tmp_path,
+        feed,
+        group="early",
+        sync="none",
+        cuts=Cuts(Helper(), lambda *_: None),
+        seed=lambda _: Seed(),
+    )
     shown = ("view", "t", "e" * 32, 0)
     feed.publish(shown, {"path": "somewhere"})
     lane.start()

@@ -10,7 +10,8 @@ from logstore.view.layout import State, Stop
 STATES = {
     State(0, 0): "0000000000000000 0000000000000000 ffffffff",
     State(258, 1_700_000_000_000, 3): "0000000000000102 0000018bcfe56800 00000003",
-    State(1, 2, 3, Stop("gap", "d", 1)): "0000000000000001 0000000000000002 00000003" + b'{"word":"gap","detail":"d","offset":1}'.hex(),
+    State(1, 2, 3, Stop("gap", "d", 1)): "0000000000000001 0000000000000002 00000003"
+    + b'{"word":"gap","detail":"d","offset":1}'.hex(),
 }
 
 

@@ -24,12 +24,16 @@ def test_every_row_of_a_file_becomes_a_row(dev, tmp_path, kind):
     dev("table", "create", table, "--partitions", "2")
     summary = dev.json("load", table, str(files(tmp_path)[kind]), "--key", "{name}/{id:03d}", "--batch", "10")
     assert summary["rows"] == len(ROWS)
-    found = [orjson.loads(line) for line in dev("scan", table, "--json", "--token", summary["token"]).stdout.splitlines()]
+    found = [
+        orjson.loads(line) for line in dev("scan", table, "--json", "--token", summary["token"]).stdout.splitlines()
+    ]
     assert {row["key"]: orjson.loads(row["value"]) for row in found} == {f"{r['name']}/{r['id']:03d}": r for r in ROWS}
 
 
 def test_some_columns_only(dev, users, tmp_path):
-    token = dev.json("load", users, str(files(tmp_path)["csv"]), "--key", "row-{id}", "--value-columns", "score,name")["token"]
+    token = dev.json("load", users, str(files(tmp_path)["csv"]), "--key", "row-{id}", "--value-columns", "score,name")[
+        "token"
+    ]
     assert dev("get", users, "row-3", "--token", token).stdout == b'{"score":1.5,"name":"n3"}'
 
 

@@ -31,7 +31,15 @@ class Model:
 
     def step(self) -> None:
         """One random step, and what must hold after it."""
-        weights = {self.put: 30, self.delete: 10, self.put_many: 3, self.get: 40, self.get_missing: 5, self.get_many: 5, self.scan: 7}
+        weights = {
+            self.put: 30,
+            self.delete: 10,
+            self.put_many: 3,
+            self.get: 40,
+            self.get_missing: 5,
+            self.get_many: 5,
+            self.scan: 7,
+        }
         (action,) = self.rng.choices(list(weights), list(weights.values()))
         self.steps.append(action.__name__)
         action()
@@ -60,7 +68,9 @@ class Model:
         self.rows.pop(key, None)
 
     def put_many(self) -> None:
-        batch = [(self.key(), self.value() if self.rng.random() < 0.8 else None) for _ in range(self.rng.randrange(1, 200))]
+        batch = [
+            (self.key(), self.value() if self.rng.random() < 0.8 else None) for _ in range(self.rng.randrange(1, 200))
+        ]
         self.position |= self.store.put_many("t", batch)
         for key, value in batch:
             self.rows.pop(key, None) if value is None else self.rows.update({key: value})
@@ -107,7 +117,10 @@ def test_the_store_agrees_with_a_dict_through_restarts(tmp_path):
         cli("table", "create", "t", "--partitions", "3", LOGSTORE_BOOTSTRAP=dev.bootstrap)
         with Store(dev.bootstrap, dev.url) as store:
             model = Model(store, rng)
-            hurt_at = {STEPS * part // 6: what for part, what in enumerate(("worker", "reader", "worker", "reader", "worker"), 1)}
+            hurt_at = {
+                STEPS * part // 6: what
+                for part, what in enumerate(("worker", "reader", "worker", "reader", "worker"), 1)
+            }
             for number in range(STEPS):
                 if number in hurt_at:
                     dev.kill_one(f"{hurt_at[number]}s")

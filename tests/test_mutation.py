@@ -5,7 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logstore.model.mutation import CONTROLS, LATER, OPERATIONS, REASONS, Control, Delete, Mutation, Put, Quarantined, Refused, parse
+from logstore.model.mutation import (
+    CONTROLS,
+    LATER,
+    OPERATIONS,
+    REASONS,
+    Control,
+    Delete,
+    Mutation,
+    Put,
+    Quarantined,
+    Refused,
+    parse,
+)
 
 LIMIT = 10
 ID, TTL, CONDITION = ("ls.id", b"i" * 16), ("ls.ttl", b"\0" * 8), ("ls.if", b"absent")
@@ -28,7 +40,10 @@ MEANINGS = [
     ((b"k" * 65_535, b"v" * LIMIT), Put(b"k" * 65_535, b"v" * LIMIT)),
     *(((None, CUT, ("ls.op", word.encode())), Control(word)) for word in sorted(CONTROLS)),
     ((None, CUT, ("ls.op", b"cut"), ID, TTL, CONDITION), Control("cut")),
-    *(((None, raw, ("ls.op", b"cut")), Control("cut")) for raw in (b"\x81\x91\x01\x02", b"\x81\x80\x01", b"\xa1\xff", b"\xc7\x01\x05\x00")),
+    *(
+        ((None, raw, ("ls.op", b"cut")), Control("cut"))
+        for raw in (b"\x81\x91\x01\x02", b"\x81\x80\x01", b"\xa1\xff", b"\xc7\x01\x05\x00")
+    ),
 ]
 
 
@@ -107,7 +122,10 @@ STOPPED = [
     (b"k", b"v", ("ls.v", b"\x01"), ("ls.v", b"\x02")),
     (b"k", b"v", ID),
     (b"k", b"v", TTL),
-    *((b"k", b"v", ("ls.if", content)) for content in (b"absent", b"present", b"version:7", b"version:7@f:q", b"value:" + b"\n" * 16)),
+    *(
+        (b"k", b"v", ("ls.if", content))
+        for content in (b"absent", b"present", b"version:7", b"version:7@f:q", b"value:" + b"\n" * 16)
+    ),
     *((b"k", b"v", ("ls.if", b"version:7@" + cell)) for cell in (b":", b"f:", b":q", b"f:q:r\n\x00@", b"\xff:\xff")),
     (b"k", b"v", ("ls.ttl", b"\x7f" + b"\xff" * 7)),
     (b"k", None, ID),
@@ -123,7 +141,9 @@ def test_what_only_a_later_build_can_fold_stops_the_partition(record):
 
 
 CONTENTS = (
-    st.none() | st.binary(max_size=20) | st.sampled_from([word.encode() for word in sorted(OPERATIONS)] + [b"\x01", b"absent", b"\0" * 8])
+    st.none()
+    | st.binary(max_size=20)
+    | st.sampled_from([word.encode() for word in sorted(OPERATIONS)] + [b"\x01", b"absent", b"\0" * 8])
 )
 NAMES = st.sampled_from(["ls.v", "ls.op", "ls.id", "ls.if", "ls.ttl", "ls.other", "mine"])
 KEYS = st.none() | st.binary(max_size=4) | st.just(b"elsewhere")

@@ -13,14 +13,14 @@ import orjson
 import psutil
 import pytest
 
+from logstore.broker.embedded import EmbeddedKafka
 from logstore.client.store import Store
 from logstore.log.ddl import create
-from logstore.log.embedded import EmbeddedKafka
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
-from logstore.node import Node
-from logstore.nodedir import NodeDir
-from logstore.port import Reservation
+from logstore.node.node import Node
+from logstore.node.node_dir import NodeDir
+from logstore.node.port import Reservation
 from logstore.settings import Address, Settings
 
 LOOPBACK = Address("127.0.0.1", 0)
@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from logstore.node import Node
 from logstore.settings import Settings, Address
-from logstore.supervise import Spec
+from logstore.node.supervisor import Spec
 
 child = '''
 import os, signal, sys, time
@@ -84,7 +84,9 @@ def recorded(data: Path, children: int = 3) -> dict[str, Any] | None:
     return found if found and len(found["workers"]) + len(found["readers"]) == children else None
 
 
-def small_node(run: Any, data: Path, kafka: EmbeddedKafka, linger_s: float = 0) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+def small_node(
+    run: Any, data: Path, kafka: EmbeddedKafka, linger_s: float = 0
+) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
     process = run("-c", NODE, str(data), kafka.bootstrap, str(linger_s))
     up = data / "ended-up"
     eventually(lambda: up.exists() and len(up.read_text().split()) == 3, "children can be ended in order")
@@ -111,14 +113,16 @@ def test_a_port_is_known_at_once_and_shared_by_readers_only():
 
 @pytest.mark.parametrize("share", [False, True])
 def test_a_port_that_is_taken_names_itself_and_who_has_it(share, monkeypatch):
-    monkeypatch.setattr("logstore.port.PATIENCE_S", 0.2)
+    monkeypatch.setattr("logstore.node.port.PATIENCE_S", 0.2)
     with socket.socket() as other:
         if share:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(LOOPBACK)
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(SetupError, match=rf"port {port} of 127.0.0.1 is taken by the process {os.getpid()}.*--http"):
+        with pytest.raises(
+            SetupError, match=rf"port {port} of 127.0.0.1 is taken by the process {os.getpid()}.*--http"
+        ):
             Reservation(Address("127.0.0.1", port))
 
 
@@ -131,7 +135,7 @@ def test_an_address_that_is_none_of_ours_says_what_to_give():
 
 
 def test_a_data_directory_has_one_node_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("logstore.nodedir.LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr("logstore.node.node_dir.LOCK_WAIT_S", 0.1)
     with NodeDir(tmp_path).lock():
         with pytest.raises(SetupError, match=rf"already \(process {os.getpid()}\)"), NodeDir(tmp_path).lock():
             pass
@@ -160,7 +164,10 @@ def test_a_name_that_is_damaged_is_made_anew(tmp_path, damaged, caplog):
 
 def test_a_directory_that_cannot_be_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SetupError, match=r"cannot use the data directory .*--data-dir"), NodeDir(tmp_path / "file").lock():
+    with (
+        pytest.raises(SetupError, match=r"cannot use the data directory .*--data-dir"),
+        NodeDir(tmp_path / "file").lock(),
+    ):
         pass
 
 
@@ -185,7 +192,14 @@ def test_a_store_that_lost_its_definitions_is_refused(tmp_path, kafka):
     with pytest.raises(LogTruncated):  # a worker has read on since
         home.check_store(registry)
 
-    for damaged in (b"", b"{", b"[]", b'{"views":[]}', b'{"tables":{"topic_id":"x"}}', b"\0" * 512):  # a power cut, without fsync
+    for damaged in (
+        b"",
+        b"{",
+        b"[]",
+        b'{"views":[]}',
+        b'{"tables":{"topic_id":"x"}}',
+        b"\0" * 512,
+    ):  # a power cut, without fsync
         (tmp_path / "workers" / "0.json").write_bytes(damaged)
         (tmp_path / "store.json").write_bytes(orjson.dumps(sound))
         home.check_store(registry)
@@ -220,7 +234,9 @@ def test_a_second_signal_does_not_wait(run, tmp_path, kafka):
 def test_a_killed_child_is_replaced_and_the_record_says_so(run, tmp_path, kafka):
     process, before = small_node(run, tmp_path, kafka)
     os.kill(before["readers"][0], signal.SIGKILL)
-    after = eventually(lambda: (found := recorded(tmp_path)) and found["readers"] != before["readers"] and found, "another reader")
+    after = eventually(
+        lambda: (found := recorded(tmp_path)) and found["readers"] != before["readers"] and found, "another reader"
+    )
     assert after["workers"] == before["workers"]
     assert after["readers"][1] == before["readers"][1]
     assert process.poll() is None
@@ -238,7 +254,17 @@ def test_a_killed_node_leaves_nothing_and_its_directory_is_free_at_once(run, tmp
 
 
 def test_a_node_without_kafka_says_so_and_ends(run, tmp_path):
-    process = run("-m", "logstore.cli.main", "node", "--bootstrap", "127.0.0.1:1", "--data-dir", str(tmp_path), "--http", "127.0.0.1:0")
+    process = run(
+        "-m",
+        "logstore.cli.main",
+        "node",
+        "--bootstrap",
+        "127.0.0.1:1",
+        "--data-dir",
+        str(tmp_path),
+        "--http",
+        "127.0.0.1:0",
+    )
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
     assert b"Kafka does not answer" in stderr
@@ -271,7 +297,9 @@ def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_
             assert all(store.get_many("rows", keys, after=written, deadline_ms=20_000))
 
             process, second = node("b")
-            eventually(lambda: sorted(len(live) for live in slots(first["http"]).values()) == [8, 8], "the slots are shared")
+            eventually(
+                lambda: sorted(len(live) for live in slots(first["http"]).values()) == [8, 8], "the slots are shared"
+            )
             both = slots(first["http"])
             assert sorted(both[first["node_id"]] + both[second["node_id"]]) == list(range(16))
             for key in keys:
@@ -287,7 +315,9 @@ def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_
             assert process.returncode == 0
             print(f"{reads} reads during the handover")
             eventually(lambda: slots(first["http"]).get(first["node_id"]) == list(range(16)), "all slots are back")
-            assert [row and row.value.decode() for row in store.get_many("rows", keys, after=written, deadline_ms=20_000)] == keys
+            assert [
+                row and row.value.decode() for row in store.get_many("rows", keys, after=written, deadline_ms=20_000)
+            ] == keys
 
 
 def test_the_first_node_records_where_the_storage_lies_and_only_a_flag_moves_it(tmp_path):

@@ -4,7 +4,7 @@ import orjson
 import pytest
 from support_log import produce
 
-from logstore.log.census import Census
+from logstore.log.live_workers import Census
 from logstore.log.nodes import Announcement, Nodes
 from logstore.log.registry import Registry
 from logstore.model.table import NODES_TOPIC
@@ -28,7 +28,9 @@ def test_fields_of_a_later_build_do_not_matter():
 
 
 def test_fields_that_an_earlier_build_did_not_have_have_defaults():
-    assert Announcement.from_json(b'{"node":"n","worker":1,"url":"u","group":"g"}', 9) == Announcement("n", 1, "u", "g", timestamp_ms=9)
+    assert Announcement.from_json(b'{"node":"n","worker":1,"url":"u","group":"g"}', 9) == Announcement(
+        "n", 1, "u", "g", timestamp_ms=9
+    )
 
 
 @pytest.mark.parametrize("value", UNREADABLE)

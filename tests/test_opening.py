@@ -7,12 +7,12 @@ from support_view import descriptors, records
 
 from logstore.model.errors import Corrupted
 from logstore.model.table import Table
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.feed import FeedServer
-from streaming.followed import Followed, Seed
-from streaming.opening import RETRY_S, Later, Opening
-from streaming.shown import Shown
-from streaming.target import Target
+from streaming.lane.opening import RETRY_S, Later, Opening
+from streaming.lane.partition import Followed, Seed
+from streaming.lane.status import Shown
+from streaming.lane.target import Target
 
 TABLE = Table("t", "t", "e" * 32, 2)
 TARGET = Target(TABLE, 0, 0)
@@ -35,7 +35,7 @@ def shown(feed):
 
 
 def test_a_folder_that_cannot_be_made_is_a_reason_and_passes(tmp_path, feed, opening):
-    directory = home.partition_dir(tmp_path, "t", TABLE.epoch, 0)
+    directory = paths.partition_dir(tmp_path, "t", TABLE.epoch, 0)
     directory.parent.mkdir(parents=True)
     directory.write_text("in the way")
     assert opening.open(TARGET) == Later(RETRY_S, "catching-up")

@@ -40,6 +40,8 @@ def test_the_running_librdkafka_agrees():
 
 
 def test_a_librdkafka_that_disagrees_is_refused(monkeypatch):
-    monkeypatch.setattr(librdkafka, "partition_of", lambda key, partitions: (partition_of(key, partitions) + 1) % partitions)
+    monkeypatch.setattr(
+        librdkafka, "partition_of", lambda key, partitions: (partition_of(key, partitions) + 1) % partitions
+    )
     with pytest.raises(SetupError, match="nothing was written"):
         agrees_on_murmur2()

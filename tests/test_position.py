@@ -20,7 +20,12 @@ def test_tokens_round_trip_in_one_order():
 
 def test_merging_is_joining_with_a_comma():
     one, two = Position({(A, 0): 5, (A, 1): 2}), Position({(A, 0): 3, (B, 1): 9})
-    assert Position.parse(f"{one.token},{two.token}") == one | two == two | one == Position({(A, 0): 5, (A, 1): 2, (B, 1): 9})
+    assert (
+        Position.parse(f"{one.token},{two.token}")
+        == one | two
+        == two | one
+        == Position({(A, 0): 5, (A, 1): 2, (B, 1): 9})
+    )
 
 
 def test_a_merged_position_covers_both_and_neither_covers_it():

@@ -16,11 +16,11 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from logstore import AsyncStore, Store
+from logstore.broker.embedded import EmbeddedKafka
 from logstore.client.pending import Pending, Shared
 from logstore.log import kafka as door
 from logstore.log import producer
 from logstore.log.delivery import delivery_error
-from logstore.log.embedded import EmbeddedKafka
 from logstore.log.producer import Producer
 from logstore.model.errors import (
     BadKey,
@@ -136,7 +136,11 @@ def test_the_position_of_many_ends_exactly_behind_the_last_record_of_each_partit
 
 def test_text_and_bytes_may_be_mixed(kafka, table, store):
     store.put_many(table.name, [("ä", b"1"), (b"b", "ö"), ("c", None)])
-    assert sorted(read_log(kafka.bootstrap, table).values()) == [(b"b", "ö".encode()), (b"c", None), ("ä".encode(), b"1")]
+    assert sorted(read_log(kafka.bootstrap, table).values()) == [
+        (b"b", "ö".encode()),
+        (b"c", None),
+        ("ä".encode(), b"1"),
+    ]
 
 
 def test_nothing_to_write_is_an_empty_position(table, store):
@@ -168,13 +172,21 @@ def test_many_threads_share_one_store(kafka, table, store):
         results = list(pool.map(write, range(8)))
     log = read_log(kafka.bootstrap, table)
     assert len(log) == 8 * 41
-    assert all(log[at] == (f"{thread}/{i}".encode(), b"v") for thread, found in enumerate(results) for i, at in enumerate(found[:40]))
+    assert all(
+        log[at] == (f"{thread}/{i}".encode(), b"v")
+        for thread, found in enumerate(results)
+        for i, at in enumerate(found[:40])
+    )
 
 
 def test_what_cannot_be_a_row_is_refused_before_the_log(kafka):
     table = make_table(kafka.bootstrap, 1, max_value_bytes=1000)
     with Store(kafka.bootstrap, definitions=Fixed(table)) as store, store.pipeline(table.name) as pipe:
-        for put in (lambda k, v: store.put(table.name, k, v), pipe.put, lambda k, v: store.put_many(table.name, [(k, v)])):
+        for put in (
+            lambda k, v: store.put(table.name, k, v),
+            pipe.put,
+            lambda k, v: store.put_many(table.name, [(k, v)]),
+        ):
             for key, value, refusal in [
                 (b"", b"v", BadKey),
                 (b"x" * 65_536, b"v", BadKey),
@@ -310,7 +322,9 @@ def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_i
         assert {type(pending.exception()) for pending in pendings} <= {WriteFailed, Unknown}
 
         finished = threading.Event()
-        thread = threading.Thread(target=lambda: (waiting.put_many(table.name, [(b"k", b"%d" % i) for i in range(500)]), finished.set()))
+        thread = threading.Thread(
+            target=lambda: (waiting.put_many(table.name, [(b"k", b"%d" % i) for i in range(500)]), finished.set())
+        )
         thread.start()
         assert not finished.wait(0.3), "it waits for room"
     finally:
@@ -526,7 +540,9 @@ def test_the_first_record_of_every_partition_goes_alone(kafka, monkeypatch):
         send = store.producer.send_batch
 
         def watched(topic, messages, *rest):
-            ends.append(sum(bounds.end for bounds in door.bounds(door.admin(kafka.bootstrap), topic, list(range(4))).values()))
+            ends.append(
+                sum(bounds.end for bounds in door.bounds(door.admin(kafka.bootstrap), topic, list(range(4))).values())
+            )
             sent.append([message["key"] for message in messages])
             return send(topic, messages, *rest)
 

@@ -7,9 +7,9 @@ from support_log import produce
 from support_spark import context, ends, make_table, token, write
 from support_store import cli
 
-from batch.compact import compact
-from batch.diff import diff
-from batch.restore import restore
+from batch.jobs.compact import compact
+from batch.jobs.diff import diff
+from batch.jobs.restore import restore
 from logstore import AsyncStore
 from logstore.client.store import Store
 from logstore.log import ddl, forks, kafka, topics
@@ -40,7 +40,9 @@ def test_promote_exchanges_two_tables_and_fences_the_one_that_was_replaced(ctx):
         assert (replaced.topic, replaced.epoch) == (source.topic, source.epoch)
         assert promoted.former_epochs == (source.epoch,)
         assert replaced.former_epochs == (fork.epoch,)
-        assert [(f.fatal, "was promoted over" in f.why) for f in topics.check(ctx.registry.admin, replaced)] == [(False, True)]
+        assert [(f.fatal, "was promoted over" in f.why) for f in topics.check(ctx.registry.admin, replaced)] == [
+            (False, True)
+        ]
         with store(ctx) as new:
             assert new.put(source.name, "k", "new").pieces.keys() <= {(fork.epoch, 0), (fork.epoch, 1)}
             with pytest.raises(WriteFailed, match="promoted over"):
@@ -93,7 +95,9 @@ def test_so_is_an_asynchronous_one(ctx):
     async def go_through():
         async with AsyncStore(ctx.bootstrap, "http://127.0.0.1:1") as known:
             await known.put(source.name, "before", "x")
-            fork = await asyncio.to_thread(lambda: restore(ctx, source.name, token(source, ends(ctx, source)), "pro-async-then").table)
+            fork = await asyncio.to_thread(
+                lambda: restore(ctx, source.name, token(source, ends(ctx, source)), "pro-async-then").table
+            )
             await asyncio.to_thread(forks.promote, ctx.registry, fork.name, source.name)
             with pytest.raises(WriteFailed, match="promoted over"):
                 await known.put(source.name, "after", "y")
@@ -132,7 +136,9 @@ def test_after_a_promotion_that_was_killed_under_its_fence_a_refused_one_opens_t
     restore(ctx, source.name, token(source, ends(ctx, source)), "pro-killed-then")
     with store(ctx) as writer:
         writer.put(source.name, "late", "write")
-        topics.set_settings(kafka.admin(ctx.bootstrap), source.topic, {"max.message.bytes": "1"})  # as far as the killed one came
+        topics.set_settings(
+            kafka.admin(ctx.bootstrap), source.topic, {"max.message.bytes": "1"}
+        )  # as far as the killed one came
         with pytest.raises(UsageError, match="was written to after"):
             forks.promote(ctx.registry, "pro-killed-then", source.name)
         writer.put(source.name, "later", "write")

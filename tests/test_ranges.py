@@ -33,11 +33,21 @@ def read(broker, table, partition, start, end, **more):
 
 def test_a_range_is_every_record_of_it_byte_for_byte(kafka, made):
     produce(kafka.bootstrap, made.topic, [(b"a%d" % n, b"v%d" % n) for n in range(50)], partition=0)
-    produce(kafka.bootstrap, made.topic, [(None, None), (b"", b""), (b"\x00\xff", b"x" * 900_000)], 0, [("h", b"1"), ("ls.op", None)])
+    produce(
+        kafka.bootstrap,
+        made.topic,
+        [(None, None), (b"", b""), (b"\x00\xff", b"x" * 900_000)],
+        0,
+        [("h", b"1"), ("ls.op", None)],
+    )
     rows = read(kafka, made, 0, 10, 53, rows=7)
     assert [row["offset"] for row in rows] == list(range(10, 53))
     assert [(row["key"], row["value"]) for row in rows[:40]] == [(b"a%d" % n, b"v%d" % n) for n in range(10, 50)]
-    assert [(row["key"], row["value"]) for row in rows[40:]] == [(None, None), (b"", b""), (b"\x00\xff", b"x" * 900_000)]
+    assert [(row["key"], row["value"]) for row in rows[40:]] == [
+        (None, None),
+        (b"", b""),
+        (b"\x00\xff", b"x" * 900_000),
+    ]
     assert rows[40]["headers"] == [{"key": "h", "value": b"1"}, {"key": "ls.op", "value": None}]
     assert rows[0]["headers"] is None
     assert all(row["part"] == 0 and row["timestamp"] > 0 for row in rows)
@@ -121,7 +131,9 @@ def test_control_records_take_an_offset_of_every_partition_asked_for(kafka, made
     assert append_control(kafka.bootstrap, made, "cut", {"job": "j", "table": made.name}) == {0: 0, 1: 4}
     assert append_control(kafka.bootstrap, made, "base", {"snapshot": "s"}, [1]) == {1: 5}
     row = read(kafka, made, 1, 4, 6)
-    assert [(r["key"], r["headers"]) for r in row] == [(None, [{"key": "ls.op", "value": op}]) for op in (b"cut", b"base")]
+    assert [(r["key"], r["headers"]) for r in row] == [
+        (None, [{"key": "ls.op", "value": op}]) for op in (b"cut", b"base")
+    ]
     assert msgpack.unpackb(row[0]["value"]) == {"job": "j", "table": made.name}
     with pytest.raises(UsageError, match="no control operation"):
         append_control(kafka.bootstrap, made, "put", {})

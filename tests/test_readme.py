@@ -10,7 +10,11 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_python_of_the_quickstart_runs(dev, users, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    for told, here in (("127.0.0.1:9092", dev.facts["bootstrap"]), ("http://127.0.0.1:8480", dev.facts["http"]), ("users", users)):
+    for told, here in (
+        ("127.0.0.1:9092", dev.facts["bootstrap"]),
+        ("http://127.0.0.1:8480", dev.facts["http"]),
+        ("users", users),
+    ):
         assert told in code
         code = code.replace(told, here)
     names: dict[str, object] = {}
@@ -20,7 +24,9 @@ def test_the_python_of_the_quickstart_runs(dev, users, capsys):
 
 
 def test_the_commands_of_the_quickstart_run(dev, users):
-    commands = [shlex.split(line.strip())[1:] for line in README.splitlines() if re.match(r"    logstore (put|get) ", line)]
+    commands = [
+        shlex.split(line.strip())[1:] for line in README.splitlines() if re.match(r"    logstore (put|get) ", line)
+    ]
     assert len(commands) == 2
     assert [dev(*[users if word == "users" else word for word in command]).returncode for command in commands] == [0, 0]
 

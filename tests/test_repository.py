@@ -24,7 +24,9 @@ def published(repository: Repository, folder: Path, name: str) -> Manifest:
     facts = writer.close()
     assert facts is not None
     repository.storage.upload(folder / f"{name}.sst", repository.file_path(f"{name}/p00000-00000.sst"))
-    file = FileFacts(0, f"{name}/p00000-00000.sst", facts.entries, facts.size_bytes, facts.first_key, facts.last_key, facts.checksum)
+    file = FileFacts(
+        0, f"{name}/p00000-00000.sst", facts.entries, facts.size_bytes, facts.first_key, facts.last_key, facts.checksum
+    )
     part = PartFacts(3000, 1, 3000, digest(PAIRS).hex, {}, [])
     made = Manifest(name, "t", "t", EPOCH, 1, 100, "compact", None, 1, 1, "j", "b", {0: part}, [file])
     repository.publish(made)

@@ -9,13 +9,13 @@ import pytest
 from support_log import produce
 from support_spark import HERE, content, context, digests, drive, ends, folded, live, make_table, token, write
 
-from batch.archive import archive
-from batch.audit import audit
-from batch.compact import compact, rebuild
-from batch.diff import diff
-from batch.history import History
-from batch.restore import restore
-from batch.trim import trim
+from batch.jobs.archive import archive
+from batch.jobs.audit import audit
+from batch.jobs.compact import compact, rebuild
+from batch.jobs.diff import diff
+from batch.jobs.history import History
+from batch.jobs.restore import restore
+from batch.jobs.trim import trim
 from logstore.log import forks, kafka, topics
 from logstore.model.entry import Entry
 from logstore.model.errors import (
@@ -38,7 +38,10 @@ def ctx(kafka, tmp_path):
 
 def rows(entries):
     """Key -> (timestamp, value): what a restored row keeps."""
-    return {key: (found.timestamp_ms, found.payload) for key, found in ((key, Entry.decode(raw)) for key, raw in entries.items())}
+    return {
+        key: (found.timestamp_ms, found.payload)
+        for key, found in ((key, Entry.decode(raw)) for key, raw in entries.items())
+    }
 
 
 def check(ctx, source, done, upto):
@@ -93,7 +96,11 @@ def test_a_restored_table_is_written_compacted_rebuilt_audited_trimmed_and_resto
     source = make_table(ctx, "res-life", 2)
     write(ctx.bootstrap, source, 400)
     fork = restore(ctx, source.name, token(source, ends(ctx, source)), "res-life-then").table
-    before = {key: entry for p in range(2) for key, entry in content(ctx, ctx.repository(fork).manifest(fork.base["snapshot"]), p).items()}
+    before = {
+        key: entry
+        for p in range(2)
+        for key, entry in content(ctx, ctx.repository(fork).manifest(fork.base["snapshot"]), p).items()
+    }
     produce(ctx.bootstrap, fork.topic, [(b"key-00001", b"fresh"), (b"key-00002", None)])
     first = compact(ctx, fork).manifest
     expected = {**before, b"key-00001": b"fresh"}
@@ -138,7 +145,11 @@ def test_a_time_means_the_first_offset_that_is_later(ctx):
 def _first_later(ctx, table, moment):
     found = {}
     for partition, end in ends(ctx, table).items():
-        later = (r.offset() for r in kafka.read_range(ctx.bootstrap, table.topic, partition, 0, end) if r.timestamp()[1] > moment)
+        later = (
+            r.offset()
+            for r in kafka.read_range(ctx.bootstrap, table.topic, partition, 0, end)
+            if r.timestamp()[1] > moment
+        )
         found[partition] = next(later, end)
     return found
 
@@ -193,12 +204,14 @@ def test_a_failed_restore_leaves_no_topic_and_no_files(ctx, monkeypatch):
     def broken(**_):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr("batch.restore.Manifest", broken)
+    monkeypatch.setattr("batch.jobs.restore.Manifest", broken)
     with pytest.raises(RuntimeError, match="on purpose"):
         restore(ctx, source.name, token(source, ends(ctx, source)), "res-fail-then")
     assert topics.epoch_of(kafka.admin(ctx.bootstrap), "res-fail-then") is None
     assert [
-        name for name in ctx.storage.list("res-fail-then") if ctx.storage.list(f"res-fail-then/{name}/snapshots") not in ([], ["_JOB"])
+        name
+        for name in ctx.storage.list("res-fail-then")
+        if ctx.storage.list(f"res-fail-then/{name}/snapshots") not in ([], ["_JOB"])
     ] == []
     with pytest.raises(NoSuchTable):
         ctx.registry.table("res-fail-then")

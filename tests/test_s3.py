@@ -15,11 +15,20 @@ ROWS = 500
 @pytest.mark.timeout(400)
 def test_a_store_keeps_its_snapshots_in_s3(tmp_path):
     url = f"s3://{BUCKET}/store"
-    with s3_server(), running("dev", tmp_path / "one", "--http", "127.0.0.1:0", "--storage", url, "--readers", "1") as node:
+    with (
+        s3_server(),
+        running("dev", tmp_path / "one", "--http", "127.0.0.1:0", "--storage", url, "--readers", "1") as node,
+    ):
 
         def batch(*arguments):
             done = cli(
-                "batch", *arguments, "--conf", "spark.driver.memory=512m", "--json", check=False, LOGSTORE_DATA_DIR=str(tmp_path / "one")
+                "batch",
+                *arguments,
+                "--conf",
+                "spark.driver.memory=512m",
+                "--json",
+                check=False,
+                LOGSTORE_DATA_DIR=str(tmp_path / "one"),
             )
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout)

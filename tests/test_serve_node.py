@@ -9,7 +9,7 @@ import pytest
 
 from logstore import Store
 from logstore.model.partitioner import partition_of
-from logstore.serve.problems import WORDS
+from logstore.serve.wire.problems import WORDS
 from tests.support_serve import SLOTS, Node, Reader, epoch_of, eventually, problem, serving
 
 EPOCH = epoch_of("t")
@@ -41,7 +41,8 @@ def test_reads_go_on_while_the_worker_is_away_and_follow_it_when_it_is_back(tmp_
         eventually(lambda: reader.get("/readyz").status_code == 503)
         partition, offset = node.put("t", b"k001", b"written meanwhile")  # views are written whoever listens
         assert (
-            reader.get("/v1/tables/t/rows/k001", headers={"LS-Token": f"{EPOCH}-{partition}-{offset + 1}"}).content == b"written meanwhile"
+            reader.get("/v1/tables/t/rows/k001", headers={"LS-Token": f"{EPOCH}-{partition}-{offset + 1}"}).content
+            == b"written meanwhile"
         )
         node.open_feed()
         reader.wait_ready()
@@ -58,7 +59,10 @@ def test_a_returned_worker_that_is_still_silent_costs_no_read(tmp_path):
         node.put_many("t", ROWS)
         reader.wait_ready()
         node.close_feed()
-        known, node._published = node._published, {"log": {"reachable": False}}  # it has just started and cannot reach the log
+        known, node._published = (
+            node._published,
+            {"log": {"reachable": False}},
+        )  # it has just started and cannot reach the log
         node.open_feed()
         eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
         assert reader.get("/v1/tables/t/rows/k001").status_code == 200
@@ -108,20 +112,30 @@ def test_a_definition_is_acknowledged_when_its_views_are_open(tmp_path):
         node.create("t")
         reader.wait_ready()
         revision = node.revision
-        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}])
+        eventually(
+            lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}]
+        )
         view = node._published[("view", "t", EPOCH, 0)]
         node.publish(("view", "t", EPOCH, 0), None)
         node.tables["u"] = node.tables["t"].__class__("u", "u", epoch_of("u"), 1)
         node.publish_tables()
         eventually(lambda: reader.get("/v1/tables/u").status_code == 200)
-        assert node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}]  # two views are not open yet
+        assert node.acks() == [
+            {"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}
+        ]  # two views are not open yet
         problem(reader.get("/v1/tables/u/rows/k"), 503, "starting")
         node.publish(("view", "t", EPOCH, 0), view)
         node.open_view(node.tables["u"], 0)
-        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": None, "damaged": []}])
+        eventually(
+            lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": None, "damaged": []}]
+        )
         assert reader.get("/v1/tables/u/rows/k").status_code == 404
         node.publish("mark", ["run", 1])
-        eventually(lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": ["run", 1], "damaged": []}])
+        eventually(
+            lambda: (
+                node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": ["run", 1], "damaged": []}]
+            )
+        )
 
 
 def test_catching_up_is_not_ready_but_readable(tmp_path):
@@ -169,7 +183,10 @@ def test_a_damaged_view_is_never_an_answer(tmp_path):
 @pytest.fixture
 def pair(tmp_path):
     """Two nodes that share the slots, each with a reader that knows of both."""
-    nodes = [Node(tmp_path / name, name=name, slots=slots) for name, slots in (("even", range(0, SLOTS, 2)), ("odd", range(1, SLOTS, 2)))]
+    nodes = [
+        Node(tmp_path / name, name=name, slots=slots)
+        for name, slots in (("even", range(0, SLOTS, 2)), ("odd", range(1, SLOTS, 2)))
+    ]
     readers = [Reader(node.data_dir, node=node.name) for node in nodes]
     for node, reader in zip(nodes, readers, strict=True):
         node.url = reader.url
@@ -194,7 +211,10 @@ def test_a_row_of_another_node_is_421_with_its_owner(pair):
         else:
             document = problem(answer, 421, "not-owner")
             assert answer.headers["ls-owner"] == document["owner"] == odd.url
-            assert httpx.get(f"{document['owner']}/v1/tables/t/rows/{named(partition)}", trust_env=False).status_code == 200
+            assert (
+                httpx.get(f"{document['owner']}/v1/tables/t/rows/{named(partition)}", trust_env=False).status_code
+                == 200
+            )
     states = [(row["state"], row["owner"]) for row in reader.get("/v1/partitions").json()["partitions"]]
     assert states == [("live", even.url), ("elsewhere", odd.url)] * 2
     cluster = reader.get("/v1/cluster").json()["nodes"]
@@ -244,12 +264,19 @@ def test_the_longest_keys_are_read_through_our_clients_from_any_node(pair):
             assert [store.get("t", key, deadline_ms=20_000).value for key in long] == [b"v" + key[:1] for key in long]
             assert [row.key for row in store.get_many("t", long, deadline_ms=20_000)] == long
             assert [row.key for row in store.scan("t", start=long[0], deadline_ms=20_000)] == long
-            assert [row.key for row in store.scan("t", start=long[1], end=long[3], limit=1, deadline_ms=20_000)] == long[1:2]
+            assert [
+                row.key for row in store.scan("t", start=long[1], end=long[3], limit=1, deadline_ms=20_000)
+            ] == long[1:2]
     page = readers[0].get("/v1/tables/t/rows", params={"start": "fg", "limit": 2, "key_encoding": "base64url"}).json()
     answer = readers[1].http.get(
-        "/", extensions={"target": f"/v1/tables/t/rows?start=fg&limit=2&key_encoding=base64url&cursor={page['cursor']}".encode()}
+        "/",
+        extensions={
+            "target": f"/v1/tables/t/rows?start=fg&limit=2&key_encoding=base64url&cursor={page['cursor']}".encode()
+        },
     )
-    assert [row["key"] for row in answer.json()["rows"]] == [{"base64": base64.b64encode(key).decode()} for key in long[2:]]
+    assert [row["key"] for row in answer.json()["rows"]] == [
+        {"base64": base64.b64encode(key).decode()} for key in long[2:]
+    ]
 
 
 def test_many_keys_span_nodes(pair):
@@ -267,7 +294,9 @@ def test_tokens_are_waited_for_on_the_other_node_too(pair):
     token = f"{EPOCH}-1-{odd.views[EPOCH, 1].next_offset + 1}"
     late = {"LS-Token": token, "LS-Deadline": "200"}
     problem(reader.get("/v1/tables/t/rows", headers=late), 504, "consistency-timeout")
-    problem(reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=late), 504, "consistency-timeout")
+    problem(
+        reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=late), 504, "consistency-timeout"
+    )
     odd.put("t", named(1).encode(), b"new")
     patient = {"LS-Token": token, "LS-Deadline": "20000"}
     page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=patient).json()
@@ -358,7 +387,10 @@ def test_pages_tell_of_tables_and_quarantine(tmp_path):
         node.append("t", 1, [(b"", b"x"), (b"k", b"v" * 1_000_001)])
         reader.wait_ready()
         assert reader.get("/v1/tables").json()["tables"] == [reader.get("/v1/tables/t").json()]
-        assert reader.get("/v1/tables/t").json() | {"description": "words", "partitions": 2} == reader.get("/v1/tables/t").json()
+        assert (
+            reader.get("/v1/tables/t").json() | {"description": "words", "partitions": 2}
+            == reader.get("/v1/tables/t").json()
+        )
         page = reader.get("/v1/tables/t/quarantine").json()
         assert page["counts"]["null-key"] == 1_005
         assert sum(page["counts"].values()) == 1_007

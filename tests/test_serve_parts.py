@@ -5,13 +5,14 @@ import time
 import pytest
 
 from logstore.model.errors import SetupError
-from logstore.serve import cursor, media
-from logstore.serve.listing import Row
-from logstore.serve.pagepart import PagePart, merge
-from logstore.serve.problems import WORDS, Problem
+from logstore.serve.protocol import Stall
+from logstore.serve.read import cursor
+from logstore.serve.read.encoding import Row
+from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.settings import check_bind
-from logstore.serve.stall import Stall
-from logstore.serve.waiters import Waiters
+from logstore.serve.state.waiters import Waiters
+from logstore.serve.wire import media_types
+from logstore.serve.wire.problems import WORDS, Problem
 
 SEED = 77
 
@@ -21,7 +22,7 @@ SEED = 77
     ("b/b", None), ("a/x;q=0", None), ("A/Y", "a/y"), ("a/y;q=nonsense", None), ("*/*;q=0.1, a/y;q=0.2", "a/y"),
 ])  # fmt: skip
 def test_the_best_accepted_offer_is_chosen(accept, chosen):
-    assert media.choose(accept, ("a/x", "a/y")) == chosen
+    assert media_types.choose(accept, ("a/x", "a/y")) == chosen
 
 
 def test_a_cursor_carries_its_key_and_its_query():

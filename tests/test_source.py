@@ -13,12 +13,12 @@ from pyspark.sql.datasource import EqualTo, GreaterThan, In, LessThanOrEqual, St
 from support_log import produce
 from support_spark import LEFT_BY_A_SESSION, context, folded, make_table, spark, write
 
-from batch import state
-from batch.archive import archive
-from batch.compact import compact
-from batch.fold import Fold
-from batch.keys import Keys
-from batch.source import Reader, checked, reason
+from batch.datasource import read
+from batch.datasource.key_filter import Keys
+from batch.datasource.source import Reader, checked, reason, register
+from batch.jobs.archive import archive
+from batch.jobs.compact import compact
+from batch.tasks.fold import Fold
 from examples.notebook import cells
 from logstore.log import kafka as door
 from logstore.log.ranges import committed_ends
@@ -36,10 +36,16 @@ def ctx(kafka, tmp_path):
 
 
 def options(ctx, table, **more):
-    return {"bootstrap": ctx.bootstrap, "table": table if isinstance(table, str) else table.name, "storage": ctx.storage.url, **more}
+    return {
+        "bootstrap": ctx.bootstrap,
+        "table": table if isinstance(table, str) else table.name,
+        "storage": ctx.storage.url,
+        **more,
+    }
 
 
 def frame(ctx, table, **more):
+    register(spark())
     return spark().read.format("logstore").options(**options(ctx, table, **more)).load()
 
 
@@ -70,7 +76,9 @@ def trim(ctx, table, ends):
 
 def looked_at(reader):
     """The keys that a reading gives, and how many rows or records it looked at."""
-    keys = [key for part in reader.partitions() for batch in reader.read(part) for key in batch.column("key").to_pylist()]
+    keys = [
+        key for part in reader.partitions() for batch in reader.read(part) for key in batch.column("key").to_pylist()
+    ]
     return sorted(keys), reader.examined
 
 
@@ -80,7 +88,10 @@ def test_a_snapshot_reads_as_the_fold_below_its_cut(ctx):
     first = compact(ctx, table).manifest
     write(ctx.bootstrap, table, 300, seed=2)
     second = compact(ctx, table).manifest
-    cuts = {name: {p: facts.cut for p, facts in manifest.parts.items()} for name, manifest in (("old", first), ("new", second))}
+    cuts = {
+        name: {p: facts.cut for p, facts in manifest.parts.items()}
+        for name, manifest in (("old", first), ("new", second))
+    }
     assert rows(frame(ctx, table)) == rows(frame(ctx, table, snapshot="current")) == truth(ctx, table, cuts["new"])
     assert rows(frame(ctx, table, snapshot=first.name)) == truth(ctx, table, cuts["old"])
     assert frame(ctx, table).schema.simpleString() == (
@@ -145,7 +156,12 @@ def test_changes_are_the_puts_and_deletes_between_two_positions(ctx):
     ]  # fmt: skip
     assert [(h.key, h.value and bytes(h.value)) for h in found[0].headers] == [("trace", b"1"), ("none", None)]
     (record,) = door.read_range(ctx.bootstrap, table.topic, 0, offset, offset + 1)
-    seen = frame(ctx, table, changes=token(table, start)).where(f"version = {offset}").select(f.unix_millis("timestamp")).collect()
+    seen = (
+        frame(ctx, table, changes=token(table, start))
+        .where(f"version = {offset}")
+        .select(f.unix_millis("timestamp"))
+        .collect()
+    )
     assert seen[0][0] == record.timestamp()[1]
     assert abs(datetime.fromtimestamp(seen[0][0] / 1000, UTC) - datetime.now(UTC)) < timedelta(minutes=10)
     assert frame(ctx, table, changes="earliest").count() == 302
@@ -206,7 +222,12 @@ def test_a_range_of_keys_reads_no_row_beside_it(ctx):
 def test_what_cannot_be_pushed_down_is_left_to_spark(ctx):
     table = make_table(ctx, "src-rest", 1)
     reader = Reader(options(ctx, table, as_of="latest"))
-    rest = [EqualTo(("version",), 1), StringStartsWith(("key",), "k"), EqualTo(("key",), None), EqualTo(("key", "x"), b"k")]
+    rest = [
+        EqualTo(("version",), 1),
+        StringStartsWith(("key",), "k"),
+        EqualTo(("key",), None),
+        EqualTo(("key", "x"), b"k"),
+    ]
     assert list(reader.pushFilters(rest)) == rest
     assert reader.keys == Keys()
 
@@ -215,21 +236,21 @@ def test_the_fold_of_a_long_tail_spills_and_batches_are_bounded(ctx, monkeypatch
     table = make_table(ctx, "src-bounds", 1)
     write(ctx.bootstrap, table, 5_000, keys=3_000)
     spilled = []
-    add = state.Fold.__init__
+    add = read.Fold.__init__
 
     def small(self, *args, **more):
         add(self, *args, **more, buffer_bytes=32_000)
         spilled.append(self._runs)
 
     monkeypatch.setattr(Fold, "__init__", small)
-    monkeypatch.setattr(state, "BATCH_ROWS", 100)
-    monkeypatch.setattr(state, "BATCH_BYTES", 4_000)
-    whole = state._records
+    monkeypatch.setattr(read, "BATCH_ROWS", 100)
+    monkeypatch.setattr(read, "BATCH_BYTES", 4_000)
+    whole = read._records
 
     def pieces(*args):
         return (batch.slice(at, 500) for batch in whole(*args) for at in range(0, batch.num_rows, 500))
 
-    monkeypatch.setattr(state, "_records", pieces)
+    monkeypatch.setattr(read, "_records", pieces)
     reader = Reader(options(ctx, table, as_of="latest"))
     (part,) = reader.partitions()
     batches = list(reader.read(part))
@@ -298,7 +319,7 @@ def test_a_damaged_snapshot_is_an_error_and_never_an_answer(ctx):
 PROGRAM = """
 import sys
 from pyspark.sql import SparkSession
-from batch.source import register
+from batch.datasource.source import register
 spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
 register(spark)
 reading = spark.read.format("logstore").option("bootstrap", sys.argv[1]).option("table", sys.argv[2])
@@ -343,7 +364,17 @@ def test_the_notebook_shows_state_changes_and_the_past(ctx):
 def test_the_notebook_runs_as_a_program(ctx):
     table = make_table(ctx, "src-program", 1)
     write(ctx.bootstrap, table, 50)
-    argv = [sys.executable, "-m", "examples.notebook", "--bootstrap", ctx.bootstrap, "--table", table.name, "--storage", ctx.storage.url]
+    argv = [
+        sys.executable,
+        "-m",
+        "examples.notebook",
+        "--bootstrap",
+        ctx.bootstrap,
+        "--table",
+        table.name,
+        "--storage",
+        ctx.storage.url,
+    ]
     env = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
     run = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT, env=env)
     assert run.returncode == 0, run.stderr

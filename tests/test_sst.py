@@ -14,7 +14,12 @@ from logstore.snapshot.sst import SstReader, SstWriter, opened, prepare
 
 def pairs_of(seed, count):
     rng = random.Random(seed)
-    keys = {rng.randbytes(rng.choice((1, 2, 8, 500, 600))) for _ in range(count)} | {b"\0", b"\xff", b"\xff" * 65_535, b"a" * 65_535}
+    keys = {rng.randbytes(rng.choice((1, 2, 8, 500, 600))) for _ in range(count)} | {
+        b"\0",
+        b"\xff",
+        b"\xff" * 65_535,
+        b"a" * 65_535,
+    }
     return [(key, Entry(VALUE, n, n, rng.randbytes(n % 90)).encode()) for n, key in enumerate(sorted(keys))]
 
 
@@ -28,7 +33,12 @@ def written(path, pairs, **more):
 def test_what_is_put_reads_back(tmp_path, compression):
     pairs = pairs_of(1, 2_000)
     facts = written(tmp_path / "a.sst", pairs, compression=compression, block_bytes=4_096)
-    assert (facts.entries, facts.first_key, facts.last_key, facts.digest) == (len(pairs), pairs[0][0], pairs[-1][0], digest(pairs))
+    assert (facts.entries, facts.first_key, facts.last_key, facts.digest) == (
+        len(pairs),
+        pairs[0][0],
+        pairs[-1][0],
+        digest(pairs),
+    )
     prepare(tmp_path / "db", [tmp_path / "a.sst"])
     reader = SstReader.open(tmp_path / "db")
     assert list(reader.scan()) == pairs
@@ -107,7 +117,10 @@ def test_other_processes_read_at_the_same_time(tmp_path):
         "r = SstReader.open(pathlib.Path(sys.argv[1])); print(len(list(r.scan())))"
     )
     reader = SstReader.open(tmp_path / "db")
-    others = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "db")], stdout=subprocess.PIPE) for _ in range(2)]
+    others = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "db")], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
     assert [int(other.communicate(timeout=60)[0]) for other in others] == [len(pairs)] * 2
     assert list(reader.scan()) == pairs
     reader.close()

@@ -13,8 +13,8 @@ from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Overloaded
 from logstore.model.table import Table
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
-from logstore.view import home
-from streaming.sweep import sweep
+from logstore.view import paths
+from streaming.control.sweep import sweep
 
 EPOCH, OTHER = "e" * 32, "f" * 32
 DROPPED = Table("t", "t", EPOCH, 3, dropped=True)
@@ -23,9 +23,9 @@ DROPPED = Table("t", "t", EPOCH, 3, dropped=True)
 def grow(data_dir, table, partitions=3):
     """Views and local snapshots of a table, as a worker leaves them."""
     for partition in range(partitions):
-        home.Owner(home.partition_dir(data_dir, table.name, table.epoch, partition)).release()
-        view = home.partition_dir(data_dir, table.name, table.epoch, partition) / "1"
-        base = home.snapshot_dir(data_dir, table.name, table.epoch, partition) / "s.files"
+        paths.Owner(paths.partition_dir(data_dir, table.name, table.epoch, partition)).release()
+        view = paths.partition_dir(data_dir, table.name, table.epoch, partition) / "1"
+        base = paths.snapshot_dir(data_dir, table.name, table.epoch, partition) / "s.files"
         for folder in (view, base):
             folder.mkdir(parents=True)
             (folder / "data.mdb").write_text("x")
@@ -59,27 +59,34 @@ def test_under_its_former_name_goes_what_belongs_to_a_promoted_table(tmp_path):
         grow(tmp_path, table)
     sweep(tmp_path, [promoted, former])
     for kind in ("views", "snapshots"):
-        assert sorted(str(path.relative_to(tmp_path / kind)) for path in (tmp_path / kind).glob("*/*")) == [f"fork/{EPOCH}", f"t/{OTHER}"]
+        assert sorted(str(path.relative_to(tmp_path / kind)) for path in (tmp_path / kind).glob("*/*")) == [
+            f"fork/{EPOCH}",
+            f"t/{OTHER}",
+        ]
 
 
 def test_local_snapshots_alone_are_removed_too(tmp_path):
-    (home.snapshot_dir(tmp_path, "t", EPOCH, 0) / "s").mkdir(parents=True)
+    (paths.snapshot_dir(tmp_path, "t", EPOCH, 0) / "s").mkdir(parents=True)
     sweep(tmp_path, [DROPPED])
     assert list(tmp_path.glob("*/*")) == []
 
 
 def test_a_partition_that_is_written_stays_whole_until_its_writer_lets_go(tmp_path):
     grow(tmp_path, DROPPED)
-    owner = home.Owner(home.partition_dir(tmp_path, "t", EPOCH, 1))
+    owner = paths.Owner(paths.partition_dir(tmp_path, "t", EPOCH, 1))
     sweep(tmp_path, [DROPPED])
-    assert left(tmp_path) == [f"snapshots/t/{EPOCH}/1/s.files/data.mdb", f"views/t/{EPOCH}/1/1/data.mdb", f"views/t/{EPOCH}/1/owner"]
+    assert left(tmp_path) == [
+        f"snapshots/t/{EPOCH}/1/s.files/data.mdb",
+        f"views/t/{EPOCH}/1/1/data.mdb",
+        f"views/t/{EPOCH}/1/owner",
+    ]
     owner.release()
     sweep(tmp_path, [DROPPED])
     assert list(tmp_path.glob("*/*")) == []
 
 
 def test_who_has_a_local_snapshot_open_reads_on(tmp_path):
-    folder = home.snapshot_dir(tmp_path, "t", EPOCH, 0)
+    folder = paths.snapshot_dir(tmp_path, "t", EPOCH, 0)
     folder.mkdir(parents=True)
     rows = {b"%05d" % n: Entry(VALUE, n, 1, b"v" * 1_000).encode() for n in range(5_000)}
     writer = SstWriter(folder / "0.sst")
@@ -116,7 +123,9 @@ def test_threads_that_sweep_the_same_tree_at_once_do_not_disturb_each_other(tmp_
         for _ in range(100):
             grow(tmp_path, DROPPED, rng.randrange(1, 6))
             together = threading.Barrier(4)
-            for done in [pool.submit(lambda start: (start.wait(10), sweep(tmp_path, [DROPPED])), together) for _ in range(4)]:
+            for done in [
+                pool.submit(lambda start: (start.wait(10), sweep(tmp_path, [DROPPED])), together) for _ in range(4)
+            ]:
                 done.result(30)
             sweep(tmp_path, [DROPPED])
             assert list(tmp_path.glob("*/*")) == []
@@ -126,7 +135,7 @@ SWEEP = """
 import sys
 from pathlib import Path
 from logstore.model.table import Table
-from streaming.sweep import sweep
+from streaming.control.sweep import sweep
 print("sweeps", flush=True)
 while True:
     sweep(Path(sys.argv[1]), [Table("t", "t", sys.argv[2], 3, dropped=True)])
@@ -149,13 +158,13 @@ def sweepers(tmp_path):
 def test_processes_that_sweep_leave_alone_what_this_one_writes(tmp_path, sweepers):
     owned = 0
     for _ in range(2_000):
-        directory = home.partition_dir(tmp_path, "t", EPOCH, 0)
+        directory = paths.partition_dir(tmp_path, "t", EPOCH, 0)
         try:
-            owner = home.Owner(directory)
+            owner = paths.Owner(directory)
         except Overloaded:
             continue
         owned += 1
-        base = home.snapshot_dir(tmp_path, "t", EPOCH, 0)
+        base = paths.snapshot_dir(tmp_path, "t", EPOCH, 0)
         make(base)
         for folder in (directory, base):
             (folder / "mine").write_text("x")

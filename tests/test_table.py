@@ -6,7 +6,9 @@ from tests.support_dev import eventually
 
 
 def test_a_tables_life(dev):
-    created = dev.json("table", "create", "life", "--partitions", "3", "--description", "short", "--topic-config", "segment.ms=700000")
+    created = dev.json(
+        "table", "create", "life", "--partitions", "3", "--description", "short", "--topic-config", "segment.ms=700000"
+    )
     assert (created["partitions"], created["topic"], created["adopted"]) == (3, "life", False)
     assert "life" in [table["name"] for table in dev.json("table", "list")["tables"]]
     assert dev.json("table", "alter", "life", "--description", "shorter")["description"] == "shorter"
@@ -52,14 +54,20 @@ def test_a_partition_that_a_transaction_stopped_is_repaired(dev):
     producer.begin_transaction()
     producer.produce("stopped", b"value", b"key")
     producer.commit_transaction(30)
-    eventually(lambda: [p["state"] for p in dev.json("status")["partitions"] if p["table"] == "stopped"] == ["stopped"], "it stops")
+    eventually(
+        lambda: [p["state"] for p in dev.json("status")["partitions"] if p["table"] == "stopped"] == ["stopped"],
+        "it stops",
+    )
     assert b"table repair stopped" in dev("get", "stopped", "key", status=1).stderr
     assert dev.json("doctor", status=1)["ok"] is False
 
     refused = dev("table", "repair", "stopped", "--partition", "0", stdin=b"n\n", status=1)
     assert b"1..1" in refused.stdout
     assert b"nothing was changed" in refused.stderr
-    assert b"hold 1 records" in dev("table", "repair", "stopped", "--partition", "0", "--skip", "0..1", "--yes", status=2).stderr
+    assert (
+        b"hold 1 records"
+        in dev("table", "repair", "stopped", "--partition", "0", "--skip", "0..1", "--yes", status=2).stderr
+    )
     dev("table", "repair", "stopped", "--partition", "0", stdin=b"y\n")
     assert dev("get", "stopped", "key").stdout == b"value"
     assert b"nothing is missing" in dev("table", "repair", "stopped", "--partition", "0").stderr

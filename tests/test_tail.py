@@ -24,7 +24,19 @@ def batches(tail, upto, timeout_s=30):
 
 def test_a_header_name_that_is_not_text_is_quarantined_and_the_next_record_is_folded(kafka):
     table = make_table(kafka.bootstrap, partitions=1)
-    command = [b"kcat", b"-P", b"-q", b"-b", kafka.bootstrap.encode(), b"-t", table.topic.encode(), b"-k", b"ada", b"-H", b"\xff\xfe=1"]
+    command = [
+        b"kcat",
+        b"-P",
+        b"-q",
+        b"-b",
+        kafka.bootstrap.encode(),
+        b"-t",
+        table.topic.encode(),
+        b"-k",
+        b"ada",
+        b"-H",
+        b"\xff\xfe=1",
+    ]
     produce(kafka.bootstrap, table.topic, [(b"%d" % n, b"1") for n in range(USUAL)], 0, [("m\u00fcne", b"1")])
     subprocess.run(command, input=b"1815\n" * ODD, check=True, timeout=60)
     produce(kafka.bootstrap, table.topic, [(b"bob", b"2")], 0, [("m\u00fcne", b"1")])

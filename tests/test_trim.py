@@ -6,11 +6,11 @@ from support_audit import whole
 from support_log import produce
 from support_spark import context, digests, make_table, write
 
-from batch import cli_trim
-from batch.archive import archive
-from batch.audit import audit
-from batch.compact import compact, rebuild
-from batch.trim import trim
+from batch.cli import trim as cli_trim
+from batch.jobs.archive import archive
+from batch.jobs.audit import audit
+from batch.jobs.compact import compact, rebuild
+from batch.jobs.trim import trim
 from logstore.log import kafka as door
 from logstore.model.errors import NotTrimmable
 

@@ -10,7 +10,7 @@ from support_log import until
 from support_store import Running, cli, running
 
 from logstore import Store
-from logstore.log.embedded import EmbeddedKafka
+from logstore.broker.embedded import EmbeddedKafka
 
 pytestmark = pytest.mark.integration
 
@@ -79,7 +79,9 @@ def _join_and_leave(kafka, tmp_path):
 def _assert_everything_is_seen(bootstrap, url, position):
     """Any node answers for the whole table: scans and multi-gets are gathered from the owners."""
     with Store(bootstrap, url) as store:
-        assert [row.value for row in store.scan("t", after=position, deadline_ms=20_000)] == [b"v%d" % n for n in range(ROWS)]
+        assert [row.value for row in store.scan("t", after=position, deadline_ms=20_000)] == [
+            b"v%d" % n for n in range(ROWS)
+        ]
         found = store.get_many("t", [f"k{n:04d}" for n in range(ROWS)], after=position, deadline_ms=20_000)
         assert [row and row.value for row in found] == [b"v%d" % n for n in range(ROWS)]
 

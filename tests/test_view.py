@@ -8,11 +8,22 @@ import textwrap
 from dataclasses import replace
 
 import pytest
-from support_view import IDENTITY, PLACE, descriptors, mixed, open_view, put, truncate, used_bytes, zero_pages, zero_root
+from support_view import (
+    IDENTITY,
+    PLACE,
+    descriptors,
+    mixed,
+    open_view,
+    put,
+    truncate,
+    used_bytes,
+    zero_pages,
+    zero_root,
+)
 
 from logstore.model.errors import Corrupted, NotYet, Overloaded
 from logstore.model.fold import Folded, fold_batch
-from logstore.view import home, layout
+from logstore.view import layout, paths
 from logstore.view.layout import Stop
 from logstore.view.reader import ViewReader
 from logstore.view.view import View, discard_if_torn
@@ -151,8 +162,8 @@ def test_written_without_sync_and_another_boot_it_is_thrown_away(tmp_path, monke
     view = open_view(path)
     put(view, {b"a": b"1"})
     assert not discard_if_torn(path)  # the same boot: a killed process loses nothing
-    monkeypatch.setattr(home, "BOOT_ID", tmp_path / "boot_id")
-    home.BOOT_ID.write_text("another boot")
+    monkeypatch.setattr(paths, "BOOT_ID", tmp_path / "boot_id")
+    paths.BOOT_ID.write_text("another boot")
     assert discard_if_torn(path)
     assert not path.exists()
     view._env.close()
@@ -164,8 +175,8 @@ def test_closed_cleanly_it_survives_another_boot(tmp_path, monkeypatch, sync):
     view = open_view(path, sync=sync)
     put(view, {b"a": b"1"})
     view.close()
-    monkeypatch.setattr(home, "BOOT_ID", tmp_path / "boot_id")
-    home.BOOT_ID.write_text("another boot")
+    monkeypatch.setattr(paths, "BOOT_ID", tmp_path / "boot_id")
+    paths.BOOT_ID.write_text("another boot")
     assert not discard_if_torn(path)
     again = open_view(path)
     assert again.next_offset == 1
@@ -196,7 +207,9 @@ def test_the_map_grows_and_a_reader_of_another_process_follows(tmp_path, monkeyp
     monkeypatch.setattr(layout, "DEFAULT_MAP_BYTES", 1 << 20)
     view = open_view(tmp_path / "view", map_bytes=1 << 20)
     put(view, {b"first": b"1"})
-    code = FOLLOWER.replace("reader =", "from logstore.view import layout; layout.DEFAULT_MAP_BYTES = 1 << 20\n    reader =")
+    code = FOLLOWER.replace(
+        "reader =", "from logstore.view import layout; layout.DEFAULT_MAP_BYTES = 1 << 20\n    reader ="
+    )
     with in_other_process(code, tmp_path / "view", stdin=subprocess.PIPE) as follower:
         assert _ask(follower, "first") == "True"
         for n in range(40):
@@ -218,7 +231,8 @@ def test_slots_of_killed_readers_are_cleared(tmp_path):
     view = open_view(tmp_path / "view")
     put(view, {b"k": b"v"})
     held = FOLLOWER.replace(
-        "for line in sys.stdin:", "txn = reader._env.begin()\n    print('holds', flush=True)\n    for line in sys.stdin:"
+        "for line in sys.stdin:",
+        "txn = reader._env.begin()\n    print('holds', flush=True)\n    for line in sys.stdin:",
     )
     with in_other_process(held, tmp_path / "view", stdin=subprocess.PIPE) as follower:
         assert follower.stdout.readline() == "holds\n"
@@ -233,7 +247,7 @@ def test_one_process_writes_and_a_killed_one_writes_no_more(tmp_path):
     code = """
         import sys, time
         from pathlib import Path
-        from logstore.view.home import Owner
+        from logstore.view.paths import Owner
         owner = Owner(Path(sys.argv[1]))
         print("owns", flush=True)
         sys.stdin.read()
@@ -241,27 +255,27 @@ def test_one_process_writes_and_a_killed_one_writes_no_more(tmp_path):
     with in_other_process(code, tmp_path / "p", stdin=subprocess.PIPE) as other:
         assert other.stdout.readline() == "owns\n"
         with pytest.raises(Overloaded):
-            home.Owner(tmp_path / "p")
+            paths.Owner(tmp_path / "p")
         other.kill()
-    home.Owner(tmp_path / "p").release()
-    home.Owner(tmp_path / "p").release()
+    paths.Owner(tmp_path / "p").release()
+    paths.Owner(tmp_path / "p").release()
 
 
 def test_whose_folder_was_removed_and_made_again_before_the_lock_owns_nothing(tmp_path, monkeypatch):
-    first, lock = home.Owner(tmp_path / "p"), home.fcntl.flock
+    first, lock = paths.Owner(tmp_path / "p"), paths.fcntl.flock
 
     def sweep_first(fd, kind):
-        monkeypatch.setattr(home.fcntl, "flock", lock)
+        monkeypatch.setattr(paths.fcntl, "flock", lock)
         (tmp_path / "p").rename(tmp_path / "gone")
         first.release()
         (tmp_path / "p").mkdir()
         (tmp_path / "p" / "owner").touch()
         lock(fd, kind)
 
-    monkeypatch.setattr(home.fcntl, "flock", sweep_first)
+    monkeypatch.setattr(paths.fcntl, "flock", sweep_first)
     with pytest.raises(Overloaded, match="removes"):
-        home.Owner(tmp_path / "p")
-    home.Owner(tmp_path / "p").release()
+        paths.Owner(tmp_path / "p")
+    paths.Owner(tmp_path / "p").release()
 
 
 def test_quarantine_counts_all_and_lists_the_newest(tmp_path):
@@ -289,8 +303,8 @@ def test_a_torn_view_that_was_removed_half_way_is_never_believed(tmp_path, monke
     view = open_view(path)
     put(view, {b"a": b"1"})
     view._env.close()
-    monkeypatch.setattr(home, "BOOT_ID", tmp_path / "boot_id")
-    home.BOOT_ID.write_text("another boot")
+    monkeypatch.setattr(paths, "BOOT_ID", tmp_path / "boot_id")
+    paths.BOOT_ID.write_text("another boot")
 
     def killed(gone):
         (gone / "unsynced").unlink()
@@ -348,7 +362,13 @@ def test_commits_that_free_their_last_pages_leave_a_whole_file(tmp_path, sync):
     rng = random.Random(3)
     view = open_view(tmp_path / "view", sync=sync, map_bytes=1 << 20)
     for _ in range(200):
-        put(view, {b"%d" % rng.randrange(300): rng.randbytes(rng.choice([1, 3_000, 30_000])) for _ in range(rng.choice([1, 20]))})
+        put(
+            view,
+            {
+                b"%d" % rng.randrange(300): rng.randbytes(rng.choice([1, 3_000, 30_000]))
+                for _ in range(rng.choice([1, 20]))
+            },
+        )
         assert (tmp_path / "view" / "data.mdb").stat().st_size >= used_bytes(tmp_path / "view")
     view.close()
 

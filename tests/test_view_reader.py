@@ -56,7 +56,9 @@ def test_long_keys_with_one_hash_are_still_themselves(view, monkeypatch):
     put(view, {b"k" * 495 + b"0007": b"newer"})
     with view.reader().reading() as reading:
         assert reading.count() == 1
-        assert [(key, raw[17:]) for key, raw in reading.scan()] == sorted({**rows, b"k" * 495 + b"0007": b"newer"}.items())
+        assert [(key, raw[17:]) for key, raw in reading.scan()] == sorted(
+            {**rows, b"k" * 495 + b"0007": b"newer"}.items()
+        )
         assert reading.get(b"k" * 495 + b"9999") is None
 
 
@@ -83,7 +85,8 @@ def test_a_group_of_the_longest_keys_is_selected_a_few_at_a_time(view, reverse):
     with view.reader().reading() as reading:
         tracemalloc.start()
         in_order = all(
-            found == row for found, row in zip(reading.scan(reverse=reverse), sorted(rows.items(), reverse=reverse), strict=True)
+            found == row
+            for found, row in zip(reading.scan(reverse=reverse), sorted(rows.items(), reverse=reverse), strict=True)
         )
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -95,7 +98,9 @@ ROWS = st.dictionaries(st.binary(min_size=1, max_size=3), st.none() | st.binary(
 EDGES = st.binary(max_size=3)
 
 
-@settings(derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(ROWS, st.sampled_from([0, 492, 493, 494, 495, 501]), EDGES, EDGES, st.booleans(), st.booleans())
 def test_around_the_longest_short_key_every_range_is_exact(tmp_path, tails, common, low, high, bounded, reverse):
     rows = {b"\xff" * common + tail: value for tail, value in tails.items()}

@@ -1,6 +1,6 @@
 """The watchdog: a new consumer first, a new process after that."""
 
-from streaming.watchdog import Watchdog
+from streaming.control.watchdog import Watchdog
 
 KEY, OTHER = ("e", 0), ("e", 1)
 

@@ -13,12 +13,23 @@ from examples.flights import demo
 
 
 @click.command()
-@click.option("--json", "json_file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there too.")
 @click.option(
-    "--data-dir", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Empty or new; kept.  [default: temporary]"
+    "--json",
+    "json_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the figures there too.",
+)
+@click.option(
+    "--data-dir",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Empty or new; kept.  [default: temporary]",
 )
 @click.option("--keep", is_flag=True, help="Keep the temporary directory.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=1_000), help="Only the first N changes of flights.  [default: all]")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1_000), help="Only the first N changes of flights.  [default: all]"
+)
 @click.option("--fast", is_flag=True, help="Only the fast path: no archive, no snapshot, no second node.")
 def main(json_file: Path | None, data_dir: Path | None, keep: bool, limit: int | None, fast: bool) -> None:
     """Run a store on a year of real flights, end to end along both paths, and check every row."""

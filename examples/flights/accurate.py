@@ -62,7 +62,10 @@ class Accurate(NamedTuple):
         with self.steps.step("archive", "archive the log as Parquet, with Spark"):
             done = self._batch("archive", FLIGHTS)
         self.report.archive_s, self.report.archive_per_s = self.steps.seconds["archive"], done["records_per_s"]
-        self._right(done["records"] >= self.report.mutations, f"{done['records']:,} records were archived, fewer than were written")
+        self._right(
+            done["records"] >= self.report.mutations,
+            f"{done['records']:,} records were archived, fewer than were written",
+        )
 
     def compact(self) -> str:
         """Make a snapshot, and wait until it is served; its name."""
@@ -83,7 +86,10 @@ class Accurate(NamedTuple):
         """Rows that nobody changed since are answered from the snapshot."""
         keys = self.rng.sample(sorted(self.truth.flights), min(_SAMPLE, len(self.truth.flights)))
         rows = [self.store.get(FLIGHTS, key) for key in keys]
-        self._right(any(row is not None and row.source == "snapshot" for row in rows), f"none of {len(keys)} rows came from the snapshot")
+        self._right(
+            any(row is not None and row.source == "snapshot" for row in rows),
+            f"none of {len(keys)} rows came from the snapshot",
+        )
 
     def bootstrap(self, snapshot: str) -> None:
         """A node with nothing, in a replica group of its own, beside the one that runs."""
@@ -113,13 +119,17 @@ class Accurate(NamedTuple):
         self.report.restored_rows_checked = verdict.checked
         with self.steps.step("diff", "compare it with the flights at that position, with Spark"):
             same = self._batch("diff", f"{FLIGHTS}@{middle.token}", _THEN)
-        self._right(same["same"] == len(self.truth.then), f"only {same['same']:,} of {len(self.truth.then):,} rows are the same")
+        self._right(
+            same["same"] == len(self.truth.then), f"only {same['same']:,} of {len(self.truth.then):,} rows are the same"
+        )
 
     def check(self, name: str, text: str, store: Store, tables: dict[str, dict[bytes, bytes]]) -> Verdict:
         """Every row of these tables; what is wrong is added to the report."""
         total = sum(len(rows) for rows in tables.values())
         with self.steps.step(name, f"{text}: {total:,}", total) as advance:
-            verdict = check_all(store, tables, {table: self.truth.position.get(table, Position()) for table in tables}, advance)
+            verdict = check_all(
+                store, tables, {table: self.truth.position.get(table, Position()) for table in tables}, advance
+            )
         self.report.rows_wrong += verdict.wrong
         self.report.wrong += verdict.examples
         return verdict
@@ -127,14 +137,29 @@ class Accurate(NamedTuple):
     def _first_answer(self, store: Store) -> None:
         key = self.rng.choice(sorted(self.truth.flights))
         row = store.get(FLIGHTS, key, after=self.truth.position[FLIGHTS], deadline_ms=_ANSWER_MS)
-        self._right(row is not None and row.value == self.truth.flights[key], f"the first answer of the new node, {key!r}, is wrong")
+        self._right(
+            row is not None and row.value == self.truth.flights[key],
+            f"the first answer of the new node, {key!r}, is wrong",
+        )
 
     def _node(self) -> tuple[str, ...]:
         data_dir = str(self.place / "fresh" / "node")
-        return "node", "--bootstrap", self.facts["bootstrap"], "--data-dir", data_dir, "--group", "fresh", "--http", _HTTP
+        return (
+            "node",
+            "--bootstrap",
+            self.facts["bootstrap"],
+            "--data-dir",
+            data_dir,
+            "--group",
+            "fresh",
+            "--http",
+            _HTTP,
+        )
 
     def _batch(self, *what: str) -> dict[str, Any]:
-        return call(self.place, "batch", *what, "--bootstrap", self.facts["bootstrap"], "--data-dir", str(self.place / STORE))
+        return call(
+            self.place, "batch", *what, "--bootstrap", self.facts["bootstrap"], "--data-dir", str(self.place / STORE)
+        )
 
     def _right(self, right: bool, otherwise: str) -> None:
         if not right:

@@ -40,5 +40,8 @@ def _adopted(url: str, table: str, count: int, snapshot: str) -> list[dict[str, 
 def digests_equal(rows: list[dict[str, Any]], cut: str, digests: dict[str, str]) -> bool:
     """True when every partition's own digest at the cut is the snapshot's. `cut`: its token; `digests`: partition -> 32 hex digits."""
     cuts = {partition: offset for (_, partition), offset in Position.parse(cut).pieces.items()}
-    own = {str(row["partition"]): {one["cut"]: one["digest"] for one in row["digests"]}.get(cuts[row["partition"]]) for row in rows}
+    own = {
+        str(row["partition"]): {one["cut"]: one["digest"] for one in row["digests"]}.get(cuts[row["partition"]])
+        for row in rows
+    }
     return own == digests

@@ -71,7 +71,11 @@ def compare(expected: Mapping[bytes, bytes], rows: Iterable[Row], advance: Advan
 def check(store: Store, table: str, expected: Mapping[bytes, bytes], after: Position, advance: Advance) -> Verdict:
     """Scan a whole table over HTTP, in adjoining ranges at the same time, and compare every row."""
     keys = sorted(expected)
-    bounds = [None, *(keys[len(keys) * i // _AT_ONCE] for i in range(1, _AT_ONCE)), None] if len(keys) > _PIECE else [None, None]
+    bounds = (
+        [None, *(keys[len(keys) * i // _AT_ONCE] for i in range(1, _AT_ONCE)), None]
+        if len(keys) > _PIECE
+        else [None, None]
+    )
 
     def part(ends: Sequence[bytes | None]) -> Verdict:
         start, end = ends
@@ -82,6 +86,8 @@ def check(store: Store, table: str, expected: Mapping[bytes, bytes], after: Posi
         return sum(threads.map(part, pairwise(bounds)), Verdict())
 
 
-def check_all(store: Store, tables: Mapping[str, Mapping[bytes, bytes]], after: Mapping[str, Position], advance: Advance) -> Verdict:
+def check_all(
+    store: Store, tables: Mapping[str, Mapping[bytes, bytes]], after: Mapping[str, Position], advance: Advance
+) -> Verdict:
     """Check every table, each at its position."""
     return sum((check(store, table, rows, after[table], advance) for table, rows in tables.items()), Verdict())

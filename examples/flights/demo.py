@@ -64,8 +64,12 @@ def _run(data_dir: Path, limit: int | None, report: Report, steps: Steps, *, fas
 
 def _load(store: Store, streams: list[source.Stream], report: Report, steps: Steps) -> Truth:
     *others, flights = streams
-    truth = Truth({stream.table: dict(stream.pairs) for stream in streams}, dict(flights.pairs[: len(flights.pairs) // 2]))
-    with steps.step("load_others", "load " + ", ".join(stream.table for stream in others), sum(len(s.pairs) for s in others)) as advance:
+    truth = Truth(
+        {stream.table: dict(stream.pairs) for stream in streams}, dict(flights.pairs[: len(flights.pairs) // 2])
+    )
+    with steps.step(
+        "load_others", "load " + ", ".join(stream.table for stream in others), sum(len(s.pairs) for s in others)
+    ) as advance:
         for stream in others:
             truth.position[stream.table] = load.load(store, stream, advance).position
     report.mutations = len(flights.pairs)

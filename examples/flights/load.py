@@ -10,7 +10,7 @@ from examples.flights.source import Pair, Stream
 from examples.flights.steps import Advance
 from logstore import ConsistencyTimeout, LogStoreError, Position, Store
 from logstore.log import ddl
-from logstore.log.census import Census
+from logstore.log.live_workers import Census
 from logstore.log.registry import Registry
 
 SERVED_S = 30.0
@@ -32,13 +32,17 @@ def create(bootstrap: str, streams: Sequence[Stream]) -> None:
     """Create the tables; returns when they are served. Raises LogStoreError."""
     registry = Registry(bootstrap)
     with ThreadPoolExecutor(len(streams)) as threads:
-        changes = list(threads.map(lambda stream: ddl.create(registry, stream.table, partitions=stream.partitions), streams))
+        changes = list(
+            threads.map(lambda stream: ddl.create(registry, stream.table, partitions=stream.partitions), streams)
+        )
     slots = registry.slots()
     with Census(bootstrap) as census:
         for change in changes:
             lacking = census.await_served(change.revision, change.table, slots, SERVED_S)
             if lacking.reasons or not lacking.workers:
-                raise LogStoreError(f"table {change.table.name} is not served: {'; '.join(lacking.reasons) or 'no worker is there'}")
+                raise LogStoreError(
+                    f"table {change.table.name} is not served: {'; '.join(lacking.reasons) or 'no worker is there'}"
+                )
 
 
 def load(store: Store, stream: Stream, advance: Advance) -> Loaded:

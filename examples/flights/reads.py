@@ -70,7 +70,9 @@ class Tour(NamedTuple):
         report.reads_per_s = round(len(flat_out.late_ms) / flat_out.seconds)
         report.read_p50_ms, report.read_p99_ms = percentiles(paced.late_ms)
         report.read_latency_at_per_s, report.reads_wrong = READS_PER_S, flat_out.wrong + paced.wrong
-        self._right(report.reads_wrong == 0, f"{report.reads_wrong:,} point reads brought something else than the source")
+        self._right(
+            report.reads_wrong == 0, f"{report.reads_wrong:,} point reads brought something else than the source"
+        )
 
     def multi_get(self) -> None:
         """A thousand flights, and one that never was, in one request."""
@@ -89,17 +91,24 @@ class Tour(NamedTuple):
         wanted = [(key, flights[key]) for key in keys if key.startswith(prefix)]
         with self.steps.step("prefix_scan", f"all {len(wanted):,} flights of {day.decode()} from {airport.decode()}"):
             rows = [(row.key, row.value) for row in self.store.scan(FLIGHTS, prefix=prefix)]
-        self._right(rows == wanted, f"the scan of {prefix!r} brought {len(rows):,} rows, not the {len(wanted):,} of the source")
+        self._right(
+            rows == wanted, f"the scan of {prefix!r} brought {len(rows):,} rows, not the {len(wanted):,} of the source"
+        )
 
     def own_write(self) -> None:
         """A write, and a read that must see it."""
-        key, value = b"JFK/2013-12-31/LS1", orjson.dumps({"state": "scheduled", "dest": "SFO", "plane": None, "due": "23:59"})
+        key, value = (
+            b"JFK/2013-12-31/LS1",
+            orjson.dumps({"state": "scheduled", "dest": "SFO", "plane": None, "due": "23:59"}),
+        )
         with self.steps.step("own_write", "read your own write"):
             position = self.store.put(FLIGHTS, key, value)
             row = self.store.get(FLIGHTS, key, after=position, deadline_ms=10_000)
         self.truth.flights[key] = value
         self.truth.changed(position)
-        self._right(row is not None and row.value == value, f"the write of {key!r} was not seen by the read with its token")
+        self._right(
+            row is not None and row.value == value, f"the write of {key!r} was not seen by the read with its token"
+        )
 
     def deleting(self) -> None:
         """A delete, and reads that must not see the row any more."""
@@ -113,7 +122,10 @@ class Tour(NamedTuple):
 
     def visible(self) -> None:
         """Write to visible, on flights that are there."""
-        writes = [(key, _noted(value, number)) for number, (key, value) in enumerate(self._some(int(VISIBLE_PER_S * self.seconds)))]
+        writes = [
+            (key, _noted(value, number))
+            for number, (key, value) in enumerate(self._some(int(VISIBLE_PER_S * self.seconds)))
+        ]
         with self.steps.step("visible", f"write to visible, {VISIBLE_PER_S} writes a second"):
             late_ms, position = visible.measure(self.store, self.url, FLIGHTS, writes, VISIBLE_PER_S)
         self.truth.flights.update(writes)

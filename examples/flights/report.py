@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import logstore
-from logstore.log.jars import VERSION as KAFKA
+from logstore.broker.jars import VERSION as KAFKA
 
 
 @dataclass
@@ -33,7 +33,9 @@ class Report:
     read_p99_ms: float | None = None
     read_latency_at_per_s: float | None = None  # the rate at which read latency was measured
     reads_wrong: int = 0
-    archive_s: float | None = None  # these and the following: only with the accurate path; the seconds include Spark's start
+    archive_s: float | None = (
+        None  # these and the following: only with the accurate path; the seconds include Spark's start
+    )
     archive_per_s: float | None = None
     compact_s: float | None = None
     written_meanwhile: int | None = None  # changes while the snapshot was made and adopted
@@ -69,7 +71,9 @@ class Report:
             console.print(f"wrong: {text}", style="red", markup=False)
         verdict = "everything as in the source" if self.ok else f"NOT as in the source: {self.error or 'see above'}"
         console.print(
-            f"{verdict}; {self.total_s:.1f} s on {self.machine['cores']} cores", style="green" if self.ok else "red", markup=False
+            f"{verdict}; {self.total_s:.1f} s on {self.machine['cores']} cores",
+            style="green" if self.ok else "red",
+            markup=False,
         )
 
     def _lines(self) -> list[tuple[str, str, str]]:
@@ -77,12 +81,24 @@ class Report:
             ("changes written", f"{self.mutations:,}", "of flights, in time order"),
             ("acknowledged", _figure(self.acked_per_s), "changes/s, acks=all"),
             ("applied", _figure(self.applied_per_s), "changes/s, from the first write until readers see the last"),
-            ("write to visible, p50", _figure(self.visible_p50_ms, 2), f"ms at {_figure(self.visible_writes_per_s)} writes/s, open loop"),
+            (
+                "write to visible, p50",
+                _figure(self.visible_p50_ms, 2),
+                f"ms at {_figure(self.visible_writes_per_s)} writes/s, open loop",
+            ),
             ("write to visible, p99", _figure(self.visible_p99_ms, 2), "ms"),
             ("point reads", _figure(self.reads_per_s), "reads/s over HTTP, each compared"),
-            ("point read, p50", _figure(self.read_p50_ms, 2), f"ms at {_figure(self.read_latency_at_per_s)} reads/s, open loop"),
+            (
+                "point read, p50",
+                _figure(self.read_p50_ms, 2),
+                f"ms at {_figure(self.read_latency_at_per_s)} reads/s, open loop",
+            ),
             ("point read, p99", _figure(self.read_p99_ms, 2), "ms"),
-            ("rows checked", f"{self.rows_checked:,}", ", ".join(f"{name} {count:,}" for name, count in self.rows.items())),
+            (
+                "rows checked",
+                f"{self.rows_checked:,}",
+                ", ".join(f"{name} {count:,}" for name, count in self.rows.items()),
+            ),
             *self._accurate(),
             ("rows wrong", f"{self.rows_wrong:,}", "missing, extra, different or out of order"),
         ]
@@ -92,13 +108,33 @@ class Report:
             return []
         return [
             ("archived", _figure(self.archive_per_s), f"records/s; {_figure(self.archive_s, 1)} s with Spark's start"),
-            ("snapshot made", _figure(self.compact_s, 1), f"s with Spark's start; {_figure(self.written_meanwhile)} changes meanwhile"),
-            ("snapshot adopted", _figure(self.adopt_s, 1), f"s later; digests {'equal' if self.digests_equal else 'NOT equal'}"),
+            (
+                "snapshot made",
+                _figure(self.compact_s, 1),
+                f"s with Spark's start; {_figure(self.written_meanwhile)} changes meanwhile",
+            ),
+            (
+                "snapshot adopted",
+                _figure(self.adopt_s, 1),
+                f"s later; digests {'equal' if self.digests_equal else 'NOT equal'}",
+            ),
             ("rows checked, adopted", _figure(self.adopted_rows_checked), "from snapshot and view"),
-            ("empty node ready", _figure(self.bootstrap_ready_s, 1), f"s; the first answer {_figure(self.bootstrap_answer_ms)} ms later"),
+            (
+                "empty node ready",
+                _figure(self.bootstrap_ready_s, 1),
+                f"s; the first answer {_figure(self.bootstrap_answer_ms)} ms later",
+            ),
             ("rows checked, new node", _figure(self.bootstrap_rows_checked), "begun from the snapshot"),
-            ("middle restored", _figure(self.restore_s, 1), f"s with Spark's start; {_figure(self.restored_records)} changes folded"),
-            ("rows checked, restored", _figure(self.restored_rows_checked), "a table of its own, as the flights were then"),
+            (
+                "middle restored",
+                _figure(self.restore_s, 1),
+                f"s with Spark's start; {_figure(self.restored_records)} changes folded",
+            ),
+            (
+                "rows checked, restored",
+                _figure(self.restored_rows_checked),
+                "a table of its own, as the flights were then",
+            ),
         ]
 
 

@@ -1,6 +1,6 @@
 """Running: the `logstore` command as a child process, the way a user starts it, but isolated from the user's settings.
 
-It is on a leash (see `logstore.log.leash`): however this process ends, the store ends too, and its children with it.
+It is on a leash (see `logstore.process.child`): however this process ends, the store ends too, and its children with it.
 """
 
 import os
@@ -15,8 +15,8 @@ from typing import Any, Self
 
 import orjson
 
-from logstore.log import leash
 from logstore.model.errors import LogStoreError, SetupError
+from logstore.process import child
 
 READY_S = 600.0  # the first start on a machine downloads Kafka
 STOP_S = 60.0
@@ -49,7 +49,9 @@ class Running:
             readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
             piece = os.read(descriptor, 65_536) if readable else b""
             if not piece:
-                raise LogStoreError(f"{self._name} did not start; the end of its log:\n{self._log.read_text()[-2_000:]}")
+                raise LogStoreError(
+                    f"{self._name} did not start; the end of its log:\n{self._log.read_text()[-2_000:]}"
+                )
             line += piece
         facts: dict[str, Any] = orjson.loads(line)
         return facts
@@ -69,12 +71,16 @@ class Running:
             if self._process.stdout is not None:
                 self._process.stdout.close()
         if status != 0:
-            raise LogStoreError(f"{self._name} ended with status {status}; the end of its log:\n{self._log.read_text()[-2_000:]}")
+            raise LogStoreError(
+                f"{self._name} ended with status {status}; the end of its log:\n{self._log.read_text()[-2_000:]}"
+            )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.stop()
         except LogStoreError:
@@ -92,14 +98,18 @@ class Dev(Running):
 
 def command(*words: str) -> list[str]:
     """`logstore WORDS` on a leash. Raises SetupError when the package is not installed."""
-    return leash.command([str(_program()), *words], signal.SIGTERM)
+    return child.command([str(_program()), *words], signal.SIGTERM)
 
 
 def environment(data_dir: Path) -> dict[str, str]:
     """This process's, without what a user's settings would change; `data_dir` gets an empty settings file."""
     config = data_dir / "logstore.toml"
     config.touch()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LOGSTORE_") or name == "LOGSTORE_CACHE"}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("LOGSTORE_") or name == "LOGSTORE_CACHE"
+    }
     return {**kept, "LOGSTORE_CONFIG": str(config)}
 
 
@@ -124,7 +134,9 @@ def call(data_dir: Path, *words: str, seconds: float = CALL_S) -> dict[str, Any]
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # Spark's Java too
     if process.returncode != 0:
-        raise LogStoreError(f"`logstore {' '.join(words)}` ended with status {process.returncode}: {errors.decode()[-2_000:]}")
+        raise LogStoreError(
+            f"`logstore {' '.join(words)}` ended with status {process.returncode}: {errors.decode()[-2_000:]}"
+        )
     said: dict[str, Any] = orjson.loads(output)
     return said
 

@@ -66,7 +66,9 @@ def flights(table: pa.Table) -> list[Pair]:
 def _changes(columns: dict[str, list[Any]]) -> list[Pair]:
     """Every change, in the order of `_minutes`: all scheduled ones, then departures, arrivals and cancellations."""
     scheduled, departed, arrived, cancelled = [], [], [], []
-    for key, dest, plane, due, left, delay, landed, late in zip(_keys(columns), *(columns[name] for name in _STATE), strict=True):
+    for key, dest, plane, due, left, delay, landed, late in zip(
+        _keys(columns), *(columns[name] for name in _STATE), strict=True
+    ):
         payload = {"state": "scheduled", "dest": dest, "plane": plane, "due": _CLOCK[due]}
         scheduled.append((key, _json(payload)))
         if left is None:
@@ -83,7 +85,10 @@ def _changes(columns: dict[str, list[Any]]) -> list[Pair]:
 
 def _keys(columns: dict[str, list[Any]]) -> list[bytes]:
     rows = zip(*(columns[name] for name in _KEY), strict=True)
-    return [f"{origin}/{year}-{month:02}-{day:02}/{carrier}{flight}".encode() for origin, year, month, day, carrier, flight in rows]
+    return [
+        f"{origin}/{year}-{month:02}-{day:02}/{carrier}{flight}".encode()
+        for origin, year, month, day, carrier, flight in rows
+    ]
 
 
 def _minutes(table: pa.Table) -> Minutes:
@@ -100,9 +105,13 @@ def _minutes(table: pa.Table) -> Minutes:
     midnight = _midnight(column("year"), column("month"), column("day"))
     due = midnight + clock("sched_dep_time")
     left = due + column("dep_delay")
-    by_clock = (clock("arr_time") - clock("dep_time")) % _DAY  # of flights that were diverted, whose time in the air is not known
+    by_clock = (
+        clock("arr_time") - clock("dep_time")
+    ) % _DAY  # of flights that were diverted, whose time in the air is not known
     landed = left + np.maximum(1, np.where(table["air_time"].is_valid().to_numpy(), column("air_time"), by_clock))
-    return np.concatenate([midnight - _SCHEDULED_BEFORE, left[left_at_all], landed[left_at_all & landed_at_all], due[~left_at_all]])
+    return np.concatenate(
+        [midnight - _SCHEDULED_BEFORE, left[left_at_all], landed[left_at_all & landed_at_all], due[~left_at_all]]
+    )
 
 
 def _midnight(year: Minutes, month: Minutes, day: Minutes) -> Minutes:
@@ -116,7 +125,9 @@ def _pair(key: str, row: dict[str, Any]) -> Pair:
 
 
 def _json(payload: dict[str, Any]) -> bytes:
-    return bytes(memoryview(orjson.dumps(payload)))  # a copy: orjson's own result keeps the kilobytes it was written into
+    return bytes(
+        memoryview(orjson.dumps(payload))
+    )  # a copy: orjson's own result keeps the kilobytes it was written into
 
 
 def _rows(data: Path, name: str) -> list[dict[str, Any]]:

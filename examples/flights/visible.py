@@ -42,10 +42,14 @@ class Watch:
         answer = connection.getresponse()
         body = answer.read()
         if answer.status != 200 or body != value:
-            raise LogStoreError(f"after the write of {key!r} the read with its token answered {answer.status}: {body[:200]!r}")
+            raise LogStoreError(
+                f"after the write of {key!r} the read with its token answered {answer.status}: {body[:200]!r}"
+            )
 
 
-def measure(store: Store, url: str, table: str, writes: Sequence[tuple[bytes, bytes]], rate: float) -> tuple[list[float], Position]:
+def measure(
+    store: Store, url: str, table: str, writes: Sequence[tuple[bytes, bytes]], rate: float
+) -> tuple[list[float], Position]:
     """Latencies in milliseconds, and the position that covers all writes."""
     start_s = time.perf_counter() + 0.2  # every thread is connected by then
     due = [(start_s + number / rate, key, value) for number, (key, value) in enumerate(writes)]

@@ -44,7 +44,8 @@ def reads_of(url: str, table: str, rows: Sequence[tuple[bytes, bytes]]) -> list[
     """Reads of rows."""
     host = urlsplit(url).netloc
     return [
-        Read(f"GET /v1/tables/{table}/rows/{quote(key, safe='')} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode(), value) for key, value in rows
+        Read(f"GET /v1/tables/{table}/rows/{quote(key, safe='')} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode(), value)
+        for key, value in rows
     ]
 
 

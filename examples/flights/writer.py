@@ -36,7 +36,9 @@ class Writer:
 
     def _write(self, keys: list[bytes]) -> None:
         flights = self._truth.flights
-        pairs = [(key, orjson.dumps({**orjson.loads(flights[key]), "seen": self.written + i})) for i, key in enumerate(keys)]
+        pairs = [
+            (key, orjson.dumps({**orjson.loads(flights[key]), "seen": self.written + i})) for i, key in enumerate(keys)
+        ]
         position = self._store.put_many(FLIGHTS, pairs)
         flights.update(pairs)
         self._truth.changed(position)
@@ -46,7 +48,9 @@ class Writer:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End it. Raises what stopped it before."""
         self._ended.set()
         self._thread.join(JOIN_S)

@@ -5,8 +5,8 @@ import sys
 import click
 from pyspark.errors import PySparkException
 
+from batch.datasource.source import reason, register
 from batch.session import session
-from batch.source import reason
 from examples.notebook import cells
 
 
@@ -18,6 +18,7 @@ from examples.notebook import cells
 def main(bootstrap: str, table: str, storage: str | None, as_of: str | None) -> None:
     """What a table holds, what changed in it by the hour, and what it held at a position."""
     spark = session()
+    register(spark)
     place = cells.Place(bootstrap, table, storage)
     try:
         print("What it holds, by partition:")

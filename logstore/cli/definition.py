@@ -6,7 +6,7 @@ import click
 
 from logstore.cli import show
 from logstore.log import ddl
-from logstore.log.census import Census
+from logstore.log.live_workers import Census
 from logstore.log.registry import Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table

@@ -8,19 +8,19 @@ from typing import Any, NamedTuple
 import click
 import httpx
 
+from logstore.broker.jars import VERSION, cache_dir
+from logstore.broker.java import find_java
 from logstore.cli import options, show
 from logstore.cli.version import versions
 from logstore.log import ddl, topics
-from logstore.log.jars import VERSION, cache_dir
-from logstore.log.java import find_java
 from logstore.log.kafka import describe
 from logstore.log.librdkafka import agrees_on_murmur2
 from logstore.log.registry import Registry
 from logstore.model.errors import LogStoreError, SetupError, UsageError
 from logstore.model.table import TABLES_TOPIC
-from logstore.node import need_bootstrap, need_url
+from logstore.node.node import need_bootstrap, need_url
 from logstore.settings import Settings
-from logstore.view.home import boot_id
+from logstore.view.paths import boot_id
 
 LOW_DISK_BYTES = 5 << 30
 _TIMEOUT_S = 5.0
@@ -72,7 +72,11 @@ def _checked(what: str, look: Callable[[], str], broken: str = "fail") -> Check:
 
 
 def _librdkafka() -> str:
-    return "murmur2 agrees with Kafka's Java client" if agrees_on_murmur2() else "cannot be asked for its partitioner; writes are checked"
+    return (
+        "murmur2 agrees with Kafka's Java client"
+        if agrees_on_murmur2()
+        else "cannot be asked for its partitioner; writes are checked"
+    )
 
 
 def _jars() -> Check:
@@ -87,7 +91,9 @@ def _disk(data_dir: Path) -> Check:
     free = shutil.disk_usage(there).free
     text = f"{free / 2**30:,.1f} GiB free for {data_dir}"
     if free < LOW_DISK_BYTES:
-        return Check("warn", "disk", f"{text}: views and the log grow with the tables; make room, or choose another --data-dir")
+        return Check(
+            "warn", "disk", f"{text}: views and the log grow with the tables; make room, or choose another --data-dir"
+        )
     return Check("ok", "disk", text)
 
 
@@ -121,7 +127,11 @@ def _kafka(settings: Settings) -> Iterator[Check]:
 def _internal(registry: Registry) -> Check:
     policy = topics.settings_of(registry.admin, TABLES_TOPIC)["cleanup.policy"]
     if policy != "compact":
-        return Check("fail", TABLES_TOPIC, f"cleanup.policy is {policy}, should be compact: definitions of tables would be lost; set it")
+        return Check(
+            "fail",
+            TABLES_TOPIC,
+            f"cleanup.policy is {policy}, should be compact: definitions of tables would be lost; set it",
+        )
     return Check("ok", TABLES_TOPIC, "compacted")
 
 
@@ -132,7 +142,11 @@ def _table(registry: Registry, table: Any) -> Iterator[Check]:
         yield Check("fail", what, f"its topic {table.topic} is gone; {ddl.when_gone(table)}")
         return
     if now.topic_id != table.epoch:
-        yield Check("fail", what, f"its topic was created again; `logstore table repair {table.name} --new-epoch` accepts the new one")
+        yield Check(
+            "fail",
+            what,
+            f"its topic was created again; `logstore table repair {table.name} --new-epoch` accepts the new one",
+        )
         return
     findings = topics.check(registry.admin, table)
     for finding in findings:
@@ -149,7 +163,9 @@ def _node(settings: Settings) -> Check:
         cluster = httpx.get(f"{url}/v1/partitions", timeout=_TIMEOUT_S, trust_env=False).json()
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         return Check("warn", "node", f"{url} does not answer ({error}); `logstore dev` or `logstore node` starts one")
-    stopped = [f"{p['table']}/{p['partition']}: {p['reason']}" for p in cluster["partitions"] if p["state"] == "stopped"]
+    stopped = [
+        f"{p['table']}/{p['partition']}: {p['reason']}" for p in cluster["partitions"] if p["state"] == "stopped"
+    ]
     if stopped:
         return Check("fail", "node", f"{url}: {len(stopped)} partitions are stopped: {'; '.join(stopped[:3])}")
     if page.status_code != 200:

@@ -7,7 +7,7 @@ import click
 import orjson
 import platformdirs
 
-from logstore.log.embedded import EmbeddedKafka, Running, attach, halt, running
+from logstore.broker.embedded import EmbeddedKafka, Running, attach, halt, running
 
 DATA_DIR = click.option(
     "--data-dir",
@@ -26,8 +26,18 @@ def kafka() -> None:
 
 @kafka.command()
 @DATA_DIR
-@click.option("--port", type=click.IntRange(1, 65_535), help="Port on 127.0.0.1.  [default: that of the last start, else a free one]")
-@click.option("--heap-mb", type=click.IntRange(128), default=512, show_default=True, help="Java heap; the process takes about 200 MB more.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    help="Port on 127.0.0.1.  [default: that of the last start, else a free one]",
+)
+@click.option(
+    "--heap-mb",
+    type=click.IntRange(128),
+    default=512,
+    show_default=True,
+    help="Java heap; the process takes about 200 MB more.",
+)
 @AS_JSON
 def start(data_dir: Path, port: int | None, heap_mb: int, as_json: bool) -> None:
     """Start the broker, and return when it answers; does nothing when it runs already."""
@@ -36,7 +46,9 @@ def start(data_dir: Path, port: int | None, heap_mb: int, as_json: bool) -> None
         EmbeddedKafka(data_dir, port=port, heap_mb=heap_mb, detached=True).start()
         found = attach(data_dir)
     elif port is not None and not found.bootstrap.endswith(f":{port}"):
-        raise click.UsageError(f"the broker runs already, on {found.bootstrap}; `logstore kafka stop` it before it can have another port")
+        raise click.UsageError(
+            f"the broker runs already, on {found.bootstrap}; `logstore kafka stop` it before it can have another port"
+        )
     _show(found, data_dir, as_json)
 
 
@@ -64,6 +76,8 @@ def _show(found: Running | None, data_dir: Path, as_json: bool) -> None:
         facts: dict[str, Any] = found._asdict() if found else {"data_dir": str(data_dir.absolute())}
         click.echo(orjson.dumps({"running": found is not None} | facts))
     elif found:
-        click.echo(f"Apache Kafka {found.version} answers on {found.bootstrap} (process id {found.pid}, data in {found.data_dir})")
+        click.echo(
+            f"Apache Kafka {found.version} answers on {found.bootstrap} (process id {found.pid}, data in {found.data_dir})"
+        )
     else:
         click.echo(f"no broker runs on {data_dir}; `logstore kafka start` starts one")

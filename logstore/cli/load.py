@@ -15,7 +15,7 @@ from logstore.cli import options, show
 from logstore.client.store import Store
 from logstore.model.errors import UsageError
 from logstore.model.position import Position
-from logstore.node import need_bootstrap
+from logstore.node.node import need_bootstrap
 from logstore.settings import Settings
 
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -28,11 +28,20 @@ Row = dict[str, Any]
 @options.with_settings("bootstrap", "data_dir")
 @click.argument("table")
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", "template", required=True, help="How the key is made of columns: '{origin}/{carrier}{flight:04d}'.")
+@click.option(
+    "--key", "template", required=True, help="How the key is made of columns: '{origin}/{carrier}{flight:04d}'."
+)
 @click.option("--value-columns", metavar="A,B", help="The value is a JSON object of these columns.  [default: of all]")
-@click.option("--format", "kind", type=click.Choice(sorted(set(FORMATS.values()))), help="What the file is.  [default: by its name]")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(sorted(set(FORMATS.values()))),
+    help="What the file is.  [default: by its name]",
+)
 @click.option("--as-text", is_flag=True, help="CSV: take every column as text, guess no types.")
-@click.option("--batch", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Rows in memory at a time.")
+@click.option(
+    "--batch", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Rows in memory at a time."
+)
 @options.AS_JSON
 def load(
     settings: Settings, table: str, path: Path, template: str, value_columns: str | None, kind: str | None, as_text: bool, batch: int,
@@ -60,7 +69,9 @@ def key_maker(template: str) -> Callable[[Row], str]:
     except ValueError as error:
         raise UsageError(f"--key {template!r}: {error}") from error
     if not names or any(not name or set(name) & set(".[]") for name in names):
-        raise UsageError(f"--key {template!r}: name at least one column in braces, such as '{{id}}', and nothing but columns")
+        raise UsageError(
+            f"--key {template!r}: name at least one column in braces, such as '{{id}}', and nothing but columns"
+        )
 
     def make(row: Row) -> str:
         missing = [name for name in names if row.get(name) is None]
@@ -80,7 +91,9 @@ def _value(row: Row, columns: list[str] | None) -> bytes:
         try:
             row = {name: row[name] for name in columns}
         except KeyError as error:
-            raise UsageError(f"--value-columns: there is no column {error.args[0]!r}; there are {', '.join(row)}") from error
+            raise UsageError(
+                f"--value-columns: there is no column {error.args[0]!r}; there are {', '.join(row)}"
+            ) from error
     return orjson.dumps(row, default=_plain)
 
 
@@ -136,7 +149,11 @@ def _jsonl(file: BinaryIO, batch: int, _as_text: bool) -> Iterator[list[Row]]:
         yield rows
 
 
-READERS: dict[str, Callable[[BinaryIO, int, bool], Iterator[list[Row]]]] = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
+READERS: dict[str, Callable[[BinaryIO, int, bool], Iterator[list[Row]]]] = {
+    "csv": _csv,
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+}
 
 
 @contextmanager
@@ -158,7 +175,12 @@ def _bar(path: Path) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console  # noqa: PLC0415 - only where somebody looks
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[rows]:,} rows"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[rows]:,} rows"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(path.name, total=max(1, path.stat().st_size), rows=0)
         yield lambda read, count: progress.update(task, completed=read, rows=count)
@@ -167,7 +189,15 @@ def _bar(path: Path) -> Iterator[Callable[[int, int], None]]:
 def _summary(table: str, count: int, seconds: float, position: Position, *, as_json: bool) -> None:
     rate = count / seconds if seconds > 0 else 0.0
     if as_json:
-        show.as_json({"table": table, "rows": count, "seconds": round(seconds, 3), "rows_per_s": round(rate), "token": position.token})
+        show.as_json(
+            {
+                "table": table,
+                "rows": count,
+                "seconds": round(seconds, 3),
+                "rows_per_s": round(rate),
+                "token": position.token,
+            }
+        )
     else:
         click.echo(f"table {table}: {count:,} rows in {seconds:.1f} s, {rate:,.0f} rows/s")
 

@@ -17,7 +17,7 @@ _SECTIONS = {
     "Tables": {"table": "table"},
     "Snapshots": {"snapshot": "snapshot"},
     "Running": {"dev": "node", "node": "node", "kafka": "kafka"},
-    "Proving": {"batch": "batch.cli"},  # a program that stands on this library, plugged in by name
+    "Proving": {"batch": "batch.cli.group"},  # a program that stands on this library, plugged in by name
     "Looking": {"status": "status", "doctor": "doctor", "version": "version"},
 }
 _HELP = {

@@ -7,7 +7,7 @@ import click
 
 from logstore.cli import show
 from logstore.model.errors import UsageError
-from logstore.node import Node
+from logstore.node.node import Node
 from logstore.settings import load
 
 _Decorator = Callable[[Any], Any]
@@ -17,19 +17,39 @@ def _options(*more: _Decorator) -> _Decorator:
     shared: list[_Decorator] = [
         click.option("--bootstrap", metavar="HOST:PORT", help="Kafka."),
         click.option(
-            "--data-dir", metavar="DIR", help="Views, logs, embedded Kafka.  [default: logstore/dev in the user's data directory]"
+            "--data-dir",
+            metavar="DIR",
+            help="Views, logs, embedded Kafka.  [default: logstore/dev in the user's data directory]",
         ),
-        click.option("--http", metavar="HOST:PORT", help="Where readers listen; port 0: any free one.  [default: 127.0.0.1:8480]"),
-        click.option("--advertise", metavar="URL", help="Where other machines reach the readers.  [default: that of --http]"),
+        click.option(
+            "--http", metavar="HOST:PORT", help="Where readers listen; port 0: any free one.  [default: 127.0.0.1:8480]"
+        ),
+        click.option(
+            "--advertise", metavar="URL", help="Where other machines reach the readers.  [default: that of --http]"
+        ),
         click.option("--workers", metavar="N", help="Processes that follow the log.  [default: 1]"),
         click.option("--readers", metavar="N", help="Processes that answer HTTP.  [default: 2]"),
-        click.option("--storage", metavar="URL", help="Where archive and snapshots lie (file://, s3://); kept in the store's definition."),
-        click.option("--fetch-mb-s", metavar="MB", help="Copied from the storage at most, each second and worker.  [default: 200]"),
+        click.option(
+            "--storage",
+            metavar="URL",
+            help="Where archive and snapshots lie (file://, s3://); kept in the store's definition.",
+        ),
+        click.option(
+            "--fetch-mb-s",
+            metavar="MB",
+            help="Copied from the storage at most, each second and worker.  [default: 200]",
+        ),
         click.option("--group", metavar="NAME", help="Replica group; each holds every partition.  [default: default]"),
         click.option("--zone", metavar="NAME", help="Label of this node's place."),
-        click.option("--sync", metavar="none|commit", help="commit: views are flushed at every commit, for a power cut.  [default: none]"),
+        click.option(
+            "--sync",
+            metavar="none|commit",
+            help="commit: views are flushed at every commit, for a power cut.  [default: none]",
+        ),
         click.option("--slots", metavar="N", help="Units of placement, at the store's first start.  [default: 16]"),
-        click.option("--insecure", is_flag=True, default=None, help="Serve beyond loopback although there is no authentication."),
+        click.option(
+            "--insecure", is_flag=True, default=None, help="Serve beyond loopback although there is no authentication."
+        ),
     ]
 
     def decorate(function: Any) -> Any:
@@ -49,13 +69,19 @@ def node(**flags: Any) -> None:
     """
     settings = load(flags)
     if settings.bootstrap is None:
-        raise UsageError("a node needs Kafka's address: --bootstrap HOST:PORT or LOGSTORE_BOOTSTRAP; `logstore dev` brings its own Kafka")
+        raise UsageError(
+            "a node needs Kafka's address: --bootstrap HOST:PORT or LOGSTORE_BOOTSTRAP; `logstore dev` brings its own Kafka"
+        )
     Node(settings).run(show.as_json)
 
 
 @click.command()
 @_options(
-    click.option("--kafka-port", metavar="PORT", help="Port of the embedded Kafka.  [default: that of the last start, else a free one]"),
+    click.option(
+        "--kafka-port",
+        metavar="PORT",
+        help="Port of the embedded Kafka.  [default: that of the last start, else a free one]",
+    ),
     click.option("--kafka-heap-mb", metavar="MB", help="Java heap of the embedded Kafka.  [default: 512]"),
 )
 def dev(**flags: Any) -> None:

@@ -15,18 +15,35 @@ from logstore.model.key import from_base64url, to_base64url
 F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
-    "bootstrap": click.option("--bootstrap", metavar="HOST:PORT", help="Kafka.  [default: that of the node that runs here]"),
-    "url": click.option("--url", metavar="URL", help="Any node's read API.  [default: that of the node that runs here]"),
-    "data_dir": click.option("--data-dir", metavar="DIR", help="The node's data directory.  [default: logstore/dev in the user's data]"),
-    "deadline_ms": click.option("--deadline-ms", metavar="MS", help="How long a read may wait, 1 to 30,000.  [default: 2,000]"),
-    "timeout_s": click.option("--timeout", "timeout_s", metavar="S", help="Seconds to wait until every reader serves it.  [default: 30]"),
+    "bootstrap": click.option(
+        "--bootstrap", metavar="HOST:PORT", help="Kafka.  [default: that of the node that runs here]"
+    ),
+    "url": click.option(
+        "--url", metavar="URL", help="Any node's read API.  [default: that of the node that runs here]"
+    ),
+    "data_dir": click.option(
+        "--data-dir", metavar="DIR", help="The node's data directory.  [default: logstore/dev in the user's data]"
+    ),
+    "deadline_ms": click.option(
+        "--deadline-ms", metavar="MS", help="How long a read may wait, 1 to 30,000.  [default: 2,000]"
+    ),
+    "timeout_s": click.option(
+        "--timeout", "timeout_s", metavar="S", help="Seconds to wait until every reader serves it.  [default: 30]"
+    ),
 }
 STORAGE = click.option(
-    "--storage", metavar="URL", envvar="LOGSTORE_STORAGE", help="Where archive and snapshots lie.  [default: the store's own]"
+    "--storage",
+    metavar="URL",
+    envvar="LOGSTORE_STORAGE",
+    help="Where archive and snapshots lie.  [default: the store's own]",
 )
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 KEY_ENCODING = click.option(
-    "--key-encoding", type=click.Choice(["text", "base64url"]), default="text", show_default=True, help="How keys are written here."
+    "--key-encoding",
+    type=click.Choice(["text", "base64url"]),
+    default="text",
+    show_default=True,
+    help="How keys are written here.",
 )
 
 

@@ -13,12 +13,11 @@ from logstore.log import ddl, holes
 from logstore.log.registry import Registry
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
-from logstore.node import need_bootstrap, need_url
+from logstore.node.node import need_bootstrap, need_url
 from logstore.settings import Settings
 from logstore.snapshot.archive import ArchiveIndex
 from logstore.snapshot.repository import Repository
-from logstore.snapshot.storage import Storage
-from logstore.snapshot.where import storage_url
+from logstore.snapshot.storage import Storage, storage_url
 
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?", re.ASCII)
 _SHOWN = 20  # holes; a long list helps nobody
@@ -40,7 +39,9 @@ def repair(
 ) -> None:  # fmt: skip
     """Show what is missing in a partition's log, and have it stepped over: now, by every rebuild, on every replica."""
     if new_epoch == (partition is not None):
-        raise UsageError("say --partition P (what is missing there?) or --new-epoch (accept a topic that was created again)")
+        raise UsageError(
+            "say --partition P (what is missing there?) or --new-epoch (accept a topic that was created again)"
+        )
     chosen = [_parse(skip)] if skip else None
     registry = Registry(need_bootstrap(settings))
     table = registry.table(name)
@@ -69,13 +70,23 @@ def repair(
 
 def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) -> None:
     ddl.renewed(registry, table)  # before anybody is asked
-    _agree(f"begin table {table.name} anew with the topic {table.topic} as it is now? Rows of the former topic are gone", yes=yes)
+    _agree(
+        f"begin table {table.name} anew with the topic {table.topic} as it is now? Rows of the former topic are gone",
+        yes=yes,
+    )
     holds(registry, ddl.new_epoch(registry, table), settings.timeout_s, new=True)
     click.echo(f"table {table.name}: begun anew", err=True)
 
 
 def _skip(
-    settings: Settings, registry: Registry, table: Table, partition: int, ranges: list[tuple[int, int]], kept: ddl.Kept, *, force: bool
+    settings: Settings,
+    registry: Registry,
+    table: Table,
+    partition: int,
+    ranges: list[tuple[int, int]],
+    kept: ddl.Kept,
+    *,
+    force: bool,
 ) -> None:
     for first, last in ranges:
         change = ddl.skip(registry, table, partition, first, last, kept=kept, force=force)
@@ -86,7 +97,12 @@ def _skip(
 
 
 def _kept(
-    settings: Settings, registry: Registry, table: Table, partition: int, storage: str | None, standing: dict[str, Any] | None
+    settings: Settings,
+    registry: Registry,
+    table: Table,
+    partition: int,
+    storage: str | None,
+    standing: dict[str, Any] | None,
 ) -> ddl.Kept:
     """What archive, snapshots and the node that answers hold of the partition. Raises StorageUnreachable, Corrupted."""
     there = Storage(storage_url(storage or settings.storage, registry.read().storage, settings.data_dir))
@@ -142,8 +158,13 @@ def _ask(url: str, table: Table, partition: int) -> dict[str, Any] | None:
     return next((row for row in found if (row["table"], row["partition"]) == (table.name, partition)), None)
 
 
-def _report(table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None, kept: ddl.Kept) -> dict[str, Any]:
-    missing = [{"first": h.first, "last": h.last, "count": h.size, "aborted": h.aborted, "why": _why(h, log)} for h in log.holes]
+def _report(
+    table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None, kept: ddl.Kept
+) -> dict[str, Any]:
+    missing = [
+        {"first": h.first, "last": h.last, "count": h.size, "aborted": h.aborted, "why": _why(h, log)}
+        for h in log.holes
+    ]
     return {
         "table": table.name, "partition": partition, "log": {"start": log.start, "stable": log.stable, "end": log.end},
         "archived": kept.archived, "snapshot": kept.cut,
@@ -154,11 +175,15 @@ def _report(table: Table, partition: int, log: holes.Log, standing: dict[str, An
 
 def _tell(report: dict[str, Any], log: holes.Log) -> None:
     where = f"{report['table']}/{report['partition']}"
-    click.echo(f"{where}: the log holds offsets {log.start:,} to {log.end:,}; {sum(h.size for h in log.holes):,} are missing")
+    click.echo(
+        f"{where}: the log holds offsets {log.start:,} to {log.end:,}; {sum(h.size for h in log.holes):,} are missing"
+    )
     if 0 < log.start <= max(report["archived"], report["snapshot"]):
         click.echo(f"  what lay before {log.start:,} is not lost: archive or snapshots hold it")
     if report["state"]:
-        click.echo(f"  the node says: {report['state']} at {report['applied']}{': ' + report['reason'] if report['reason'] else ''}")
+        click.echo(
+            f"  the node says: {report['state']} at {report['applied']}{': ' + report['reason'] if report['reason'] else ''}"
+        )
     for hole in report["missing"][:_SHOWN]:
         click.echo(f"  {hole['first']}..{hole['last']}  {hole['count']:,}  {hole['why']}")
     if len(report["missing"]) > _SHOWN:

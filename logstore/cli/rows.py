@@ -14,10 +14,12 @@ from logstore.client.store import Store
 from logstore.log.producer import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.position import Position
-from logstore.node import need_bootstrap, need_url
+from logstore.node.node import need_bootstrap, need_url
 from logstore.settings import Settings
 
-_AS_OF = click.option("--as-of", metavar="TOKEN|TIME", help="What it held then: a token of all partitions read, or a time (RFC 3339).")
+_AS_OF = click.option(
+    "--as-of", metavar="TOKEN|TIME", help="What it held then: a token of all partitions read, or a time (RFC 3339)."
+)
 
 
 @click.command()
@@ -25,8 +27,12 @@ _AS_OF = click.option("--as-of", metavar="TOKEN|TIME", help="What it held then: 
 @click.argument("table")
 @click.argument("key")
 @click.argument("value", required=False)
-@click.option("--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="The value is this file's content.")
-@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header of the record; may be repeated.")
+@click.option(
+    "--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="The value is this file's content."
+)
+@click.option(
+    "--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header of the record; may be repeated."
+)
 @options.KEY_ENCODING
 @options.AS_JSON
 def put(
@@ -70,11 +76,20 @@ def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json:
 @options.KEY_ENCODING
 @options.AS_JSON
 def get(
-    settings: Settings, table: str, key: str, token: str | None, as_of: str | None, output: Path | None, key_encoding: str, as_json: bool
+    settings: Settings,
+    table: str,
+    key: str,
+    token: str | None,
+    as_of: str | None,
+    output: Path | None,
+    key_encoding: str,
+    as_json: bool,
 ) -> None:
     """Print one row's value, its bytes and nothing else. Exit status 1 when there is no such row."""
     with Store(url=need_url(settings)) as store:
-        row = store.get(table, options.key_bytes(key, key_encoding), after=token, as_of=as_of, deadline_ms=settings.deadline_ms)
+        row = store.get(
+            table, options.key_bytes(key, key_encoding), after=token, as_of=as_of, deadline_ms=settings.deadline_ms
+        )
     if row is None:
         raise LogStoreError(f"there is no row {key!r} in table {table!r}")
     if output is not None:
@@ -103,10 +118,20 @@ def scan(
     keys_only: bool, token: str | None, as_of: str | None, key_encoding: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Print rows in key order: key, tab, value; with --json one JSON object a line."""
-    bounds = {name: None if text is None else options.key_bytes(text, key_encoding) for name, text in _named(prefix, start, end)}
+    bounds = {
+        name: None if text is None else options.key_bytes(text, key_encoding)
+        for name, text in _named(prefix, start, end)
+    }
     with Store(url=need_url(settings)) as store:
         rows = store.scan(
-            table, **bounds, limit=limit, reverse=reverse, keys_only=keys_only, after=token, as_of=as_of, deadline_ms=settings.deadline_ms
+            table,
+            **bounds,
+            limit=limit,
+            reverse=reverse,
+            keys_only=keys_only,
+            after=token,
+            as_of=as_of,
+            deadline_ms=settings.deadline_ms,
         )
         for row in rows:
             sys.stdout.buffer.write(_line(row, key_encoding, keys_only=keys_only, as_json=as_json))
@@ -130,7 +155,12 @@ def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> byt
 
 
 def _document(row: Row) -> dict[str, object]:
-    return {"key": show.field(row.key), "value": show.field(row.value), "version": row.version, "partition": row.partition}
+    return {
+        "key": show.field(row.key),
+        "value": show.field(row.value),
+        "version": row.version,
+        "partition": row.partition,
+    }
 
 
 def _value(value: str | None, path: Path | None) -> bytes:
@@ -150,7 +180,9 @@ def _writer(settings: Settings) -> Iterator[Store]:
 
 def _written(table: str, position: Position, *, as_json: bool) -> None:
     if as_json:
-        show.as_json({"table": table, "partition": position.partition, "offset": position.offset, "token": position.token})
+        show.as_json(
+            {"table": table, "partition": position.partition, "offset": position.offset, "token": position.token}
+        )
     else:
         click.echo(f"partition {position.partition}, offset {position.offset}")
 

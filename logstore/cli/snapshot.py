@@ -11,12 +11,11 @@ from logstore.log.kafka import bounds
 from logstore.log.registry import Registry
 from logstore.model.errors import Corrupted, NoSuchSnapshot, UsageError
 from logstore.model.table import Table
-from logstore.node import need_bootstrap
+from logstore.node.node import need_bootstrap
 from logstore.settings import Settings
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
-from logstore.snapshot.storage import Storage
-from logstore.snapshot.where import storage_url
+from logstore.snapshot.storage import Storage, storage_url
 
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -37,7 +36,12 @@ def list_(settings: Settings, table: str, storage: str | None, as_json: bool) ->
     now, pins = repository.current(), repository.pins()
     counting = repository.line()
     rows = [
-        {**_listed(repository, name), "current": now is not None and now.name == name, "pinned": name in pins, "counts": name in counting}
+        {
+            **_listed(repository, name),
+            "current": now is not None and now.name == name,
+            "pinned": name in pins,
+            "counts": name in counting,
+        }
         for name in repository.names()
     ]
     if as_json:
@@ -65,7 +69,10 @@ def describe(settings: Settings, table: str, name: str | None, storage: str | No
     if as_json:
         show.as_json(document)
     else:
-        show.table(("what", "value"), [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in document.items()])
+        show.table(
+            ("what", "value"),
+            [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in document.items()],
+        )
 
 
 @snapshot.command()
@@ -137,12 +144,16 @@ def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage:
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
 @click.argument("table")
-@click.option("--keep", type=click.IntRange(1), help="How many of the newest stay.  [default: the table's keep_snapshots]")
+@click.option(
+    "--keep", type=click.IntRange(1), help="How many of the newest stay.  [default: the table's keep_snapshots]"
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @YES
 @options.STORAGE
 @options.AS_JSON
-def gc(settings: Settings, table: str, keep: int | None, dry_run: bool, yes: bool, storage: str | None, as_json: bool) -> None:
+def gc(
+    settings: Settings, table: str, keep: int | None, dry_run: bool, yes: bool, storage: str | None, as_json: bool
+) -> None:
     """Remove snapshots that nothing needs."""
     found, repository = _found(settings, table, storage)
     base = [found.base["snapshot"]] if found.base else []
@@ -150,7 +161,9 @@ def gc(settings: Settings, table: str, keep: int | None, dry_run: bool, yes: boo
     would = repository.gc(keep, dry_run=True, extra_keep=base)
     if would.files and not dry_run:
         if not yes:
-            click.confirm(f"remove {len(would.snapshots):,} snapshots, {would.size_bytes:,} bytes?", abort=True, err=True)
+            click.confirm(
+                f"remove {len(would.snapshots):,} snapshots, {would.size_bytes:,} bytes?", abort=True, err=True
+            )
         with repository.lease(secrets.token_hex(4), "gc"):  # what a job reads must stay
             would = repository.gc(keep, extra_keep=base)
     text = f"{len(would.snapshots):,} snapshots, {would.files:,} files, {would.size_bytes:,} bytes"
@@ -187,7 +200,9 @@ def _check_reached(registry: Registry, table: Table, older: Manifest) -> None:
             )
 
 
-def _found(settings: Settings, table: str, storage: str | None, registry: Registry | None = None) -> tuple[Table, Repository]:
+def _found(
+    settings: Settings, table: str, storage: str | None, registry: Registry | None = None
+) -> tuple[Table, Repository]:
     definitions = (registry or Registry(need_bootstrap(settings))).read()
     found = definitions.live(table)
     url = storage_url(storage or settings.storage, definitions.storage, Path(settings.data_dir))

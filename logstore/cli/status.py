@@ -7,7 +7,7 @@ import httpx
 
 from logstore.cli import options, show
 from logstore.model.errors import LogStoreError, ServerUnreachable
-from logstore.node import need_url
+from logstore.node.node import need_url
 from logstore.settings import Settings
 
 TIMEOUT_S = 5.0
@@ -42,10 +42,19 @@ def gather(http: httpx.Client, url: str) -> dict[str, Any]:
             silent.append({"node": node["node"], "url": node["url"], "error": str(error)})
     rows = sorted(partitions.values(), key=lambda row: (row["table"], row["partition"], row["group"]))
     named = [{**table, "quarantined": quarantined[table["name"]]} for table in tables]
-    return {"url": url, "log": cluster.get("log"), "nodes": cluster["nodes"], "silent": silent, "tables": named, "partitions": rows}
+    return {
+        "url": url,
+        "log": cluster.get("log"),
+        "nodes": cluster["nodes"],
+        "silent": silent,
+        "tables": named,
+        "partitions": rows,
+    }
 
 
-def _take(http: httpx.Client, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]) -> None:
+def _take(
+    http: httpx.Client, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]
+) -> None:
     """Add what one node says. Of a group's nodes the one that has a partition is believed."""
     for row in _page(http, node["url"], "/v1/partitions")["partitions"]:
         key = row["table"], row["partition"], node["group"]
@@ -65,7 +74,9 @@ def _page(http: httpx.Client, url: str, path: str) -> dict[str, Any]:
         answer = http.get(url + path)
         document: dict[str, Any] = answer.json()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ServerUnreachable(f"{url} does not answer ({error}); is the node running? `logstore dev` starts one") from error
+        raise ServerUnreachable(
+            f"{url} does not answer ({error}); is the node running? `logstore dev` starts one"
+        ) from error
     except ValueError as error:
         raise LogStoreError(f"{url}{path} is not a page of logstore's; is the URL right?") from error
     if answer.status_code != 200:
@@ -75,7 +86,15 @@ def _page(http: httpx.Client, url: str, path: str) -> dict[str, Any]:
 
 def _print(found: dict[str, Any]) -> None:
     nodes = [
-        (n["node"], n["url"], n["group"], n["zone"], n["workers"], len(n["pids"]["readers"]), f"{len(n['live'])} of {len(n['slots'])}")
+        (
+            n["node"],
+            n["url"],
+            n["group"],
+            n["zone"],
+            n["workers"],
+            len(n["pids"]["readers"]),
+            f"{len(n['live'])} of {len(n['slots'])}",
+        )
         for n in found["nodes"]
     ]
     show.table(("node", "url", "group", "zone", "workers", "readers", "slots live"), nodes)
@@ -83,12 +102,17 @@ def _print(found: dict[str, Any]) -> None:
         click.echo()
         show.table(
             (*_COLUMNS, "snapshot", "adoption", "reason"),
-            [(*(row[name] for name in _COLUMNS), *_snapshot(row.get("snapshot")), row["reason"]) for row in found["partitions"]],
+            [
+                (*(row[name] for name in _COLUMNS), *_snapshot(row.get("snapshot")), row["reason"])
+                for row in found["partitions"]
+            ],
         )
     for row in found["partitions"]:
         snapshot = row.get("snapshot") or {}
         if snapshot.get("state") == "refused":
-            show.warn(f"warning: {row['table']}/{row['partition']} refuses snapshot {snapshot['candidate']}: {snapshot['reason']}")
+            show.warn(
+                f"warning: {row['table']}/{row['partition']} refuses snapshot {snapshot['candidate']}: {snapshot['reason']}"
+            )
     for table in found["tables"]:
         for reason, count in table["quarantined"].items():
             where = f"{found['url']}/v1/tables/{table['name']}/quarantine"

@@ -13,7 +13,7 @@ from logstore.log import ddl, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import UsageError
 from logstore.model.table import COMPRESSIONS, DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
-from logstore.node import need_bootstrap
+from logstore.node.node import need_bootstrap
 from logstore.settings import Settings
 
 _SNAPSHOTS = (
@@ -21,7 +21,9 @@ _SNAPSHOTS = (
     click.option("--block-bytes", type=int, metavar="N", help="Of a block: small for single rows, large for scans.  [default: 16384]"),
     click.option("--keep-snapshots", type=int, metavar="N", help="How many stay when a new one is made.  [default: 3]"),
 )  # fmt: skip
-TOPIC_CONFIG = click.option("--topic-config", multiple=True, metavar="NAME=VALUE", help="A setting of the topic; may be repeated.")
+TOPIC_CONFIG = click.option(
+    "--topic-config", multiple=True, metavar="NAME=VALUE", help="A setting of the topic; may be repeated."
+)
 
 
 def _with_snapshots(function: Any) -> Any:
@@ -48,7 +50,11 @@ def table() -> None:
 @click.argument("name")
 @click.option("--partitions", type=int, help=f"1 to 1,024, for good.  [default: {DEFAULT_PARTITIONS}]")
 @click.option(
-    "--max-value-bytes", type=int, default=DEFAULT_MAX_VALUE_BYTES, show_default=True, help="Longer values are refused, for good."
+    "--max-value-bytes",
+    type=int,
+    default=DEFAULT_MAX_VALUE_BYTES,
+    show_default=True,
+    help="Longer values are refused, for good.",
 )
 @click.option("--description", default="", help="What it is.")
 @click.option("--topic", metavar="TOPIC", help="Make a table of this topic, which is there and stays yours.")
@@ -65,14 +71,18 @@ def create(
     config = options.pairs(topic_config, "--topic-config")
     if topic is None:
         if allow_control_records:
-            raise UsageError("--allow-control-records is for --topic; the store's own topics have control records anyway")
+            raise UsageError(
+                "--allow-control-records is for --topic; the store's own topics have control records anyway"
+            )
         change = ddl.create(
             registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions, max_value_bytes=max_value_bytes,
             description=description, topic_config=config, snapshots=snapshots,
         )  # fmt: skip
     else:
         if partitions is not None or config:
-            raise UsageError("with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config out")
+            raise UsageError(
+                "with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config out"
+            )
         change = ddl.adopt(
             registry, name, topic, max_value_bytes=max_value_bytes, description=description, allow_control_records=allow_control_records,
             snapshots=snapshots,
@@ -105,12 +115,19 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
     registry = Registry(need_bootstrap(settings))
     found = registry.table(name)
     epoch = topics.epoch_of(registry.admin, found.topic)
-    findings = [str(finding) for finding in topics.check(registry.admin, found)] if epoch == found.epoch else [_not_ours(found, epoch)]
+    findings = (
+        [str(finding) for finding in topics.check(registry.admin, found)]
+        if epoch == found.epoch
+        else [_not_ours(found, epoch)]
+    )
     if as_json:
         show.as_json({**document(found), "findings": findings})
         return
     shown = document(found)
-    show.table(("what", "value"), [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in shown.items()])
+    show.table(
+        ("what", "value"),
+        [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in shown.items()],
+    )
     for finding in findings:
         show.warn(finding)
 
@@ -119,7 +136,11 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
 @options.with_settings("bootstrap", "data_dir", "timeout_s")
 @click.argument("name")
 @click.option("--description", help="What it is.")
-@click.option("--allow-control-records/--no-allow-control-records", default=None, help="Whether the store may write its control records.")
+@click.option(
+    "--allow-control-records/--no-allow-control-records",
+    default=None,
+    help="Whether the store may write its control records.",
+)
 @TOPIC_CONFIG
 @_with_snapshots
 @click.option("--partitions", type=int, hidden=True)
@@ -136,10 +157,17 @@ def alter(
     _refuse(name, partitions=partitions, max_value_bytes=max_value_bytes)
     config = options.pairs(topic_config, "--topic-config")
     if description is None and allow_control_records is None and not config and not snapshots:
-        raise UsageError("nothing to change: give --description, --topic-config, --allow-control-records, --compression, ...")
+        raise UsageError(
+            "nothing to change: give --description, --topic-config, --allow-control-records, --compression, ..."
+        )
     registry = Registry(need_bootstrap(settings))
     change = ddl.alter(
-        registry, name, description=description, topic_config=config, allow_control_records=allow_control_records, snapshots=snapshots
+        registry,
+        name,
+        description=description,
+        topic_config=config,
+        allow_control_records=allow_control_records,
+        snapshots=snapshots,
     )
     holds(registry, change, settings.timeout_s)
     done(change, "altered", as_json=as_json)
@@ -148,7 +176,9 @@ def alter(
 @table.command()
 @options.with_settings("bootstrap", "data_dir", "timeout_s")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Yes, delete the topic and every row (of an adopted topic: only forget the table).")
+@click.option(
+    "--yes", is_flag=True, help="Yes, delete the topic and every row (of an adopted topic: only forget the table)."
+)
 @options.AS_JSON
 def drop(settings: Settings, name: str, yes: bool, as_json: bool) -> None:
     """Drop a table: its topic, and every row in it, is deleted. An adopted topic stays."""
@@ -157,7 +187,11 @@ def drop(settings: Settings, name: str, yes: bool, as_json: bool) -> None:
     registry = Registry(need_bootstrap(settings))
     change = ddl.drop(registry, name)
     holds(registry, change, settings.timeout_s, finish=lambda: ddl.delete_topic(registry, change.table))
-    done(change, "dropped" if not change.table.adopted else f"dropped; its topic {change.table.topic} stays", as_json=as_json)
+    done(
+        change,
+        "dropped" if not change.table.adopted else f"dropped; its topic {change.table.topic} stays",
+        as_json=as_json,
+    )
 
 
 table.add_command(repair)

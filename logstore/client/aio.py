@@ -66,7 +66,9 @@ class AsyncPending(Pending):
         try:
             await asyncio.wait_for(future, shared.producer.delivery_timeout_s + GRACE_S)
         except TimeoutError as error:
-            raise StillPending("no acknowledgement within the delivery timeout; the write is still on its way: await it again") from error
+            raise StillPending(
+                "no acknowledgement within the delivery timeout; the write is still on its way: await it again"
+            ) from error
 
 
 class _AsyncShared(Shared):
@@ -78,13 +80,17 @@ class _AsyncShared(Shared):
 class AsyncPipeline:
     """Writes to one table without waiting for each; leaving the `async with` block waits for all and raises what failed."""
 
-    def __init__(self, producer: Producer, table: Table, wakeups: _Wakeups, on_failure: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, producer: Producer, table: Table, wakeups: _Wakeups, on_failure: Callable[[], object] | None = None
+    ) -> None:
         self._producer, self._table = producer, table
         self._inner = Pipeline(producer, table, AsyncPending, _AsyncShared(table.epoch, producer, wakeups), on_failure)
 
     async def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
         """Queue one write; waits only while the queue is full. Raises like `Pipeline.put`."""
-        return await self._queue(check_key(to_bytes(key)), check_value(to_bytes(value), self._table.max_value_bytes), headers)
+        return await self._queue(
+            check_key(to_bytes(key)), check_value(to_bytes(value), self._table.max_value_bytes), headers
+        )
 
     async def delete(self, key: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
         """Queue one delete."""
@@ -97,7 +103,9 @@ class AsyncPipeline:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             await self.flush()
         except LogStoreError as failure:
@@ -148,7 +156,13 @@ class AsyncStore:
         return _Opening(self, table)
 
     async def get(
-        self, table: str, key: Text, *, after: Position | str | None = None, as_of: PointInTime = None, deadline_ms: int = DEADLINE_MS
+        self,
+        table: str,
+        key: Text,
+        *,
+        after: Position | str | None = None,
+        as_of: PointInTime = None,
+        deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
         """See `Store.get`."""
         with renewing(partial(self._forget, table)):
@@ -205,7 +219,9 @@ class AsyncStore:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def open_pipeline(self, table: str) -> AsyncPipeline:
@@ -245,6 +261,8 @@ class _Opening:
         self._pipeline = await self._store.open_pipeline(self._table)
         return self._pipeline
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         assert self._pipeline is not None, "entered before left"
         await self._pipeline.__aexit__(kind, error, trace)

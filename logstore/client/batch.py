@@ -84,7 +84,9 @@ class Batch:
                 self._send_all(Chunk(some, self._table, self._count))
         except UsageError as error:
             self._await_reports()
-            error.add_note(f"put_many wrote the {self._count:,} pairs before this chunk ({self._outcome()}) and nothing after")
+            error.add_note(
+                f"put_many wrote the {self._count:,} pairs before this chunk ({self._outcome()}) and nothing after"
+            )
             raise
         finally:
             self._producer.release()
@@ -116,7 +118,9 @@ class Batch:
         return len(keys), bool(firsts)
 
     def _send(self, chunk: Chunk) -> None:
-        messages: list[dict[str, Any]] = [{"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)]
+        messages: list[dict[str, Any]] = [
+            {"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)
+        ]
         last: dict[int, Reports] = {}
         for partition, place in _last_places(chunk.keys, self._table.partitions).items():
             last[partition] = {}
@@ -138,7 +142,9 @@ class Batch:
             return
         outside = {i for r in out for i in r}
         inside = [i for i in range(len(messages)) if i not in outside]
-        sent.last = {p: reports for p, reports in sent.last.items() if any(_is_of(messages[i], reports) for i in inside)}
+        sent.last = {
+            p: reports for p, reports in sent.last.items() if any(_is_of(messages[i], reports) for i in inside)
+        }
         sent.others = len(inside) - len(sent.last)
         sent.places = range(start + inside[0], start + inside[-1] + 1)
         self._sent.append(sent)
@@ -194,7 +200,13 @@ class Batch:
         failed, unknown = sum(map(len, self._failed)), sum(map(len, self._unknown))
         if unknown:
             raise BatchUnknown(
-                self._count, failed, unknown, self._first, failed_places=self._failed, unknown_places=self._unknown, position=position
+                self._count,
+                failed,
+                unknown,
+                self._first,
+                failed_places=self._failed,
+                unknown_places=self._unknown,
+                position=position,
             )
         raise BatchFailed(self._count, failed, self._first, failed_places=self._failed, position=position)
 

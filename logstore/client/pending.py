@@ -115,7 +115,9 @@ class Pending:
             return
         producer = self._shared.producer
         if threading.current_thread().name == "logstore-producer":
-            raise UsageError("a done-callback must not wait for another write: it runs on the thread that completes writes")
+            raise UsageError(
+                "a done-callback must not wait for another write: it runs on the thread that completes writes"
+            )
         if timeout is None:
             timeout = producer.delivery_timeout_s + GRACE_S
         arrived = threading.Lock()
@@ -123,7 +125,9 @@ class Pending:
         self.add_done_callback(lambda _: arrived.release())
         producer.release()
         if not arrived.acquire(timeout=timeout):
-            raise StillPending(f"no acknowledgement within {timeout:g} s; the write is still on its way: ask again, or wait longer")
+            raise StillPending(
+                f"no acknowledgement within {timeout:g} s; the write is still on its way: ask again, or wait longer"
+            )
 
     def __repr__(self) -> str:
         state = "on its way" if self._offset is None else repr(self._offset)

@@ -34,7 +34,11 @@ class Pipeline:
     def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Pending:
         """Queue one write. Raises BadKey, ValueTooLarge, UsageError, Overloaded, WriteFailed: then it is not written."""
         if not (
-            type(key) is bytes and 0 < len(key) <= MAX_KEY_BYTES and type(value) is bytes and len(value) <= self._limit and headers is None
+            type(key) is bytes
+            and 0 < len(key) <= MAX_KEY_BYTES
+            and type(value) is bytes
+            and len(value) <= self._limit
+            and headers is None
         ):
             return self.queue(check_key(to_bytes(key)), check_value(to_bytes(value), self._limit), headers)
         pending = self._kind()  # spelled out: this is the path of a million writes a second
@@ -69,7 +73,9 @@ class Pipeline:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             self.flush()
         except LogStoreError as failure:
@@ -77,7 +83,9 @@ class Pipeline:
                 raise
             error.add_note(f"besides, in the pipeline: {failure}")
 
-    def queue(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None = None) -> Pending:
+    def queue(
+        self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None = None
+    ) -> Pending:
         """Queue a checked record (None deletes), waiting up to `patience_s` for room (default: as the Store says)."""
         pending = self._kind.of(self._shared)
         self._producer.send(self._topic, key, value, pending, headers=check_headers(headers), patience_s=patience_s)

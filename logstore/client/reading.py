@@ -15,7 +15,16 @@ import msgpack
 import orjson
 
 from logstore.client.problem import error_of, parse, word_of
-from logstore.model.errors import ConsistencyTimeout, LogStoreError, NotOwner, NotYet, ServerError, ServerUnreachable, Stopped, UsageError
+from logstore.model.errors import (
+    ConsistencyTimeout,
+    LogStoreError,
+    NotOwner,
+    NotYet,
+    ServerError,
+    ServerUnreachable,
+    Stopped,
+    UsageError,
+)
 from logstore.model.key import check_key, to_bytes
 from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
@@ -123,8 +132,17 @@ class Conversation:
         try:
             version, partition = int(answer.headers["ls-version"]), int(answer.headers["ls-partition"])
         except (KeyError, ValueError) as error:
-            raise ServerError(f"{self.url} does not speak the read API: no LS-Version; is the URL right?", answer.status, {}) from error
-        return Row(key, answer.content, version, partition, answer.headers.get("ls-token", ""), answer.headers.get("ls-source", ""))
+            raise ServerError(
+                f"{self.url} does not speak the read API: no LS-Version; is the URL right?", answer.status, {}
+            ) from error
+        return Row(
+            key,
+            answer.content,
+            version,
+            partition,
+            answer.headers.get("ls-token", ""),
+            answer.headers.get("ls-source", ""),
+        )
 
     def get_many(self, table: str, keys: Sequence[bytes], after: After, deadline_ms: int) -> Steps[list[Row | None]]:
         """Up to `MANY` rows in the order of `keys`."""
@@ -144,10 +162,14 @@ class Conversation:
                 found[key] = yield from self.get(table, key, after, _left_ms(budget, (yield Pause(0.0))))
             wanted = [key for key in wanted if key not in found]
             if wanted and len(found) == before:
-                pause = yield from _pause(pause, budget, NotYet(f"{len(wanted):,} keys of table {table} were left out by the server"))
+                pause = yield from _pause(
+                    pause, budget, NotYet(f"{len(wanted):,} keys of table {table} were left out by the server")
+                )
         return [found[key] for key in keys]
 
-    def page(self, table: str, query: Mapping[str, bytes | str], after: After, deadline_ms: int) -> Steps[tuple[list[Row], str | None]]:
+    def page(
+        self, table: str, query: Mapping[str, bytes | str], after: After, deadline_ms: int
+    ) -> Steps[tuple[list[Row], str | None]]:
         """One page of a scan: its rows, and the cursor of the next page or None."""
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
         headers = {**_session(after), "Accept": _MSGPACK}
@@ -163,7 +185,14 @@ class Conversation:
         return _body(answer)
 
     def _ask(
-        self, table: str, key: bytes | None, method: str, path: str, headers: dict[str, str], content: bytes | None, budget: "_Budget"
+        self,
+        table: str,
+        key: bytes | None,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        content: bytes | None,
+        budget: "_Budget",
     ) -> Steps[Answer]:
         """One answer that is one (200 or a row's 404), from whoever has the partition, within the deadline."""
         base, hops, pause = self._owner(table, key), 0, _FIRST_PAUSE_S
@@ -178,7 +207,10 @@ class Conversation:
                 error = self._error(answer, table)
                 now = answer.now
             else:
-                error, now = ServerUnreachable(f"{base} does not answer; is the node running? `logstore status --url {base}`"), answer
+                error, now = (
+                    ServerUnreachable(f"{base} does not answer; is the node running? `logstore status --url {base}`"),
+                    answer,
+                )
                 self._forget(base)
             if isinstance(error, NotOwner) and error.owner and hops < _MAX_HOPS:
                 base, hops = error.owner, hops + 1
@@ -207,7 +239,9 @@ class Conversation:
             return
         if table not in self._partitions:
             answer = yield Ask("GET", owner, _table_path(table), {}, None, budget.deadline_ms / 1000 + _GRACE_S)
-            count = parse(answer.content).get("partitions") if isinstance(answer, Answer) and answer.status == 200 else None
+            count = (
+                parse(answer.content).get("partitions") if isinstance(answer, Answer) and answer.status == 200 else None
+            )
             if not isinstance(count, int) or count < 1:
                 return
             self._partitions[table] = count
@@ -284,10 +318,20 @@ def _json_bytes(key: bytes) -> object:
 
 def _body(answer: Answer) -> dict[str, Any]:
     if not answer.headers.get("content-type", "").startswith(_MSGPACK):
-        raise ServerError(f"the server answered a list as {answer.headers.get('content-type')!r}, not as {_MSGPACK}", answer.status, {})
+        raise ServerError(
+            f"the server answered a list as {answer.headers.get('content-type')!r}, not as {_MSGPACK}",
+            answer.status,
+            {},
+        )
     body: dict[str, Any] = msgpack.unpackb(answer.content)
     return body
 
 
 def _row(result: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
-    return Row(to_bytes(result["key"]), to_bytes(result.get("value") or b""), result["version"], result["partition"], body["token"] or "")
+    return Row(
+        to_bytes(result["key"]),
+        to_bytes(result.get("value") or b""),
+        result["version"],
+        result["partition"],
+        body["token"] or "",
+    )

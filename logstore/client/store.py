@@ -13,7 +13,15 @@ from logstore.client.http import Reader
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.tables import Definitions, Tables, renewing
-from logstore.log.producer import COMPRESSION, DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_BYTES, QUEUE_RECORDS, OnFull, Producer
+from logstore.log.producer import (
+    COMPRESSION,
+    DELIVERY_TIMEOUT_S,
+    LINGER_MS,
+    QUEUE_BYTES,
+    QUEUE_RECORDS,
+    OnFull,
+    Producer,
+)
 from logstore.model.errors import UsageError
 from logstore.model.position import Position
 
@@ -94,7 +102,13 @@ class Store:
         return Pipeline(self.producer, self.tables.get(table), on_failure=partial(self.forget, table))
 
     def get(
-        self, table: str, key: Text, *, after: Position | str | None = None, as_of: PointInTime = None, deadline_ms: int = DEADLINE_MS
+        self,
+        table: str,
+        key: Text,
+        *,
+        after: Position | str | None = None,
+        as_of: PointInTime = None,
+        deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
         """One row, or None. With `after` (a position or token) at least that has been seen; with `as_of` (those, or a time) exactly that.
 
@@ -202,7 +216,9 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _singles(self, table: str) -> Pipeline:

@@ -15,7 +15,9 @@ class Changes:
     """Definitions and announcements, as of now. One thread only."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._consumer = consumer(bootstrap, **{"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100})
+        self._consumer = consumer(
+            bootstrap, **{"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100}
+        )
         self._consumer.assign([TopicPartition(TABLES_TOPIC, 0, 0), TopicPartition(NODES_TOPIC, 0, 0)])
         self.definitions = EMPTY
         self.nodes = Nodes()

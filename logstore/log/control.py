@@ -28,7 +28,9 @@ def append_control(
     if op not in CONTROLS:
         raise UsageError(f"{op!r} is no control operation; there are {', '.join(sorted(CONTROLS))}")
     if not table.allow_control_records:
-        raise UsageError(f"table {table.name} takes no control records: its topic was adopted without --allow-control-records")
+        raise UsageError(
+            f"table {table.name} takes no control records: its topic was adopted without --allow-control-records"
+        )
     check_epoch(bootstrap, table)
     wanted = range(table.partitions) if partitions is None else sorted(set(partitions))
     return _append(bootstrap, table, op, msgpack.packb(dict(payload)), wanted)
@@ -82,5 +84,7 @@ def _deliver(bootstrap: str, table: Table, op: str, value: bytes, partitions: It
         )  # fmt: skip
     producer.flush(DELIVERY_S + 5)
     if len(delivered) < len(wanted):
-        raise LogUnreachable(f"append a {op} record to {table.topic}: Kafka acknowledged {len(delivered)} of {len(wanted)}; try again")
+        raise LogUnreachable(
+            f"append a {op} record to {table.topic}: Kafka acknowledged {len(delivered)} of {len(wanted)}; try again"
+        )
     return delivered

@@ -15,7 +15,15 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 from logstore.log import holes, kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import BadDefinition, EpochChanged, LogUnreachable, NoSuchTable, TableExists, UsageError
-from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, INTERNAL, Table, check_limits, check_name, check_snapshots
+from logstore.model.table import (
+    DEFAULT_MAX_VALUE_BYTES,
+    DEFAULT_PARTITIONS,
+    INTERNAL,
+    Table,
+    check_limits,
+    check_name,
+    check_snapshots,
+)
 
 RIVAL_S = 5.0  # for somebody else's create to come from its first step to its second
 
@@ -163,7 +171,14 @@ class Kept(NamedTuple):
 
 
 def skip(
-    registry: Registry, table: Table, partition: int, first: int, last: int, *, kept: Kept | None = None, force: bool = False
+    registry: Registry,
+    table: Table,
+    partition: int,
+    first: int,
+    last: int,
+    *,
+    kept: Kept | None = None,
+    force: bool = False,
 ) -> Change:
     """Have offsets first..last stepped over, by every replica and by every rebuild.
 
@@ -255,9 +270,13 @@ def heir(table: Table, before: Table | None) -> Table:
     return replace(table, former_epochs=tuple(dict.fromkeys(former)), revision=before.revision)
 
 
-def _allowed(table: Table, settings: dict[str, str], replicas: int, only: Mapping[str, str] | None = None) -> dict[str, str]:
+def _allowed(
+    table: Table, settings: dict[str, str], replicas: int, only: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return `settings`; raises BadDefinition when one of them (or one of `only`) must not be."""
-    wrong = [str(f) for f in topics.compare(settings, table, replicas) if f.fatal and (only is None or f.setting in only)]
+    wrong = [
+        str(f) for f in topics.compare(settings, table, replicas) if f.fatal and (only is None or f.setting in only)
+    ]
     if wrong:
         raise BadDefinition(f"the log of a table cannot be so: {'; '.join(wrong)}")
     return settings
@@ -266,7 +285,9 @@ def _allowed(table: Table, settings: dict[str, str], replicas: int, only: Mappin
 def in_the_way(registry: Registry, name: str, before: Table | None) -> TableExists:
     """The error for a topic that is there already, although no table has the name."""
     if before is not None and _left_over(registry, before):
-        return TableExists(f"table {name!r} is being dropped, or its drop was interrupted; `logstore table drop {name} --yes` ends it")
+        return TableExists(
+            f"table {name!r} is being dropped, or its drop was interrupted; `logstore table drop {name} --yes` ends it"
+        )
     owner = owner_of(registry, name)
     if owner is not None:
         return TableExists(f"the topic {name!r} is that of table {owner.name!r}; take another name")
@@ -315,7 +336,9 @@ def _partitions_of(registry: Registry, topic: str) -> int:
     try:
         return topics.partition_count(registry.admin, topic)
     except NoSuchTable as error:
-        raise BadDefinition(f"there is no topic {topic!r} to adopt; without --topic the table gets a topic of its own") from error
+        raise BadDefinition(
+            f"there is no topic {topic!r} to adopt; without --topic the table gets a topic of its own"
+        ) from error
 
 
 def _epoch(registry: Registry, topic: str) -> str:

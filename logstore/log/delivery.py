@@ -25,7 +25,11 @@ _REFUSED = {
     KafkaError.INVALID_MSG: "the broker refuses the record as malformed",
 }
 _GONE = "the topic or partition does not exist (any more), `logstore doctor` compares it with the definition"
-_HINTS = {KafkaError._UNKNOWN_TOPIC: _GONE, KafkaError._UNKNOWN_PARTITION: _GONE, KafkaError.UNKNOWN_TOPIC_OR_PART: _GONE}
+_HINTS = {
+    KafkaError._UNKNOWN_TOPIC: _GONE,
+    KafkaError._UNKNOWN_PARTITION: _GONE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: _GONE,
+}
 _UNSENT = {
     KafkaError._PURGE_QUEUE: "it was still in the local queue when the client was closed; write it again",
 }

@@ -56,7 +56,9 @@ def announce(bootstrap: str, fork: Table, payload: Mapping[str, Any]) -> None:
     """Write the `base` records, which stand for the fork's first snapshot. Raises TableExists, LogUnreachable."""
     at = append_control(bootstrap, fork, "base", payload)
     if any(at.values()):
-        raise TableExists(f"somebody else wrote to the topic {fork.topic} while the table was made: its first record is not the store's")
+        raise TableExists(
+            f"somebody else wrote to the topic {fork.topic} while the table was made: its first record is not the store's"
+        )
 
 
 class Promotion(NamedTuple):
@@ -108,12 +110,16 @@ def _fenced(registry: Registry, table: Table) -> Iterator[None]:
         return
     client = registry.admin
     before = {_MAX: topics.settings_of(client, table.topic)[_MAX]}
-    if before == topics.CLOSED and table.allow_control_records:  # a promotion was killed; a replaced table takes no control records
+    if (
+        before == topics.CLOSED and table.allow_control_records
+    ):  # a promotion was killed; a replaced table takes no control records
         before = _unfenced(registry, table)
     topics.set_settings(client, table.topic, topics.CLOSED)
     try:
         if table.allow_control_records:  # brokers learn of a setting a little later; a record of ours shows when
-            topics.until(f"topic {table.topic} takes no more records", lambda: is_fenced(registry.bootstrap, table), _FENCING_S)
+            topics.until(
+                f"topic {table.topic} takes no more records", lambda: is_fenced(registry.bootstrap, table), _FENCING_S
+            )
         yield
     except BaseException:
         with suppress(LogUnreachable):  # what went wrong before is what is told
@@ -154,7 +160,9 @@ def _take_again(registry: Registry, table: Table, settings: dict[str, str]) -> N
     """Give the topic these settings, and return when it takes records again, if they are such. Raises LogUnreachable."""
     topics.set_settings(registry.admin, table.topic, settings)
     if settings != topics.CLOSED:
-        topics.until(f"topic {table.topic} takes records again", lambda: not is_fenced(registry.bootstrap, table), _FENCING_S)
+        topics.until(
+            f"topic {table.topic} takes records again", lambda: not is_fenced(registry.bootstrap, table), _FENCING_S
+        )
 
 
 def _unfenced(registry: Registry, table: Table) -> dict[str, str]:
@@ -187,7 +195,9 @@ def _is_gone(registry: Registry, table: Table) -> bool:
     return topics.epoch_of(registry.admin, table.topic) != table.epoch
 
 
-def _first_write(registry: Registry, table: Table, partition: int, position: Mapping[tuple[str, int], int], end: int) -> int | None:
+def _first_write(
+    registry: Registry, table: Table, partition: int, position: Mapping[tuple[str, int], int], end: int
+) -> int | None:
     """The first offset from the position on that is not a control record's; what is not there any more counts as written."""
     start = position[table.epoch, partition]
     try:
@@ -211,6 +221,8 @@ def _is_left_over(registry: Registry, fork: Table) -> bool:
     ):
         return False
     records = (
-        record for p, bound in bounds.items() for record in kafka.read_range(registry.bootstrap, fork.topic, p, bound.start, bound.end)
+        record
+        for p, bound in bounds.items()
+        for record in kafka.read_range(registry.bootstrap, fork.topic, p, bound.start, bound.end)
     )
     return all(record.key() is None and record.headers() == _BASE for record in records)

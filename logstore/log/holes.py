@@ -47,7 +47,12 @@ def examine(bootstrap: str, client: Any, topic: str, partition: int, start: int,
     stable = kafka.bounds(client, topic, [partition], committed=True)[partition].end
     readable = _offsets(bootstrap, topic, partition, max(start, everything.start), stable, "read_committed")
     found = [piece for hole in _missing(readable, start, stable) for piece in _outside(hole, skips)]
-    return Log(everything.start, stable, everything.end, [_explained(bootstrap, topic, partition, hole, everything) for hole in found])
+    return Log(
+        everything.start,
+        stable,
+        everything.end,
+        [_explained(bootstrap, topic, partition, hole, everything) for hole in found],
+    )
 
 
 def readable_in(bootstrap: str, topic: str, partition: int, first: int, last: int, bounds: kafka.Bounds) -> int:
@@ -81,7 +86,9 @@ def _explained(bootstrap: str, topic: str, partition: int, hole: Hole, bounds: k
     first = max(hole.first, bounds.start)
     if first > hole.last:
         return hole
-    return hole._replace(aborted=sum(1 for _ in _offsets(bootstrap, topic, partition, first, hole.last + 1, "read_uncommitted")))
+    return hole._replace(
+        aborted=sum(1 for _ in _offsets(bootstrap, topic, partition, first, hole.last + 1, "read_uncommitted"))
+    )
 
 
 def _offsets(bootstrap: str, topic: str, partition: int, start: int, end: int, isolation: str) -> Iterator[int]:

@@ -89,6 +89,15 @@ def _admin(bootstrap: str, _pid: int) -> Any:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "socket.connection.setup.timeout.ms": 5_000})
 
 
+def cluster_id(bootstrap: str, timeout_s: float) -> str | None:
+    """The id of the cluster that answers at `bootstrap` and names a broker to use; None: nobody does. Asked afresh."""
+    try:
+        answer = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=timeout_s)
+    except KafkaException:
+        return None
+    return str(answer.cluster_id) if answer.brokers else None
+
+
 def call(what: str, function: Callable[[], _T]) -> _T:
     """Run a Kafka call; raises LogUnreachable when nobody answers, LogStoreError with Kafka's own words otherwise."""
     try:
@@ -100,7 +109,9 @@ def call(what: str, function: Callable[[], _T]) -> _T:
 def translate(error: Any, what: str) -> LogStoreError:
     """The error of this package for a KafkaError."""
     if error.code() in _UNREACHABLE:
-        return LogUnreachable(f"{what}: Kafka does not answer ({error.str()}); is the broker running, and is the bootstrap address right?")
+        return LogUnreachable(
+            f"{what}: Kafka does not answer ({error.str()}); is the broker running, and is the bootstrap address right?"
+        )
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return UsageError(f"{what}: there is no such topic or partition")
     return LogStoreError(f"{what}: {error.str()} ({error.name()})")
@@ -158,12 +169,16 @@ def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = Fa
     Raises LogUnreachable when none can.
     """
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-    futures = client.list_offsets({TopicPartition(*place): _LATEST for place in places}, isolation_level=level, request_timeout=_ENDS_S)
+    futures = client.list_offsets(
+        {TopicPartition(*place): _LATEST for place in places}, isolation_level=level, request_timeout=_ENDS_S
+    )
     errors = {where: future.exception() for where, future in futures.items()}
     known = {where: int(futures[where].result().offset) for where, error in errors.items() if error is None}
     failed = next(((where, error) for where, error in errors.items() if error is not None), None)
     if failed is not None:
-        stale = call("look up the ends of the log", lambda: _is_stale(client, failed[0].topic, failed[1]))  # it knows more next time
+        stale = call(
+            "look up the ends of the log", lambda: _is_stale(client, failed[0].topic, failed[1])
+        )  # it knows more next time
         if not known and not stale:
             raise translate(failed[1].args[0], "look up the ends of the log")
     found = {(where.topic, where.partition): end for where, end in known.items() if end >= 0}
@@ -201,7 +216,9 @@ def _is_stale(client: Any, topic: str, error: BaseException) -> bool:
     return topic in client.list_topics(timeout=REQUEST_S).topics  # to ask for this one alone may create it
 
 
-def read_range(bootstrap: str, topic: str, partition: int, start: int, end: int, timeout_s: float = 30.0) -> Iterator[Record]:
+def read_range(
+    bootstrap: str, topic: str, partition: int, start: int, end: int, timeout_s: float = 30.0
+) -> Iterator[Record]:
     """Every record of `[start, end)`, in order.
 
     Raises LogTruncated when the log begins later, LogGap when an offset is missing, LogUnreachable when nothing comes for `timeout_s`.
@@ -215,7 +232,9 @@ def read_range(bootstrap: str, topic: str, partition: int, start: int, end: int,
                 if record.error():
                     raise _read_error(record.error(), topic, partition, following, end)
                 if record.offset() != following:
-                    raise LogGap(f"{topic}/{partition}: wanted offset {following:,}, the log has {record.offset():,} next")
+                    raise LogGap(
+                        f"{topic}/{partition}: wanted offset {following:,}, the log has {record.offset():,} next"
+                    )
                 following += 1
                 yield record
     finally:

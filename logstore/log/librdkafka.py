@@ -23,7 +23,14 @@ def agrees_on_murmur2() -> bool:
         return False
     place = getattr(library, _SYMBOL)
     place.restype = ctypes.c_int32
-    place.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p]
+    place.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_int32,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
     for key in _SAMPLES:
         for partitions in _PARTITIONS:
             theirs, ours = place(None, key, len(key), partitions, None, None), partition_of(key, partitions)
@@ -49,9 +56,15 @@ def _library() -> ctypes.CDLL | None:
 def _candidates() -> list[str]:
     """The library this process has mapped first (it is the one that will run), then the one the wheel bundles."""
     maps = Path("/proc/self/maps")
-    mapped = {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if "librdkafka" in line} if maps.exists() else set()
+    mapped = (
+        {line.split(maxsplit=5)[5] for line in maps.read_text().splitlines() if "librdkafka" in line}
+        if maps.exists()
+        else set()
+    )
     package = Path(confluent_kafka.__file__).parent
     bundled = [
-        str(path) for folder in (package.with_name("confluent_kafka.libs"), package / ".dylibs") for path in folder.glob("librdkafka*")
+        str(path)
+        for folder in (package.with_name("confluent_kafka.libs"), package / ".dylibs")
+        for path in folder.glob("librdkafka*")
     ]
     return [*sorted(mapped), *bundled]

@@ -80,7 +80,9 @@ class Producer:
         self._batch_lock = threading.Lock()
         self._largest = 0  # bytes of the largest record that may still be in the queue
         self._abandoned = weakref.finalize(self, _abandon, self._raw, self._poller)
-        self.produce: Callable[..., None] = self._raw.produce  # straight into librdkafka: BufferError when the queue is full
+        self.produce: Callable[..., None] = (
+            self._raw.produce
+        )  # straight into librdkafka: BufferError when the queue is full
 
     @staticmethod
     def settings(
@@ -157,7 +159,9 @@ class Producer:
             except KafkaException as error:
                 raise refused(error) from error
 
-    def send_batch(self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, largest_bytes: int) -> Rejected | None:
+    def send_batch(
+        self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, largest_bytes: int
+    ) -> Rejected | None:
         """Queue messages (`{"key", "value"[, "partition"][, "callback"]}`) in their order; returns what did not get in.
 
         `largest_bytes`: of the largest record among them. A record whose predecessor stayed out is never put in after it.
@@ -223,7 +227,9 @@ class Producer:
                 return len(self._raw) <= most
         return True
 
-    def _one_by_one(self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, start: int) -> Rejected | None:
+    def _one_by_one(
+        self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, start: int
+    ) -> Rejected | None:
         for i in range(start, len(messages)):
             message = messages[i]
             callback = message.get("callback", delivered)
@@ -267,7 +273,9 @@ def refused(error: KafkaException) -> LogStoreError:
     """The typed error of a record that librdkafka did not take into its queue: certainly not in the log."""
     typed = delivery_error(error.args[0])
     if isinstance(typed, Unknown):
-        return WriteFailed(f"the write was not queued: {error.args[0].str()}; open a new Store and write it again", retriable=True)
+        return WriteFailed(
+            f"the write was not queued: {error.args[0].str()}; open a new Store and write it again", retriable=True
+        )
     return typed
 
 
@@ -288,7 +296,9 @@ def _connect(settings: dict[str, Any], bootstrap: str) -> Any:
 def _abandon(raw: Any, poller: _Poller) -> None:
     """Best effort for a producer nobody closed: at the latest when the interpreter ends."""
     if threading.current_thread() is poller:
-        left = len(raw)  # the last report let go of the producer: nothing is on its way but what nobody holds a future of
+        left = len(
+            raw
+        )  # the last report let go of the producer: nothing is on its way but what nobody holds a future of
     else:
         poller.lease_until = monotonic() + _ABANDONED_FLUSH_S
         left = raw.flush(_ABANDONED_FLUSH_S)

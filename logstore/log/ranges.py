@@ -39,7 +39,14 @@ _GONE = {KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaErr
 
 
 def read_range(
-    bootstrap: str, table: Table, partition: int, start: int, end: int, *, rows: int = BATCH_ROWS, size_bytes: int = BATCH_BYTES
+    bootstrap: str,
+    table: Table,
+    partition: int,
+    start: int,
+    end: int,
+    *,
+    rows: int = BATCH_ROWS,
+    size_bytes: int = BATCH_BYTES,
 ) -> Iterator[pa.RecordBatch]:
     """Every record of `[start, end)` of a partition, in order, in batches of about `rows` records or `size_bytes` bytes.
 
@@ -58,7 +65,10 @@ def read_range(
 def committed_ends(bootstrap: str, table: Table) -> dict[int, int]:
     """Partition -> end of what is committed there now. Raises LogUnreachable."""
     partitions = list(range(table.partitions))
-    return {p: bound.end for p, bound in kafka.bounds(kafka.admin(bootstrap), table.topic, partitions, committed=True).items()}
+    return {
+        p: bound.end
+        for p, bound in kafka.bounds(kafka.admin(bootstrap), table.topic, partitions, committed=True).items()
+    }
 
 
 def first_later(bootstrap: str, table: Table, time_ms: int) -> dict[int, int | None]:

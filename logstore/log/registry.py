@@ -131,7 +131,9 @@ class Registry:
             if isinstance(error, LogUnreachable):
                 raise
             here = self.bootstrap
-            raise SetupError(f"there is no logstore on {here} yet; start one: `logstore node --bootstrap {here}`") from error
+            raise SetupError(
+                f"there is no logstore on {here} yet; start one: `logstore node --bootstrap {here}`"
+            ) from error
 
     def _append(self, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
         """Append records; returns their offsets."""
@@ -143,7 +145,13 @@ class Registry:
         )  # fmt: skip
         delivered: list[tuple[Any, Any]] = []
         for key, value in records:
-            producer.produce(TABLES_TOPIC, value, key, partition=0, on_delivery=lambda error, record: delivered.append((error, record)))
+            producer.produce(
+                TABLES_TOPIC,
+                value,
+                key,
+                partition=0,
+                on_delivery=lambda error, record: delivered.append((error, record)),
+            )
         if producer.flush(WRITE_S + 5) or len(delivered) < len(records):
             raise LogUnreachable("write a table definition: Kafka did not acknowledge it")
         for error, _ in delivered:

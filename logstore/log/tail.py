@@ -18,7 +18,9 @@ from logstore.model.mutation import RESERVED, Headers
 
 INTRODUCE_S = 1.0
 MOST_RECORDS = 10_000  # of one take: some 30 ms of work, and the size of a commit under load
-UNREADABLE: Headers = ((RESERVED, None),)  # stands for headers of which a name is not UTF-8: quarantined as an unknown header
+UNREADABLE: Headers = (
+    (RESERVED, None),
+)  # stands for headers of which a name is not UTF-8: quarantined as an unknown header
 
 
 class Batch(NamedTuple):
@@ -60,8 +62,19 @@ _HEADERS = methodcaller("headers")
 Event = Batch | End | Trouble | Unreachable
 
 _TRUNCATED = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
-_NO_TOPIC = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_ID}
-_PASSING = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT, KafkaError._MAX_POLL_EXCEEDED}
+_NO_TOPIC = {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_ID,
+}
+_PASSING = {
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._MAX_POLL_EXCEEDED,
+}
 
 
 class Tail:

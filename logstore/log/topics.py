@@ -11,8 +11,15 @@ from logstore.log.kafka import REQUEST_S, bounds, call, code, topic_ids, transla
 from logstore.model.errors import LogUnreachable, NoSuchTable, TableExists
 from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC, TABLES_TOPIC, Table
 
-_FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", "unclean.leader.election.enable": "false"}
-_BATCH_BYTES = 1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
+_FOREVER = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+    "unclean.leader.election.enable": "false",
+}
+_BATCH_BYTES = (
+    1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
+)
 CLOSED = {"max.message.bytes": "1"}  # no record is so short: the topic of a table that another one was promoted over
 _COMPACTED = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false", "min.compaction.lag.ms": "60000"}
 _ANNOUNCEMENTS = {
@@ -61,7 +68,9 @@ def ensure_internal(client: Any, slots: int) -> None:
 
 def create(client: Any, topic: str, partitions: int, replicas: int, settings: dict[str, str]) -> bool:
     """Create a topic, and return when every partition's leader answers; False when it is there already."""
-    future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[topic]
+    future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[
+        topic
+    ]
     try:
         future.result(REQUEST_S + 5)
         until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
@@ -88,12 +97,16 @@ def delete(client: Any, topic: str) -> bool:
 def until(what: str, holds: Callable[[], bool], timeout_s: float = REQUEST_S) -> None:
     """Brokers learn of a change one after the other: wait until the one we ask knows. Raises LogUnreachable after `timeout_s`."""
     waiting = Retrying(
-        retry=retry_if_result(lambda held: not held), stop=stop_after_delay(timeout_s), wait=wait_exponential(multiplier=0.01, max=0.25)
+        retry=retry_if_result(lambda held: not held),
+        stop=stop_after_delay(timeout_s),
+        wait=wait_exponential(multiplier=0.01, max=0.25),
     )
     try:
         waiting(holds)
     except RetryError as error:
-        raise LogUnreachable(f"after {timeout_s:g} s it still does not hold that {what}; look at the brokers' logs") from error
+        raise LogUnreachable(
+            f"after {timeout_s:g} s it still does not hold that {what}; look at the brokers' logs"
+        ) from error
 
 
 def truncate(client: Any, topic: str, below: dict[int, int]) -> None:
@@ -105,7 +118,10 @@ def truncate(client: Any, topic: str, below: dict[int, int]) -> None:
 
 def add_partitions(client: Any, topic: str, total: int) -> None:
     """Give a topic more partitions. A table's own topic never gets any: its writers would place keys elsewhere at once."""
-    call(f"add partitions to {topic}", client.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_S)[topic].result)
+    call(
+        f"add partitions to {topic}",
+        client.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_S)[topic].result,
+    )
 
 
 def epoch_of(client: Any, topic: str) -> str | None:
@@ -132,16 +148,22 @@ def settings_of(client: Any, topic: str) -> dict[str, str]:
     """The broker's actual settings of a topic."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
     entries = call(
-        f"read the settings of {topic}", lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource].result()
+        f"read the settings of {topic}",
+        lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource].result(),
     )
     return {name: entry.value for name, entry in entries.items()}
 
 
 def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
     """Change settings of a topic."""
-    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
+    ]
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    call(f"change the settings of {topic}", lambda: client.incremental_alter_configs([resource])[resource].result(REQUEST_S))
+    call(
+        f"change the settings of {topic}",
+        lambda: client.incremental_alter_configs([resource])[resource].result(REQUEST_S),
+    )
 
 
 def check(client: Any, table: Table) -> list[Finding]:
@@ -192,4 +214,6 @@ def _compare(actual: dict[str, str], setting: str, wanted: str, table: Table) ->
 
 def taken(topic: str) -> TableExists:
     """The error for a topic that is there already."""
-    return TableExists(f"there is a topic {topic!r} already; `logstore table create NAME --topic {topic}` makes a table of it")
+    return TableExists(
+        f"there is a topic {topic!r} already; `logstore table create NAME --topic {topic}` makes a table of it"
+    )

@@ -53,6 +53,8 @@ def digest(pairs: Iterable[tuple[bytes, bytes]]) -> Digest:
     hashed = xxh3_128_intdigest
     for key, entry in pairs:
         if entry[0] not in _TOMBSTONES:
-            total += hashed(len(key).to_bytes(4) + key + entry)  # a Python integer does not overflow: masking once is enough
+            total += hashed(
+                len(key).to_bytes(4) + key + entry
+            )  # a Python integer does not overflow: masking once is enough
             entries += 1
     return Digest(total & _MASK, entries)

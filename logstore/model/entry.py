@@ -21,7 +21,9 @@ HEAD_BYTES = 17  # of an entry without expiry
 _EXPIRES = 0x80
 _HEAD = struct.Struct(">BQQ")
 _EXPIRY = struct.Struct(">Q")
-encode_head = _HEAD.pack  # (kind, version, timestamp) of an entry without expiry: the lane needs one for every row it writes
+encode_head = (
+    _HEAD.pack
+)  # (kind, version, timestamp) of an entry without expiry: the lane needs one for every row it writes
 
 
 class Entry(NamedTuple):
@@ -38,7 +40,11 @@ class Entry(NamedTuple):
         assert self.kind == VALUE or not self.payload, "a tombstone has no payload"
         if self.expires_ms is None:
             return _HEAD.pack(self.kind, self.version, self.timestamp_ms) + self.payload
-        return _HEAD.pack(self.kind | _EXPIRES, self.version, self.timestamp_ms) + _EXPIRY.pack(self.expires_ms) + self.payload
+        return (
+            _HEAD.pack(self.kind | _EXPIRES, self.version, self.timestamp_ms)
+            + _EXPIRY.pack(self.expires_ms)
+            + self.payload
+        )
 
     @classmethod
     def decode(cls, raw: bytes) -> "Entry":

@@ -187,9 +187,18 @@ class BatchFailed(WriteFailed):
     """
 
     def __init__(
-        self, total: int, failed: int, first: LogStoreError, *, failed_places: Sequence[range] = (), position: object = None
+        self,
+        total: int,
+        failed: int,
+        first: LogStoreError,
+        *,
+        failed_places: Sequence[range] = (),
+        position: object = None,
     ) -> None:
-        super().__init__(f"of {total:,} writes {failed:,} are not in the log{_places(failed_places)}: {first}", retriable=first.retriable)
+        super().__init__(
+            f"of {total:,} writes {failed:,} are not in the log{_places(failed_places)}: {first}",
+            retriable=first.retriable,
+        )
         self.total, self.failed, self.unknown, self.first, self.position = total, failed, 0, first, position
         self.failed_places, self.unknown_places = tuple(failed_places[:_MOST]), ()
 

@@ -85,7 +85,12 @@ Mutation = Put | Delete | Control | Quarantined | Refused
 
 
 def parse(
-    key: bytes | None, value: bytes | None, headers: Headers, *, max_value_bytes: int, right_partition: Callable[[bytes], bool]
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    *,
+    max_value_bytes: int,
+    right_partition: Callable[[bytes], bool],
 ) -> Mutation:
     """What the record means; `right_partition` tells whether the key belongs to the partition it stands in."""
     own = [(name, content) for name, content in headers if name.startswith(RESERVED)]

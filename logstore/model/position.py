@@ -57,7 +57,9 @@ class Position:
     @property
     def token(self) -> str:
         """The text form, pieces in order."""
-        return ",".join(f"{epoch}-{partition}-{following}" for (epoch, partition), following in sorted(self._pieces.items()))
+        return ",".join(
+            f"{epoch}-{partition}-{following}" for (epoch, partition), following in sorted(self._pieces.items())
+        )
 
     @property
     def partition(self) -> int:

@@ -35,17 +35,27 @@ class Table:
     topic: str
     epoch: str  # Kafka topic id, 32 lower-case hex digits
     partitions: int
-    max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES  # fixed at creation: another limit would change the fold of old records
+    max_value_bytes: int = (
+        DEFAULT_MAX_VALUE_BYTES  # fixed at creation: another limit would change the fold of old records
+    )
     adopted: bool = False  # the topic is the user's: never deleted, never given control records without leave
     allow_control_records: bool = True
     description: str = ""
-    skips: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # partition -> offsets [a, b] stepped over, by `table repair`
+    skips: dict[int, list[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # partition -> offsets [a, b] stepped over, by `table repair`
     compression: str = "lz4"  # of SSTable blocks
     block_bytes: int = 16_384  # of an SSTable block: smaller reads points quicker, larger compresses better
     keep_snapshots: int = 3  # the newest ones that garbage collection leaves
-    schedule: dict[str, int | None] | None = None  # {"every_mutations", "every_minutes"}: compact when either is reached
-    base: dict[str, str] | None = None  # {"snapshot"}: what the `base` record at offset 0 stands for, in a table that was restored
-    origin: dict[str, str] | None = None  # {"table", "epoch", "position"} it was restored from, or {"replaced_by"}: epoch of a promoted one
+    schedule: dict[str, int | None] | None = (
+        None  # {"every_mutations", "every_minutes"}: compact when either is reached
+    )
+    base: dict[str, str] | None = (
+        None  # {"snapshot"}: what the `base` record at offset 0 stands for, in a table that was restored
+    )
+    origin: dict[str, str] | None = (
+        None  # {"table", "epoch", "position"} it was restored from, or {"replaced_by"}: epoch of a promoted one
+    )
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
@@ -76,7 +86,9 @@ class Table:
             fields["former_epochs"] = tuple(fields["former_epochs"])
             return _sound(cls(**fields, revision=revision))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Corrupted(f"the record at offset {revision} of {TABLES_TOPIC} is not a table definition: {error}") from error
+            raise Corrupted(
+                f"the record at offset {revision} of {TABLES_TOPIC} is not a table definition: {error}"
+            ) from error
 
 
 def _sound(table: Table) -> Table:
@@ -103,7 +115,9 @@ def _sound(table: Table) -> Table:
 def check_name(name: str) -> str:
     """Return `name`; raises BadDefinition when it cannot name a table (and its topic)."""
     if not _NAME.fullmatch(name):
-        raise BadDefinition(f"not a table name: {name[:120]!r}; use 1 to 100 of a-z 0-9 . _ - and begin with a letter or digit")
+        raise BadDefinition(
+            f"not a table name: {name[:120]!r}; use 1 to 100 of a-z 0-9 . _ - and begin with a letter or digit"
+        )
     if name.startswith(INTERNAL):
         raise BadDefinition(f"names that begin with {INTERNAL!r} are the store's own")
     return name

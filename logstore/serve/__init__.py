@@ -1,14 +1,13 @@
-"""Readers: the HTTP endpoint over the views. Nothing here writes; nothing here talks to Kafka.
+"""Readers: the HTTP endpoint over views and snapshots. Nothing here writes; nothing here talks to Kafka.
 
-    process    one reader: socket, feeds, server, end        protocol   the connection: limits, time, the way in
-    feeds      follows the node's workers                     fast       whole simple GETs of rows, answered at once
-    voice      what one worker says                           app        everything else: routes and errors
-    catalog    tables, nodes and partitions known here        request, level, rowkey, query, cursor, media    what is asked
-    served     one partition, its view and base               rows, scan, multiget, pages, metrics            what is answered
-    bases      the snapshots under the views                  layers     view over snapshot, read as one
-    past       LS-As-Of, and what of it can be proved         snapshots  how partitions stand with theirs
-    waiters    requests that wait for a token                 listing, pagepart, gather                       lists, over nodes too
-    reach      the consistency levels                         problems, answer                                errors, answers
+process.py        one reader: socket, feed clients, server, end
+protocol.py       the connection: limits, time, the way in
+fast_path.py      whole simple GETs of rows, answered in the protocol
+app.py            everything else: routes and errors
+status_pages.py   /v1/tables, /v1/partitions, /v1/cluster, health; snapshot_page.py and metrics.py beside it
+read/             point, scan and multi-get over view and snapshot, at the consistency that was asked for
+state/            tables, partitions and local snapshots known here, and who waits for a position
+wire/             requests, responses, media types, problem documents
 
 `python -m logstore.serve` runs one; several share a port.
 """

@@ -20,15 +20,27 @@ from logstore.serve.settings import ReaderSettings
 @click.option("--index", default=0, show_default=True, help="Which reader of the node this is.")
 @click.option("--insecure", is_flag=True, help="Serve beyond this machine although there is no authentication.")
 @click.option("--max-connections", default=8_192, show_default=True, help="More are answered 503.")
-@click.option("--max-waiters", default=10_000, show_default=True, help="Requests waiting for a token; more are answered 429.")
-@click.option("--request-timeout", "request_timeout_s", default=10.0, show_default=True, help="Seconds for a request to arrive.")
-@click.option("--idle-timeout", "idle_timeout_s", default=75.0, show_default=True, help="Seconds a connection may be idle.")
-@click.option("--ready-lag", default=100_000, show_default=True, help="Records behind the log above which /readyz says no.")
+@click.option(
+    "--max-waiters", default=10_000, show_default=True, help="Requests waiting for a token; more are answered 429."
+)
+@click.option(
+    "--request-timeout", "request_timeout_s", default=10.0, show_default=True, help="Seconds for a request to arrive."
+)
+@click.option(
+    "--idle-timeout", "idle_timeout_s", default=75.0, show_default=True, help="Seconds a connection may be idle."
+)
+@click.option(
+    "--ready-lag", default=100_000, show_default=True, help="Records behind the log above which /readyz says no."
+)
 @click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
-@click.option("--log-level", default="warning", show_default=True, type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option(
+    "--log-level", default="warning", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
 def main(log_level: str, **options: object) -> None:
     """Serve the views of a node over HTTP."""
-    logging.basicConfig(stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     try:
         run(ReaderSettings(**options))  # type: ignore[arg-type] # click has checked the types
     except LogStoreError as error:

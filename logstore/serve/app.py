@@ -10,14 +10,14 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from logstore.model.errors import LogStoreError
-from logstore.serve.answer import Answer, page
 from logstore.serve.metrics import CONTENT_TYPE, Metrics
-from logstore.serve.multiget import MultiGet
-from logstore.serve.pages import Pages
-from logstore.serve.problems import Problem, problem_of
-from logstore.serve.request import ClientGoneError, Request, percent_decode
-from logstore.serve.rows import Rows
-from logstore.serve.scan import Scan
+from logstore.serve.read.multiget import MultiGet
+from logstore.serve.read.point import Rows
+from logstore.serve.read.scan import Scan
+from logstore.serve.status_pages import Pages
+from logstore.serve.wire.problems import Problem, problem_of
+from logstore.serve.wire.request import ClientGoneError, Request, percent_decode
+from logstore.serve.wire.response import Answer, page
 
 _READ = ("GET", "HEAD")
 _log = logging.getLogger(__name__)
@@ -100,7 +100,9 @@ class App:
             return Route("multiget", ("POST",), lambda: self._multiget.post(request, table))
         if below == b"quarantine":
             return Route("quarantine", _READ, lambda: self._pages.quarantine(request, table))
-        if below.startswith(b"rows/"):  # all that follows is the key: nothing comes behind it, so a bare slash is part of it
+        if below.startswith(
+            b"rows/"
+        ):  # all that follows is the key: nothing comes behind it, so a bare slash is part of it
             return Route("row", _READ, lambda: self._rows.get(request, table, below[5:]))
         raise _no_page(request)
 
@@ -116,11 +118,17 @@ class App:
 def _check_method(request: Request, methods: tuple[str, ...]) -> None:
     if request.method not in methods:
         allowed = ", ".join(methods)
-        raise Problem("method-not-allowed", f"this page takes {allowed}, not {request.method}", headers=((b"allow", allowed.encode()),))
+        raise Problem(
+            "method-not-allowed",
+            f"this page takes {allowed}, not {request.method}",
+            headers=((b"allow", allowed.encode()),),
+        )
 
 
 def _no_page(request: Request) -> Problem:
-    return Problem("no-such-page", f"there is no page {request.path[:200].decode('latin-1')!r}; /openapi.json lists what there is")
+    return Problem(
+        "no-such-page", f"there is no page {request.path[:200].decode('latin-1')!r}; /openapi.json lists what there is"
+    )
 
 
 def _label(method: str) -> str:

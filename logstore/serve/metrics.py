@@ -16,10 +16,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from logstore.model.errors import LogStoreError
-from logstore.serve.catalog import Catalog
-from logstore.serve.served import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW, Served
-from logstore.serve.snapshots import REFUSED, standing
-from logstore.serve.waiters import Waiters
+from logstore.serve.snapshot_page import REFUSED, standing
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.partition import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW, Served
+from logstore.serve.state.waiters import Waiters
 from logstore.view.layout import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -90,11 +90,17 @@ class Metrics(Collector):
     def _of_partitions(self) -> Iterable[Metric]:
         labels = ("table", "partition")
         applied = GaugeMetricFamily("logstore_applied_offset", "Next offset of the partition's view.", labels=labels)
-        lag = GaugeMetricFamily("logstore_lag_records", "Records behind the end of the log as last heard.", labels=labels)
+        lag = GaugeMetricFamily(
+            "logstore_lag_records", "Records behind the end of the log as last heard.", labels=labels
+        )
         size = GaugeMetricFamily("logstore_view_bytes", "Bytes of the view in use.", labels=labels)
         mapped = GaugeMetricFamily("logstore_view_map_bytes", "Address space of the view's map.", labels=labels)
-        slots = GaugeMetricFamily("logstore_view_reader_slots", "The most reader slots in use at once, of 1,024.", labels=labels)
-        state = GaugeMetricFamily("logstore_partition_state", "1 for the state the partition is in.", labels=(*labels, "state"))
+        slots = GaugeMetricFamily(
+            "logstore_view_reader_slots", "The most reader slots in use at once, of 1,024.", labels=labels
+        )
+        state = GaugeMetricFamily(
+            "logstore_partition_state", "1 for the state the partition is in.", labels=(*labels, "state")
+        )
         for served in self._catalog.served.values():
             where = (served.table, str(served.partition))
             actual, stands = _actual(served)
@@ -110,10 +116,16 @@ class Metrics(Collector):
 
     def _of_snapshots(self) -> Iterable[Metric]:
         labels = ("table", "partition")
-        cut = GaugeMetricFamily("logstore_snapshot_cut", "First offset that the snapshot under the view does not cover.", labels=labels)
+        cut = GaugeMetricFamily(
+            "logstore_snapshot_cut", "First offset that the snapshot under the view does not cover.", labels=labels
+        )
         adopted = GaugeMetricFamily("logstore_snapshot_adopted", "1 when the view stands on a snapshot.", labels=labels)
-        refused = GaugeMetricFamily("logstore_snapshot_refused", "1 while a snapshot is refused; /v1/snapshots says why.", labels=labels)
-        fetched = GaugeMetricFamily("logstore_snapshot_fetched_bytes", "Bytes of the candidate brought so far.", labels=labels)
+        refused = GaugeMetricFamily(
+            "logstore_snapshot_refused", "1 while a snapshot is refused; /v1/snapshots says why.", labels=labels
+        )
+        fetched = GaugeMetricFamily(
+            "logstore_snapshot_fetched_bytes", "Bytes of the candidate brought so far.", labels=labels
+        )
         for served in self._catalog.served.values():
             where, stands = (served.table, str(served.partition)), standing(self._catalog, served)
             if served.base is not None:
@@ -124,14 +136,18 @@ class Metrics(Collector):
         return cut, adopted, refused, fetched
 
     def _reads(self) -> Metric:
-        family = CounterMetricFamily("logstore_reads", "Single rows looked up, by where the entry was.", labels=("reader", "source"))
+        family = CounterMetricFamily(
+            "logstore_reads", "Single rows looked up, by where the entry was.", labels=("reader", "source")
+        )
         fast = {VIEW: self.fast_requests - self.fast_below, SNAPSHOT: self.fast_below}
         for source, count in self._catalog.reads.items():
             family.add_metric((self._reader, source), count + fast[source])
         return family
 
     def _quarantined(self) -> Metric:
-        family = CounterMetricFamily("logstore_quarantined", "Records that the fold skipped.", labels=("table", "partition", "reason"))
+        family = CounterMetricFamily(
+            "logstore_quarantined", "Records that the fold skipped.", labels=("table", "partition", "reason")
+        )
         for served in self._catalog.served.values():
             for reason, count in _skipped(served).items():
                 family.add_metric((served.table, str(served.partition), reason), count)
@@ -147,7 +163,9 @@ class Metrics(Collector):
         return family
 
     def _http_seconds(self) -> Metric:
-        family = HistogramMetricFamily("logstore_http_request_seconds", "Time to an answer, by route.", labels=("reader", "route"))
+        family = HistogramMetricFamily(
+            "logstore_http_request_seconds", "Time to an answer, by route.", labels=("reader", "route")
+        )
         for route, latency in self._latency.items():
             counts = accumulate(latency.buckets)
             buckets = [(str(bound), float(count)) for bound, count in zip((*_BOUNDS_S, "+Inf"), counts, strict=True)]

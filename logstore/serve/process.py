@@ -17,23 +17,23 @@ from collections.abc import Callable
 import uvicorn
 import uvloop
 
-from logstore import descriptors
-from logstore.heartbeat import Heartbeat
 from logstore.model.errors import SetupError
+from logstore.process import descriptors
+from logstore.process.heartbeat import Heartbeat
 from logstore.serve.app import App
-from logstore.serve.catalog import Catalog
-from logstore.serve.fast import FastPath
-from logstore.serve.feeds import Feeds
-from logstore.serve.gather import Gather
+from logstore.serve.fast_path import FastPath
 from logstore.serve.metrics import Metrics
-from logstore.serve.multiget import MultiGet
-from logstore.serve.pages import Pages
 from logstore.serve.protocol import Connections, protocol_class
-from logstore.serve.reach import Reach
-from logstore.serve.rows import Rows
-from logstore.serve.scan import Scan
+from logstore.serve.read.consistency_wait import Reach
+from logstore.serve.read.fan_out import Gather
+from logstore.serve.read.multiget import MultiGet
+from logstore.serve.read.point import Rows
+from logstore.serve.read.scan import Scan
 from logstore.serve.settings import ReaderSettings, check_bind
-from logstore.serve.waiters import Waiters
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.feed_client import Feeds
+from logstore.serve.state.waiters import Waiters
+from logstore.serve.status_pages import Pages
 
 _BACKLOG = 4_096
 _BEAT_S = 1.0
@@ -103,11 +103,15 @@ class _Server(uvicorn.Server):
 def run(settings: ReaderSettings) -> None:
     """Serve in this process until SIGTERM or SIGINT; raises SetupError when the address cannot be had."""
     check_bind(settings.host, insecure=settings.insecure)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is not HTTP; the client is told
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.ERROR
+    )  # it warns of every request that is not HTTP; the client is told
     descriptors.raise_limit()
     sock = bind(settings.host, settings.port)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # uvicorn raises it once more at its end: by then there is nothing left to do
+        signal.signal(
+            number, lambda *_: None
+        )  # uvicorn raises it once more at its end: by then there is nothing left to do
     host, port = sock.getsockname()[:2]
     _log.info("reader %d serves %s on http://%s:%d", settings.index, settings.data_dir, host, port)
     with contextlib.closing(sock):
@@ -117,13 +121,17 @@ def run(settings: ReaderSettings) -> None:
 def bind(host: str, port: int) -> socket.socket:
     """A socket of this process's own on a port that the readers of a node share; raises SetupError."""
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         sock = socket.socket(family, kind, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
     except OSError as error:
-        raise SetupError(f"cannot serve on {host}:{port}: {error.strerror}; choose another address with --host and --port") from error
+        raise SetupError(
+            f"cannot serve on {host}:{port}: {error.strerror}; choose another address with --host and --port"
+        ) from error
     sock.listen(_BACKLOG)
     sock.setblocking(False)
     return sock

@@ -16,12 +16,11 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from logstore.serve.answer import Answer
-from logstore.serve.fast import FastPath
-from logstore.serve.problems import Problem
-from logstore.serve.request import new_request_id
+from logstore.serve.fast_path import FastPath
 from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, ReaderSettings
-from logstore.serve.stall import Stall
+from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import new_request_id
+from logstore.serve.wire.response import Answer
 
 PACE_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
@@ -30,6 +29,25 @@ _PREFIX = b"GET /v1/tables/"
 _SLACK = 4 * 1024  # method, version, line ends
 
 _log = logging.getLogger(__name__)
+
+
+class Stall:
+    """How long the client of one connection has read nothing of its answer. One that reads slowly gets it all."""
+
+    __slots__ = ("_since_s", "_unsent")
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._unsent = 0  # bytes, at the last look
+
+    def look(self, now_s: float, unsent_bytes: int, *, full: bool) -> float:
+        """Seconds since anything was read of what waits to be sent; 0 unless so much waits that no more is taken (`full`)."""
+        if not full:
+            self._since_s = None
+        elif self._since_s is None or unsent_bytes < self._unsent:
+            self._since_s = now_s
+        self._unsent = unsent_bytes
+        return 0.0 if self._since_s is None else now_s - self._since_s
 
 
 class Connections:
@@ -77,7 +95,12 @@ class ReaderProtocol(HttpToolsProtocol):
         self._stall = Stall()
         self.shared.open.add(self)
         if len(self.shared.open) > self.shared.settings.max_connections:
-            self._refuse(Problem("overloaded", f"{self.shared.settings.max_connections:,} connections are open here already; try again"))
+            self._refuse(
+                Problem(
+                    "overloaded",
+                    f"{self.shared.settings.max_connections:,} connections are open here already; try again",
+                )
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -127,7 +150,9 @@ class ReaderProtocol(HttpToolsProtocol):
         """A piece of the request's target."""
         super().on_url(url)
         if len(self.url) > MAX_URL_BYTES:
-            self._refusal = Problem("uri-too-long", f"a request line has at most {MAX_URL_BYTES:,} bytes", limit_bytes=MAX_URL_BYTES)
+            self._refusal = Problem(
+                "uri-too-long", f"a request line has at most {MAX_URL_BYTES:,} bytes", limit_bytes=MAX_URL_BYTES
+            )
             raise self._refusal
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -150,7 +175,10 @@ class ReaderProtocol(HttpToolsProtocol):
         scope["http_version"] = version
         scope["raw_path"], scope["query_string"] = path.partition(b"#")[0], query.partition(b"#")[0]
         scope["path"] = scope["raw_path"].decode("latin-1")
-        running, self.cycle = self.cycle, self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        running, self.cycle = (
+            self.cycle,
+            self._new_cycle(keep_alive=version != "1.0" and self.parser.should_keep_alive()),
+        )
         if running is None or running.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -194,7 +222,9 @@ class ReaderProtocol(HttpToolsProtocol):
         if self._lingering:
             if waited > LINGER_S:
                 self.transport.abort()
-        elif self._stall.look(now, self.transport.get_write_buffer_size(), full=self.flow.write_paused) > _STUCK_WRITE_S:
+        elif (
+            self._stall.look(now, self.transport.get_write_buffer_size(), full=self.flow.write_paused) > _STUCK_WRITE_S
+        ):
             self.transport.abort()
         elif self._arriving:
             if waited > settings.request_timeout_s + self._received / PACE_BYTES_PER_S and not self.flow.read_paused:
@@ -245,11 +275,22 @@ def _target(url: bytes) -> bytes:
 
 
 def _headers_too_large() -> Problem:
-    return Problem("headers-too-large", f"the headers of a request have at most {MAX_HEADER_BYTES:,} bytes", limit_bytes=MAX_HEADER_BYTES)
+    return Problem(
+        "headers-too-large",
+        f"the headers of a request have at most {MAX_HEADER_BYTES:,} bytes",
+        limit_bytes=MAX_HEADER_BYTES,
+    )
 
 
 def _whole(answer: Answer, default_head: str) -> bytes:
     head = b"".join(b"%b: %b\r\n" % pair for pair in answer.headers)
     phrase = http.HTTPStatus(answer.status).phrase.encode()
     tail = b"x-request-id: %b\r\nconnection: close\r\n\r\n" % new_request_id().encode()
-    return b"HTTP/1.1 %d %b\r\n%b%b%b%b" % (answer.status, phrase, default_head.encode("latin-1"), head, tail, answer.body)
+    return b"HTTP/1.1 %d %b\r\n%b%b%b%b" % (
+        answer.status,
+        phrase,
+        default_head.encode("latin-1"),
+        head,
+        tail,
+        answer.body,
+    )

@@ -49,7 +49,9 @@ class ArchiveIndex:
         """All of them, by partition and offset. Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap."""
         numbers = self._numbers()
         if numbers != list(range(len(numbers))):
-            raise Corrupted(f"{self.root}/manifests lacks the manifest {_first_absent(numbers)}: part of the archive is gone")
+            raise Corrupted(
+                f"{self.root}/manifests lacks the manifest {_first_absent(numbers)}: part of the archive is gone"
+            )
         for number in numbers[self._read :]:
             self._known.extend(self._manifest(number))
             self._read = number + 1
@@ -72,7 +74,9 @@ class ArchiveIndex:
         found = [s for s in self.segments() if s.partition == partition and s.end > start and s.start < end]
         if not found or found[0].start > start or found[-1].end < end:
             reach = self.next_offsets().get(partition, 0)
-            raise Corrupted(f"the archive {self.root} ends at offset {reach:,} of partition {partition}, wanted {start:,} to {end - 1:,}")
+            raise Corrupted(
+                f"the archive {self.root} ends at offset {reach:,} of partition {partition}, wanted {start:,} to {end - 1:,}"
+            )
         return found
 
     def append(self, segments: Iterable[Segment], job: str) -> int:
@@ -129,7 +133,9 @@ class ArchiveIndex:
             if body["format"] != FORMAT:
                 raise Corrupted(f"{path} is of format {body['format']}: a later build wrote it, upgrade this one")
             if (body["topic"], body["epoch"], body["number"]) != (self.topic, self.epoch, number):
-                raise Corrupted(f"{path} belongs to another topic, epoch or place: {body['topic']} {body['epoch']} {body['number']}")
+                raise Corrupted(
+                    f"{path} belongs to another topic, epoch or place: {body['topic']} {body['epoch']} {body['number']}"
+                )
             return [Segment(*fields) for fields in body["segments"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(f"{path} is no manifest of an archive: {error}") from error
@@ -150,6 +156,8 @@ def _following(segments: list[Segment], known: dict[int, int]) -> dict[int, int]
         at = reach.get(segment.partition, 0)
         if segment.start != at or segment.end <= segment.start:
             what = "overlaps what is archived" if segment.start < at else "leaves a hole"
-            raise Corrupted(f"{segment.path} {what}: it holds {segment.start:,} to {segment.end - 1:,}, expected to begin at {at:,}")
+            raise Corrupted(
+                f"{segment.path} {what}: it holds {segment.start:,} to {segment.end - 1:,}, expected to begin at {at:,}"
+            )
         reach[segment.partition] = segment.end
     return reach

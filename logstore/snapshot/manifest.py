@@ -71,7 +71,10 @@ class Manifest:
         """The file's bytes: sorted keys, and a checksum over all other fields."""
         fields: dict[str, Any] = dict(vars(self))
         fields["parts"] = {str(partition): part._asdict() for partition, part in self.parts.items()}
-        fields["files"] = [{**file._asdict(), "first_key": _text(file.first_key), "last_key": _text(file.last_key)} for file in self.files]
+        fields["files"] = [
+            {**file._asdict(), "first_key": _text(file.first_key), "last_key": _text(file.last_key)}
+            for file in self.files
+        ]
         return _dump({**fields, "checksum": xxh3_128_hexdigest(_dump(fields))})
 
     @classmethod

@@ -26,7 +26,9 @@ class Pointer(NamedTuple):
     name: str
     moved_ms: int
     why: str
-    line: tuple[str, ...] = ()  # oldest first, `name` last; those that were rolled back, or never became current, are not in it
+    line: tuple[
+        str, ...
+    ] = ()  # oldest first, `name` last; those that were rolled back, or never became current, are not in it
 
 
 class Collected(NamedTuple):
@@ -58,7 +60,9 @@ class Repository:
         try:
             found = Manifest.from_json(self.storage.read(self.file_path(f"{name}/{_MANIFEST}")))
         except FileNotFoundError as error:
-            raise NoSuchSnapshot(f"there is no snapshot {name!r}; `logstore snapshot list` shows what there is") from error
+            raise NoSuchSnapshot(
+                f"there is no snapshot {name!r}; `logstore snapshot list` shows what there is"
+            ) from error
         except Corrupted as error:
             raise Corrupted(
                 f"snapshot {name}: {error}; `logstore snapshot list` shows the others, `logstore batch rebuild` makes one"
@@ -75,9 +79,13 @@ class Repository:
         try:
             fields = orjson.loads(self.storage.read(self.file_path(f"_CURRENT/{numbers[-1]}")))
             number = int(numbers[-1].removesuffix(".json"))
-            return Pointer(number, fields["name"], fields["moved_ms"], fields["why"], tuple(fields.get("line", (fields["name"],))))
+            return Pointer(
+                number, fields["name"], fields["moved_ms"], fields["why"], tuple(fields.get("line", (fields["name"],)))
+            )
         except (ValueError, KeyError, TypeError) as error:
-            raise Corrupted(f"the pointer {numbers[-1]} is damaged: {error}; remove the file to go back to the one before") from error
+            raise Corrupted(
+                f"the pointer {numbers[-1]} is damaged: {error}; remove the file to go back to the one before"
+            ) from error
 
     def move(self, expected: Pointer | None, name: str, why: str) -> Pointer:
         """Make `name` current if `expected` still is; raises Conflict otherwise. Of many at once exactly one succeeds."""
@@ -89,7 +97,9 @@ class Repository:
         try:
             self.storage.create(self.file_path(f"_CURRENT/{moved.number:010d}.json"), orjson.dumps(moved._asdict()))
         except FileExistsError as error:
-            raise Conflict("somebody else moved the pointer first; look at `logstore snapshot list`, then try again") from error
+            raise Conflict(
+                "somebody else moved the pointer first; look at `logstore snapshot list`, then try again"
+            ) from error
         return moved
 
     def file_path(self, relative: str) -> str:
@@ -134,7 +144,9 @@ class Repository:
         """The snapshot before the current one; raises NoSuchSnapshot."""
         line = self.line()
         if len(line) < 2:
-            raise NoSuchSnapshot("there is no snapshot before the current one; `logstore snapshot list` shows what there is")
+            raise NoSuchSnapshot(
+                "there is no snapshot before the current one; `logstore snapshot list` shows what there is"
+            )
         return line[-2]
 
     def drop(self, name: str) -> None:
@@ -144,7 +156,9 @@ class Repository:
         """
         now = self.current()
         if now is not None and now.name == name:
-            raise UsageError(f"snapshot {name} is the current one; `logstore snapshot rollback` or a new one comes first")
+            raise UsageError(
+                f"snapshot {name} is the current one; `logstore snapshot rollback` or a new one comes first"
+            )
         if name in self.pins():
             raise UsageError(f"snapshot {name} is pinned; `logstore snapshot unpin` comes first")
         if name not in self.names():
@@ -153,7 +167,9 @@ class Repository:
 
     def use(self, node: str, names: Sequence[str]) -> None:
         """Mark snapshots that a node fetches: kept for ten minutes."""
-        self.storage.replace(self.file_path(f"_USES/{node}.json"), orjson.dumps({"names": list(names), "until_ms": _now_ms() + _USE_MS}))
+        self.storage.replace(
+            self.file_path(f"_USES/{node}.json"), orjson.dumps({"names": list(names), "until_ms": _now_ms() + _USE_MS})
+        )
 
     def unuse(self, node: str) -> None:
         """The node is done."""

@@ -72,7 +72,9 @@ class SstWriter:
         try:
             for key, entry in pairs:
                 if key <= last:
-                    raise Corrupted(f"{self.path.name}: key {key[:80]!r} does not come after {last[:80]!r}; its source is not in key order")
+                    raise Corrupted(
+                        f"{self.path.name}: key {key[:80]!r} does not come after {last[:80]!r}; its source is not in key order"
+                    )
                 write(key, entry)
                 if not entries:
                     self._first = key
@@ -114,9 +116,16 @@ class SstReader:
         options = _options(cache_bytes=cache_bytes)
         try:
             # without column_families RocksDB keeps the block cache of its own defaults (8 MB)
-            db = Rdict(str(directory), options, {"default": options}, access_type=AccessType.read_only(error_if_log_file_exist=False))
+            db = Rdict(
+                str(directory),
+                options,
+                {"default": options},
+                access_type=AccessType.read_only(error_if_log_file_exist=False),
+            )
         except Exception as error:  # rocksdict raises bare Exception
-            raise Corrupted(f"the SSTables in {directory} cannot be opened: {error}; `logstore snapshot verify` looks further") from error
+            raise Corrupted(
+                f"the SSTables in {directory} cannot be opened: {error}; `logstore snapshot verify` looks further"
+            ) from error
         return cls(db, directory)
 
     def get(self, key: bytes) -> bytes | None:
@@ -126,7 +135,9 @@ class SstReader:
         except Exception as error:  # rocksdict raises bare Exception
             raise self._broken(f"near key {key[:80]!r}", error) from error
 
-    def scan(self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with start <= key < end in key order, or backwards. Close the iterator before `close`."""
         at = start
         items = self._backwards(start, end) if reverse else self._forwards(start, end)
@@ -166,7 +177,9 @@ class SstReader:
         cursor.status()
 
     def _broken(self, where: str, error: Exception) -> Corrupted:
-        return Corrupted(f"the SSTables in {self._directory} are damaged {where}: {error}; `logstore snapshot verify` looks further")
+        return Corrupted(
+            f"the SSTables in {self._directory} are damaged {where}: {error}; `logstore snapshot verify` looks further"
+        )
 
 
 def prepare(directory: Path, files: Sequence[Path]) -> None:

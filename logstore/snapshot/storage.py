@@ -15,11 +15,25 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 
-from logstore.model.errors import LogStoreError, StorageUnreachable
+from logstore.model.errors import LogStoreError, StorageUnreachable, UsageError
 from logstore.snapshot.sst import sync
 
 _PIECE = 1 << 20
 _ABANDONED_S = 3_600
+
+
+def storage_url(flag: str | None, definitions_storage: str | None, data_dir: Path) -> str:
+    """The flag (or LOGSTORE_STORAGE), else what the definitions say, else a folder below `data_dir`; raises UsageError for no URL."""
+    url = flag or definitions_storage or f"file://{data_dir.absolute()}/storage"
+    scheme, found, rest = url.partition("://")
+    if (
+        not found
+        or not rest
+        or scheme not in fsspec.available_protocols()
+        or (scheme == "file" and not rest.startswith("/"))
+    ):
+        raise UsageError(f"not a storage: {url[:120]!r}; give --storage file:///DIRECTORY or s3://BUCKET/PREFIX")
+    return url
 
 
 class Storage:
@@ -103,7 +117,9 @@ class Storage:
             source.seek(target.tell())
             _copy(source, target, bytes_per_s, on_bytes or (lambda _: None))
             if target.tell() != size:
-                raise StorageUnreachable(f"{self.url}/{path} ended after {target.tell():,} of {size:,} bytes; try again")
+                raise StorageUnreachable(
+                    f"{self.url}/{path} ended after {target.tell():,} of {size:,} bytes; try again"
+                )
         sync(part)
         part.replace(local)
         sync(local.parent)

@@ -20,7 +20,9 @@ def problems(storage: Storage, root: str, manifest: Manifest, on_bytes: Callable
         total, last = Digest(), b""
         for file in manifest.files_of(partition):
             if file.first_key <= last:
-                found.append(f"{_where(file)}: key {file.first_key[:80]!r} does not come after {last[:80]!r} of the file before")
+                found.append(
+                    f"{_where(file)}: key {file.first_key[:80]!r} does not come after {last[:80]!r} of the file before"
+                )
             last = file.last_key
             total = total.plus(_file(storage, root, manifest, file, on_bytes, found))
         if (total.hex, total.entries) != (part.digest, part.entries):
@@ -56,7 +58,9 @@ def _entries(local: Path, manifest: Manifest, file: FileFacts, found: list[str])
         found.append(f"{_where(file)}: {error}")
         return total
     if total.entries != file.entries or keys != [file.first_key, file.last_key]:
-        found.append(f"{_where(file)}: {total.entries:,} entries of keys {keys!r}, not {file.entries:,} as the manifest has it")
+        found.append(
+            f"{_where(file)}: {total.entries:,} entries of keys {keys!r}, not {file.entries:,} as the manifest has it"
+        )
     return total
 
 

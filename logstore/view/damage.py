@@ -17,7 +17,7 @@ from pathlib import Path
 import lmdb
 
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
-from logstore.view import room
+from logstore.view import preallocate
 
 _DAMAGE = (
     lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.IncompatibleError,
@@ -35,7 +35,7 @@ _LEAST_PAGE, _LARGEST_PAGE = 256, 1 << 16
 def translated(path: Path, error: lmdb.Error) -> LogStoreError:
     """What LMDB's error about the view at `path` means to a caller."""
     if isinstance(error, lmdb.DiskError):
-        return room.full(path, error)
+        return preallocate.full(path, error)
     if isinstance(error, _DAMAGE) or _EIO in str(error):
         return Corrupted(f"the view {path} is damaged: {error}; its worker builds it again from the log")
     return NotYet(f"the view {path} cannot be used now: {error}; it is tried again")
@@ -55,7 +55,9 @@ def check_whole(path: Path) -> None:
     with (path / "data.mdb").open("rb", buffering=0) as file:
         size, used = os.fstat(file.fileno()).st_size, _used_bytes(file.fileno())
     if size < used:
-        raise Corrupted(f"the view {path} is damaged: its file has {size:,} bytes of {used:,}; its worker builds it again from the log")
+        raise Corrupted(
+            f"the view {path} is damaged: its file has {size:,} bytes of {used:,}; its worker builds it again from the log"
+        )
 
 
 def _used_bytes(fd: int) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from logstore.model.fold import Folded
-from logstore.view import home
+from logstore.view import paths
 from logstore.view.layout import Base, Quarantine, State
 from logstore.view.reader import Reading, ViewReader
 from logstore.view.view import Identity, Sync, View
@@ -60,7 +60,9 @@ class Builder:
         self._view.close()
 
 
-def begin(directory: Path, number: int, identity: Identity, base: Base | None, quarantine: Quarantine, *, sync: Sync = "none") -> View:
+def begin(
+    directory: Path, number: int, identity: Identity, base: Base | None, quarantine: Quarantine, *, sync: Sync = "none"
+) -> View:
     """A new view under its number, whole or not at all: one that is half made must not be taken for a view without a base."""
     path = unborn(directory, number)
     shutil.rmtree(path, ignore_errors=True)
@@ -87,7 +89,7 @@ def remove(path: Path) -> None:
     """Remove a generation; the mark of an unsynced one goes last, so that half of it is never believed."""
     (path / "data.mdb").unlink(missing_ok=True)
     shutil.rmtree(path)
-    home.fsync_dir(path.parent)
+    paths.fsync_dir(path.parent)
 
 
 def _is_older(name: str, number: int) -> bool:

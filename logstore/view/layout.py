@@ -57,7 +57,9 @@ class State(NamedTuple):
 
     next_offset: int
     log_time_ms: int
-    leader_epoch: int = -1  # of the last record applied, -1 = unknown; Kafka tells by it whether the log was cut back since (KIP-320)
+    leader_epoch: int = (
+        -1
+    )  # of the last record applied, -1 = unknown; Kafka tells by it whether the log was cut back since (KIP-320)
     stop: Stop | None = None
 
     def encode(self) -> bytes:

@@ -155,7 +155,9 @@ class Reading:
             return raw
         return next((entry for key, entry in layout.unpack_bucket(raw) if key == row_key), None)
 
-    def scan(self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+    def scan(
+        self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
         """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards; tombstones are entries too.
 
         Long keys (over 495 bytes) with one prefix are put in order a group at a time: time grows with the group, memory with its keys.
@@ -174,9 +176,13 @@ class Reading:
         except lmdb.Error as error:
             raise damage.translated(self._path, error) from error
 
-    def _long_rows(self, prefix: bytes, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+    def _long_rows(
+        self, prefix: bytes, start: bytes, end: bytes | None, *, reverse: bool
+    ) -> Iterator[tuple[bytes, bytes]]:
         """The rows of all buckets of one prefix, in byte order: the next few are selected, again and again, so memory stays small."""
-        while chunk := _first((key for key in self._bucket_keys(prefix) if key >= start and (end is None or key < end)), reverse=reverse):
+        while chunk := _first(
+            (key for key in self._bucket_keys(prefix) if key >= start and (end is None or key < end)), reverse=reverse
+        ):
             for key in chunk:
                 entry = self.get(key)
                 if entry is None:  # one transaction, one state
@@ -198,7 +204,9 @@ class Reading:
         counts = self.quarantine_counts()
         with damage.told(self._path):
             found = list(self._txn.cursor(db=self._quarantine))
-        return Quarantine(counts, [(layout.unpack_offset(key), reason.decode(errors="replace")) for key, reason in found])
+        return Quarantine(
+            counts, [(layout.unpack_offset(key), reason.decode(errors="replace")) for key, reason in found]
+        )
 
     def count(self) -> int:
         """How many entries the view holds, tombstones included (a bucket counts once)."""
@@ -252,4 +260,8 @@ def _seek_below(cursor: Any, high: bytes | None) -> bool:
 
 
 def _map_bytes(path: Path) -> int:
-    return max(layout.DEFAULT_MAP_BYTES, (path / "data.mdb").stat().st_size) if (path / "data.mdb").exists() else layout.DEFAULT_MAP_BYTES
+    return (
+        max(layout.DEFAULT_MAP_BYTES, (path / "data.mdb").stat().st_size)
+        if (path / "data.mdb").exists()
+        else layout.DEFAULT_MAP_BYTES
+    )

@@ -26,7 +26,7 @@ import orjson
 
 from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.fold import Folded
-from logstore.view import damage, home, layout, room
+from logstore.view import damage, layout, paths, preallocate
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader
 
@@ -77,7 +77,9 @@ class View:
         try:
             self._make_room({})
             with damage.told(path):
-                self._entries, self._meta, self._quarantine = map(self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE))
+                self._entries, self._meta, self._quarantine = map(
+                    self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE)
+                )
                 self.state, self.base = self._recover(identity, base, quarantine)
             if sync == "commit":  # it may have been written without sync before
                 self._clear_unsynced()
@@ -98,7 +100,12 @@ class View:
         Raises DiskFull, NotYet (retriable), OSError: nothing has changed then; Corrupted when the view is damaged.
         """
         assert folded.next_offset >= self.state.next_offset, "a position never goes back"
-        state = State(folded.next_offset, folded.log_time_ms, self.state.leader_epoch if leader_epoch is None else leader_epoch, stop)
+        state = State(
+            folded.next_offset,
+            folded.log_time_ms,
+            self.state.leader_epoch if leader_epoch is None else leader_epoch,
+            stop,
+        )
         self._make_room(folded.entries)
         while not self._commit(folded, state):
             self._enlarge()
@@ -139,7 +146,7 @@ class View:
     def move(self, path: Path) -> None:
         """Give the folder another name while it is open, durably. Requires: nothing is there."""
         self.path.rename(path)
-        home.fsync_dir(path.parent)
+        paths.fsync_dir(path.parent)
         self.path = path
 
     def set_quarantine(self, quarantine: Quarantine) -> None:
@@ -151,7 +158,7 @@ class View:
         with damage.told(self.path):
             self._env.sync(True)
         (self.path / "unsynced").unlink(missing_ok=True)
-        home.fsync_dir(self.path)
+        paths.fsync_dir(self.path)
 
     def _recover(self, identity: Identity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
         with self._env.begin(write=True) as txn:
@@ -197,7 +204,9 @@ class View:
     def _put_entries(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
         if not entries:
             return
-        ordered = sorted(entries)  # in key order neighbours share pages, and the last key to come is not the longest to look for
+        ordered = sorted(
+            entries
+        )  # in key order neighbours share pages, and the last key to come is not the longest to look for
         if max(map(len, ordered)) > layout.SHORT_BYTES:
             self._put_long(txn, {key: entries[key] for key in ordered if len(key) > layout.SHORT_BYTES})
             ordered = [key for key in ordered if len(key) <= layout.SHORT_BYTES]
@@ -247,24 +256,24 @@ class View:
 
     def _grow(self, size_bytes: int) -> None:
         size_bytes = min(size_bytes, self._env.info()["map_size"])
-        with room.room_for(self.path):
-            room.allocate(self.path / "data.mdb", size_bytes)
+        with preallocate.room_for(self.path):
+            preallocate.allocate(self.path / "data.mdb", size_bytes)
         self._allocated = size_bytes
 
 
 def discard_if_torn(path: Path) -> bool:
     """Remove a view that was written without sync during an earlier boot; True when it was removed."""
     mark = path / "unsynced"
-    if not mark.exists() or mark.read_bytes() == home.boot_id().encode():
+    if not mark.exists() or mark.read_bytes() == paths.boot_id().encode():
         return False
     (path / "data.mdb").unlink(missing_ok=True)  # before the mark: without it the data would be believed
     shutil.rmtree(path)
-    home.fsync_dir(path.parent)
+    paths.fsync_dir(path.parent)
     return True
 
 
 def _mark_unsynced(path: Path) -> None:
-    mark, boot = path / "unsynced", home.boot_id().encode()
+    mark, boot = path / "unsynced", paths.boot_id().encode()
     if mark.exists() and mark.read_bytes() == boot:
         return
     try:
@@ -275,7 +284,7 @@ def _mark_unsynced(path: Path) -> None:
     except OSError:  # an empty mark would have a sound view thrown away
         mark.unlink(missing_ok=True)
         raise
-    home.fsync_dir(path)
+    paths.fsync_dir(path)
 
 
 def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
@@ -284,11 +293,11 @@ def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
     if not fresh:
         damage.check_whole(path)  # now: LMDB fills with zeros what is missing
     try:
-        with room.room_for(path):
+        with preallocate.room_for(path):
             path.mkdir(parents=True, exist_ok=True)
             if sync == "none":
                 _mark_unsynced(path)
-            room.allocate(path / "lock.mdb", _LOCK_BYTES)
+            preallocate.allocate(path / "lock.mdb", _LOCK_BYTES)
         return _open(path, sync, map_bytes)
     except DiskFull:
         if fresh:
@@ -318,7 +327,7 @@ def _reach(path: Path, size_bytes: int) -> None:
 
     Without, a commit that ends in pages it has freed again leaves them out, and a sound file would look cut short.
     """
-    with room.room_for(path):
+    with preallocate.room_for(path):
         if (path / "data.mdb").stat().st_size < size_bytes:
             os.truncate(path / "data.mdb", size_bytes)
 

@@ -22,7 +22,9 @@ def engine() -> Iterator[docker.DockerClient]:
         client = docker.from_env()
         client.ping()
     except DockerException as error:
-        pytest.fail(f"no container engine answers ({error}); `make integration` starts one, or run docker/offline/engine.sh")
+        pytest.fail(
+            f"no container engine answers ({error}); `make integration` starts one, or run docker/offline/engine.sh"
+        )
     yield client
     client.close()
 

@@ -83,7 +83,10 @@ class KRaftKafkaContainer(DockerContainer):
 
     def wait_ready(self, timeout_s: float = 90) -> Self:
         """Wait until it answers: by asking, not from its log, so that it serves after a restart too."""
-        deadline, admin = time.monotonic() + timeout_s, AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        deadline, admin = (
+            time.monotonic() + timeout_s,
+            AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0}),
+        )
         while not _answers(admin):
             if time.monotonic() > deadline:
                 raise TimeoutError(self.get_wrapped_container().logs(tail=30).decode())

@@ -88,7 +88,9 @@ class InContainer:
             self._made.with_env("LOGSTORE_HTTP", f"127.0.0.1:{self._port}").with_kwargs(network_mode="host")
         else:
             self._made.with_network(network).with_network_aliases(ALIAS).with_bind_ports(8480, self._port)
-            self._made.with_envs(LOGSTORE_HTTP="0.0.0.0:8480", LOGSTORE_INSECURE="true", LOGSTORE_ADVERTISE=f"http://{ALIAS}:8480")
+            self._made.with_envs(
+                LOGSTORE_HTTP="0.0.0.0:8480", LOGSTORE_INSECURE="true", LOGSTORE_ADVERTISE=f"http://{ALIAS}:8480"
+            )
 
     def start(self) -> Self:
         """Start it and wait until its own health check is content."""
@@ -154,6 +156,11 @@ class InContainer:
 def built(root: Path, client: docker.DockerClient) -> Image:
     """The image of this checkout; layers that did not change are not built again."""
     image, _ = client.images.build(
-        path=str(root), dockerfile="docker/Dockerfile", tag="logstore:checkout", network_mode="host", rm=True, timeout=1_200
+        path=str(root),
+        dockerfile="docker/Dockerfile",
+        tag="logstore:checkout",
+        network_mode="host",
+        rm=True,
+        timeout=1_200,
     )
     return image

@@ -143,7 +143,15 @@ def test_both_paths_hold_with_a_node_in_its_own_container(broker: KRaftKafkaCont
 
 def walk(broker: KRaftKafkaContainer, node: Node) -> None:
     store = Walk(broker, node)
-    cli("table", "create", TABLE, "--partitions", str(PARTITIONS), LOGSTORE_BOOTSTRAP=broker.bootstrap_servers, LOGSTORE_URL=node.url)
+    cli(
+        "table",
+        "create",
+        TABLE,
+        "--partitions",
+        str(PARTITIONS),
+        LOGSTORE_BOOTSTRAP=broker.bootstrap_servers,
+        LOGSTORE_URL=node.url,
+    )
     _fast_path(store)
     first = _accurate_path(store)
     _broker_dies(store)

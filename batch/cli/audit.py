@@ -1,0 +1,107 @@
+"""`logstore batch audit`."""
+
+from typing import Any
+
+import click
+
+from batch.cli.options import with_context
+from batch.context import Context
+from batch.jobs.audit import AGREE, TIMEOUT_S, Audit, Suspect
+from batch.jobs.audit import audit as run
+from batch.tasks.compare import LISTED, Guilty, Seen
+from logstore.cli import show
+from logstore.cli.options import AS_JSON
+
+
+@click.command()
+@with_context
+@click.argument("table")
+@click.option("--explain", is_flag=True, help=f"Name the keys that differ, the first {LISTED}.")
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(0, 86_400), default=TIMEOUT_S, show_default=True, metavar="S",
+    help="How long nodes are waited for.",
+)  # fmt: skip
+@AS_JSON
+def audit(ctx: Context, table: str, explain: bool, timeout_s: float, as_json: bool) -> None:
+    """Fold the log from its beginning and compare: the current snapshot, and every node's view.
+
+    Exit status 0: all agree; 1: something differs, or could not be compared.
+    """
+    found = run(ctx, ctx.table(table), explain=explain, timeout_s=timeout_s)
+    if as_json:
+        show.as_json(document(found))
+    else:
+        _tell(found)
+    if found.verdict() != AGREE:
+        click.get_current_context().exit(1)
+
+
+def document(found: Audit) -> dict[str, Any]:
+    """As JSON."""
+    return {
+        "table": found.table.name, "verdict": found.verdict(), "position": found.position.token,
+        "snapshot": found.snapshot and found.snapshot.name, "problems": found.problems, "nodes_compared": found.table.allow_control_records,
+        "partitions": [
+            {
+                "partition": partition, "verdict": found.verdict(partition), "cut": found.cuts[partition], "digest": digest,
+                "entries": entries, "compared": [_suspect(suspect) for suspect in found.suspects if suspect.partition == partition],
+            }
+            for partition, (digest, entries) in sorted(found.folded.items())
+        ],
+        "seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
+    }  # fmt: skip
+
+
+def _suspect(suspect: Suspect) -> dict[str, Any]:
+    return {
+        "name": suspect.name, "verdict": suspect.verdict, "reason": suspect.reason, "counts": suspect.counts,
+        "keys": [
+            {"key": show.field(key), "expected": _seen(expected), "found": _seen(held)} for key, expected, held in suspect.guilty
+        ],
+    }  # fmt: skip
+
+
+def _seen(seen: Seen | None) -> dict[str, int] | None:
+    return None if seen is None else {"version": seen[0], "bytes": seen[1]}
+
+
+def _tell(found: Audit) -> None:
+    """Who differs and why, the keys, and one line for all."""
+    for suspect in found.suspects:
+        if suspect.verdict != AGREE:
+            click.echo(f"partition {suspect.partition}, {suspect.name}: {suspect.verdict}: {suspect.reason}")
+    for problem in found.problems:
+        click.echo(f"snapshot: {problem}")
+    _tell_keys(found)
+    entries = sum(entries for _, entries in found.folded.values())
+    compared = f"snapshot {found.snapshot.name}" if found.snapshot else "no snapshot yet"
+    nodes = len({suspect.url for suspect in found.suspects if suspect.url}) if found.table.allow_control_records else 0
+    why = (
+        ""
+        if found.table.allow_control_records
+        else " (the topic takes no control records: nodes are not compared by digest)"
+    )
+    click.echo(
+        f"table {found.table.name}: {found.verdict()}: {entries:,} rows at {found.position.token}, {compared}, "
+        f"nodes: {nodes}{why}, {sum(found.seconds.values()):.1f} s"
+    )
+
+
+def _tell_keys(found: Audit) -> None:
+    room = LISTED
+    for suspect in found.suspects:
+        if suspect.counts:
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(suspect.counts.items()))
+            click.echo(f"partition {suspect.partition}, {suspect.name}: keys: {counts}")
+        for one in suspect.guilty[:room]:
+            click.echo(_line(one))
+        room = max(0, room - len(suspect.guilty))
+
+
+def _line(guilty: Guilty) -> str:
+    key, expected, found = guilty
+    return f"  {show.field(key)!r}: expected {_text(expected)}, found {_text(found)}"
+
+
+def _text(seen: Seen | None) -> str:
+    return "nothing" if seen is None else f"version {seen[0]:,} of {seen[1]:,} bytes"

@@ -1,0 +1,49 @@
+"""`logstore batch diff`."""
+
+import sys
+
+import click
+
+from batch.cli.options import with_context
+from batch.context import Context
+from batch.jobs.diff import LISTED, Diff
+from batch.jobs.diff import diff as run
+from logstore.cli import show
+from logstore.cli.options import AS_JSON
+
+_SAID = {"only_left": "only in {left}", "only_right": "only in {right}", "different": "different values"}
+
+
+@click.command()
+@with_context
+@click.argument("left", metavar="A[@TOKEN|@TIME]")
+@click.argument("right", metavar="B[@TOKEN|@TIME]")
+@click.option("--limit", type=click.IntRange(0, 100_000), default=LISTED, show_default=True, help="List so many keys.")
+@AS_JSON
+def diff(ctx: Context, left: str, right: str, limit: int, as_json: bool) -> None:
+    """Compare the rows of two tables, now or as they were. Exit status 1 when they differ."""
+    found = run(ctx, left, right, listed=limit)
+    if as_json:
+        show.as_json(found.document())
+    else:
+        _show(found, left, right)
+    if not found.same:
+        sys.exit(1)
+
+
+def _show(found: Diff, left: str, right: str) -> None:
+    names = {"left": left, "right": right} if left != right else {"left": "the first", "right": "the second"}
+    said = ", ".join(
+        f"{found.counts[kind]:,} {text.format(**names)}" for kind, text in _SAID.items() if found.counts[kind]
+    )
+    click.echo(
+        f"{left} and {right}: {found.counts['same']:,} rows are the same{'; ' + said if said else ', none differ'}"
+    )
+    if found.keys:
+        columns = ("key", "what")
+        show.table(
+            columns, [(key.decode(errors="backslashreplace"), _SAID[kind].format(**names)) for kind, key in found.keys]
+        )
+    rest = sum(found.counts[kind] for kind in _SAID) - len(found.keys)
+    if rest:
+        show.warn(f"and {rest:,} more; --limit lists them")

@@ -1,0 +1,79 @@
+"""`logstore batch archive`, `compact` and `rebuild`."""
+
+import click
+
+from batch.cli.options import WAIT, with_context
+from batch.context import Context
+from batch.jobs import archive as archiving
+from batch.jobs import compact as compacting
+from batch.jobs.await_adopted import await_adopted
+from logstore.cli import show
+from logstore.cli.options import AS_JSON
+from logstore.model.table import Table
+
+
+@click.command()
+@with_context
+@click.argument("table")
+@click.option("--verify", is_flag=True, help="Archive nothing; read all that is archived back.")
+@AS_JSON
+def archive(ctx: Context, table: str, verify: bool, as_json: bool) -> None:
+    """Copy a table's log to Parquet, from where the last run ended. Safe to kill and to run again."""
+    definition = ctx.table(table)
+    if verify:
+        found = archiving.verify_archive(ctx, definition)
+        if as_json:
+            show.as_json({"table": table, "verified": True, **found})
+        else:
+            click.echo(
+                f"table {table}: {found['records']:,} records in {found['segments']:,} files, all as their manifests say"
+            )
+        return
+    done = archiving.archive(ctx, definition).document()
+    if as_json:
+        show.as_json({"table": table, **done})
+        return
+    seconds = sum(done["seconds"].values())
+    click.echo(
+        f"table {table}: {done['records']:,} records archived in {seconds:.1f} s, {done['records_per_s']:,} records/s, "
+        f"{done['size_bytes'] / 1e6:,.1f} MB"
+    )
+
+
+@click.command()
+@with_context
+@click.argument("table")
+@WAIT
+@AS_JSON
+def compact(ctx: Context, table: str, wait_s: float | None, as_json: bool) -> None:
+    """Make a snapshot of the one before and the log since. Writes go on meanwhile; nodes adopt it by themselves."""
+    definition = ctx.table(table)
+    _tell(ctx, definition, compacting.compact(ctx, definition), wait_s, as_json=as_json)
+
+
+@click.command()
+@with_context
+@click.argument("table")
+@WAIT
+@AS_JSON
+def rebuild(ctx: Context, table: str, wait_s: float | None, as_json: bool) -> None:
+    """Make a snapshot from the beginning of the archived log, whatever snapshots there are."""
+    definition = ctx.table(table)
+    _tell(ctx, definition, compacting.rebuild(ctx, definition), wait_s, as_json=as_json)
+
+
+def _tell(ctx: Context, table: Table, done: compacting.Compacted, wait_s: float | None, *, as_json: bool) -> None:
+    document = done.document()
+    if wait_s is not None:
+        document["seconds"]["adopt"] = round(await_adopted(ctx, table, done.manifest.name, wait_s), 3)
+    if as_json:
+        show.as_json(document)
+        return
+    for warning in document["warnings"]:
+        show.warn(warning)
+    seconds = document["seconds"]
+    steps = ", ".join(f"{name} {seconds[name]:.1f}" for name in seconds)
+    click.echo(
+        f"table {table.name}: snapshot {document['snapshot']} of {document['entries']:,} rows at {document['cut']} from "
+        f"{document['records']:,} records in {sum(seconds.values()):.1f} s ({steps}), {document['records_per_s']:,} records/s"
+    )

@@ -1,0 +1,81 @@
+"""Options of all batch commands, the context made of them, and how they say what happens."""
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from batch import session
+from batch.context import Context, Progress, open_context, silent
+from logstore import settings
+from logstore.cli import options
+
+WAIT = click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(0, 86_400),
+    metavar="S",
+    help="Return when every node serves from it, after S seconds fail.",
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--bootstrap", metavar="HOST:PORT", help="Kafka.  [default: that of the node that runs here]"),
+    click.option(
+        "--data-dir", metavar="DIR", help="The node's data directory.  [default: logstore/dev in the user's data]"
+    ),
+    click.option(
+        "--storage", metavar="URL", help="Where archive and snapshots lie.  [default: as the store is defined]"
+    ),
+    click.option("--master", default=session.DEFAULT_MASTER, show_default=True, help="Spark's master."),
+    click.option("--conf", "conf", multiple=True, metavar="K=V", help="A setting of Spark's; may be given again."),
+)
+
+
+def with_context(function: F) -> F:
+    """Add the options of every batch command; the command gets a `Context` as its first argument, which is closed behind it."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        flags = {name: kwargs.pop(name) for name in ("bootstrap", "data_dir", "storage")}
+        master, conf = kwargs.pop("master"), options.pairs(kwargs.pop("conf"), "--conf")
+        with progress() as advance:
+            context = open_context(settings.load(flags), master=master, conf=conf, progress=advance)
+            try:
+                return function(context, *args, **kwargs)
+            finally:
+                context.close()
+
+    wrapped: Any = run
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return]
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress bars on stderr, one a step, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield silent
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where somebody looks
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress as Bars  # noqa: PLC0415
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield advance
+
+
+__all__ = ["WAIT", "Context", "progress", "with_context"]

@@ -1,0 +1,57 @@
+"""`logstore batch schedule`: when a table is compacted by itself.
+
+The leader of the workers runs what is due (`streaming/adoption/compaction_schedule.py`).
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from logstore.cli import options, show
+from logstore.log.registry import Registry
+from logstore.model.errors import UsageError
+from logstore.node.node import need_bootstrap
+from logstore.settings import Settings
+
+
+@click.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("table")
+@click.option(
+    "--every-mutations",
+    type=click.IntRange(1),
+    metavar="N",
+    help="When the log holds so many records more than the snapshot.",
+)
+@click.option("--every-minutes", type=click.IntRange(1), metavar="T", help="When the snapshot is so old.")
+@click.option("--off", is_flag=True, help="No more by itself.")
+@options.AS_JSON
+def schedule(
+    settings: Settings, table: str, every_mutations: int | None, every_minutes: int | None, off: bool, as_json: bool
+) -> None:
+    """Show when TABLE is compacted by itself, or set it: when either limit is reached."""
+    registry = Registry(need_bootstrap(settings))
+    found = registry.table(table)
+    wanted = {"every_mutations": every_mutations, "every_minutes": every_minutes}
+    limits = any(limit is not None for limit in wanted.values())
+    if off and limits:
+        raise UsageError("--off takes no limits; leave --every-mutations and --every-minutes out")
+    if off or limits:
+        found = replace(found, schedule=None if off else wanted)
+        registry.write(found)
+    _show(table, found.schedule, as_json=as_json)
+
+
+def _show(table: str, found: dict[str, Any] | None, *, as_json: bool) -> None:
+    if as_json:
+        show.as_json({"table": table, "schedule": found})
+        return
+    said = {"every_mutations": "{:,} mutations", "every_minutes": "{:,} minutes"}
+    limits = [said[name].format(limit) for name, limit in (found or {}).items() if limit is not None]
+    text = (
+        f"every {' or '.join(limits)}, whichever comes first"
+        if limits
+        else f"never; `logstore batch compact {table}` does it by hand"
+    )
+    click.echo(f"table {table}: compacted {text}")

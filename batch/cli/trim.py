@@ -1,0 +1,27 @@
+"""`logstore batch trim`."""
+
+import click
+
+from batch.cli.options import with_context
+from batch.context import Context
+from batch.jobs.trim import trim as run
+from logstore.cli import show
+from logstore.cli.options import AS_JSON
+
+
+@click.command()
+@with_context
+@click.argument("table")
+@click.option("--yes", is_flag=True, help="Delete; without it, only say what would go.")
+@click.option("--adopted-too", is_flag=True, help="Although the topic was adopted, and others may read it.")
+@AS_JSON
+def trim(ctx: Context, table: str, yes: bool, adopted_too: bool, as_json: bool) -> None:
+    """Delete the log below the current snapshot, once that, the one before and the archive were read back and are sound."""
+    done = run(ctx, ctx.table(table), yes=yes, adopted_too=adopted_too)
+    if as_json:
+        show.as_json(done.document())
+        return
+    what = "deleted" if yes else "would go (nothing was deleted; --yes does)"
+    click.echo(
+        f"table {table}: {done.records:,} records below {done.document()['position']} {what}; snapshot {done.snapshot} stands for them"
+    )

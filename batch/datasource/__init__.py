@@ -1,0 +1,1 @@
+"""Data source: tables as Spark data frames."""

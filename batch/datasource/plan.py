@@ -1,0 +1,133 @@
+"""Plan: what a reading has to read, decided once, before the first task: positions, snapshots, segments. No Spark in here."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from batch.base_lookup import bases_of, offsets_of
+from batch.datasource.key_filter import Keys
+from batch.datasource.read import Stretch, Where
+from logstore.log import kafka
+from logstore.log.control import check_epoch
+from logstore.log.ranges import committed_ends, first_missing
+from logstore.log.registry import Registry
+from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
+from logstore.model.position import Position
+from logstore.settings import load
+from logstore.snapshot.archive import ArchiveIndex
+from logstore.snapshot.manifest import FileFacts, Manifest
+from logstore.snapshot.repository import Repository
+from logstore.snapshot.storage import Storage, storage_url
+
+LATEST, EARLIEST, CURRENT = "latest", "earliest", "current"
+TASK_RECORDS = 500_000  # of the log, that one task reads
+
+FilePiece = tuple[int, list[FileFacts]]  # partition, one SSTable: what one task reads of a snapshot
+StatePiece = tuple[Stretch, list[FileFacts]]  # what one task folds: all of a partition
+
+
+def find(bootstrap: str, table: str, storage: str | None) -> Where:
+    """The table and its storage. Raises NoSuchTable, EpochChanged, LogUnreachable, SetupError, UsageError."""
+    definitions = Registry(bootstrap).read()
+    found = definitions.live(table)
+    check_epoch(bootstrap, found)
+    settings = load({"bootstrap": bootstrap, "storage": storage})
+    return Where(bootstrap, found, Storage(storage_url(settings.storage, definitions.storage, settings.data_dir)))
+
+
+@dataclass
+class Planner:
+    """Answers for one table."""
+
+    where: Where
+
+    def snapshot(self, name: str, keys: Keys) -> list[FilePiece]:
+        """The SSTables of a snapshot that may hold a wanted key. Raises NoSuchSnapshot, Corrupted, StorageUnreachable."""
+        manifest = self._named(name)
+        wanted = set(keys.partitions(manifest.partitions))
+        files = [
+            file for file in manifest.files if file.partition in wanted and keys.meets(file.first_key, file.last_key)
+        ]
+        return [(file.partition, [file]) for file in files]
+
+    def as_of(self, text: str, keys: Keys) -> list[StatePiece]:
+        """The newest snapshot at or before a position, and the log since. Raises UsageError, NotRetained, LogTruncated."""
+        upto = self._position(text)
+        wanted = keys.partitions(self.where.table.partitions)
+        bases = bases_of(self._repository(), self.where.table, upto, wanted)
+        pieces: list[StatePiece] = []
+        for partition in wanted:
+            base = bases.get(partition)
+            lo = base.parts[partition].cut if base else 0
+            files = base.files_of(partition) if base else []
+            pieces.append((self._stretch(partition, lo, upto[partition]), list(files)))
+        return pieces
+
+    def changes(self, since: str, until: str, keys: Keys) -> list[Stretch]:
+        """The stretches from one position to another, in pieces for many tasks. Raises UsageError, LogTruncated."""
+        table = self.where.table
+        end = self._position(until)
+        start = dict.fromkeys(end, 0) if since == EARLIEST else self._position(since)
+        for partition in range(table.partitions):
+            if start[partition] > end[partition]:
+                raise UsageError(
+                    f"changes: partition {partition} would begin at {start[partition]:,} and end at {end[partition]:,}; swap them"
+                )
+        return [
+            piece
+            for partition in keys.partitions(table.partitions)
+            if start[partition] < end[partition]
+            for piece in _pieces(self._stretch(partition, start[partition], end[partition]))
+        ]
+
+    def _repository(self) -> Repository:
+        return Repository(self.where.storage, self.where.table.topic, self.where.table.epoch)
+
+    def _named(self, name: str) -> Manifest:
+        if name != CURRENT:
+            return self._repository().manifest(name)
+        pointer, table = self._repository().current(), self.where.table.name
+        if pointer is None:
+            raise NoSuchSnapshot(
+                f"table {table} has no snapshot yet in {self.where.storage.url}; `logstore batch compact {table}` makes one, "
+                'or read without one: .option("as_of", "latest")'
+            )
+        return self._repository().manifest(pointer.name)
+
+    def _position(self, text: str) -> dict[int, int]:
+        """Partition -> offset; raises BadToken, EpochChanged, UsageError."""
+        table, ends = self.where.table, committed_ends(self.where.bootstrap, self.where.table)
+        return ends if text == LATEST else offsets_of(Position.parse(text), table, ends)
+
+    def _stretch(self, partition: int, start: int, end: int) -> Stretch:
+        """From the log, and from the archive what is not in the log any more."""
+        table = self.where.table
+        begin = kafka.bounds(kafka.admin(self.where.bootstrap), table.topic, [partition])[partition].start
+        gone = first_missing(range(start, min(begin, end)), table.skips.get(partition, ()))
+        if gone is None:
+            return Stretch(partition, start, end, [], start)
+        index = ArchiveIndex(self.where.storage, table.topic, table.epoch)
+        reach = min(index.next_offsets().get(partition, 0), end)
+        if first_missing(range(max(start, reach), min(begin, end)), table.skips.get(partition, ())) is not None:
+            raise LogTruncated(
+                f"offset {max(gone, reach):,} of {table.name}/{partition} is neither in the log, which begins at {begin:,}, nor in the "
+                f"archive {self.where.storage.url}, which ends at {reach:,}; is this the right storage?"
+            )
+        return Stretch(partition, start, end, index.covering(partition, start, reach), reach)
+
+
+def _pieces(stretch: Stretch) -> list[Stretch]:
+    """A piece for each segment, and for every TASK_RECORDS offsets of the log."""
+    partition, start, end, segments, log_start = stretch
+    pieces = [
+        Stretch(
+            partition,
+            max(start, segment.start),
+            min(end, segment.end, log_start),
+            [segment],
+            min(end, segment.end, log_start),
+        )
+        for segment in segments
+    ]
+    count = -(-(end - log_start) // TASK_RECORDS)
+    bounds = [log_start + (end - log_start) * number // count for number in range(count + 1)] if count > 0 else []
+    return [*pieces, *(Stretch(partition, a, b, [], a) for a, b in pairwise(bounds))]

@@ -1,0 +1,208 @@
+"""State: what executors read for `spark.read.format("logstore")`: rows of snapshots, rows as of a position, changes. No Spark in here.
+
+Everything streams: a task holds a batch of the log, the fold's buffer (`fold.BUFFER_BYTES`, what is more lies on disk) and the batch it
+gives away (BATCH_ROWS rows, or BATCH_BYTES bytes and one row).
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch.datasource.key_filter import Keys
+from batch.tasks.fold import Fold, Shape, is_plain, over
+from batch.tasks.segments import read_segment
+from batch.tasks.sstables import Target, readable
+from logstore.log.ranges import HEADERS, read_range
+from logstore.model.entry import Entry
+from logstore.model.errors import Unsupported
+from logstore.model.fold import Place
+from logstore.model.mutation import Control, Delete, Quarantined, Refused, parse
+from logstore.model.partitioner import partition_of, partitions_of
+from logstore.model.table import Table
+from logstore.snapshot.archive import Segment
+from logstore.snapshot.manifest import FileFacts
+from logstore.snapshot.storage import Storage
+
+BATCH_ROWS, BATCH_BYTES = 10_000, 16 << 20
+_TIME = pa.timestamp("us", tz="UTC")
+ROWS = pa.schema(
+    [("key", pa.binary()), ("value", pa.binary()), ("version", pa.int64()), ("timestamp", _TIME), ("partition", pa.int32())]
+)  # fmt: skip
+CHANGES = pa.schema([*ROWS, ("headers", HEADERS)])
+
+Saw = Callable[[int], None]  # so many rows or records were looked at
+
+
+class Stretch(NamedTuple):
+    """Records `[start, end)` of a partition: those of the segments, then from `log_start` on those of the log."""
+
+    partition: int
+    start: int
+    end: int
+    segments: list[Segment]
+    log_start: int
+
+
+class Where(NamedTuple):
+    """Where a table's log and snapshots are."""
+
+    bootstrap: str
+    table: Table
+    storage: Storage
+
+    @property
+    def target(self) -> Target:
+        """The repository's folder."""
+        return Target(self.storage, f"{self.table.topic}/{self.table.epoch}/snapshots", "")
+
+
+def snapshot_rows(
+    where: Where, partition: int, files: list[FileFacts], keys: Keys, saw: Saw
+) -> Iterator[pa.RecordBatch]:
+    """The wanted rows of SSTables. Raises Corrupted, StorageUnreachable."""
+    with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
+        yield from _batches(partition, _base(where, files, keys, Path(scratch), saw))
+
+
+def rows_as_of(
+    where: Where, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
+) -> Iterator[pa.RecordBatch]:
+    """The wanted rows of SSTables after the stretch that follows them. Raises also what `log.ranges.read_range` does, and Unsupported."""
+    with state_as_of(where, stretch, files, keys, saw) as (_, entries):
+        yield from _batches(stretch.partition, entries)
+
+
+@contextmanager
+def state_as_of(
+    where: Where, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
+) -> Iterator[tuple[Fold, Iterator[tuple[bytes, bytes]]]]:
+    """The fold of the stretch, and the wanted entries after it in key order. Raises as `rows_as_of`."""
+    table, partition = where.table, stretch.partition
+    shape = Shape(table.name, Place(partition, table.partitions, table.max_value_bytes), table.skips.get(partition, []))
+    with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
+        fold = Fold(shape, Path(scratch))
+        for batch in _records(where, stretch):
+            saw(batch.num_rows)
+            fold.take(_of_interest(batch, keys, table.max_value_bytes))
+        tail = (item for item in fold.items() if keys.holds(item[0]))
+        yield fold, over(_base(where, files, keys, Path(scratch), saw), tail)
+
+
+def changes(where: Where, stretch: Stretch, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
+    """The puts and deletes of a stretch, in order: without control records and what the fold quarantines. Raises as `rows_as_of`."""
+    for batch in _records(where, stretch):
+        saw(batch.num_rows)
+        mutations = _mutations(where.table, stretch.partition, _of_interest(batch, keys, where.table.max_value_bytes))
+        if not keys.all:
+            mutations = mutations.filter(keys.mask(mutations.column("key")))
+        yield from _bounded(mutations)
+
+
+def _base(where: Where, files: list[FileFacts], keys: Keys, scratch: Path, saw: Saw) -> Iterator[tuple[bytes, bytes]]:
+    wanted = [file for file in files if keys.meets(file.first_key, file.last_key)]
+    with readable(where.target, wanted, scratch) as reader:
+        for pair in keys.scan(reader) if reader is not None else ():
+            saw(1)
+            yield pair
+
+
+def _records(where: Where, stretch: Stretch) -> Iterator[pa.RecordBatch]:
+    skips = where.table.skips.get(stretch.partition, [])
+    for segment in stretch.segments:
+        for batch in read_segment(segment, where.storage, skips):
+            offsets = batch.column("offset").to_numpy()
+            inside = (offsets >= stretch.start) & (offsets < min(stretch.end, stretch.log_start))
+            if inside.any():
+                yield batch if inside.all() else batch.filter(pa.array(inside))
+    yield from read_range(where.bootstrap, where.table, stretch.partition, stretch.log_start, stretch.end)
+
+
+def _of_interest(batch: pa.RecordBatch, keys: Keys, max_value_bytes: int) -> pa.RecordBatch:
+    """Without plain records of other keys; what only `parse` understands stays, for it may concern any."""
+    if keys.all:
+        return batch
+    return batch.filter(pc.or_(keys.mask(batch.column("key")), pc.invert(is_plain(batch, max_value_bytes))))
+
+
+def _mutations(table: Table, partition: int, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The records that change a row, key and value as the fold sees them; offsets that a repair gave up are not among them."""
+    offsets = batch.column("offset")
+    keep = is_plain(batch, table.max_value_bytes)
+    for first, last in table.skips.get(partition, []):
+        given_up = pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last))
+        batch, keep = batch.filter(pc.invert(given_up)), keep.filter(pc.invert(given_up))
+        offsets = batch.column("offset")
+    odd = [
+        row
+        for row in (_parsed(table, partition, record) for record in batch.filter(pc.invert(keep)).to_pylist())
+        if row is not None
+    ]
+    plain = _as_changes(batch.filter(keep))
+    if plain.num_rows:
+        right = partitions_of(plain.column("key").to_pylist(), table.partitions) == partition
+        plain = plain if right.all() else plain.filter(pa.array(right))
+    if not odd:
+        return plain
+    more = pa.RecordBatch.from_pylist(odd, CHANGES)
+    return pa.Table.from_batches([plain, more]).sort_by("version").combine_chunks().to_batches()[0]
+
+
+def _as_changes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = {**dict(zip(batch.schema.names, batch.columns, strict=True)), "version": batch.column("offset")}
+    columns |= {"partition": batch.column("part"), "timestamp": _time(batch.column("timestamp"))}
+    return pa.RecordBatch.from_arrays([columns[name] for name in CHANGES.names], schema=CHANGES)
+
+
+def _parsed(table: Table, partition: int, record: dict[str, Any]) -> dict[str, Any] | None:
+    """A record by the definition; None when it changes nothing. Raises Unsupported."""
+    headers = [(header["key"], header["value"]) for header in record["headers"] or ()]
+    mutation = parse(
+        record["key"], record["value"], headers, max_value_bytes=table.max_value_bytes,
+        right_partition=lambda key: partition_of(key, table.partitions) == partition,
+    )  # fmt: skip
+    if isinstance(mutation, Refused):
+        raise Unsupported(
+            f"the record at offset {record['offset']:,} of {table.name}/{partition} cannot be read: {mutation.why}; upgrade logstore"
+        )
+    if isinstance(mutation, (Quarantined, Control)):
+        return None
+    value = None if isinstance(mutation, Delete) else mutation.value
+    return {
+        "key": mutation.key, "value": value, "version": record["offset"], "timestamp": record["timestamp"] * 1_000,
+        "partition": partition, "headers": record["headers"],
+    }  # fmt: skip
+
+
+def _batches(partition: int, entries: Iterable[tuple[bytes, bytes]]) -> Iterator[pa.RecordBatch]:
+    """Rows out of (key, encoded entry)."""
+    held: list[tuple[bytes, bytes, int, int, int]] = []
+    size = 0
+    for key, raw in entries:
+        entry = Entry.decode(raw)
+        held.append((key, entry.payload, entry.version, entry.timestamp_ms * 1_000, partition))
+        size += len(key) + len(raw)
+        if len(held) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield _batch(held)
+            held, size = [], 0
+    if held:
+        yield _batch(held)
+
+
+def _batch(rows: list[tuple[bytes, bytes, int, int, int]]) -> pa.RecordBatch:
+    columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), ROWS, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=ROWS)
+
+
+def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The batch in pieces of at most BATCH_ROWS rows. Requires: it has some BATCH_BYTES, as those of the log have."""
+    for start in range(0, batch.num_rows, BATCH_ROWS):
+        yield batch.slice(start, BATCH_ROWS)
+
+
+def _time(milliseconds: pa.Array) -> pa.Array:
+    return pc.multiply(milliseconds, 1_000).cast(_TIME)

@@ -1,0 +1,1 @@
+"""Jobs: the driver's side, in numbered steps."""

@@ -1,0 +1,162 @@
+"""Archive: copy the log to Parquet, exactly once, in rounds that survive a kill.
+
+Each round: 1 take the next stretches of every partition, 2 executors write them, 3 check that they cover what was wanted, 4 commit them
+with one manifest. A run that is killed leaves whole rounds; the next one goes on behind them and removes what no manifest names.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from batch import failpoints
+from batch.context import Clock, Context, new_id
+from batch.tasks import segments
+from logstore.log import kafka
+from logstore.log.ranges import committed_ends, first_missing
+from logstore.model.errors import Corrupted, LogTruncated
+from logstore.model.table import Table
+from logstore.snapshot.archive import ArchiveIndex, Segment
+
+ROUND_RECORDS = 4_000_000
+CHUNK_RECORDS = 500_000
+
+
+@dataclass
+class Archived:
+    """What a run did."""
+
+    records: int = 0
+    size_bytes: int = 0
+    rounds: int = 0
+    upto: dict[int, int] = field(default_factory=dict)  # partition -> next offset that is not archived
+    removed: int = 0  # leftovers of killed attempts
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        taken = self.seconds.get("archive", 0.0)
+        return {
+            "records": self.records, "size_bytes": self.size_bytes, "rounds": self.rounds, "removed": self.removed,
+            "records_per_s": round(self.records / taken) if taken and self.records else 0,
+            "upto": {str(partition): offset for partition, offset in sorted(self.upto.items())},
+            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+        }  # fmt: skip
+
+
+def archive(ctx: Context, table: Table, upto: dict[int, int] | None = None) -> Archived:
+    """Archive a table's log up to `upto` (None: all that is committed now), under a lease of its own.
+
+    Raises JobRunning, LogTruncated, LogGap, EpochChanged, StorageUnreachable, Conflict.
+    """
+    job = new_id()
+    with ctx.repository(table).lease(job, "archive", ctx.lease_s):
+        return archive_leased(ctx, table, job, upto)
+
+
+def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | None = None) -> Archived:
+    """As `archive`, for a job that holds the lease."""
+    clock, done = Clock(), Archived()
+    index = ctx.archive(table)
+    with clock.step("plan"):
+        now = committed_ends(ctx.bootstrap, table)
+        ends = now if upto is None else upto
+        reached = _checked(table, index.next_offsets(), now)
+        lasts = _to_look_at(ctx, table, index.lasts())
+        done.removed = len(index.collect())
+    while chunks := _round(reached, ends, lasts):
+        with clock.step("start"):
+            _ = ctx.spark
+        with clock.step("archive"):
+            copied = _extract(ctx, table, job, chunks)
+            index.append(copied, job)
+        failpoints.crash("archive:round")
+        done.rounds += 1
+        done.records += sum(segment.records for segment in copied)
+        done.size_bytes += sum(segment.size_bytes for segment in copied)
+        reached |= {chunk.partition: chunk.end for chunk in chunks}
+        lasts = {}  # this very job wrote what comes before
+    done.upto, done.seconds = index.next_offsets(), clock.seconds
+    return done
+
+
+def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
+    """Read the whole archive back; returns {"segments", "records", "size_bytes"}. Raises Corrupted that names the file."""
+    index = ctx.archive(table)
+    archived = index.segments()
+    skips = table.skips
+    storage = ctx.storage
+    ctx.run("verify", lambda one: segments.verify_segment(one, storage, skips.get(one.partition, [])), archived)
+    return {
+        "segments": len(archived), "records": sum(s.records for s in archived), "size_bytes": sum(s.size_bytes for s in archived),
+    }  # fmt: skip
+
+
+def _checked(table: Table, archived: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
+    """Where archiving goes on; raises LogTruncated when the log ends before what is archived."""
+    reached = {partition: archived.get(partition, 0) for partition in range(table.partitions)}
+    for partition, end in ends.items():
+        if end < reached[partition]:
+            raise LogTruncated(
+                f"the log of {table.name}/{partition} ends at {end:,}, the archive holds everything before {reached[partition]:,}: "
+                "the log lost its end (an unclean leader election?); `logstore batch restore` makes a table of what the archive holds"
+            )
+    return reached
+
+
+def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, str]:
+    """The last archived records that the log must still have: those that were neither trimmed nor given up in a repair."""
+    bounds = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
+    found = {}
+    for partition, last in lasts.items():
+        offset = int(last.partition("-")[0])
+        if (
+            offset >= bounds[partition].start
+            and first_missing(range(offset, offset + 1), table.skips.get(partition, [])) is not None
+        ):
+            found[partition] = last
+    return found
+
+
+def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str]) -> list[segments.Chunk]:
+    """The stretches of one round: of every partition alike, of each at most its share."""
+    open_ends = {p: end for p, end in ends.items() if end > reached[p]}
+    if not open_ends:
+        return []
+    share = max(1, ROUND_RECORDS // len(open_ends))
+    chunks: list[segments.Chunk] = []
+    for partition, end in sorted(open_ends.items()):
+        start, stop = reached[partition], min(end, reached[partition] + share)
+        pieces = -(-(stop - start) // CHUNK_RECORDS)
+        bounds = [start + (stop - start) * piece // pieces for piece in range(pieces + 1)]
+        chunks += [
+            segments.Chunk(partition, a, b, lasts.get(partition, "") if a == start else "") for a, b in pairwise(bounds)
+        ]
+    return chunks
+
+
+def _extract(ctx: Context, table: Table, job: str, chunks: list[segments.Chunk]) -> list[Segment]:
+    work = partial(segments.extract, bootstrap=ctx.bootstrap, table=table, storage=ctx.storage, job=job)
+    copied = [segment for found in ctx.run("archive", work, chunks) for segment in found]
+    _covered(chunks, copied)
+    for segment in copied:
+        if ctx.storage.size(segment.path) != segment.size_bytes:
+            raise Corrupted(
+                f"{segment.path} was uploaded with {segment.size_bytes:,} bytes and has another size now; run the job again"
+            )
+    return copied
+
+
+def _covered(chunks: list[segments.Chunk], copied: list[Segment]) -> None:
+    """Requires: the copied segments lie end to end over the chunks."""
+    wanted = sorted((chunk.partition, chunk.start, chunk.end) for chunk in chunks)
+    given = sorted((segment.partition, segment.start, segment.end) for segment in copied)
+    starts = {(partition, start) for partition, start, _ in wanted}
+    for before, after in pairwise(given):
+        assert before[::2] == after[:2] or after[:2] in starts, "segments of a stretch follow each other"
+    assert sum(end - start for _, start, end in wanted) == sum(end - start for _, start, end in given), (
+        "every offset is in a segment"
+    )
+
+
+__all__ = ["ArchiveIndex", "Archived", "archive", "archive_leased", "verify_archive"]

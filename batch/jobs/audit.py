@@ -1,0 +1,224 @@
+"""Audit: proves that the snapshot and the nodes hold what the log says, or names what differs.
+
+    1 cut       append a `cut` control record; every node computes a digest there
+    2 archive   the log below the cut
+    3 fold      from offset 0 (a restored table: from its base), to digests: at the new cut, and at the cut of the current snapshot
+    4 judge     the snapshot: its digest and, read back, its files; every node: its digest at the new cut
+    5 explain   (when asked) which keys differ
+
+Nothing is changed but for the cut records, which change no row.
+"""
+
+import re
+from dataclasses import dataclass, field
+from functools import partial
+
+from batch.context import Clock, Context, new_id
+from batch.jobs import node_digests
+from batch.jobs.archive import archive_leased
+from batch.jobs.node_digests import Heard, Testimony
+from batch.tasks import compare
+from batch.tasks.sstables import Target
+from logstore.log.control import append_control
+from logstore.log.ranges import committed_ends
+from logstore.model.errors import LogTruncated
+from logstore.model.position import Position
+from logstore.model.table import Table
+from logstore.snapshot.manifest import Manifest
+
+AGREE, DIFFER, UNKNOWN, NOT_COMPARED = "agree", "differ", "unknown", "not compared"
+TIMEOUT_S = 60.0
+_PARTITION = re.compile(r"partition (\d+):|[^ ]+ \(partition (\d+)\)")
+
+Folded = dict[int, tuple[str, int]]  # partition -> digest, entries
+
+
+@dataclass
+class Suspect:
+    """What was compared with the fold: a snapshot's partition, or a node's view of it."""
+
+    name: str
+    partition: int
+    verdict: str
+    reason: str = ""
+    url: str | None = None  # of the node; None: a snapshot, or nobody
+    counts: dict[str, int] = field(default_factory=dict)  # of differing keys: missing, extra, different
+    guilty: list[compare.Guilty] = field(default_factory=list)
+
+
+@dataclass
+class Audit:
+    """What came out."""
+
+    table: Table
+    cuts: dict[int, int]
+    snapshot: Manifest | None
+    folded: Folded
+    problems: list[str]  # of the snapshot's files
+    suspects: list[Suspect]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def verdict(self, partition: int | None = None) -> str:
+        """Of one partition, or (None) of all: the worst of its suspects'."""
+        those = {suspect.verdict for suspect in self.suspects if partition in (None, suspect.partition)}
+        return next((verdict for verdict in (DIFFER, UNKNOWN) if verdict in those), AGREE)
+
+    @property
+    def position(self) -> Position:
+        """Up to where the log was folded."""
+        return Position({(self.table.epoch, partition): cut for partition, cut in self.cuts.items()})
+
+
+def audit(ctx: Context, table: Table, *, explain: bool = False, timeout_s: float = TIMEOUT_S) -> Audit:
+    """Compare log, current snapshot and views; `timeout_s` is how long nodes are waited for.
+
+    Raises JobRunning, LogTruncated, LogGap, EpochChanged, Corrupted (a damaged archive), Unsupported, StorageUnreachable, LogUnreachable.
+    """
+    return _Job(ctx, table, explain, timeout_s).run()
+
+
+class _Job:
+    """One run."""
+
+    def __init__(self, ctx: Context, table: Table, explain: bool, timeout_s: float) -> None:
+        self.ctx, self.table, self.explain, self.timeout_s = ctx, table, explain, timeout_s
+        self.repository, self.index = ctx.repository(table), ctx.archive(table)
+        self.where = compare.Where(
+            table, Target(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", ""), ctx.bootstrap
+        )
+        self.base = self.repository.manifest(table.base["snapshot"]) if table.base else None
+        self.clock, self.job = Clock(), new_id()
+
+    def run(self) -> Audit:
+        """The steps; the lease keeps the snapshot there as long as it is looked at."""
+        with self.repository.lease(self.job, "audit", self.ctx.lease_s):
+            cuts, snapshot = self._begin()
+            with self.clock.step("fold"):
+                folded = self._fold(cuts)
+            with self.clock.step("snapshot"):
+                problems, suspects = self._snapshot(snapshot, cuts) if snapshot else ([], [])
+        with self.clock.step("nodes"):
+            suspects += self._nodes(cuts, folded)
+        return Audit(self.table, cuts, snapshot, folded, problems, suspects, self.clock.seconds)
+
+    def _begin(self) -> tuple[dict[int, int], Manifest | None]:
+        """Cut, and archive up to there."""
+        with self.clock.step("cut"):
+            current = self.repository.current()
+            snapshot = self.repository.manifest(current.name) if current else None
+            cuts = self._cut()
+            self._check_end(cuts, snapshot)
+        with self.clock.step("start"):
+            _ = self.ctx.spark
+        with self.clock.step("archive"):
+            archive_leased(self.ctx, self.table, self.job, cuts)
+        return cuts, snapshot
+
+    def _cut(self) -> dict[int, int]:
+        if self.table.allow_control_records:
+            return append_control(self.ctx.bootstrap, self.table, "cut", {"job": self.job, "table": self.table.name})
+        return committed_ends(self.ctx.bootstrap, self.table)
+
+    def _check_end(self, cuts: dict[int, int], snapshot: Manifest | None) -> None:
+        for partition, part in snapshot.parts.items() if snapshot else ():
+            if cuts[partition] < part.cut:
+                raise LogTruncated(
+                    f"the log of {self.table.name}/{partition} ends at {cuts[partition]:,}, before the snapshot at {part.cut:,}: the log "
+                    "lost its end; `logstore batch restore` makes a table of what the snapshot holds"
+                )
+
+    def _part(self, partition: int, cut: int) -> compare.Part:
+        since = self.base.parts[partition].cut if self.base else 0
+        files = self.base.files_of(partition) if self.base else []
+        return partition, since, cut, self.index.covering(partition, since, cut), files
+
+    def _fold(self, cuts: dict[int, int]) -> Folded:
+        work = [self._part(partition, cut) for partition, cut in sorted(cuts.items())]
+        found = self.ctx.run("fold", partial(compare.fold_digest, where=self.where), work)
+        return dict(zip(sorted(cuts), found, strict=True))
+
+    def _snapshot(self, snapshot: Manifest, cuts: dict[int, int]) -> tuple[list[str], list[Suspect]]:
+        folded = self._fold({partition: snapshot.parts[partition].cut for partition in cuts})
+        problems = self.repository.verify(snapshot.name)
+        damaged = {partition: problem for problem in reversed(problems) for partition in _partitions(problem, cuts)}
+        name = f"snapshot {snapshot.name}"
+        suspects: list[Suspect] = []
+        for partition, (digest, entries) in sorted(folded.items()):
+            part = snapshot.parts[partition]
+            suspects.append(
+                _judged(
+                    Suspect(name, partition, AGREE), (digest, entries), (part.digest, part.entries), f"{part.cut:,}"
+                )
+            )
+            if partition in damaged:
+                suspects[-1].verdict, suspects[-1].reason = DIFFER, damaged[partition]
+        self._explain_snapshot(snapshot, [suspect for suspect in suspects if suspect.verdict == DIFFER])
+        return problems, suspects
+
+    def _explain_snapshot(self, snapshot: Manifest, suspects: list[Suspect]) -> None:
+        if not self.explain:
+            return
+        work = [
+            (self._part(s.partition, snapshot.parts[s.partition].cut), snapshot.files_of(s.partition)) for s in suspects
+        ]
+        _name(suspects, self.ctx.run("explain snapshot", partial(compare.compare_snapshot, where=self.where), work))
+
+    def _nodes(self, cuts: dict[int, int], folded: Folded) -> list[Suspect]:
+        heard = self._heard(cuts)
+        suspects = [
+            self._judge(partition, one, cuts, folded) for partition, those in sorted(heard.items()) for one in those
+        ]
+        suspects += [
+            Suspect("nodes", p, UNKNOWN, "no node runs that serves it")
+            for p, those in sorted(heard.items())
+            if not those
+        ]
+        if self.explain:
+            unclear = [suspect for suspect in suspects if suspect.verdict != AGREE and suspect.url is not None]
+            work = [(self._part(s.partition, cuts[s.partition]), str(s.url), self.timeout_s) for s in unclear]
+            _name(unclear, self.ctx.run("explain views", partial(compare.compare_view, where=self.where), work))
+        return suspects
+
+    def _heard(self, cuts: dict[int, int]) -> Testimony:
+        if self.table.allow_control_records:
+            return node_digests.hear(self.ctx, self.table, cuts, self.timeout_s)
+        return node_digests.hear(self.ctx, self.table, cuts, 0.0)
+
+    def _judge(self, partition: int, heard: Heard, cuts: dict[int, int], folded: Folded) -> Suspect:
+        suspect = Suspect(f"view of {heard.url or f'group {heard.group}'}", partition, AGREE, url=heard.url)
+        if heard.digest is not None:
+            return _judged(suspect, folded[partition], (heard.digest, heard.entries), f"{cuts[partition]:,}")
+        suspect.verdict, suspect.reason = UNKNOWN, heard.reason
+        if not self.table.allow_control_records:
+            suspect.verdict = NOT_COMPARED
+            suspect.reason = (
+                "the topic takes no control records, so no node knows the cut; --explain compares row by row"
+            )
+        return suspect
+
+
+def _judged(suspect: Suspect, expected: tuple[str, int], found: tuple[str, int], cut: str) -> Suspect:
+    if expected != found:
+        suspect.verdict = DIFFER
+        suspect.reason = (
+            f"at {cut}: {found[1]:,} entries, digest {found[0]}; the log has {expected[1]:,}, {expected[0]}"
+        )
+    return suspect
+
+
+def _name(suspects: list[Suspect], compared: list[compare.Compared]) -> None:
+    """Note the keys; a view whose rows differ does so whatever its digest was."""
+    for suspect, (counts, guilty, why) in zip(suspects, compared, strict=True):
+        suspect.counts, suspect.guilty = counts, guilty
+        if counts:
+            suspect.verdict = DIFFER
+        elif suspect.verdict == NOT_COMPARED and not why:
+            suspect.verdict, suspect.reason = AGREE, "compared row by row"
+        if why:
+            suspect.reason = f"{suspect.reason}; not all of it could be read: {why}"
+
+
+def _partitions(problem: str, cuts: dict[int, int]) -> list[int]:
+    """Whom a problem that `verify` found concerns; all, when it does not say."""
+    match = _PARTITION.match(problem)
+    return [int(match[1] or match[2])] if match else sorted(cuts)

@@ -1,0 +1,71 @@
+"""Adopted: waits until every node serves a table from a snapshot, or says which does not and why."""
+
+import time
+from typing import Any
+
+import httpx
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from batch.context import Context
+from logstore.log.live_workers import Census
+from logstore.model.errors import LogStoreError
+from logstore.model.table import Table
+
+ASK_S, AGAIN_S = 5.0, 0.2
+
+
+def await_adopted(ctx: Context, table: Table, snapshot: str, timeout_s: float) -> float:
+    """Wait until each replica group serves every partition from `snapshot`; returns the seconds it took.
+
+    Raises LogStoreError when a node refuses it, or when `timeout_s` passed: the snapshot is published all the same.
+    """
+    began = time.monotonic()
+    waiting = Retrying(retry=retry_if_result(bool), stop=stop_after_delay(timeout_s), wait=wait_fixed(AGAIN_S))
+    lacking: list[str] = []
+
+    def look(census: Census) -> list[str]:
+        lacking[:] = _lacking(census, table, snapshot)
+        return lacking
+
+    with Census(ctx.bootstrap) as census:
+        try:
+            waiting(look, census)
+        except RetryError as error:
+            raise LogStoreError(
+                f"snapshot {snapshot} is published, but after {timeout_s:g} s not everybody serves from it: {'; '.join(lacking[:5])}; "
+                "`logstore status` shows how it goes on"
+            ) from error
+    return time.monotonic() - began
+
+
+def _lacking(census: Census, table: Table, snapshot: str) -> list[str]:
+    """Which partitions of which replica groups are not served from the snapshot yet."""
+    groups: dict[str, set[int]] = {}
+    for url, group in sorted({(worker.url, worker.group) for worker in census.look()}):
+        adopted = groups.setdefault(group, set())
+        for row in _ask(url):
+            if (row["table"], row["epoch"]) == (table.name, table.epoch):
+                adopted.update([row["partition"]] if _holds(row, snapshot, url) else [])
+    if not groups:
+        return ["no node runs"]
+    missing = {group: sorted(set(range(table.partitions)) - adopted) for group, adopted in groups.items()}
+    return [f"group {group} lacks the partitions {partitions}" for group, partitions in missing.items() if partitions]
+
+
+def _holds(row: dict[str, Any], snapshot: str, url: str) -> bool:
+    """True when a partition is served from the snapshot or a younger one; names sort by age. Raises LogStoreError when it was refused."""
+    if row["state"] == "refused" and row["candidate"] == snapshot:
+        raise LogStoreError(
+            f"{url} refuses snapshot {snapshot} for partition {row['partition']}: {row['reason']}; `logstore batch audit {row['table']} "
+            "--explain` names the rows that differ"
+        )
+    return row["base"] is not None and row["base"] >= snapshot
+
+
+def _ask(url: str) -> list[dict[str, Any]]:
+    try:
+        answer = httpx.get(f"{url}/v1/snapshots", timeout=ASK_S, trust_env=False)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["snapshots"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return []  # its partitions stay on the list of what is missing
+    return found

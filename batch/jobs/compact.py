@@ -1,0 +1,188 @@
+"""Compact: one more snapshot of a table, up to a cut that the log itself names.
+
+    1 cut        append a `cut` control record to every partition; its offset is where the snapshot ends
+    2 archive    copy the log below the cut to Parquet
+    3 fold       the snapshot before, and the archived log since: new SSTables; partitions where nothing changed keep their files
+    4 verify     read every new SSTable back: checksum, order, counts, digest
+    5 publish    the manifest, then the pointer, from where it stood at the beginning
+
+`rebuild` is the same from the archive's beginning (in a restored table: from its base snapshot), whatever snapshots there are. A job that
+dies leaves nothing visible but, after step 1, cut records, which change no row; the next run does it all again.
+"""
+
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import logstore
+from batch import failpoints
+from batch.context import Clock, Context, new_id
+from batch.jobs.archive import Archived, archive_leased
+from batch.tasks import sstables
+from logstore.log.control import append_control
+from logstore.log.ranges import committed_ends
+from logstore.model.errors import Corrupted, LogTruncated
+from logstore.model.table import Table
+from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.repository import Pointer, Repository
+
+Kind = Literal["compact", "rebuild"]
+
+
+@dataclass
+class Compacted:
+    """What a run did; `manifest` is published."""
+
+    manifest: Manifest
+    archived: Archived
+    records: int  # that were folded
+    linked: int  # partitions whose files are those of the parent
+    removed: int  # snapshots that garbage collection took
+    warnings: list[str]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        manifest, folding = self.manifest, self.seconds.get("fold", 0.0)
+        return {
+            "table": manifest.table, "snapshot": manifest.name, "kind": manifest.kind, "parent": manifest.parent,
+            "cut": manifest.position.token, "entries": sum(part.entries for part in manifest.parts.values()),
+            "size_bytes": sum(file.size_bytes for file in manifest.files), "records": self.records, "linked": self.linked,
+            "removed": self.removed, "warnings": self.warnings, "records_per_s": round(self.records / folding) if folding else 0,
+            "archived": self.archived.document(),
+            "digests": {str(p): part.digest for p, part in sorted(manifest.parts.items())},
+            "quarantined": sum(sum(part.quarantine_counts.values()) for part in manifest.parts.values()),
+            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+        }  # fmt: skip
+
+
+def compact(ctx: Context, table: Table) -> Compacted:
+    """A snapshot from the current one and the log since.
+
+    Raises JobRunning while another job works on the table, Conflict when somebody else moved the pointer meanwhile, Unsupported for a
+    record that a later build has to fold, LogTruncated, LogGap, EpochChanged, Corrupted, StorageUnreachable.
+    """
+    return _run(ctx, table, "compact")
+
+
+def rebuild(ctx: Context, table: Table) -> Compacted:
+    """A snapshot from the beginning of the archive; raises as `compact`."""
+    return _run(ctx, table, "rebuild")
+
+
+def _run(ctx: Context, table: Table, kind: Kind) -> Compacted:
+    job = new_id()
+    repository = ctx.repository(table)
+    with repository.lease(job, kind, ctx.lease_s):
+        return _Job(ctx, table, repository, kind, job).run()
+
+
+class _Job:
+    """One run, under the lease."""
+
+    def __init__(self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str) -> None:
+        self.ctx, self.table, self.repository, self.kind, self.job = ctx, table, repository, kind, job
+        self.clock, self.warnings = Clock(), list[str]()
+        self.created_ms = time.time_ns() // 1_000_000
+        self.name = f"{self.created_ms:014d}-{job}"
+        self.expected = repository.current()
+        self.parent = self._parent()
+        self.target = sstables.Target(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
+
+    def run(self) -> Compacted:
+        """The five steps."""
+        with self.clock.step("start"):
+            _ = self.ctx.spark
+        with self.clock.step("cut"):
+            cuts = self._cut()  # 1
+        failpoints.crash("compact:1")
+        with self.clock.step("archive"):
+            archived = archive_leased(self.ctx, self.table, self.job, cuts)  # 2
+        failpoints.crash("compact:2")
+        with self.clock.step("fold"):
+            done = self._fold(cuts)  # 3
+        failpoints.crash("compact:3")
+        with self.clock.step("verify"):
+            manifest = self._verify(done)  # 4
+        failpoints.crash("compact:4")
+        with self.clock.step("publish"):
+            removed = self._publish(manifest)  # 5
+        records, linked = sum(read for *_, read in done), sum(linked for _, _, linked, _ in done)
+        return Compacted(manifest, archived, records, linked, removed, self.warnings, self.clock.seconds)
+
+    def _parent(self) -> Manifest | None:
+        """The snapshot that is continued; None begins at offset 0."""
+        if self.kind == "compact" and self.expected is not None:
+            return self.repository.manifest(self.expected.name)
+        return self.repository.manifest(self.table.base["snapshot"]) if self.table.base else None
+
+    def _cut(self) -> dict[int, int]:
+        """Where the snapshot ends; in a topic that takes no control records that is the end of the log at this moment."""
+        self.ctx.progress("cut", 0, 1)
+        if self.table.allow_control_records:
+            cuts = append_control(self.ctx.bootstrap, self.table, "cut", {"job": self.job, "table": self.table.name})
+        else:
+            cuts = committed_ends(self.ctx.bootstrap, self.table)
+        for partition, cut in cuts.items():
+            if cut < self._since(partition):
+                raise LogTruncated(
+                    f"the log of {self.table.name}/{partition} ends at {cut:,}, before the snapshot {self.parent and self.parent.name} at "
+                    f"{self._since(partition):,}: the log lost its end; `logstore batch restore` makes a table of what the snapshot holds"
+                )
+        return cuts
+
+    def _since(self, partition: int) -> int:
+        return self.parent.parts[partition].cut if self.parent else 0
+
+    def _fold(self, cuts: dict[int, int]) -> list[sstables.Done]:
+        index = self.ctx.archive(self.table)
+        work: list[sstables.Work] = []
+        for partition, cut in sorted(cuts.items()):
+            since = self._since(partition)
+            files = self.parent.files_of(partition) if self.parent else []
+            before = self.parent.parts[partition] if self.parent else None
+            work.append((partition, since, cut, index.covering(partition, since, cut), list(files), before))
+        return self.ctx.run("fold", partial(sstables.fold_partition, table=self.table, where=self.target), work)
+
+    def _verify(self, done: list[sstables.Done]) -> Manifest:
+        work = [(partition, files, facts, linked) for partition, (facts, files, linked, _) in enumerate(done)]
+        self.ctx.run("verify", partial(sstables.check_partition, where=self.target), work)
+        table = self.table
+        return Manifest(
+            name=self.name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,
+            max_value_bytes=table.max_value_bytes, kind=self.kind, parent=self.parent.name if self.parent else None,
+            created_ms=self.created_ms, verified_ms=time.time_ns() // 1_000_000, job=self.job, build=logstore.__version__,
+            parts={partition: facts for partition, (facts, *_) in enumerate(done)},
+            files=[file for _, files, _, _ in done for file in files],
+        )  # fmt: skip
+
+    def _publish(self, manifest: Manifest) -> int:
+        """Make it count, then clean up behind it; returns how many snapshots went."""
+        self.ctx.progress("publish", 0, 1)
+        self._drop_leftovers(manifest)
+        failpoints.crash("compact:5")
+        self.repository.publish(manifest)
+        failpoints.crash("publisher:5")
+        pointer: Pointer = self.repository.move(self.expected, manifest.name, f"{self.kind} {self.job}")
+        if pointer.name != manifest.name:
+            raise Corrupted(f"the pointer names {pointer.name} after it was moved to {manifest.name}")
+        removed = self._collect()
+        self.ctx.progress("publish", 1, 1)
+        return removed
+
+    def _collect(self) -> int:
+        """The snapshot is there, whatever is wrong with the old ones."""
+        base = [self.table.base["snapshot"]] if self.table.base else []
+        try:
+            return len(self.repository.gc(self.table.keep_snapshots, extra_keep=base).snapshots)
+        except Corrupted as error:
+            self.warnings.append(f"old snapshots stay: {error}")
+            return 0
+
+    def _drop_leftovers(self, manifest: Manifest) -> None:
+        """Files of attempts that died while Spark tried their task again."""
+        named = {file.path for file in manifest.files}
+        for child in self.ctx.storage.list(f"{self.target.root}/{self.name}"):
+            if child.endswith(".sst") and f"{self.name}/{child}" not in named:
+                self.ctx.storage.remove(f"{self.target.root}/{self.name}/{child}")

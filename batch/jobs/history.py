@@ -1,0 +1,127 @@
+"""History: what is still known of a table's past, for states that may be older than everything that is served.
+
+The archive comes first: it outlives the log, whose beginning is trimmed and whose end, or all of it, a disaster may take. The log is read
+for what is not archived yet.
+"""
+
+import time
+from functools import partial
+from typing import Any
+
+from pyarrow import compute as pc
+from pyarrow import parquet
+
+from batch.base_lookup import bases_of, offsets_of
+from batch.context import Context
+from batch.datasource.read import Stretch
+from batch.tasks.segments import local_copy
+from logstore.log import kafka, topics
+from logstore.log.ranges import first_later, first_missing
+from logstore.model.errors import LogTruncated, UsageError
+from logstore.model.point_in_time import read_moment
+from logstore.model.position import Position
+from logstore.model.table import Table
+from logstore.snapshot.archive import Segment
+from logstore.snapshot.manifest import FileFacts
+from logstore.snapshot.storage import Storage
+
+# As in `tables`: what goes to executors is plain tuples and classes of the library.
+Part = tuple[tuple[Any, ...], list[FileFacts], int]  # a Stretch, files of the snapshot below it, its log time (ms)
+
+
+class History:
+    """Of one table. `current`: whether the table's topic is still the one of its definition; otherwise only the archive tells."""
+
+    def __init__(self, ctx: Context, table: Table) -> None:
+        """Raises LogUnreachable, Corrupted, StorageUnreachable."""
+        self.ctx, self.table = ctx, table
+        self.repository, self.index = ctx.repository(table), ctx.archive(table)
+        self.archived = {
+            partition: self.index.next_offsets().get(partition, 0) for partition in range(table.partitions)
+        }
+        client = kafka.admin(ctx.bootstrap)
+        self.current = topics.epoch_of(client, table.topic) == table.epoch
+        self.log = kafka.bounds(client, table.topic, list(self.archived), committed=True) if self.current else {}
+        self.ends = {p: max(reach, self.log[p].end) if self.current else reach for p, reach in self.archived.items()}
+
+    def locate(self, text: str) -> dict[int, int]:
+        """Partition -> offset, of a token or a time. A time means, by partition, the first offset whose log time is later.
+
+        Raises BadToken, UsageError for what is no point of this history, EpochChanged for a token of an earlier topic.
+        """
+        moment = read_moment(text)
+        return offsets_of(moment, self.table, self.ends) if isinstance(moment, Position) else self._at(text, moment)
+
+    def parts(self, upto: dict[int, int]) -> list[Part]:
+        """What has to be read for the state at a position, by partition. Raises LogTruncated, NotRetained."""
+        found: list[Part] = []
+        bases = bases_of(self.repository, self.table, upto, upto)
+        for partition, end in sorted(upto.items()):
+            base = bases.get(partition)
+            since = base.parts[partition].cut if base else 0
+            files = base.files_of(partition) if base else []
+            found.append(
+                (
+                    tuple(self._stretch(partition, since, end)),
+                    list(files),
+                    base.parts[partition].log_time_ms if base else 0,
+                )
+            )
+        return found
+
+    def _at(self, text: str, time_ms: int) -> dict[int, int]:
+        if time_ms > time.time_ns() // 1_000_000:
+            raise UsageError(f"{text} is still to come; what a table will hold then is not known yet")
+        archived = self._archived_later(time_ms)
+        logged = first_later(self.ctx.bootstrap, self.table, time_ms) if self.current else {}
+        firsts = {p: [offset for offset in (archived.get(p), logged.get(p)) if offset is not None] for p in self.ends}
+        found = {partition: min([end, *firsts[partition]]) for partition, end in self.ends.items()}
+        for partition, offset in found.items():
+            self._check_known(partition, offset, text)
+        return found
+
+    def _check_known(self, partition: int, offset: int, text: str) -> None:
+        """What comes right after a hole may not be the first that is later: something in the hole may be."""
+        if not self.current or offset != self.log[partition].start:
+            return
+        missing = first_missing(range(self.archived[partition], offset), self.table.skips.get(partition, ()))
+        if missing is not None:
+            raise LogTruncated(
+                f"where {text} lies in {self.table.name}/{partition} is not known: offsets {missing:,} to {offset - 1:,} are neither "
+                "archived nor in the log any more; give a token instead"
+            )
+
+    def _archived_later(self, time_ms: int) -> dict[int, int | None]:
+        """What the log cannot say: its beginning was trimmed, or its end is lost."""
+        unknown = [
+            partition for partition, reach in self.archived.items() if reach and not self._in_the_log(partition, reach)
+        ]
+        segments = self.index.segments() if unknown else []
+        work = [[segment for segment in segments if segment.partition == partition] for partition in unknown]
+        found = self.ctx.run(
+            "look up the time", partial(first_archived_later, time_ms=time_ms, storage=self.ctx.storage), work
+        )
+        return dict(zip(unknown, found, strict=True))
+
+    def _in_the_log(self, partition: int, reach: int) -> bool:
+        """True when the log holds everything below `reach`."""
+        return self.current and self.log[partition].start == 0 and self.log[partition].end >= reach
+
+    def _stretch(self, partition: int, start: int, end: int) -> Stretch:
+        reach = min(max(self.archived[partition], start), end)
+        if reach < end and not self.current:
+            raise LogTruncated(
+                f"offsets {reach:,} to {end - 1:,} of {self.table.name}/{partition} are not archived, and its topic is gone"
+            )
+        return Stretch(partition, start, end, self.index.covering(partition, start, reach), reach)
+
+
+def first_archived_later(segments: list[Segment], time_ms: int, storage: Storage) -> int | None:
+    """The first offset in these segments whose timestamp is later than a time. Raises Corrupted, StorageUnreachable."""
+    for segment in segments:
+        with local_copy(segment, storage) as path, parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(columns=["offset", "timestamp"], use_threads=False):
+                later = batch.filter(pc.greater(batch.column("timestamp"), time_ms))
+                if later.num_rows:
+                    return int(later.column("offset")[0].as_py())
+    return None

@@ -1,0 +1,167 @@
+"""Restore: a table of what another one held at any position of its history. The other one is not touched.
+
+    1 topic      the fork's own, empty
+    2 fold       the source's newest snapshot at or before the position, and its history since; entries get the version 0
+    3 verify     read every SSTable back
+    4 publish    the manifest, then the pointer
+    5 announce   a `base` record at offset 0 of every partition, which stands for all those entries, then the definition
+
+Before the definition there is no table: a restore that dies leaves nothing that can be read, and may be asked for again.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import logstore
+from batch import failpoints
+from batch.context import Clock, Context, new_id
+from batch.datasource import read
+from batch.datasource.key_filter import Keys
+from batch.jobs.history import History, Part
+from batch.tasks import sstables
+from logstore.log import ddl, forks, topics
+from logstore.model.position import Position
+from logstore.model.table import Table, check_name
+from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
+
+CUT = 1  # the snapshot stands for the base record at offset 0
+_VERSION = bytes(8)
+_SHORT = 40  # of a token in a description
+
+Done = tuple[PartFacts, list[FileFacts], int]  # facts, files, records folded
+
+
+@dataclass
+class Restored:
+    """What a run did; `table` is there now."""
+
+    table: Table
+    source: Table
+    position: Position  # of the source
+    manifest: Manifest
+    records: int  # that were folded, beside the snapshots they follow
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        manifest = self.manifest
+        return {
+            "table": self.table.name, "epoch": self.table.epoch, "source": self.source.name, "position": self.position.token,
+            "snapshot": manifest.name, "entries": sum(part.entries for part in manifest.parts.values()),
+            "size_bytes": sum(file.size_bytes for file in manifest.files), "records": self.records,
+            "digests": {str(p): part.digest for p, part in sorted(manifest.parts.items())},
+            "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+        }  # fmt: skip
+
+
+def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
+    """Make the table `name` of what `source` held at a token or a time.
+
+    Raises NoSuchTable, UsageError and BadToken for what is no point of its history, NotRetained, TableExists, BadDefinition, JobRunning
+    while another job works on either table, EpochChanged, LogTruncated, LogGap, Unsupported, Corrupted, StorageUnreachable, LogUnreachable.
+    """
+    table = ctx.registry.table(source)
+    check_name(name)
+    ddl.free(ctx.registry, name)
+    job = new_id()
+    with ctx.repository(table).lease(job, "restore", ctx.lease_s):  # what is read must stay
+        history = History(ctx, table)
+        return _Job(ctx, table, history, history.locate(at), job).run(
+            name, f"{source} as of {at if len(at) <= _SHORT else at[:_SHORT] + '...'}"
+        )
+
+
+class _Job:
+    """One run, under the source's lease."""
+
+    def __init__(self, ctx: Context, source: Table, history: History, upto: dict[int, int], job: str) -> None:
+        self.ctx, self.source, self.job = ctx, source, job
+        self.parts = history.parts(upto)
+        self.position = Position({(source.epoch, partition): offset for partition, offset in upto.items()})
+        self.clock = Clock()
+        self.created_ms = time.time_ns() // 1_000_000
+        self.name = f"{self.created_ms:014d}-{job}"
+
+    def run(self, name: str, description: str) -> Restored:
+        """The five steps."""
+        with self.clock.step("start"):
+            _ = self.ctx.spark
+        with self.clock.step("topic"):
+            fork, made = forks.begin(self.ctx.registry, self.source, name)  # 1
+            fork = replace(fork, description=description, base={"snapshot": self.name}, origin=self._origin)
+        failpoints.crash("restore:1")
+        with self.ctx.repository(fork).lease(self.job, "restore", self.ctx.lease_s), self._undone(fork, made=made):
+            manifest, records = self._snapshot(fork)  # 2, 3, 4
+        failpoints.crash("restore:4")
+        with self.clock.step("announce"):
+            forks.announce(self.ctx.bootstrap, fork, {"snapshot": self.name, **self._origin})  # 5
+            failpoints.crash("restore:5")
+            written = ddl.write(self.ctx.registry, fork, [])
+        return Restored(written.table, self.source, self.position, manifest, records, self.clock.seconds)
+
+    @property
+    def _origin(self) -> dict[str, str]:
+        return {"table": self.source.name, "epoch": self.source.epoch, "position": self.position.token}
+
+    def _snapshot(self, fork: Table) -> tuple[Manifest, int]:
+        repository = self.ctx.repository(fork)
+        target = sstables.Target(self.ctx.storage, repository.root, self.name)
+        with self.clock.step("fold"):
+            where = read.Where(self.ctx.bootstrap, self.source, self.ctx.storage)
+            done = self.ctx.run("fold", partial(restore_partition, where=where, fork=fork, target=target), self.parts)
+        failpoints.crash("restore:2")
+        with self.clock.step("verify"):
+            work = [(partition, files, facts, False) for partition, (facts, files, _) in enumerate(done)]
+            self.ctx.run("verify", partial(sstables.check_partition, where=target), work)
+        failpoints.crash("restore:3")
+        manifest = Manifest(
+            name=self.name, table=fork.name, topic=fork.topic, epoch=fork.epoch, partitions=fork.partitions,
+            max_value_bytes=fork.max_value_bytes, kind="restore", parent=None, created_ms=self.created_ms,
+            verified_ms=time.time_ns() // 1_000_000, job=self.job, build=logstore.__version__,
+            parts={partition: facts for partition, (facts, *_) in enumerate(done)}, files=[file for _, files, _ in done for file in files],
+        )  # fmt: skip
+        with self.clock.step("publish"):
+            repository.publish(manifest)
+            repository.move(repository.current(), self.name, f"restore {self.job}")
+            repository.gc(1)
+        return manifest, sum(records for *_, records in done)
+
+    @contextmanager
+    def _undone(self, fork: Table, *, made: bool) -> Iterator[None]:
+        """Clean up behind a failure."""
+        try:
+            yield
+        except BaseException:
+            self.ctx.storage.remove_tree(f"{self.ctx.repository(fork).root}/{self.name}")
+            if made:
+                topics.delete(self.ctx.registry.admin, fork.topic)
+            raise
+
+
+def restore_partition(part: Part, where: read.Where, fork: Table, target: sstables.Target) -> Done:
+    """Write one partition of the fork's first snapshot. Raises as `state.rows_as_of`."""
+    stretch, files, log_time_ms = read.Stretch(*part[0]), part[1], part[2]
+    examined = [0]
+
+    def saw(count: int) -> None:
+        examined[0] += count
+
+    with (
+        tempfile.TemporaryDirectory(prefix="logstore-restore-") as scratch,
+        read.state_as_of(where, stretch, files, Keys(), saw) as (fold, entries),
+    ):
+        records = examined[0]
+        written, total = sstables.write(_as_begun(entries), fork, stretch.partition, target, Path(scratch))
+        return PartFacts(CUT, max(log_time_ms, fold.log_time_ms), total.entries, total.hex, {}, []), written, records
+
+
+def _as_begun(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The entries with the version of the base record, which wrote them all in the fork; their timestamps stay."""
+    for key, raw in entries:
+        yield key, raw[:1] + _VERSION + raw[9:]

@@ -1,0 +1,119 @@
+"""Trim: delete what the log need not hold any more, because snapshot and archive hold it, and both were just read back.
+
+The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no control records. Both
+are verified, and every archived file of what is deleted is. Views are made from the snapshot then, `rebuild` and `audit` from the archive.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from batch.context import Context, new_id
+from batch.tasks import segments
+from logstore.log import kafka, topics
+from logstore.model.errors import Corrupted, LogUnreachable, NotTrimmable
+from logstore.model.position import Position
+from logstore.model.table import Table
+from logstore.snapshot.archive import Segment
+from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.repository import Repository
+from logstore.snapshot.storage import Storage
+
+
+@dataclass
+class Trimmed:
+    """What a run deleted, or (`done` false) would delete."""
+
+    table: Table
+    snapshot: str
+    predecessor: str
+    starts: dict[int, int]  # partition -> where its log began before
+    below: dict[int, int]  # partition -> everything below goes
+    done: bool
+
+    @property
+    def records(self) -> int:
+        """How many offsets go."""
+        return sum(max(0, end - self.starts[partition]) for partition, end in self.below.items())
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "table": self.table.name, "snapshot": self.snapshot, "predecessor": self.predecessor, "trimmed": self.done,
+            "records": self.records, "below": {str(partition): offset for partition, offset in sorted(self.below.items())},
+            "position": Position({(self.table.epoch, partition): offset for partition, offset in self.below.items()}).token,
+        }  # fmt: skip
+
+
+def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = False) -> Trimmed:
+    """Verify, and with `yes` delete. Raises NotTrimmable with the reason why not, JobRunning, StorageUnreachable, LogUnreachable."""
+    if table.adopted and not adopted_too:
+        raise NotTrimmable(
+            f"the topic {table.topic} of table {table.name} was adopted: others may read it; say --adopted-too if its records may go"
+        )
+    repository = ctx.repository(table)
+    with repository.lease(new_id(), "trim", ctx.lease_s):
+        predecessor, newest = _two(table, repository)
+        reach = (
+            newest if table.allow_control_records else predecessor
+        )  # without cuts in the log nodes fold it again to prove the newest
+        below = {partition: part.cut for partition, part in reach.parts.items()}
+        starts = _starts(ctx, table)
+        _check_archive(ctx, table, starts, below)
+        for snapshot in (predecessor, newest):
+            _check_snapshot(repository, snapshot)
+        if yes:
+            _delete(ctx, table, {partition: end for partition, end in below.items() if end > starts[partition]})
+    return Trimmed(table, newest.name, predecessor.name, starts, below, yes)
+
+
+def _two(table: Table, repository: Repository) -> tuple[Manifest, Manifest]:
+    """The current snapshot's predecessor, and the current snapshot."""
+    names = repository.line()
+    if len(names) < 2:
+        raise NotTrimmable(
+            f"table {table.name} has {'one snapshot only' if names else 'no snapshot'}: the log is what it could be made from again; "
+            f"`logstore batch compact {table.name}` makes one more"
+        )
+    try:
+        return repository.manifest(names[-2]), repository.manifest(names[-1])
+    except Corrupted as error:
+        raise NotTrimmable(f"a snapshot of table {table.name} is damaged: {error}") from error
+
+
+def _starts(ctx: Context, table: Table) -> dict[int, int]:
+    found = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
+    return {partition: bounds.start for partition, bounds in found.items()}
+
+
+def _check_snapshot(repository: Repository, snapshot: Manifest) -> None:
+    problems = repository.verify(snapshot.name)
+    if problems:
+        raise NotTrimmable(
+            f"snapshot {snapshot.name} is damaged: {problems[0]}" + (f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else "")
+            + f"; `logstore batch rebuild {snapshot.table}` makes a sound one while the log is there"
+        )  # fmt: skip
+
+
+def _check_archive(ctx: Context, table: Table, starts: dict[int, int], below: dict[int, int]) -> None:
+    """All that goes is archived, and its files read back as they were written."""
+    try:
+        index = ctx.archive(table)
+        archived = [segment for p, end in sorted(below.items()) for segment in index.covering(p, starts[p], end)]
+        ctx.run("verify", partial(_verified, storage=ctx.storage, skips=table.skips), archived)
+    except Corrupted as error:
+        raise NotTrimmable(f"the archive of table {table.name} does not hold what would go: {error}") from error
+
+
+def _verified(segment: Segment, storage: Storage, skips: dict[int, list[tuple[int, int]]]) -> int:
+    return segments.verify_segment(segment, storage, skips.get(segment.partition, []))
+
+
+def _delete(ctx: Context, table: Table, below: dict[int, int]) -> None:
+    if not below:
+        return
+    topics.truncate(kafka.admin(ctx.bootstrap), table.topic, below)
+    starts = _starts(ctx, table)
+    short = [partition for partition, offset in below.items() if starts[partition] < offset]
+    if short:
+        raise LogUnreachable(f"Kafka did not delete the records of {table.topic} in the partitions {short}; try again")

@@ -1,0 +1,217 @@
+"""Truth: what executors do for an audit: fold one partition from the beginning, and compare the fold with a snapshot or a served view.
+
+Nothing of the snapshots that are judged goes into the fold: it begins at offset 0 (in a restored table: at the snapshot it was made from).
+What a view holds is read through its read API, a page at a time, and may be newer than the cut: a key that the log names between the cut
+and the page is left out, every other one has to be exactly as it was at the cut.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import msgpack
+
+from batch.tasks.fold import Fold, Shape, over
+from batch.tasks.sstables import Target, feed, scanned
+from logstore.log.ranges import read_range
+from logstore.model.digest import digest
+from logstore.model.entry import Entry
+from logstore.model.errors import Corrupted, ServerUnreachable
+from logstore.model.fold import Place
+from logstore.model.position import Position
+from logstore.model.table import Table
+from logstore.snapshot.archive import Segment
+from logstore.snapshot.manifest import FileFacts
+
+LISTED = 100  # guilty keys of one comparison that are named
+PAGE_ROWS = 1_000
+AGAIN_S = 0.2
+ASK_MS = 10_000
+
+# As in `tables`: what goes to executors and comes back is plain tuples and classes of the library.
+Part = tuple[
+    int, int, int, list[Segment], list[FileFacts]
+]  # partition, since, cut, segments, files of the base (none: from offset 0)
+Seen = tuple[int, int]  # version, bytes of the payload
+Guilty = tuple[bytes, Seen | None, Seen | None]  # key, expected, found
+Compared = tuple[dict[str, int], list[Guilty], str]  # counts by kind, some of them, why it could not go on ("": it did)
+Cell = tuple[bytes, Seen, bytes]  # key, what is shown, what is compared
+
+
+class Where(NamedTuple):
+    """A table, its repository, and its log."""
+
+    table: Table
+    target: Target
+    bootstrap: str
+
+
+@contextmanager
+def entries(part: Part, where: Where) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+    """The live entries of a partition at a cut, in key order. Raises Corrupted, Unsupported, StorageUnreachable."""
+    partition, since, cut, segments, files = part
+    table = where.table
+    skips = table.skips.get(partition, [])
+    shape = Shape(table.name, Place(partition, table.partitions, table.max_value_bytes), skips)
+    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch:
+        fold = Fold(shape, Path(scratch))
+        feed(fold, segments, where.target.storage, skips, since, cut)
+        fold.finish()
+        with scanned(where.target, files, Path(scratch)) as base:
+            yield over(base, fold.items())
+
+
+def fold_digest(part: Part, where: Where) -> tuple[str, int]:
+    """(digest, entries) of a partition at a cut; raises as `entries`."""
+    with entries(part, where) as expected:
+        found = digest(expected)
+    return found.hex, found.entries
+
+
+def compare_snapshot(work: tuple[Part, list[FileFacts]], where: Where) -> Compared:
+    """Compare the fold with the files of a snapshot at the same cut, byte for byte. Raises as `entries`."""
+    part, files = work
+    tally = Tally()
+    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch, entries(part, where) as expected:
+        try:
+            with scanned(where.target, files, Path(scratch)) as held:
+                tally.take(differences(map(_entry, expected), map(_entry, held)))
+        except Corrupted as error:
+            return tally.result(str(error))
+    return tally.result()
+
+
+def compare_view(work: tuple[Part, str, float], where: Where) -> Compared:
+    """Compare the fold with what the node at a URL serves of the partition. Raises as `entries`, and what `read_range` does."""
+    part, url, timeout_s = work
+    pages = _Pages(url, where.table, part, timeout_s)
+    changed = _Changed(where, part)
+    tally = Tally(lambda key: changed.since_cut(key, pages.position))
+    with entries(part, where) as expected, pages:
+        try:
+            tally.take(differences(map(_row, expected), pages.rows()))
+        except ServerUnreachable as error:
+            return tally.result(str(error))
+    return tally.result()
+
+
+def differences(expected: Iterable[Cell], found: Iterable[Cell]) -> Iterator[Guilty]:
+    """What two lists of cells do not have in common. Requires: both in key order."""
+    left, right = iter(expected), iter(found)
+    a, b = next(left, None), next(right, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and a[0] < b[0]):
+            assert a is not None, "one of them is left"
+            yield a[0], a[1], None
+            a = next(left, None)
+        elif a is None or b[0] < a[0]:
+            yield b[0], None, b[1]
+            b = next(right, None)
+        else:
+            if a[1:] != b[1:]:
+                yield a[0], a[1], b[1]
+            a, b = next(left, None), next(right, None)
+
+
+class Tally:
+    """Counts differences, and keeps the first of them."""
+
+    def __init__(self, excused: Callable[[bytes], bool] = lambda _: False) -> None:
+        """`excused`: true for a key that may differ."""
+        self._excused = excused
+        self.counts: dict[str, int] = {}
+        self.listed: list[Guilty] = []
+
+    def take(self, guilty: Iterable[Guilty]) -> None:
+        """Count them."""
+        for one in guilty:
+            key, expected, found = one
+            if self._excused(key):
+                continue
+            kind = "missing" if found is None else "extra" if expected is None else "different"
+            self.counts[kind] = self.counts.get(kind, 0) + 1
+            if len(self.listed) < LISTED:
+                self.listed.append(one)
+
+    def result(self, why: str = "") -> Compared:
+        """What was counted; `why` it ended early."""
+        return self.counts, self.listed, why
+
+
+class _Changed:
+    """The keys that the log names from the cut on."""
+
+    def __init__(self, where: Where, part: Part) -> None:
+        self._where, self._partition, self._reached = where, part[0], part[2]
+        self._keys: set[bytes] = set()
+
+    def since_cut(self, key: bytes, position: int) -> bool:
+        """True when a record of the key lies between the cut and the position."""
+        if position > self._reached:
+            for batch in read_range(self._where.bootstrap, self._where.table, self._partition, self._reached, position):
+                self._keys.update(one for one in batch.column("key").to_pylist() if one is not None)
+            self._reached = position
+        return key in self._keys
+
+
+class _Pages:
+    """The rows of one partition as one node serves them. Pages are asked for again until the time is over."""
+
+    def __init__(self, url: str, table: Table, part: Part, timeout_s: float) -> None:
+        self._partition = part[0]
+        self._url, self._timeout_s = f"{url}/v1/tables/{table.name}/rows", timeout_s
+        token = Position({(table.epoch, self._partition): part[2]}).token
+        self._headers = {
+            "Accept": "application/msgpack", "LS-Forwarded": "1", "LS-Consistency": "session", "LS-Token": token,
+            "LS-Deadline": str(ASK_MS),
+        }  # fmt: skip
+        self._http = httpx.Client(timeout=ASK_MS / 1_000 + 1, trust_env=False)
+        self.position = part[2]  # of the newest page
+
+    def rows(self) -> Iterator[Cell]:
+        """All of them, in key order; raises ServerUnreachable when a page does not come in time."""
+        query = {"partitions": str(self._partition), "limit": str(PAGE_ROWS)}
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self._page({**query, "cursor": cursor} if cursor else query)
+            self.position = max(self.position, *page["positions"].values())
+            cursor = page["cursor"]
+            for row in page["rows"]:
+                yield row["key"], (row["version"], len(row["value"])), row["value"]
+
+    def _page(self, query: dict[str, str]) -> dict[str, Any]:
+        end = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                answer = self._http.get(self._url, params=query, headers=self._headers)
+                if answer.status_code == 200:
+                    page: dict[str, Any] = msgpack.unpackb(answer.content)
+                    return page
+                why = f"status {answer.status_code}: {answer.text[:300]}"
+            except httpx.TransportError as error:
+                why = str(error) or type(error).__name__
+            if time.monotonic() + AGAIN_S > end:
+                raise ServerUnreachable(f"{self._url} gave no page of partition {self._partition}: {why}")
+            time.sleep(AGAIN_S)
+
+    def __enter__(self) -> "_Pages":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+
+def _entry(pair: tuple[bytes, bytes]) -> Cell:
+    """Of a snapshot every byte counts."""
+    entry = Entry.decode(pair[1])
+    return pair[0], (entry.version, len(entry.payload)), pair[1]
+
+
+def _row(pair: tuple[bytes, bytes]) -> Cell:
+    """Of a served row, what the read API shows."""
+    entry = Entry.decode(pair[1])
+    return pair[0], (entry.version, len(entry.payload)), entry.payload

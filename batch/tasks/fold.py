@@ -1,0 +1,334 @@
+"""Fold: the newest mutation of every key of one partition, out of Arrow batches in the order of the log. No Spark, no Kafka in here.
+
+    batches -> plain rows by column, the others through `model.mutation.parse` -> buffer -> one row a key, sorted -> runs on disk
+
+What the log means is `logstore.model`'s to say. As long as every mutation that this build folds is a put or a delete, a row's entry is
+that of its last mutation (`model.fold.fold_row` ignores the entry before), so history can be thrown away early: in each full buffer only
+the last mutation of every key stays. `tests/test_batch_fold.py` holds the result equal to `model.fold.fold_batch`.
+
+Memory is bounded by BUFFER_BYTES (and one record), whatever the partition holds: what does not fit lies in sorted runs on disk.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch import failpoints
+from logstore.model import entry as entries
+from logstore.model.errors import Unsupported
+from logstore.model.fold import Place
+from logstore.model.key import MAX_KEY_BYTES
+from logstore.model.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
+from logstore.model.partitioner import partition_of, partitions_of
+
+BUFFER_BYTES = 32 << 20
+LISTED = 1_000  # quarantined records of a partition that are listed, the newest
+MERGED_RUNS = 8  # so many runs of a level become one of the next
+_PIECE_BYTES, _PIECE_ROWS = 1 << 20, 4_096  # of a run, held as Python objects while runs are merged
+
+ROWS = pa.schema([("key", pa.binary()), ("offset", pa.int64()), ("timestamp", pa.int64()), ("value", pa.binary())])
+
+Row = tuple[bytes, int, int, bytes | None]  # key, offset, timestamp, value; None: deleted
+Item = tuple[bytes, bytes | None]  # key, entry; None: deleted
+
+
+class Quarantine:
+    """Counts by reason, and the newest records."""
+
+    def __init__(self, counts: dict[str, int] | None = None, records: Iterable[tuple[int, str]] = ()) -> None:
+        """`counts` and `records`: what was known before."""
+        self.counts = dict(counts or {})
+        self._newest = [(offset, reason) for offset, reason in records]
+        heapq.heapify(self._newest)
+
+    def add(self, offset: int, reason: str) -> None:
+        """One more."""
+        self.counts[reason] = self.counts.get(reason, 0) + 1
+        if len(self._newest) < LISTED:
+            heapq.heappush(self._newest, (offset, reason))
+        else:
+            heapq.heappushpop(self._newest, (offset, reason))
+
+    @property
+    def records(self) -> list[tuple[int, str]]:
+        """The newest ones, in order."""
+        return sorted(self._newest)
+
+
+class Shape(NamedTuple):
+    """What is folded: one partition of one table. `skips`: offsets a repair gave up, both ends included."""
+
+    table: str
+    place: Place
+    skips: Sequence[tuple[int, int]] = ()
+
+
+class Fold:
+    """Takes the batches of one partition in the order of the log, then gives the newest mutation of every key, in key order."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        directory: Path,
+        *,
+        log_time_ms: int = 0,
+        quarantine: Quarantine | None = None,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
+        """`directory` takes the runs; `log_time_ms` and `quarantine` are those of the snapshot that is continued."""
+        self.shape, self.log_time_ms = shape, max(log_time_ms, 0)
+        self.quarantine = quarantine or Quarantine()
+        self.mutations = 0  # records that change a row
+        self._runs, self._buffer_bytes = Runs(directory), buffer_bytes
+        self._fresh: list[pa.Table] = []  # as they came: the keys' partition is not checked yet
+        self._newest: pa.Table | None = None  # of what came before them: one row a key
+        self._held_bytes = 0
+
+    def take(self, batch: pa.RecordBatch) -> None:
+        """Fold a batch (the columns of `log.ranges.SCHEMA`). Raises Unsupported for a record that only a later build can fold."""
+        batch = self._without_skipped(batch)
+        if not batch.num_rows:
+            return
+        self.log_time_ms = max(self.log_time_ms, pc.max(batch.column("timestamp")).as_py())
+        rows = self._mutations(batch)
+        if rows.num_rows:
+            self._fresh.append(rows)
+            self._held_bytes += rows.nbytes
+        if self._held_bytes > self._buffer_bytes:
+            self._collapse()
+            if self._newest is not None and self._held_bytes > self._buffer_bytes // 2:
+                self._runs.add(self._newest)
+                self._newest, self._held_bytes = None, 0
+
+    def items(self) -> Iterator[Item]:
+        """(key, entry or None for a deleted row) in key order. Requires: every batch was taken."""
+        self._collapse()
+        newest = [] if self._newest is None else [_rows(self._newest.to_batches(max_chunksize=_PIECE_ROWS))]
+        for key, offset, timestamp, value in _merged([*self._runs.readers(), *newest]):
+            yield key, None if value is None else _entry(offset, timestamp, value)
+
+    def finish(self) -> None:
+        """Check what is left to check, so that `mutations` and `quarantine` are complete."""
+        self._collapse()
+
+    def _without_skipped(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        offsets = batch.column("offset")
+        for first, last in self.shape.skips:
+            inside = pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last))
+            if pc.any(inside).as_py():
+                batch = batch.filter(pc.invert(inside))
+                offsets = batch.column("offset")
+        return batch
+
+    def _mutations(self, batch: pa.RecordBatch) -> pa.Table:
+        """The rows of a batch that change something, in order; key and value as the fold sees them."""
+        plain = is_plain(batch, self.shape.place.max_value_bytes)
+        rows = pa.Table.from_batches([batch.select(ROWS.names)], ROWS)
+        if pc.all(plain).as_py():
+            return rows
+        odd = [row for row in map(self._parsed, batch.filter(pc.invert(plain)).to_pylist()) if row is not None]
+        rows = rows.filter(plain)
+        if not odd:
+            return rows
+        columns = [pa.array(column, kind.type) for column, kind in zip(zip(*odd, strict=True), ROWS, strict=True)]
+        return pa.concat_tables([rows, pa.table(columns, schema=ROWS)]).sort_by("offset")
+
+    def _parsed(self, record: dict[str, Any]) -> Row | None:
+        """One record by the definition; None when it changes nothing."""
+        place, offset, timestamp = self.shape.place, record["offset"], record["timestamp"]
+        headers = [(header["key"], header["value"]) for header in record["headers"] or ()]
+        mutation = parse(
+            record["key"], record["value"], headers, max_value_bytes=place.max_value_bytes,
+            right_partition=lambda key: partition_of(key, place.partitions) == place.partition,
+        )  # fmt: skip
+        if isinstance(mutation, Refused):
+            raise self._unsupported(offset, mutation)
+        if isinstance(mutation, Quarantined):
+            self.quarantine.add(offset, mutation.reason)
+        if isinstance(mutation, (Quarantined, Control)):
+            return None
+        return mutation.key, offset, timestamp, None if isinstance(mutation, Delete) else mutation.value
+
+    def _unsupported(self, offset: int, refused: Refused) -> Unsupported:
+        table, partition = self.shape.table, self.shape.place.partition
+        return Unsupported(
+            f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {refused.why}; upgrade logstore, or give the record "
+            f"up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
+        )
+
+    def _collapse(self) -> None:
+        """Keep the last mutation of every key. Keys are looked at once, when they are new."""
+        if not self._fresh:
+            return
+        fresh = self._right(_Keyed(pa.concat_tables(self._fresh).combine_chunks()))
+        self._fresh = []
+        if self._newest is not None and fresh is not None:
+            fresh = _Keyed(pa.concat_tables([self._newest, fresh.newest()]).combine_chunks())
+        if fresh is not None:
+            self._newest = fresh.newest()
+        self._held_bytes = 0 if self._newest is None else self._newest.nbytes
+
+    def _right(self, keyed: "_Keyed") -> "_Keyed | None":
+        """Without the records whose key belongs to another partition: those are quarantined, every one."""
+        place = self.shape.place
+        keys = keyed.keys.to_pylist()
+        wrong = partitions_of(keys, place.partitions) != place.partition
+        rows = keyed.rows
+        if wrong.any():
+            bad = wrong[keyed.codes]
+            for offset in rows.column("offset").to_numpy()[bad].tolist():
+                self.quarantine.add(offset, WRONG_PARTITION)
+            rows = rows.filter(pa.array(~bad))
+            keyed = _Keyed(rows.combine_chunks())
+        self.mutations += rows.num_rows
+        return keyed if rows.num_rows else None
+
+
+class _Keyed:
+    """Rows in order, with the distinct keys among them."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        keys = rows.column("key").combine_chunks()
+        encoded = keys.dictionary_encode()
+        self.rows, self.keys = rows, encoded.dictionary
+        self.codes = encoded.indices.to_numpy(zero_copy_only=False)
+
+    def newest(self) -> pa.Table:
+        """The last row of every key, in key order."""
+        last = np.empty(len(self.keys), np.int64)
+        places = np.arange(len(self.codes))
+        if failpoints.planted("sort-by-key-only"):  # any order among equal keys, such as the wrong one
+            last[self.codes[::-1]] = places[::-1]
+        else:
+            last[self.codes] = places  # of equal indices numpy keeps the last
+        order = pc.array_sort_indices(self.keys)
+        return self.rows.take(pa.array(last).take(order))
+
+
+class Runs:
+    """Sorted runs on disk, one row a key each. Many of them are merged by levels, so each row moves log(n) times."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory, self._made = directory, 0
+        self._levels: list[list[Path]] = []  # level 0: the newest
+
+    def add(self, rows: pa.Table) -> None:
+        """One more, newer than all others."""
+        self._put(0, self._write(_pieces(rows)))
+
+    def readers(self) -> list[Iterator[Row]]:
+        """One reader a run, oldest first."""
+        return [_rows(_read(path)) for level in reversed(self._levels) for path in level]
+
+    def _put(self, level: int, path: Path) -> None:
+        if level == len(self._levels):
+            self._levels.append([])
+        self._levels[level].append(path)
+        if len(self._levels[level]) >= MERGED_RUNS:
+            merging, self._levels[level] = self._levels[level], []
+            merged = self._write(_batched(_merged([_rows(_read(run)) for run in merging])))
+            for run in merging:
+                run.unlink()
+            self._put(level + 1, merged)
+
+    def _write(self, batches: Iterable[pa.RecordBatch]) -> Path:
+        path = self._directory / f"run-{self._made:06d}.arrow"
+        self._made += 1
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, ROWS) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        return path
+
+
+def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[tuple[bytes, bytes]]:
+    """The entries of a snapshot after the tail. Requires: both in key order. Deleted rows vanish."""
+    older = iter(base)
+    at = next(older, None)
+    keep_deleted = failpoints.planted("drop-tombstones")
+    for key, entry in tail:
+        while at is not None and at[0] < key:
+            yield at
+            at = next(older, None)
+        if entry is None and keep_deleted:
+            continue
+        if at is not None and at[0] == key:
+            at = next(older, None)
+        if entry is not None:
+            yield key, entry
+    while at is not None:
+        yield at
+        at = next(older, None)
+
+
+def is_plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:
+    """True where a record has no reserved header, and a key and a value of allowed length; the key's partition is looked at later."""
+    key_bytes = pc.fill_null(pc.binary_length(batch.column("key")), 0)
+    value_bytes = pc.fill_null(pc.binary_length(batch.column("value")), 0)
+    fine = pc.and_(pc.greater(key_bytes, 0), pc.less_equal(key_bytes, MAX_KEY_BYTES))
+    fine = pc.and_(fine, pc.less_equal(value_bytes, max_value_bytes))
+    headers = batch.column("headers")
+    if headers.null_count == len(headers):
+        return fine
+    reserved = pc.starts_with(pc.struct_field(pc.list_flatten(headers), "key"), RESERVED)
+    rows = np.unique(pc.list_parent_indices(headers).filter(reserved).to_numpy(zero_copy_only=False))
+    mask = np.ones(batch.num_rows, bool)
+    mask[rows] = False
+    return pc.and_(fine, pa.array(mask))
+
+
+def _entry(offset: int, timestamp: int, value: bytes) -> bytes:
+    # through its module: a bound method of a Struct cannot be pickled
+    return entries.encode_head(entries.VALUE, offset, max(timestamp, 0)) + value
+
+
+def _merged(runs: Sequence[Iterator[Row]]) -> Iterator[Row]:
+    """The newest row of every key, in key order. Requires: runs are sorted, oldest run first."""
+    if len(runs) == 1:
+        yield from runs[0]
+        return
+    last: bytes | None = None
+    for row in heapq.merge(*runs, key=lambda row: (row[0], -row[1])):
+        if row[0] != last:
+            last = row[0]
+            yield row
+
+
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    for batch in batches:
+        yield from zip(*(batch.column(name).to_pylist() for name in ROWS.names), strict=True)
+
+
+def _read(path: Path) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.open_file(file)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+
+
+def _pieces(rows: pa.Table) -> list[pa.RecordBatch]:
+    """Batches small enough to be held as objects, one of every run."""
+    share = max(1, rows.num_rows * _PIECE_BYTES // max(rows.nbytes, 1))
+    return list(rows.to_batches(max_chunksize=min(share, _PIECE_ROWS)))
+
+
+def _batched(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
+    held: list[Row] = []
+    size = 0
+    for row in rows:
+        held.append(row)
+        size += len(row[0]) + len(row[3] or b"")
+        if len(held) >= _PIECE_ROWS or size >= _PIECE_BYTES:
+            yield _batch(held)
+            held, size = [], 0
+    if held:
+        yield _batch(held)
+
+
+def _batch(rows: list[Row]) -> pa.RecordBatch:
+    columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), ROWS, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=ROWS)

@@ -1,0 +1,276 @@
+"""Embedded: a real Apache Kafka broker, in KRaft mode, in one process on loopback, with nothing to install by hand.
+
+with EmbeddedKafka(Path("data")) as kafka:
+    Store(kafka.bootstrap)
+
+It ends with the process that started it, however that ends (`leash`), unless it is `detached`; killed at any instant, it starts
+again on the same data. Kafka's jars come from `jars`, Java from `java`, the data directory is drawn in `brokerdir`.
+"""
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from string import Template
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from logstore.broker.class_archive import ClassArchive
+from logstore.broker.data_dir import LOOPBACK, BrokerDir, Identity
+from logstore.broker.jars import VERSION, kafka_jars
+from logstore.broker.java import find_java
+from logstore.log import kafka
+from logstore.model.errors import SetupError
+from logstore.process import child
+
+FORMAT_TIMEOUT_S = 60
+_HERE = Path(__file__).parent
+# Serial: the least memory; large requests are no special case, as they are for G1 in a small heap.
+_JVM = ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true", "-Djava.net.preferIPv4Stack=true"]
+
+
+class EmbeddedKafka:
+    """A real Apache Kafka 4.1 broker (KRaft, one process) on loopback, with its data below `data_dir`.
+
+    `port`: None keeps the port of the last start, or finds a free one. `heap_mb`: the Java heap; the process takes about 200 MB
+    more. `detached`: the broker outlives this process.
+    """
+
+    def __init__(self, data_dir: Path, *, port: int | None = None, heap_mb: int = 512, detached: bool = False) -> None:
+        self.data_dir = data_dir.absolute()
+        self.bootstrap = ""  # "127.0.0.1:PORT" once started
+        self._dir = BrokerDir(self.data_dir)
+        self._port = port
+        self._heap_mb = heap_mb
+        self._detached = detached
+        self._process: subprocess.Popen[bytes] | None = None
+        self._archive: ClassArchive | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process id; None while it does not run."""
+        return self._process.pid if self._process is not None and self.alive() else None
+
+    def alive(self) -> bool:
+        """True while the broker's process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, timeout_s: float = 60) -> Self:
+        """Return when the broker answers; at once if it runs already.
+
+        Raises SetupError: no Java, no jars, port taken, data of another version, data in use, or no answer within `timeout_s`
+        (fetching the jars the first time not counted). Nothing is left running after an error.
+
+        1. Find Java and the jars; 2. lock the directory; 3. settle version and ports; 4. format new storage; 5. start; 6. wait.
+        """
+        if self.alive():
+            return self
+        java, jars = find_java(), kafka_jars()  # 1
+        deadline = time.monotonic() + timeout_s
+        with self._dir.lock() as fd:  # 2
+            identity = self._dir.claim(VERSION, self._port)  # 3
+            self._write_settings(identity)
+            launch = [
+                str(java.path),
+                *_JVM,
+                f"-Dlog4j2.configurationFile={_HERE / 'kafka_log4j2.properties'}",
+                "-cp",
+                f"{jars}/*",
+            ]
+            self._archive = ClassArchive(java, jars, self.data_dir)
+            if not identity.formatted:
+                identity = self._format([*launch, *self._archive.use()], identity)  # 4
+            sharing = (
+                self._archive.use() if self._detached else self._archive.use_or_write()
+            )  # nobody would keep what it writes
+            self._process = self._spawn([*launch, *sharing], fd)  # 5
+            self._dir.hand_over(fd, self._process.pid)
+        self._port = identity.port
+        self.bootstrap = f"{LOOPBACK}:{identity.port}"
+        try:
+            self._wait(identity, deadline)  # 6
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def stop(self, timeout_s: float = 20) -> None:
+        """End the broker in good order, and by force if that takes longer than `timeout_s`. Does nothing when it does not run."""
+        if self._process is None or not self.alive():
+            return
+        self._process.terminate()
+        try:
+            status = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        else:
+            if self._archive is not None:
+                self._archive.keep(status)
+
+    def kill(self) -> None:
+        """End the broker at once (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def restart(self) -> None:
+        """Stop it if it runs; start it on the same data and the same port. Raises what `start` does."""
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _write_settings(self, identity: Identity) -> None:
+        template = Template((_HERE / "kafka.properties").read_text())
+        (self.data_dir / "server.properties").write_text(template.substitute(identity._asdict()))
+
+    def _format(self, launch: list[str], identity: Identity) -> Identity:
+        shutil.rmtree(self.data_dir / "log", ignore_errors=True)  # of a format that did not get to its end
+        tool = [
+            *launch,
+            "-XX:TieredStopAtLevel=1",
+            "kafka.tools.StorageTool",
+            "format",
+            "-t",
+            identity.cluster_id,
+            "-c",
+            "server.properties",
+        ]
+        try:
+            subprocess.run(
+                tool, cwd=self.data_dir, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=True
+            )
+        except subprocess.CalledProcessError as error:
+            raise SetupError(
+                f"Kafka cannot format its storage in {self.data_dir}:\n{_last_lines(error.stdout + error.stderr)}"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise SetupError(
+                f"Kafka did not format its storage in {self.data_dir} within {FORMAT_TIMEOUT_S} s"
+            ) from error
+        return self._dir.save(identity._replace(formatted=True))
+
+    def _spawn(self, launch: list[str], fd: int) -> subprocess.Popen[bytes]:
+        argv = [*launch, f"-Xmx{self._heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "kafka.Kafka", "server.properties"]
+        with (self.data_dir / "kafka.out").open("wb") as out:
+            if not self._detached:
+                return child.spawn(argv, output=out, cwd=self.data_dir, pass_fds=[fd])
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.data_dir,
+                pass_fds=[fd],
+                start_new_session=True,
+            )
+
+    def _wait(self, identity: Identity, deadline: float) -> None:
+        """Until the broker answers. Raises SetupError with the end of its log when it dies or does not answer in time."""
+        while not _answers(identity):
+            if not self.alive():
+                raise SetupError(f"Kafka ended while it started:\n{self._log_end()}")
+            if time.monotonic() > deadline:
+                raise SetupError(f"Kafka does not answer on {self.bootstrap}; the end of its log:\n{self._log_end()}")
+            time.sleep(0.02)
+
+    def _log_end(self) -> str:
+        texts = [
+            path.read_text(errors="replace")
+            for path in (self.data_dir / "kafka.log", self.data_dir / "kafka.out")
+            if path.exists()
+        ]
+        return _last_lines("\n".join(texts)) + f"\n({self.data_dir / 'kafka.log'} has more)"
+
+
+class Running(NamedTuple):
+    """A broker that some process started on a data directory."""
+
+    bootstrap: str
+    pid: int
+    data_dir: str
+    version: str
+
+
+def running(data_dir: Path) -> Running | None:
+    """The broker on `data_dir`, whoever started it; None when there is none. Raises SetupError when it is just being started."""
+    directory = BrokerDir(data_dir)
+    holder = directory.holder()
+    if holder is None:
+        return None
+    if holder.starting:
+        raise SetupError(
+            f"the broker of {directory.path} is being started by the process {holder.pid}; try again when it is up"
+        )
+    identity = _known(data_dir)
+    return Running(f"{LOOPBACK}:{identity.port}", holder.pid, str(directory.path), identity.kafka)
+
+
+def attach(data_dir: Path, timeout_s: float = 60) -> Running | None:
+    """As `running`, but returns when the broker answers. Raises SetupError when it does not within `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while (found := running(data_dir)) and not _answers(_known(data_dir)):
+        if time.monotonic() > deadline:
+            raise SetupError(
+                f"the broker with the process id {found.pid} does not answer on {found.bootstrap}; `logstore kafka stop` ends it"
+            )
+        time.sleep(0.02)
+    return found
+
+
+def halt(data_dir: Path, timeout_s: float = 20) -> Running | None:
+    """Stop the broker on `data_dir`, whoever started it; in good order, by force after `timeout_s`. Returns what was stopped."""
+    found = running(data_dir)
+    if found is not None:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+            _end(data_dir, found, timeout_s)
+    return found
+
+
+def _known(data_dir: Path) -> Identity:
+    identity = BrokerDir(data_dir).identity()
+    if identity is None:
+        raise SetupError(
+            f"a process holds {data_dir}, but its broker.json is gone; end that process, or choose another --data-dir"
+        )
+    return identity
+
+
+def _end(data_dir: Path, found: Running, timeout_s: float) -> None:
+    handle = os.pidfd_open(found.pid)
+    try:
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if running(data_dir) != found:  # the handle may be that of a later process with the same number
+                return
+            signal.pidfd_send_signal(handle, sign)
+            if select.select([handle], [], [], timeout_s)[0]:
+                return
+        raise SetupError(
+            f"the broker with the process id {found.pid} does not end, not even by SIGKILL: is its disk stuck?"
+        )
+    finally:
+        os.close(handle)
+
+
+def _answers(identity: Identity) -> bool:
+    """True when this very cluster, not another that listens there, names a broker that clients can use."""
+    try:
+        socket.create_connection((LOOPBACK, identity.port), timeout=1).close()
+    except OSError:
+        return False
+    return kafka.cluster_id(f"{LOOPBACK}:{identity.port}", timeout_s=2) == identity.cluster_id
+
+
+def _last_lines(text: str, count: int = 12) -> str:
+    return os.linesep.join([line for line in text.splitlines() if line.strip()][-count:])

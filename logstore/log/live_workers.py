@@ -1,0 +1,110 @@
+"""Census: definitions and live workers as of now, for a command or a supervisor that is no worker itself.
+
+A worker that was killed says nothing more, so its last announcement looks fresh until something newer is heard. A census therefore
+appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time is "now".
+"""
+
+import time
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from confluent_kafka import Producer
+
+from logstore.log import kafka
+from logstore.log.changes import Changes
+from logstore.log.nodes import Announcement
+from logstore.log.registry import Definitions, Registry
+from logstore.model.errors import LogUnreachable
+from logstore.model.slots import slot_of
+from logstore.model.table import NODES_TOPIC, Table
+
+TICK = b"!tick"
+AGAIN_S = 0.1
+
+
+class Lacking(NamedTuple):
+    """Who does not serve a change yet. `workers`: how many are alive at all."""
+
+    workers: int
+    reasons: list[str]
+
+
+class Census:
+    """Looks at who is there. One thread only; close it."""
+
+    def __init__(self, bootstrap: str) -> None:
+        """Raises LogUnreachable; SetupError when no store has been started on this Kafka."""
+        Registry(bootstrap).read()
+        self._changes = Changes(bootstrap)
+        self._producer: Any = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "linger.ms": 0,
+                "message.timeout.ms": int(kafka.REQUEST_S * 1000),
+                "log_level": 2,
+            }
+        )
+
+    def look(self, timeout_s: float = kafka.REQUEST_S) -> list[Announcement]:
+        """Every worker alive now; `definitions` is as new. Raises LogUnreachable."""
+        deadline = time.monotonic() + timeout_s
+        behind_tick = self._tick(timeout_s) + 1
+        while not self._changes.complete or self._changes.heard_to[NODES_TOPIC] < behind_tick:
+            if time.monotonic() > deadline:
+                raise LogUnreachable(f"{NODES_TOPIC} could not be read within {timeout_s:g} s; is the broker running?")
+            self._changes.take(AGAIN_S)
+        return self._changes.nodes.live()
+
+    @property
+    def definitions(self) -> Definitions:
+        """All definitions, as of the last look."""
+        return self._changes.definitions
+
+    def lacking(self, revision: int, table: Table | None, slots: int) -> Lacking:
+        """Who does not serve definitions up to `revision`, nor, with a table, which of its slots."""
+        live = self.look()
+        reasons = [f"{_name(a)} serves revision {a.tables:,} of {revision:,}" for a in live if a.tables < revision]
+        for group in sorted({a.group for a in live}):
+            served = {slot for a in live if a.group == group and a.tables >= revision for slot in a.live}
+            wanted = {slot_of(p, slots) for p in range(table.partitions)} if table else set()
+            if wanted - served:
+                reasons.append(f"group {group} does not serve the slots {sorted(wanted - served)} yet")
+        return Lacking(len(live), reasons)
+
+    def await_served(self, revision: int, table: Table | None, slots: int, timeout_s: float) -> Lacking:
+        """Wait until every live worker and its readers serve the change; returns who does not after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            found = self.lacking(revision, table, slots)
+            if not found.reasons or time.monotonic() > deadline:
+                return found
+            self._changes.take(AGAIN_S)
+
+    def close(self) -> None:
+        """Let the connections go."""
+        self._changes.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _tick(self, timeout_s: float) -> int:
+        """Append a tick; returns its offset."""
+        delivered: list[tuple[Any, Any]] = []
+        self._producer.produce(
+            NODES_TOPIC, None, TICK, partition=0, on_delivery=lambda error, record: delivered.append((error, record))
+        )
+        self._producer.flush(timeout_s)
+        if not delivered or delivered[0][0] is not None:
+            raise LogUnreachable(
+                f"{NODES_TOPIC} does not take records; is the broker running, and is the bootstrap address right?"
+            )
+        return int(delivered[0][1].offset())
+
+
+def _name(announcement: Announcement) -> str:
+    return f"worker {announcement.worker} of {announcement.node} ({announcement.url})"

@@ -1,0 +1,1 @@
+"""Node: the supervisor of one machine's workers and readers, and its data directory."""

@@ -1,0 +1,277 @@
+"""Node: one machine's share of a store, as one process with its children: workers that follow the log, readers that answer HTTP.
+
+    1. claim      the data directory and the port
+    2. log        Kafka answers (with `logstore dev`: it is started), the store's own topics are there and still the same
+    3. children   workers and readers are started, and kept running
+    4. ready      said once, when `ready.Readiness` says so
+    5. end        at SIGTERM or SIGINT: workers hand over and close their views while readers still answer, then readers, then Kafka;
+                  a second signal, or patience running out, ends whatever is left with SIGKILL
+
+The end is ordered so that no read fails: other nodes take over a slot while this one still serves it.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from logstore.broker.embedded import EmbeddedKafka
+from logstore.broker.restarter import Keeper
+from logstore.log.registry import Registry
+from logstore.model.errors import SetupError, Stopped, UsageError
+from logstore.node.node_dir import NodeDir
+from logstore.node.port import Reservation
+from logstore.node.readiness import Readiness
+from logstore.node.supervisor import Spec, Supervisor
+from logstore.serve.settings import check_bind
+from logstore.settings import DEFAULT_HTTP, Settings
+from logstore.view.paths import default_storage
+
+STEP_S = 0.5
+READY_STEP_S = 0.05
+PATIENCE_S = 10.0  # between two words on stderr about what a start still waits for
+KAFKA_GRACE_S = 20.0
+
+Commands = Callable[["Node"], list[Spec]]
+
+
+class Interrupted(BaseException):
+    """A signal came before there were children to end in order."""
+
+
+class Node:
+    """One run of a node. `settings.bootstrap` None: Kafka is embedded."""
+
+    def __init__(
+        self, settings: Settings, *, commands: Commands | None = None, loud: Callable[[str], None] | None = None
+    ) -> None:
+        """`commands` says what the children are (default: workers and readers); `loud` gets what a person should see."""
+        self.settings = settings
+        self.id = self.url = self.bootstrap = ""
+        self.slots = 0
+        self._commands, self._loud = commands or children, loud or _to_stderr
+        self._dir = NodeDir(settings.data_dir)
+        self._kafka: EmbeddedKafka | None = None
+        self._signals = 0
+        self._unrecorded = ""  # why process ids are not on the disk
+        self._supervisor: Supervisor | None = None
+
+    def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        """Serve until SIGTERM or SIGINT; `on_ready` is told what `facts` says. Requires: the main thread.
+
+        Raises SetupError, LogUnreachable, EpochChanged, LogTruncated; Stopped when a child has found out that none can go on.
+        """
+        check_bind(self.settings.http.host, insecure=self.settings.insecure)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_signals(self._on_signal))
+            try:
+                self._claim(stack)  # 1
+                self._find_log(stack)  # 2
+                supervisor = self._supervise(stack)  # 3
+            except Interrupted:
+                return
+            self._wait_ready(supervisor, on_ready)  # 4
+            while not self._over(supervisor):
+                self._turn(supervisor, STEP_S)
+            self._end(supervisor)  # 5
+            if supervisor.hopeless is not None:
+                raise Stopped(supervisor.hopeless)
+
+    def facts(self) -> dict[str, Any]:
+        """What the node says of itself when it is ready."""
+        recorded = self._recorded()
+        pids = {name: recorded[name] for name in ("node", "kafka", "workers", "readers")}
+        return {
+            "ready": True, "bootstrap": self.bootstrap, "http": self.url, "data_dir": str(self._dir.path), "node_id": self.id, "pids": pids,
+        }  # fmt: skip
+
+    # 1. claim
+
+    def _claim(self, stack: contextlib.ExitStack) -> None:
+        stack.enter_context(self._dir.lock())
+        stack.callback(self._dir.unrecord)
+        self.id = self._dir.node_id()
+        reservation = Reservation(self.settings.http)
+        stack.callback(reservation.close)
+        self.address = reservation.address
+        self.url = self.settings.advertise or self.address.url
+
+    # 2. log
+
+    def _find_log(self, stack: contextlib.ExitStack) -> None:
+        if self.settings.bootstrap is None:
+            self._embed(stack)
+        else:
+            self.bootstrap = self.settings.bootstrap
+        registry = Registry(self.bootstrap)
+        self.slots = registry.ensure_store(self.settings.slots)
+        self._dir.check_store(registry)
+        self._settle_storage(registry)
+
+    def _settle_storage(self, registry: Registry) -> None:
+        """Where archive and snapshots lie is the store's to know: the first node records it, a flag that says otherwise moves it."""
+        recorded, wanted = registry.read().storage, self.settings.storage
+        if recorded is None:
+            registry.write_storage(wanted or default_storage(self._dir.path))
+        elif wanted is not None and wanted != recorded:
+            self._loud(
+                f"the storage of this store moves from {recorded} to {wanted}: what lies there has to be copied, or is not found"
+            )
+            registry.write_storage(wanted)
+
+    def _embed(self, stack: contextlib.ExitStack) -> None:
+        kafka = EmbeddedKafka(
+            self._dir.path / "kafka", port=self.settings.kafka_port, heap_mb=self.settings.kafka_heap_mb
+        ).start()
+        self._kafka, self.bootstrap = kafka, kafka.bootstrap
+        keeper = Keeper(kafka, self._loud)
+        stack.callback(keeper.close, KAFKA_GRACE_S)
+        keeper.start()
+
+    # 3. children
+
+    def _supervise(self, stack: contextlib.ExitStack) -> Supervisor:
+        logs = self._dir.path / "logs"
+        supervisor = Supervisor(
+            self._commands(self), logs, stall_s=self.settings.stall_s, on_change=self._record, loud=self._loud
+        )
+        stack.callback(supervisor.close)
+        self._supervisor = supervisor
+        signal.set_wakeup_fd(supervisor.wake_fd, warn_on_full_buffer=False)
+        stack.callback(signal.set_wakeup_fd, -1)
+        return supervisor
+
+    def _turn(self, supervisor: Supervisor, timeout_s: float) -> None:
+        supervisor.step(timeout_s)
+        self._record()
+
+    def _over(self, supervisor: Supervisor) -> bool:
+        return self._signals > 0 or supervisor.hopeless is not None
+
+    def _recorded(self) -> dict[str, Any]:
+        workers, readers = (self._supervisor.pids(kind) if self._supervisor else [] for kind in ("worker", "reader"))
+        kafka = self._kafka.pid if self._kafka and self._kafka.alive() else None
+        return {
+            "node": os.getpid(), "kafka": kafka, "workers": workers, "readers": readers,
+            "node_id": self.id, "url": self.url, "bootstrap": self.bootstrap,
+        }  # fmt: skip
+
+    def _record(self) -> None:
+        try:
+            self._dir.record(self._recorded())
+            self._unrecorded = ""
+        except SetupError as error:  # a full disk ends no node: the next turn tries again
+            if self._unrecorded != str(error):
+                self._unrecorded = str(error)
+                self._loud(f"process ids are not recorded: {error}")
+
+    # 4. ready
+
+    def _wait_ready(self, supervisor: Supervisor, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        with contextlib.closing(self._readiness()) as readiness:
+            asked_s, lacking = time.monotonic(), ["children start"]
+            while lacking and not self._over(supervisor):
+                self._turn(supervisor, READY_STEP_S)
+                lacking = readiness.lacking() if supervisor.sound() else ["not every child process has got going"]
+                if lacking and time.monotonic() - asked_s > PATIENCE_S:
+                    asked_s = time.monotonic()
+                    self._loud(f"not ready yet: {'; '.join(lacking)}")
+        if not lacking:
+            on_ready(self.facts())
+
+    def _readiness(self) -> Readiness:
+        s = self.settings
+        url = _local_url(self)
+        return Readiness(
+            self.bootstrap, node=self.id, group=s.group, url=url, workers=s.workers, readers=s.readers, slots=self.slots
+        )
+
+    # 5. end
+
+    def _end(self, supervisor: Supervisor) -> None:
+        for kind in ("worker", "reader"):
+            supervisor.end(kind, self.settings.drain_s, hurry=lambda: self._signals > 1)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._supervisor is None:
+            raise Interrupted
+
+
+def children(node: Node) -> list[Spec]:
+    """Workers and readers of a node."""
+    workers = [Spec(f"worker-{i}", lambda fd, i=i: worker_argv(node, i, fd)) for i in range(node.settings.workers)]  # type: ignore[misc]
+    readers = [Spec(f"reader-{i}", lambda fd, i=i: reader_argv(node, i, fd)) for i in range(node.settings.readers)]  # type: ignore[misc]
+    return [*workers, *readers]
+
+
+def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
+    """How a worker is started."""
+    s = node.settings
+    return [
+        sys.executable, "-m", "streaming", "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker", str(index),
+        "--workers", str(s.workers), "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone, "--sync", s.sync,
+        "--fetch-mb-s", str(s.fetch_mb_s), "--heartbeat-fd", str(heartbeat_fd),
+    ]  # fmt: skip
+
+
+def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
+    """How a reader is started."""
+    s = node.settings
+    return [
+        sys.executable, "-m", "logstore.serve", "--data-dir", str(s.data_dir), "--host", s.http.host, "--port", str(node.address.port),
+        "--workers", str(s.workers), "--node", node.id, "--index", str(index), "--heartbeat-fd", str(heartbeat_fd),
+        *(["--insecure"] if s.insecure else []),
+    ]  # fmt: skip
+
+
+def find_running(data_dir: Path) -> dict[str, Any] | None:
+    """What the node that runs on a data directory recorded of itself; None when none runs."""
+    return NodeDir(data_dir).running()
+
+
+def need_bootstrap(settings: Settings) -> str:
+    """Kafka's address, given or that of the node that runs on the data directory. Raises UsageError when there is neither."""
+    if settings.bootstrap:
+        return settings.bootstrap
+    running = find_running(settings.data_dir)
+    if running is None:
+        raise UsageError(
+            "where is Kafka? Give --bootstrap HOST:PORT or set LOGSTORE_BOOTSTRAP; `logstore dev` starts a store with its own"
+        )
+    return str(running["bootstrap"])
+
+
+def need_url(settings: Settings) -> str:
+    """Where to read: given, or the node that runs on the data directory, or the default address."""
+    if settings.url:
+        return settings.url
+    running = find_running(settings.data_dir)
+    return str(running["url"]) if running else DEFAULT_HTTP.url
+
+
+def _local_url(node: Node) -> str:
+    """The address to ask one's own readers at."""
+    host, port = node.address
+    return node.address._replace(host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port=port).url
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def _to_stderr(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more; it is in the log files too
+        sys.stderr.write(f"logstore: {text}\n")
+        sys.stderr.flush()

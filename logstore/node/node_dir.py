@@ -1,0 +1,185 @@
+"""Node directory: what a node keeps beside its views, and who may use it.
+
+<data>/node.lock         locked (flock) by the supervisor for as long as it lives; its text is the supervisor's pid
+      /node_id           12 hex digits, made once: the node's name among the others
+      /store.json        which store the views belong to: id of `logstore.tables`, and how far it was read
+      /run/node.json     process ids and addresses, while the node runs
+      /logs/             output of the child processes, bounded
+"""
+
+import fcntl
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from logstore.log import kafka, topics
+from logstore.log.registry import Registry
+from logstore.model.errors import EpochChanged, LogTruncated, SetupError
+from logstore.model.table import TABLES_TOPIC
+from logstore.view.paths import write_whole
+
+_log = logging.getLogger(__name__)
+
+LOCK_WAIT_S = 3.0  # a node that was just killed needs a moment to be gone
+_NODE_ID = re.compile(r"[0-9a-f]{12}")
+
+
+class NodeDir:
+    """The data directory at `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock_file, self._run_file = self.path / "node.lock", self.path / "run" / "node.json"
+        self._store_file = self.path / "store.json"
+        self._written: object = None
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory. Raises SetupError when another node does, or when it cannot be written."""
+        try:
+            self._run_file.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise SetupError(
+                f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir"
+            ) from error
+        try:
+            self._acquire(fd)
+            with _writing(self._lock_file):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
+            self._run_file.unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(fd)
+
+    def _acquire(self, fd: int) -> None:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while not _try_lock(fd, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                pid = os.pread(fd, 32, 0).decode() or "?"
+                raise SetupError(
+                    f"a node runs on {self.path} already (process {pid}); stop it, or choose another --data-dir"
+                )
+            time.sleep(0.05)
+
+    def node_id(self) -> str:
+        """The node's name, made at the first call, and when it is damaged: nodes of one name would take each other for one.
+
+        Requires: the lock is held. Raises SetupError.
+        """
+        path = self.path / "node_id"
+        found = path.read_bytes().decode(errors="replace").strip() if path.exists() else None
+        if found is not None and _NODE_ID.fullmatch(found):
+            return found
+        made = secrets.token_hex(6)
+        if found is not None:
+            _log.warning("%s is damaged: this node, whoever it was, is %s from now on", path, made)
+        _write(path, made.encode())
+        return made
+
+    def record(self, facts: dict[str, Any]) -> None:
+        """Write process ids and addresses where they differ from what was written last; raises SetupError, on a full disk."""
+        if facts != self._written:
+            _write(self._run_file, orjson.dumps(facts))
+            self._written = facts
+
+    def unrecord(self) -> None:
+        """The node does not run any more."""
+        self._run_file.unlink(missing_ok=True)
+
+    def running(self) -> dict[str, Any] | None:
+        """What the node that runs on this directory recorded; None when none runs, or it is only starting."""
+        try:
+            fd = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if _try_lock(fd, fcntl.LOCK_SH):
+                return None
+            found: dict[str, Any] = orjson.loads(self._run_file.read_bytes())
+            return found
+        except FileNotFoundError:
+            return None
+        finally:
+            os.close(fd)
+
+    def check_store(self, registry: Registry) -> None:
+        """Make sure that Kafka still holds the store whose views lie here, and note how far it goes.
+
+        Raises EpochChanged, LogTruncated: tables would silently be others, or missing.
+        """
+        known = self._known()
+        topic_id = topics.epoch_of(registry.admin, TABLES_TOPIC)
+        end = kafka.bounds(registry.admin, TABLES_TOPIC, [0])[0].end
+        if known is not None and known["topic_id"] != topic_id:
+            raise EpochChanged(
+                f"the views of {self.path} belong to another store: {TABLES_TOPIC} on {registry.bootstrap} was created again, or this is "
+                "another Kafka; give the right --bootstrap, or begin anew with another --data-dir"
+            )
+        if known is not None and end < known["revision"]:
+            raise LogTruncated(
+                f"{TABLES_TOPIC} on {registry.bootstrap} ends at {end:,}, this node has read up to {known['revision']:,}: definitions "
+                "of tables are lost; restore the topic, or begin anew with another --data-dir"
+            )
+        _write(self._store_file, orjson.dumps({"topic_id": topic_id, "revision": end}))
+
+    def _known(self) -> dict[str, Any] | None:
+        """The store as last seen, by a supervisor or by a worker since."""
+        found = [_load(self._store_file)] if self._store_file.exists() else []
+        found += [left for path in sorted((self.path / "workers").glob("*.json")) if (left := _left(path)) is not None]
+        if not found:
+            return None
+        return {"topic_id": found[0]["topic_id"], "revision": max(each["revision"] for each in found)}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = orjson.loads(path.read_bytes())
+        return found
+    except ValueError as error:
+        raise SetupError(
+            f"{path} is damaged ({error}); remove it if the data directory belongs to this Kafka"
+        ) from error
+
+
+def _left(path: Path) -> dict[str, Any] | None:
+    """What a worker last knew of the store: its topic and how far it was read. None when that is damaged: the worker writes it again."""
+    try:
+        tables: dict[str, Any] = orjson.loads(path.read_bytes())["tables"]
+        return {"topic_id": tables["topic_id"], "revision": int(tables["revision"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("%s is damaged and counts for nothing: %s", path, error)
+        return None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all. Raises SetupError."""
+    with _writing(path):
+        write_whole(path, content)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupError(
+            f"cannot write {path}: {error.strerror}; free some space, or choose another --data-dir"
+        ) from error
+
+
+def _try_lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

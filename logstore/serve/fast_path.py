@@ -1,0 +1,100 @@
+"""Fast: whole, simple GETs of single rows, answered straight from the bytes of the request.
+
+Simple means: one request, HTTP/1.1, no query, and only headers that change nothing. Everything else is not answered here (None) and goes
+the ordinary way, which gives the same bytes for what both can answer.
+"""
+
+import re
+from time import perf_counter
+
+from logstore.model.entry import HEAD_BYTES, VALUE
+from logstore.model.errors import LogStoreError
+from logstore.model.key import MAX_KEY_BYTES
+from logstore.model.partitioner import murmur2
+from logstore.serve.metrics import Metrics
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.partition import SNAPSHOT, VIEW, Served
+from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import PROCESS_ID, next_number, percent_decode
+from logstore.view.layout import STATE_BYTES
+
+_LINE = re.compile(rb"GET /v1/tables/([a-z0-9._-]+)/rows/([A-Za-z0-9._~!$&'()*+,;=:@/%-]+) HTTP/1\.1\r\n")
+_HARMLESS = re.compile(
+    rb"(?:(?:host|user-agent|accept-encoding|accept-language|cache-control|pragma|referer|origin):[\t -~]*\r\n"
+    rb"|accept:[ \t]*\*/\*[ \t]*\r\n|connection:[ \t]*keep-alive[ \t]*\r\n)*\r\n",
+    re.IGNORECASE,
+)
+_MAX_HEADS = 4_096  # harmless ones kept: a client sends the same headers again and again
+_MAX_HEAD_BYTES = 8_192
+
+
+class FastPath:
+    """Answers what it can; None for all the rest."""
+
+    def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
+        self._catalog, self._metrics = catalog, metrics
+        self._harmless: set[bytes] = set()  # heads, each to its very end: so no second request and no body follows
+
+    def answer(self, data: bytes, default_head: str) -> bytes | None:
+        """The whole answer to the whole request `data`; `default_head` is what every answer begins with behind its status line."""
+        started = perf_counter()
+        line = _LINE.match(data)
+        if line is None:
+            return None
+        head = data[line.end() :]
+        if head not in self._harmless and not self._judge(head):
+            return None
+        try:
+            answer = self._row(line[1], line[2], default_head)
+        except (Problem, LogStoreError):  # the ordinary way says it in full
+            return None
+        if answer is not None:
+            self._metrics.count_fast(perf_counter() - started)
+        return answer
+
+    def _row(self, name: bytes, key: bytes, default_head: str) -> bytes | None:
+        table = self._catalog.fast.get(name)
+        if table is None:
+            return None
+        if b"%" in key:
+            key = percent_decode(key, "bad-key")
+        if len(key) > MAX_KEY_BYTES:
+            return None
+        served = table.served[(murmur2(key) & 0x7FFFFFFF) % table.partitions]
+        if served is None or served.reader is None or served.end is None:
+            return None
+        state, entry = served.reader.point(key)
+        if len(state) != STATE_BYTES:
+            return None
+        below = entry is None
+        if below and served.base is not None:
+            entry = served.base.get(key)
+        if not entry or entry[0] != VALUE:  # an empty one is damaged
+            return None
+        if state != served.stood:
+            _note(served, state, served.end)
+        self._metrics.fast_below += below
+        version = int.from_bytes(entry[1:9], "big")
+        return (
+            f"HTTP/1.1 200 OK\r\n{default_head}content-type: application/octet-stream\r\ncontent-length: {len(entry) - HEAD_BYTES}\r\n"
+            f'etag: "{served.head}{version}"\r\nls-partition: {served.partition}\r\nls-version: {version}\r\n'
+            f"{served.tail[below]}{next_number():x}\r\n\r\n"
+        ).encode() + entry[HEAD_BYTES:]
+
+    def _judge(self, head: bytes) -> bool:
+        """Whether these headers, to their end, change nothing about the answer; if so that is kept."""
+        if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None:
+            return False
+        if len(self._harmless) >= _MAX_HEADS:
+            self._harmless.clear()
+        self._harmless.add(head)
+        return True
+
+
+def _note(served: Served, state: bytes, end: int) -> None:
+    """Draw the headers that change only with the state, once per state."""
+    applied = int.from_bytes(state[:8], "big")
+    before = f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: "
+    behind = f"\r\nls-token: {served.head}{applied}\r\nx-request-id: {PROCESS_ID}-"  # and a number: see `request.new_request_id`
+    served.tail = before + VIEW + behind, before + SNAPSHOT + behind
+    served.stood = state

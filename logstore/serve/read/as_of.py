@@ -1,0 +1,126 @@
+"""Past: `LS-As-Of`, a position or a time, and what can be proved about a partition at that point.
+
+Of each row only the newest entry is here, and in the snapshots under and beside the view what it held at their cuts. That answers exactly
+
+    at a snapshot's own cut                      what the snapshot says, for every row
+    a row not written since the position         what it holds now
+    a row never written, or deleted before the   nothing; only where the base's cut is not later: a snapshot has no tombstones
+    base's cut
+
+and nothing else: a row that was written since is refused, and the message names the command that folds the log up to that point.
+A time T means the first offset whose log time is later than T. Log time never falls along the log, so a cut whose log time is at most T
+lies at or before that offset, and so does the state now, once all has been applied that the log held when it was asked after T.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+from logstore.model.errors import Corrupted
+from logstore.model.point_in_time import read_moment
+from logstore.model.position import Position
+from logstore.serve.read.encoding import json_bytes
+from logstore.serve.state.local_snapshots import Local
+from logstore.serve.state.partition import Served
+from logstore.serve.wire.problems import Problem
+from logstore.view.layout import State
+
+_NEAREST = 8
+
+
+class AsOf(NamedTuple):
+    """The point that was asked for: a token, or a time in milliseconds since 1970."""
+
+    text: str
+    token: Position | None
+    time_ms: int | None
+
+
+def read_as_of(text: str) -> AsOf:
+    """Read `LS-As-Of`. Raises UsageError and BadToken for what is none, Problem for a time that is still to come."""
+    moment = read_moment(text)
+    if isinstance(moment, Position):
+        return AsOf(text.strip(), moment, None)
+    if moment > time.time_ns() // 1_000_000:
+        raise Problem("bad-level", f"as_of {text} is still to come; leave as_of away to read what holds now")
+    return AsOf(text.strip(), None, moment)
+
+
+class Past(NamedTuple):
+    """One partition at the point: `exact` answers all of it; else what has a version below `sure` held then as it does now."""
+
+    served: Served
+    as_of: AsOf
+    sure: int
+    exact: Local | None
+
+    def gaps(self) -> bool:
+        """True when a row that is not here now may have been there then: it may have been deleted before the base's cut."""
+        return self.served.base is not None and self.served.base.cut > self.sure
+
+    def check(self, key: bytes, raw: bytes | None) -> None:
+        """Raises Problem unless `raw`, the newest entry here, is what the row held then."""
+        if self.gaps() if raw is None else int.from_bytes(raw[1:9], "big") >= self.sure:
+            raise self.refusal(key)
+
+    def refusal(self, key: bytes) -> Problem:
+        """The answer for a row whose state then is not kept here."""
+        served = self.served
+        shown = json_bytes(key)
+        detail = (
+            f"what row {shown!r} of {served.table!r} held as of {self.as_of.text[:200]} is not kept on this node; "
+            f"`logstore batch restore {served.table} --at {self.as_of.text} --as {served.table}_then` makes a table of that state"
+        )
+        return Problem(
+            "bad-level", detail, table=served.table, partition=served.partition, key=shown, cuts=self._cuts()
+        )
+
+    def _cuts(self) -> list[dict[str, Any]]:
+        """The retained cuts, nearest first, of which every row can be read."""
+        asked = self._asked()
+        locals_ = sorted(
+            self.served.locals(), key=lambda one: abs((one.cut if self.as_of.token else one.log_time_ms) - asked)
+        )
+        epoch, partition = self.served.epoch, self.served.partition
+        return [
+            {
+                "snapshot": one.where.snapshot,
+                "cut": one.cut,
+                "log_time_ms": one.log_time_ms,
+                "token": f"{epoch}-{partition}-{one.cut}",
+            }
+            for one in locals_[:_NEAREST]
+        ]
+
+    def _asked(self) -> int:
+        return self.sure if self.as_of.time_ms is None else self.as_of.time_ms
+
+
+def look_back(served: Served, state: State, as_of: AsOf) -> Past:
+    """What can be proved about a partition that stands at `state`. Requires: that state is not before the point (`Reach`)."""
+    if as_of.time_ms is not None:
+        cuts = (one.cut for one in served.locals() if one.log_time_ms <= as_of.time_ms)
+        sure = state.next_offset if state.log_time_ms <= as_of.time_ms else max(cuts, default=0)
+        return Past(served, as_of, sure, None)
+    asked = position_of(as_of, served.epoch, served.partition)
+    return Past(served, as_of, asked, next((one for one in served.locals() if one.cut == asked and _opens(one)), None))
+
+
+def position_of(as_of: AsOf, epoch: str, partition: int) -> int:
+    """The next offset that a token names for a partition; raises Problem when it names none."""
+    assert as_of.token is not None, "a time names no offsets"
+    asked = as_of.token.pieces.get((epoch, partition))
+    if asked is None:
+        raise Problem(
+            "bad-token",
+            f"as_of names no position of partition {partition}, which is read; it must name all",
+            partition=partition,
+        )
+    return asked
+
+
+def _opens(local: Local) -> bool:
+    try:
+        local.open()
+    except (Corrupted, OSError):  # noted as damaged: without it there is less to answer from, and no wrong answer
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""Level: how fresh an answer must be, read from headers and query parameters (the header wins)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from logstore.model.errors import BadToken
+from logstore.model.position import Position
+from logstore.serve.read.as_of import AsOf, read_as_of
+from logstore.serve.settings import DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS
+from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import Request, integer, text
+
+PARAMS = frozenset({"consistency", "token", "max_lag_ms", "deadline_ms", "as_of"})
+EVENTUAL, SESSION = "eventual", "session"
+_LATER = frozenset({"bounded", "latest", "linearizable"})
+_MAX_LAG_MS = 2**53
+
+
+class Level(NamedTuple):
+    """What a request asks for. `token` is what the answer's token is merged with; only `session` waits for it.
+
+    `as_of`: the point of the past that is to be read, instead of a level.
+    """
+
+    name: str = EVENTUAL
+    token: Position = Position()
+    deadline_ms: int = DEFAULT_DEADLINE_MS
+    as_of: AsOf | None = None
+
+    @property
+    def floor(self) -> Position:
+        """What must have been applied before anything is answered."""
+        if self.as_of is not None:
+            return self.as_of.token or Position()
+        return self.token if self.name == SESSION else Position()
+
+
+DEFAULT = Level()
+
+
+def read_level(request: Request, params: Mapping[str, bytes]) -> Level:
+    """Raises Problem for what is not a level, a token or a deadline."""
+    deadline = _option(request, params, b"ls-deadline", "deadline_ms")
+    max_lag = _option(request, params, b"ls-max-lag", "max_lag_ms")
+    if max_lag is not None:
+        integer(max_lag, "max_lag_ms", 0, _MAX_LAG_MS)
+    wanted = _option(request, params, b"ls-consistency", "consistency")
+    token = _option(request, params, b"ls-token", "token")
+    deadline_ms = DEFAULT_DEADLINE_MS if deadline is None else integer(deadline, "deadline_ms", 1, MAX_DEADLINE_MS)
+    as_of = _option(request, params, b"ls-as-of", "as_of")
+    if as_of is not None:
+        return Level(deadline_ms=deadline_ms, as_of=_as_of(as_of, alone=wanted is None and token is None))
+    name = _name(wanted, token)
+    return Level(name, _token(token, name), deadline_ms)
+
+
+def _as_of(text: str, *, alone: bool) -> AsOf:
+    if not alone:
+        raise Problem(
+            "bad-request", "as_of names the very point to read, a level or a token the least one: give one of them"
+        )
+    return read_as_of(text)
+
+
+def _option(request: Request, params: Mapping[str, bytes], header: bytes, name: str) -> str | None:
+    given = request.header(header)
+    if given is not None:
+        return given.strip()
+    return text(params[name], name) if name in params else None
+
+
+def _name(wanted: str | None, token: str | None) -> str:
+    if wanted is None:
+        return EVENTUAL if token is None else SESSION
+    if wanted == SESSION and not token:
+        raise Problem("bad-request", "the level session needs a token: the LS-Token of an earlier answer or of a write")
+    if wanted in (EVENTUAL, SESSION):
+        return wanted
+    known = "this build serves the levels eventual and session"
+    raise Problem(
+        "bad-level", f"{known}; {wanted} needs a later one" if wanted in _LATER else f"{known}, not {wanted[:40]!r}"
+    )
+
+
+def _token(token: str | None, name: str) -> Position:
+    if token is None:
+        return Position()
+    try:
+        return Position.parse(token)
+    except BadToken:
+        if name == EVENTUAL:  # ignored, says the contract
+            return Position()
+        raise

@@ -1,0 +1,107 @@
+"""Listing: the rows of a scan or multi-get, and their three encodings.
+
+JSON      keys and values are strings where they are valid UTF-8, else {"base64": "..."}, padded
+msgpack   keys and values are raw bytes
+Arrow     a stream of one schema: key, value, version, partition; cursor, token and positions in the schema's metadata (scans only)
+"""
+
+import base64
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgpack
+import orjson
+
+from logstore.serve.wire import media_types
+from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import Request
+from logstore.serve.wire.response import Answer
+
+_MAX_TOKEN_HEADER = 8 * 1024
+Field = Callable[[bytes], Any]
+
+
+class Row(NamedTuple):
+    """One row as it was read; `value` None: only keys were asked for."""
+
+    key: bytes
+    value: bytes | None
+    version: int
+    partition: int
+
+
+class Found(NamedTuple):
+    """What became of one key: `reason` is set when it was left out."""
+
+    key: bytes
+    partition: int
+    value: bytes | None = None
+    version: int | None = None
+    reason: str | None = None
+
+
+def json_bytes(raw: bytes) -> Any:
+    """Bytes in a JSON document."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(raw).decode()}
+
+
+def negotiate(request: Request, offers: tuple[str, ...]) -> str:
+    """The media type of the answer; raises Problem."""
+    chosen = media_types.choose(request.header(b"accept"), offers)
+    if chosen is None:
+        raise Problem("not-acceptable", f"this list comes as {', '.join(offers)}")
+    return chosen
+
+
+def encode(media_type: str, document: Callable[[Field], dict[str, Any]]) -> Answer:
+    """An answer in JSON or msgpack; `document` is given what makes a field of bytes."""
+    body = msgpack.packb(document(bytes)) if media_type == media_types.MSGPACK else orjson.dumps(document(json_bytes))
+    return Answer(
+        200,
+        [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body)), (b"vary", b"accept")],
+        body,
+    )
+
+
+def rows_of(rows: Iterable[Row], field: Field) -> list[dict[str, Any]]:
+    """Rows as documents."""
+    return [
+        {"key": field(key), "version": version, "partition": partition}
+        if value is None
+        else {"key": field(key), "value": field(value), "version": version, "partition": partition}
+        for key, value, version, partition in rows
+    ]
+
+
+def arrow(rows: list[Row], *, keys_only: bool, metadata: Mapping[str, Any]) -> Answer:
+    """An answer as an Arrow stream."""
+    import pyarrow as pa  # noqa: PLC0415 - 40 MB that most readers never need
+
+    columns = {
+        "key": pa.array([row.key for row in rows], pa.binary()),
+        "value": pa.array([row.value for row in rows], pa.binary()),
+        "version": pa.array([row.version for row in rows], pa.int64()),
+        "partition": pa.array([row.partition for row in rows], pa.int32()),
+    }
+    if keys_only:
+        del columns["value"]
+    table = pa.table(columns).replace_schema_metadata({name: orjson.dumps(value) for name, value in metadata.items()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    body = sink.getvalue().to_pybytes()
+    return Answer(
+        200,
+        [(b"content-type", media_types.ARROW.encode()), (b"content-length", b"%d" % len(body)), (b"vary", b"accept")],
+        body,
+    )
+
+
+def with_token(answer: Answer, token: str) -> Answer:
+    """The answer with its token as a header too, where clients take a header of that length."""
+    if len(token) <= _MAX_TOKEN_HEADER:
+        answer.headers.extend([(b"ls-source", b"view"), (b"ls-token", token.encode())])
+    return answer

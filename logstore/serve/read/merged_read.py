@@ -1,0 +1,90 @@
+"""Layers: one partition at one committed state: the view above, its snapshot below.
+
+The view's entry is the newer one and wins; its tombstone is an answer.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import gt, lt
+
+from logstore.serve.read.as_of import AsOf, Past, look_back
+from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, Served
+from logstore.view.reader import Reading
+
+Items = Iterator[tuple[bytes, bytes]]
+
+
+class Layers:
+    """Reads one partition; `next_offset` is where its view stands."""
+
+    def __init__(self, served: Served, reading: Reading, as_of: AsOf | None) -> None:
+        """Raises Problem when the partition has stopped, or cannot be asked about that point."""
+        self.next_offset = served.next_offset(reading.raw_state)
+        self._reading, self._base = reading, served.base
+        self._past = None if as_of is None else look_back(served, reading.state, as_of)
+
+    def cell(self, key: bytes) -> Cell:
+        """One row; raises Problem when it is not known what it held at the point that was asked for."""
+        past = self._past
+        if past is not None and past.exact is not None:
+            return Cell(past.exact.get(key), SNAPSHOT)
+        raw, source = self._reading.get(key), VIEW
+        if raw is None and self._base is not None:
+            raw, source = self._base.get(key), SNAPSHOT
+        if past is not None:
+            past.check(key, raw)
+        return Cell(raw, source)
+
+    def scan(self, start: bytes, end: bytes | None, *, reverse: bool) -> Items:
+        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards; tombstones are entries too."""
+        past, base = self._past, self._base
+        if past is not None and past.exact is not None:
+            return past.exact.scan(start, end, reverse=reverse)
+        found = self._reading.scan(start, end, reverse=reverse)
+        if base is not None:
+            found = overlay(found, base.scan(start, end, reverse=reverse), reverse=reverse)
+        return found if past is None else _checked(found, past, start)
+
+
+@contextmanager
+def layers(served: Served, as_of: AsOf | None = None) -> Iterator[Layers]:
+    """The partition at one committed state; raises Problem when it does not answer. Keep it short, as any reading."""
+    with served.open().reading() as reading:
+        yield Layers(served, reading, as_of)
+
+
+def read_cell(served: Served, key: bytes, as_of: AsOf | None = None) -> tuple[int, Cell]:
+    """(next offset, row) of one committed state; raises Problem when the partition does not answer."""
+    if as_of is not None:
+        with layers(served, as_of) as both:
+            return both.next_offset, both.cell(key)
+    raw_state, raw = served.open().point(key)
+    next_offset = served.next_offset(raw_state)
+    if raw is None and served.base is not None:
+        return next_offset, Cell(served.base.get(key), SNAPSHOT)
+    return next_offset, Cell(raw)
+
+
+def overlay(above: Items, below: Items, *, reverse: bool) -> Items:
+    """Both in one order; of a key that is in both, only what is above. Requires: both rise strictly, or with `reverse` fall."""
+    earlier = gt if reverse else lt
+    top = next(above, None)
+    for item in below:
+        key = item[0]
+        while top is not None and earlier(top[0], key):
+            yield top
+            top = next(above, None)
+        if top is None or top[0] != key:
+            yield item
+    if top is not None:
+        yield top
+        yield from above
+
+
+def _checked(found: Items, past: Past, start: bytes) -> Items:
+    """What was found, as long as it is what held then."""
+    if past.gaps():
+        raise past.refusal(next(found, (start, b""))[0])
+    for item in found:
+        past.check(*item)
+        yield item

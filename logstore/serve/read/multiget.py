@@ -1,0 +1,186 @@
+"""Multiget: many rows by their keys, `POST /v1/tables/{table}/rows:get`.
+
+Results come in the order of the request, duplicates too. What a bound or a stopped partition left out is listed as "unprocessed" with
+its reason: `page-full`, or the word of the problem that a read of that key alone would have met.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import msgpack
+import orjson
+
+from logstore.model.errors import Corrupted
+from logstore.model.key import check_key
+from logstore.model.partitioner import partitions_of
+from logstore.model.table import Table
+from logstore.serve.read.as_of import AsOf
+from logstore.serve.read.consistency import PARAMS, Level, read_level
+from logstore.serve.read.consistency_wait import Reach, answer_token, deadline_of
+from logstore.serve.read.encoding import Field, Found, encode, negotiate, with_token
+from logstore.serve.read.fan_out import Gather
+from logstore.serve.read.merged_read import Layers, layers
+from logstore.serve.read.row_key import encoded
+from logstore.serve.settings import MAX_BODY_BYTES, MAX_PAGE_BYTES, MAX_PAGE_ROWS
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.wire import media_types
+from logstore.serve.wire.problems import Problem, problem_of
+from logstore.serve.wire.request import Request
+from logstore.serve.wire.response import Answer
+
+PAGE_FULL = "page-full"
+_PARAMS = PARAMS | {"key_encoding"}
+_OFFERS = (media_types.JSON, media_types.MSGPACK)
+_LEFT_OUT = frozenset({"partition-stopped", "starting", "not-owner"})
+
+
+class MultiGet:
+    """The page of many keys."""
+
+    def __init__(self, catalog: Catalog, reach: Reach, gather: Gather) -> None:
+        self._catalog, self._reach, self._gather = catalog, reach, gather
+
+    async def post(self, request: Request, name: str) -> Answer:
+        """Steps: 1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 answer in order."""
+        params = request.params(_PARAMS)
+        level = read_level(request, params)
+        media_type = negotiate(request, _OFFERS)
+        keys = await read_keys(request, params)
+        deadline = deadline_of(level)
+        table = await self._reach.table(name, level, deadline)
+        wanted = list(zip(keys, partitions_of(keys, table.partitions).tolist(), strict=True))
+        here, elsewhere = self._gather.split(table, sorted({p for _, p in wanted}), request, strict=False)
+        refused = await self._wait(table, here, level, deadline)
+        remote: dict[bytes, Found] = {}
+        positions: dict[int, int] = {}
+        if elsewhere:
+            remote, positions = await self._gather.keys(table, elsewhere, wanted, level, deadline)
+        found = self._read(table, wanted, remote, refused, positions, level.as_of)
+        token = answer_token(level, table.epoch, positions)
+        return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token)
+
+    async def _wait(self, table: Table, here: Iterable[int], level: Level, deadline: float) -> dict[int, str]:
+        """Partitions that do not answer, with the word why; a token that is not reached fails the request as a whole."""
+        refused = {}
+        for partition in here:
+            try:
+                await self._reach.partitions(table, (partition,), level, deadline)
+                self._catalog.locate(table, partition).open()
+            except Problem as problem:
+                if problem.word not in _LEFT_OUT:
+                    raise
+                refused[partition] = problem.word
+            except Corrupted as error:
+                refused[partition] = problem_of(error).word
+        return refused
+
+    def _read(
+        self,
+        table: Table,
+        wanted: Sequence[tuple[bytes, int]],
+        remote: Mapping[bytes, Found],
+        refused: dict[int, str],
+        positions: dict[int, int],
+        as_of: AsOf | None,
+    ) -> list[Found]:
+        """In the order of the request, until the page is full; every partition at one committed state."""
+        found: list[Found] = []
+        size = 0
+        with ExitStack() as stack:
+            readings: dict[int, Layers] = {}
+            for key, partition in wanted:
+                if size > MAX_PAGE_BYTES:
+                    one = Found(key, partition, reason=PAGE_FULL)
+                elif key in remote:
+                    one = remote[key]
+                else:
+                    one = self._read_one(stack, readings, table, key, partition, refused, positions, as_of)
+                size += len(key) + len(one.value or b"")
+                over = size > MAX_PAGE_BYTES and found and one.reason is None
+                found.append(Found(key, partition, reason=PAGE_FULL) if over else one)
+        return found
+
+    def _read_one(
+        self, stack: ExitStack, readings: dict[int, Layers], table: Table, key: bytes, partition: int, refused: dict[int, str],
+        positions: dict[int, int], as_of: AsOf | None,
+    ) -> Found:  # fmt: skip
+        if partition in refused:
+            return Found(key, partition, reason=refused[partition])
+        try:
+            if partition not in readings:
+                both = stack.enter_context(layers(self._catalog.locate(table, partition), as_of))
+                positions[partition], readings[partition] = both.next_offset, both
+            cell = readings[partition].cell(key)
+        except Problem as problem:
+            if problem.word not in _LEFT_OUT:  # the row's past is not kept: that fails the request as a whole
+                raise
+            refused[partition] = problem.word
+            return Found(key, partition, reason=problem.word)
+        except Corrupted as error:
+            refused[partition] = problem_of(error).word
+            return Found(key, partition, reason=refused[partition])
+        return Found(key, partition, cell.payload, cell.version)
+
+
+async def read_keys(request: Request, params: dict[str, bytes]) -> list[bytes]:
+    """The keys of the body; raises Problem or BadKey."""
+    kind = (request.header(b"content-type") or media_types.JSON).partition(";")[0].strip().lower()
+    if kind not in (media_types.JSON, media_types.MSGPACK):
+        raise Problem(
+            "unsupported-media-type", f"keys come as {media_types.JSON} or {media_types.MSGPACK}, not {kind[:60]!r}"
+        )
+    keys = _keys_of(_parse(kind, await request.body(MAX_BODY_BYTES)))
+    if not 1 <= len(keys) <= MAX_PAGE_ROWS:
+        raise Problem("bad-request", f"a request has 1 to {MAX_PAGE_ROWS:,} keys, this one has {len(keys):,}")
+    return [check_key(_key(key, params)) for key in keys]
+
+
+def _parse(kind: str, body: bytes) -> Any:
+    try:
+        return orjson.loads(body) if kind == media_types.JSON else msgpack.unpackb(body)
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise Problem(
+            "bad-request", f'the body is not {kind}: {str(error)[:200]}; it looks like {{"keys": ["a", "b"]}}'
+        ) from error
+
+
+def _keys_of(document: Any) -> list[Any]:
+    match document:
+        case {"keys": list(keys), **rest} if not rest:
+            return keys
+    raise Problem("bad-request", 'the body is an object with the one field "keys", a list: {"keys": ["a", "b"]}')
+
+
+def _key(key: Any, params: dict[str, bytes]) -> bytes:
+    match key:
+        case bytes():
+            return key
+        case str():
+            return encoded(key.encode(), params)
+        case {"base64": str(text), **rest} if not rest:
+            try:
+                return base64.b64decode(text, validate=True)
+            except (binascii.Error, ValueError) as error:
+                raise Problem("bad-key", f"not base64: {text[:60]!r}; it is padded and uses + and /") from error
+    raise Problem("bad-key", 'a key is a string, bytes (msgpack) or {"base64": "..."}')
+
+
+def _document(found: Iterable[Found], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:
+    results, unprocessed = [], []
+    for one in found:
+        if one.reason is not None:
+            unprocessed.append({"key": field(one.key), "reason": one.reason})
+        else:
+            results.append(_result(one, field))
+    ordered = {str(partition): offset for partition, offset in sorted(positions.items())}
+    return {"results": results, "unprocessed": unprocessed, "token": token, "positions": ordered}
+
+
+def _result(one: Found, field: Field) -> dict[str, Any]:
+    result: dict[str, Any] = {"key": field(one.key), "found": one.value is not None, "partition": one.partition}
+    if one.value is not None:
+        return {**result, "value": field(one.value), "version": one.version}
+    return {**result, "deleted": True, "version": one.version} if one.version is not None else result

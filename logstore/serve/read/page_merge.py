@@ -1,0 +1,52 @@
+"""PagePart: what some of a table's partitions contribute to one page of a scan, and how the parts become the page."""
+
+import heapq
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from logstore.serve.read.encoding import Row
+from logstore.serve.settings import MAX_PAGE_BYTES
+
+
+class PagePart(NamedTuple):
+    """Rows in order of the scan; `through`: the last key that was examined, None when there is nothing behind."""
+
+    rows: list[Row]
+    through: bytes | None
+    positions: dict[int, int]  # partition -> next offset it was read at
+
+
+def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
+    """One page: no further than every part has looked, at most `limit` rows and MAX_PAGE_BYTES, but at least one row.
+
+    Requires: no key is in two parts.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    positions = {partition: offset for part in parts for partition, offset in part.positions.items()}
+    ends = [part.through for part in parts if part.through is not None]
+    through = None if not ends else max(ends) if reverse else min(ends)
+    rows = [
+        row
+        for row in heapq.merge(*(part.rows for part in parts), key=_key, reverse=reverse)
+        if _covered(row.key, through, reverse)
+    ]
+    kept = _fitting(rows, limit)
+    return PagePart(rows[:kept], rows[kept - 1].key if kept < len(rows) else through, positions)
+
+
+def _key(row: Row) -> bytes:
+    return row.key
+
+
+def _covered(key: bytes, through: bytes | None, reverse: bool) -> bool:
+    return through is None or (key >= through if reverse else key <= through)
+
+
+def _fitting(rows: list[Row], limit: int) -> int:
+    size = 0
+    for count, row in enumerate(rows[:limit]):
+        size += len(row.key) + len(row.value or b"")
+        if count and size > MAX_PAGE_BYTES:
+            return count
+    return min(len(rows), limit)

@@ -1,0 +1,85 @@
+"""Rows: one value by its key, `GET|HEAD /v1/tables/{table}/rows/{key}`.
+
+`row_head` draws the headers of an answer; the fast path (`fast.py`) sends the same bytes, and a test holds that.
+"""
+
+import re
+
+from logstore.model.partitioner import partition_of
+from logstore.serve.read.consistency import PARAMS, Level, read_level
+from logstore.serve.read.consistency_wait import Reach, answer_token, deadline_of
+from logstore.serve.read.merged_read import read_cell
+from logstore.serve.read.row_key import decode_key
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.partition import Cell, Served
+from logstore.serve.wire import media_types
+from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import Request
+from logstore.serve.wire.response import Answer, Headers
+
+_PARAMS = PARAMS | {"key_encoding"}
+_TAG = re.compile(r'(?:W/)?("[^"]*")')
+
+
+class Rows:
+    """The page of single rows."""
+
+    def __init__(self, catalog: Catalog, reach: Reach) -> None:
+        self._catalog, self._reach = catalog, reach
+
+    async def get(self, request: Request, name: str, raw_key: bytes) -> Answer:
+        """Steps: 1 what is asked, 2 where it lies, 3 wait for the token, 4 read entry and position in one transaction, 5 answer."""
+        params = request.params(_PARAMS)
+        level = read_level(request, params)
+        if media_types.choose(request.header(b"accept"), (media_types.BYTES,)) is None:
+            raise Problem("not-acceptable", f"a row of this table is {media_types.BYTES}; accept that, or */*")
+        key = decode_key(raw_key, params)
+        deadline = deadline_of(level)
+        table = await self._reach.table(name, level, deadline)
+        partition = partition_of(key, table.partitions)
+        await self._reach.partitions(table, (partition,), level, deadline)
+        served = self._catalog.locate(table, partition)
+        next_offset, cell = read_cell(served, key, level.as_of)
+        self._catalog.reads[cell.source] += 1
+        return _answer(request, served, next_offset, cell, level)
+
+
+def row_head(served: Served, next_offset: int, cell: Cell, token: str) -> Headers:
+    """The headers that say what an answer is."""
+    head: Headers = []
+    version = cell.version
+    if version is not None:
+        head.append((b"etag", f'"{served.head}{version}"'.encode()))
+    head.append((b"ls-partition", b"%d" % served.partition))
+    if version is not None:
+        head.append((b"ls-version", b"%d" % version))
+    head.append((b"ls-applied", b"%d" % next_offset))
+    lag = served.lag(next_offset)
+    if lag is not None:
+        head.append((b"ls-lag", b"%d" % lag))
+    return [*head, (b"ls-source", cell.source.encode()), (b"ls-token", token.encode())]
+
+
+def _answer(request: Request, served: Served, next_offset: int, cell: Cell, level: Level) -> Answer:
+    token = answer_token(level, served.epoch, {served.partition: next_offset})
+    head = row_head(served, next_offset, cell, token)
+    if cell.payload is None:
+        raise _not_found(served, cell, head)
+    if _matches(request.header(b"if-none-match"), f'"{served.head}{cell.version}"'):
+        return Answer(304, head, b"")
+    return Answer(
+        200,
+        [(b"content-type", media_types.BYTES.encode()), (b"content-length", b"%d" % len(cell.payload)), *head],
+        cell.payload,
+    )
+
+
+def _not_found(served: Served, cell: Cell, head: Headers) -> Problem:
+    deleted = {"deleted": True, "version": cell.version} if cell.version is not None else {}
+    detail = "the row was deleted" if deleted else "no row has this key"
+    return Problem("not-found", detail, headers=head, table=served.table, partition=served.partition, **deleted)
+
+
+def _matches(condition: str | None, etag: str) -> bool:
+    """If-None-Match by weak comparison (RFC 9110, section 13.1.2)."""
+    return condition is not None and (condition.strip() == "*" or etag in _TAG.findall(condition))

@@ -1,0 +1,113 @@
+"""Scan: rows in byte order over all partitions, `GET /v1/tables/{table}/rows`, a page at a time.
+
+A page ends at its limit, at 8 MiB, or after MAX_EXAMINED entries, so that a long run of tombstones cannot hold the event loop: such a
+page may be short or even empty and still has a cursor. Every page reads each partition at one committed state. Partitions that other
+nodes serve are gathered from there (`gather.py`) and merged.
+"""
+
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import repeat
+
+from logstore.model.table import Table
+from logstore.serve.read import cursor
+from logstore.serve.read.as_of import AsOf
+from logstore.serve.read.consistency import Level, read_level
+from logstore.serve.read.consistency_wait import Reach, answer_token, deadline_of
+from logstore.serve.read.encoding import Row, arrow, encode, negotiate, rows_of, with_token
+from logstore.serve.read.fan_out import Gather
+from logstore.serve.read.merged_read import layers
+from logstore.serve.read.page_merge import PagePart, merge
+from logstore.serve.read.scan_query import QUERY_PARAMS, Query, read_query
+from logstore.serve.settings import MAX_EXAMINED, MAX_PAGE_BYTES
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.partition import Cell, Served
+from logstore.serve.wire import media_types
+from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import Request, text
+from logstore.serve.wire.response import Answer
+
+_OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW)
+
+
+class Scan:
+    """The page of many rows."""
+
+    def __init__(self, catalog: Catalog, reach: Reach, gather: Gather) -> None:
+        self._catalog, self._reach, self._gather = catalog, reach, gather
+
+    async def get(self, request: Request, name: str) -> Answer:
+        """Steps: 1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 merge, 6 answer."""
+        params = request.params(QUERY_PARAMS)
+        level = read_level(request, params)
+        media_type = negotiate(request, _OFFERS)
+        query = read_query(params)
+        deadline = deadline_of(level)
+        table = await self._reach.table(name, level, deadline)
+        digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
+        rest = query.behind(cursor.read(text(params["cursor"], "cursor"), digest)) if "cursor" in params else query
+        here, elsewhere = self._gather.split(table, _partitions(query, table), request)
+        await self._reach.partitions(table, here, level, deadline)
+        parts = await self._gather.scan(table, elsewhere, rest, level, deadline) if elsewhere else []
+        # Where each partition lies is asked again: it may have moved while this request waited.
+        parts.append(read_page([self._catalog.locate(table, p) for p in here], rest, level.as_of))
+        return _answer(media_type, query, merge(parts, limit=query.limit, reverse=query.reverse), table, level, digest)
+
+
+def read_page(served: Sequence[Served], query: Query, as_of: AsOf | None = None) -> PagePart:
+    """What one page of the query finds in these partitions, each at one committed state; raises Problem when one has stopped."""
+    with ExitStack() as stack:
+        positions, sources = {}, []
+        for one in served:
+            both = stack.enter_context(layers(one, as_of))
+            positions[one.partition] = both.next_offset
+            sources.append(zip(both.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
+        found = (
+            heapq.merge(*sources, key=lambda item: item[0][0], reverse=query.reverse)
+            if len(sources) > 1
+            else _only(sources)
+        )
+        rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query)
+    return PagePart(rows, through, positions)
+
+
+def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tuple[tuple[bytes, bytes], int]]":
+    return sources[0] if sources else ()
+
+
+def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list[Row], bytes | None]:
+    """The rows of a page, and the last key it covers; None when there is nothing behind it."""
+    rows: list[Row] = []
+    size, last = 0, b""
+    for examined, (key, raw, partition) in enumerate(found):
+        if examined >= MAX_EXAMINED:
+            return rows, last
+        cell = Cell(raw)
+        if cell.payload is not None and cell.version is not None:
+            size += len(key) + (0 if query.keys_only else len(cell.payload))
+            if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
+                return rows, last
+            rows.append(Row(key, None if query.keys_only else cell.payload, cell.version, partition))
+        last = key
+    return rows, None
+
+
+def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: Level, digest: bytes) -> Answer:
+    token = answer_token(level, table.epoch, part.positions)
+    following = None if part.through is None else cursor.encode(part.through, digest)
+    positions = {str(partition): offset for partition, offset in sorted(part.positions.items())}
+    tail = {"cursor": following, "token": token, "positions": positions}
+    if media_type == media_types.ARROW:
+        return with_token(arrow(part.rows, keys_only=query.keys_only, metadata=tail), token)
+    return with_token(encode(media_type, lambda field: {"rows": rows_of(part.rows, field), **tail}), token)
+
+
+def _partitions(query: Query, table: Table) -> Sequence[int]:
+    if query.partitions is None:
+        return range(table.partitions)
+    if query.partitions[-1] >= table.partitions:
+        raise Problem(
+            "bad-request", f"{table.name!r} has {table.partitions} partitions, counted from 0", parameter="partitions"
+        )
+    return query.partitions

@@ -1,0 +1,34 @@
+"""Snapshots: how the partitions served here stand with their snapshots, `/v1/snapshots`, as the workers say."""
+
+from typing import Any
+
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.partition import Served
+
+NONE, ADOPTED, REFUSED = "none", "adopted", "refused"
+
+
+def standing(catalog: Catalog, served: Served) -> dict[str, Any]:
+    """What the worker does about one partition's snapshots; from the opened one where the worker has said nothing yet."""
+    base = served.base
+    row: dict[str, Any] = {
+        "base": base and base.where.snapshot, "cut": base and base.cut, "candidate": None, "state": ADOPTED if base else NONE, "reason": "",
+        "fetched_bytes": 0, "total_bytes": 0, "digests": [],
+    }  # fmt: skip
+    return row | catalog.snapshots.get((served.epoch, served.partition), {})
+
+
+def rows(catalog: Catalog) -> list[dict[str, Any]]:
+    """One document per partition, by table and partition."""
+    ordered = sorted(catalog.served.values(), key=lambda served: (served.table, served.partition))
+    return [_row(served, standing(catalog, served)) for served in ordered]
+
+
+def base_of(served: Served) -> dict[str, Any] | None:
+    """The snapshot that the view stands on, as `/v1/partitions` shows it."""
+    return None if served.base is None else {"snapshot": served.base.where.snapshot, "cut": served.base.cut}
+
+
+def _row(served: Served, stands: dict[str, Any]) -> dict[str, Any]:
+    digests = [dict(zip(("cut", "digest", "entries"), one, strict=True)) for one in stands["digests"]]
+    return {"table": served.table, "epoch": served.epoch, "partition": served.partition, **stands, "digests": digests}

@@ -1,0 +1,1 @@
+"""State: what a reader process knows: tables, partitions, local snapshots, and who waits for a position."""

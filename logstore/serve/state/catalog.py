@@ -1,0 +1,235 @@
+"""Catalog: what this reader knows: tables, nodes, and the partitions that it serves; folded from what the node's workers say.
+
+What a worker said stays known while it is away, so that reads go on: its views lie on the disk whoever runs. When it is back, its
+new views take the place of the old ones one by one; `Voice.remembered` says when the rest is forgotten.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+from logstore.model.slots import DEFAULT_SLOTS, slot_of
+from logstore.model.table import Table
+from logstore.serve.state.partition import CATCHING_UP, ELSEWHERE, LIVE, SNAPSHOT, STOPPED, VIEW, Served, Views, detach
+from logstore.serve.state.waiters import ASKED, Waiters
+from logstore.serve.state.worker_feed import ViewKey, Voice
+from logstore.serve.wire.problems import Problem
+
+_RANK = {LIVE: 0, CATCHING_UP: 1, STOPPED: 2}
+
+
+class FastTable:
+    """A table as the fast path needs it: partition -> Served or None."""
+
+    __slots__ = ("partitions", "served")
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+        self.served: list[Served | None] = [None] * partitions
+
+
+class Catalog:
+    """Everything known; `rebuild` after any change but applied positions, which go through `applied`."""
+
+    def __init__(self, node: str, waiters: Waiters) -> None:
+        self.node, self._waiters = node, waiters
+        self.views = Views()
+        self.tables: dict[str, Table] | None = None  # None: nobody has told yet
+        self.epochs: frozenset[str] = frozenset()  # every epoch of every table, former and dropped ones too
+        self.revision, self.slots, self.topic_id = -1, DEFAULT_SLOTS, ""
+        self.nodes: Sequence[dict[str, Any]] = ()
+        self.reachable: bool | None = None  # the log, as last heard; None = never
+        self.served: dict[tuple[str, int], Served] = {}  # (epoch, partition)
+        self.fast: dict[bytes, FastTable] = {}
+        self.snapshots: dict[
+            tuple[str, int], dict[str, Any]
+        ] = {}  # (epoch, partition) -> what the worker does about snapshots
+        self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
+        self._ends: dict[tuple[str, int], int] = {}
+        self.asked_ends = defaultdict[tuple[str, int], tuple[int, int]](
+            lambda: (0, 0)
+        )  # (epoch, partition) -> (asked at, ms since 1970, end)
+
+    def table(self, name: str) -> Table:
+        """The table of that name; raises Problem."""
+        if self.tables is None:
+            raise Problem("starting", "no worker of this node has named the tables yet; try again")
+        table = self.tables.get(name)
+        if table is None:
+            raise Problem(
+                "no-such-table",
+                f"there is no table {name[:100]!r}; `logstore table list` shows what there is",
+                table=name[:100],
+            )
+        return table
+
+    def locate(self, table: Table, partition: int) -> Served:
+        """The partition, served here; raises Problem with the owner when it is not."""
+        served = self.served.get((table.epoch, partition))
+        if served is not None:
+            return served
+        owner = self.owner(slot_of(partition, self.slots))
+        if owner is None:
+            raise Problem(
+                "starting", f"partition {partition} of {table.name!r} is being opened; try again", partition=partition
+            )
+        raise Problem(
+            "not-owner", f"partition {partition} of {table.name!r} is served by {owner}; ask there",
+            headers=((b"ls-owner", owner.encode()),), table=table.name, partition=partition, owner=owner,
+        )  # fmt: skip
+
+    def owner(self, slot: int) -> str | None:
+        """The URL of another node that serves a slot; of one that is about to, unless this node is; None when there is none."""
+        group = next((n["group"] for n in self.nodes if n["node"] == self.node), None)
+        others = sorted((n for n in self.nodes if n["node"] != self.node), key=lambda n: n["group"] != group)
+        for node in others:
+            if slot in node["live"]:
+                return str(node["url"])
+        if slot in self.claimed():
+            return None
+        return next((str(node["url"]) for node in others if slot in node["slots"]), None)
+
+    def own(self) -> list[dict[str, Any]]:
+        """What the workers of this node announced."""
+        return [n for n in self.nodes if n["node"] == self.node]
+
+    def claimed(self) -> frozenset[int]:
+        """The slots that this node's workers were assigned or still serve."""
+        return frozenset(chain.from_iterable((*n["slots"], *n["live"]) for n in self.own()))
+
+    def missing(self) -> list[str]:
+        """Partitions that this node claims and this reader cannot answer for yet; a stopped one is an answer."""
+        claimed = self.claimed()
+        return [
+            f"{table.name}/{p}"
+            for table in (self.tables or {}).values()
+            for p in range(table.partitions)
+            if slot_of(p, self.slots) in claimed and not self._answers(table.epoch, p)
+        ]
+
+    def state_of(self, table: Table, partition: int) -> str:
+        """live, catching-up, stopped or elsewhere, by the word of the workers."""
+        served = self.served.get((table.epoch, partition))
+        return ELSEWHERE if served is None else served.state
+
+    def applied(self, epoch: str, partition: int, next_offset: int, end: int) -> None:
+        """A worker has committed, or heard of a new end of the log."""
+        where = epoch, partition
+        self._ends[where] = end = max(end, self._ends.get(where, 0))
+        served = self.served.get(where)
+        if served is not None:
+            served.end, served.stood = end, b""
+        self._waiters.reached(where, next_offset)
+
+    def asked(self, asked_ms: int, ends: Iterable[tuple[str, int, int]]) -> None:
+        """A worker has asked Kafka where the logs end: (epoch, partition, end) each."""
+        for epoch, partition, end in ends:
+            where = epoch, partition
+            if asked_ms > self.asked_ends[where][0]:
+                self.asked_ends[where] = asked_ms, end
+                self._waiters.reached((ASKED, *where), asked_ms)
+
+    def told(self, epoch: str, partition: int, record: dict[str, Any] | None) -> None:
+        """A worker has said how it stands with the snapshots of a partition; None: it has let the partition go."""
+        if record is None:
+            self.snapshots.pop((epoch, partition), None)
+        else:
+            self.snapshots[epoch, partition] = record
+
+    def rebuild(self, voices: Sequence[Voice]) -> None:
+        """Fold what all workers say; open and close views; wake who waits for what has changed."""
+        self._read_tables(voices)
+        self._read_nodes(voices)
+        self._read_log(voices)
+        self._read_views(voices)
+
+    def _answers(self, epoch: str, partition: int) -> bool:
+        served = self.served.get((epoch, partition))
+        return served is not None and (served.reader is not None or served.state == STOPPED)
+
+    def _read_tables(self, voices: Iterable[Voice]) -> None:
+        said = [voice.values["tables"] for voice in voices if "tables" in voice.values]
+        if not said:
+            return
+        newest = max(said, key=lambda tables: tables["revision"])
+        if (newest["revision"], newest["topic_id"]) == (self.revision, self.topic_id):
+            return
+        known = [Table.from_json(raw if isinstance(raw, bytes) else raw.encode()) for raw in newest["tables"]]
+        self.revision, self.topic_id, self.slots = newest["revision"], newest["topic_id"], newest["slots"]
+        self.epochs = frozenset(chain.from_iterable((t.epoch, *t.former_epochs) for t in known))
+        self.tables = {t.name: t for t in known if not t.dropped}
+        self._waiters.wake_all()
+
+    def _read_nodes(self, voices: Iterable[Voice]) -> None:
+        said = [(not voice.connected, voice.values["nodes"]) for voice in voices if "nodes" in voice.values]
+        if said:
+            self.nodes = min(said, key=lambda item: item[0])[1]
+
+    def _read_log(self, voices: Iterable[Voice]) -> None:
+        said = [voice.values["log"]["reachable"] for voice in voices if voice.connected and "log" in voice.values]
+        before, self.reachable = self.reachable, any(said) if said else None
+        if before is not False and self.reachable is False:
+            self._waiters.wake_all()
+
+    def _read_views(self, voices: Sequence[Voice]) -> None:
+        records = self._best_records(voices)
+        spoken = set().union(*(voice.spoken for voice in voices))
+        before, self.served = self.served, {}
+        for (name, epoch, partition), record in records.items():
+            where = epoch, partition
+            served = before.get(where)
+            if served is not None and served.table != name:  # promoted: the topic is another table's now
+                detach(before.pop(where))
+                served = None
+            said = None if served is None else served.said()
+            if served is None:
+                served = Served(name, epoch, partition, record)
+            served.update(record)
+            changed = said != served.said()
+            served.end, served.stood = self._ends.get(where), b""
+            self.served[where] = served
+            if changed or served.reader is None or (name, epoch, partition) in spoken:
+                self.views.attach(served)
+                self._waiters.wake(where)
+        for gone in before.keys() - self.served.keys():
+            detach(before[gone])
+            self._waiters.wake(gone)
+        past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
+        self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
+        for where in [where for where in self.asked_ends if where[0] in past]:
+            del self.asked_ends[where]
+        self.views.keep(self.served.values())
+        for voice in voices:
+            voice.spoken.clear()
+        self._index()
+
+    def _best_records(self, voices: Sequence[Voice]) -> dict[ViewKey, dict[str, Any]]:
+        """One record per partition of the tables of today: of who is there before who is away, live before catching up."""
+        current = {(t.name, t.epoch) for t in (self.tables or {}).values()}
+        best: dict[ViewKey, tuple[tuple[bool, int], dict[str, Any]]] = {}
+        for voice in voices:
+            for remembered, records in (
+                (False, voice.views if voice.connected else {}),
+                (True, voice.remembered(self._elsewhere())),
+            ):
+                for key, record in records.items():
+                    rank = (remembered, _RANK.get(record["state"], 9))
+                    if key[:2] in current and (key not in best or rank < best[key][0]):
+                        best[key] = rank, record
+        return {key: record for key, (_, record) in best.items()}
+
+    def _elsewhere(self) -> frozenset[int]:
+        """Slots that another node serves and this one does not claim."""
+        others = chain.from_iterable(n["live"] for n in self.nodes if n["node"] != self.node)
+        return frozenset(others) - self.claimed()
+
+    def _index(self) -> None:
+        fast = {}
+        for name, table in (self.tables or {}).items():
+            fast[name.encode()] = entry = FastTable(table.partitions)
+            for partition in range(table.partitions):
+                served = self.served.get((table.epoch, partition))
+                usable = served is not None and served.reader is not None and served.state != STOPPED
+                entry.served[partition] = served if usable else None
+        self.fast = fast

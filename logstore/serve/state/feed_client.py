@@ -1,0 +1,129 @@
+"""Feeds: follows every worker of the node, and acknowledges upwards what this reader serves.
+
+1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
+2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
+3 acknowledge the revision of the tables, once every view that the node claims is open, the newest mark that was heard, and at once
+  which snapshots were found damaged: [table, epoch, partition, name] each
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.worker_feed import GRACE_S, Voice
+from logstore.view import paths
+from logstore.view.feed import FeedReader, connect, encode_ack
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_CHUNK = 1 << 18
+
+_log = logging.getLogger(__name__)
+
+
+class Feeds:
+    """The connections to all workers of the node."""
+
+    def __init__(self, data_dir: Path, workers: int, catalog: Catalog) -> None:
+        self._data_dir, self._catalog = data_dir, catalog
+        self.voices = [Voice(i) for i in range(workers)]
+        self._sockets: dict[int, socket.socket] = {}
+        self._acked: dict[int, tuple[Any, ...]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._telling: set[asyncio.Task[None]] = set()
+        self.served_revision = -1
+        catalog.views.bases.on_damage = self._tell_damage
+
+    def start(self) -> None:
+        """Begin to follow; what the workers left on disk is served until they speak."""
+        recalled = [voice.recall(self._data_dir) for voice in self.voices]
+        if any(recalled):
+            self._catalog.rebuild(self.voices)
+        self._tasks = [asyncio.create_task(self._follow(voice)) for voice in self.voices]
+
+    async def stop(self) -> None:
+        """Hang up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _follow(self, voice: Voice) -> None:
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                sock = connect(paths.feed_path(self._data_dir, voice.worker))
+            except OSError:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+                continue
+            with contextlib.closing(sock):
+                try:
+                    spoke = await self._listen(voice, sock)
+                except OSError:  # it hung up
+                    spoke = False
+                except (
+                    Exception
+                ):  # said by a later build, or not a worker: what is known stays, and the next connection begins anew
+                    _log.exception("worker %d says what this reader cannot read", voice.worker)
+                    spoke = False
+            pause = _FIRST_PAUSE_S if spoke else min(pause * 2, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause)
+
+    async def _listen(self, voice: Voice, sock: socket.socket) -> bool:
+        """Until the worker hangs up; True when it said something."""
+        loop, reader = asyncio.get_running_loop(), FeedReader()
+        spoke = False
+        self._sockets[voice.worker] = sock
+        voice.begin()
+        grace: asyncio.TimerHandle | None = None
+        try:
+            while data := await loop.sock_recv(sock, _CHUNK):
+                spoke = True
+                self._hear(voice, reader.decode(data))
+                grace = grace or loop.call_later(GRACE_S * 2, self._refresh)
+                await self._acknowledge()
+        finally:
+            if grace is not None:
+                grace.cancel()
+            del self._sockets[voice.worker]
+            self._acked.pop(voice.worker, None)
+            voice.end()
+            self._refresh()
+        return spoke
+
+    def _hear(self, voice: Voice, changes: list[tuple[Any, Any]]) -> None:
+        more = [voice.hear(key, value) for key, value in changes]
+        if any(more):
+            self._refresh()
+        for key, value in changes:
+            if key[0] == "applied" and value is not None:
+                self._catalog.applied(key[1], key[2], value[0], value[1])
+            elif key[0] == "snapshot":
+                self._catalog.told(key[2], key[3], value)
+            elif key[0] == "ends":
+                self._catalog.asked(*value)
+
+    def _refresh(self) -> None:
+        self._catalog.rebuild(self.voices)
+        if self._catalog.tables is not None and not self._catalog.missing():
+            self.served_revision = self._catalog.revision
+
+    async def _acknowledge(self) -> None:
+        """Tell every worker that is there; only what is new to it."""
+        loop, damaged = asyncio.get_running_loop(), self._catalog.views.bases.damaged()
+        for voice in self.voices:
+            sock, seen = self._sockets.get(voice.worker), (self.served_revision, voice.values.get("mark"), damaged)
+            if sock is not None and (self.served_revision >= 0 or damaged) and self._acked.get(voice.worker) != seen:
+                self._acked[voice.worker] = seen
+                ack = {"pid": os.getpid(), "tables": seen[0], "mark": seen[1], "damaged": seen[2]}
+                with contextlib.suppress(OSError):  # its own task sees it hang up
+                    await loop.sock_sendall(sock, encode_ack(ack))
+
+    def _tell_damage(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._acknowledge())
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)

@@ -1,0 +1,192 @@
+"""Served: one partition of one table as this reader serves it, and the opened views and snapshots behind them.
+
+A view is opened once per process (LMDB's rule) and closed when no worker of the node speaks of it any more. Everything here runs on the
+event loop and nothing is awaited while a reading is open, so a view is never closed under a reader's feet. View and snapshot are attached
+together or not at all, and those of the next generation before those of the last are let go.
+"""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE
+from logstore.model.errors import Corrupted, LogStoreError, Starting
+from logstore.serve.state.local_snapshots import Bases, Local
+from logstore.serve.wire.problems import Problem
+from logstore.view.layout import STATE_BYTES, State, Stop
+from logstore.view.reader import ViewReader
+
+LIVE, CATCHING_UP, STOPPED, ELSEWHERE = "live", "catching-up", "stopped", "elsewhere"
+VIEW, SNAPSHOT = "view", "snapshot"  # where an entry came from
+
+_log = logging.getLogger(__name__)
+
+
+class Served:
+    """One partition. `end` is the end of the log as last heard, None when never heard."""
+
+    __slots__ = (
+        "base", "base_record", "end", "epoch", "head", "kept", "kept_records", "partition", "path", "reader", "reason", "slot", "state",
+        "stood", "table", "tail",
+    )  # fmt: skip
+
+    def __init__(self, table: str, epoch: str, partition: int, record: dict[str, Any]) -> None:
+        self.table, self.epoch, self.partition = table, epoch, partition
+        self.head = f"{epoch}-{partition}-"  # what ETags and tokens begin with
+        self.reader: ViewReader | None = None
+        self.base: Local | None = None  # the snapshot that the view stands on
+        self.kept: list[Local] = []  # older ones, still on this disk
+        self.end: int | None = None
+        self.stood = b""  # the fast path's: the state it saw last
+        self.tail = ("", "")  # and the headers that follow from it, of an entry of the view and of the snapshot
+        self.update(record)
+
+    def update(self, record: dict[str, Any]) -> None:
+        """Take over what a worker says."""
+        self.path: str | None = record.get("path")
+        self.slot: int = record["slot"]
+        self.state: str = record["state"]
+        self.reason: str = record.get("reason") or ""
+        self.base_record: dict[str, Any] | None = record.get("base")
+        self.kept_records: list[dict[str, Any]] = list(record.get("kept") or ())
+
+    def said(self) -> tuple[Any, ...]:
+        """What a change of means that views and snapshots are looked at again."""
+        return self.path, self.state, self.reason, self.base_record, self.kept_records
+
+    def locals(self) -> list[Local]:
+        """Every snapshot of this partition that is here; the one the view stands on first."""
+        return [self.base, *self.kept] if self.base is not None else self.kept
+
+    def paths(self) -> set[str]:
+        """Where the snapshots lie that a worker speaks of."""
+        records = [self.base_record, *self.kept_records]
+        return {record["path"] for record in records if record is not None and record["path"] is not None}
+
+    def open(self) -> ViewReader:
+        """The view; raises Problem while it is not open, or when the worker says that the partition has stopped."""
+        if self.state == STOPPED and self.reader is None:
+            raise self.stopped(None)
+        if self.reader is None:
+            detail = f"partition {self.partition} of {self.table!r} is being opened here" + (
+                f": {self.reason}" if self.reason else ""
+            )
+            raise Problem("starting", f"{detail}; try again", partition=self.partition)
+        return self.reader
+
+    def next_offset(self, raw_state: bytes) -> int:
+        """Where the view stands; raises Problem when the partition has stopped, by the view's own word or the worker's."""
+        if len(raw_state) != STATE_BYTES:
+            raise self.stopped(State.decode(raw_state).stop)
+        if self.state == STOPPED:
+            raise self.stopped(None)
+        return int.from_bytes(raw_state[:8], "big")
+
+    def lag(self, next_offset: int) -> int | None:
+        """Records behind the end of the log as last heard; None when it was never heard."""
+        return None if self.end is None else max(self.end - next_offset, 0)
+
+    def stopped(self, stop: Stop | None) -> Problem:
+        """The answer of a stopped partition."""
+        reason = stop.detail if stop else self.reason or "no reason given"
+        fields: dict[str, Any] = {"table": self.table, "partition": self.partition, "reason": reason}
+        if stop:
+            fields.update(cause=stop.word, offset=stop.offset)
+        return Problem(
+            "partition-stopped", f"partition {self.partition} of {self.table!r} has stopped: {reason}", **fields
+        )
+
+
+class Cell:
+    """One row's entry as a reader sees it: `version` None = never written; `payload` None = not there; `source` says where it was."""
+
+    __slots__ = ("payload", "source", "version")
+
+    def __init__(self, raw: bytes | None, source: str = VIEW) -> None:
+        """Raises Corrupted for an entry that this build does not write."""
+        self.version: int | None = None
+        self.payload: bytes | None = None
+        self.source = source if raw is not None else VIEW
+        if raw is None:
+            return
+        if len(raw) < HEAD_BYTES or raw[0] not in (VALUE, TOMBSTONE):
+            raise Corrupted(
+                "an entry is damaged or was written by a later build; upgrade, or remove the view: it is built again from the log"
+            )
+        self.version = int.from_bytes(raw[1:9], "big")
+        if raw[0] == VALUE:
+            self.payload = raw[HEAD_BYTES:]
+
+
+def next_offset_of(served: Served) -> int:
+    """Where the view stands now; raises Problem when the partition does not answer."""
+    with served.open().reading() as reading:
+        return served.next_offset(reading.raw_state)
+
+
+def detach(served: Served) -> None:
+    """Take view and snapshots away: the partition does not answer until it has them again."""
+    served.reader, served.base, served.kept = None, None, []
+
+
+class Views:
+    """The opened views, by path, and the snapshots under them."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[int, ViewReader]] = {}
+        self.bases = Bases()
+
+    def attach(self, served: Served) -> None:
+        """Give `served` its view and snapshot, opening what is new; what cannot be opened is noted and tried again with the next change."""
+        detach(served)
+        if served.path is None:
+            return
+        try:
+            reader = self._reader(served.path)
+            served.base = self._base(served, reader)
+            served.kept = [self._local(served, record) for record in served.kept_records if record["path"] is not None]
+            served.reader = reader
+        except (LogStoreError, OSError) as error:  # this partition alone does not answer
+            detach(served)
+            served.reason = str(error)
+            _log.warning("partition %s of %s: %s", served.partition, served.table, error)
+
+    def keep(self, served: Iterable[Served]) -> None:
+        """Close every view and snapshot that belongs to none of these."""
+        using = list(served)
+        for path in set(self._open) - {one.path for one in using}:
+            self._open.pop(path)[1].close()
+        self.bases.keep({path for one in using for path in one.paths()})
+
+    def close(self) -> None:
+        """Close all."""
+        self.keep(())
+
+    def _base(self, served: Served, reader: ViewReader) -> Local | None:
+        """The snapshot that the view stands on by its own word, opened. Raises Corrupted, Starting, NotYet, OSError."""
+        base, record = reader.base(), served.base_record
+        if base is None:
+            return None
+        if record is None or (record["snapshot"], record["cut"]) != (base.snapshot, base.cut):
+            told = "none" if record is None else record["snapshot"]
+            raise Starting(
+                f"the view stands on snapshot {base.snapshot} and the worker names {told}; it cannot be read without the right one"
+            )
+        local = self._local(served, record)
+        local.open()
+        return local
+
+    def _local(self, served: Served, record: dict[str, Any]) -> Local:
+        return self.bases.local(served.table, served.epoch, served.partition, record)
+
+    def _reader(self, path: str) -> ViewReader:
+        inode = (Path(path) / "data.mdb").stat().st_ino  # another file under the same path is another view
+        known = self._open.get(path)
+        if known is not None and known[0] == inode:
+            return known[1]
+        if known is not None:
+            self._open.pop(path)[1].close()
+        reader = ViewReader.open(Path(path))
+        self._open[path] = inode, reader
+        return reader

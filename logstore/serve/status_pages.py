@@ -1,0 +1,199 @@
+"""Pages: what the store says about itself: tables, partitions, cluster, quarantine, health."""
+
+from collections import Counter
+from typing import Any
+
+import orjson
+
+import logstore
+from logstore.model.errors import LogStoreError
+from logstore.model.slots import slot_of
+from logstore.model.table import Table
+from logstore.serve import snapshot_page
+from logstore.serve.settings import ReaderSettings
+from logstore.serve.snapshot_page import base_of
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.feed_client import Feeds
+from logstore.serve.state.partition import CATCHING_UP, ELSEWHERE, STOPPED, Served
+from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import Request
+from logstore.serve.wire.response import Answer, page
+from logstore.view.layout import MAX_QUARANTINED
+
+_REASONS = 20
+
+
+class Pages:
+    """The pages that are no rows."""
+
+    def __init__(self, settings: ReaderSettings, catalog: Catalog, feeds: Feeds) -> None:
+        self._settings, self._catalog, self._feeds = settings, catalog, feeds
+        self._assigned = False  # every slot of the store was assigned once
+
+    async def tables(self, request: Request) -> Answer:
+        """`/v1/tables`."""
+        request.params(())
+        if self._catalog.tables is None:
+            raise Problem("starting", "no worker of this node has named the tables yet; try again")
+        return _json(
+            {"tables": [_table(t) for _, t in sorted(self._catalog.tables.items())], "revision": self._catalog.revision}
+        )
+
+    async def table(self, request: Request, name: str) -> Answer:
+        """`/v1/tables/{table}`."""
+        request.params(())
+        return _json(_table(self._catalog.table(name)))
+
+    async def partitions(self, request: Request) -> Answer:
+        """`/v1/partitions`."""
+        request.params(())
+        tables = sorted((self._catalog.tables or {}).items())
+        return _json(
+            {"partitions": [self._partition(table, p) for _, table in tables for p in range(table.partitions)]}
+        )
+
+    async def snapshots(self, request: Request) -> Answer:
+        """`/v1/snapshots`: of the partitions that are served here."""
+        request.params(())
+        return _json({"snapshots": snapshot_page.rows(self._catalog)})
+
+    async def cluster(self, request: Request) -> Answer:
+        """`/v1/cluster`."""
+        request.params(())
+        nodes: dict[str, dict[str, Any]] = {}
+        for record in self._catalog.nodes:
+            _join(nodes.setdefault(record["node"], _node(record)), record)
+        known = self._catalog
+        return _json(
+            {
+                "nodes": list(nodes.values()),
+                "slots": known.slots,
+                "revision": known.revision,
+                "log": {"reachable": known.reachable},
+            }
+        )
+
+    async def quarantine(self, request: Request, name: str) -> Answer:
+        """`/v1/tables/{table}/quarantine`: of the partitions that are served here."""
+        request.params(())
+        table = self._catalog.table(name)
+        counts: Counter[str] = Counter()
+        records: list[dict[str, Any]] = []
+        for partition in range(table.partitions):
+            served = self._catalog.served.get((table.epoch, partition))
+            if served is None or served.reader is None:
+                continue
+            with served.reader.reading() as reading:
+                quarantine = reading.quarantine()
+            counts.update(quarantine.counts)
+            records += [
+                {"partition": partition, "offset": offset, "reason": reason} for offset, reason in quarantine.records
+            ]
+        records = sorted(records, key=lambda record: int(record["offset"]))[-MAX_QUARANTINED:]
+        return _json({"counts": dict(counts), "records": records, "dropped": counts.total() - len(records)})
+
+    async def healthz(self, request: Request) -> Answer:
+        """The process lives."""
+        request.params(())
+        return _json({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Answer:
+        """Ready, or 503 with the reasons why not."""
+        request.params(())
+        reasons = self._unready()
+        if reasons:
+            raise Problem("starting", "not ready: " + "; ".join(reasons[:3]), reasons=reasons[:_REASONS])
+        return _json({"status": "ready"})
+
+    async def version(self, request: Request) -> Answer:
+        """`/version`."""
+        request.params(())
+        return _json({"name": "logstore", "version": logstore.__version__, "api": "v1"})
+
+    def _unready(self) -> list[str]:
+        silent = [voice.worker for voice in self._feeds.voices if not (voice.connected and voice.heard)]
+        reasons = [f"worker {worker} has not said yet what it serves" for worker in silent]
+        announced = {record["worker"] for record in self._catalog.own()}
+        reasons += [
+            f"worker {voice.worker} is not announced yet"
+            for voice in self._feeds.voices
+            if voice.worker not in announced
+        ]
+        slots = {slot for record in self._catalog.nodes for slot in record["slots"]}
+        self._assigned = self._assigned or slots.issuperset(range(self._catalog.slots))
+        if not self._assigned:
+            reasons.append(f"{self._catalog.slots - len(slots)} slots are not assigned to anybody yet")
+        reasons += [f"the view of {missing} is not open yet" for missing in self._catalog.missing()]
+        return reasons + [reason for served in self._catalog.served.values() if (reason := self._behind(served))]
+
+    def _behind(self, served: Served) -> str | None:
+        if served.reader is None or served.state == STOPPED:
+            return None
+        try:
+            lag = served.lag(served.reader.state().next_offset) or 0
+        except LogStoreError:  # it answers as one that has stopped
+            return None
+        if served.state == CATCHING_UP or lag > self._settings.ready_lag:
+            return f"partition {served.partition} of {served.table} is {lag:,} records behind"
+        return None
+
+    def _partition(self, table: Table, partition: int) -> dict[str, Any]:
+        slot = slot_of(partition, self._catalog.slots)
+        served = self._catalog.served.get((table.epoch, partition))
+        row: dict[str, Any] = {
+            "table": table.name, "partition": partition, "slot": slot, "applied": None, "end": None, "lag": None, "state": ELSEWHERE,
+            "reason": "", "owner": self._catalog.owner(slot), "base": None, "bytes": None,
+        }  # fmt: skip
+        if served is None:
+            return row
+        own = self._catalog.own()
+        row.update(
+            end=served.end,
+            state=served.state,
+            reason=served.reason,
+            owner=own[0]["url"] if own else None,
+            base=base_of(served),
+        )
+        return {**row, **_standing(served)}
+
+
+def _standing(served: Served) -> dict[str, Any]:
+    """What the view itself says."""
+    if served.reader is None:
+        return {}
+    try:
+        state = served.reader.state()
+    except LogStoreError as error:
+        return {"state": STOPPED, "reason": str(error)}
+    standing = {"applied": state.next_offset, "lag": served.lag(state.next_offset), "bytes": served.reader.size_bytes()}
+    return {**standing, "state": STOPPED, "reason": state.stop.detail} if state.stop else standing
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name, "topic": table.topic, "epoch": table.epoch, "partitions": table.partitions, "model": "kv",
+        "max_value_bytes": table.max_value_bytes, "adopted": table.adopted, "description": table.description,
+        "skips": {str(partition): ranges for partition, ranges in table.skips.items()},
+    }  # fmt: skip
+
+
+def _node(record: dict[str, Any]) -> dict[str, Any]:
+    pids: dict[str, Any] = {"node": None, "kafka": None, "workers": [], "readers": []}
+    named = {name: record[name] for name in ("node", "url", "group", "zone")}
+    return {**named, "slots": [], "live": [], "workers": 0, "pids": pids}
+
+
+def _join(node: dict[str, Any], record: dict[str, Any]) -> None:
+    """Add one worker's record to its node."""
+    node["workers"] += 1
+    for name in ("slots", "live"):
+        node[name] = sorted({*node[name], *record[name]})
+    theirs, pids = record.get("pids") or {}, node["pids"]
+    for name in ("node", "kafka"):
+        pids[name] = theirs.get(name) or pids[name]
+    for name in ("workers", "readers"):
+        pids[name] = sorted({*pids[name], *theirs.get(name, ())})
+
+
+def _json(document: dict[str, Any]) -> Answer:
+    return page(orjson.dumps(document))

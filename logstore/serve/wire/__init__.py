@@ -1,0 +1,1 @@
+"""Wire: HTTP requests, responses, media types and problem documents."""

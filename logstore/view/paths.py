@@ -1,0 +1,129 @@
+"""Home: where the views of a node lie, and who may write them.
+
+<data>/views/<table>/<epoch>/<partition>/<generation>/data.mdb      the LMDB environment of one view
+                                                     /unsynced      there while the environment was written without sync:
+                                                                    the machine's boot id at that time
+                                        /<generation>.new/          a generation that is being built
+                                        /owner                      locked (flock) by the one process that writes
+                                        /digests.json               digests at the newest cuts, see `streaming.digest.digest_file`
+<data>/snapshots/<table>/<epoch>/<partition>/<name>/                a RocksDB directory over a snapshot's files of that partition
+                                            /<name>.files/          those files as they were fetched, and the manifest
+<data>/workers/<index>.json                                         what that worker serves, for a reader that starts without it
+<data>/run/worker-<index>.sock                                      the worker's feed
+<data>/run/node.json                                                process ids
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from logstore.model.errors import Overloaded
+from logstore.view.preallocate import room_for
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def epoch_dir(data_dir: Path, table: str, epoch: str) -> Path:
+    """The folder of one table's partitions, as long as its topic is the same."""
+    return data_dir / "views" / table / epoch
+
+
+def partition_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
+    """The folder of one partition's generations."""
+    return epoch_dir(data_dir, table, epoch) / str(partition)
+
+
+def snapshots_dir(data_dir: Path, table: str, epoch: str) -> Path:
+    """The folder of one table's local snapshots, a folder of each partition in it."""
+    return data_dir / "snapshots" / table / epoch
+
+
+def snapshot_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
+    """The folder of one partition's local snapshots."""
+    return snapshots_dir(data_dir, table, epoch) / str(partition)
+
+
+def default_storage(data_dir: Path) -> str:
+    """Where archive and snapshots lie when nobody said: below the data directory, for one machine only."""
+    return f"file://{data_dir.absolute() / 'storage'}"
+
+
+def feed_path(data_dir: Path, worker: int) -> Path:
+    """The socket of a worker's feed."""
+    return data_dir / "run" / f"worker-{worker}.sock"
+
+
+def served_path(data_dir: Path, worker: int) -> Path:
+    """What a worker served when it last changed."""
+    return data_dir / "workers" / f"{worker}.json"
+
+
+def boot_id() -> str:
+    """An id that changes with every boot of the machine."""
+    return BOOT_ID.read_text().strip()
+
+
+class Owner:
+    """The exclusive right to write one partition's views, held until `release` or the end of the process."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises Overloaded (retriable) while another process holds it or removes the folder, DiskFull when there is no room for one."""
+        try:
+            with room_for(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                self._fd = os.open(directory / "owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except (FileNotFoundError, FileExistsError) as error:  # also `mkdir`, of a folder that goes while it looks
+            if directory.is_file():
+                raise
+            raise _removed(directory) from error
+        try:
+            self._take(directory)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _take(self, directory: Path) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.stat(directory / "owner")
+        except BlockingIOError as error:
+            raise Overloaded(f"another process still writes {directory}") from error
+        except FileNotFoundError as error:
+            raise _removed(directory) from error
+        if not os.path.samestat(
+            there, os.fstat(self._fd)
+        ):  # the folder was removed and made again between open and lock
+            raise _removed(directory)
+
+    def release(self) -> None:
+        """Give the right up."""
+        os.close(self._fd)
+
+
+def _removed(directory: Path) -> Overloaded:
+    return Overloaded(f"another process removes {directory}")
+
+
+def newest_generation(directory: Path) -> int:
+    """The newest generation in a partition's folder; 0 when there is none."""
+    return max((int(child.name) for child in directory.iterdir() if child.name.isdigit()), default=0)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file's content, whole or not at all, also when the power goes. Raises OSError."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    fsync_dir(path.parent)
+
+
+def fsync_dir(directory: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

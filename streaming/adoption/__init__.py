@@ -1,0 +1,1 @@
+"""Adoption: snapshots are fetched, proved equal to the view, and become its base."""

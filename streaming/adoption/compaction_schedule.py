@@ -1,0 +1,137 @@
+"""Schedule: makes snapshots of the tables that ask for it. Run by the leader alone: the worker to which Faust assigned the first slot.
+
+Due is a table with `schedule` {"every_mutations", "every_minutes"} when its log has grown by so much since the current snapshot's cut, or
+that snapshot is so old and the log has grown at all. The job is a process of its own that ends with the worker; one at a time here, and
+`Repository.lease` keeps others out. After a failure the table waits, twice as long each time.
+"""
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from logstore.model.errors import LogStoreError
+from logstore.model.table import Table
+from logstore.process import child
+from streaming.adoption.snapshot_fetcher import Library
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 5.0
+LEAST_S, MOST_S = 10.0, 600.0  # between a failure and the next attempt
+
+LogEnds = Callable[[Table], Mapping[int, int]]  # partition -> end of its log; raises LogUnreachable
+Command = Callable[[Table, str], list[str]]  # (table, storage URL) -> argv of the job
+
+
+class Standing(NamedTuple):
+    """How far a table has gone since its current snapshot: mutations, and minutes."""
+
+    mutations: int
+    minutes: float
+
+
+def due(schedule: Mapping[str, int | None], standing: Standing) -> bool:
+    """True when a snapshot is to be made. Nothing is due while nothing was written."""
+    mutations, minutes = schedule.get("every_mutations"), schedule.get("every_minutes")
+    many = mutations is not None and standing.mutations >= mutations
+    old = minutes is not None and standing.minutes >= minutes
+    return standing.mutations > 0 and (many or old)
+
+
+def compact(bootstrap: str, data_dir: Path) -> Command:
+    """The job, as a command line."""
+
+    def command(table: Table, storage: str) -> list[str]:
+        where = ["--bootstrap", bootstrap, "--storage", storage, "--data-dir", str(data_dir)]
+        return [sys.executable, "-m", "batch", "compact", table.name, *where]
+
+    return command
+
+
+class _Pause(NamedTuple):
+    failures: int
+    until_s: float
+
+
+class Schedule(threading.Thread):
+    """Runs until `close`."""
+
+    def __init__(self, library: Library, log_ends: LogEnds, command: Command, log_path: Path) -> None:
+        """`log_path` gets what the jobs print."""
+        super().__init__(name="schedule", daemon=True)
+        self._library, self._log_ends, self._command, self._log_path = library, log_ends, command, log_path
+        self._tables: list[Table] = []
+        self._leading = False
+        self._job: tuple[Table, subprocess.Popen[bytes]] | None = None
+        self._pauses: dict[str, _Pause] = {}
+        self._begun_s = time.time()
+        self._closing = threading.Event()
+
+    def lead(self, tables: list[Table], *, leading: bool) -> None:
+        """What there is to see to; `leading`: whether it is this worker's business."""
+        self._tables, self._leading = tables, leading
+
+    def close(self) -> None:
+        """Stop, and end a job that runs: the next leader's begins where it was."""
+        self._closing.set()
+        self.join(10)
+
+    def run(self) -> None:
+        """The thread."""
+        while not self._closing.wait(LOOK_S):
+            self._reap()
+            if self._leading and self._job is None:
+                self._begin_one()
+        if self._job is not None:
+            self._job[1].kill()
+            self._job[1].wait(10)
+
+    def _begin_one(self) -> None:
+        for table in self._tables:
+            if table.schedule and time.monotonic() >= self._pauses.get(table.name, _Pause(0, 0.0)).until_s:
+                try:
+                    if due(table.schedule, self._standing(table)):
+                        self._start(table)
+                        return
+                except (LogStoreError, OSError) as error:
+                    self._failed(table, str(error))
+
+    def _standing(self, table: Table) -> Standing:
+        ends = self._log_ends(table)
+        pointer = self._library.current(table)
+        if pointer is None:
+            return Standing(sum(ends.values()), (time.time() - self._begun_s) / 60)
+        manifest = self._library.manifest(table, pointer.name)
+        written = sum(
+            max(ends[partition] - part.cut - 1, 0) for partition, part in manifest.parts.items()
+        )  # the cut itself is no mutation
+        return Standing(written, (time.time() * 1000 - manifest.created_ms) / 60_000)
+
+    def _start(self, table: Table) -> None:
+        log.info("the schedule of table %s is due: compacting", table.name)
+        self._log_path.parent.mkdir(parents=True, exist_ok=True)
+        with self._log_path.open("ab") as output:
+            self._job = table, child.spawn(self._command(table, str(self._library.url)), output=output)
+
+    def _reap(self) -> None:
+        if self._job is None or self._job[1].poll() is None:
+            return
+        table, process = self._job
+        self._job = None
+        if process.returncode:
+            self._failed(table, f"it ended with status {process.returncode}; {self._log_path} says why")
+        else:
+            self._pauses.pop(table.name, None)
+
+    def _failed(self, table: Table, why: str) -> None:
+        failures = self._pauses.get(table.name, _Pause(0, 0.0)).failures + 1
+        wait_s = min(LEAST_S * 2 ** (failures - 1), MOST_S)
+        log.warning(
+            "the scheduled compaction of table %s failed, the next attempt is in %d s: %s", table.name, wait_s, why
+        )
+        self._pauses[table.name] = _Pause(failures, time.monotonic() + wait_s)

@@ -1,0 +1,80 @@
+"""Flip: what an adopter has the lane do with one partition, between two batches (`asked.Asked`).
+
+keep      begin to keep what is applied, for `flip`
+flip      go on with the generation that was built: add what was kept, give it its number, let the old one go
+begin     go on with a new, empty generation over a snapshot whose cut lies ahead: the log between is gone
+rebase    the view's base is here again
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from logstore.model.errors import Overloaded
+from logstore.view import generation
+from logstore.view.view import View
+from streaming.lane.change_buffer import LIMIT_BYTES, Tee
+from streaming.lane.partition import Followed, Seed, identity_of
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[Followed], None]
+
+
+def keep(followed: Followed) -> None:
+    """Keep what is applied from now on."""
+    followed.tee = Tee()
+
+
+def forget(followed: Followed) -> None:
+    """Keep it no longer: the attempt came to nothing."""
+    followed.tee = None
+
+
+def flip(snapshots: Path) -> Step:
+    """Take over `<number + 1>.new`. Raises Overloaded when more was applied meanwhile than could be kept, DiskFull."""
+
+    def step(followed: Followed) -> None:
+        begun_s = time.monotonic()
+        tee, followed.tee = followed.tee, None
+        if tee is None or tee.over:
+            raise Overloaded(
+                f"more than {LIMIT_BYTES >> 20} MiB were written while the next generation was built; it is tried again"
+            )
+        directory, number = _next(followed)
+        view = View(generation.unborn(directory, number), identity_of(followed.target), sync=followed.sync)
+        try:
+            state = followed.view.state
+            view.apply(tee.since(view.next_offset, state), state.leader_epoch, state.stop)
+            view.move(directory / str(number))
+        except BaseException:
+            view.close(flush=False)
+            raise
+        log.info("%s: generation %d in %.1f ms", directory, number, (time.monotonic() - begun_s) * 1000)
+        followed.replace(view, snapshots).close(
+            flush=False
+        )  # flushing what is removed soon would only hold the lane up
+
+    return step
+
+
+def begin(seed: Seed, snapshots: Path) -> Step:
+    """Replace a view that the log does not reach any more. Requires: the seed's cut is above the view's position."""
+
+    def step(followed: Followed) -> None:
+        directory, number = _next(followed)
+        view = generation.begin(directory, number, identity_of(followed.target), *seed, sync=followed.sync)
+        followed.replace(view, snapshots).close(flush=False)
+
+    return step
+
+
+def rebase(snapshots: Path) -> Step:
+    """Look for the view's base again."""
+    return lambda followed: followed.find_base(snapshots)
+
+
+def _next(followed: Followed) -> tuple[Path, int]:
+    path = followed.view.path
+    return path.parent, int(path.name) + 1

@@ -1,0 +1,137 @@
+"""Refold: the digest at a cut that this node did not pin, had by folding the log again up to there, in a process of its own.
+
+A topic that takes no control records shows nobody where a snapshot ends, and a pin can be lost with the process that held it. The fold is
+the lane's own (`followed.Followed`), over the base that the view stands on; what it builds is thrown away when its digest is known.
+
+    <partition's folder>/proof.new/order.json     what to fold
+                                   digest.json    [hex, entries], or why there is none: {"failure"}
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_left
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from logstore.log.tail import Batch, End, Tail, Trouble
+from logstore.model.digest import Digest
+from logstore.model.errors import LogStoreError, LogUnreachable, NotYet
+from logstore.model.table import Table
+from logstore.process import child
+from logstore.snapshot.sst import SstReader
+from logstore.view.layout import Base
+from logstore.view.reader import ViewReader
+from streaming.digest.digest_file import Found
+from streaming.digest.view_digest import digest_of
+from streaming.lane.partition import Followed, Seed
+from streaming.lane.target import Target
+
+MOST_S = 3_600.0
+QUIET_S = 30.0
+_LOOK_S = 0.1
+_NICE = 10  # what is served goes first
+
+
+class NotFolded(NotYet):
+    """The log could not be folded up to the cut; it is tried again."""
+
+
+def refold(bootstrap: str, followed: Followed, cut: int, stopping: threading.Event) -> Found:
+    """The digest of a partition at `cut`, from its base and the log. Waits for it; another thread than the lane's.
+
+    Raises NotFolded that says why there is none, also when `stopping` was set or MOST_S have passed.
+    """
+    place = followed.directory / "proof.new"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    base = followed.view.base
+    order = {
+        "bootstrap": bootstrap, "table": followed.target.table.to_json().decode(), "partition": followed.target.partition, "cut": cut,
+        "base": base and base._asdict(), "base_dir": followed.base_dir and str(followed.base_dir),
+    }  # fmt: skip
+    try:
+        (place / "order.json").write_bytes(orjson.dumps(order))
+        process = child.spawn([sys.executable, "-m", "streaming.adoption.refold", str(place)])
+        _wait(process, stopping)
+        return Found(cut, *_answer(place / "digest.json"))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def fold(place: Path, order: dict[str, Any]) -> Digest:
+    """Do it. Raises LogStoreError."""
+    base = Base(**order["base"]) if order["base"] else None
+    target = Target(Table.from_json(order["table"].encode()), order["partition"], 0)
+    followed = Followed(target, place, seed=lambda _: Seed(base))
+    path = followed.view.path
+    with closing(followed), closing(Tail(order["bootstrap"], group="logstore.proof")) as tail:
+        tail.follow(target.table.topic, target.partition, followed.next_offset)
+        while followed.next_offset < order["cut"]:
+            _step(tail, followed, order["cut"])
+    with closing(ViewReader.open(path)) as view, view.reading() as reading:
+        if base is None:
+            return digest_of(reading, None, None)
+        with closing(SstReader.open(Path(order["base_dir"]))) as under:
+            return digest_of(reading, base, under)
+
+
+def main(place: Path) -> None:
+    """`python -m streaming.adoption.refold FOLDER`."""
+    os.nice(_NICE)
+    try:
+        found = fold(place, orjson.loads((place / "order.json").read_bytes()))
+        answer: Any = [found.hex, found.entries]
+    except (LogStoreError, OSError) as error:
+        answer = {"failure": str(error)}
+    part = place / "digest.part"
+    part.write_bytes(orjson.dumps(answer))
+    part.replace(place / "digest.json")
+
+
+def _step(tail: Tail, followed: Followed, cut: int) -> None:
+    events = tail.take(QUIET_S)
+    if not events:
+        raise LogUnreachable(f"nothing came from Kafka for {QUIET_S:g} s")
+    for event in events:
+        fine = True
+        if isinstance(event, Batch):
+            fine = followed.take(event.records.slice(0, bisect_left(event.records.offsets, cut)), event.leader_epoch)
+        elif isinstance(event, End):
+            fine = followed.at_end(min(event.offset, cut)) and followed.next_offset >= min(event.offset, cut)
+            if event.offset < cut:
+                raise NotFolded(f"the log ends at {event.offset:,}, before the cut {cut:,}")
+        elif isinstance(event, Trouble):
+            raise NotFolded(event.detail)
+        if not fine:
+            raise NotFolded(followed.stop.detail if followed.stop else "the log could not be folded")
+
+
+def _wait(process: "subprocess.Popen[bytes]", stopping: threading.Event) -> None:
+    until_s = time.monotonic() + MOST_S
+    while process.poll() is None:
+        if stopping.wait(_LOOK_S) or time.monotonic() > until_s:
+            process.kill()
+            process.wait(10)
+            raise NotFolded("the worker ends" if stopping.is_set() else f"it took longer than {MOST_S:g} s")
+
+
+def _answer(path: Path) -> tuple[str, int]:
+    try:
+        answer = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFolded("the process that folded the log again died") from None
+    if isinstance(answer, dict):
+        raise NotFolded(answer["failure"])
+    digest, entries = answer
+    return digest, entries
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

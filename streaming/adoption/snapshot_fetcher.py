@@ -1,0 +1,123 @@
+"""Library: the repositories of the followed tables, as a worker sees them, and the way of a snapshot from there to this node."""
+
+import contextlib
+import errno
+import threading
+from pathlib import Path
+
+from logstore.model.errors import Corrupted, DiskFull, StorageUnreachable
+from logstore.model.table import Table
+from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.repository import Pointer, Repository
+from logstore.snapshot.storage import Storage
+from logstore.view import paths
+from streaming.adoption.progress import Progress
+from streaming.lane import local_snapshots
+from streaming.lane.local_snapshots import Local
+from streaming.lane.target import Target
+
+_MANIFESTS = 64
+
+
+class Library:
+    """Thread-safe. Every call may wait for the storage, so none is made from the lane."""
+
+    def __init__(self, data_dir: Path, node: str, progress: Progress, *, fetch_mb_s: float | None) -> None:
+        self._data_dir, self._node, self._progress = data_dir, node, progress
+        self._bytes_per_s = int(fetch_mb_s * 1e6) if fetch_mb_s else None
+        self._url: str | None = None
+        self._storage: Storage | None = None
+        self._manifests: dict[tuple[str, str, str], Manifest] = {}
+        self._lock, self._far = (
+            threading.Lock(),
+            threading.Lock(),
+        )  # one fetch from afar at a time: the limit is the worker's
+
+    def at(self, url: str | None) -> None:
+        """The storage lies here; None: below the data directory."""
+        url = url or paths.default_storage(self._data_dir)
+        with self._lock:
+            if url != self._url:
+                self._url, self._storage, self._manifests = url, None, {}
+
+    @property
+    def url(self) -> str | None:
+        """Where the storage lies; None while that is not known."""
+        return self._url
+
+    @property
+    def near(self) -> bool:
+        """True when looking costs nothing: the storage is a disk here."""
+        return (self._url or "").startswith("file:")
+
+    def repository(self, table: Table) -> Repository:
+        """The table's repository. Raises StorageUnreachable."""
+        with self._lock:
+            if self._url is None:
+                raise StorageUnreachable(
+                    "the store's definition has not been read yet: where its storage lies is not known"
+                )
+            if self._storage is None:
+                self._storage = Storage(self._url)
+            return Repository(self._storage, table.topic, table.epoch)
+
+    def current(self, table: Table) -> Pointer | None:
+        """The table's current snapshot; None: it has none. Raises StorageUnreachable, Corrupted."""
+        return self.repository(table).current()
+
+    def manifest(self, table: Table, name: str) -> Manifest:
+        """A snapshot's manifest, read once. Raises NoSuchSnapshot, Corrupted, StorageUnreachable."""
+        key = (table.topic, table.epoch, name)
+        found = self._manifests.get(key)
+        if found is None:
+            found = self.repository(table).manifest(name)
+            if (found.epoch, found.partitions) != (table.epoch, table.partitions):
+                raise Corrupted(
+                    f"snapshot {name} is not one of table {table.name}: it is of {found.table}, epoch {found.epoch}"
+                )
+            with self._lock:
+                while len(self._manifests) >= _MANIFESTS:
+                    del self._manifests[next(iter(self._manifests))]
+                self._manifests[key] = found
+        return found
+
+    def bring(self, target: Target, manifest: Manifest, *, again: bool = False) -> Local:
+        """Have a snapshot's files of a partition here and readable; fetched, or there already. `again`: what is there is damaged.
+
+        Raises Corrupted, StorageUnreachable, DiskFull.
+        """
+        directory = self.snapshots(target)
+        known = None if again else local_snapshots.find(directory, manifest.name)
+        if known is not None:
+            return known
+        repository = self.repository(target.table)
+        fetched = 0
+
+        def on_bytes(count: int) -> None:
+            nonlocal fetched
+            fetched += count
+            self._progress.show(target, fetched_bytes=fetched)
+
+        total = sum(facts.size_bytes for facts in manifest.files_of(target.partition))
+        self._progress.show(
+            target, candidate=manifest.name, state="fetching", reason="", fetched_bytes=0, total_bytes=total
+        )
+        mark = f"{self._node}-{target.partition}"
+        repository.use(mark, [manifest.name])
+        try:
+            with contextlib.nullcontext() if self.near else self._far:
+                return local_snapshots.fetch(
+                    repository, manifest, target.partition, directory, bytes_per_s=self._bytes_per_s, on_bytes=on_bytes
+                )
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(
+                    f"no room for snapshot {manifest.name} below {directory}: {error.strerror}; free some space"
+                ) from error
+            raise StorageUnreachable(f"snapshot {manifest.name} cannot be fetched: {error}") from error
+        finally:
+            repository.unuse(mark)
+
+    def snapshots(self, target: Target) -> Path:
+        """The folder of a partition's local snapshots."""
+        return paths.snapshot_dir(self._data_dir, target.table.name, target.table.epoch, target.partition)

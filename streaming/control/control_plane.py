@@ -1,0 +1,320 @@
+"""Catalogue: the control plane of a worker. One thread knows tables, other workers and slots, and tells the lane what to follow.
+
+1. hear      definitions and announcements
+2. settle    which slots are followed (`place.Placement`)
+3. verify    that every topic is still the one of its definition: its id, its partitions
+4. target    partitions of followed slots, handed to the lane
+5. show      the definitions to the readers, once the lane follows them; and this worker to the others, once the readers serve them
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from logstore.log import kafka
+from logstore.log.changes import Announcer, Changes
+from logstore.log.nodes import ANNOUNCE_S, Announcement
+from logstore.log.registry import Definitions
+from logstore.model.errors import EpochChanged, LogStoreError, LogUnreachable
+from logstore.model.slots import slot_of, spread
+from logstore.model.table import TABLES_TOPIC, Table
+from logstore.view.feed import FeedServer
+from logstore.view.layout import Stop
+from logstore.view.paths import served_path
+from streaming.adoption.compaction_schedule import Schedule
+from streaming.adoption.progress import Progress
+from streaming.adoption.snapshot_fetcher import Library
+from streaming.control.placement import Placement
+from streaming.control.reader_acks import Confirm
+from streaming.control.served_state import Saved
+from streaming.control.sweep import sweep
+from streaming.lane.lane import Key, Lane, Targets
+from streaming.lane.stop_reasons import epoch_changed, misconfigured
+from streaming.lane.target import Target
+
+log = logging.getLogger(__name__)
+
+VERIFY_S = (
+    0.25  # librdkafka goes on silently with a topic that was deleted and created again; in this time it is found out
+)
+VERIFY_TIMEOUT_S = 3.0
+HEAR_S = 0.1
+GONE_S = 3.0  # a broker that has just started may not know its topics yet
+JOIN_S = 30.0  # how long Faust may take to join the group after a start
+
+
+class Snapshots(NamedTuple):
+    """Those who care for snapshots."""
+
+    library: Library
+    progress: Progress
+    schedule: Schedule
+
+    def tell(self, definitions: Definitions, targets: list[Target], *, leading: bool) -> None:
+        """What holds now: definitions, what is followed here, and whether this worker leads."""
+        self.progress.only(targets)
+        self.schedule.lead([table for table in definitions.tables.values() if not table.dropped], leading=leading)
+
+
+class Me(NamedTuple):
+    """Who this worker is."""
+
+    node: str
+    worker: int
+    url: str
+    group: str
+    zone: str
+
+
+class Catalogue(threading.Thread):
+    """Runs until `close`."""
+
+    def __init__(
+        self, bootstrap: str, data_dir: Path, me: Me, slots: int, feed: FeedServer, lane: Lane, snapshots: Snapshots
+    ) -> None:
+        super().__init__(name="catalogue", daemon=True)
+        self._snapshots, self._first_slot = snapshots, spread(slots)[0]
+        self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
+        self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
+        self._saved = Saved(served_path(data_dir, me.worker))
+        self._placement = Placement(me.node, me.worker, self._saved.slots(), time.monotonic())
+        self._confirm = Confirm(feed)
+        self._started_s = time.monotonic()
+        self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
+        self._wanted = Targets(0, {})
+        self._shown_revision = -1
+        self._verified: dict[str, kafka.Described | None] = {}  # topic -> what it is now, None: it does not exist
+        self._verified_at_s = 0.0
+        self._missing_since_s: dict[str, float] = {}  # of topics that were there
+        self._announced: tuple[Announcement | None, float] = None, 0.0
+        self._running = True
+        self.failure: BaseException | None = None
+        self.beat_s = time.monotonic()
+        self.whole_s = (
+            time.monotonic()
+        )  # when every slot was last assigned to somebody, as far as it is this worker's to see to it
+
+    def assign(self, slots: Iterable[int]) -> None:
+        """Faust has assigned exactly these slots."""
+        self._assigned = frozenset(slots)
+
+    def drain(self, timeout_s: float) -> None:
+        """Hand every slot over: returns when other nodes serve them, when there are none, or after `timeout_s`."""
+        self.assign(())
+        deadline = time.monotonic() + timeout_s
+        while self.is_alive() and time.monotonic() < deadline and self._placement.followed and self._other_nodes():
+            self.join(HEAR_S)
+
+    def close(self) -> None:
+        """Stop, and tell the others that this worker is gone."""
+        self._running = False
+        self.join(10)
+
+    def run(self) -> None:
+        """The thread; a failure ends it and is kept in `failure`."""
+        try:
+            while self._running:
+                self._step()
+            self._announcer.retire(self._announcement())
+        except BaseException as error:
+            log.exception("the catalogue failed")
+            self.failure = error
+        finally:
+            self._changes.close()
+
+    def _step(self) -> None:
+        heard = self._changes.take(HEAR_S)
+        self.beat_s = time.monotonic()
+        if not self._changes.complete:
+            return
+        if not self._orphans():
+            self.whole_s = self.beat_s
+        moved = self._settle()
+        verified = self._verify()
+        if heard or moved or verified:
+            self._snapshots.library.at(
+                self._changes.definitions.storage
+            )  # before the lane opens views: they may begin there
+            self._retarget()
+            self._tell()
+        self._show()
+        self._announce()
+
+    def _others(self) -> list[Announcement]:
+        me = self._me
+        return [
+            a for a in self._changes.nodes.live() if (a.node, a.worker) != (me.node, me.worker) and a.group == me.group
+        ]
+
+    def _other_nodes(self) -> bool:
+        return any(announced.node != self._me.node for announced in self._others())
+
+    def _orphans(self) -> set[int]:
+        """Slots that are assigned to nobody; the first worker of the group is the one to see to it, others find none."""
+        others = self._others()
+        joining = self._assigned is None and time.monotonic() - self._started_s < JOIN_S
+        if joining or any((a.node, a.worker) < (self._me.node, self._me.worker) for a in others):
+            return set()
+        return set(range(self._slots)) - (self._assigned or frozenset()).union(*(a.slots for a in others))
+
+    # 2. settle
+
+    def _settle(self) -> bool:
+        moved = False
+        if self._assigned is not None and self._assigned != self._placement.assigned:
+            self._placement.assign(self._assigned, time.monotonic())
+            moved = True
+        return self._placement.settle(self._others(), time.monotonic()) or moved
+
+    # 3. verify
+
+    def _verify(self) -> bool:
+        """Look at the topics; True when something new was learnt. While Kafka is away nothing is learnt, and nothing is stopped for it."""
+        names = {table.topic for table in self._live_tables()} | {TABLES_TOPIC}
+        if names <= self._verified.keys() and time.monotonic() - self._verified_at_s < VERIFY_S:
+            return False
+        try:
+            found = kafka.describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
+        except LogUnreachable:
+            return False
+        now_s = time.monotonic()
+        self._missing_since_s = {name: self._missing_since_s.get(name, now_s) for name in names - found.keys()}
+        self._verified_at_s = now_s
+        before, self._verified = self._verified, {name: found.get(name) or self._lately(name) for name in names}
+        if before and before.get(TABLES_TOPIC) != self._verified[TABLES_TOPIC]:
+            raise EpochChanged(
+                f"{TABLES_TOPIC} was deleted or created again under a running node; restore it, or begin anew with another --data-dir"
+            )
+        return before != self._verified
+
+    def _lately(self, name: str) -> kafka.Described | None:
+        """What a topic was that is not there now, until it has been missed for GONE_S."""
+        was = self._verified.get(name)
+        if was is None or name not in self._missing_since_s:
+            return was
+        return was if time.monotonic() - self._missing_since_s[name] < GONE_S else None
+
+    def _problem(self, table: Table) -> Stop | None:
+        actual = self._verified[table.topic]
+        if actual is None or actual.topic_id != table.epoch:
+            return epoch_changed(table, actual and actual.topic_id)
+        if actual.partitions != table.partitions:
+            why = f"it has {actual.partitions} partitions, the definition {table.partitions}: writers place keys elsewhere now"
+            return misconfigured(table, why)
+        return None
+
+    # 4. target
+
+    def _retarget(self) -> None:
+        targets: dict[Key, Target] = {}
+        for table in self._live_tables():
+            if table.topic not in self._verified:
+                continue
+            problem = self._problem(table)
+            for partition in range(table.partitions):
+                slot = slot_of(partition, self._slots)
+                if slot in self._placement.followed:
+                    target = Target(table, partition, slot, problem)
+                    targets[target.key] = target
+        known = self._assigned is not None or self._placement.followed  # else nobody has said yet what to follow
+        if known and (targets != self._wanted.targets or self._wanted.generation == 0):
+            self._wanted = Targets(self._wanted.generation + 1, targets)
+            self._lane.follow(self._wanted)
+
+    def _tell(self) -> None:
+        """Faust assigns the first slot to exactly one worker of a group: that one leads."""
+        leading = self._assigned is not None and self._first_slot in self._assigned
+        self._snapshots.tell(self._changes.definitions, list(self._wanted.targets.values()), leading=leading)
+
+    def _live_tables(self) -> list[Table]:
+        return [table for table in self._changes.definitions.tables.values() if not table.dropped]
+
+    # 5. show
+
+    def _show(self) -> None:
+        definitions = self._changes.definitions
+        self._feed.publish_changed("nodes", [_shown(a) for a in self._changes.nodes.live()])
+        if (
+            self._lane.generation == self._wanted.generation > 0
+            and definitions.revision != self._shown_revision
+            and self._all_verified()
+        ):
+            self._shown_revision = definitions.revision
+            sweep(self._data_dir, definitions.tables.values())
+            self._feed.publish("tables", tables_value(definitions, self._slots, self._tables_id()))
+        self._save()
+
+    def _tables_id(self) -> str | None:
+        described = self._verified[TABLES_TOPIC]
+        return described and described.topic_id
+
+    def _all_verified(self) -> bool:
+        return all(table.topic in self._verified for table in self._live_tables())
+
+    def _save(self) -> None:
+        """Keep what is served, for readers that start without this worker, and for itself after a restart."""
+        if self._shown_revision < 0:
+            return
+        value = self._feed.snapshot()
+        served = {
+            "tables": {**value["tables"], "tables": [raw.decode() for raw in value["tables"]["tables"]]},
+            "nodes": value.get("nodes", []),
+            "slots": sorted(self._placement.followed),
+            "views": [[*key[1:], view] for key, view in value.items() if isinstance(key, tuple) and key[0] == "view"],
+        }
+        self._saved.keep(served)
+
+    def _announcement(self) -> Announcement:
+        acks = [ack["tables"] for ack in self._feed.acks() if ack is not None]
+        phases = dict(self._lane.phases)
+        behind = {slot_of(partition, self._slots) for (_, partition), phase in phases.items() if phase == "catching-up"}
+        behind |= {slot_of(partition, self._slots) for _, partition in self._wanted.targets.keys() - phases.keys()}
+        followed = self._placement.followed if self._wanted.generation else frozenset()
+        return Announcement(
+            *self._me[:5],
+            slots=sorted(self._placement.assigned),
+            live=sorted(self._confirm.live(frozenset(followed - behind))),
+            tables=min([self._shown_revision, *acks]),
+            pids=_pids(self._data_dir),
+        )
+
+    def _announce(self) -> None:
+        announcement = self._announcement()
+        last, at_s = self._announced
+        if announcement != last or time.monotonic() - at_s >= ANNOUNCE_S:
+            self._announcer.announce(announcement)
+            self._announced = announcement, time.monotonic()
+
+
+def tables_value(definitions: Definitions, slots: int, topic_id: str | None) -> dict[str, Any]:
+    """What the feed shows under "tables"."""
+    return {
+        "revision": definitions.revision,
+        "topic_id": topic_id,
+        "slots": slots,
+        "storage": definitions.storage,
+        "tables": [table.to_json() for table in definitions.tables.values()],
+    }
+
+
+def _shown(announcement: Announcement) -> dict[str, Any]:
+    return {
+        name: getattr(announcement, name)
+        for name in ("node", "worker", "url", "group", "zone", "slots", "live", "pids", "tables")
+    }
+
+
+def _pids(data_dir: Path) -> dict[str, Any]:
+    """What the supervisor wrote; empty for a worker that runs without one."""
+    try:
+        written: dict[str, Any] = orjson.loads((data_dir / "run" / "node.json").read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise LogStoreError(f"{data_dir}/run/node.json is damaged: {error}; restart the node") from error
+    return {name: written.get(name) for name in ("node", "kafka", "workers", "readers")}

@@ -1,0 +1,71 @@
+"""Ends: where the logs of the followed partitions end, asked of Kafka itself about once a second.
+
+The lane's consumer knows ends too, but one that stalls silently knows of nothing new. And a reader that is asked for what held at a time
+may answer from what it holds now only when it has applied all that the log held at that time, which somebody has to have asked for since.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from logstore.log import kafka
+from logstore.model.errors import LogStoreError, LogUnreachable
+from logstore.view.feed import FeedServer
+from streaming.lane.lane import Lane
+
+log = logging.getLogger(__name__)
+
+EVERY_S = 1.0
+
+Key = tuple[str, int]
+
+
+class Ends(threading.Thread):
+    """Tells readers, the watchdog, and the lane whether the log answers at all."""
+
+    def __init__(self, client: Callable[[], Any], feed: FeedServer, lane: Lane) -> None:
+        super().__init__(name="ends", daemon=True)
+        self._client, self._feed, self._lane = client, feed, lane
+        self._closing = threading.Event()
+        self._complaint = ""
+        self.committed: Mapping[
+            Key, int
+        ] = {}  # (epoch, partition) -> the end that a reader of committed records gets to
+
+    def close(self, timeout_s: float = 15.0) -> None:
+        """Ask no more."""
+        self._closing.set()
+        self.join(timeout_s)
+
+    def run(self) -> None:
+        """The thread."""
+        while not self._closing.wait(EVERY_S):
+            try:
+                self._ask()
+            except LogUnreachable:
+                self._lane.heard(reachable=False)
+            except LogStoreError as error:  # of a topic that has just gone, perhaps; the log answers
+                self._complain(str(error))
+
+    def _complain(self, why: str) -> None:
+        """Once, however long it stays so."""
+        if why != self._complaint:
+            self._complaint = why
+            log.warning("the ends of the log are not known: %s", why)
+
+    def _ask(self) -> None:
+        """Raises LogUnreachable."""
+        followed = {(f.target.table.topic, f.target.partition): f.target.key for f in self._lane.followed()}
+        if not followed:
+            return
+        # two requests a broker, however many partitions
+        asked_ms = time.time_ns() // 1_000_000
+        client = self._client()
+        ends = kafka.ends(client, followed)
+        stable = kafka.ends(client, followed, committed=True)
+        self.committed = {followed[place]: end for place, end in stable.items()}
+        self._feed.publish(("ends",), [asked_ms, [[*followed[place], end] for place, end in ends.items()]])
+        self._lane.heard(reachable=True)
+        self._complaint = ""

@@ -1,0 +1,176 @@
+"""Helper: a worker's end of its digester process (`digester.py` draws the messages). Keeps it running, and hands its answers over.
+
+A digester that dies fails what it had begun: a cut whose pin is lost has no digest, a generation half built is built again.
+"""
+
+import itertools
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgpack
+
+from logstore.process import child
+from streaming.digest.digester import MESSAGE_BYTES, Order
+
+log = logging.getLogger(__name__)
+
+SEND_S = 0.005  # a digester that takes no message for so long is as good as dead to the lane
+AGAIN_S = 0.5
+_PATHS = 100  # of one message: a path has 4,096 bytes at most, in practice a hundred
+DIED = "the helper process died"
+
+
+class Errand:
+    """Something the digester was asked for. `done` is set when `outcome` or `failure` is."""
+
+    def __init__(self, number: int, at_end: Callable[["Errand"], None] = lambda _: None) -> None:
+        self.number, self._at_end = number, at_end
+        self.pinned_at: int | None = None
+        self.begun, self.done = threading.Event(), threading.Event()
+        self.outcome: tuple[Any, ...] | None = None
+        self.failure: str | None = None
+
+    def end(self, outcome: tuple[Any, ...] | None, failure: str | None) -> None:
+        """Settle it."""
+        self.outcome, self.failure = outcome, failure
+        self.done.set()
+        self.begun.set()
+        self._at_end(self)
+
+
+class Helper(threading.Thread):
+    """Runs until `close`. Its calls may come from any thread and do not block for longer than SEND_S."""
+
+    def __init__(self) -> None:
+        super().__init__(name="helper", daemon=True)
+        self._numbers = itertools.count()
+        self._errands: dict[int, Errand] = {}
+        self._paths: set[str] = set()
+        self._lock = threading.Lock()
+        self._sock: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = threading.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The digester's process id; None while there is none."""
+        return self._process.pid if self._process else None
+
+    def views(self, paths: Iterable[str]) -> None:
+        """Have these views open, and no others, so that a pin is begun at once."""
+        wanted = set(paths)
+        with self._lock:
+            self._send_views("open", wanted - self._paths)
+            self._send_views("shut", self._paths - wanted)
+            self._paths = wanted
+
+    def pin(self, path: str, base_dir: str | None, at_end: Callable[[Errand], None]) -> Errand:
+        """Pin the view as it is now, then compute its digest: `begun` is set with `pinned_at`, `done` with (hex, entries)."""
+        return self._ask(Errand(next(self._numbers), at_end), "pin", path, base_dir)
+
+    def build(self, order: Order) -> Errand:
+        """Build a generation: `begun` is set when the worker has to keep what it applies, then call `last`; `done` with (next offset)."""
+        return self._ask(Errand(next(self._numbers)), "build", order._asdict())
+
+    def last(self, errand: Errand) -> None:
+        """What the lane applies is kept from now on: copy the rest."""
+        with self._lock:
+            self._send("last", errand.number)
+
+    def close(self) -> None:
+        """End the process."""
+        self._closing.set()
+        with self._lock:
+            if self._sock is not None:
+                self._sock.shutdown(socket.SHUT_RDWR)
+        self.join(10)
+
+    def run(self) -> None:
+        """The thread: starts the process, hears it, starts it again when it has died."""
+        while not self._closing.is_set():
+            mine, process = self._start()
+            self._hear(mine)
+            with self._lock:
+                self._sock = self._process = None
+                lost, self._errands = self._errands, {}
+            mine.close()
+            process.kill()
+            process.wait(10)
+            for errand in lost.values():
+                errand.end(None, DIED)
+            if not self._closing.wait(AGAIN_S):
+                log.warning("%s with status %s; it is started again", DIED, process.returncode)
+
+    def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+        mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            argv = [sys.executable, "-m", "streaming.digest.digester", str(other.fileno())]
+            process = child.spawn(argv, pass_fds=(other.fileno(),))
+        with self._lock:
+            self._sock, self._process = mine, process
+            if self._closing.is_set():
+                mine.shutdown(socket.SHUT_RDWR)
+            self._send_views("open", self._paths)
+        return mine, process
+
+    def _hear(self, sock: socket.socket) -> None:
+        while True:
+            try:
+                raw = sock.recv(MESSAGE_BYTES)
+            except OSError:
+                raw = b""
+            if not raw:
+                return
+            word, number, *rest = msgpack.unpackb(raw)
+            self._on_answer(word, number, rest)
+
+    def _on_answer(self, word: str, number: int, rest: list[Any]) -> None:
+        errand = self._errands.get(number)
+        if errand is None:
+            return
+        if word in ("pinned", "round"):
+            errand.pinned_at = rest[0] if rest else None
+            errand.begun.set()
+            return
+        with self._lock:
+            self._errands.pop(number, None)
+        errand.end(*((None, str(rest[0])) if word == "failed" else (tuple(rest), None)))
+
+    def _ask(self, errand: Errand, word: str, *rest: object) -> Errand:
+        with self._lock:
+            self._errands[errand.number] = errand
+            sent = self._send(word, errand.number, *rest)
+            if not sent:
+                del self._errands[errand.number]
+        if not sent:
+            errand.end(None, "the helper process does not answer")
+        return errand
+
+    def _send_views(self, word: str, paths: set[str]) -> None:
+        """One that gets lost is opened when it is pinned."""
+        ordered = sorted(paths)
+        for first in range(0, len(ordered), _PATHS):
+            self._send(word, ordered[first : first + _PATHS])
+
+    def _send(self, *message: object) -> bool:
+        """Requires: the lock is held."""
+        if self._sock is None:
+            return False
+        deadline = time.monotonic() + SEND_S
+        while True:
+            try:
+                self._sock.send(msgpack.packb(message), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    return False
+                self._closing.wait(0.0005)
+            except OSError:
+                return False
+            else:
+                return True

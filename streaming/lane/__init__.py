@@ -1,0 +1,1 @@
+"""Data plane: one thread follows the log of its partitions into their views."""

@@ -1,0 +1,347 @@
+"""Lane: the data plane of a worker. One thread follows the log of its partitions into their views.
+
+    1. follow   open and close views when the targets have changed
+    2. take     whole fetched batches, from the position each view holds
+    3. fold     and commit entries and position in one LMDB transaction (`followed.Followed.take`)
+    4. publish  the new position to the node's readers
+
+A batch is split where a snapshot ends: the view is committed exactly there and pinned (`cuts.Cuts`). What an adopter has to have done to a
+view is done between two batches (`asked.Asked`).
+
+A rebalance only changes the targets: positions are the views' own, so nothing can be lost, repeated or paused by it. A partition that
+stops, or whose disk is full, is let go alone; one whose view is damaged begins again with a new one; the others go on.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from logstore.log.tail import Batch, End, Tail, Trouble, Unreachable
+from logstore.model.errors import Corrupted, LogStoreError, NotYet
+from logstore.view.feed import FeedServer
+from logstore.view.layout import Stop
+from logstore.view.view import Sync
+from streaming.lane.cuts import Cuts
+from streaming.lane.mailbox import Asked
+from streaming.lane.opening import RETRY_S, Later, Opening
+from streaming.lane.partition import Followed, Seed
+from streaming.lane.status import Shown
+from streaming.lane.target import Target
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+QUICK_S = 0.01
+TICK_S = 1.0
+ANNOUNCE_S = 5.0
+CHECK_S = 10.0
+
+Key = tuple[str, int]
+
+
+class Targets(NamedTuple):
+    """What a lane has to follow, and a number that rises with every change."""
+
+    generation: int
+    targets: dict[Key, Target]
+
+
+class Lane(threading.Thread):
+    """Follows its targets until `close`. Views belong to this thread alone."""
+
+    def __init__(
+        self,
+        bootstrap: str,
+        data_dir: Path,
+        feed: FeedServer,
+        *,
+        group: str,
+        sync: Sync,
+        cuts: Cuts,
+        seed: Callable[[Target], Seed],
+        queued_kbytes: int = 32_768,
+    ) -> None:
+        """`queued_kbytes` bounds what is fetched ahead, and so the memory; `seed` says what a new view begins with."""
+        super().__init__(name="lane", daemon=True)
+        self._brokers, self._feed, self._group, self._queued_kbytes, self._cuts = (
+            bootstrap,
+            feed,
+            group,
+            queued_kbytes,
+            cuts,
+        )
+        self.asked = Asked()
+        self._wanted = Targets(0, {})
+        self._generation = 0  # until somebody says what to follow, what an earlier run has shown stays
+        self._followed: dict[Key, Followed] = {}
+        self._by_topic: dict[tuple[str, int], Followed] = {}
+        self._retry_at_s: dict[Key, float] = {}
+        self._shown = Shown(feed)
+        self._opening = Opening(data_dir, sync, seed, self._shown)
+        self._running = True
+        self._restart = False
+        self.failure: BaseException | None = None
+        self.beat_s = time.monotonic()  # when the loop last came round
+        self.applied = 0  # records, since the start
+        self.reachable = True
+        self.generation = -1  # of the targets that are followed now
+        self.phases: dict[Key, str] = {}
+
+    def follow(self, wanted: Targets) -> None:
+        """Follow exactly these targets from now on; `generation` tells when it is done."""
+        self._wanted = wanted
+
+    def restart(self) -> None:
+        """Begin with a new consumer: this one does not progress."""
+        self._restart = True
+
+    def followed(self) -> list[Followed]:
+        """What is followed now; other threads look at it, and change it by `asked` only."""
+        return list(self._followed.values())
+
+    def behind(self, ends: Mapping[Key, int]) -> dict[Key, int]:
+        """Partition -> next offset, of those that have not applied what is committed below `ends`, for no reason that is known."""
+        held = {f.target.key: f for f in self.followed() if f.stop is None and f.held is None}
+        return {key: f.next_offset for key, f in held.items() if ends.get(key, -1) > f.next_offset}
+
+    def close(self, timeout_s: float = 20.0) -> None:
+        """Stop following; flush and close every view."""
+        self._running = False
+        self.join(timeout_s)
+
+    def run(self) -> None:
+        """The thread. A failure ends it and is kept in `failure`: the worker ends, and is started again."""
+        try:
+            while self._running:
+                self._restart = False
+                self._run_once()
+        except BaseException as error:
+            log.exception("the lane failed")
+            self.failure = error
+        finally:
+            for followed in self._followed.values():
+                _close(followed)
+
+    def _run_once(self) -> None:
+        """One consumer's life."""
+        tail = Tail(self._brokers, group=f"{self._group}.applied", queued_kbytes=self._queued_kbytes)
+        try:
+            for followed in self.followed():
+                self._start(tail, followed)
+            ticked = announced = checked = time.monotonic()
+            while self._running and not self._restart:
+                self._reconcile(tail)
+                self._do_asked(tail)
+                for event in tail.take(self._patience_s()):
+                    self._on_event(tail, event)
+                self.beat_s = now = time.monotonic()
+                if now - ticked >= TICK_S:
+                    ticked = now
+                    self._tick(tail)
+                if now - announced >= ANNOUNCE_S:
+                    announced = now
+                    self._announce(tail)
+                if now - checked >= CHECK_S:
+                    checked = now
+                    self._free_slots()
+            self._announce(tail)
+        finally:
+            tail.close()
+
+    # 1. follow
+
+    def _reconcile(self, tail: Tail) -> None:
+        wanted = self._wanted
+        due = [key for key, at_s in self._retry_at_s.items() if at_s <= time.monotonic()]
+        if wanted.generation == self._generation and not due:
+            return
+        for key in [
+            key
+            for key, f in self._followed.items()
+            if key not in wanted.targets or wanted.targets[key].name != f.target.name
+        ]:
+            self._leave(tail, key)
+        for key, target in wanted.targets.items():
+            followed = self._followed.get(key)
+            if followed is None:
+                self._open(tail, target)
+            elif followed.target != target or key in due:
+                followed.target = target
+                self._restart_one(tail, followed)
+        if wanted.generation != self._generation:
+            self._forget_others(wanted)
+        self._generation = wanted.generation
+        if all(key in self.phases for key in wanted.targets):
+            self.generation = wanted.generation
+
+    def _forget_others(self, wanted: Targets) -> None:
+        """Take back what is left of other targets, and what the feed shows of an earlier run of this worker."""
+        self._retry_at_s = {key: at_s for key, at_s in self._retry_at_s.items() if key in wanted.targets}
+        self._shown.only(wanted.targets.values())
+
+    def _open(self, tail: Tail, target: Target) -> None:
+        self._retry_at_s.pop(target.key, None)
+        followed = self._opening.open(target)
+        if isinstance(followed, Later):
+            self._retry_at_s[target.key] = time.monotonic() + followed.again_s
+            if followed.phase is not None:
+                self.phases[target.key] = followed.phase
+            return
+        self._followed[target.key] = self._by_topic[target.table.topic, target.partition] = followed
+        self._start(tail, followed)
+
+    def _start(self, tail: Tail, followed: Followed) -> None:
+        target, state = followed.target, followed.view.state
+        if target.problem is None:
+            tail.follow(target.table.topic, target.partition, state.next_offset, state.leader_epoch)
+        elif not self._halt(tail, followed, target.problem):
+            return
+        self._publish(followed)
+
+    def _halt(self, tail: Tail, followed: Followed, problem: Stop) -> bool:
+        """False when its view is damaged, and was removed."""
+        try:
+            followed.halt(problem)
+            followed.held = None
+        except Corrupted as error:
+            self._remove(tail, followed, error)
+            return False
+        except (NotYet, OSError) as error:
+            self._hold(tail, followed, str(error))
+        return True
+
+    def _restart_one(self, tail: Tail, followed: Followed) -> None:
+        self._retry_at_s.pop(followed.target.key, None)
+        tail.leave(followed.target.table.topic, followed.target.partition)
+        self._start(tail, followed)
+
+    def _leave(self, tail: Tail, key: Key) -> None:
+        followed = self._followed.pop(key)
+        target = followed.target
+        del self._by_topic[target.table.topic, target.partition]
+        tail.leave(target.table.topic, target.partition)
+        for gone in (self._retry_at_s, self.phases):
+            gone.pop(key, None)
+        self._shown.gone(target)
+        _close(followed)
+
+    def _remove(self, tail: Tail, followed: Followed, why: Corrupted) -> None:
+        """A view that is damaged goes; the partition begins again from its seed, as one that was never here."""
+        target = followed.target
+        log.error("%s/%d: %s", target.table.name, target.partition, why)
+        tail.leave(target.table.topic, target.partition)
+        del self._followed[target.key], self._by_topic[target.table.topic, target.partition]
+        _discard(followed)
+        self._shown.removed(target, str(why))
+        self.phases[target.key] = "catching-up"
+        self._retry_at_s[target.key] = time.monotonic() + RETRY_S
+
+    # 2. take, 3. fold
+
+    def _on_event(self, tail: Tail, event: Batch | End | Trouble | Unreachable) -> None:
+        if isinstance(event, Unreachable):
+            self.heard(reachable=False)
+            return
+        followed = self._by_topic.get((event.topic, event.partition))
+        if followed is None or not tail.follows(event.topic, event.partition):  # fetched before it was let go
+            return
+        if not isinstance(event, Trouble):  # that of one partition says nothing about the others
+            self.heard(reachable=True)
+        try:
+            following = self._apply(tail, followed, event) and not self._cuts.holds(followed.target.key)
+            if not isinstance(event, Trouble):
+                followed.held = None
+        except Corrupted as error:
+            self._remove(tail, followed, error)
+            return
+        except (NotYet, OSError) as error:
+            self._hold(tail, followed, str(error))
+            following = True
+        if not following:
+            tail.leave(event.topic, event.partition)
+        self._publish(followed)
+
+    def _apply(self, tail: Tail, followed: Followed, event: Batch | End | Trouble) -> bool:
+        if isinstance(event, Batch):
+            self.applied += len(event.records.offsets)
+            followed.end = max(followed.end, tail.end(event.topic, event.partition))
+            return self._cuts.take(followed, event.records, event.leader_epoch)
+        if isinstance(event, End):
+            return followed.at_end(event.offset)
+        if event.word == "truncated":
+            followed.cut_back(event.detail)
+            return False
+        # a topic that is gone is found out by the catalogue, which looks at the ids
+        self._hold(tail, followed, f"{event.topic}/{event.partition}: {event.detail}")
+        return True
+
+    def _hold(self, tail: Tail, followed: Followed, why: str) -> None:
+        """What is applied stays as it is; the same records are tried again a little later."""
+        if followed.held != why:
+            log.warning("%s", why)
+            followed.held = why
+        self._retry(tail, followed)
+
+    def _retry(self, tail: Tail, followed: Followed) -> None:
+        """Let go now, begin again at the view's position a little later."""
+        tail.leave(followed.target.table.topic, followed.target.partition)
+        self._retry_at_s[followed.target.key] = time.monotonic() + RETRY_S
+
+    def _do_asked(self, tail: Tail) -> None:
+        for key in self._cuts.over():
+            if key in self._followed:
+                self._restart_one(tail, self._followed[key])
+        for followed, moved in self.asked.answer(self._followed):
+            if moved:
+                self._restart_one(tail, followed)
+            if followed.target.key in self._followed:
+                self._publish(followed)
+
+    def _patience_s(self) -> float:
+        """How long to wait for records: less when a view that is not there yet may begin at any moment."""
+        soonest_s = min(self._retry_at_s.values(), default=float("inf")) - time.monotonic()
+        return QUICK_S if self._cuts.waiting else min(max(soonest_s, QUICK_S), POLL_S)
+
+    # 4. publish
+
+    def _publish(self, followed: Followed) -> None:
+        self._shown.show(followed)
+        self.phases[followed.target.key] = followed.phase
+
+    def heard(self, *, reachable: bool) -> None:
+        """The log answers, or not, as somebody has just found out. Any thread."""
+        self.reachable = reachable
+        self._feed.publish_changed("log", {"reachable": reachable})
+
+    def _tick(self, tail: Tail) -> None:
+        """Once a second: what only looking shows."""
+        self._cuts.watch(self._followed.values())
+        for followed in self._followed.values():
+            if followed.stop is None:
+                followed.look(tail.end(followed.target.table.topic, followed.target.partition))
+            self._publish(followed)
+
+    def _free_slots(self) -> None:
+        """Readers that were killed leave slots taken, and what they were reading pinned: then the file could only grow."""
+        for followed in self._followed.values():
+            followed.view.free_slots()
+
+    def _announce(self, tail: Tail) -> None:
+        tail.announce((f.target.table.topic, f.target.partition, f.next_offset) for f in self._followed.values())
+
+
+def _close(followed: Followed) -> None:
+    try:
+        followed.close()
+    except (LogStoreError, OSError) as error:  # it keeps its mark, and is thrown away after a power cut
+        log.warning("%s is not flushed: %s", followed.view.path, error)
+
+
+def _discard(followed: Followed) -> None:
+    try:
+        followed.discard()
+    except OSError as error:  # then it is found damaged again
+        log.warning("%s cannot be removed: %s", followed.view.path, error)

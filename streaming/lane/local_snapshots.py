@@ -1,0 +1,144 @@
+"""Bases: the snapshots of one partition as they lie on this node.
+
+<data>/snapshots/<table>/<epoch>/<partition>/<name>/              a RocksDB directory, what readers open
+                                            <name>~2/             the same once more, after the first was found damaged
+                                            <name>.files/         the files as they were fetched (the directory's are links to them)
+                                                        base.json what they are: written last, so a folder without it is not whole
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from logstore.model.errors import Corrupted
+from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.repository import Repository
+from logstore.snapshot.sst import SstReader, checksum, prepare
+from logstore.view.layout import Base
+from logstore.view.paths import write_whole
+
+KEPT = 2  # local snapshots: the base, and the one before it for reads as of a past position
+_COPY = re.compile(r"(?P<name>[^~.]+)(~(?P<copy>\d+))?")
+
+
+class Local(NamedTuple):
+    """One snapshot of one partition on this node; `path` is the RocksDB directory, `checksums` of its files by name (xxh3-128)."""
+
+    base: Base
+    path: Path
+    checksums: dict[str, str]
+
+    def shown(self) -> dict[str, Any]:
+        """What the feed tells the readers."""
+        return shown(self.base, self.path)
+
+
+def shown(base: Base, path: Path | None) -> dict[str, Any]:
+    """What the feed tells the readers of a base; `path` None: it is not here yet."""
+    return {"path": path and str(path), "snapshot": base.snapshot, "cut": base.cut, "log_time_ms": base.log_time_ms}
+
+
+def base_of(manifest: Manifest, partition: int) -> Base:
+    """The base that a snapshot is for one partition."""
+    part = manifest.parts[partition]
+    return Base(manifest.name, part.cut, part.log_time_ms, part.digest, part.entries)
+
+
+def find(directory: Path, name: str) -> Local | None:
+    """The newest whole copy of a snapshot here."""
+    files = directory / f"{name}.files"
+    paths = [path for path in _copies(directory, name) if path.is_dir()]
+    try:
+        known = orjson.loads((files / "base.json").read_bytes())
+        return Local(Base(**known["base"]), paths[-1], known["checksums"]) if paths else None
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def others(directory: Path, base: Base) -> list[Local]:
+    """Older snapshots that are here beside `base`, oldest first."""
+    names = {path.name.removesuffix(".files") for path in directory.glob("*.files")}
+    found = [local for local in (find(directory, name) for name in names) if local is not None]
+    return sorted((local for local in found if local.base.cut < base.cut), key=lambda local: local.base.cut)
+
+
+def fetch(
+    repository: Repository, manifest: Manifest, partition: int, directory: Path, *,
+    bytes_per_s: int | None, on_bytes: Callable[[int], None],
+) -> Local:  # fmt: skip
+    """Bring a snapshot's files of one partition here, check them against the manifest and make them readable. Resumes what was begun.
+
+    Raises Corrupted when a file is not what the manifest says, StorageUnreachable, OSError.
+    """
+    files = directory / f"{manifest.name}.files"
+    files.mkdir(parents=True, exist_ok=True)
+    checksums: dict[str, str] = {}
+    for number, facts in enumerate(manifest.files_of(partition)):
+        local = files / f"{number:05d}.sst"
+        checksums[local.name] = facts.checksum
+        if local.exists() and checksum(local) == facts.checksum:
+            on_bytes(facts.size_bytes)
+            continue
+        local.unlink(missing_ok=True)
+        try:
+            repository.storage.fetch(
+                repository.file_path(facts.path), local, bytes_per_s=bytes_per_s, on_bytes=on_bytes
+            )
+        except FileNotFoundError as error:
+            raise Corrupted(f"{facts.path} of snapshot {manifest.name} is missing") from error
+        if local.stat().st_size != facts.size_bytes or checksum(local) != facts.checksum:
+            local.unlink()
+            raise Corrupted(
+                f"{facts.path} of snapshot {manifest.name} is damaged: its bytes are not those of the manifest"
+            )
+    base = base_of(manifest, partition)
+    copies = _copies(directory, manifest.name)
+    path = directory / (f"{manifest.name}~{_copy(copies[-1]) + 1}" if copies else manifest.name)
+    prepare(path, [files / name for name in checksums])
+    write_whole(files / "base.json", orjson.dumps({"base": base._asdict(), "checksums": checksums}))
+    return Local(base, path, checksums)
+
+
+def damaged(local: Local) -> str | None:
+    """What is wrong with a local snapshot: a file that is missing or has other bytes; None when it is sound."""
+    files = local.path.parent / f"{local.base.snapshot}.files"
+    for name, expected in local.checksums.items():
+        if not (files / name).exists():
+            return f"{files / name} is missing"
+        if checksum(files / name) != expected:
+            return f"{files / name} is damaged: its checksum is not the manifest's"
+    try:
+        SstReader.open(local.path, cache_bytes=1 << 20).close()
+    except Corrupted as error:
+        return str(error)
+    return None
+
+
+def remove_others(directory: Path, keep: Sequence[Path]) -> None:
+    """Remove every local snapshot but those whose RocksDB directories are named. Requires: nobody is told of the others any more."""
+    names = {_match(path.name)["name"] for path in keep}
+    for child in directory.iterdir() if directory.exists() else ():
+        if child not in keep and not (child.name.endswith(".files") and child.name.removesuffix(".files") in names):
+            shutil.rmtree(child, ignore_errors=True)
+
+
+def _copies(directory: Path, name: str) -> list[Path]:
+    """RocksDB directories of one snapshot, oldest first."""
+    found = [
+        path for path in directory.glob(f"{name}*") if (match := _COPY.fullmatch(path.name)) and match["name"] == name
+    ]
+    return sorted(found, key=_copy)
+
+
+def _copy(path: Path) -> int:
+    return int(_match(path.name)["copy"] or 1)
+
+
+def _match(name: str) -> re.Match[str]:
+    match = _COPY.fullmatch(name)
+    assert match, "directories of snapshots are named here"
+    return match

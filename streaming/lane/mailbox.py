@@ -1,0 +1,64 @@
+"""Asked: what other threads have the lane do to a partition between two batches, because views belong to the lane alone."""
+
+import queue
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from logstore.model.errors import Overloaded
+from streaming.lane.partition import Followed
+
+WAIT_S = 30.0
+MOST = 16
+
+Key = tuple[str, int]
+Step = Callable[[Followed], None]
+
+
+class _Wish(NamedTuple):
+    key: Key
+    step: Step
+    done: "Future[None]"
+
+
+class Asked:
+    """Steps that wait for the lane."""
+
+    def __init__(self) -> None:
+        self._wishes: queue.Queue[_Wish] = queue.Queue(MOST)
+
+    def do(self, key: Key, step: Step, timeout_s: float = WAIT_S) -> None:
+        """Have the step done; raises what it raises, Overloaded when the partition is not followed or the lane does not come round.
+
+        Requires: not the lane's thread; the step takes milliseconds.
+        """
+        done: Future[None] = Future()
+        try:
+            self._wishes.put(_Wish(key, step, done), timeout=timeout_s)
+            done.result(timeout_s)
+        except (queue.Full, TimeoutError) as error:
+            done.cancel()
+            raise Overloaded(f"the lane did not come round within {timeout_s:g} s; it is tried again") from error
+
+    def answer(self, followed: Mapping[Key, Followed]) -> Iterator[tuple[Followed, bool]]:
+        """The lane's side: do what is asked; the partitions it was done to, and whether their positions have changed."""
+        while not self._wishes.empty():
+            wish = self._wishes.get()
+            if not wish.done.set_running_or_notify_cancel():
+                continue
+            one = followed.get(wish.key)
+            if one is None:
+                wish.done.set_exception(Overloaded("the partition is not followed here any more"))
+                continue
+            before = one.next_offset
+            error = _failure(wish.step, one)
+            yield one, one.next_offset != before
+            wish.done.set_exception(error) if error else wish.done.set_result(None)
+
+
+def _failure(step: Step, followed: Followed) -> Exception | None:
+    try:
+        step(followed)
+    except Exception as error:  # it is the asker's
+        return error
+    return None

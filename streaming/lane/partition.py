@@ -1,0 +1,314 @@
+"""Followed: one partition on its way from log to view. Decides what a batch, a gap or an end of the log means; no Kafka in here.
+
+opening -> catching-up -> live            the end of the log was reached once
+               └──────────┴──> stopped    and says why; a new definition or a restart tries again
+
+A view that is damaged is removed, and begins again from its seed: the log is the truth, a view is a fold of it and nothing else.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from logstore.model.errors import Corrupted, Overloaded
+from logstore.model.fold import Folded, Place, Records, fold_batch
+from logstore.model.mutation import Control, parse
+from logstore.view import generation, paths
+from logstore.view.layout import Base, Quarantine, Stop
+from logstore.view.view import Identity, Sync, View, discard_if_torn
+from streaming.lane import local_snapshots, stop_reasons
+from streaming.lane.change_buffer import Tee
+from streaming.lane.target import Target
+
+log = logging.getLogger(__name__)
+
+Phase = Literal["catching-up", "live", "stopped"]
+
+
+class Seed(NamedTuple):
+    """What a view that is not there yet begins with: a snapshot and what was skipped below its cut, or nothing, at offset 0."""
+
+    base: Base | None = None
+    quarantine: Quarantine = Quarantine({}, [])
+
+
+class Asking(Overloaded):
+    """It is being found out; ask again after `again_s`."""
+
+    def __init__(self, message: str, again_s: float) -> None:
+        super().__init__(message)
+        self.again_s = again_s
+
+
+class Followed:
+    """A view and what its partition's log has shown so far."""
+
+    def __init__(
+        self, target: Target, data_dir: Path, *, sync: Sync = "none", seed: Callable[[Target], Seed] = lambda _: Seed()
+    ) -> None:
+        """Open the view; where there is none, begin one with what `seed` says.
+
+        Raises Overloaded while another process of this node still writes it, DiskFull, NotYet, OSError, and what `seed` raises.
+        """
+        table, partition = target.table, target.partition
+        self.owner = paths.Owner(paths.partition_dir(data_dir, table.name, table.epoch, partition))
+        try:
+            self.view = _left(target, data_dir, sync) or _begun(target, data_dir, sync, seed)
+        except BaseException:
+            self.owner.release()
+            raise
+        self.target, self.sync = target, sync
+        self.undigested: dict[int, str] = {}  # cuts without a digest, and why
+        self.kept: list[dict[str, Any]] = []  # older local snapshots, as the feed shows them
+        self.base_dir: Path | None = None  # the RocksDB directory of the view's base; None: no base, or it is not here
+        self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
+        self.tee: Tee | None = None
+        self.place = Place(partition, table.partitions, table.max_value_bytes)
+        self.end = self.view.next_offset  # of the log, as last heard
+        self.reached_end = False
+        self._end_reached_at = -1  # where the log last had nothing more to hand over
+        self._held_up_at = -1
+        self.open_transaction = False
+        self.held: str | None = None  # what it waits for before it can go on
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the record that is applied next."""
+        return self.view.next_offset
+
+    @property
+    def directory(self) -> Path:
+        """The folder of the partition's generations."""
+        return self.view.path.parent
+
+    def find_base(self, directory: Path) -> None:
+        """Look for the view's base among the local snapshots in `directory`."""
+        base = self.view.base
+        local = local_snapshots.find(directory, base.snapshot) if base else None
+        self.base_dir = local and local.path
+        self.kept = (
+            [older.shown() for older in local_snapshots.others(directory, base)[-local_snapshots.KEPT + 1 :]]
+            if base
+            else []
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """What the feed tells the readers."""
+        base = self.view.base
+        return {
+            "path": str(self.view.path), "slot": self.target.slot, "state": self.phase, "reason": self.reason,
+            "base": local_snapshots.shown(base, self.base_dir) if base else None, "kept": self.kept,
+        }  # fmt: skip
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why the partition answers nothing, if it does not."""
+        return self.view.state.stop
+
+    @property
+    def phase(self) -> Phase:
+        """What `/v1/partitions` calls the state."""
+        if self.stop:
+            return "stopped"
+        return "live" if self.reached_end and (self.view.base is None or self.base_dir) else "catching-up"
+
+    @property
+    def reason(self) -> str | None:
+        """What a person should know: the stop, or what holds the partition up."""
+        if self.stop:
+            return self.stop.detail
+        if self.held:
+            return self.held
+        if self.view.base and self.base_dir is None:
+            return f"the snapshot {self.view.base.snapshot}, on which the view stands, is not here: it is fetched again"
+        return (
+            "a transaction is open in the log: its records are served once it is committed"
+            if self.open_transaction
+            else None
+        )
+
+    def take(self, records: Records, leader_epoch: int) -> bool:
+        """Fold and commit a batch; False when the partition stopped on the way.
+
+        Raises DiskFull, NotYet, OSError: nothing has changed then, and the same records must be handed over again; Corrupted when the
+        view is damaged.
+        """
+        records, hole = self._upto_hole(self._without_applied(records))
+        kept = self._without_skipped(records)
+        folded = fold_batch(kept, self.place, self.next_offset, self.view.state.log_time_ms)
+        if kept is not records and folded.refused is None:
+            folded = folded._replace(next_offset=records.offsets[-1] + 1)
+        stop = stop_reasons.refused(self.target, folded) or (
+            None if hole is None else stop_reasons.gap(self.target, hole.start, hole.stop)
+        )
+        if records.offsets or stop:
+            self._commit(folded, leader_epoch, stop)
+        self.end = max(self.end, self.next_offset)
+        return stop is None
+
+    def cut_in(self, records: Records) -> int | None:
+        """The index of the first `cut` control record that is not applied yet."""
+        if None not in records.keys:
+            return None
+        for i, (offset, key, value, headers) in enumerate(
+            zip(records.offsets, records.keys, records.values, records.headers, strict=True)
+        ):
+            if key is None and headers and offset >= self.next_offset:
+                found = parse(
+                    key, value, headers, max_value_bytes=self.place.max_value_bytes, right_partition=lambda _: True
+                )
+                if found == Control("cut"):
+                    return i
+        return None
+
+    def at_end(self, offset: int) -> bool:
+        """The log has nothing more below `offset`; False when that shows a gap, and the partition stopped."""
+        if offset > self.next_offset:
+            missing = self._first_missing(range(self.next_offset, offset))
+            if missing is not None:
+                self.view.stop(stop_reasons.gap(self.target, missing, offset))
+                return False
+            self._commit(
+                Folded(offset, self.view.state.log_time_ms, {}, [], None)
+            )  # repaired: all of it is stepped over
+        elif self.stop:  # whatever it was, the log goes on from here
+            self.view.resume()
+        self.end, self.reached_end, self._end_reached_at = max(self.end, offset), True, offset
+        return True
+
+    def look(self, end: int) -> None:
+        """Compare with the end of the log, once in a while.
+
+        All that is committed applied, and still more there, twice in a row: a transaction is open.
+        """
+        self.end = max(self.end, end)
+        held_up = self._end_reached_at == self.next_offset < self.end
+        self.open_transaction = held_up and self._held_up_at == self.next_offset
+        self._held_up_at = self.next_offset if held_up else -1
+
+    def halt(self, stop: Stop) -> None:
+        """Stop for a reason that the records do not show."""
+        if self.stop != stop:
+            self.view.stop(stop)
+
+    def cut_back(self, detail: str) -> None:
+        """The log begins later or ends earlier than the view's position."""
+        self.halt(stop_reasons.cut_back(self.target, self.next_offset, detail))
+
+    def replace(self, view: View, snapshots: Path) -> View:
+        """Go on with another generation; returns the one before, still open. `snapshots`: the partition's local ones.
+
+        Requires: it stands where this one stands, or later.
+        """
+        assert view.next_offset >= self.next_offset, "a position never goes back"
+        self.reached_end = self.reached_end and view.next_offset == self.next_offset
+        self.end = max(self.end, view.next_offset)
+        before, self.view, self.tee = self.view, view, None
+        self.find_base(snapshots)
+        return before
+
+    def close(self) -> None:
+        """Flush and close the view; one that cannot be flushed is removed. Raises DiskFull, NotYet, OSError; it is closed then."""
+        try:
+            self.view.close()
+        except Corrupted as error:  # a disk that has failed once says well the next time, whatever it holds
+            log.warning("%s; it is removed", error)
+            generation.remove(self.view.path)
+        finally:
+            self.owner.release()
+
+    def discard(self) -> None:
+        """Close the view and remove it: it is damaged. Raises OSError; it is closed then."""
+        try:
+            self.view.close(flush=False)
+            generation.remove(self.view.path)
+        finally:
+            self.owner.release()
+
+    def _commit(self, folded: Folded, leader_epoch: int | None = None, stop: Stop | None = None) -> None:
+        self.view.apply(folded, leader_epoch, stop)
+        if self.tee is not None:
+            self.tee.add(folded)
+
+    def _without_applied(self, records: Records) -> Records:
+        """After a seek the same records may come twice."""
+        applied = (
+            sum(1 for offset in records.offsets if offset < self.next_offset)
+            if records.offsets[0] < self.next_offset
+            else 0
+        )
+        return records.slice(applied) if applied else records
+
+    def _upto_hole(self, records: Records) -> tuple[Records, range | None]:
+        """The records before the first hole that no repair covers, and that hole from its first offset that none covers."""
+        offsets = records.offsets
+        if not offsets or (offsets[0] == self.next_offset and offsets[-1] - offsets[0] == len(offsets) - 1):
+            return records, None
+        following = self.next_offset
+        for i, offset in enumerate(offsets):
+            missing = self._first_missing(range(following, offset))
+            if missing is not None:
+                return records.slice(0, i), range(missing, offset)
+            following = offset + 1
+        return records, None
+
+    @property
+    def _skips(self) -> Sequence[tuple[int, int]]:
+        return self.target.table.skips.get(self.target.partition, ())
+
+    def _without_skipped(self, records: Records) -> Records:
+        """What a repair gave up although the log holds it is not folded."""
+        offsets = records.offsets
+        if not any(first <= offsets[-1] and offsets[0] <= last for first, last in self._skips if offsets):
+            return records
+        kept = [
+            i for i, offset in enumerate(offsets) if not any(first <= offset <= last for first, last in self._skips)
+        ]
+        return records.pick(kept)
+
+    def _first_missing(self, offsets: range) -> int | None:
+        """The first of `offsets` that no repair steps over."""
+        at = offsets.start
+        for first, last in sorted(self._skips):
+            if first <= at <= last:
+                at = last + 1
+        return at if at < offsets.stop else None
+
+
+def identity_of(target: Target) -> Identity:
+    """What the target's view is a view of."""
+    table = target.table
+    return Identity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
+
+
+def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
+    """The newest generation that is sound; those that are not are removed. None: there is none. Raises DiskFull, NotYet, OSError."""
+    while ((path := _sound_path(target, data_dir)) / "data.mdb").exists():
+        try:
+            return View(path, identity_of(target), sync=sync)
+        except Corrupted as error:
+            log.warning("%s; it is removed", error)
+            generation.remove(path)
+    return None
+
+
+def _begun(target: Target, data_dir: Path, sync: Sync, seed: Callable[[Target], Seed]) -> View:
+    """A new view over its seed. Raises DiskFull, NotYet, OSError and what `seed` raises."""
+    begun, path = seed(target), view_path(target, data_dir)
+    if path.exists():  # what is left of one that was removed half-way, or lost its file
+        generation.remove(path)
+    return generation.begin(path.parent, int(path.name), identity_of(target), *begun, sync=sync)
+
+
+def _sound_path(target: Target, data_dir: Path) -> Path:
+    """The newest generation that no power cut has torn; where the next one begins when there is none."""
+    while discard_if_torn(path := view_path(target, data_dir)):
+        pass
+    return path
+
+
+def view_path(target: Target, data_dir: Path) -> Path:
+    """Where the target's view lies, or will lie. Requires: the partition's folder is there."""
+    directory = paths.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
+    return directory / str(max(1, paths.newest_generation(directory)))

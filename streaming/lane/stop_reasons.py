@@ -1,0 +1,59 @@
+"""Stops: why a partition answers nothing, each with the command that helps."""
+
+from logstore.log import ddl
+from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported
+from logstore.model.fold import Folded
+from logstore.model.table import Table
+from logstore.view.layout import Stop
+from streaming.lane.target import Target
+
+
+def gap(target: Target, first: int, behind: int) -> Stop:
+    """Offsets `[first, behind)` are missing."""
+    table, partition = target.table.name, target.partition
+    return Stop(
+        LogGap.word,
+        f"offsets {first:,} to {behind - 1:,} are missing from the log of {table}/{partition}: a transactional writer's markers, or loss. "
+        f"`logstore table repair {table} --partition {partition} --skip {first}..{behind - 1}` steps over them",
+        first,
+    )
+
+
+def refused(target: Target, folded: Folded) -> Stop | None:
+    """The record behind what was folded cannot be folded by this build; None when it can."""
+    if folded.refused is None:
+        return None
+    table, partition, offset = target.table.name, target.partition, folded.next_offset
+    detail = (
+        f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {folded.refused.why}; upgrade logstore, or give the "
+        f"record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
+    )
+    return Stop(Unsupported.word, detail, offset)
+
+
+def cut_back(target: Target, position: int, detail: str) -> Stop:
+    """The log begins later or ends earlier than the view's position."""
+    table, partition = target.table.name, target.partition
+    lost = f"the log of {table}/{partition} does not hold offset {position:,}, which this view needs next: {detail}"
+    way = f"where the archive holds it `logstore batch compact {table}` makes a snapshot that this view goes on from"
+    return Stop(
+        LogTruncated.word,
+        f"{lost}; {way}; `logstore table repair {table} --partition {partition}` shows what is missing",
+        position,
+    )
+
+
+def epoch_changed(table: Table, actual: str | None) -> Stop:
+    """The stop for a topic that is not the one of the definition."""
+    what = f"has another id ({actual}): it was deleted and created again" if actual else "is gone"
+    return Stop(
+        EpochChanged.word,
+        f"the topic {table.topic} of table {table.name} {what}; "
+        + (f"`logstore table repair {table.name} --new-epoch` begins anew with it" if actual else ddl.when_gone(table)),
+        0,
+    )
+
+
+def misconfigured(table: Table, detail: str) -> Stop:
+    """The stop for a topic whose settings contradict the definition."""
+    return Stop(TopicMisconfigured.word, f"the topic {table.topic} of table {table.name}: {detail}", 0)

@@ -1,0 +1,123 @@
+"""What a new view begins with, when the storage answers and when it does not."""
+
+import pytest
+from support_log import produce, until
+from support_snapshot import make_snapshot
+from support_worker import make_table
+
+from logstore.log import topics
+from logstore.log.kafka import admin, bounds
+from logstore.model.errors import NoSuchSnapshot, NotYet
+from logstore.view.feed import FeedServer
+from streaming.adoption.bootstrap import Seeds
+from streaming.adoption.progress import Progress
+from streaming.adoption.snapshot_fetcher import Library
+from streaming.lane.partition import Asking, Seed
+from streaming.lane.target import Target
+
+
+@pytest.fixture
+def seeds(kafka, tmp_path):
+    """A node's seeds, and where its storage lies."""
+    feed = FeedServer(tmp_path / "feed.sock")
+    progress = Progress(feed)
+    library = Library(tmp_path, "n", progress, fetch_mb_s=None)
+    client = admin(kafka.bootstrap)
+    found = Seeds(library, progress, lambda topic, partition: bounds(client, topic, [partition])[partition].start)
+    found.library = library
+    yield found
+    found.close()
+    feed.close()
+
+
+def asked(seeds, target):
+    """Ask as the lane does; None while it is being found out."""
+    try:
+        return [seeds(target)]
+    except Asking:
+        return None
+
+
+def answer(seeds, target):
+    """Ask until there is an answer."""
+    return until("there is an answer", lambda: asked(seeds, target))[0]
+
+
+def written(kafka, count=10, **more):
+    table = make_table(kafka.bootstrap, partitions=1, **more)
+    produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(count)])
+    return table, Target(table, 0, 0)
+
+
+def unreachable(seeds, tmp_path):
+    """Where a folder should be is a file."""
+    (tmp_path / "file").touch()
+    seeds.library.at(f"file://{tmp_path}/file/storage")
+
+
+def test_without_a_snapshot_it_is_the_log_from_the_beginning(kafka, tmp_path, seeds):
+    seeds.library.at(f"file://{tmp_path}/storage")
+    _, target = written(kafka)
+    assert answer(seeds, target) == Seed()
+
+
+def test_with_one_it_is_the_snapshot_and_what_was_skipped_below_it(kafka, tmp_path, seeds):
+    seeds.library.at(f"file://{tmp_path}/storage")
+    table, target = written(kafka)
+    produce(kafka.bootstrap, table.topic, [(None, b"garbage")])
+    manifest = make_snapshot(kafka.bootstrap, table, f"file://{tmp_path}/storage")
+    seed = answer(seeds, target)
+    assert (seed.base.snapshot, seed.base.cut, seed.base.entries) == (manifest.name, 11, 10)
+    assert seed.quarantine == ({"null-key": 1}, [(10, "null-key")])
+
+
+def test_a_damaged_snapshot_gives_way_to_the_older_one_and_then_to_the_log(kafka, tmp_path, seeds):
+    seeds.library.at(f"file://{tmp_path}/storage")
+    table, target = written(kafka)
+    first, second = (make_snapshot(kafka.bootstrap, table, f"file://{tmp_path}/storage") for _ in range(2))
+    damage(tmp_path, second)
+    assert answer(seeds, target).base.snapshot == first.name
+    damage(tmp_path, first)
+    for folder in tmp_path.glob("snapshots/*/*/*/*"):
+        folder.rename(tmp_path / folder.name)
+    assert answer(seeds, target) == Seed()
+    topics.truncate(admin(kafka.bootstrap), table.topic, {0: 5})
+    with pytest.raises(NoSuchSnapshot, match="does not begin at 0"):
+        answer(seeds, target)
+
+
+def damage(tmp_path, manifest):
+    (file,) = tmp_path.glob(f"storage/*/*/snapshots/{manifest.name}/*.sst")
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.unlink()
+    file.write_bytes(raw)
+
+
+def test_an_unreachable_storage_holds_nobody_whose_log_is_whole(kafka, tmp_path, seeds):
+    unreachable(seeds, tmp_path)
+    table, target = written(kafka)
+    assert answer(seeds, target) == Seed()
+    topics.truncate(admin(kafka.bootstrap), table.topic, {0: 5})
+    with pytest.raises(NotYet, match="does not begin at 0"):
+        answer(seeds, target)
+
+
+def test_a_restored_table_is_held_until_its_snapshot_is_there(kafka, tmp_path, seeds):
+    unreachable(seeds, tmp_path)
+    table, target = written(kafka, base={"snapshot": "00000000000001-deadbeef"})
+    with pytest.raises(NotYet, match="00000000000001-deadbeef"):
+        answer(seeds, target)
+    seeds.library.at(f"file://{tmp_path}/storage")
+    with pytest.raises(NoSuchSnapshot, match="00000000000001-deadbeef"):
+        answer(seeds, target)
+    manifest = make_snapshot(kafka.bootstrap, table, f"file://{tmp_path}/storage")
+    assert answer(seeds, target).base.snapshot == manifest.name
+
+
+def test_until_it_is_known_where_the_storage_lies_nothing_begins(kafka, tmp_path, seeds):
+    _, target = written(kafka)
+    with pytest.raises(AssertionError, match="still not"):
+        until("there is an answer", lambda: asked(seeds, target), timeout_s=0.5)
+    seeds.library.at(f"file://{tmp_path}/storage")
+    assert answer(seeds, target) == Seed()

@@ -1,0 +1,120 @@
+"""When a table's snapshot is due, who makes it, and what a failure costs."""
+
+import os
+import sys
+import time
+
+import pytest
+from support_log import produce, until
+from support_snapshot import make_snapshot
+from support_worker import make_table
+
+from logstore.log import kafka as door
+from logstore.view import paths
+from logstore.view.feed import FeedServer
+from streaming.adoption import compaction_schedule
+from streaming.adoption.compaction_schedule import Schedule, Standing, due
+from streaming.adoption.progress import Progress
+from streaming.adoption.snapshot_fetcher import Library
+
+
+@pytest.mark.parametrize(
+    ("setting", "standing", "expected"),
+    [
+        ({"every_mutations": 100, "every_minutes": None}, Standing(99, 1e9), False),
+        ({"every_mutations": 100, "every_minutes": None}, Standing(100, 0), True),
+        ({"every_mutations": None, "every_minutes": 5}, Standing(1, 4.9), False),
+        ({"every_mutations": None, "every_minutes": 5}, Standing(1, 5), True),
+        ({"every_mutations": None, "every_minutes": 5}, Standing(0, 50), False),
+        ({"every_mutations": 10, "every_minutes": 5}, Standing(10, 1), True),
+    ],
+)
+def test_a_snapshot_is_due_after_so_many_mutations_or_minutes_and_never_without_a_write(setting, standing, expected):
+    assert due(setting, standing) == expected
+
+
+@pytest.fixture
+def library(tmp_path):
+    feed = FeedServer(tmp_path / "feed.sock")
+    found = Library(tmp_path, "n", Progress(feed), fetch_mb_s=None)
+    found.at(None)
+    yield found
+    feed.close()
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path, library, kafka):
+    """Start a schedule whose job is this program; ended with the test."""
+    monkeypatch.setattr(compaction_schedule, "LOOK_S", 0.1)
+    monkeypatch.setattr(compaction_schedule, "LEAST_S", 0.4)
+    running = []
+
+    def start(program, table, *, leading=True):
+        client = door.admin(kafka.bootstrap)
+        ends = lambda t: {p: held.end for p, held in door.bounds(client, t.topic, list(range(t.partitions))).items()}  # noqa: E731
+        command = lambda t, storage: [sys.executable, "-c", program, t.name, storage]  # noqa: E731
+        one = Schedule(library, ends, command, tmp_path / "logs" / "jobs.log")
+        one.lead([table], leading=leading)
+        one.start()
+        running.append(one)
+        return one
+
+    yield start
+    for one in running:
+        one.close()
+
+
+def log_of(tmp_path):
+    path = tmp_path / "logs" / "jobs.log"
+    return path.read_text() if path.exists() else ""
+
+
+def scheduled(kafka, mutations):
+    table = make_table(kafka.bootstrap, partitions=2, schedule={"every_mutations": mutations, "every_minutes": None})
+    produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(10)])
+    return table
+
+
+def test_the_leader_runs_what_is_due_with_the_storage_of_the_store(kafka, tmp_path, started):
+    table = scheduled(kafka, 10)
+    started("import sys; print('made', *sys.argv[1:])", table)
+    until("the job has run", lambda: f"made {table.name} {paths.default_storage(tmp_path)}" in log_of(tmp_path))
+
+
+def test_a_snapshot_that_was_made_is_not_made_again_before_the_next_mutations(kafka, tmp_path, started):
+    table = scheduled(kafka, 10)
+    make_snapshot(kafka.bootstrap, table, paths.default_storage(tmp_path))
+    produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(9)])
+    started("print('made')", table)
+    with pytest.raises(AssertionError, match="still not"):
+        until("nothing runs", lambda: log_of(tmp_path), timeout_s=1)
+    produce(kafka.bootstrap, table.topic, [(b"k", b"v")])
+    until("the job has run", lambda: "made" in log_of(tmp_path))
+
+
+def test_who_does_not_lead_makes_nothing(kafka, tmp_path, started):
+    table = scheduled(kafka, 1)
+    one = started("print('made')", table, leading=False)
+    with pytest.raises(AssertionError, match="still not"):
+        until("nothing runs", lambda: log_of(tmp_path), timeout_s=1)
+    one.lead([table], leading=True)
+    until("the job has run", lambda: "made" in log_of(tmp_path))
+
+
+def test_a_failure_is_tried_again_later_and_later_and_never_two_at_once(kafka, tmp_path, started):
+    program = "import os, sys, time; print('at', time.monotonic(), flush=True); os.path.exists('x'); time.sleep(0.3); sys.exit(3)"
+    started(program, scheduled(kafka, 1))
+    until("three attempts", lambda: log_of(tmp_path).count("at ") >= 3)
+    at = [float(line.split()[1]) for line in log_of(tmp_path).splitlines()]
+    assert at[1] - at[0] > 0.3 + 0.4
+    assert at[2] - at[1] > 0.3 + 0.8
+
+
+def test_a_job_ends_with_its_leader(kafka, tmp_path, started):
+    one = started("import os, time; print(os.getpid(), flush=True); time.sleep(600)", scheduled(kafka, 1))
+    pid = int(until("the job runs", lambda: log_of(tmp_path).strip()))
+    begun = time.monotonic()
+    one.close()
+    assert time.monotonic() - begun < 5
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

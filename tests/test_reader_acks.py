@@ -1,0 +1,43 @@
+"""Who is announced as live: only what every reader has been told of."""
+
+import socket
+
+import msgpack
+from support_log import until
+
+from logstore.view import feed
+from logstore.view.feed import FeedReader, FeedServer, encode_ack
+from streaming.control.reader_acks import Confirm
+
+
+def subscriber(path) -> socket.socket:
+    sock = feed.connect(path)
+    sock.settimeout(10)
+    return sock
+
+
+def test_a_slot_is_live_once_every_reader_has_sent_its_mark_back(tmp_path):
+    server = FeedServer(tmp_path / "feed")
+    try:
+        confirm = Confirm(server)
+        assert confirm.live(frozenset({1})) == {1}  # nobody reads here: nobody to wait for
+        first, second = subscriber(tmp_path / "feed"), subscriber(tmp_path / "feed")
+        until("both are there", lambda: len(server.acks()) == 2)
+        assert confirm.live(frozenset({1, 2})) == {1}
+        (mark,) = [value for key, value in FeedReader().decode(first.recv(1 << 16)) if key == "mark"][-1:]
+        first.sendall(encode_ack({"mark": mark}))
+        until("the first has said so", lambda: None not in [server.acks()[0]])
+        assert confirm.live(frozenset({1, 2})) == {1}
+        second.sendall(encode_ack({"mark": ["another run", 99]}))
+        until("the second has said something", lambda: server.acks()[1])
+        assert confirm.live(frozenset({1, 2})) == {1}
+        second.sendall(
+            msgpack.packb({"mark": server.snapshot()["mark"]}) + encode_ack({"mark": server.snapshot()["mark"]})
+        )
+        first.sendall(encode_ack({"mark": server.snapshot()["mark"]}))
+        until("both have seen it", lambda: confirm.live(frozenset({1, 2})) == {1, 2})
+        assert confirm.live(frozenset({2})) == {2}  # what is not live any more is never announced
+        first.close()
+        second.close()
+    finally:
+        server.close()

@@ -1,0 +1,78 @@
+"""What a worker serves, on disk: whole after a power cut, and where it is not, as if it were not there."""
+
+import os
+import stat
+
+import orjson
+import pytest
+from support_worker import make_table, running_worker
+
+from logstore.view import paths
+from logstore.view.feed import FeedServer
+from streaming.control.served_state import Saved
+from streaming.worker import restore
+
+SERVED = {
+    "tables": {"revision": 3, "topic_id": "i", "slots": 16, "storage": None, "tables": ["{}"]}, "nodes": [], "slots": [1, 5],
+    "views": [["t", "e", 0, {"path": "/", "slot": 1, "state": "live", "reason": None, "base": None, "kept": []}]],
+}  # fmt: skip
+DAMAGED = [b"", b"{", b"\0" * 512, b"[]", b"null", b'{"slots":[1]}', orjson.dumps(SERVED)[:-20]]
+
+
+@pytest.fixture
+def feed(tmp_path):
+    opened = FeedServer(tmp_path / "feed")
+    yield opened
+    opened.close()
+
+
+def test_what_was_kept_is_there_after_a_restart(tmp_path, feed):
+    Saved(tmp_path / "workers" / "0.json").keep(SERVED)
+    again = Saved(tmp_path / "workers" / "0.json")
+    assert again.load() == SERVED
+    assert again.slots() == [1, 5]
+    restore(feed, again)
+    assert feed.snapshot()["view", "t", "e", 0]["state"] == "catching-up"
+    assert feed.snapshot()["tables"]["tables"] == [b"{}"]
+
+
+def test_nothing_was_kept_before_the_first_start(tmp_path, feed, caplog):
+    saved = Saved(tmp_path / "0.json")
+    restore(feed, saved)
+    assert (saved.load(), saved.slots(), feed.snapshot(), caplog.text) == (None, [], {}, "")
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_what_is_damaged_counts_as_absent_and_is_written_again(tmp_path, feed, content, caplog):
+    (tmp_path / "0.json").write_bytes(content)
+    saved = Saved(tmp_path / "0.json")
+    restore(feed, saved)
+    assert (saved.slots(), feed.snapshot()) == ([], {})
+    assert "0.json is damaged" in caplog.text
+    saved.keep(SERVED)
+    assert saved.load() == SERVED
+
+
+def test_a_worker_starts_over_an_empty_file(kafka, tmp_path):
+    table, path = make_table(kafka.bootstrap, 1), paths.served_path(tmp_path / "node", 0)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        worker.watch.state(table, 0, "live")
+
+
+def test_a_file_is_replaced_when_its_content_is_on_the_disk_and_then_its_name(tmp_path, monkeypatch):
+    path, synced, fsync = tmp_path / "f", [], os.fsync
+
+    def note(fd):
+        status = os.fstat(fd)
+        synced.append(
+            ("folder" if stat.S_ISDIR(status.st_mode) else f"file of {status.st_size} bytes", path.read_bytes())
+        )
+        fsync(fd)
+
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", note)
+    paths.write_whole(path, b"newer")
+    assert synced == [("file of 5 bytes", b"old"), ("folder", b"newer")]
+    assert list(tmp_path.iterdir()) == [path]
