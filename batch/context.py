@@ -1,4 +1,7 @@
-"""Job: what every batch command stands on: where the log, the definitions and the storage are, and how work gets to executors."""
+"""Job.
+
+What every batch command stands on: where the log, the definitions and the storage are, and how work gets to executors.
+"""
 
 import gc
 import secrets
@@ -56,7 +59,10 @@ class Context:
         return session.session(self.master, **self.spark_conf)
 
     def table(self, name: str) -> Table:
-        """The definition as of now. Raises NoSuchTable, EpochChanged when the topic is another one now, LogUnreachable."""
+        """The definition as of now.
+
+        Raises NoSuchTable, EpochChanged when the topic is another one now, LogUnreachable.
+        """
         table = self.registry.table(name)
         check_epoch(self.bootstrap, table)
         return table
@@ -72,7 +78,8 @@ class Context:
     def run(self, step: str, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """Run `function` over `items` on executors, one task each; results in order.
 
-        Raises what the function raised, where that is a LogStoreError; those that are `retriable` are tried again first.
+        Raises what the function raised, where that is a LogStoreError; those that are `retriable` are tried again
+        first.
         """
         if not items:
             return []
@@ -100,7 +107,10 @@ def open_context(
     conf: dict[str, str] | None = None,
     progress: Progress = silent,
 ) -> Context:
-    """The store that `settings` name. Raises UsageError when Kafka's address is not known, LogUnreachable, SetupError without a store."""
+    """The store that `settings` name.
+
+    Raises UsageError when Kafka's address is not known, LogUnreachable, SetupError without a store.
+    """
     bootstrap = need_bootstrap(settings)
     registry = Registry(bootstrap)
     definitions = registry.read()

@@ -1,7 +1,8 @@
 """Session: Spark from what pip installed, with settings this store's jobs rely on.
 
-Executors run tasks in Python: they read the log with librdkafka, Parquet with Arrow, and write SSTables with RocksDB; the JVM places and
-retries them. What runs there is pickled by value, so an executor needs `logstore.model`, `log` and `snapshot` and no `batch`.
+Executors run tasks in Python: they read the log with librdkafka, Parquet with Arrow, and write SSTables with RocksDB;
+the JVM places and retries them. What runs there is pickled by value, so an executor needs `logstore.model`, `log` and
+`snapshot` and no `batch`.
 """
 
 import os
@@ -48,7 +49,8 @@ _CONF = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(16 << 20),  # values have up to 64 MB
     "spark.python.worker.reuse": "true",
-    "spark.python.unix.domain.socket.enabled": "true",  # over TCP a small task waits 40 ms for acknowledgements that are held back
+    # over TCP a small task waits 40 ms for acknowledgements that are held back
+    "spark.python.unix.domain.socket.enabled": "true",
 }
 _LOOPBACK = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
 
@@ -60,7 +62,8 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
     """
     if not _MASTER.fullmatch(master):
         raise UsageError(
-            f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL or yarn"
+            f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL "
+            "or yarn"
         )
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     home = java_home()
@@ -98,7 +101,10 @@ def java_home() -> Path:
 
 @contextmanager
 def _named(home: Path) -> Iterator[None]:
-    """Have JAVA_HOME name the folder while Spark starts its JVM; what this process starts later finds its Java as it would have before."""
+    """Have JAVA_HOME name the folder while Spark starts its JVM.
+
+    What this process starts later finds its Java as it would have before.
+    """
     before = os.environ.get("JAVA_HOME")
     os.environ["JAVA_HOME"] = str(home)
     try:

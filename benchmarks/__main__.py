@@ -2,8 +2,8 @@
 
     make bench ARGS="--only lane --only http --json figures.json"
 
-A figure counts as a ratio within one run. What anything else on the machine took of the processor meanwhile is printed too: a suite that
-was disturbed by more than a tenth is marked, and its figures are worth repeating.
+A figure counts as a ratio within one run. What anything else on the machine took of the processor meanwhile is printed
+too: a suite that was disturbed by more than a tenth is marked, and its figures are worth repeating.
 """
 
 import os
@@ -118,7 +118,10 @@ def _busy_s() -> float:
 
 
 def _own_s() -> float:
-    """Processor time of this process and of every descendant that has ended and been waited for: a suite ends all it starts."""
+    """Processor time of this process and of every descendant that has ended and been waited for.
+
+    A suite ends all it starts.
+    """
     return sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

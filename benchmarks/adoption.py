@@ -1,12 +1,13 @@
 """What a snapshot costs those who read and write meanwhile, and how soon an empty node answers from one.
 
-`run_bootstrap`: 1 M rows of 100 B in 4 partitions, one snapshot on the local disk. A node with an empty directory, in a replica group of
-its own, is started; then the same node again with what it has by then, beside it. Rows drawn at random are compared.
-`run_adoption`: the same rows. 2,000 point reads a second over HTTP (open loop, every answer compared), first with nothing else going on,
-then from when the node looks at a snapshot until it serves from it; Spark, which ends meanwhile, is on the same cores. Before that, a
-steady writer's records, one every 2 ms to one partition: the largest gap between applied positions around each of some cuts, with the
-digest of the partition computed beside, and around each of as many barriers: control records that do nothing. And how long it takes from
-a cut in all partitions until every digest is known: of views that hold everything, and over the snapshot, by difference.
+`run_bootstrap`: 1 M rows of 100 B in 4 partitions, one snapshot on the local disk. A node with an empty directory, in a
+replica group of its own, is started; then the same node again with what it has by then, beside it. Rows drawn at random
+are compared. `run_adoption`: the same rows. 2,000 point reads a second over HTTP (open loop, every answer compared),
+first with nothing else going on, then from when the node looks at a snapshot until it serves from it; Spark, which ends
+meanwhile, is on the same cores. Before that, a steady writer's records, one every 2 ms to one partition: the largest
+gap between applied positions around each of some cuts, with the digest of the partition computed beside, and around
+each of as many barriers: control records that do nothing. And how long it takes from a cut in all partitions until
+every digest is known: of views that hold everything, and over the snapshot, by difference.
 """
 
 import random
@@ -23,7 +24,7 @@ import numpy as np
 
 from benchmarks.applied import Applied
 from examples.flights import adopted, load, wire
-from examples.flights.running import CALL_S, STORE, Dev, Running, call
+from examples.flights.running import CALL_S, STORE, Dev, RunningStore, call
 from examples.flights.source import Stream
 from logstore import Store
 from logstore.log.control import append_control
@@ -57,7 +58,10 @@ def run_bootstrap(scratch: Path, rounds: int = 3) -> list[Row]:
 
 
 def run_adoption(scratch: Path) -> list[Row]:
-    """Rows for the table of `make bench`; raises RuntimeError when an answer is wrong, LogStoreError when one does not come."""
+    """Rows for the table of `make bench`.
+
+    Raises RuntimeError when an answer is wrong, LogStoreError when one does not come.
+    """
     rows = _rows()
     with _filled(scratch, rows) as facts:
         at_cuts, at_barriers = _pauses(scratch, facts, rows)
@@ -103,7 +107,7 @@ def _batch(scratch: Path, facts: Row) -> Row:
 def _start(place: Path, facts: Row, rows: Rows, seed: int) -> tuple[float, float]:
     """Seconds from the start of a node's process to ready, and from there to its first right answer."""
     rng, began_s = random.Random(seed), time.perf_counter()
-    with Running(
+    with RunningStore(
         place,
         "node",
         "--bootstrap",

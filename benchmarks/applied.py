@@ -24,7 +24,10 @@ class Applied:
         self._ended, self._thread = threading.Event(), threading.Thread(target=self._listen, name="bench-applied")
 
     def largest_gap_ms(self, begun_s: float, seconds: float) -> float:
-        """Wait some seconds; the largest gap since `begun_s`, of `time.perf_counter`. Raises RuntimeError when nothing was applied."""
+        """Wait some seconds.
+
+        The largest gap since `begun_s`, of `time.perf_counter`. Raises RuntimeError when nothing was applied.
+        """
         self._ended.wait(seconds)
         heard = [at_s for at_s in self._times_s if at_s >= begun_s]
         if len(heard) < 2:

@@ -1,8 +1,11 @@
-"""The accurate path beside raw ceilings: archive against bare librdkafka, the fold against Arrow reading and sorting the same archive.
+"""The accurate path beside raw ceilings.
 
-`run_archive`: 1 M mutations of 100 B over 200 k keys, 4 partitions, copied to Parquet; the ceiling consumes the same log, keeps nothing.
-`run_fold`: a rebuild of 1 M and of 5 M archived mutations; the ceiling reads the same Parquet files and sorts them by key and offset, in
-as many processes as there are cores. Start-up (JVM, Python workers) is not counted: a first, small job warms both up.
+Archive against bare librdkafka, the fold against Arrow reading and sorting the same archive.
+
+`run_archive`: 1 M mutations of 100 B over 200 k keys, 4 partitions, copied to Parquet; the ceiling consumes the same
+log, keeps nothing. `run_fold`: a rebuild of 1 M and of 5 M archived mutations; the ceiling reads the same Parquet files
+and sorts them by key and offset, in as many processes as there are cores. Start-up (JVM, Python workers) is not
+counted: a first, small job warms both up.
 """
 
 import contextlib
@@ -108,7 +111,8 @@ def run_fold(bootstrap: str, scratch: Path, rounds: int = 3) -> list[Row]:
 def _linear(name: str, seconds: dict[int, float]) -> Row:
     """What 5 M cost over 1 M."""
     return {
-        "name": f"{name}: cost of 5 M over 1 M", "ours": seconds[5], "ceiling": seconds[1], "ratio": seconds[5] / seconds[1], "unit": "s",
+        "name": f"{name}: cost of 5 M over 1 M", "ours": seconds[5], "ceiling": seconds[1],
+        "ratio": seconds[5] / seconds[1], "unit": "s",
         "aim": 5.5, "lower_is_better": True, "ceiling_is": "1 M",
     }  # fmt: skip
 
@@ -201,8 +205,10 @@ def _warm(ctx: Context) -> None:
 def _consume(bootstrap: str, table: Table, count: int) -> float:
     consumer: Any = Consumer(
         {
-            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False, "auto.offset.reset": "error",
-            "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000, "queued.max.messages.kbytes": 65_536,
+            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000,
+            "queued.max.messages.kbytes": 65_536,
         }
     )  # fmt: skip
     began = time.perf_counter()

@@ -1,4 +1,7 @@
-"""The write client against bare librdkafka with the same settings, alternating in one run: medians, checked by the log's own offsets."""
+"""The write client against bare librdkafka with the same settings, alternating in one run.
+
+Medians, checked by the log's own offsets.
+"""
 
 import gc
 import random
@@ -41,7 +44,8 @@ class _One:
 def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3, value_bytes: int = 100) -> list[dict[str, Any]]:
     """Acknowledged writes per second: `put_many` against `produce_batch`, pipelined `put` against `produce`.
 
-    The last row is the pipeline against a bare produce that, like it, learns of each record whether and where it was written.
+    The last row is the pipeline against a bare produce that, like it, learns of each record whether and where it was
+    written.
     """
     work = _work(records, value_bytes)
     table = _topic(bootstrap)
@@ -80,7 +84,8 @@ def _work(records: int, value_bytes: int) -> Work:
     pool = seeded.randbytes(1 << 20)
     starts = [seeded.randrange(len(pool) - value_bytes) for _ in range(records)]
     work = tuple([(b"%016d" % seeded.randrange(KEYS), pool[start : start + value_bytes]) for start in starts])
-    gc.collect()  # tuples of bytes leave the garbage collector's lists, so that it does not walk the benchmark's own million objects
+    # tuples of bytes leave the garbage collector's lists, so that it does not walk the benchmark's own million objects
+    gc.collect()
     return work
 
 

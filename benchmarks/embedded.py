@@ -8,9 +8,9 @@ from typing import Any
 
 import lmdb
 
-from logstore.model.fold import Place, Records, fold_batch
+from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.view.reader import ViewReader
-from logstore.view.view import Identity, View
+from logstore.view.view import View, ViewIdentity
 
 ROWS, GETS, VALUE_BYTES = 200_000, 200_000, 100
 
@@ -34,16 +34,17 @@ def _row(name: str, pairs: list[tuple[float, float]], unit: str) -> dict[str, An
     ours, bare = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratios = [mine / raw for mine, raw in pairs]
     return {
-        "name": name, "ours": ours, "ceiling": bare, "ratio": statistics.median(ratios), "unit": unit, "spread": [min(ratios), max(ratios)],
+        "name": name, "ours": ours, "ceiling": bare, "ratio": statistics.median(ratios), "unit": unit,
+        "spread": [min(ratios), max(ratios)],
         "aim": 0.5, "ceiling_is": "bare LMDB",
     }  # fmt: skip
 
 
 def _view(path: Path, rows: dict[bytes, bytes]) -> View:
-    view = View(path, Identity("t", "e" * 32, 0, 1, 1_000_000))
+    view = View(path, ViewIdentity("t", "e" * 32, 0, 1, 1_000_000))
     count = len(rows)
     records = Records(range(count), list(rows), list(rows.values()), [1] * count, [None] * count)
-    view.apply(fold_batch(records, Place(0, 1, 1_000_000), 0, 0))
+    view.apply(fold_batch(records, FoldRules(0, 1, 1_000_000), 0, 0))
     return view
 
 

@@ -23,20 +23,21 @@ from typing import Any
 
 import httpx
 
-from logstore.model.fold import Place, Records, fold_batch
+from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partitions_of
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed import FeedServer
-from logstore.view.view import Identity, View
+from logstore.view.view import View, ViewIdentity
 
 ROWS, VALUE_BYTES, PARTITIONS, CONNECTIONS = 200_000, 100, 4, 32
 _EPOCH = "b" * 32
 _NODE = "bench"
 _AIMS = {"constant ASGI": 1.6, "nginx static": 0.8}
 _NGINX_WAYS = {
-    "nginx static": "sendfile on; tcp_nopush on;",  # as Debian's package sets it: the file is looked up for every request
+    # as Debian's package sets it: the file is looked up for every request
+    "nginx static": "sendfile on; tcp_nopush on;",
     "nginx, the file held open": "open_file_cache max=10;",  # and never looked up again: the fastest that was found
 }
 _CONSTANT = f"""
@@ -66,7 +67,10 @@ _ONE_FILE = 'request = function() return wrk.format("GET", "/value") end'
 
 
 def run(data_dir: Path, seconds: int = 5, rounds: int = 3) -> list[dict[str, Any]]:
-    """Rows for the table of `make bench`: ours, the ceiling, their ratio, and latencies in milliseconds. Scratch lies under `data_dir`."""
+    """Rows for the table of `make bench`.
+
+    Ours, the ceiling, their ratio, and latencies in milliseconds. Scratch lies under `data_dir`.
+    """
     if shutil.which("wrk") is None:
         return [{"name": "http get", "skipped": "wrk is not installed"}]
     with contextlib.ExitStack() as stack:
@@ -137,10 +141,12 @@ def _row(peer: str, ours: list[dict[str, float]], theirs: list[dict[str, float]]
 
     ratios = [mine["per_s"] / its["per_s"] for mine, its in zip(ours, theirs, strict=True)]
     return {
-        "name": f"http get / {peer}", "unit": "requests/s", "ours": median(ours, "per_s"), "ceiling": median(theirs, "per_s"),
+        "name": f"http get / {peer}", "unit": "requests/s", "ours": median(ours, "per_s"),
+        "ceiling": median(theirs, "per_s"),
         "ratio": statistics.median(ratios), "ratios": ratios, "aim": _AIMS.get(peer),
         "p50_ms": median(ours, "p50_ms"), "p99_ms": median(ours, "p99_ms"),
-        "ceiling_p50_ms": median(theirs, "p50_ms"), "ceiling_p99_ms": median(theirs, "p99_ms"), "connections": CONNECTIONS,
+        "ceiling_p50_ms": median(theirs, "p50_ms"), "ceiling_p99_ms": median(theirs, "p99_ms"),
+        "connections": CONNECTIONS,
     }  # fmt: skip
 
 
@@ -217,8 +223,8 @@ def _views(data_dir: Path) -> list[View]:
         count = len(mine)
         records = Records(range(count), [keys[i] for i in mine], [_value(i) for i in mine], [1] * count, [None] * count)
         path = paths.partition_dir(data_dir, "t", _EPOCH, partition) / "1"
-        view = View(path, Identity("t", _EPOCH, partition, PARTITIONS, 1_000_000), map_bytes=1 << 30)
-        view.apply(fold_batch(records, Place(partition, PARTITIONS, 1_000_000), 0, 0))
+        view = View(path, ViewIdentity("t", _EPOCH, partition, PARTITIONS, 1_000_000), map_bytes=1 << 30)
+        view.apply(fold_batch(records, FoldRules(partition, PARTITIONS, 1_000_000), 0, 0))
         views.append(view)
     return views
 

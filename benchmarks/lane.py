@@ -1,4 +1,7 @@
-"""Lane apply against a bare loop of librdkafka consume and LMDB putmulti: the same log, the same records, one process each."""
+"""Lane apply against a bare loop of librdkafka consume and LMDB putmulti.
+
+The same log, the same records, one process each.
+"""
 
 import random
 import shutil
@@ -17,10 +20,10 @@ from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.view.feed import FeedServer
 from logstore.view.reader import ViewReader
-from streaming.digest.client import Helper
+from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane, Targets
-from streaming.lane.partition import Seed
+from streaming.lane.partition import Bootstrap
 from streaming.lane.target import Target
 
 PARTITIONS = 4
@@ -39,8 +42,10 @@ def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3) -> list[dict[
         ratios = [mine / raw for mine, raw in pairs]
         rows.append(
             {
-                "name": f"lane apply, {value_bytes:,} B values", "ours": ours, "ceiling": bare, "ratio": statistics.median(ratios),
-                "unit": "records/s", "spread": [min(ratios), max(ratios)], "aim": 0.8, "ceiling_is": "librdkafka consume + LMDB putmulti",
+                "name": f"lane apply, {value_bytes:,} B values", "ours": ours, "ceiling": bare,
+                "ratio": statistics.median(ratios),
+                "unit": "records/s", "spread": [min(ratios), max(ratios)], "aim": 0.8,
+                "ceiling_is": "librdkafka consume + LMDB putmulti",
             }
         )  # fmt: skip
         topics.delete(admin(bootstrap), table.topic)
@@ -74,7 +79,7 @@ def _fill(bootstrap: str, topic: str, count: int, value_bytes: int) -> Table:
 def _ours(bootstrap: str, table: Table, count: int) -> float:
     home = Path(tempfile.mkdtemp(prefix="logstore-bench-"))
     feed = FeedServer(home / "run" / "bench.sock")
-    cuts = Cuts(Helper(), lambda *_: None)  # no cut comes
+    cuts = Cuts(DigestClient(), lambda *_: None)  # no cut comes
     lane = Lane(
         bootstrap,
         home,
@@ -83,7 +88,7 @@ def _ours(bootstrap: str, table: Table, count: int) -> float:
         sync="none",
         queued_kbytes=65_536,
         cuts=cuts,
-        seed=lambda _: Seed(),
+        seed=lambda _: Bootstrap(),
     )
     targets = [Target(table, partition, slot_of(partition, 16)) for partition in range(PARTITIONS)]
     started = time.perf_counter()
@@ -127,8 +132,10 @@ def _bare(bootstrap: str, table: Table, count: int) -> float:
         envs[partition] = env, env.open_db(b"entries")
     consumer: Any = Consumer(
         {
-            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False, "auto.offset.reset": "error",
-            "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000, "queued.max.messages.kbytes": 65_536,
+            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False,
+            "auto.offset.reset": "error",
+            "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000,
+            "queued.max.messages.kbytes": 65_536,
         }
     )  # fmt: skip
     started = time.perf_counter()

@@ -1,7 +1,10 @@
-"""Memory of each process of a running store: idle, at its highest while a million records are written and read, and afterwards.
+"""Memory of each process of a running store.
 
-Anonymous memory is what a process needs for itself. Mapped files (views, Kafka's indexes) are the page cache, seen through the process:
-the kernel takes them back when somebody needs the room, so they grow with the data and cost nothing. Source: RssAnon, RssFile of proc(5).
+Idle, at its highest while a million records are written and read, and afterwards.
+
+Anonymous memory is what a process needs for itself. Mapped files (views, Kafka's indexes) are the page cache, seen
+through the process: the kernel takes them back when somebody needs the room, so they grow with the data and cost
+nothing. Source: RssAnon, RssFile of proc(5).
 """
 
 import json
@@ -44,7 +47,8 @@ def run(dev: dict[str, Any], *, records: int = 1_000_000) -> list[dict[str, Any]
     return [
         {
             "name": f"memory of {name}, {records:,} records", "ours": highest[name], "ceiling": None, "ratio": None,
-            "unit": "MiB anonymous", "before": before[name].anonymous, "after": after[name].anonymous, "files_before": before[name].files,
+            "unit": "MiB anonymous", "before": before[name].anonymous, "after": after[name].anonymous,
+            "files_before": before[name].files,
             "files_after": after[name].files,
         }
         for name in pids

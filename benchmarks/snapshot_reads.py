@@ -1,9 +1,11 @@
-"""HTTP reads of a row and of pages that come from a snapshot, beside the same reads of a view without one; and the digest of a snapshot.
+"""HTTP reads of a row and of pages that come from a snapshot, beside the same reads of a view without one.
 
-Work: 200,000 rows of 100 bytes under 16-byte keys in one partition, once in a view ("above"), once in a snapshot under an empty view
-("below"), served by one reader process. wrk over 32 connections asks for random rows, and one client for pages of 1,000 in key order;
-the two tables take turns within each round. The digest is of a view of a million such rows, read and hashed; beside it the hash alone,
-over the same bytes in memory.
+And the digest of a snapshot.
+
+Work: 200,000 rows of 100 bytes under 16-byte keys in one partition, once in a view ("above"), once in a snapshot under
+an empty view ("below"), served by one reader process. wrk over 32 connections asks for random rows, and one client for
+pages of 1,000 in key order; the two tables take turns within each round. The digest is of a view of a million such
+rows, read and hashed; beside it the hash alone, over the same bytes in memory.
 """
 
 import contextlib
@@ -32,7 +34,7 @@ from logstore.snapshot.sst import SstWriter, prepare
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Base
-from logstore.view.view import Identity, View
+from logstore.view.view import View, ViewIdentity
 
 ROWS, DIGESTED, VALUE_BYTES = 200_000, 1_000_000, 100
 ABOVE, BELOW = "above", "below"
@@ -95,7 +97,7 @@ def _scanned_per_s(url: str, table: str) -> float:
 
 def _digest_row(path: Path, rounds: int) -> dict[str, Any]:
     entries = {_key(i): _entry(i) for i in range(DIGESTED)}
-    view = View(path, Identity("digested", "d" * 32, 0, 1, 1_000_000), map_bytes=1 << 30)
+    view = View(path, ViewIdentity("digested", "d" * 32, 0, 1, 1_000_000), map_bytes=1 << 30)
     view.apply(Folded(DIGESTED, 1, entries, [], None))
     ours, bare = [], []
     for _ in range(rounds):
@@ -112,7 +114,8 @@ def _digest_row(path: Path, rounds: int) -> dict[str, Any]:
     view.close()
     took, floor = statistics.median(ours), statistics.median(bare)
     return {
-        "name": "digest of 1 M entries / hash alone", "unit": "s, aim 5 s", "ours": took, "ceiling": floor, "ratio": took / floor,
+        "name": "digest of 1 M entries / hash alone", "unit": "s, aim 5 s", "ours": took, "ceiling": floor,
+        "ratio": took / floor,
         "seconds": ours,
     }  # fmt: skip
 
@@ -155,7 +158,10 @@ def _check(url: str) -> None:
 
 @contextlib.contextmanager
 def _reader(data_dir: Path) -> Iterator[str]:
-    """A real reader process over a view, and over an empty view that stands on a snapshot; this process stands for the worker."""
+    """A real reader process over a view, and over an empty view that stands on a snapshot.
+
+    This process stands for the worker.
+    """
     port = http._free_port()
     feed = FeedServer(paths.feed_path(data_dir, 0))
     tables = [Table(name, name, epoch, 1) for name, epoch in _EPOCHS.items()]
@@ -199,7 +205,7 @@ def _view(feed: FeedServer, data_dir: Path, table: Table) -> View:
     entries = {_key(i): _entry(i) for i in range(ROWS)}
     base = None if table.name == ABOVE else Base("s", ROWS, 1, digest(entries.items()).hex, ROWS)
     path = paths.partition_dir(data_dir, table.name, table.epoch, 0) / "1"
-    view = View(path, Identity(table.name, table.epoch, 0, 1, 1_000_000), base, map_bytes=1 << 30)
+    view = View(path, ViewIdentity(table.name, table.epoch, 0, 1, 1_000_000), base, map_bytes=1 << 30)
     shown = None
     if base is None:
         view.apply(Folded(ROWS, 1, entries, [], None))

@@ -1,9 +1,12 @@
-"""Write to visible against bare produce-to-consume: the same broker, topic settings, producer settings, rate and records.
+"""Write to visible against bare produce-to-consume.
+
+The same broker, topic settings, producer settings, rate and records.
 
 ours  put, its acknowledgement, and an HTTP read with its token that brings exactly what was written, by a client on 16 threads
 bare  produce, until a tuned librdkafka consumer on another thread has the record
 
-Open loop: writes are due at fixed times, latency counts from when one was due. The two take turns; figures are medians of the rounds.
+Open loop: writes are due at fixed times, latency counts from when one was due. The two take turns; figures are medians
+of the rounds.
 """
 
 import json
@@ -39,7 +42,10 @@ Work = Sequence[tuple[bytes, bytes]]
 
 
 def run(dev: dict[str, Any], *, rate: float = 200.0, seconds: float = 5.0, rounds: int = 3) -> list[dict[str, Any]]:
-    """Rows of {name, ours, ceiling, ratio, unit, ...} for p50 and p99. `dev`: what `logstore dev` says when it is ready."""
+    """Rows of {name, ours, ceiling, ratio, unit, ...} for p50 and p99.
+
+    `dev`: what `logstore dev` says when it is ready.
+    """
     name = f"bench-visible-{uuid.uuid4().hex[:8]}"
     create(dev["bootstrap"], [Stream(name, PARTITIONS, [])])
     bare = f"{name}-bare"
@@ -59,7 +65,8 @@ def _row(percentile: int, pairs: list[tuple[list[float], list[float]]], rate: fl
     ours, ceiling = (statistics.median(column) for column in zip(*figures, strict=True))
     ratios = [mine / bare for mine, bare in figures]
     return {
-        "name": f"write to visible, p{percentile}, {rate:,.0f} writes/s", "ours": ours, "ceiling": ceiling, "unit": "ms",
+        "name": f"write to visible, p{percentile}, {rate:,.0f} writes/s", "ours": ours, "ceiling": ceiling,
+        "unit": "ms",
         "ratio": statistics.median(ratios), "spread": [min(ratios), max(ratios)], "aim": 2.0, "lower_is_better": True,
         "ceiling_is": "librdkafka produce to consume", "all": figures,
     }  # fmt: skip
@@ -109,7 +116,8 @@ def _produce(producer: Any, topic: str, work: Work, rate: float) -> list[float]:
 def _consumer(bootstrap: str) -> Any:
     return Consumer(
         {
-            "bootstrap.servers": bootstrap, "group.id": "bench.visible.bare", "enable.auto.commit": False, "auto.offset.reset": "error",
+            "bootstrap.servers": bootstrap, "group.id": "bench.visible.bare", "enable.auto.commit": False,
+            "auto.offset.reset": "error",
             "fetch.queue.backoff.ms": 2, "check.crcs": True,
         }
     )  # fmt: skip

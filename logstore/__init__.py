@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncStore", "BatchFailed", "BatchUnknown", "ConsistencyTimeout", "LogStoreError", "LogUnreachable", "NoSuchTable", "NotYet",
-    "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed", "__version__",
+    "AsyncStore", "BatchFailed", "BatchUnknown", "ConsistencyTimeout", "LogStoreError", "LogUnreachable", "NoSuchTable",
+    "NotYet",
+    "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
+    "__version__",
 ]  # fmt: skip
 
 _HOMES = {

@@ -2,8 +2,9 @@
 
     flag  >  environment LOGSTORE_<NAME>  >  logstore.toml  >  default
 
-`logstore.toml` is the file named by LOGSTORE_CONFIG, else the one in the current directory, else the one in the user's configuration
-directory; it holds plain `name = value` lines. A name nobody knows, or a value of the wrong kind, is an error that names it.
+`logstore.toml` is the file named by LOGSTORE_CONFIG, else the one in the current directory, else the one in the user's
+configuration directory; it holds plain `name = value` lines. A name nobody knows, or a value of the wrong kind, is an
+error that names it.
 """
 
 import os
@@ -78,7 +79,8 @@ class Settings:
     storage: str | None = (
         None  # where archive and snapshots lie, an fsspec URL; None: under data_dir, for one machine only
     )
-    fetch_mb_s: float = 200.0  # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
+    # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
+    fetch_mb_s: float = 200.0
     # Embedded Kafka (`logstore dev`)
     kafka_port: int | None = None  # None: that of the last start, else a free one
     kafka_heap_mb: int = 512  # Java heap; the process takes some 200 MB more
@@ -98,7 +100,10 @@ def load(
     environ: Mapping[str, str] | None = None,
     directories: tuple[Path, ...] | None = None,
 ) -> Settings:
-    """Settings as of now; a flag that is None was not given. Raises UsageError that names the key and where it stands."""
+    """Settings as of now.
+
+    A flag that is None was not given. Raises UsageError that names the key and where it stands.
+    """
     environ = os.environ if environ is None else environ
     chosen = _from_file(environ, directories)
     for name in _PARSERS:
@@ -226,7 +231,8 @@ def _path(value: Any) -> Path:
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": _bootstrap, "url": _url, "data_dir": _path, "http": parse_address, "advertise": _url,
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
-    "slots": _whole(1, 1024), "storage": _text, "fetch_mb_s": _rate, "kafka_port": _whole(1, 65_535), "kafka_heap_mb": _whole(128, 65_536),
+    "slots": _whole(1, 1024), "storage": _text, "fetch_mb_s": _rate, "kafka_port": _whole(1, 65_535),
+    "kafka_heap_mb": _whole(128, 65_536),
     "stall_s": _seconds, "drain_s": _seconds, "deadline_ms": _whole(1, 30_000), "timeout_s": _seconds,
 }  # fmt: skip
 assert _PARSERS.keys() == {f.name for f in fields(Settings)} == get_type_hints(Settings).keys()

@@ -1,7 +1,7 @@
 """The Faust application: group membership and slot assignment. It carries no data; see `lane` for that.
 
-Faust subscribes to `logstore.slots` (S partitions without records); the partitions it assigns are the slots of this worker. Its group
-offsets, changelogs and tables are not used: positions live in the views.
+Faust subscribes to `logstore.slots` (S partitions without records); the partitions it assigns are the slots of this
+worker. Its group offsets, changelogs and tables are not used: positions live in the views.
 """
 
 import logging
@@ -22,7 +22,10 @@ HEARTBEAT_S = 1.0
 
 
 class NoTables(TableManager):
-    """Faust waits a second at the start for tables that agents may still register; this app has none, and joins its group at once."""
+    """Faust waits a second at the start for tables that agents may still register.
+
+    This app has none, and joins its group at once.
+    """
 
     async def on_start(self) -> None:
         """What is left without that wait (faust-streaming 0.15.3, `tables/manager.py`)."""

@@ -8,8 +8,8 @@
     catalogue   knows tables, other workers and slots
     Faust app   group membership: which slots are ours
 
-Order of the end, so that no read fails: 1 Faust leaves the group, 2 the next owners catch up while this worker still serves, 3 the lane
-flushes and closes the views, 4 the helper ends and the feed hangs up.
+Order of the end, so that no read fails: 1 Faust leaves the group, 2 the next owners catch up while this worker still
+serves, 3 the lane flushes and closes the views, 4 the helper ends and the feed hangs up.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.view import Sync
 from streaming.adoption.adopter import Adopter, recorder
-from streaming.adoption.bootstrap import Seeds
-from streaming.adoption.compaction_schedule import Schedule, compact
-from streaming.adoption.progress import Progress
-from streaming.adoption.snapshot_fetcher import Library
+from streaming.adoption.bootstrap import Bootstrapper
+from streaming.adoption.compaction_schedule import CompactionSchedule, compact
+from streaming.adoption.progress import AdoptionProgress
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.app import make_app
-from streaming.control.control_plane import Catalogue, Me, Snapshots
-from streaming.control.end_offsets import Ends
-from streaming.control.served_state import Saved
+from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
+from streaming.control.end_offsets import EndOffsets
+from streaming.control.served_state import ServedState
 from streaming.control.watchdog import Watchdog
-from streaming.digest.client import Helper
+from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane
 
@@ -73,22 +73,23 @@ class Worker:
         self._config = config
         self._group = f"logstore.{config.me.group}"
         self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker))
-        restore(self._feed, Saved(paths.served_path(config.data_dir, config.me.worker)))
-        self._helper, progress = Helper(), Progress(self._feed)
-        library = Library(
+        restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
+        self._helper, progress = DigestClient(), AdoptionProgress(self._feed)
+        library = SnapshotFetcher(
             config.data_dir, f"{config.me.node}-{config.me.worker}", progress, fetch_mb_s=config.fetch_mb_s
         )
-        self._seeds = Seeds(
+        self._seeds = Bootstrapper(
             library,
             progress,
             lambda topic, partition: kafka.bounds(registry.admin, topic, [partition])[partition].start,
         )
         self._lane = Lane(
-            config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync, queued_kbytes=config.queued_kbytes,
+            config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync,
+            queued_kbytes=config.queued_kbytes,
             cuts=Cuts(self._helper, recorder(progress)), seed=self._seeds,
         )  # fmt: skip
         self._adopter = Adopter(config.bootstrap, self._lane, library, self._helper, progress, self._found_damaged)
-        self._schedule = Schedule(
+        self._schedule = CompactionSchedule(
             library,
             lambda table: {
                 p: held.end
@@ -97,17 +98,20 @@ class Worker:
             compact(config.bootstrap, config.data_dir),
             config.data_dir / "logs" / "schedule.log",
         )
-        self._catalogue = Catalogue(
+        self._catalogue = ControlPlane(
             config.bootstrap, config.data_dir, config.me, self._slots, self._feed, self._lane,
-            snapshots=Snapshots(library, progress, self._schedule),
+            snapshots=SnapshotServices(library, progress, self._schedule),
         )  # fmt: skip
-        self._ends = Ends(lambda: registry.admin, self._feed, self._lane)
+        self._ends = EndOffsets(lambda: registry.admin, self._feed, self._lane)
         self._watchdog = Watchdog()
         self._heartbeat = Heartbeat(config.heartbeat_fd)
         self.failure: str | None = None
 
     def run(self) -> int:
-        """Serve until SIGTERM or a failure; returns the exit status. Raises EpochChanged, LogTruncated: of the store's own log."""
+        """Serve until SIGTERM or a failure.
+
+        Returns the exit status. Raises EpochChanged, LogTruncated: of the store's own log.
+        """
         descriptors.raise_limit()  # before views are opened
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
         faust_dir.mkdir(parents=True, exist_ok=True)
@@ -176,7 +180,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def restore(feed: FeedServer, saved: Saved) -> None:
+def restore(feed: FeedServer, saved: ServedState) -> None:
     """Show what this worker served before it was restarted, until it is known what it serves now."""
     served = saved.load()
     if served is None:

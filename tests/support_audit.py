@@ -42,7 +42,8 @@ class Whole:
         """A batch context with the shared Spark session."""
         registry = Registry(self.node.bootstrap)
         made = Context(
-            self.node.bootstrap, registry, registry.read(), Storage(paths.default_storage(self.data)), master=MASTER, spark_conf=CONF,
+            self.node.bootstrap, registry, registry.read(), Storage(paths.default_storage(self.data)), master=MASTER,
+            spark_conf=CONF,
             lease_s=5,
         )  # fmt: skip
         made.__dict__["spark"] = spark()

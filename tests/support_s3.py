@@ -21,7 +21,8 @@ def s3_server() -> Iterator[dict[str, str]]:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {
-        "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
     }  # fmt: skip
     process = child.spawn(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], output=subprocess.DEVNULL

@@ -1,4 +1,7 @@
-"""A node without Kafka: views written here, a feed published here, and real reader processes that serve them over real HTTP."""
+"""A node without Kafka.
+
+Views written here, a feed published here, and real reader processes that serve them over real HTTP.
+"""
 
 import contextlib
 import os
@@ -16,7 +19,7 @@ import orjson
 
 from logstore.model.digest import digest
 from logstore.model.entry import TOMBSTONE
-from logstore.model.fold import Place, Records, fold_batch
+from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
@@ -24,7 +27,7 @@ from logstore.snapshot.sst import SstReader, SstWriter, prepare
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Base, Stop
-from logstore.view.view import Identity, View
+from logstore.view.view import View, ViewIdentity
 
 SLOTS = 16
 MAP_BYTES = 1 << 30
@@ -103,7 +106,7 @@ class Node:
 
     def open_view(self, table: Table, partition: int) -> View:
         path = paths.partition_dir(self.data_dir, table.name, table.epoch, partition) / "1"
-        identity = Identity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes)
+        identity = ViewIdentity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes)
         view = View(path, identity, map_bytes=MAP_BYTES)
         self.views[table.epoch, partition] = view
         self.say_view(table, partition)
@@ -142,7 +145,7 @@ class Node:
         path = write_snapshot(paths.snapshot_dir(self.data_dir, name, table.epoch, partition) / snapshot, entries)
         amount = digest(entries.items())
         base = Base(snapshot, cut, old.state.log_time_ms, amount.hex, amount.entries)
-        identity = Identity(name, table.epoch, partition, table.partitions, table.max_value_bytes)
+        identity = ViewIdentity(name, table.epoch, partition, table.partitions, table.max_value_bytes)
         self.views[where] = View(old.path.with_name(str(number)), identity, base, map_bytes=MAP_BYTES)
         shown = {"path": str(path), "snapshot": snapshot, "cut": cut, "log_time_ms": base.log_time_ms}
         self.bases[where] = [shown, *self.bases.get(where, [])][: keep + 1]
@@ -177,7 +180,8 @@ class Node:
     def record(self) -> dict[str, Any]:
         pids = {"node": os.getpid(), "kafka": None, "workers": [os.getpid()], "readers": []}
         return {
-            "node": self.name, "worker": 0, "url": self.url, "group": "main", "zone": "", "slots": self.slots, "live": self.slots,
+            "node": self.name, "worker": 0, "url": self.url, "group": "main", "zone": "", "slots": self.slots,
+            "live": self.slots,
             "pids": pids, "tables": self.revision,
         }  # fmt: skip
 
@@ -205,7 +209,7 @@ class Node:
         columns = Records(
             range(first, first + count), [k for k, _ in records], [v for _, v in records], [1] * count, [None] * count
         )
-        place = Place(partition, table.partitions, table.max_value_bytes)
+        place = FoldRules(partition, table.partitions, table.max_value_bytes)
         view.apply(fold_batch(columns, place, first, view.state.log_time_ms))
         self.say_applied(table, partition)
 

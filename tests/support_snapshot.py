@@ -1,4 +1,7 @@
-"""Snapshots without Spark: a table's log is folded again from offset 0 in plain Python, written as SSTables and published."""
+"""Snapshots without Spark.
+
+A table's log is folded again from offset 0 in plain Python, written as SSTables and published.
+"""
 
 import secrets
 import time
@@ -13,7 +16,7 @@ from logstore.log.kafka import read_range
 from logstore.log.tail import headers_of
 from logstore.model.digest import digest
 from logstore.model.entry import TOMBSTONE
-from logstore.model.fold import Place, Records, fold_batch
+from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository
@@ -46,7 +49,7 @@ def records_of(bootstrap: str, table: Table, partition: int, upto: int) -> Recor
 
 def folded(bootstrap: str, table: Table, partition: int, upto: int) -> tuple[Entries, PartFacts]:
     """The live entries of a partition at `upto` by key, and what a manifest says of them."""
-    place = Place(partition, table.partitions, table.max_value_bytes)
+    place = FoldRules(partition, table.partitions, table.max_value_bytes)
     result = fold_batch(records_of(bootstrap, table, partition, upto), place, 0, 0)
     assert result.refused is None
     live = {key: entry for key, entry in sorted(result.entries.items()) if entry[0] & 0x7F != TOMBSTONE}
@@ -66,7 +69,10 @@ def make_snapshot(
     change: Callable[[int, Entries], Entries] = lambda _, entries: entries,
     move: bool = True,
 ) -> Manifest:
-    """Cut (or use these cuts), fold, write, publish, and make it current. `change` plants what the fold would not have made."""
+    """Cut (or use these cuts), fold, write, publish, and make it current.
+
+    `change` plants what the fold would not have made.
+    """
     cuts = cut(bootstrap, table) if cuts is None else cuts
     job = secrets.token_hex(4)
     name = f"{int(time.time() * 1000):014d}-{job}"
@@ -83,7 +89,8 @@ def make_snapshot(
     now_ms = int(time.time() * 1000)
     manifest = Manifest(
         name=name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,
-        max_value_bytes=table.max_value_bytes, kind="rebuild", parent=None, created_ms=now_ms, verified_ms=now_ms, job=job, build="test",
+        max_value_bytes=table.max_value_bytes, kind="rebuild", parent=None, created_ms=now_ms, verified_ms=now_ms,
+        job=job, build="test",
         parts=parts, files=files,
     )  # fmt: skip
     repository.publish(manifest)

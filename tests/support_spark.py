@@ -19,7 +19,7 @@ from logstore.log import kafka, topics
 from logstore.log.ranges import committed_ends
 from logstore.log.registry import Registry
 from logstore.model.entry import TOMBSTONE
-from logstore.model.fold import Folded, Place, Records, fold_batch
+from logstore.model.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot import sst
@@ -79,10 +79,11 @@ def folded(bootstrap: str, table: Table, partition: int, cut: int) -> Folded:
     """What the definition makes of the log below the cut, read in another way than the jobs do."""
     records = list(kafka.read_range(bootstrap, table.topic, partition, 0, cut))
     columns = Records(
-        [r.offset() for r in records], [r.key() for r in records], [r.value() for r in records], [r.timestamp()[1] for r in records],
+        [r.offset() for r in records], [r.key() for r in records], [r.value() for r in records],
+        [r.timestamp()[1] for r in records],
         [r.headers() for r in records],
     )  # fmt: skip
-    return fold_batch(columns, Place(partition, table.partitions, table.max_value_bytes), 0, 0)
+    return fold_batch(columns, FoldRules(partition, table.partitions, table.max_value_bytes), 0, 0)
 
 
 def live(bootstrap: str, table: Table, partition: int, cut: int) -> dict[bytes, bytes]:

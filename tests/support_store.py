@@ -97,7 +97,10 @@ class Running:
 
 @contextmanager
 def running(command: str, data_dir: Path, *options: str, within: Sequence[str] = ()) -> Iterator[Running]:
-    """A store that is ready, ended with the block; its logs are shown when the test fails. `within` goes before the command."""
+    """A store that is ready, ended with the block.
+
+    Its logs are shown when the test fails. `within` goes before the command.
+    """
     store = Running(command, data_dir, *options, within=within)
     try:
         yield store.ready()

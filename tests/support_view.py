@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from logstore.model.fold import Folded, Place, Records, fold_batch
-from logstore.view.view import Identity, View
+from logstore.model.fold import Folded, FoldRules, Records, fold_batch
+from logstore.view.view import View, ViewIdentity
 
-PLACE = Place(partition=0, partitions=1, max_value_bytes=1_000_000)
-IDENTITY = Identity("t", "e" * 32, 0, 1, 1_000_000)
+PLACE = FoldRules(partition=0, partitions=1, max_value_bytes=1_000_000)
+IDENTITY = ViewIdentity("t", "e" * 32, 0, 1, 1_000_000)
 
 
 def records(rows: dict[bytes, bytes | None] | list[tuple[bytes | None, bytes | None]], first: int = 0) -> Records:
@@ -36,7 +36,10 @@ def open_view(path: Path, **more) -> View:
 
 
 def mixed(first: int, behind: int) -> Records:
-    """Records `[first, behind)` of one endless log: plain and long keys that come again and again, deletes, and garbage."""
+    """Records `[first, behind)` of one endless log.
+
+    Plain and long keys that come again and again, deletes, and garbage.
+    """
     rows = [_mixed(offset) for offset in range(first, behind)]
     return records(rows, first)._replace(timestamps_ms=[offset * 31 % 1_000 for offset in range(first, behind)])
 

@@ -105,7 +105,8 @@ class WorkerProcess:
         node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
         self._command = child.command(
             [
-                sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node", node, "--url", f"http://{node}",
+                sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node",
+                node, "--url", f"http://{node}",
                 "--group", group or node, "--worker", str(worker), "--workers", str(workers),
             ]
         )  # fmt: skip

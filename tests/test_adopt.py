@@ -1,4 +1,7 @@
-"""Snapshots taken over by real workers: agreement first, then the flip; empty nodes; damage; kills. Spark is not needed for that."""
+"""Snapshots taken over by real workers.
+
+Agreement first, then the flip; empty nodes; damage; kills. Spark is not needed for that.
+"""
 
 import random
 import shutil

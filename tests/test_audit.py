@@ -14,7 +14,7 @@ from batch.tasks import compare
 from logstore.model.entry import Entry
 from logstore.model.fold import Folded
 from logstore.view import paths
-from logstore.view.view import Identity, View
+from logstore.view.view import View, ViewIdentity
 
 pytestmark = pytest.mark.integration
 
@@ -81,7 +81,7 @@ def test_a_changed_and_a_lost_row_of_a_view_are_named(store, monkeypatch):
     ]
     store.stop()
     (path,) = [p for p in paths.partition_dir(store.data, table.name, table.epoch, partition).iterdir() if p.is_dir()]
-    view = View(path, Identity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes))
+    view = View(path, ViewIdentity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes))
     with view.reader().reading() as reading:
         before = {key: Entry.decode(reading.get(key)) for key in (changed, lost)}
     bad = {

@@ -1,4 +1,7 @@
-"""Jobs are killed at every numbered step; bugs are planted: what is published is whole and right, or is not published."""
+"""Jobs are killed at every numbered step.
+
+Bugs are planted: what is published is whole and right, or is not published.
+"""
 
 import signal
 import sys
@@ -102,7 +105,10 @@ def test_a_planted_bug_gives_other_digests_than_the_truth(ctx, monkeypatch, bug,
 
 
 def test_executors_need_no_more_than_the_library(ctx, tmp_path):
-    """A second JVM runs the tasks; it gets a zip of three packages, and nothing else of this project is in its reach."""
+    """A second JVM runs the tasks.
+
+    It gets a zip of three packages, and nothing else of this project is in its reach.
+    """
     table = make_table(ctx, "by-value", 2)
     write(ctx.bootstrap, table, 500)
     library = tmp_path / "logstore.zip"

@@ -6,15 +6,15 @@ import pyarrow as pa
 import pytest
 
 from batch.tasks import fold as folding
-from batch.tasks.fold import Fold, Quarantine, Runs, Shape, over
+from batch.tasks.fold import Fold, QuarantineTally, Runs, Shape, over
 from logstore.log.ranges import HEADERS, SCHEMA
 from logstore.model.entry import TOMBSTONE, VALUE, Entry
 from logstore.model.errors import Unsupported
-from logstore.model.fold import Place, Records, fold_batch
+from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.model.mutation import REASONS
 from logstore.model.partitioner import partition_of
 
-PLACE = Place(1, 3, 200)
+PLACE = FoldRules(1, 3, 200)
 HERE = [key for n in range(4_000) if partition_of(key := b"k%d" % n, 3) == 1][:300]
 ELSEWHERE = [key for n in range(100) if partition_of(key := b"k%d" % n, 3) != 1]
 LONG = next(key for n in range(9) if partition_of(key := b"x" * 70_000 + b"%d" % n, 3) == 1)
@@ -23,7 +23,8 @@ LONG = next(key for n in range(9) if partition_of(key := b"x" * 70_000 + b"%d" %
 def batch_of(records, partition=1):
     offsets, keys, values, timestamps, headers = records
     columns = [
-        pa.array([partition] * len(offsets), pa.int32()), pa.array(offsets, pa.int64()), pa.array(timestamps, pa.int64()),
+        pa.array([partition] * len(offsets), pa.int32()), pa.array(offsets, pa.int64()),
+        pa.array(timestamps, pa.int64()),
         pa.array(keys, pa.binary()), pa.array(values, pa.binary()), pa.array(headers, HEADERS),
     ]  # fmt: skip
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
@@ -136,7 +137,9 @@ def test_offsets_that_a_repair_gave_up_are_not_folded_and_give_no_time(tmp_path)
 
 
 def test_a_tail_of_control_records_and_quarantined_ones_is_no_change(tmp_path):
-    fold = Fold(Shape("t", PLACE), tmp_path, log_time_ms=50, quarantine=Quarantine({"null-key": 2}, [(1, "null-key")]))
+    fold = Fold(
+        Shape("t", PLACE), tmp_path, log_time_ms=50, quarantine=QuarantineTally({"null-key": 2}, [(1, "null-key")])
+    )
     control = (None, msgpack.packb({}), [("ls.op", b"cut")])
     rows = [control, (ELSEWHERE[0], b"v", None), (None, b"v", None)]
     fold.take(
@@ -153,7 +156,7 @@ def test_a_tail_of_control_records_and_quarantined_ones_is_no_change(tmp_path):
 
 
 def test_only_the_newest_quarantined_records_are_listed():
-    quarantine = Quarantine()
+    quarantine = QuarantineTally()
     for offset in random.Random(1).sample(range(5_000), 5_000):
         quarantine.add(offset, "null-key")
     assert quarantine.counts == {"null-key": 5_000}

@@ -9,10 +9,10 @@ from logstore.log import topics
 from logstore.log.kafka import admin, bounds
 from logstore.model.errors import NoSuchSnapshot, NotYet
 from logstore.view.feed import FeedServer
-from streaming.adoption.bootstrap import Seeds
-from streaming.adoption.progress import Progress
-from streaming.adoption.snapshot_fetcher import Library
-from streaming.lane.partition import Asking, Seed
+from streaming.adoption.bootstrap import Bootstrapper
+from streaming.adoption.progress import AdoptionProgress
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
+from streaming.lane.partition import Bootstrap, BootstrapPending
 from streaming.lane.target import Target
 
 
@@ -20,10 +20,12 @@ from streaming.lane.target import Target
 def seeds(kafka, tmp_path):
     """A node's seeds, and where its storage lies."""
     feed = FeedServer(tmp_path / "feed.sock")
-    progress = Progress(feed)
-    library = Library(tmp_path, "n", progress, fetch_mb_s=None)
+    progress = AdoptionProgress(feed)
+    library = SnapshotFetcher(tmp_path, "n", progress, fetch_mb_s=None)
     client = admin(kafka.bootstrap)
-    found = Seeds(library, progress, lambda topic, partition: bounds(client, topic, [partition])[partition].start)
+    found = Bootstrapper(
+        library, progress, lambda topic, partition: bounds(client, topic, [partition])[partition].start
+    )
     found.library = library
     yield found
     found.close()
@@ -34,7 +36,7 @@ def asked(seeds, target):
     """Ask as the lane does; None while it is being found out."""
     try:
         return [seeds(target)]
-    except Asking:
+    except BootstrapPending:
         return None
 
 
@@ -58,7 +60,7 @@ def unreachable(seeds, tmp_path):
 def test_without_a_snapshot_it_is_the_log_from_the_beginning(kafka, tmp_path, seeds):
     seeds.library.at(f"file://{tmp_path}/storage")
     _, target = written(kafka)
-    assert answer(seeds, target) == Seed()
+    assert answer(seeds, target) == Bootstrap()
 
 
 def test_with_one_it_is_the_snapshot_and_what_was_skipped_below_it(kafka, tmp_path, seeds):
@@ -80,7 +82,7 @@ def test_a_damaged_snapshot_gives_way_to_the_older_one_and_then_to_the_log(kafka
     damage(tmp_path, first)
     for folder in tmp_path.glob("snapshots/*/*/*/*"):
         folder.rename(tmp_path / folder.name)
-    assert answer(seeds, target) == Seed()
+    assert answer(seeds, target) == Bootstrap()
     topics.truncate(admin(kafka.bootstrap), table.topic, {0: 5})
     with pytest.raises(NoSuchSnapshot, match="does not begin at 0"):
         answer(seeds, target)
@@ -97,7 +99,7 @@ def damage(tmp_path, manifest):
 def test_an_unreachable_storage_holds_nobody_whose_log_is_whole(kafka, tmp_path, seeds):
     unreachable(seeds, tmp_path)
     table, target = written(kafka)
-    assert answer(seeds, target) == Seed()
+    assert answer(seeds, target) == Bootstrap()
     topics.truncate(admin(kafka.bootstrap), table.topic, {0: 5})
     with pytest.raises(NotYet, match="does not begin at 0"):
         answer(seeds, target)
@@ -120,4 +122,4 @@ def test_until_it_is_known_where_the_storage_lies_nothing_begins(kafka, tmp_path
     with pytest.raises(AssertionError, match="still not"):
         until("there is an answer", lambda: asked(seeds, target), timeout_s=0.5)
     seeds.library.at(f"file://{tmp_path}/storage")
-    assert answer(seeds, target) == Seed()
+    assert answer(seeds, target) == Bootstrap()

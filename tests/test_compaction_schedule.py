@@ -13,9 +13,9 @@ from logstore.log import kafka as door
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from streaming.adoption import compaction_schedule
-from streaming.adoption.compaction_schedule import Schedule, Standing, due
-from streaming.adoption.progress import Progress
-from streaming.adoption.snapshot_fetcher import Library
+from streaming.adoption.compaction_schedule import CompactionSchedule, Standing, due
+from streaming.adoption.progress import AdoptionProgress
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_snapshot_is_due_after_so_many_mutations_or_minutes_and_never_without_
 @pytest.fixture
 def library(tmp_path):
     feed = FeedServer(tmp_path / "feed.sock")
-    found = Library(tmp_path, "n", Progress(feed), fetch_mb_s=None)
+    found = SnapshotFetcher(tmp_path, "n", AdoptionProgress(feed), fetch_mb_s=None)
     found.at(None)
     yield found
     feed.close()
@@ -53,7 +53,7 @@ def started(monkeypatch, tmp_path, library, kafka):
         client = door.admin(kafka.bootstrap)
         ends = lambda t: {p: held.end for p, held in door.bounds(client, t.topic, list(range(t.partitions))).items()}  # noqa: E731
         command = lambda t, storage: [sys.executable, "-c", program, t.name, storage]  # noqa: E731
-        one = Schedule(library, ends, command, tmp_path / "logs" / "jobs.log")
+        one = CompactionSchedule(library, ends, command, tmp_path / "logs" / "jobs.log")
         one.lead([table], leading=leading)
         one.start()
         running.append(one)

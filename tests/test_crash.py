@@ -1,7 +1,7 @@
 """Workers, readers and whole nodes are killed at random instants while unique keys are written.
 
-Afterwards every offset is looked at: none lost, none twice, the views are exact prefixes. Meanwhile no read is ever wrong: a row written
-at offset o is there if and only if the answer says it has applied more than o.
+Afterwards every offset is looked at: none lost, none twice, the views are exact prefixes. Meanwhile no read is ever
+wrong: a row written at offset o is there if and only if the answer says it has applied more than o.
 """
 
 import random

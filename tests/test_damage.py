@@ -1,4 +1,7 @@
-"""A disk that goes bad under a node: what it damaged is brought or built again by itself while the node goes on serving."""
+"""A disk that goes bad under a node.
+
+What it damaged is brought or built again by itself while the node goes on serving.
+"""
 
 import json
 import shutil
@@ -129,7 +132,10 @@ def _shown(node):
 
 
 def _damage(data_dir):
-    """Change bytes in the middle of the node's file in place, as a disk does; the storage keeps a sound copy. Returns the node's file."""
+    """Change bytes in the middle of the node's file in place, as a disk does.
+
+    The storage keeps a sound copy. Returns the node's file.
+    """
     (local,) = (data_dir / "snapshots").glob("t/*/0/*.files/*.sst")
     (stored,) = (data_dir / "storage").glob("t/*/snapshots/*/*.sst")
     sound = stored.with_suffix(".sound")

@@ -9,7 +9,7 @@ from support_log import markers_written, until
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import ddl, holes, kafka, topics
 from logstore.log.changes import Announcer
-from logstore.log.live_workers import Census
+from logstore.log.live_workers import LiveWorkers
 from logstore.log.nodes import Announcement
 from logstore.log.registry import Registry
 from logstore.model.errors import BadDefinition, EpochChanged, NoSuchTable, SetupError, TableExists, UsageError
@@ -295,7 +295,7 @@ def test_a_change_is_awaited_from_everybody_who_is_alive(registry, name):
     def announce(worker: int, **more: object) -> None:
         announcer.announce(Announcement(name, worker, "http://n", group, **more))
 
-    with Census(registry.bootstrap) as census:
+    with LiveWorkers(registry.bootstrap) as census:
         announce(0, tables=change.revision, live=[0, 1])
         announce(1, tables=change.revision - 1, live=[2, 3])
         eventually_known(census, name, 2)
@@ -313,14 +313,14 @@ def test_a_change_is_awaited_from_everybody_who_is_alive(registry, name):
         assert [a for a in census.look() if a.node == name] == []
 
 
-def eventually_known(census: Census, node: str, count: int) -> None:
+def eventually_known(census: LiveWorkers, node: str, count: int) -> None:
     until("the announcements arrive", lambda: len([a for a in census.look() if a.node == node]) == count)
 
 
 def test_a_worker_that_says_nothing_more_is_gone_by_the_brokers_clock(registry, name, monkeypatch):
     announcer = Announcer(registry.bootstrap)
     announcer.announce(Announcement(name, 0, "http://n", "g", tables=1))
-    with Census(registry.bootstrap) as census:
+    with LiveWorkers(registry.bootstrap) as census:
         eventually_known(census, name, 1)
         monkeypatch.setattr("logstore.log.nodes.TTL_MS", 50)
         until("it is taken for gone", lambda: not [a for a in census.look() if a.node == name])

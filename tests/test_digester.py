@@ -1,4 +1,7 @@
-"""The helper process: pins where the lane stands, digests that equal a fold, generations; and what becomes of it when it is killed."""
+"""The helper process.
+
+Pins where the lane stands, digests that equal a fold, generations; and what becomes of it when it is killed.
+"""
 
 import contextlib
 import os
@@ -21,8 +24,8 @@ from logstore.view import generation
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
 from logstore.view.view import View
-from streaming.digest.client import DIED, Helper
-from streaming.digest.digester import Order
+from streaming.digest.client import DIED, DigestClient
+from streaming.digest.digester import DigestRequest
 from streaming.digest.view_digest import digest_of
 
 WAIT_S = 30.0
@@ -30,7 +33,7 @@ WAIT_S = 30.0
 
 @pytest.fixture
 def helper():
-    running = Helper()
+    running = DigestClient()
     running.start()
     until("the digester runs", lambda: running.pid)
     yield running
@@ -137,7 +140,7 @@ def test_it_builds_a_generation_while_the_view_is_written(tmp_path, helper):
     view, base, _ = based_view(tmp_path, 5_000, 3)
     newer = base._replace(snapshot="00000000000002-0000abcd", cut=view.next_offset - 5_000)
     path = generation.unborn(tmp_path, 2)
-    errand = helper.build(Order(str(view.path), str(path), asdict(IDENTITY), newer._asdict(), "none"))
+    errand = helper.build(DigestRequest(str(view.path), str(path), asdict(IDENTITY), newer._asdict(), "none"))
     assert errand.begun.wait(WAIT_S)
     put(view, {b"meanwhile": b"v"})
     helper.last(errand)
@@ -183,7 +186,7 @@ def test_what_nobody_expected_ends_the_digester_and_another_one_starts(tmp_path,
     view = open_view(tmp_path / "1")
     put(view, {b"k": b"v"})
     before = helper.pid
-    errand = helper.build(Order(str(view.path), str(tmp_path / "2.new"), {"nonsense": 1}, {}, "none"))
+    errand = helper.build(DigestRequest(str(view.path), str(tmp_path / "2.new"), {"nonsense": 1}, {}, "none"))
     assert errand.done.wait(WAIT_S)
     assert errand.failure == DIED
     until("another digester runs", lambda: helper.pid not in (None, before))

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from logstore.broker import embedded
 from logstore.broker.class_archive import ENDED_IN_GOOD_ORDER, ClassArchive
-from logstore.broker.data_dir import BrokerDir, _bindable, _free_port
+from logstore.broker.data_dir import BrokerDataDir, _bindable, _free_port
 from logstore.broker.embedded import EmbeddedKafka, halt, running
 from logstore.broker.jars import kafka_jars
 from logstore.broker.java import Java, find_java
@@ -139,7 +139,7 @@ def test_a_taken_port_is_named(tmp_path):
         port = other.getsockname()[1]
         with pytest.raises(SetupError, match=rf"port {port} of 127.0.0.1 is taken; .*--port"):
             EmbeddedKafka(tmp_path, port=port).start()
-    assert BrokerDir(tmp_path).holder() is None
+    assert BrokerDataDir(tmp_path).holder() is None
 
 
 def test_data_of_another_version_are_left_alone(tmp_path):
@@ -172,7 +172,7 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path):
 
 def test_damaged_storage_ends_the_start_with_the_reason(tmp_path):
     kafka = EmbeddedKafka(tmp_path, heap_mb=SMALL)
-    directory = BrokerDir(tmp_path)
+    directory = BrokerDataDir(tmp_path)
     with directory.lock():
         directory.save(directory.claim(embedded.VERSION, None)._replace(formatted=True))
     with pytest.raises(SetupError, match=r"(?s)Kafka ended while it started:.*meta.properties.*kafka.log has more"):
@@ -310,7 +310,7 @@ def test_the_command_starts_shows_and_stops_a_broker(tmp_path):
 
 
 def test_a_broker_that_is_only_being_started_is_not_taken_for_a_running_one(tmp_path):
-    with BrokerDir(tmp_path).lock(), pytest.raises(SetupError, match=f"being started by the process {os.getpid()}"):
+    with BrokerDataDir(tmp_path).lock(), pytest.raises(SetupError, match=f"being started by the process {os.getpid()}"):
         running(tmp_path)
     assert running(tmp_path) is None
 

@@ -1,4 +1,7 @@
-"""Faults, end to end, on a real store: Kafka gone or stuck, a full disk, topics deleted, killed readers, keys and values at every limit."""
+"""Faults, end to end, on a real store.
+
+Kafka gone or stuck, a full disk, topics deleted, killed readers, keys and values at every limit.
+"""
 
 import base64
 import contextlib
@@ -125,7 +128,10 @@ def _kafka_pid(store: Running) -> int:
 
 
 def _assert_levels_hold(store: Running, table: str, first: Position) -> None:
-    """While nothing comes from Kafka: what is applied is served; what is not is refused in time, and never answered by less."""
+    """While nothing comes from Kafka.
+
+    What is applied is served; what is not is refused in time, and never answered by less.
+    """
     path = f"/v1/tables/{table}/rows/k"
     assert _get(store.url, path, token=first.token).text == "before"
     head, _, following = first.token.rpartition("-")

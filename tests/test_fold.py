@@ -6,11 +6,11 @@ import pytest
 
 from logstore.model import fold
 from logstore.model.entry import TOMBSTONE, VALUE, Entry
-from logstore.model.fold import Place, Records, fold_batch, fold_row
+from logstore.model.fold import FoldRules, Records, fold_batch, fold_row
 from logstore.model.mutation import Delete, Put
 from logstore.model.partitioner import partition_of
 
-PLACE = Place(partition=0, partitions=2, max_value_bytes=50)
+PLACE = FoldRules(partition=0, partitions=2, max_value_bytes=50)
 HERE = [key for key in (b"key-%d" % n for n in range(60)) if partition_of(key, 2) == 0]
 ODD_HEADERS = [
     [("ls.v", b"\x01")],

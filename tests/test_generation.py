@@ -12,7 +12,7 @@ from logstore.view import generation, paths
 from logstore.view.layout import Base, Quarantine
 from logstore.view.reader import ViewReader
 from logstore.view.view import View
-from streaming.lane.change_buffer import Tee
+from streaming.lane.change_buffer import ChangeBuffer
 
 BASE = Base("00000000000001-0000abcd", 500, 999, "0" * 32, 7)
 
@@ -65,7 +65,7 @@ def test_a_generation_holds_what_is_newer_than_the_cut_and_a_tee_brings_it_up(tm
     builder.round()
     apply(old, ends[0], ends[1])
     builder.round()
-    tee = Tee()
+    tee = ChangeBuffer()
     for first, behind in pairwise(ends[1:4]):
         apply(old, first, behind, tee)
     builder.round()
@@ -122,7 +122,7 @@ def test_older_generations_and_attempts_are_told_from_the_one_in_use(tmp_path):
 
 
 def test_too_much_is_not_kept():
-    tee = Tee(limit_bytes=1_000)
+    tee = ChangeBuffer(limit_bytes=1_000)
     tee.add(Folded(1, 1, {b"k": b"v" * 700}, [], None))
     assert not tee.over
     tee.add(Folded(2, 1, {b"k": b"w" * 700}, [], None))

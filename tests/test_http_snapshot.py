@@ -223,7 +223,8 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
         ("t", epoch, 0, base["snapshot"], 1, "adopted")
     ]
     said = {
-        "base": base["snapshot"], "cut": 1, "candidate": "x", "state": "refused", "reason": "digests differ", "fetched_bytes": 5,
+        "base": base["snapshot"], "cut": 1, "candidate": "x", "state": "refused", "reason": "digests differ",
+        "fetched_bytes": 5,
         "total_bytes": 9, "digests": [[1, "ab" * 16, 1]],
     }  # fmt: skip
     node.publish(("snapshot", "t", epoch, 0), said)
@@ -340,7 +341,10 @@ def test_the_client_asks_for_the_past_and_status_shows_the_base(store):
 
 
 def history(node: Node, reader: Reader, source: random.Random) -> list[tuple[int, bytes, bytes | None]]:
-    """Write the same log to "flat" and "deep", and put snapshots under the latter; returns (partition, key, value) of each mutation."""
+    """Write the same log to "flat" and "deep", and put snapshots under the latter.
+
+    Returns (partition, key, value) of each mutation.
+    """
     stems = [b"", b"a", b"ab", b"\xff", b"x" * 495, b"y" * 600]
     keys = sorted({source.choice(stems) + source.randbytes(source.randrange(3)) for _ in range(250)} - {b""})
     log = []
@@ -370,7 +374,10 @@ def list_of(reader: Reader, name: str, **params: object) -> list[dict]:
 
 
 def values_of(reader: Reader, name: str, keys: list[bytes]) -> list[tuple]:
-    """What a multi-get says; a row that was deleted below a snapshot's cut has left no tombstone, so those are not compared."""
+    """What a multi-get says.
+
+    A row that was deleted below a snapshot's cut has left no tombstone, so those are not compared.
+    """
     headers = {**MSGPACK, "Content-Type": "application/msgpack"}
     answer = reader.http.post(f"/v1/tables/{name}/rows:get", content=msgpack.packb({"keys": keys}), headers=headers)
     return [

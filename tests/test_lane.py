@@ -13,15 +13,15 @@ from support_worker import make_table, opened, rows, running_worker
 from logstore.log import topics
 from logstore.log.kafka import admin
 from logstore.log.registry import Registry
-from logstore.model.fold import Place, Records, fold_batch
+from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.view import paths
 from logstore.view.feed import FeedServer
-from logstore.view.view import Identity, View
-from streaming.digest.client import Helper
+from logstore.view.view import View, ViewIdentity
+from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane, Targets
-from streaming.lane.partition import Seed
+from streaming.lane.partition import Bootstrap
 
 CONTROL = [("ls.op", b"cut")]
 
@@ -180,9 +180,11 @@ def test_a_log_that_is_shorter_than_the_view_stops_the_partition(kafka, tmp_path
     table = make_table(kafka.bootstrap, partitions=1)
     produce(kafka.bootstrap, table.topic, [(b"k", b"v")] * 5)
     path = paths.partition_dir(tmp_path / "node", table.name, table.epoch, 0) / "1"
-    view = View(path, Identity(table.name, table.epoch, 0, 1, table.max_value_bytes))
+    view = View(path, ViewIdentity(table.name, table.epoch, 0, 1, table.max_value_bytes))
     view.apply(
-        fold_batch(Records(range(10), [b"k"] * 10, [b"v"] * 10, [1] * 10, [None] * 10), Place(0, 1, 1_000_000), 0, 0)
+        fold_batch(
+            Records(range(10), [b"k"] * 10, [b"v"] * 10, [1] * 10, [None] * 10), FoldRules(0, 1, 1_000_000), 0, 0
+        )
     )
     view.close()
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
@@ -291,8 +293,8 @@ def test_what_an_earlier_run_has_shown_stays_until_it_is_known_what_to_follow(ka
         feed,
         group="early",
         sync="none",
-        cuts=Cuts(Helper(), lambda *_: None),
-        seed=lambda _: Seed(),
+        cuts=Cuts(DigestClient(), lambda *_: None),
+        seed=lambda _: Bootstrap(),
     )
     shown = ("view", "t", "e" * 32, 0)
     feed.publish(shown, {"path": "somewhere"})

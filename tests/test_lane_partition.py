@@ -10,7 +10,7 @@ from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Corrupted, Overloaded
 from logstore.model.table import Table
 from logstore.view.layout import Stop
-from streaming.lane.partition import Followed
+from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 
 TABLE = Table("t", "t", "e" * 32, 1)
@@ -21,7 +21,7 @@ def follow(tmp_path):
     opened = []
 
     def open_one(table=TABLE):
-        opened.append(Followed(Target(table, 0, 0), tmp_path))
+        opened.append(FollowedPartition(Target(table, 0, 0), tmp_path))
         return opened[-1]
 
     yield open_one
@@ -216,7 +216,7 @@ def test_the_same_halt_twice_is_one(follow):
 def test_two_cannot_follow_one_partition(follow, tmp_path):
     follow()
     with pytest.raises(Overloaded):
-        Followed(Target(TABLE, 0, 0), tmp_path)
+        FollowedPartition(Target(TABLE, 0, 0), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The store against a dict: thousands of seeded steps through the real front doors, with restarts in between.
 
-The model is a plain dict per table and the position of every write. After each write that is acknowledged the store must agree with the
-model wherever it is asked with that write's token; a failure prints the seed and the last steps.
+The model is a plain dict per table and the position of every write. After each write that is acknowledged the store
+must agree with the model wherever it is asked with that write's token; a failure prints the seed and the last steps.
 """
 
 import os

@@ -4,7 +4,7 @@ import orjson
 import pytest
 from support_log import produce
 
-from logstore.log.live_workers import Census
+from logstore.log.live_workers import LiveWorkers
 from logstore.log.nodes import Announcement, Nodes
 from logstore.log.registry import Registry
 from logstore.model.table import NODES_TOPIC
@@ -57,6 +57,6 @@ def test_a_census_goes_on_over_what_others_wrote_to_the_topic(kafka):
     later = orjson.dumps({**orjson.loads(Announcement("later", 0, "u", "g").to_json()), "colour": "blue"})
     records = [(b"garbage/%d" % number, value) for number, value in enumerate(UNREADABLE)]
     produce(kafka.bootstrap, NODES_TOPIC, [*records, (b"later/0", later)])
-    with Census(kafka.bootstrap) as census:
+    with LiveWorkers(kafka.bootstrap) as census:
         assert "later" in [a.node for a in census.look()]
         produce(kafka.bootstrap, NODES_TOPIC, [(b"later/0", None)])  # other tests count who is there

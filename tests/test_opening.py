@@ -9,9 +9,9 @@ from logstore.model.errors import Corrupted
 from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed import FeedServer
-from streaming.lane.opening import RETRY_S, Later, Opening
-from streaming.lane.partition import Followed, Seed
-from streaming.lane.status import Shown
+from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
+from streaming.lane.partition import Bootstrap, FollowedPartition
+from streaming.lane.status import LaneStatus
 from streaming.lane.target import Target
 
 TABLE = Table("t", "t", "e" * 32, 2)
@@ -27,7 +27,7 @@ def feed(tmp_path):
 
 @pytest.fixture
 def opening(tmp_path, feed):
-    return Opening(tmp_path, "none", lambda _: Seed(), Shown(feed))
+    return ViewOpening(tmp_path, "none", lambda _: Bootstrap(), LaneStatus(feed))
 
 
 def shown(feed):
@@ -38,14 +38,14 @@ def test_a_folder_that_cannot_be_made_is_a_reason_and_passes(tmp_path, feed, ope
     directory = paths.partition_dir(tmp_path, "t", TABLE.epoch, 0)
     directory.parent.mkdir(parents=True)
     directory.write_text("in the way")
-    assert opening.open(TARGET) == Later(RETRY_S, "catching-up")
+    assert opening.open(TARGET) == OpenLater(RETRY_S, "catching-up")
     assert "File exists" in shown(feed)["reason"]
     other = opening.open(Target(TABLE, 1, 1))
-    assert isinstance(other, Followed)
+    assert isinstance(other, FollowedPartition)
     other.close()
     directory.unlink()
     followed = opening.open(TARGET)
-    assert isinstance(followed, Followed)
+    assert isinstance(followed, FollowedPartition)
     followed.close()
 
 
@@ -53,12 +53,12 @@ def test_a_folder_that_cannot_be_made_is_a_reason_and_passes(tmp_path, feed, ope
 def test_without_descriptors_nothing_is_called_damaged_and_what_lies_here_stays(feed, opening, spare):
     followed = opening.open(TARGET)
     followed.take(records([(b"k", b"v")]), 1)
-    Shown(feed).show(followed)
+    LaneStatus(feed).show(followed)
     path = followed.view.path
     followed.close()
     with descriptors(spare):
         later = opening.open(TARGET)
-    assert later == Later(RETRY_S, "catching-up")
+    assert later == OpenLater(RETRY_S, "catching-up")
     assert "Too many open files" in shown(feed)["reason"]
     assert "remove" not in shown(feed)["reason"]
     assert shown(feed)["path"] == str(path)
@@ -73,10 +73,10 @@ def test_a_snapshot_that_is_damaged_is_looked_at_again(tmp_path, feed):
     def seed(_):
         for error in seeds:
             raise error
-        return Seed()
+        return Bootstrap()
 
-    opening = Opening(tmp_path, "none", seed, Shown(feed))
-    assert opening.open(TARGET) == Later(RETRY_S, "stopped")
+    opening = ViewOpening(tmp_path, "none", seed, LaneStatus(feed))
+    assert opening.open(TARGET) == OpenLater(RETRY_S, "stopped")
     assert "the snapshot is damaged" in shown(feed)["reason"]
     followed = opening.open(TARGET)
     assert followed.next_offset == 0

@@ -1,4 +1,7 @@
-"""A fork is put in the place of the table it was made of: nothing acknowledged is lost on the way, and there is a way back."""
+"""A fork is put in the place of the table it was made of.
+
+Nothing acknowledged is lost on the way, and there is a way back.
+"""
 
 import asyncio
 

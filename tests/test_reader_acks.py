@@ -7,7 +7,7 @@ from support_log import until
 
 from logstore.view import feed
 from logstore.view.feed import FeedReader, FeedServer, encode_ack
-from streaming.control.reader_acks import Confirm
+from streaming.control.reader_acks import ReaderAcks
 
 
 def subscriber(path) -> socket.socket:
@@ -19,7 +19,7 @@ def subscriber(path) -> socket.socket:
 def test_a_slot_is_live_once_every_reader_has_sent_its_mark_back(tmp_path):
     server = FeedServer(tmp_path / "feed")
     try:
-        confirm = Confirm(server)
+        confirm = ReaderAcks(server)
         assert confirm.live(frozenset({1})) == {1}  # nobody reads here: nobody to wait for
         first, second = subscriber(tmp_path / "feed"), subscriber(tmp_path / "feed")
         until("both are there", lambda: len(server.acks()) == 2)

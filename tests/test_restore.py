@@ -88,7 +88,8 @@ def test_the_log_of_a_restored_table_begins_with_a_base_record(ctx):
         (record,) = kafka.read_range(ctx.bootstrap, "res-base-then", partition, 0, 1)
         assert (record.key(), record.headers()) == (None, [("ls.op", b"base")])
         assert msgpack.unpackb(record.value()) == {
-            "snapshot": done.manifest.name, "table": source.name, "epoch": source.epoch, "position": done.position.token,
+            "snapshot": done.manifest.name, "table": source.name, "epoch": source.epoch,
+            "position": done.position.token,
         }  # fmt: skip
 
 

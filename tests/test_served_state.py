@@ -9,11 +9,12 @@ from support_worker import make_table, running_worker
 
 from logstore.view import paths
 from logstore.view.feed import FeedServer
-from streaming.control.served_state import Saved
+from streaming.control.served_state import ServedState
 from streaming.worker import restore
 
 SERVED = {
-    "tables": {"revision": 3, "topic_id": "i", "slots": 16, "storage": None, "tables": ["{}"]}, "nodes": [], "slots": [1, 5],
+    "tables": {"revision": 3, "topic_id": "i", "slots": 16, "storage": None, "tables": ["{}"]}, "nodes": [],
+    "slots": [1, 5],
     "views": [["t", "e", 0, {"path": "/", "slot": 1, "state": "live", "reason": None, "base": None, "kept": []}]],
 }  # fmt: skip
 DAMAGED = [b"", b"{", b"\0" * 512, b"[]", b"null", b'{"slots":[1]}', orjson.dumps(SERVED)[:-20]]
@@ -27,8 +28,8 @@ def feed(tmp_path):
 
 
 def test_what_was_kept_is_there_after_a_restart(tmp_path, feed):
-    Saved(tmp_path / "workers" / "0.json").keep(SERVED)
-    again = Saved(tmp_path / "workers" / "0.json")
+    ServedState(tmp_path / "workers" / "0.json").keep(SERVED)
+    again = ServedState(tmp_path / "workers" / "0.json")
     assert again.load() == SERVED
     assert again.slots() == [1, 5]
     restore(feed, again)
@@ -37,7 +38,7 @@ def test_what_was_kept_is_there_after_a_restart(tmp_path, feed):
 
 
 def test_nothing_was_kept_before_the_first_start(tmp_path, feed, caplog):
-    saved = Saved(tmp_path / "0.json")
+    saved = ServedState(tmp_path / "0.json")
     restore(feed, saved)
     assert (saved.load(), saved.slots(), feed.snapshot(), caplog.text) == (None, [], {}, "")
 
@@ -45,7 +46,7 @@ def test_nothing_was_kept_before_the_first_start(tmp_path, feed, caplog):
 @pytest.mark.parametrize("content", DAMAGED)
 def test_what_is_damaged_counts_as_absent_and_is_written_again(tmp_path, feed, content, caplog):
     (tmp_path / "0.json").write_bytes(content)
-    saved = Saved(tmp_path / "0.json")
+    saved = ServedState(tmp_path / "0.json")
     restore(feed, saved)
     assert (saved.slots(), feed.snapshot()) == ([], {})
     assert "0.json is damaged" in caplog.text

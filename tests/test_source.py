@@ -15,7 +15,7 @@ from support_spark import LEFT_BY_A_SESSION, context, folded, make_table, spark,
 
 from batch.datasource import read
 from batch.datasource.key_filter import Keys
-from batch.datasource.source import Reader, checked, reason, register
+from batch.datasource.source import TableReader, checked, reason, register
 from batch.jobs.archive import archive
 from batch.jobs.compact import compact
 from batch.tasks.fold import Fold
@@ -190,7 +190,7 @@ def test_a_key_is_looked_for_in_its_partition_only(ctx):
         assert expected[:2] in [(bytes(row.value), row.version) for row in found.collect()]
     absent = whole.where(f.col("key") == f.lit(b"zzz"))
     assert absent.collect() == []
-    reader = Reader(options(ctx, table))
+    reader = TableReader(options(ctx, table))
     assert list(reader.pushFilters([EqualTo(("key",), key)])) == []
     assert looked_at(reader) == ([key], 1)
 
@@ -201,7 +201,7 @@ def test_a_range_of_keys_reads_no_row_beside_it(ctx):
     compact(ctx, table)
     keys = sorted(rows(frame(ctx, table)))
     first, last = keys[10], keys[19]
-    reader = Reader(options(ctx, table))
+    reader = TableReader(options(ctx, table))
     assert list(reader.pushFilters([GreaterThan(("key",), first), LessThanOrEqual(("key",), last)])) == []
     assert looked_at(reader) == (keys[11:20], 9)
     column = f.col("key")
@@ -214,14 +214,14 @@ def test_a_range_of_keys_reads_no_row_beside_it(ctx):
     ):
         assert sorted(rows(frame(ctx, table).where(condition))) == expected
         assert sorted(rows(frame(ctx, table, as_of="latest").where(condition))) == expected
-    among = Reader(options(ctx, table))
+    among = TableReader(options(ctx, table))
     assert list(among.pushFilters([In(("key",), (keys[3], keys[400], b"absent"))])) == []
     assert looked_at(among) == ([keys[3], keys[400]], 2)
 
 
 def test_what_cannot_be_pushed_down_is_left_to_spark(ctx):
     table = make_table(ctx, "src-rest", 1)
-    reader = Reader(options(ctx, table, as_of="latest"))
+    reader = TableReader(options(ctx, table, as_of="latest"))
     rest = [
         EqualTo(("version",), 1),
         StringStartsWith(("key",), "k"),
@@ -251,7 +251,7 @@ def test_the_fold_of_a_long_tail_spills_and_batches_are_bounded(ctx, monkeypatch
         return (batch.slice(at, 500) for batch in whole(*args) for at in range(0, batch.num_rows, 500))
 
     monkeypatch.setattr(read, "_records", pieces)
-    reader = Reader(options(ctx, table, as_of="latest"))
+    reader = TableReader(options(ctx, table, as_of="latest"))
     (part,) = reader.partitions()
     batches = list(reader.read(part))
     assert spilled[0]._made > 1
@@ -300,7 +300,7 @@ def test_errors_reach_the_caller_as_one_sentence(ctx):
     assert "swap them" in said(changes=token(table, ends), until=token(table, dict.fromkeys(ends, 0)))
     assert reason(ValueError("something else")) is None
     with pytest.raises(NoSuchSnapshot):
-        Reader(options(ctx, table)).partitions()
+        TableReader(options(ctx, table)).partitions()
 
 
 def test_a_damaged_snapshot_is_an_error_and_never_an_answer(ctx):
@@ -345,7 +345,7 @@ def test_the_notebook_shows_state_changes_and_the_past(ctx):
     then = compact(ctx, table).manifest.position.token
     write(ctx.bootstrap, table, 200, seed=2, deletes=0.5)
     now = truth(ctx, table, committed_ends(ctx.bootstrap, table))
-    place = cells.Place(ctx.bootstrap, table.name, ctx.storage.url)
+    place = cells.TablePlace(ctx.bootstrap, table.name, ctx.storage.url)
     holdings = cells.holdings(spark(), place).collect()
     assert sum(row.rows for row in holdings) == len(now)
     assert sum(row.value_bytes for row in holdings) == sum(len(value) for value, *_ in now.values())

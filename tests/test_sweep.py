@@ -1,4 +1,7 @@
-"""Sweep: what nobody can ask for is removed, by several processes at once, and never under somebody who writes or reads."""
+"""Sweep.
+
+What nobody can ask for is removed, by several processes at once, and never under somebody who writes or reads.
+"""
 
 import contextlib
 import random

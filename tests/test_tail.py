@@ -6,9 +6,9 @@ import time
 from support_log import produce
 from support_worker import make_table
 
-from logstore.log.tail import Batch, Tail
+from logstore.log.tail import FetchedBatch, Tail
 from logstore.model.entry import VALUE, Entry
-from logstore.model.fold import Place, fold_batch
+from logstore.model.fold import FoldRules, fold_batch
 
 USUAL, ODD = 300, 100  # enough of the usual ones that the interpreter specialises the loop for them
 
@@ -18,7 +18,7 @@ def batches(tail, upto, timeout_s=30):
     taken, deadline = [], time.monotonic() + timeout_s
     while not taken or taken[-1].records.offsets[-1] + 1 < upto:
         assert time.monotonic() < deadline, taken
-        taken += [event for event in tail.take(0.5) if isinstance(event, Batch)]
+        taken += [event for event in tail.take(0.5) if isinstance(event, FetchedBatch)]
     return taken
 
 
@@ -46,7 +46,7 @@ def test_a_header_name_that_is_not_text_is_quarantined_and_the_next_record_is_fo
         taken = batches(tail, USUAL + ODD + 1)
     finally:
         tail.close()
-    place, entries, quarantined, following, log_time_ms = Place(0, 1, 100), {}, [], 0, 0
+    place, entries, quarantined, following, log_time_ms = FoldRules(0, 1, 100), {}, [], 0, 0
     for batch in taken:
         folded = fold_batch(batch.records, place, following, log_time_ms)
         entries, quarantined = entries | folded.entries, quarantined + folded.quarantined

@@ -87,7 +87,10 @@ def _assert_everything_is_seen(bootstrap, url, position):
 
 
 def _assert_elsewhere_is_said(first, second):
-    """A plain client is told whom to ask: each key is answered by one node and referred to it by the other; by both while it moves."""
+    """A plain client is told whom to ask.
+
+    Each key is answered by one node and referred to it by the other; by both while it moves.
+    """
 
     def ask(number):
         return {url: httpx.get(f"{url}/v1/tables/t/rows/k{number:04d}", trust_env=False) for url in (first, second)}

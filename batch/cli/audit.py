@@ -40,11 +40,14 @@ def document(found: Audit) -> dict[str, Any]:
     """As JSON."""
     return {
         "table": found.table.name, "verdict": found.verdict(), "position": found.position.token,
-        "snapshot": found.snapshot and found.snapshot.name, "problems": found.problems, "nodes_compared": found.table.allow_control_records,
+        "snapshot": found.snapshot and found.snapshot.name, "problems": found.problems,
+        "nodes_compared": found.table.allow_control_records,
         "partitions": [
             {
-                "partition": partition, "verdict": found.verdict(partition), "cut": found.cuts[partition], "digest": digest,
-                "entries": entries, "compared": [_suspect(suspect) for suspect in found.suspects if suspect.partition == partition],
+                "partition": partition, "verdict": found.verdict(partition), "cut": found.cuts[partition],
+                "digest": digest,
+                "entries": entries,
+                "compared": [_suspect(suspect) for suspect in found.suspects if suspect.partition == partition],
             }
             for partition, (digest, entries) in sorted(found.folded.items())
         ],

@@ -26,7 +26,8 @@ def archive(ctx: Context, table: str, verify: bool, as_json: bool) -> None:
             show.as_json({"table": table, "verified": True, **found})
         else:
             click.echo(
-                f"table {table}: {found['records']:,} records in {found['segments']:,} files, all as their manifests say"
+                f"table {table}: {found['records']:,} records in {found['segments']:,} files, all as their manifests "
+                "say"
             )
         return
     done = archiving.archive(ctx, definition).document()
@@ -74,6 +75,8 @@ def _tell(ctx: Context, table: Table, done: compacting.Compacted, wait_s: float 
     seconds = document["seconds"]
     steps = ", ".join(f"{name} {seconds[name]:.1f}" for name in seconds)
     click.echo(
-        f"table {table.name}: snapshot {document['snapshot']} of {document['entries']:,} rows at {document['cut']} from "
-        f"{document['records']:,} records in {sum(seconds.values()):.1f} s ({steps}), {document['records_per_s']:,} records/s"
+        f"table {table.name}: snapshot {document['snapshot']} of {document['entries']:,} rows at {document['cut']} "
+        "from "
+        f"{document['records']:,} records in {sum(seconds.values()):.1f} s ({steps}), {document['records_per_s']:,} "
+        "records/s"
     )

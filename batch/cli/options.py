@@ -37,7 +37,10 @@ _OPTIONS = (
 
 
 def with_context(function: F) -> F:
-    """Add the options of every batch command; the command gets a `Context` as its first argument, which is closed behind it."""
+    """Add the options of every batch command.
+
+    The command gets a `Context` as its first argument, which is closed behind it.
+    """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -37,9 +37,11 @@ def restore(ctx: Context, table: str, at: str, name: str, wait_s: float | None, 
     seconds = document["seconds"]
     steps = ", ".join(f"{step} {seconds[step]:.1f}" for step in seconds)
     click.echo(
-        f"table {name}: {document['entries']:,} rows, as {table} held them at {document['position']}, in {sum(seconds.values()):.1f} s "
+        f"table {name}: {document['entries']:,} rows, as {table} held them at {document['position']}, in "
+        f"{sum(seconds.values()):.1f} s "
         f"({steps})"
     )
     show.warn(
-        f"`logstore batch diff {table} {name}` compares them, `logstore table promote {name} --over {table}` puts it in its place"
+        f"`logstore batch diff {table} {name}` compares them, `logstore table promote {name} --over {table}` puts it "
+        "in its place"
     )

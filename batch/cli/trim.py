@@ -23,5 +23,6 @@ def trim(ctx: Context, table: str, yes: bool, adopted_too: bool, as_json: bool) 
         return
     what = "deleted" if yes else "would go (nothing was deleted; --yes does)"
     click.echo(
-        f"table {table}: {done.records:,} records below {done.document()['position']} {what}; snapshot {done.snapshot} stands for them"
+        f"table {table}: {done.records:,} records below {done.document()['position']} {what}; snapshot {done.snapshot} "
+        "stands for them"
     )

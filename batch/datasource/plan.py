@@ -1,11 +1,14 @@
-"""Plan: what a reading has to read, decided once, before the first task: positions, snapshots, segments. No Spark in here."""
+"""Plan.
+
+What a reading has to read, decided once, before the first task: positions, snapshots, segments. No Spark in here.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 from batch.base_lookup import bases_of, offsets_of
 from batch.datasource.key_filter import Keys
-from batch.datasource.read import Stretch, Where
+from batch.datasource.read import Stretch, TableSource
 from logstore.log import kafka
 from logstore.log.control import check_epoch
 from logstore.log.ranges import committed_ends, first_missing
@@ -25,23 +28,26 @@ FilePiece = tuple[int, list[FileFacts]]  # partition, one SSTable: what one task
 StatePiece = tuple[Stretch, list[FileFacts]]  # what one task folds: all of a partition
 
 
-def find(bootstrap: str, table: str, storage: str | None) -> Where:
+def find(bootstrap: str, table: str, storage: str | None) -> TableSource:
     """The table and its storage. Raises NoSuchTable, EpochChanged, LogUnreachable, SetupError, UsageError."""
     definitions = Registry(bootstrap).read()
     found = definitions.live(table)
     check_epoch(bootstrap, found)
     settings = load({"bootstrap": bootstrap, "storage": storage})
-    return Where(bootstrap, found, Storage(storage_url(settings.storage, definitions.storage, settings.data_dir)))
+    return TableSource(bootstrap, found, Storage(storage_url(settings.storage, definitions.storage, settings.data_dir)))
 
 
 @dataclass
 class Planner:
     """Answers for one table."""
 
-    where: Where
+    where: TableSource
 
     def snapshot(self, name: str, keys: Keys) -> list[FilePiece]:
-        """The SSTables of a snapshot that may hold a wanted key. Raises NoSuchSnapshot, Corrupted, StorageUnreachable."""
+        """The SSTables of a snapshot that may hold a wanted key.
+
+        Raises NoSuchSnapshot, Corrupted, StorageUnreachable.
+        """
         manifest = self._named(name)
         wanted = set(keys.partitions(manifest.partitions))
         files = [
@@ -50,7 +56,10 @@ class Planner:
         return [(file.partition, [file]) for file in files]
 
     def as_of(self, text: str, keys: Keys) -> list[StatePiece]:
-        """The newest snapshot at or before a position, and the log since. Raises UsageError, NotRetained, LogTruncated."""
+        """The newest snapshot at or before a position, and the log since.
+
+        Raises UsageError, NotRetained, LogTruncated.
+        """
         upto = self._position(text)
         wanted = keys.partitions(self.where.table.partitions)
         bases = bases_of(self._repository(), self.where.table, upto, wanted)
@@ -70,7 +79,8 @@ class Planner:
         for partition in range(table.partitions):
             if start[partition] > end[partition]:
                 raise UsageError(
-                    f"changes: partition {partition} would begin at {start[partition]:,} and end at {end[partition]:,}; swap them"
+                    f"changes: partition {partition} would begin at {start[partition]:,} and end at "
+                    f"{end[partition]:,}; swap them"
                 )
         return [
             piece
@@ -88,7 +98,8 @@ class Planner:
         pointer, table = self._repository().current(), self.where.table.name
         if pointer is None:
             raise NoSuchSnapshot(
-                f"table {table} has no snapshot yet in {self.where.storage.url}; `logstore batch compact {table}` makes one, "
+                f"table {table} has no snapshot yet in {self.where.storage.url}; `logstore batch compact {table}` "
+                "makes one, "
                 'or read without one: .option("as_of", "latest")'
             )
         return self._repository().manifest(pointer.name)
@@ -109,7 +120,8 @@ class Planner:
         reach = min(index.next_offsets().get(partition, 0), end)
         if first_missing(range(max(start, reach), min(begin, end)), table.skips.get(partition, ())) is not None:
             raise LogTruncated(
-                f"offset {max(gone, reach):,} of {table.name}/{partition} is neither in the log, which begins at {begin:,}, nor in the "
+                f"offset {max(gone, reach):,} of {table.name}/{partition} is neither in the log, which begins at "
+                f"{begin:,}, nor in the "
                 f"archive {self.where.storage.url}, which ends at {reach:,}; is this the right storage?"
             )
         return Stretch(partition, start, end, index.covering(partition, start, reach), reach)

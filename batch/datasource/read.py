@@ -1,7 +1,10 @@
-"""State: what executors read for `spark.read.format("logstore")`: rows of snapshots, rows as of a position, changes. No Spark in here.
+"""State.
 
-Everything streams: a task holds a batch of the log, the fold's buffer (`fold.BUFFER_BYTES`, what is more lies on disk) and the batch it
-gives away (BATCH_ROWS rows, or BATCH_BYTES bytes and one row).
+What executors read for `spark.read.format("logstore")`: rows of snapshots, rows as of a position, changes. No Spark in
+here.
+
+Everything streams: a task holds a batch of the log, the fold's buffer (`fold.BUFFER_BYTES`, what is more lies on disk)
+and the batch it gives away (BATCH_ROWS rows, or BATCH_BYTES bytes and one row).
 """
 
 import tempfile
@@ -16,11 +19,11 @@ import pyarrow.compute as pc
 from batch.datasource.key_filter import Keys
 from batch.tasks.fold import Fold, Shape, is_plain, over
 from batch.tasks.segments import read_segment
-from batch.tasks.sstables import Target, readable
+from batch.tasks.sstables import SstTarget, readable
 from logstore.log.ranges import HEADERS, read_range
 from logstore.model.entry import Entry
 from logstore.model.errors import Unsupported
-from logstore.model.fold import Place
+from logstore.model.fold import FoldRules
 from logstore.model.mutation import Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.table import Table
@@ -48,7 +51,7 @@ class Stretch(NamedTuple):
     log_start: int
 
 
-class Where(NamedTuple):
+class TableSource(NamedTuple):
     """Where a table's log and snapshots are."""
 
     bootstrap: str
@@ -56,13 +59,13 @@ class Where(NamedTuple):
     storage: Storage
 
     @property
-    def target(self) -> Target:
+    def target(self) -> SstTarget:
         """The repository's folder."""
-        return Target(self.storage, f"{self.table.topic}/{self.table.epoch}/snapshots", "")
+        return SstTarget(self.storage, f"{self.table.topic}/{self.table.epoch}/snapshots", "")
 
 
 def snapshot_rows(
-    where: Where, partition: int, files: list[FileFacts], keys: Keys, saw: Saw
+    where: TableSource, partition: int, files: list[FileFacts], keys: Keys, saw: Saw
 ) -> Iterator[pa.RecordBatch]:
     """The wanted rows of SSTables. Raises Corrupted, StorageUnreachable."""
     with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
@@ -70,20 +73,25 @@ def snapshot_rows(
 
 
 def rows_as_of(
-    where: Where, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
+    where: TableSource, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
 ) -> Iterator[pa.RecordBatch]:
-    """The wanted rows of SSTables after the stretch that follows them. Raises also what `log.ranges.read_range` does, and Unsupported."""
+    """The wanted rows of SSTables after the stretch that follows them.
+
+    Raises also what `log.ranges.read_range` does, and Unsupported.
+    """
     with state_as_of(where, stretch, files, keys, saw) as (_, entries):
         yield from _batches(stretch.partition, entries)
 
 
 @contextmanager
 def state_as_of(
-    where: Where, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
+    where: TableSource, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
 ) -> Iterator[tuple[Fold, Iterator[tuple[bytes, bytes]]]]:
     """The fold of the stretch, and the wanted entries after it in key order. Raises as `rows_as_of`."""
     table, partition = where.table, stretch.partition
-    shape = Shape(table.name, Place(partition, table.partitions, table.max_value_bytes), table.skips.get(partition, []))
+    shape = Shape(
+        table.name, FoldRules(partition, table.partitions, table.max_value_bytes), table.skips.get(partition, [])
+    )
     with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
         fold = Fold(shape, Path(scratch))
         for batch in _records(where, stretch):
@@ -93,8 +101,11 @@ def state_as_of(
         yield fold, over(_base(where, files, keys, Path(scratch), saw), tail)
 
 
-def changes(where: Where, stretch: Stretch, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
-    """The puts and deletes of a stretch, in order: without control records and what the fold quarantines. Raises as `rows_as_of`."""
+def changes(where: TableSource, stretch: Stretch, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
+    """The puts and deletes of a stretch, in order.
+
+    Without control records and what the fold quarantines. Raises as `rows_as_of`.
+    """
     for batch in _records(where, stretch):
         saw(batch.num_rows)
         mutations = _mutations(where.table, stretch.partition, _of_interest(batch, keys, where.table.max_value_bytes))
@@ -103,7 +114,9 @@ def changes(where: Where, stretch: Stretch, keys: Keys, saw: Saw) -> Iterator[pa
         yield from _bounded(mutations)
 
 
-def _base(where: Where, files: list[FileFacts], keys: Keys, scratch: Path, saw: Saw) -> Iterator[tuple[bytes, bytes]]:
+def _base(
+    where: TableSource, files: list[FileFacts], keys: Keys, scratch: Path, saw: Saw
+) -> Iterator[tuple[bytes, bytes]]:
     wanted = [file for file in files if keys.meets(file.first_key, file.last_key)]
     with readable(where.target, wanted, scratch) as reader:
         for pair in keys.scan(reader) if reader is not None else ():
@@ -111,7 +124,7 @@ def _base(where: Where, files: list[FileFacts], keys: Keys, scratch: Path, saw: 
             yield pair
 
 
-def _records(where: Where, stretch: Stretch) -> Iterator[pa.RecordBatch]:
+def _records(where: TableSource, stretch: Stretch) -> Iterator[pa.RecordBatch]:
     skips = where.table.skips.get(stretch.partition, [])
     for segment in stretch.segments:
         for batch in read_segment(segment, where.storage, skips):
@@ -130,7 +143,10 @@ def _of_interest(batch: pa.RecordBatch, keys: Keys, max_value_bytes: int) -> pa.
 
 
 def _mutations(table: Table, partition: int, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The records that change a row, key and value as the fold sees them; offsets that a repair gave up are not among them."""
+    """The records that change a row, key and value as the fold sees them.
+
+    Offsets that a repair gave up are not among them.
+    """
     offsets = batch.column("offset")
     keep = is_plain(batch, table.max_value_bytes)
     for first, last in table.skips.get(partition, []):
@@ -167,7 +183,8 @@ def _parsed(table: Table, partition: int, record: dict[str, Any]) -> dict[str, A
     )  # fmt: skip
     if isinstance(mutation, Refused):
         raise Unsupported(
-            f"the record at offset {record['offset']:,} of {table.name}/{partition} cannot be read: {mutation.why}; upgrade logstore"
+            f"the record at offset {record['offset']:,} of {table.name}/{partition} cannot be read: {mutation.why}; "
+            "upgrade logstore"
         )
     if isinstance(mutation, (Quarantined, Control)):
         return None

@@ -5,8 +5,9 @@
     changes  = earliest | TOKEN [until = TOKEN]  puts and deletes (value null) in [changes, until), from the log or the archive
     storage  = URL                               where snapshots and archive lie; without it, where the store says
 
-Comparisons of `key` with =, <, <=, >, >= and IN are answered by reading less: other partitions, files and blocks are left alone. Positions
-are fixed when a query is planned, once for all tasks. Executors need `logstore` and no `batch`: this code goes to them by value.
+Comparisons of `key` with =, <, <=, >, >= and IN are answered by reading less: other partitions, files and blocks are
+left alone. Positions are fixed when a query is planned, once for all tasks. Executors need `logstore` and no `batch`:
+this code goes to them by value.
 """
 
 import re
@@ -56,7 +57,10 @@ def register(spark: SparkSession) -> None:
 
 
 def reason(error: BaseException) -> str | None:
-    """What this source said, out of an exception of Spark: "NoSuchTable: there is no table ..."; None when it was not this source."""
+    """What this source said, out of an exception of Spark.
+
+    "NoSuchTable: there is no table ..."; None when it was not this source.
+    """
     found = _NAMED.findall(str(error))
     return f"{found[-1][0]}: {found[-1][1]}" if found else None
 
@@ -73,16 +77,16 @@ class LogstoreSource(DataSource):
         """The columns, by the kind of reading. Raises UsageError for options that cannot be."""
         return _CHANGES if checked(self.options)[0] == "changes" else _ROWS
 
-    def reader(self, schema: StructType) -> "Reader":
+    def reader(self, schema: StructType) -> "TableReader":
         """One reading. Raises UsageError."""
         kind, _ = checked(self.options)
         own = [field.name for field in read.CHANGES if kind == "changes" or field.name in read.ROWS.names]
         if schema.names != own:
             raise UsageError(f"{FORMAT} has the columns {', '.join(own)}; leave .schema(...) out and select from them")
-        return Reader(dict(self.options))
+        return TableReader(dict(self.options))
 
 
-class Reader(DataSourceReader):
+class TableReader(DataSourceReader):
     """One reading. `examined`: rows and records that `read` looked at, in this process."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -150,7 +154,8 @@ def checked(options: Mapping[str, str]) -> tuple[str, str]:
     what = options.get(kind, plan.CURRENT)
     if not what or (kind == "changes" and what == plan.LATEST) or (kind == "as_of" and what == plan.EARLIEST):
         raise UsageError(
-            f"{kind} cannot be {what!r}; snapshot is current or a name, as_of is latest or a token, changes earliest or a token"
+            f"{kind} cannot be {what!r}; snapshot is current or a name, as_of is latest or a token, changes earliest "
+            "or a token"
         )
     return kind, what
 

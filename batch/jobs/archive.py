@@ -1,7 +1,8 @@
 """Archive: copy the log to Parquet, exactly once, in rounds that survive a kill.
 
-Each round: 1 take the next stretches of every partition, 2 executors write them, 3 check that they cover what was wanted, 4 commit them
-with one manifest. A run that is killed leaves whole rounds; the next one goes on behind them and removes what no manifest names.
+Each round: 1 take the next stretches of every partition, 2 executors write them, 3 check that they cover what was
+wanted, 4 commit them with one manifest. A run that is killed leaves whole rounds; the next one goes on behind them and
+removes what no manifest names.
 """
 
 from dataclasses import dataclass, field
@@ -81,14 +82,18 @@ def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | 
 
 
 def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
-    """Read the whole archive back; returns {"segments", "records", "size_bytes"}. Raises Corrupted that names the file."""
+    """Read the whole archive back.
+
+    Returns {"segments", "records", "size_bytes"}. Raises Corrupted that names the file.
+    """
     index = ctx.archive(table)
     archived = index.segments()
     skips = table.skips
     storage = ctx.storage
     ctx.run("verify", lambda one: segments.verify_segment(one, storage, skips.get(one.partition, [])), archived)
     return {
-        "segments": len(archived), "records": sum(s.records for s in archived), "size_bytes": sum(s.size_bytes for s in archived),
+        "segments": len(archived), "records": sum(s.records for s in archived),
+        "size_bytes": sum(s.size_bytes for s in archived),
     }  # fmt: skip
 
 
@@ -98,14 +103,19 @@ def _checked(table: Table, archived: dict[int, int], ends: dict[int, int]) -> di
     for partition, end in ends.items():
         if end < reached[partition]:
             raise LogTruncated(
-                f"the log of {table.name}/{partition} ends at {end:,}, the archive holds everything before {reached[partition]:,}: "
-                "the log lost its end (an unclean leader election?); `logstore batch restore` makes a table of what the archive holds"
+                f"the log of {table.name}/{partition} ends at {end:,}, the archive holds everything before "
+                f"{reached[partition]:,}: "
+                "the log lost its end (an unclean leader election?); `logstore batch restore` makes a table of what "
+                "the archive holds"
             )
     return reached
 
 
 def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, str]:
-    """The last archived records that the log must still have: those that were neither trimmed nor given up in a repair."""
+    """The last archived records that the log must still have.
+
+    Those that were neither trimmed nor given up in a repair.
+    """
     bounds = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
     found = {}
     for partition, last in lasts.items():
@@ -118,36 +128,38 @@ def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, 
     return found
 
 
-def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str]) -> list[segments.Chunk]:
+def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str]) -> list[segments.OffsetRange]:
     """The stretches of one round: of every partition alike, of each at most its share."""
     open_ends = {p: end for p, end in ends.items() if end > reached[p]}
     if not open_ends:
         return []
     share = max(1, ROUND_RECORDS // len(open_ends))
-    chunks: list[segments.Chunk] = []
+    chunks: list[segments.OffsetRange] = []
     for partition, end in sorted(open_ends.items()):
         start, stop = reached[partition], min(end, reached[partition] + share)
         pieces = -(-(stop - start) // CHUNK_RECORDS)
         bounds = [start + (stop - start) * piece // pieces for piece in range(pieces + 1)]
         chunks += [
-            segments.Chunk(partition, a, b, lasts.get(partition, "") if a == start else "") for a, b in pairwise(bounds)
+            segments.OffsetRange(partition, a, b, lasts.get(partition, "") if a == start else "")
+            for a, b in pairwise(bounds)
         ]
     return chunks
 
 
-def _extract(ctx: Context, table: Table, job: str, chunks: list[segments.Chunk]) -> list[Segment]:
+def _extract(ctx: Context, table: Table, job: str, chunks: list[segments.OffsetRange]) -> list[Segment]:
     work = partial(segments.extract, bootstrap=ctx.bootstrap, table=table, storage=ctx.storage, job=job)
     copied = [segment for found in ctx.run("archive", work, chunks) for segment in found]
     _covered(chunks, copied)
     for segment in copied:
         if ctx.storage.size(segment.path) != segment.size_bytes:
             raise Corrupted(
-                f"{segment.path} was uploaded with {segment.size_bytes:,} bytes and has another size now; run the job again"
+                f"{segment.path} was uploaded with {segment.size_bytes:,} bytes and has another size now; run the job "
+                "again"
             )
     return copied
 
 
-def _covered(chunks: list[segments.Chunk], copied: list[Segment]) -> None:
+def _covered(chunks: list[segments.OffsetRange], copied: list[Segment]) -> None:
     """Requires: the copied segments lie end to end over the chunks."""
     wanted = sorted((chunk.partition, chunk.start, chunk.end) for chunk in chunks)
     given = sorted((segment.partition, segment.start, segment.end) for segment in copied)

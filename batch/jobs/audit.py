@@ -18,7 +18,7 @@ from batch.jobs import node_digests
 from batch.jobs.archive import archive_leased
 from batch.jobs.node_digests import Heard, Testimony
 from batch.tasks import compare
-from batch.tasks.sstables import Target
+from batch.tasks.sstables import SstTarget
 from logstore.log.control import append_control
 from logstore.log.ranges import committed_ends
 from logstore.model.errors import LogTruncated
@@ -72,19 +72,20 @@ class Audit:
 def audit(ctx: Context, table: Table, *, explain: bool = False, timeout_s: float = TIMEOUT_S) -> Audit:
     """Compare log, current snapshot and views; `timeout_s` is how long nodes are waited for.
 
-    Raises JobRunning, LogTruncated, LogGap, EpochChanged, Corrupted (a damaged archive), Unsupported, StorageUnreachable, LogUnreachable.
+    Raises JobRunning, LogTruncated, LogGap, EpochChanged, Corrupted (a damaged archive), Unsupported,
+    StorageUnreachable, LogUnreachable.
     """
-    return _Job(ctx, table, explain, timeout_s).run()
+    return _AuditRun(ctx, table, explain, timeout_s).run()
 
 
-class _Job:
+class _AuditRun:
     """One run."""
 
     def __init__(self, ctx: Context, table: Table, explain: bool, timeout_s: float) -> None:
         self.ctx, self.table, self.explain, self.timeout_s = ctx, table, explain, timeout_s
         self.repository, self.index = ctx.repository(table), ctx.archive(table)
-        self.where = compare.Where(
-            table, Target(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", ""), ctx.bootstrap
+        self.where = compare.CompareSource(
+            table, SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", ""), ctx.bootstrap
         )
         self.base = self.repository.manifest(table.base["snapshot"]) if table.base else None
         self.clock, self.job = Clock(), new_id()
@@ -123,7 +124,8 @@ class _Job:
         for partition, part in snapshot.parts.items() if snapshot else ():
             if cuts[partition] < part.cut:
                 raise LogTruncated(
-                    f"the log of {self.table.name}/{partition} ends at {cuts[partition]:,}, before the snapshot at {part.cut:,}: the log "
+                    f"the log of {self.table.name}/{partition} ends at {cuts[partition]:,}, before the snapshot at "
+                    f"{part.cut:,}: the log "
                     "lost its end; `logstore batch restore` makes a table of what the snapshot holds"
                 )
 

@@ -7,7 +7,7 @@ import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from batch.context import Context
-from logstore.log.live_workers import Census
+from logstore.log.live_workers import LiveWorkers
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
 
@@ -23,22 +23,23 @@ def await_adopted(ctx: Context, table: Table, snapshot: str, timeout_s: float) -
     waiting = Retrying(retry=retry_if_result(bool), stop=stop_after_delay(timeout_s), wait=wait_fixed(AGAIN_S))
     lacking: list[str] = []
 
-    def look(census: Census) -> list[str]:
+    def look(census: LiveWorkers) -> list[str]:
         lacking[:] = _lacking(census, table, snapshot)
         return lacking
 
-    with Census(ctx.bootstrap) as census:
+    with LiveWorkers(ctx.bootstrap) as census:
         try:
             waiting(look, census)
         except RetryError as error:
             raise LogStoreError(
-                f"snapshot {snapshot} is published, but after {timeout_s:g} s not everybody serves from it: {'; '.join(lacking[:5])}; "
+                f"snapshot {snapshot} is published, but after {timeout_s:g} s not everybody serves from it: "
+                f"{'; '.join(lacking[:5])}; "
                 "`logstore status` shows how it goes on"
             ) from error
     return time.monotonic() - began
 
 
-def _lacking(census: Census, table: Table, snapshot: str) -> list[str]:
+def _lacking(census: LiveWorkers, table: Table, snapshot: str) -> list[str]:
     """Which partitions of which replica groups are not served from the snapshot yet."""
     groups: dict[str, set[int]] = {}
     for url, group in sorted({(worker.url, worker.group) for worker in census.look()}):
@@ -53,10 +54,14 @@ def _lacking(census: Census, table: Table, snapshot: str) -> list[str]:
 
 
 def _holds(row: dict[str, Any], snapshot: str, url: str) -> bool:
-    """True when a partition is served from the snapshot or a younger one; names sort by age. Raises LogStoreError when it was refused."""
+    """True when a partition is served from the snapshot or a younger one.
+
+    Names sort by age. Raises LogStoreError when it was refused.
+    """
     if row["state"] == "refused" and row["candidate"] == snapshot:
         raise LogStoreError(
-            f"{url} refuses snapshot {snapshot} for partition {row['partition']}: {row['reason']}; `logstore batch audit {row['table']} "
+            f"{url} refuses snapshot {snapshot} for partition {row['partition']}: {row['reason']}; `logstore batch "
+            f"audit {row['table']} "
             "--explain` names the rows that differ"
         )
     return row["base"] is not None and row["base"] >= snapshot

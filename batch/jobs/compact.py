@@ -6,8 +6,9 @@
     4 verify     read every new SSTable back: checksum, order, counts, digest
     5 publish    the manifest, then the pointer, from where it stood at the beginning
 
-`rebuild` is the same from the archive's beginning (in a restored table: from its base snapshot), whatever snapshots there are. A job that
-dies leaves nothing visible but, after step 1, cut records, which change no row; the next run does it all again.
+`rebuild` is the same from the archive's beginning (in a restored table: from its base snapshot), whatever snapshots
+there are. A job that dies leaves nothing visible but, after step 1, cut records, which change no row; the next run does
+it all again.
 """
 
 import time
@@ -48,8 +49,10 @@ class Compacted:
         return {
             "table": manifest.table, "snapshot": manifest.name, "kind": manifest.kind, "parent": manifest.parent,
             "cut": manifest.position.token, "entries": sum(part.entries for part in manifest.parts.values()),
-            "size_bytes": sum(file.size_bytes for file in manifest.files), "records": self.records, "linked": self.linked,
-            "removed": self.removed, "warnings": self.warnings, "records_per_s": round(self.records / folding) if folding else 0,
+            "size_bytes": sum(file.size_bytes for file in manifest.files), "records": self.records,
+            "linked": self.linked,
+            "removed": self.removed, "warnings": self.warnings,
+            "records_per_s": round(self.records / folding) if folding else 0,
             "archived": self.archived.document(),
             "digests": {str(p): part.digest for p, part in sorted(manifest.parts.items())},
             "quarantined": sum(sum(part.quarantine_counts.values()) for part in manifest.parts.values()),
@@ -60,8 +63,9 @@ class Compacted:
 def compact(ctx: Context, table: Table) -> Compacted:
     """A snapshot from the current one and the log since.
 
-    Raises JobRunning while another job works on the table, Conflict when somebody else moved the pointer meanwhile, Unsupported for a
-    record that a later build has to fold, LogTruncated, LogGap, EpochChanged, Corrupted, StorageUnreachable.
+    Raises JobRunning while another job works on the table, Conflict when somebody else moved the pointer meanwhile,
+    Unsupported for a record that a later build has to fold, LogTruncated, LogGap, EpochChanged, Corrupted,
+    StorageUnreachable.
     """
     return _run(ctx, table, "compact")
 
@@ -75,10 +79,10 @@ def _run(ctx: Context, table: Table, kind: Kind) -> Compacted:
     job = new_id()
     repository = ctx.repository(table)
     with repository.lease(job, kind, ctx.lease_s):
-        return _Job(ctx, table, repository, kind, job).run()
+        return _CompactRun(ctx, table, repository, kind, job).run()
 
 
-class _Job:
+class _CompactRun:
     """One run, under the lease."""
 
     def __init__(self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str) -> None:
@@ -88,7 +92,7 @@ class _Job:
         self.name = f"{self.created_ms:014d}-{job}"
         self.expected = repository.current()
         self.parent = self._parent()
-        self.target = sstables.Target(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
+        self.target = sstables.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
 
     def run(self) -> Compacted:
         """The five steps."""
@@ -118,7 +122,10 @@ class _Job:
         return self.repository.manifest(self.table.base["snapshot"]) if self.table.base else None
 
     def _cut(self) -> dict[int, int]:
-        """Where the snapshot ends; in a topic that takes no control records that is the end of the log at this moment."""
+        """Where the snapshot ends.
+
+        In a topic that takes no control records that is the end of the log at this moment.
+        """
         self.ctx.progress("cut", 0, 1)
         if self.table.allow_control_records:
             cuts = append_control(self.ctx.bootstrap, self.table, "cut", {"job": self.job, "table": self.table.name})
@@ -127,8 +134,10 @@ class _Job:
         for partition, cut in cuts.items():
             if cut < self._since(partition):
                 raise LogTruncated(
-                    f"the log of {self.table.name}/{partition} ends at {cut:,}, before the snapshot {self.parent and self.parent.name} at "
-                    f"{self._since(partition):,}: the log lost its end; `logstore batch restore` makes a table of what the snapshot holds"
+                    f"the log of {self.table.name}/{partition} ends at {cut:,}, before the snapshot "
+                    f"{self.parent and self.parent.name} at "
+                    f"{self._since(partition):,}: the log lost its end; `logstore batch restore` makes a table of what "
+                    "the snapshot holds"
                 )
         return cuts
 
@@ -152,7 +161,8 @@ class _Job:
         return Manifest(
             name=self.name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,
             max_value_bytes=table.max_value_bytes, kind=self.kind, parent=self.parent.name if self.parent else None,
-            created_ms=self.created_ms, verified_ms=time.time_ns() // 1_000_000, job=self.job, build=logstore.__version__,
+            created_ms=self.created_ms, verified_ms=time.time_ns() // 1_000_000, job=self.job,
+            build=logstore.__version__,
             parts={partition: facts for partition, (facts, *_) in enumerate(done)},
             files=[file for _, files, _, _ in done for file in files],
         )  # fmt: skip

@@ -1,4 +1,8 @@
-"""Diff: which rows of two tables, or of one at two points of its history, are not the same. Versions and timestamps do not count."""
+"""Diff.
+
+Which rows of two tables, or of one at two points of its history, are not the same. Versions and timestamps do not
+count.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +67,8 @@ class Diff:
 def diff(ctx: Context, left: str, right: str, *, listed: int = LISTED) -> Diff:
     """Compare two sides: `NAME`, as it is now, or `NAME@TOKEN` or `NAME@TIME`.
 
-    Raises NoSuchTable, UsageError, BadToken, NotRetained, EpochChanged, LogTruncated, Corrupted, StorageUnreachable, LogUnreachable.
+    Raises NoSuchTable, UsageError, BadToken, NotRetained, EpochChanged, LogTruncated, Corrupted, StorageUnreachable,
+    LogUnreachable.
     """
     clock = Clock()
     one, other = _side(ctx, left), _side(ctx, right)

@@ -1,7 +1,7 @@
 """History: what is still known of a table's past, for states that may be older than everything that is served.
 
-The archive comes first: it outlives the log, whose beginning is trimmed and whose end, or all of it, a disaster may take. The log is read
-for what is not archived yet.
+The archive comes first: it outlives the log, whose beginning is trimmed and whose end, or all of it, a disaster may
+take. The log is read for what is not archived yet.
 """
 
 import time
@@ -30,7 +30,10 @@ Part = tuple[tuple[Any, ...], list[FileFacts], int]  # a Stretch, files of the s
 
 
 class History:
-    """Of one table. `current`: whether the table's topic is still the one of its definition; otherwise only the archive tells."""
+    """Of one table.
+
+    `current`: whether the table's topic is still the one of its definition; otherwise only the archive tells.
+    """
 
     def __init__(self, ctx: Context, table: Table) -> None:
         """Raises LogUnreachable, Corrupted, StorageUnreachable."""
@@ -45,7 +48,9 @@ class History:
         self.ends = {p: max(reach, self.log[p].end) if self.current else reach for p, reach in self.archived.items()}
 
     def locate(self, text: str) -> dict[int, int]:
-        """Partition -> offset, of a token or a time. A time means, by partition, the first offset whose log time is later.
+        """Partition -> offset, of a token or a time.
+
+        A time means, by partition, the first offset whose log time is later.
 
         Raises BadToken, UsageError for what is no point of this history, EpochChanged for a token of an earlier topic.
         """
@@ -87,7 +92,8 @@ class History:
         missing = first_missing(range(self.archived[partition], offset), self.table.skips.get(partition, ()))
         if missing is not None:
             raise LogTruncated(
-                f"where {text} lies in {self.table.name}/{partition} is not known: offsets {missing:,} to {offset - 1:,} are neither "
+                f"where {text} lies in {self.table.name}/{partition} is not known: offsets {missing:,} to "
+                f"{offset - 1:,} are neither "
                 "archived nor in the log any more; give a token instead"
             )
 
@@ -111,7 +117,8 @@ class History:
         reach = min(max(self.archived[partition], start), end)
         if reach < end and not self.current:
             raise LogTruncated(
-                f"offsets {reach:,} to {end - 1:,} of {self.table.name}/{partition} are not archived, and its topic is gone"
+                f"offsets {reach:,} to {end - 1:,} of {self.table.name}/{partition} are not archived, and its topic is "
+                "gone"
             )
         return Stretch(partition, start, end, self.index.covering(partition, start, reach), reach)
 

@@ -1,4 +1,7 @@
-"""Witness: what the nodes say their views held at a cut: their digests, from `/v1/snapshots`, as soon as they have them."""
+"""Witness.
+
+What the nodes say their views held at a cut: their digests, from `/v1/snapshots`, as soon as they have them.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +9,7 @@ import httpx
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from batch.context import Context
-from logstore.log.live_workers import Census
+from logstore.log.live_workers import LiveWorkers
 from logstore.model.table import Table
 
 ASK_S, AGAIN_S = 5.0, 0.2
@@ -26,11 +29,13 @@ Testimony = dict[int, list[Heard]]  # partition -> each replica group's word
 
 
 def hear(ctx: Context, table: Table, cuts: dict[int, int], timeout_s: float) -> Testimony:
-    """The digests at `cuts`, waiting up to `timeout_s` until every replica group has said all of them. Raises LogUnreachable.
+    """The digests at `cuts`, waiting up to `timeout_s` until every replica group has said all of them.
+
+    Raises LogUnreachable.
 
     With no node alive nobody is waited for.
     """
-    with Census(ctx.bootstrap) as census:
+    with LiveWorkers(ctx.bootstrap) as census:
         waiting = Retrying(
             retry=retry_if_result(_open), stop=stop_after_delay(timeout_s), wait=wait_fixed(AGAIN_S),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else {},
@@ -43,7 +48,7 @@ def _open(found: Testimony) -> bool:
     return any(heard.digest is None for those in found.values() for heard in those)
 
 
-def _look(census: Census, table: Table, cuts: dict[int, int]) -> Testimony:
+def _look(census: LiveWorkers, table: Table, cuts: dict[int, int]) -> Testimony:
     found: Testimony = {partition: [] for partition in cuts}
     urls = sorted({(worker.group, worker.url) for worker in census.look()})
     for group, url in urls:

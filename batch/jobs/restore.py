@@ -6,7 +6,8 @@
     4 publish    the manifest, then the pointer
     5 announce   a `base` record at offset 0 of every partition, which stands for all those entries, then the definition
 
-Before the definition there is no table: a restore that dies leaves nothing that can be read, and may be asked for again.
+Before the definition there is no table: a restore that dies leaves nothing that can be read, and may be asked for
+again.
 """
 
 import tempfile
@@ -52,7 +53,8 @@ class Restored:
         """As JSON."""
         manifest = self.manifest
         return {
-            "table": self.table.name, "epoch": self.table.epoch, "source": self.source.name, "position": self.position.token,
+            "table": self.table.name, "epoch": self.table.epoch, "source": self.source.name,
+            "position": self.position.token,
             "snapshot": manifest.name, "entries": sum(part.entries for part in manifest.parts.values()),
             "size_bytes": sum(file.size_bytes for file in manifest.files), "records": self.records,
             "digests": {str(p): part.digest for p, part in sorted(manifest.parts.items())},
@@ -63,8 +65,9 @@ class Restored:
 def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
     """Make the table `name` of what `source` held at a token or a time.
 
-    Raises NoSuchTable, UsageError and BadToken for what is no point of its history, NotRetained, TableExists, BadDefinition, JobRunning
-    while another job works on either table, EpochChanged, LogTruncated, LogGap, Unsupported, Corrupted, StorageUnreachable, LogUnreachable.
+    Raises NoSuchTable, UsageError and BadToken for what is no point of its history, NotRetained, TableExists,
+    BadDefinition, JobRunning while another job works on either table, EpochChanged, LogTruncated, LogGap, Unsupported,
+    Corrupted, StorageUnreachable, LogUnreachable.
     """
     table = ctx.registry.table(source)
     check_name(name)
@@ -72,12 +75,12 @@ def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
     job = new_id()
     with ctx.repository(table).lease(job, "restore", ctx.lease_s):  # what is read must stay
         history = History(ctx, table)
-        return _Job(ctx, table, history, history.locate(at), job).run(
+        return _RestoreRun(ctx, table, history, history.locate(at), job).run(
             name, f"{source} as of {at if len(at) <= _SHORT else at[:_SHORT] + '...'}"
         )
 
 
-class _Job:
+class _RestoreRun:
     """One run, under the source's lease."""
 
     def __init__(self, ctx: Context, source: Table, history: History, upto: dict[int, int], job: str) -> None:
@@ -111,9 +114,9 @@ class _Job:
 
     def _snapshot(self, fork: Table) -> tuple[Manifest, int]:
         repository = self.ctx.repository(fork)
-        target = sstables.Target(self.ctx.storage, repository.root, self.name)
+        target = sstables.SstTarget(self.ctx.storage, repository.root, self.name)
         with self.clock.step("fold"):
-            where = read.Where(self.ctx.bootstrap, self.source, self.ctx.storage)
+            where = read.TableSource(self.ctx.bootstrap, self.source, self.ctx.storage)
             done = self.ctx.run("fold", partial(restore_partition, where=where, fork=fork, target=target), self.parts)
         failpoints.crash("restore:2")
         with self.clock.step("verify"):
@@ -124,7 +127,8 @@ class _Job:
             name=self.name, table=fork.name, topic=fork.topic, epoch=fork.epoch, partitions=fork.partitions,
             max_value_bytes=fork.max_value_bytes, kind="restore", parent=None, created_ms=self.created_ms,
             verified_ms=time.time_ns() // 1_000_000, job=self.job, build=logstore.__version__,
-            parts={partition: facts for partition, (facts, *_) in enumerate(done)}, files=[file for _, files, _ in done for file in files],
+            parts={partition: facts for partition, (facts, *_) in enumerate(done)},
+            files=[file for _, files, _ in done for file in files],
         )  # fmt: skip
         with self.clock.step("publish"):
             repository.publish(manifest)
@@ -144,7 +148,7 @@ class _Job:
             raise
 
 
-def restore_partition(part: Part, where: read.Where, fork: Table, target: sstables.Target) -> Done:
+def restore_partition(part: Part, where: read.TableSource, fork: Table, target: sstables.SstTarget) -> Done:
     """Write one partition of the fork's first snapshot. Raises as `state.rows_as_of`."""
     stretch, files, log_time_ms = read.Stretch(*part[0]), part[1], part[2]
     examined = [0]

@@ -1,7 +1,8 @@
 """Trim: delete what the log need not hold any more, because snapshot and archive hold it, and both were just read back.
 
-The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no control records. Both
-are verified, and every archived file of what is deleted is. Views are made from the snapshot then, `rebuild` and `audit` from the archive.
+The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no
+control records. Both are verified, and every archived file of what is deleted is. Views are made from the snapshot
+then, `rebuild` and `audit` from the archive.
 """
 
 from dataclasses import dataclass
@@ -40,16 +41,21 @@ class Trimmed:
         """As JSON."""
         return {
             "table": self.table.name, "snapshot": self.snapshot, "predecessor": self.predecessor, "trimmed": self.done,
-            "records": self.records, "below": {str(partition): offset for partition, offset in sorted(self.below.items())},
+            "records": self.records,
+            "below": {str(partition): offset for partition, offset in sorted(self.below.items())},
             "position": Position({(self.table.epoch, partition): offset for partition, offset in self.below.items()}).token,
         }  # fmt: skip
 
 
 def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = False) -> Trimmed:
-    """Verify, and with `yes` delete. Raises NotTrimmable with the reason why not, JobRunning, StorageUnreachable, LogUnreachable."""
+    """Verify, and with `yes` delete.
+
+    Raises NotTrimmable with the reason why not, JobRunning, StorageUnreachable, LogUnreachable.
+    """
     if table.adopted and not adopted_too:
         raise NotTrimmable(
-            f"the topic {table.topic} of table {table.name} was adopted: others may read it; say --adopted-too if its records may go"
+            f"the topic {table.topic} of table {table.name} was adopted: others may read it; say --adopted-too if its "
+            "records may go"
         )
     repository = ctx.repository(table)
     with repository.lease(new_id(), "trim", ctx.lease_s):
@@ -72,7 +78,8 @@ def _two(table: Table, repository: Repository) -> tuple[Manifest, Manifest]:
     names = repository.line()
     if len(names) < 2:
         raise NotTrimmable(
-            f"table {table.name} has {'one snapshot only' if names else 'no snapshot'}: the log is what it could be made from again; "
+            f"table {table.name} has {'one snapshot only' if names else 'no snapshot'}: the log is what it could be "
+            "made from again; "
             f"`logstore batch compact {table.name}` makes one more"
         )
     try:

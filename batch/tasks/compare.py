@@ -1,8 +1,11 @@
-"""Truth: what executors do for an audit: fold one partition from the beginning, and compare the fold with a snapshot or a served view.
+"""Truth.
 
-Nothing of the snapshots that are judged goes into the fold: it begins at offset 0 (in a restored table: at the snapshot it was made from).
-What a view holds is read through its read API, a page at a time, and may be newer than the cut: a key that the log names between the cut
-and the page is left out, every other one has to be exactly as it was at the cut.
+What executors do for an audit: fold one partition from the beginning, and compare the fold with a snapshot or a served
+view.
+
+Nothing of the snapshots that are judged goes into the fold: it begins at offset 0 (in a restored table: at the snapshot
+it was made from). What a view holds is read through its read API, a page at a time, and may be newer than the cut: a
+key that the log names between the cut and the page is left out, every other one has to be exactly as it was at the cut.
 """
 
 import tempfile
@@ -16,12 +19,12 @@ import httpx
 import msgpack
 
 from batch.tasks.fold import Fold, Shape, over
-from batch.tasks.sstables import Target, feed, scanned
+from batch.tasks.sstables import SstTarget, feed, scanned
 from logstore.log.ranges import read_range
 from logstore.model.digest import digest
 from logstore.model.entry import Entry
 from logstore.model.errors import Corrupted, ServerUnreachable
-from logstore.model.fold import Place
+from logstore.model.fold import FoldRules
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.archive import Segment
@@ -42,21 +45,21 @@ Compared = tuple[dict[str, int], list[Guilty], str]  # counts by kind, some of t
 Cell = tuple[bytes, Seen, bytes]  # key, what is shown, what is compared
 
 
-class Where(NamedTuple):
+class CompareSource(NamedTuple):
     """A table, its repository, and its log."""
 
     table: Table
-    target: Target
+    target: SstTarget
     bootstrap: str
 
 
 @contextmanager
-def entries(part: Part, where: Where) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+def entries(part: Part, where: CompareSource) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """The live entries of a partition at a cut, in key order. Raises Corrupted, Unsupported, StorageUnreachable."""
     partition, since, cut, segments, files = part
     table = where.table
     skips = table.skips.get(partition, [])
-    shape = Shape(table.name, Place(partition, table.partitions, table.max_value_bytes), skips)
+    shape = Shape(table.name, FoldRules(partition, table.partitions, table.max_value_bytes), skips)
     with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch:
         fold = Fold(shape, Path(scratch))
         feed(fold, segments, where.target.storage, skips, since, cut)
@@ -65,14 +68,14 @@ def entries(part: Part, where: Where) -> Iterator[Iterator[tuple[bytes, bytes]]]
             yield over(base, fold.items())
 
 
-def fold_digest(part: Part, where: Where) -> tuple[str, int]:
+def fold_digest(part: Part, where: CompareSource) -> tuple[str, int]:
     """(digest, entries) of a partition at a cut; raises as `entries`."""
     with entries(part, where) as expected:
         found = digest(expected)
     return found.hex, found.entries
 
 
-def compare_snapshot(work: tuple[Part, list[FileFacts]], where: Where) -> Compared:
+def compare_snapshot(work: tuple[Part, list[FileFacts]], where: CompareSource) -> Compared:
     """Compare the fold with the files of a snapshot at the same cut, byte for byte. Raises as `entries`."""
     part, files = work
     tally = Tally()
@@ -85,8 +88,11 @@ def compare_snapshot(work: tuple[Part, list[FileFacts]], where: Where) -> Compar
     return tally.result()
 
 
-def compare_view(work: tuple[Part, str, float], where: Where) -> Compared:
-    """Compare the fold with what the node at a URL serves of the partition. Raises as `entries`, and what `read_range` does."""
+def compare_view(work: tuple[Part, str, float], where: CompareSource) -> Compared:
+    """Compare the fold with what the node at a URL serves of the partition.
+
+    Raises as `entries`, and what `read_range` does.
+    """
     part, url, timeout_s = work
     pages = _Pages(url, where.table, part, timeout_s)
     changed = _Changed(where, part)
@@ -145,7 +151,7 @@ class Tally:
 class _Changed:
     """The keys that the log names from the cut on."""
 
-    def __init__(self, where: Where, part: Part) -> None:
+    def __init__(self, where: CompareSource, part: Part) -> None:
         self._where, self._partition, self._reached = where, part[0], part[2]
         self._keys: set[bytes] = set()
 

@@ -1,12 +1,17 @@
-"""Fold: the newest mutation of every key of one partition, out of Arrow batches in the order of the log. No Spark, no Kafka in here.
+"""Fold.
+
+The newest mutation of every key of one partition, out of Arrow batches in the order of the log. No Spark, no Kafka in
+here.
 
     batches -> plain rows by column, the others through `model.mutation.parse` -> buffer -> one row a key, sorted -> runs on disk
 
-What the log means is `logstore.model`'s to say. As long as every mutation that this build folds is a put or a delete, a row's entry is
-that of its last mutation (`model.fold.fold_row` ignores the entry before), so history can be thrown away early: in each full buffer only
-the last mutation of every key stays. `tests/test_batch_fold.py` holds the result equal to `model.fold.fold_batch`.
+What the log means is `logstore.model`'s to say. As long as every mutation that this build folds is a put or a delete, a
+row's entry is that of its last mutation (`model.fold.fold_row` ignores the entry before), so history can be thrown away
+early: in each full buffer only the last mutation of every key stays. `tests/test_batch_fold.py` holds the result equal
+to `model.fold.fold_batch`.
 
-Memory is bounded by BUFFER_BYTES (and one record), whatever the partition holds: what does not fit lies in sorted runs on disk.
+Memory is bounded by BUFFER_BYTES (and one record), whatever the partition holds: what does not fit lies in sorted runs
+on disk.
 """
 
 import heapq
@@ -21,7 +26,7 @@ import pyarrow.compute as pc
 from batch import failpoints
 from logstore.model import entry as entries
 from logstore.model.errors import Unsupported
-from logstore.model.fold import Place
+from logstore.model.fold import FoldRules
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
@@ -37,7 +42,7 @@ Row = tuple[bytes, int, int, bytes | None]  # key, offset, timestamp, value; Non
 Item = tuple[bytes, bytes | None]  # key, entry; None: deleted
 
 
-class Quarantine:
+class QuarantineTally:
     """Counts by reason, and the newest records."""
 
     def __init__(self, counts: dict[str, int] | None = None, records: Iterable[tuple[int, str]] = ()) -> None:
@@ -64,7 +69,7 @@ class Shape(NamedTuple):
     """What is folded: one partition of one table. `skips`: offsets a repair gave up, both ends included."""
 
     table: str
-    place: Place
+    place: FoldRules
     skips: Sequence[tuple[int, int]] = ()
 
 
@@ -77,12 +82,12 @@ class Fold:
         directory: Path,
         *,
         log_time_ms: int = 0,
-        quarantine: Quarantine | None = None,
+        quarantine: QuarantineTally | None = None,
         buffer_bytes: int = BUFFER_BYTES,
     ) -> None:
         """`directory` takes the runs; `log_time_ms` and `quarantine` are those of the snapshot that is continued."""
         self.shape, self.log_time_ms = shape, max(log_time_ms, 0)
-        self.quarantine = quarantine or Quarantine()
+        self.quarantine = quarantine or QuarantineTally()
         self.mutations = 0  # records that change a row
         self._runs, self._buffer_bytes = Runs(directory), buffer_bytes
         self._fresh: list[pa.Table] = []  # as they came: the keys' partition is not checked yet
@@ -90,7 +95,10 @@ class Fold:
         self._held_bytes = 0
 
     def take(self, batch: pa.RecordBatch) -> None:
-        """Fold a batch (the columns of `log.ranges.SCHEMA`). Raises Unsupported for a record that only a later build can fold."""
+        """Fold a batch (the columns of `log.ranges.SCHEMA`).
+
+        Raises Unsupported for a record that only a later build can fold.
+        """
         batch = self._without_skipped(batch)
         if not batch.num_rows:
             return
@@ -157,7 +165,8 @@ class Fold:
     def _unsupported(self, offset: int, refused: Refused) -> Unsupported:
         table, partition = self.shape.table, self.shape.place.partition
         return Unsupported(
-            f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {refused.why}; upgrade logstore, or give the record "
+            f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {refused.why}; upgrade "
+            "logstore, or give the record "
             f"up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
         )
 
@@ -266,7 +275,10 @@ def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[
 
 
 def is_plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:
-    """True where a record has no reserved header, and a key and a value of allowed length; the key's partition is looked at later."""
+    """True where a record has no reserved header, and a key and a value of allowed length.
+
+    The key's partition is looked at later.
+    """
     key_bytes = pc.fill_null(pc.binary_length(batch.column("key")), 0)
     value_bytes = pc.fill_null(pc.binary_length(batch.column("value")), 0)
     fine = pc.and_(pc.greater(key_bytes, 0), pc.less_equal(key_bytes, MAX_KEY_BYTES))

@@ -1,7 +1,9 @@
-"""Extract: what executors do with a stretch of the log: read it from Kafka and write it to Parquet, or read Parquet back.
+"""Extract.
 
-A task streams: it holds a batch of some 16 MB, whatever the stretch. A file is written to a local folder and uploaded whole, under a name
-of this very attempt, so a killed or repeated task disturbs nothing.
+What executors do with a stretch of the log: read it from Kafka and write it to Parquet, or read Parquet back.
+
+A task streams: it holds a batch of some 16 MB, whatever the stretch. A file is written to a local folder and uploaded
+whole, under a name of this very attempt, so a killed or repeated task disturbs nothing.
 """
 
 import secrets
@@ -29,8 +31,11 @@ _AGAIN = "snapshots stand on what was folded before, but `batch rebuild` and `ba
 FILE_BYTES = 256 << 20  # a segment is closed when its records have so many bytes
 
 
-class Chunk(NamedTuple):
-    """A stretch `[start, end)` of a partition's log. `after`: the last record archived before it, as `Segment.last` has it."""
+class OffsetRange(NamedTuple):
+    """A stretch `[start, end)` of a partition's log.
+
+    `after`: the last record archived before it, as `Segment.last` has it.
+    """
 
     partition: int
     start: int
@@ -38,7 +43,7 @@ class Chunk(NamedTuple):
     after: str = ""
 
 
-def extract(chunk: Chunk, bootstrap: str, table: Table, storage: Storage, job: str) -> list[Segment]:
+def extract(chunk: OffsetRange, bootstrap: str, table: Table, storage: Storage, job: str) -> list[Segment]:
     """Archive one stretch; returns its segments, none of which counts before a manifest names it.
 
     Raises as `read_range`, and LogTruncated when the log does not have the record `after` which the stretch follows.
@@ -62,15 +67,20 @@ def extract(chunk: Chunk, bootstrap: str, table: Table, storage: Storage, job: s
     return found
 
 
-def _behind(chunk: Chunk, bootstrap: str, table: Table) -> Iterator[pa.RecordBatch]:
-    """The batches of a chunk, after a look at the record before them: a log that lost its end and grew again has another one there."""
+def _behind(chunk: OffsetRange, bootstrap: str, table: Table) -> Iterator[pa.RecordBatch]:
+    """The batches of a chunk, after a look at the record before them.
+
+    A log that lost its end and grew again has another one there.
+    """
     before = int(chunk.after.partition("-")[0])
     batches = read_range(bootstrap, table, chunk.partition, before, chunk.end)
     first = next(batches, None)
     if first is None or _identity(first, 0) != chunk.after:
         raise LogTruncated(
-            f"the record at offset {before:,} of {table.name}/{chunk.partition} is not the one that was archived: the log lost its end "
-            "after that (an unclean leader election, a power cut?) and was written to again; `logstore batch restore` makes a table of "
+            f"the record at offset {before:,} of {table.name}/{chunk.partition} is not the one that was archived: the "
+            "log lost its end "
+            "after that (an unclean leader election, a power cut?) and was written to again; `logstore batch restore` "
+            "makes a table of "
             "what the archive holds"
         )
     inside = int(np.searchsorted(first.column("offset").to_numpy(), chunk.start))
@@ -108,7 +118,10 @@ def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int
 
 
 def read_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
-    """The records of a segment, in order. Raises Corrupted when the file is not, byte for byte, what the manifest says."""
+    """The records of a segment, in order.
+
+    Raises Corrupted when the file is not, byte for byte, what the manifest says.
+    """
     with local_copy(segment, storage) as path:
         yield from _checked(segment, path, skips)
 
@@ -140,7 +153,8 @@ def _check_file(segment: Segment, path: Path) -> None:
     size = path.stat().st_size
     if size != segment.size_bytes or checksum(path) != segment.checksum:
         raise Corrupted(
-            f"{segment.path} is damaged: {size:,} bytes of {segment.size_bytes:,}, or another checksum; partition {segment.partition}, "
+            f"{segment.path} is damaged: {size:,} bytes of {segment.size_bytes:,}, or another checksum; partition "
+            f"{segment.partition}, "
             f"offsets {segment.start:,} to {segment.end - 1:,}; bring it back from a backup of the storage: {_AGAIN}"
         )
 

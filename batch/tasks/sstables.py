@@ -1,9 +1,12 @@
-"""Tables: what executors do with one partition: fold its archived log over the snapshot before it, write SSTables, read them back.
+"""Tables.
+
+What executors do with one partition: fold its archived log over the snapshot before it, write SSTables, read them back.
 
     segments [lo, cut) -> fold -> newest mutation of every key ─┐
     SSTables of the snapshot at lo ─────────────────────────────┴─> merged by key -> SSTables of some 256 MiB, uploaded whole
 
-Everything streams. Files are written to a local folder and uploaded under names of this very attempt; only a manifest makes them count.
+Everything streams. Files are written to a local folder and uploaded under names of this very attempt; only a manifest
+makes them count.
 """
 
 import secrets
@@ -15,12 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batch import failpoints
-from batch.tasks.fold import Fold, Quarantine, Shape, over
+from batch.tasks.fold import Fold, QuarantineTally, Shape, over
 from batch.tasks.segments import read_segment
 from logstore.model.digest import Digest, digest
 from logstore.model.entry import VALUE
 from logstore.model.errors import Corrupted
-from logstore.model.fold import Place
+from logstore.model.fold import FoldRules
 from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.archive import Segment
@@ -29,14 +32,15 @@ from logstore.snapshot.storage import Storage
 
 TABLE_BYTES = 256 << 20  # an SSTable is closed at this size: small enough to fetch again, large enough to be few
 
-# What goes to executors and comes back is made of plain tuples and classes of the library: executors do not have this package.
+# What goes to executors and comes back is made of plain tuples and classes of the library: executors do not have this
+# package.
 Work = tuple[
     int, int, int, list[Segment], list[FileFacts], PartFacts | None
 ]  # partition, lo, cut, segments, base's files and facts
 Done = tuple[PartFacts, list[FileFacts], bool, int]  # facts, files, are they the base's?, records read
 
 
-class Target(NamedTuple):
+class SstTarget(NamedTuple):
     """Where a job's files go: `root` is the repository's folder in the storage, `name` the snapshot's."""
 
     storage: Storage
@@ -44,12 +48,12 @@ class Target(NamedTuple):
     name: str
 
 
-def fold_partition(work: Work, table: Table, where: Target) -> Done:
+def fold_partition(work: Work, table: Table, where: SstTarget) -> Done:
     """Fold one partition. Raises Unsupported, Corrupted, StorageUnreachable."""
     partition, lo, cut, segments, base_files, before = work
-    place = Place(partition, table.partitions, table.max_value_bytes)
+    place = FoldRules(partition, table.partitions, table.max_value_bytes)
     skips = table.skips.get(partition, [])
-    known = Quarantine(before.quarantine_counts, before.quarantine_records) if before else Quarantine()
+    known = QuarantineTally(before.quarantine_counts, before.quarantine_records) if before else QuarantineTally()
     with tempfile.TemporaryDirectory(prefix="logstore-fold-") as scratch:
         fold = Fold(
             Shape(table.name, place, skips),
@@ -67,8 +71,10 @@ def fold_partition(work: Work, table: Table, where: Target) -> Done:
         return _facts(fold, cut, total.entries, total.hex), files, False, records
 
 
-def check_partition(work: tuple[int, list[FileFacts], PartFacts, bool], where: Target) -> int:
-    """Read a partition's SSTables back; returns their bytes. Linked ones (verified when they were made) are compared by checksum.
+def check_partition(work: tuple[int, list[FileFacts], PartFacts, bool], where: SstTarget) -> int:
+    """Read a partition's SSTables back.
+
+    Returns their bytes. Linked ones (verified when they were made) are compared by checksum.
 
     Raises Corrupted that names the file.
     """
@@ -85,29 +91,36 @@ def check_partition(work: tuple[int, list[FileFacts], PartFacts, bool], where: T
             local.unlink()
     if not linked and (total.hex, total.entries) != (facts.digest, facts.entries):
         raise Corrupted(
-            f"partition {partition} of snapshot {where.name} does not read back as it was written: {total.entries:,} entries of "
+            f"partition {partition} of snapshot {where.name} does not read back as it was written: {total.entries:,} "
+            "entries of "
             f"{facts.entries:,}, digest {total.hex} instead of {facts.digest}"
         )
     return sum(file.size_bytes for file in files)
 
 
 @contextmanager
-def scanned(where: Target, files: list[FileFacts], scratch: Path) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+def scanned(where: SstTarget, files: list[FileFacts], scratch: Path) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """All entries of these SSTables in key order."""
     with readable(where, files, scratch) as reader:
         yield iter(()) if reader is None else reader.scan()
 
 
 @contextmanager
-def readable(where: Target, files: list[FileFacts], scratch: Path) -> Iterator[sst.SstReader | None]:
-    """A reader over these SSTables, fetched to `scratch` and compared with the manifest; None where there are none. Raises Corrupted."""
+def readable(where: SstTarget, files: list[FileFacts], scratch: Path) -> Iterator[sst.SstReader | None]:
+    """A reader over these SSTables, fetched to `scratch` and compared with the manifest.
+
+    None where there are none. Raises Corrupted.
+    """
     with ExitStack() as stack:
         local = [_fetched(where, file, scratch / f"base-{at:05d}.sst") for at, file in enumerate(files)]
         yield stack.enter_context(sst.opened(local)) if local else None
 
 
 def feed(fold: Fold, segments: list[Segment], storage: Storage, skips: list[tuple[int, int]], lo: int, cut: int) -> int:
-    """Give the fold the records of `[lo, cut)` that the segments hold; returns how many. Raises Corrupted, Unsupported."""
+    """Give the fold the records of `[lo, cut)` that the segments hold.
+
+    Returns how many. Raises Corrupted, Unsupported.
+    """
     records = 0
     for segment in segments:
         for batch in read_segment(segment, storage, skips):
@@ -121,9 +134,12 @@ def feed(fold: Fold, segments: list[Segment], storage: Storage, skips: list[tupl
 
 
 def write(
-    entries: Iterable[tuple[bytes, bytes]], table: Table, partition: int, where: Target, scratch: Path
+    entries: Iterable[tuple[bytes, bytes]], table: Table, partition: int, where: SstTarget, scratch: Path
 ) -> tuple[list[FileFacts], Digest]:
-    """Write SSTables as the table wants them, through the folder `scratch`, and upload them. Requires: entries in key order."""
+    """Write SSTables as the table wants them, through the folder `scratch`, and upload them.
+
+    Requires: entries in key order.
+    """
     files: list[FileFacts] = []
     total = Digest()
     attempt = secrets.token_hex(4)
@@ -163,7 +179,7 @@ def _facts(fold: Fold, cut: int, entries: int, digest_hex: str) -> PartFacts:
     return PartFacts(cut, fold.log_time_ms, entries, digest_hex, quarantine.counts, quarantine.records)
 
 
-def _fetched(where: Target, file: FileFacts, local: Path) -> Path:
+def _fetched(where: SstTarget, file: FileFacts, local: Path) -> Path:
     """A file of the repository, here; raises Corrupted when it is not the one of the manifest."""
     try:
         where.storage.fetch(f"{where.root}/{file.path}", local)

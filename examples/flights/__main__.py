@@ -1,4 +1,7 @@
-"""`python -m examples.flights`: the demo as a program. Exit status 0: everything as in the source; 1: not; 130: interrupted."""
+"""`python -m examples.flights`.
+
+The demo as a program. Exit status 0: everything as in the source; 1: not; 130: interrupted.
+"""
 
 import contextlib
 import signal

@@ -1,4 +1,6 @@
-"""Accurate: the second path. Spark folds the log again, the node agrees by digest, and an empty node begins from the result.
+"""Accurate.
+
+The second path. Spark folds the log again, the node agrees by digest, and an empty node begins from the result.
 
 1. archive    the log to Parquet
 2. compact    into a snapshot, while somebody goes on writing
@@ -17,7 +19,7 @@ from examples.flights import adopted
 from examples.flights.check import Verdict, check_all
 from examples.flights.reads import Truth
 from examples.flights.report import Report
-from examples.flights.running import STORE, Running, call
+from examples.flights.running import STORE, RunningStore, call
 from examples.flights.source import FLIGHTS
 from examples.flights.steps import Steps
 from examples.flights.writer import Writer
@@ -94,7 +96,7 @@ class Accurate(NamedTuple):
     def bootstrap(self, snapshot: str) -> None:
         """A node with nothing, in a replica group of its own, beside the one that runs."""
         began_s = time.perf_counter()
-        with Running(self.place / "fresh", *self._node()) as node:
+        with RunningStore(self.place / "fresh", *self._node()) as node:
             with self.steps.step("bootstrap", "start an empty node: it begins from the snapshot"):
                 facts = node.ready()
                 ready_s = time.perf_counter()

@@ -18,7 +18,10 @@ def partitions(url: str, table: str) -> list[dict[str, Any]]:
 
 
 def await_adopted(url: str, table: str, count: int, snapshot: str) -> list[dict[str, Any]]:
-    """Wait until a node serves `count` partitions from `snapshot`; how they stand. Raises LogStoreError when it does not or will not."""
+    """Wait until a node serves `count` partitions from `snapshot`.
+
+    How they stand. Raises LogStoreError when it does not or will not.
+    """
     waiting = Retrying(retry=retry_if_not_result(bool), stop=stop_after_delay(ADOPTED_S), wait=wait_fixed(_AGAIN_S))
     try:
         found: list[dict[str, Any]] = waiting(_adopted, url, table, count, snapshot)
@@ -38,7 +41,10 @@ def _adopted(url: str, table: str, count: int, snapshot: str) -> list[dict[str, 
 
 
 def digests_equal(rows: list[dict[str, Any]], cut: str, digests: dict[str, str]) -> bool:
-    """True when every partition's own digest at the cut is the snapshot's. `cut`: its token; `digests`: partition -> 32 hex digits."""
+    """True when every partition's own digest at the cut is the snapshot's.
+
+    `cut`: its token; `digests`: partition -> 32 hex digits.
+    """
     cuts = {partition: offset for (_, partition), offset in Position.parse(cut).pieces.items()}
     own = {
         str(row["partition"]): {one["cut"]: one["digest"] for one in row["digests"]}.get(cuts[row["partition"]])

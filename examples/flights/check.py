@@ -1,4 +1,7 @@
-"""Check: every row of a table against the source, in both directions: nothing missing, nothing extra, every byte the same."""
+"""Check.
+
+Every row of a table against the source, in both directions: nothing missing, nothing extra, every byte the same.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -10,7 +10,7 @@ from examples.flights.source import Pair, Stream
 from examples.flights.steps import Advance
 from logstore import ConsistencyTimeout, LogStoreError, Position, Store
 from logstore.log import ddl
-from logstore.log.live_workers import Census
+from logstore.log.live_workers import LiveWorkers
 from logstore.log.registry import Registry
 
 SERVED_S = 30.0
@@ -20,7 +20,10 @@ _PIECE = 20_000  # changes between two movements of the bar
 
 
 class Loaded(NamedTuple):
-    """A stream in the log. `middle`: behind its first half; `began_s`, `acked_s`: when writing began and ended, of `time.perf_counter`."""
+    """A stream in the log.
+
+    `middle`: behind its first half; `began_s`, `acked_s`: when writing began and ended, of `time.perf_counter`.
+    """
 
     middle: Position
     position: Position
@@ -36,7 +39,7 @@ def create(bootstrap: str, streams: Sequence[Stream]) -> None:
             threads.map(lambda stream: ddl.create(registry, stream.table, partitions=stream.partitions), streams)
         )
     slots = registry.slots()
-    with Census(bootstrap) as census:
+    with LiveWorkers(bootstrap) as census:
         for change in changes:
             lacking = census.await_served(change.revision, change.table, slots, SERVED_S)
             if lacking.reasons or not lacking.workers:

@@ -1,6 +1,7 @@
 """Running: the `logstore` command as a child process, the way a user starts it, but isolated from the user's settings.
 
-It is on a leash (see `logstore.process.child`): however this process ends, the store ends too, and its children with it.
+It is on a leash (see `logstore.process.child`): however this process ends, the store ends too, and its children with
+it.
 """
 
 import os
@@ -24,11 +25,14 @@ CALL_S = 600.0
 STORE = "store"  # the data directory of a `Dev`, below its own
 
 
-class Running:
+class RunningStore:
     """A command that runs until it is stopped; use as a context manager: leaving stops it."""
 
     def __init__(self, data_dir: Path, *words: str) -> None:
-        """Start `logstore WORDS`; `ready` waits. Raises SetupError when the package is not installed. Requires: the main thread."""
+        """Start `logstore WORDS`.
+
+        `ready` waits. Raises SetupError when the package is not installed. Requires: the main thread.
+        """
         self._name, self._log, self._stopped = f"`logstore {words[0]}`", data_dir / f"{words[0]}.log", False
         data_dir.mkdir(parents=True, exist_ok=True)
         with self._log.open("wb") as log:
@@ -42,7 +46,10 @@ class Running:
             )
 
     def ready(self, seconds: float = READY_S) -> dict[str, Any]:
-        """What the store says of itself when it is ready. Raises LogStoreError with the end of its log when it does not get there."""
+        """What the store says of itself when it is ready.
+
+        Raises LogStoreError with the end of its log when it does not get there.
+        """
         assert self._process.stdout is not None, "a pipe was asked for"
         descriptor, line, deadline = self._process.stdout.fileno(), b"", time.monotonic() + seconds
         while not line.endswith(b"\n"):
@@ -57,7 +64,10 @@ class Running:
         return facts
 
     def stop(self) -> None:
-        """End it in order, with SIGKILL if it takes too long; again: nothing. Raises LogStoreError when it did not end well."""
+        """End it in order, with SIGKILL if it takes too long.
+
+        Again: nothing. Raises LogStoreError when it did not end well.
+        """
         if self._stopped:
             return
         self._stopped = True
@@ -88,11 +98,11 @@ class Running:
                 raise
 
 
-class Dev(Running):
+class Dev(RunningStore):
     """A store of its own in `data_dir`: Kafka, a worker, readers."""
 
     def __init__(self, data_dir: Path) -> None:
-        """Start it, as `Running` does."""
+        """Start it, as `RunningStore` does."""
         super().__init__(data_dir, "dev", "--data-dir", str(data_dir / STORE), "--http", "127.0.0.1:0")
 
 

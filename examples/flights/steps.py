@@ -1,4 +1,7 @@
-"""Steps: what is going on, on stderr, and how long each part took. Bars where somebody looks, lines where nobody does."""
+"""Steps.
+
+What is going on, on stderr, and how long each part took. Bars where somebody looks, lines where nobody does.
+"""
 
 import sys
 import time

@@ -1,6 +1,9 @@
-"""Visible: how long until a write can be read. Open loop: writes are due at fixed times, latency counts from when one was due.
+"""Visible.
 
-One observation: put, wait for the acknowledgement, read over HTTP with the token of the write, get exactly what was written.
+How long until a write can be read. Open loop: writes are due at fixed times, latency counts from when one was due.
+
+One observation: put, wait for the acknowledgement, read over HTTP with the token of the write, get exactly what was
+written.
 """
 
 import http.client

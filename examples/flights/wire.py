@@ -1,7 +1,7 @@
 """Wire: point reads in bulk over keep-alive connections, from one thread, every answer compared.
 
-Closed loop: each connection asks again when it is answered; says how many reads there are in a second.
-Open loop: reads are due at fixed times whether or not the earlier ones are answered, and latency counts from the time a read was due,
+Closed loop: each connection asks again when it is answered; says how many reads there are in a second. Open loop: reads
+are due at fixed times whether or not the earlier ones are answered, and latency counts from the time a read was due,
 waiting for a connection included (no coordinated omission: Gil Tene, "How NOT to Measure Latency", 2015).
 """
 

@@ -17,7 +17,10 @@ JOIN_S = 60.0
 
 
 class Writer:
-    """A thread that writes; use as a context manager: leaving ends it. `written`: how many changes were acknowledged."""
+    """A thread that writes.
+
+    Use as a context manager: leaving ends it. `written`: how many changes were acknowledged.
+    """
 
     def __init__(self, store: Store, truth: Truth, rng: random.Random) -> None:
         """Start with `with`. Nobody else may change `truth` meanwhile."""

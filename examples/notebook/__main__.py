@@ -19,7 +19,7 @@ def main(bootstrap: str, table: str, storage: str | None, as_of: str | None) -> 
     """What a table holds, what changed in it by the hour, and what it held at a position."""
     spark = session()
     register(spark)
-    place = cells.Place(bootstrap, table, storage)
+    place = cells.TablePlace(bootstrap, table, storage)
     try:
         print("What it holds, by partition:")
         cells.holdings(spark, place).show(truncate=False)

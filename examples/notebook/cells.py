@@ -1,7 +1,8 @@
 # %% [markdown]
 # # A table in Spark
-# Run the cells one by one in an editor that knows `# %%`, or all of them: `python -m examples.notebook --bootstrap HOST:PORT --table NAME`.
-# Each cell is a function of the session and of `Place`: where the table is.
+# Run the cells one by one in an editor that knows `# %%`, or all of them: `python -m examples.notebook --bootstrap
+# HOST:PORT --table NAME`.
+# Each cell is a function of the session and of `TablePlace`: where the table is.
 
 # %%
 from typing import NamedTuple
@@ -10,24 +11,25 @@ from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as f
 
 
-class Place(NamedTuple):
+class TablePlace(NamedTuple):
     bootstrap: str
     table: str
     storage: str | None = None  # a URL; without it, where the store says
 
 
-def table(spark: SparkSession, place: Place) -> DataFrameReader:
+def table(spark: SparkSession, place: TablePlace) -> DataFrameReader:
     reader = spark.read.format("logstore").option("bootstrap", place.bootstrap).option("table", place.table)
     return reader if place.storage is None else reader.option("storage", place.storage)
 
 
 # %% [markdown]
 # ## What the table holds
-# The newest snapshot and the log since, of this moment. `.option("snapshot", "current")` is quicker: it reads no log at all.
+# The newest snapshot and the log since, of this moment. `.option("snapshot", "current")` is quicker: it reads no log at
+# all.
 
 
 # %%
-def holdings(spark: SparkSession, place: Place) -> DataFrame:
+def holdings(spark: SparkSession, place: TablePlace) -> DataFrame:
     state = table(spark, place).option("as_of", "latest").load()
     return state.groupBy("partition").agg(
         f.count("*").alias("rows"),
@@ -42,7 +44,7 @@ def holdings(spark: SparkSession, place: Place) -> DataFrame:
 
 
 # %%
-def changes_per_hour(spark: SparkSession, place: Place) -> DataFrame:
+def changes_per_hour(spark: SparkSession, place: TablePlace) -> DataFrame:
     changes = table(spark, place).option("changes", "earliest").load()
     return changes.groupBy(f.date_trunc("hour", "timestamp").alias("hour")).agg(
         f.count("value").alias("puts"),
@@ -53,11 +55,12 @@ def changes_per_hour(spark: SparkSession, place: Place) -> DataFrame:
 
 # %% [markdown]
 # ## What it held at a position
-# A position is a token: that of a snapshot (`logstore snapshot list`), or one that was noted down. What became of its rows since?
+# A position is a token: that of a snapshot (`logstore snapshot list`), or one that was noted down. What became of its
+# rows since?
 
 
 # %%
-def since(spark: SparkSession, place: Place, token: str) -> DataFrame:
+def since(spark: SparkSession, place: TablePlace, token: str) -> DataFrame:
     then = table(spark, place).option("as_of", token).load().select("key", f.col("version").alias("old"))
     now = table(spark, place).option("as_of", "latest").load().select("key", f.col("version").alias("new"))
     fate = (
@@ -73,6 +76,6 @@ def since(spark: SparkSession, place: Place, token: str) -> DataFrame:
 
 
 # %%
-def rows_between(spark: SparkSession, place: Place, first: bytes, last: bytes) -> DataFrame:
+def rows_between(spark: SparkSession, place: TablePlace, first: bytes, last: bytes) -> DataFrame:
     state = table(spark, place).load()
     return state.where((f.col("key") >= f.lit(first)) & (f.col("key") <= f.lit(last))).orderBy("key")

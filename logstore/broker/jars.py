@@ -6,9 +6,9 @@
            /staging-*                    a fetch under way, renamed into place when it is complete and right
            /ivy                          Ivy's downloads, kept only while a fetch is incomplete
 
-A warm start compares sizes and times with `verified.json` and reads no jar. Whatever differs from it is checksummed, and fetched
-again when it is damaged. Fetching is done by the Ivy that pyspark carries, with Ivy's default settings (Maven Central), or with
-the file named by LOGSTORE_IVY_SETTINGS where a mirror must be used.
+A warm start compares sizes and times with `verified.json` and reads no jar. Whatever differs from it is checksummed,
+and fetched again when it is damaged. Fetching is done by the Ivy that pyspark carries, with Ivy's default settings
+(Maven Central), or with the file named by LOGSTORE_IVY_SETTINGS where a mirror must be used.
 """
 
 import contextlib
@@ -36,7 +36,8 @@ LOCK_TIMEOUT_S = FETCH_TIMEOUT_S + 60
 STAMP = "verified.json"
 PATTERN = "[artifact]-[revision](-[classifier]).[ext]"
 
-# What the distribution's libs folder has beside the broker itself is tools; without the slf4j binding nothing would be logged.
+# What the distribution's libs folder has beside the broker itself is tools; without the slf4j binding nothing would be
+# logged.
 MODULE = f"""<ivy-module version="2.0">
   <info organisation="logstore" module="kafka"/>
   <configurations><conf name="default"/></configurations>
@@ -100,7 +101,10 @@ def damaged(folder: Path, expected: Checksums) -> list[str]:
 
 
 def fetch_with_ivy(folder: Path, ivy_cache: Path) -> None:
-    """Resolve Kafka with pyspark's Ivy and copy the jars to `folder`. Raises SetupError when that fails or takes too long."""
+    """Resolve Kafka with pyspark's Ivy and copy the jars to `folder`.
+
+    Raises SetupError when that fails or takes too long.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ivy_cache.mkdir(parents=True, exist_ok=True)
     module = ivy_cache / "ivy.xml"
@@ -133,8 +137,10 @@ def fetch_with_ivy(folder: Path, ivy_cache: Path) -> None:
 
 def _unreachable(reason: str) -> str:
     return (
-        f"cannot fetch Kafka's jars: {reason}. Connect this machine once, or copy {cache_dir() / f'kafka-{VERSION}'} from one that has it, "
-        "or name an Ivy settings file with your mirror in LOGSTORE_IVY_SETTINGS, or use a broker of your own (--bootstrap)"
+        f"cannot fetch Kafka's jars: {reason}. Connect this machine once, or copy {cache_dir() / f'kafka-{VERSION}'} "
+        "from one that has it, "
+        "or name an Ivy settings file with your mirror in LOGSTORE_IVY_SETTINGS, or use a broker of your own "
+        "(--bootstrap)"
     )
 
 
@@ -151,7 +157,8 @@ def _ivy_jar() -> Path:
         for jar in sorted(Path(location, "jars").glob("ivy-*.jar")):
             return jar
     raise SetupError(
-        "pyspark, whose Ivy fetches Kafka's jars, is not installed: `pip install pyspark`, or use a broker of your own (--bootstrap)"
+        "pyspark, whose Ivy fetches Kafka's jars, is not installed: `pip install pyspark`, or use a broker of your own "
+        "(--bootstrap)"
     )
 
 
@@ -174,7 +181,8 @@ def _install(folder: Path, expected: Checksums, fetch: Fetch) -> None:
                 fetched.rename(folder)  # 3
                 return
     raise SetupError(
-        f"Kafka's jars, as fetched, are not the pinned ones ({', '.join(wrong[:3])}, ...): is something altering downloads?"
+        f"Kafka's jars, as fetched, are not the pinned ones ({', '.join(wrong[:3])}, ...): is something altering "
+        "downloads?"
     )
 
 
@@ -216,7 +224,8 @@ def _locked(path: Path) -> Iterator[None]:
         while not _try_lock(file.fileno()):
             if time.monotonic() > deadline:
                 raise SetupError(
-                    f"another process has been fetching Kafka's jars for {LOCK_TIMEOUT_S} s (lock: {path}); end it and try again"
+                    f"another process has been fetching Kafka's jars for {LOCK_TIMEOUT_S} s (lock: {path}); end it and "
+                    "try again"
                 )
             time.sleep(0.1)
         yield

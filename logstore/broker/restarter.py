@@ -1,4 +1,8 @@
-"""Keeper: starts an embedded broker again whenever it has died, on the same data and port. A thread, so that a start blocks nobody."""
+"""Keeper.
+
+Starts an embedded broker again whenever it has died, on the same data and port. A thread, so that a start blocks
+nobody.
+"""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +15,7 @@ FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.5, 30.0
 START_S = 30.0
 
 
-class Keeper(threading.Thread):
+class Restarter(threading.Thread):
     """Keeps a started broker running until `close`."""
 
     def __init__(self, kafka: EmbeddedKafka, loud: Callable[[str], None]) -> None:

@@ -6,7 +6,7 @@ import click
 
 from logstore.cli import show
 from logstore.log import ddl
-from logstore.log.live_workers import Census
+from logstore.log.live_workers import LiveWorkers
 from logstore.log.registry import Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
@@ -19,7 +19,7 @@ def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool
     """
     for warning in change.warnings:
         show.warn(f"warning: {warning}")
-    with Census(registry.bootstrap) as census:
+    with LiveWorkers(registry.bootstrap) as census:
         lacking = census.await_served(change.revision, change.table if new else None, registry.slots(), timeout_s)
     if finish is not None:
         finish()
@@ -27,7 +27,8 @@ def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool
         show.warn("warning: no node is running; the definition holds when one is (`logstore node`)")
     if lacking.reasons:
         raise LogStoreError(
-            f"the definition is written, but not served by everybody after {timeout_s:g} s: {'; '.join(lacking.reasons)}; "
+            f"the definition is written, but not served by everybody after {timeout_s:g} s: "
+            f"{'; '.join(lacking.reasons)}; "
             "`logstore status` shows how it goes on"
         )
 
@@ -36,7 +37,8 @@ def document(found: Table) -> dict[str, Any]:
     """A definition as JSON."""
     return {
         "name": found.name, "topic": found.topic, "epoch": found.epoch, "partitions": found.partitions,
-        "max_value_bytes": found.max_value_bytes, "adopted": found.adopted, "allow_control_records": found.allow_control_records,
+        "max_value_bytes": found.max_value_bytes, "adopted": found.adopted,
+        "allow_control_records": found.allow_control_records,
         "description": found.description, "skips": {str(p): ranges for p, ranges in found.skips.items()},
         "compression": found.compression, "block_bytes": found.block_bytes, "keep_snapshots": found.keep_snapshots,
         "schedule": found.schedule, "base": found.base, "origin": found.origin,

@@ -7,7 +7,7 @@ import click
 import orjson
 import platformdirs
 
-from logstore.broker.embedded import EmbeddedKafka, Running, attach, halt, running
+from logstore.broker.embedded import EmbeddedKafka, RunningBroker, attach, halt, running
 
 DATA_DIR = click.option(
     "--data-dir",
@@ -71,13 +71,14 @@ def status(context: click.Context, data_dir: Path, as_json: bool) -> None:
     context.exit(0 if found else 1)
 
 
-def _show(found: Running | None, data_dir: Path, as_json: bool) -> None:
+def _show(found: RunningBroker | None, data_dir: Path, as_json: bool) -> None:
     if as_json:
         facts: dict[str, Any] = found._asdict() if found else {"data_dir": str(data_dir.absolute())}
         click.echo(orjson.dumps({"running": found is not None} | facts))
     elif found:
         click.echo(
-            f"Apache Kafka {found.version} answers on {found.bootstrap} (process id {found.pid}, data in {found.data_dir})"
+            f"Apache Kafka {found.version} answers on {found.bootstrap} (process id {found.pid}, data in "
+            f"{found.data_dir})"
         )
     else:
         click.echo(f"no broker runs on {data_dir}; `logstore kafka start` starts one")

@@ -1,4 +1,7 @@
-"""`logstore load`: the rows of a file become rows of a table. The file is streamed: memory is bounded by the batch, not by the file."""
+"""`logstore load`.
+
+The rows of a file become rows of a table. The file is streamed: memory is bounded by the batch, not by the file.
+"""
 
 import sys
 import time
@@ -44,7 +47,8 @@ Row = dict[str, Any]
 )
 @options.AS_JSON
 def load(
-    settings: Settings, table: str, path: Path, template: str, value_columns: str | None, kind: str | None, as_text: bool, batch: int,
+    settings: Settings, table: str, path: Path, template: str, value_columns: str | None, kind: str | None,
+    as_text: bool, batch: int,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Write the rows of a CSV, JSON lines or Parquet file; returns when all are acknowledged."""

@@ -1,6 +1,7 @@
 """`logstore`: the command. Commands are loaded when they are used, so that each pays for itself only.
 
-Exit status: 0 done, 1 it did not work, 2 the call is wrong. Errors are one line on stderr; LOGSTORE_DEBUG=1 shows the trace.
+Exit status: 0 done, 1 it did not work, 2 the call is wrong. Errors are one line on stderr; LOGSTORE_DEBUG=1 shows the
+trace.
 """
 
 import os

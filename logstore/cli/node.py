@@ -70,7 +70,8 @@ def node(**flags: Any) -> None:
     settings = load(flags)
     if settings.bootstrap is None:
         raise UsageError(
-            "a node needs Kafka's address: --bootstrap HOST:PORT or LOGSTORE_BOOTSTRAP; `logstore dev` brings its own Kafka"
+            "a node needs Kafka's address: --bootstrap HOST:PORT or LOGSTORE_BOOTSTRAP; `logstore dev` brings its own "
+            "Kafka"
         )
     Node(settings).run(show.as_json)
 
@@ -85,7 +86,9 @@ def node(**flags: Any) -> None:
     click.option("--kafka-heap-mb", metavar="MB", help="Java heap of the embedded Kafka.  [default: 512]"),
 )
 def dev(**flags: Any) -> None:
-    """Run a whole store on this machine: a real Kafka (unless --bootstrap names one), workers, readers. Ends at Ctrl-C, in order.
+    """Run a whole store on this machine.
+
+    A real Kafka (unless --bootstrap names one), workers, readers. Ends at Ctrl-C, in order.
 
     Prints one JSON line when it is ready.
     """

@@ -23,7 +23,8 @@ from logstore.settings import Settings
 def promote(settings: Settings, fork: str, over: str, discard_newer: bool, back: bool, as_json: bool) -> None:
     """Put a restored table in the place of the one it was restored from.
 
-    The two exchange their logs: TABLE holds what FORK held, and FORK, which takes no more writes, what TABLE held. Nothing is deleted.
+    The two exchange their logs: TABLE holds what FORK held, and FORK, which takes no more writes, what TABLE held.
+    Nothing is deleted.
     """
     registry = Registry(need_bootstrap(settings))
     promoted, replaced, again = forks.promote(registry, fork, over, discard_newer=discard_newer, back=back)

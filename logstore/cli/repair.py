@@ -1,4 +1,7 @@
-"""`logstore table repair`: the way out for a partition that stopped: shows what is missing, asks, writes the decision down."""
+"""`logstore table repair`.
+
+The way out for a partition that stopped: shows what is missing, asks, writes the decision down.
+"""
 
 import re
 import time
@@ -114,13 +117,18 @@ def _kept(
 
 
 def _await_going(settings: Settings, table: Table, partition: int, offset: int) -> None:
-    """Return when the partition has got to `offset`; raises LogStoreError that says where it stands, when that takes too long."""
+    """Return when the partition has got to `offset`.
+
+    Raises LogStoreError that says where it stands, when that takes too long.
+    """
     deadline = time.monotonic() + settings.timeout_s
     while (standing := _standing(settings, table, partition)) is not None and (standing["applied"] or 0) < offset:
         if time.monotonic() > deadline or standing["state"] == "elsewhere":
             raise LogStoreError(
-                f"the repair is written, but {table.name}/{partition} is {standing['state']} at {standing['applied']} after "
-                f"{settings.timeout_s:g} s: {standing['reason'] or 'it has not said why'}; `logstore status` shows how it goes on"
+                f"the repair is written, but {table.name}/{partition} is {standing['state']} at {standing['applied']} "
+                "after "
+                f"{settings.timeout_s:g} s: {standing['reason'] or 'it has not said why'}; `logstore status` shows how "
+                "it goes on"
             )
         time.sleep(0.1)
 
@@ -169,7 +177,8 @@ def _report(
         "table": table.name, "partition": partition, "log": {"start": log.start, "stable": log.stable, "end": log.end},
         "archived": kept.archived, "snapshot": kept.cut,
         "skipped": [list(pair) for pair in table.skips.get(partition, [])], "missing": missing,
-        "state": standing and standing["state"], "applied": standing and standing["applied"], "reason": standing and standing["reason"],
+        "state": standing and standing["state"], "applied": standing and standing["applied"],
+        "reason": standing and standing["reason"],
     }  # fmt: skip
 
 
@@ -182,7 +191,8 @@ def _tell(report: dict[str, Any], log: holes.Log) -> None:
         click.echo(f"  what lay before {log.start:,} is not lost: archive or snapshots hold it")
     if report["state"]:
         click.echo(
-            f"  the node says: {report['state']} at {report['applied']}{': ' + report['reason'] if report['reason'] else ''}"
+            f"  the node says: {report['state']} at "
+            f"{report['applied']}{': ' + report['reason'] if report['reason'] else ''}"
         )
     for hole in report["missing"][:_SHOWN]:
         click.echo(f"  {hole['first']}..{hole['last']}  {hole['count']:,}  {hole['why']}")
@@ -193,7 +203,8 @@ def _tell(report: dict[str, Any], log: holes.Log) -> None:
     applied = report["applied"]
     if applied is not None and applied > log.end:
         click.echo(
-            f"  the view has applied {applied:,}, the log ends at {log.end:,}: records are lost; --skip cannot help, rebuild the view"
+            f"  the view has applied {applied:,}, the log ends at {log.end:,}: records are lost; --skip cannot help, "
+            "rebuild the view"
         )
 
 

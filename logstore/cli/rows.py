@@ -45,7 +45,10 @@ def put(
     key_encoding: str,
     as_json: bool,
 ) -> None:
-    """Write one row and wait until it is safe in the log. VALUE - reads standard input; put -- before what begins with a dash."""
+    """Write one row and wait until it is safe in the log.
+
+    VALUE - reads standard input; put -- before what begins with a dash.
+    """
     content = _value(value, path)
     named = {name: text.encode() for name, text in options.pairs(headers, "--header").items()}
     with _writer(settings) as store:
@@ -114,7 +117,8 @@ def get(
 @options.KEY_ENCODING
 @options.AS_JSON
 def scan(
-    settings: Settings, table: str, prefix: str | None, start: str | None, end: str | None, limit: int | None, reverse: bool,
+    settings: Settings, table: str, prefix: str | None, start: str | None, end: str | None, limit: int | None,
+    reverse: bool,
     keys_only: bool, token: str | None, as_of: str | None, key_encoding: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Print rows in key order: key, tab, value; with --json one JSON object a line."""

@@ -1,4 +1,7 @@
-"""Show: what commands print. Results go to stdout, all else to stderr; tables are drawn for terminals, tab-separated elsewhere."""
+"""Show.
+
+What commands print. Results go to stdout, all else to stderr; tables are drawn for terminals, tab-separated elsewhere.
+"""
 
 import base64
 import sys
@@ -21,7 +24,10 @@ def raw(data: bytes) -> None:
 
 
 def field(data: bytes) -> Any:
-    """Bytes in a JSON document: a string when they are UTF-8, else {"base64": "..."}, padded (as the read API has it)."""
+    """Bytes in a JSON document.
+
+    A string when they are UTF-8, else {"base64": "..."}, padded (as the read API has it).
+    """
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -194,8 +194,10 @@ def _check_reached(registry: Registry, table: Table, older: Manifest) -> None:
     for partition, part in older.parts.items():
         if starts[partition].start > part.cut:
             raise UsageError(
-                f"snapshot {older.name} ends at {part.cut:,} in partition {partition}, the log of {table.name} begins at "
-                f"{starts[partition].start:,}: a node could not go on from it; `logstore batch rebuild {table.name}` makes a new one from "
+                f"snapshot {older.name} ends at {part.cut:,} in partition {partition}, the log of {table.name} begins "
+                "at "
+                f"{starts[partition].start:,}: a node could not go on from it; `logstore batch rebuild {table.name}` "
+                "makes a new one from "
                 "the archive"
             )
 
@@ -229,7 +231,8 @@ def _listed(repository: Repository, name: str) -> dict[str, Any]:
 def _document(repository: Repository, name: str) -> dict[str, Any]:
     found = repository.manifest(name)
     return {
-        "name": found.name, "kind": found.kind, "parent": found.parent, "created_ms": found.created_ms, "position": found.position.token,
+        "name": found.name, "kind": found.kind, "parent": found.parent, "created_ms": found.created_ms,
+        "position": found.position.token,
         "entries": sum(part.entries for part in found.parts.values()), "files": len(found.files),
         "size_bytes": sum(file.size_bytes for file in found.files),
         "digests": {str(partition): part.digest for partition, part in found.parts.items()},

@@ -111,7 +111,8 @@ def _print(found: dict[str, Any]) -> None:
         snapshot = row.get("snapshot") or {}
         if snapshot.get("state") == "refused":
             show.warn(
-                f"warning: {row['table']}/{row['partition']} refuses snapshot {snapshot['candidate']}: {snapshot['reason']}"
+                f"warning: {row['table']}/{row['partition']} refuses snapshot {snapshot['candidate']}: "
+                f"{snapshot['reason']}"
             )
     for table in found["tables"]:
         for reason, count in table["quarantined"].items():

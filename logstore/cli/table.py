@@ -1,4 +1,7 @@
-"""`logstore table`: create, list, describe, alter, drop, repair and promote. A command returns when every live reader serves its change."""
+"""`logstore table`.
+
+Create, list, describe, alter, drop, repair and promote. A command returns when every live reader serves its change.
+"""
 
 import functools
 from typing import Any
@@ -27,7 +30,10 @@ TOPIC_CONFIG = click.option(
 
 
 def _with_snapshots(function: Any) -> Any:
-    """Add the options that say how a table's snapshots are made; the command gets those that were given as `snapshots`."""
+    """Add the options that say how a table's snapshots are made.
+
+    The command gets those that were given as `snapshots`.
+    """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -75,16 +81,19 @@ def create(
                 "--allow-control-records is for --topic; the store's own topics have control records anyway"
             )
         change = ddl.create(
-            registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions, max_value_bytes=max_value_bytes,
+            registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
+            max_value_bytes=max_value_bytes,
             description=description, topic_config=config, snapshots=snapshots,
         )  # fmt: skip
     else:
         if partitions is not None or config:
             raise UsageError(
-                "with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config out"
+                "with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config "
+                "out"
             )
         change = ddl.adopt(
-            registry, name, topic, max_value_bytes=max_value_bytes, description=description, allow_control_records=allow_control_records,
+            registry, name, topic, max_value_bytes=max_value_bytes, description=description,
+            allow_control_records=allow_control_records,
             snapshots=snapshots,
         )  # fmt: skip
     holds(registry, change, settings.timeout_s, new=True)
@@ -147,7 +156,8 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
 @click.option("--max-value-bytes", type=int, hidden=True)
 @options.AS_JSON
 def alter(
-    settings: Settings, name: str, description: str | None, allow_control_records: bool | None, topic_config: tuple[str, ...],
+    settings: Settings, name: str, description: str | None, allow_control_records: bool | None,
+    topic_config: tuple[str, ...],
     snapshots: dict[str, Any], partitions: int | None, max_value_bytes: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Change a table's description, leave for control records, how its next snapshots are made, or settings of its topic.
@@ -202,7 +212,8 @@ def _refuse(name: str, **fixed: int | None) -> None:
     for option, value in fixed.items():
         if value is not None:
             raise UsageError(
-                f"--{option.replace('_', '-')} is fixed at creation: another one would change what the records already in the log mean; "
+                f"--{option.replace('_', '-')} is fixed at creation: another one would change what the records already "
+                "in the log mean; "
                 f"create a new table with it, copy the rows (`logstore scan {name} --json`), then drop this one"
             )
 

@@ -1,7 +1,7 @@
 """AsyncStore: the client for asyncio. Same names as `Store`; nothing here blocks the event loop.
 
-Writes are queued from the loop without waiting and acknowledged by the producer's thread, which wakes the loop once per batch of
-acknowledgements, not once per write.
+Writes are queued from the loop without waiting and acknowledged by the producer's thread, which wakes the loop once per
+batch of acknowledgements, not once per write.
 """
 
 import asyncio
@@ -78,7 +78,10 @@ class _AsyncShared(Shared):
 
 
 class AsyncPipeline:
-    """Writes to one table without waiting for each; leaving the `async with` block waits for all and raises what failed."""
+    """Writes to one table without waiting for each.
+
+    Leaving the `async with` block waits for all and raises what failed.
+    """
 
     def __init__(
         self, producer: Producer, table: Table, wakeups: _Wakeups, on_failure: Callable[[], object] | None = None

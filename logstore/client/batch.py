@@ -1,12 +1,14 @@
 """Batch: one `put_many`, from pairs to the one position that covers them all.
 
-The delivery reports of a chunk are taken by `dict.__setitem__` itself, called as (error, message): no Python frame per record. What is
-left in that dict says whether everything arrived (its only key is None), or which errors there were. The offsets come from the last
-record of each partition, which has a dict of its own: an idempotent producer acknowledges a partition's records in their order, so the
-last one acknowledged has the greatest offset, and everything before it has been reported.
+The delivery reports of a chunk are taken by `dict.__setitem__` itself, called as (error, message): no Python frame per
+record. What is left in that dict says whether everything arrived (its only key is None), or which errors there were.
+The offsets come from the last record of each partition, which has a dict of its own: an idempotent producer
+acknowledges a partition's records in their order, so the last one acknowledged has the greatest offset, and everything
+before it has been reported.
 
-One thing such a report does not show: a producer's first batch in a partition that was refused while a second one, on its way already, was
-taken (`delivery.unproved`). So the first record of each partition goes alone, and the next ones follow when it has its offset.
+One thing such a report does not show: a producer's first batch in a partition that was refused while a second one, on
+its way already, was taken (`delivery.unproved`). So the first record of each partition goes alone, and the next ones
+follow when it has its offset.
 """
 
 from collections import deque
@@ -15,7 +17,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from logstore.client.checks import Chunk, Pair
+from logstore.client.checks import CheckedWrites, Pair
 from logstore.log.delivery import delivery_error, unproved
 from logstore.log.producer import GRACE_S, Producer
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, Overloaded, Unknown, UsageError
@@ -60,7 +62,7 @@ class _Sent:
         )
 
 
-class Batch:
+class WriteBatch:
     """Writes the pairs of one call and accounts for each."""
 
     def __init__(self, producer: Producer, table: Table) -> None:
@@ -76,12 +78,13 @@ class Batch:
     def run(self, pairs: Iterable[Pair]) -> Position:
         """Write all; returns when everything is acknowledged.
 
-        Raises BatchFailed, BatchUnknown; UsageError when a pair cannot be written: those before its chunk are then written, none after.
+        Raises BatchFailed, BatchUnknown; UsageError when a pair cannot be written: those before its chunk are then
+        written, none after.
         """
         source = iter(pairs)
         try:
             while self._first is None and (some := list(islice(source, CHUNK))):
-                self._send_all(Chunk(some, self._table, self._count))
+                self._send_all(CheckedWrites(some, self._table, self._count))
         except UsageError as error:
             self._await_reports()
             error.add_note(
@@ -93,7 +96,7 @@ class Batch:
         self._await_reports()
         return self._result()
 
-    def _send_all(self, chunk: Chunk) -> None:
+    def _send_all(self, chunk: CheckedWrites) -> None:
         """A chunk, in pieces as long as it has the first record of a partition."""
         while self._first is None and len(self._proved) < self._table.partitions:
             end, alone = self._until_second(chunk.keys)
@@ -117,7 +120,7 @@ class Batch:
                 firsts.add(partition)
         return len(keys), bool(firsts)
 
-    def _send(self, chunk: Chunk) -> None:
+    def _send(self, chunk: CheckedWrites) -> None:
         messages: list[dict[str, Any]] = [
             {"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)
         ]
@@ -135,7 +138,10 @@ class Batch:
         self._part(sent, rejected.places, messages)
 
     def _part(self, sent: _Sent, out: list[range], messages: list[dict[str, Any]]) -> None:
-        """A chunk of which a part did not get in: what did is a chunk of its own, judged by its reports after a flush."""
+        """A chunk of which a part did not get in.
+
+        What did is a chunk of its own, judged by its reports after a flush.
+        """
         start, missing = sent.places.start, sum(map(len, out))
         self._failed += [range(start + r.start, start + r.stop) for r in out]
         if missing == len(messages):
@@ -162,7 +168,10 @@ class Batch:
                 self._proved.add(partition)
 
     def _await_reports(self) -> None:
-        """Poll until every chunk is judged; a failure is judged when nothing is in flight any more: no report can be missing then."""
+        """Poll until every chunk is judged.
+
+        A failure is judged when nothing is in flight any more: no report can be missing then.
+        """
         deadline = monotonic() + self._producer.delivery_timeout_s + GRACE_S
         while self._sent and monotonic() < deadline:
             self._collect()

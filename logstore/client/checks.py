@@ -1,4 +1,7 @@
-"""What is checked before a record goes to the log: types, lengths, header names. Afterwards nobody could take it back."""
+"""What is checked before a record goes to the log.
+
+Types, lengths, header names. Afterwards nobody could take it back.
+"""
 
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -24,7 +27,10 @@ def check_value(value: Text | None, limit: int) -> bytes | None:
 
 
 def check_headers(headers: Mapping[str, bytes] | None) -> list[tuple[str, bytes]] | None:
-    """The writer's own headers. Raises UsageError for reserved names and for more than fits beside a key and a value of full length."""
+    """The writer's own headers.
+
+    Raises UsageError for reserved names and for more than fits beside a key and a value of full length.
+    """
     if not headers:
         return None
     pairs = [(name, to_bytes(content)) for name, content in headers.items()]
@@ -37,11 +43,14 @@ def check_headers(headers: Mapping[str, bytes] | None) -> list[tuple[str, bytes]
     return pairs
 
 
-class Chunk:
+class CheckedWrites:
     """Keys and values of some writes, checked all at once: a tenth of a microsecond each."""
 
     def __init__(self, pairs: Sequence[Pair], table: Table, start: int) -> None:
-        """`start`: place of the first of `pairs`. Raises UsageError (with the place in a note) when one of them cannot be written."""
+        """`start`.
+
+        Place of the first of `pairs`. Raises UsageError (with the place in a note) when one of them cannot be written.
+        """
         try:
             self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]
             self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]
@@ -52,7 +61,7 @@ class Chunk:
         if not self._plain(table.max_value_bytes):
             self._one_by_one(table.max_value_bytes, start)
 
-    def part(self, first: int, end: int) -> "Chunk":
+    def part(self, first: int, end: int) -> "CheckedWrites":
         """The writes from place `first` on, before `end`, of this chunk."""
         part = copy(self)
         part.keys, part.values = self.keys[first:end], self.values[first:end]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import httpx
 
 from logstore.client.checks import Text
-from logstore.client.reading import MANY, After, Answer, Ask, Conversation, Row, Steps
+from logstore.client.reading import MANY, After, Ask, Conversation, HttpAnswer, Row, Steps
 from logstore.model.errors import UsageError
 from logstore.model.key import to_base64url, to_bytes
 
@@ -17,7 +17,7 @@ _LONG = 16_384  # bytes
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=32)
 
 
-class Scan:
+class ScanPages:
     """The arguments of a scan, and where its next page begins."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Scan:
         self.done = cursor is None or self._left == 0
 
 
-class Reader:
+class HttpReader:
     """Reads rows, blocking. Thread-safe."""
 
     def __init__(self, url: str) -> None:
@@ -80,9 +80,9 @@ class Reader:
 
     def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Any) -> Iterator[Row]:
         """See `Store.scan`."""
-        return self._pages(Scan(**arguments), table, after, deadline_ms)
+        return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 
-    def _pages(self, scan: Scan, table: str, after: After, deadline_ms: int) -> Iterator[Row]:
+    def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> Iterator[Row]:
         while not scan.done:
             rows, cursor = self._run(self._conversation.page(table, scan.query(), after, deadline_ms))
             scan.took(rows, cursor)
@@ -105,7 +105,7 @@ class Reader:
             result: T = end.value
             return result
 
-    def _ask(self, ask: Ask) -> Answer | float:
+    def _ask(self, ask: Ask) -> HttpAnswer | float:
         try:
             reply = self._http.request(ask.method, ask.base, **_rest(ask))
         except httpx.TransportError:
@@ -134,9 +134,9 @@ class AsyncReader:
 
     def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Any) -> AsyncIterator[Row]:
         """See `Store.scan`."""
-        return self._pages(Scan(**arguments), table, after, deadline_ms)
+        return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 
-    async def _pages(self, scan: Scan, table: str, after: After, deadline_ms: int) -> AsyncIterator[Row]:
+    async def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> AsyncIterator[Row]:
         while not scan.done:
             rows, cursor = await self._run(self._conversation.page(table, scan.query(), after, deadline_ms))
             scan.took(rows, cursor)
@@ -161,7 +161,7 @@ class AsyncReader:
             result: T = end.value
             return result
 
-    async def _ask(self, ask: Ask) -> Answer | float:
+    async def _ask(self, ask: Ask) -> HttpAnswer | float:
         try:
             reply = await self._http.request(ask.method, ask.base, **_rest(ask))
         except httpx.TransportError:
@@ -177,14 +177,18 @@ def _encoded(bounds: dict[str, bytes]) -> dict[str, bytes | str]:
 
 
 def _rest(ask: Ask) -> dict[str, Any]:
-    """What a request has beside its method and URL. The path is handed over as it stands: httpx takes no URL of more than 64 KiB."""
+    """What a request has beside its method and URL.
+
+    The path is handed over as it stands: httpx takes no URL of more than 64 KiB.
+    """
     return {
-        "headers": ask.headers, "content": ask.content, "timeout": ask.timeout_s, "extensions": {"target": ask.target.encode()},
+        "headers": ask.headers, "content": ask.content, "timeout": ask.timeout_s,
+        "extensions": {"target": ask.target.encode()},
     }  # fmt: skip
 
 
-def _answer(reply: httpx.Response) -> Answer:
-    return Answer(reply.status_code, reply.headers, reply.content, time.monotonic())
+def _answer(reply: httpx.Response) -> HttpAnswer:
+    return HttpAnswer(reply.status_code, reply.headers, reply.content, time.monotonic())
 
 
 def _thousands(keys: Sequence[Text]) -> Iterator[list[bytes]]:

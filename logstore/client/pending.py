@@ -1,7 +1,10 @@
-"""Pending: a write on its way. Completed by whoever runs the producer's callbacks; resolved into a `Position` when somebody asks.
+"""Pending.
 
-One is made per pipelined write, a million a second, so it is bare: it is itself the delivery callback (a bound method per write would
-double the work of the garbage collector), what all writes of a table share lies in `Shared`, and whoever waits is noted there.
+A write on its way. Completed by whoever runs the producer's callbacks; resolved into a `Position` when somebody asks.
+
+One is made per pipelined write, a million a second, so it is bare: it is itself the delivery callback (a bound method
+per write would double the work of the garbage collector), what all writes of a table share lies in `Shared`, and
+whoever waits is noted there.
 """
 
 import logging
@@ -14,7 +17,7 @@ from logstore.log.producer import GRACE_S, Producer
 from logstore.model.errors import LogStoreError, StillPending, Unknown, UsageError
 from logstore.model.position import Position
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Shared:
@@ -76,16 +79,21 @@ class Pending:
         return self._offset if isinstance(self._offset, LogStoreError) else None
 
     def result(self, timeout: float | None = None) -> Position:
-        """The position of the acknowledged write, waiting up to `timeout` seconds (default: the delivery timeout and some).
+        """The position of the acknowledged write, waiting up to `timeout` seconds (default.
 
-        Raises WriteFailed (certainly not in the log), Unknown (perhaps in the log), StillPending (not known yet: ask again).
+        The delivery timeout and some).
+
+        Raises WriteFailed (certainly not in the log), Unknown (perhaps in the log), StillPending (not known yet: ask
+        again).
         """
         if self._offset is None:
             self._wait(timeout)
         return self._outcome()
 
     def add_done_callback(self, function: "Callable[[Pending], object]") -> None:
-        """Call `function(self)` once, when the write is done, on the thread that finds out; at once when it is done already.
+        """Call `function(self)` once, when the write is done, on the thread that finds out.
+
+        At once when it is done already.
 
         It must not block; what it raises is logged, since it cannot reach the writer (as in concurrent.futures).
         """
@@ -101,7 +109,7 @@ class Pending:
             try:
                 function(self)
             except Exception:
-                _log.exception("a done-callback of %r failed", self)
+                log.exception("a done-callback of %r failed", self)
 
     def _outcome(self) -> Position:
         offset = self._offset

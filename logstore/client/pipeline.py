@@ -15,7 +15,10 @@ _POLL_EVERY = 100  # writes; the reports that are due are taken while they are w
 
 
 class Pipeline:
-    """Use as a context manager: leaving the block waits for every write and raises what failed. One thread at a time."""
+    """Use as a context manager.
+
+    Leaving the block waits for every write and raises what failed. One thread at a time.
+    """
 
     def __init__(
         self,
@@ -32,7 +35,10 @@ class Pipeline:
         self._produce, self._left, self._count = producer.produce, _POLL_EVERY, 0
 
     def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Pending:
-        """Queue one write. Raises BadKey, ValueTooLarge, UsageError, Overloaded, WriteFailed: then it is not written."""
+        """Queue one write.
+
+        Raises BadKey, ValueTooLarge, UsageError, Overloaded, WriteFailed: then it is not written.
+        """
         if not (
             type(key) is bytes
             and 0 < len(key) <= MAX_KEY_BYTES
@@ -58,7 +64,10 @@ class Pipeline:
         return self.queue(check_key(to_bytes(key)), None, headers)
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Wait for every write so far. Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending."""
+        """Wait for every write so far.
+
+        Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
+        """
         left = self._producer.flush(timeout_s)
         total = self.count
         self._raise(total)

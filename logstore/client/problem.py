@@ -1,4 +1,7 @@
-"""Problem: what an error of the read API means, as the error a caller catches (RFC 9457; the words are in `docs/http.md`)."""
+"""Problem.
+
+What an error of the read API means, as the error a caller catches (RFC 9457; the words are in `docs/http.md`).
+"""
 
 from typing import Any
 

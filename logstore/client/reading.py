@@ -1,8 +1,11 @@
-"""Reading: the conversation with the read API, without the socket. Both clients run the same steps, one blocking, one not.
+"""Reading.
 
-A step is a generator: it yields `Ask` (send this; give me the `Answer`, or just the time when the server cannot be reached) and `Pause`
-(seconds; give me the time), and returns what the caller wanted. It follows 421 to the owner of a partition and remembers it, and tries
-again, until the deadline, what the server calls temporary. Times are monotonic seconds.
+The conversation with the read API, without the socket. Both clients run the same steps, one blocking, one not.
+
+A step is a generator: it yields `Ask` (send this; give me the `HttpAnswer`, or just the time when the server cannot be
+reached) and `Pause` (seconds; give me the time), and returns what the caller wanted. It follows 421 to the owner of a
+partition and remembers it, and tries again, until the deadline, what the server calls temporary. Times are monotonic
+seconds.
 """
 
 from base64 import b64encode
@@ -30,13 +33,13 @@ from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
 
 
-class AsOf(NamedTuple):
+class AsOfBound(NamedTuple):
     """Read what held at this point, and not what holds now: a token, or a time in RFC 3339."""
 
     text: str
 
 
-After = Position | str | AsOf | None
+After = Position | str | AsOfBound | None
 PointInTime = Position | str | datetime | None
 MANY = 1000  # keys of one multi-get, rows of one page
 _MAX_DEADLINE_MS = 30_000
@@ -71,8 +74,8 @@ def when(after: Position | str | None, as_of: PointInTime) -> After:
     if isinstance(as_of, datetime):
         if as_of.tzinfo is None:
             raise UsageError(f"as_of {as_of.isoformat()} has no time zone; give one, such as datetime.UTC")
-        return AsOf(as_of.isoformat())
-    return AsOf(as_of.token if isinstance(as_of, Position) else as_of)
+        return AsOfBound(as_of.isoformat())
+    return AsOfBound(as_of.token if isinstance(as_of, Position) else as_of)
 
 
 class Ask(NamedTuple):
@@ -97,7 +100,7 @@ class Pause(NamedTuple):
     seconds: float
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What came back. Header names are lower case."""
 
     status: int
@@ -107,7 +110,7 @@ class Answer(NamedTuple):
 
 
 T = TypeVar("T")
-Steps = Generator[Ask | Pause, Answer | float, T]
+Steps = Generator[Ask | Pause, HttpAnswer | float, T]
 
 
 class Conversation:
@@ -193,7 +196,7 @@ class Conversation:
         headers: dict[str, str],
         content: bytes | None,
         budget: "_Budget",
-    ) -> Steps[Answer]:
+    ) -> Steps[HttpAnswer]:
         """One answer that is one (200 or a row's 404), from whoever has the partition, within the deadline."""
         base, hops, pause = self._owner(table, key), 0, _FIRST_PAUSE_S
         now = yield Pause(0.0)
@@ -201,7 +204,7 @@ class Conversation:
             left_ms = _left_ms(budget, now)
             sent = {**headers, "LS-Deadline": str(left_ms)}
             answer = yield Ask(method, base, path, sent, content, left_ms / 1000 + _GRACE_S)
-            if isinstance(answer, Answer):
+            if isinstance(answer, HttpAnswer):
                 if answer.status == 200 or (answer.status == 404 and word_of(parse(answer.content)) == "not-found"):
                     return answer
                 error = self._error(answer, table)
@@ -217,11 +220,11 @@ class Conversation:
                 yield from self._remember(table, key, base, budget)
                 continue
             base = self.url
-            hint = _retry_after(answer) if isinstance(answer, Answer) else None
+            hint = _retry_after(answer) if isinstance(answer, HttpAnswer) else None
             pause = yield from _pause(hint or pause, budget, error)
             now = yield Pause(0.0)
 
-    def _error(self, answer: Answer, table: str) -> LogStoreError:
+    def _error(self, answer: HttpAnswer, table: str) -> LogStoreError:
         owner = answer.headers.get("ls-owner")
         if owner is not None and urlsplit(owner).scheme not in ("http", "https"):
             return ServerError(f"the server names an owner that is no URL: {owner[:80]!r}", answer.status, {})
@@ -240,7 +243,9 @@ class Conversation:
         if table not in self._partitions:
             answer = yield Ask("GET", owner, _table_path(table), {}, None, budget.deadline_ms / 1000 + _GRACE_S)
             count = (
-                parse(answer.content).get("partitions") if isinstance(answer, Answer) and answer.status == 200 else None
+                parse(answer.content).get("partitions")
+                if isinstance(answer, HttpAnswer) and answer.status == 200
+                else None
             )
             if not isinstance(count, int) or count < 1:
                 return
@@ -264,13 +269,16 @@ def _budget(deadline_ms: int) -> Steps[_Budget]:
     return _Budget(deadline_ms, now + deadline_ms / 1000)
 
 
-def _left_ms(budget: _Budget, now: Answer | float) -> int:
+def _left_ms(budget: _Budget, now: HttpAnswer | float) -> int:
     assert isinstance(now, float), "a pause is answered with the time"
     return max(1, int((budget.end - now) * 1000))
 
 
 def _pause(seconds: float, budget: _Budget, error: LogStoreError) -> Steps[float]:
-    """Wait before the next attempt and return the pause after that; raises `error` when it is final or the deadline would pass."""
+    """Wait before the next attempt and return the pause after that.
+
+    Raises `error` when it is final or the deadline would pass.
+    """
     now = yield Pause(0.0)
     assert isinstance(now, float), "a pause is answered with the time"
     if not error.retriable or isinstance(error, ConsistencyTimeout) or now + seconds >= budget.end:
@@ -279,7 +287,7 @@ def _pause(seconds: float, budget: _Budget, error: LogStoreError) -> Steps[float
     return min(seconds * 2, _LAST_PAUSE_S)
 
 
-def _retry_after(answer: Answer) -> float | None:
+def _retry_after(answer: HttpAnswer) -> float | None:
     try:
         return max(float(answer.headers["retry-after"]), _FIRST_PAUSE_S)
     except (KeyError, ValueError):
@@ -294,7 +302,7 @@ def _reason(entry: Mapping[str, Any], table: str) -> str:
 
 
 def _session(after: After) -> dict[str, str]:
-    if isinstance(after, AsOf):
+    if isinstance(after, AsOfBound):
         return {"LS-As-Of": after.text}
     token = after.token if isinstance(after, Position) else after
     return {"LS-Consistency": "session", "LS-Token": token} if token else {}
@@ -305,7 +313,10 @@ def _table_path(table: str) -> str:
 
 
 def _path_key(key: bytes) -> str:
-    """Percent-encoded; the keys `.` and `..` too, which clients and proxies would take for directories (RFC 3986, 5.2.4)."""
+    """Percent-encoded.
+
+    The keys `.` and `..` too, which clients and proxies would take for directories (RFC 3986, 5.2.4).
+    """
     return quote(key, safe="") if key.strip(b".") or len(key) > 2 else "%2E" * len(key)
 
 
@@ -316,7 +327,7 @@ def _json_bytes(key: bytes) -> object:
         return {"base64": b64encode(key).decode()}
 
 
-def _body(answer: Answer) -> dict[str, Any]:
+def _body(answer: HttpAnswer) -> dict[str, Any]:
     if not answer.headers.get("content-type", "").startswith(_MSGPACK):
         raise ServerError(
             f"the server answered a list as {answer.headers.get('content-type')!r}, not as {_MSGPACK}",

@@ -7,12 +7,12 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from logstore.client.batch import Batch
+from logstore.client.batch import WriteBatch
 from logstore.client.checks import Pair, Text
-from logstore.client.http import Reader
+from logstore.client.http import HttpReader
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
-from logstore.client.tables import Definitions, Tables, renewing
+from logstore.client.tables import CachedDefinitions, Tables, renewing
 from logstore.log.producer import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
@@ -52,7 +52,7 @@ class Store:
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
         linger_ms: float = LINGER_MS,
         compression: str = COMPRESSION,
-        definitions: Definitions | None = None,
+        definitions: CachedDefinitions | None = None,
         kafka: Mapping[str, Any] | None = None,
     ) -> None:
         """Nothing is connected before the first call that needs it."""
@@ -72,14 +72,14 @@ class Store:
         self._lock, self._closed = threading.RLock(), False
         self._producer: Producer | None = None
         self._tables: Tables | None = None if definitions is None else Tables(definitions)
-        self._reader: Reader | None = None
+        self._reader: HttpReader | None = None
         self._pipelines: dict[str, Pipeline] = {}
 
     def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Write one row and wait for the acknowledgement; returns its position.
 
-        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable: then it is not
-        written; Unknown: perhaps it is.
+        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable:
+        then it is not written; Unknown: perhaps it is.
         """
         with renewing(partial(self.forget, table)):
             return self._singles(table).put(key, value, headers=headers).result()
@@ -90,12 +90,14 @@ class Store:
             return self._singles(table).delete(key, headers=headers).result()
 
     def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
-        """Write pairs (key, value), a value None deletes; returns when all are acknowledged, with the position that covers them.
+        """Write pairs (key, value), a value None deletes.
+
+        Returns when all are acknowledged, with the position that covers them.
 
         Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. Order per key is the order given.
         """
         with renewing(partial(self.forget, table)):
-            return Batch(self.producer, self.tables.get(table)).run(pairs)
+            return WriteBatch(self.producer, self.tables.get(table)).run(pairs)
 
     def pipeline(self, table: str) -> Pipeline:
         """Write without waiting for each; see `Pipeline`."""
@@ -110,9 +112,12 @@ class Store:
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
-        """One row, or None. With `after` (a position or token) at least that has been seen; with `as_of` (those, or a time) exactly that.
+        """One row, or None.
 
-        Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is not kept.
+        With `after` (a position or token) at least that has been seen; with `as_of` (those, or a time) exactly that.
+
+        Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is
+        not kept.
         """
         with renewing(partial(self.forget, table)):
             return self.reader.get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
@@ -121,7 +126,10 @@ class Store:
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
-        """Rows in the order of `keys`, None where there is none; raises like `get`. The deadline is for each 1,000 keys."""
+        """Rows in the order of `keys`, None where there is none.
+
+        Raises like `get`. The deadline is for each 1,000 keys.
+        """
         with renewing(partial(self.forget, table)):
             return self.reader.get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
@@ -139,7 +147,9 @@ class Store:
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Iterator[Row]:
-        """Rows in key order, page by page as they are taken: those that begin with `prefix`, or of [start, end). Raises like `get`.
+        """Rows in key order, page by page as they are taken.
+
+        Those that begin with `prefix`, or of [start, end). Raises like `get`.
 
         `limit`: rows at most; `keys_only`: values are empty; the deadline is for each page.
         """
@@ -160,7 +170,10 @@ class Store:
         return self._producer.flush(timeout_s) if self._producer else 0
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Flush and let go; raises Unknown when writes remain without acknowledgement after `timeout_s` (default: the delivery timeout)."""
+        """Flush and let go.
+
+        Raises Unknown when writes remain without acknowledgement after `timeout_s` (default: the delivery timeout).
+        """
         with self._lock:
             self._closed = True
             producer, reader, tables = self._producer, self._reader, self._tables
@@ -199,12 +212,12 @@ class Store:
             return self._tables
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> HttpReader:
         """What reads over HTTP."""
         with self._lock:
             self.check_open()
             if self._reader is None:
-                self._reader = Reader(self.need_url())
+                self._reader = HttpReader(self.need_url())
             return self._reader
 
     def need_url(self) -> str:

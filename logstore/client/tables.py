@@ -9,7 +9,7 @@ from logstore.model.errors import EpochChanged, Unknown, WriteFailed
 from logstore.model.table import Table
 
 
-class Definitions(Protocol):
+class CachedDefinitions(Protocol):
     """A source of table definitions: `log.registry.Registry`, or what a test puts in its place."""
 
     def table(self, name: str) -> Table:
@@ -22,7 +22,7 @@ class Definitions(Protocol):
 class Tables:
     """Definitions, asked for once each. Thread-safe."""
 
-    def __init__(self, source: Definitions) -> None:
+    def __init__(self, source: CachedDefinitions) -> None:
         self._source, self._known, self._lock = source, dict[str, Table](), threading.Lock()
 
     def known(self, name: str) -> Table | None:
@@ -48,7 +48,10 @@ class Tables:
 
 @contextmanager
 def renewing(forget: Callable[[], object]) -> Iterator[None]:
-    """Have a definition asked for again after a failure that may come of it: the table was promoted over, or dropped and made again."""
+    """Have a definition asked for again after a failure that may come of it.
+
+    The table was promoted over, or dropped and made again.
+    """
     try:
         yield
     except (WriteFailed, Unknown, EpochChanged):

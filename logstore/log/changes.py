@@ -28,7 +28,8 @@ class Changes:
     def take(self, timeout_s: float) -> bool:
         """Take in what has come, waiting up to `timeout_s` for it; True when there was something.
 
-        Raises LogTruncated when `logstore.tables` ends before what was read already: librdkafka begins anew then, or stands at the end.
+        Raises LogTruncated when `logstore.tables` ends before what was read already: librdkafka begins anew then, or
+        stands at the end.
         """
         first = self._consumer.poll(timeout_s)
         if first is None:
@@ -56,7 +57,8 @@ class Changes:
         known = self.heard_to[record.topic()]
         if record.topic() == TABLES_TOPIC and record.offset() < known:
             raise LogTruncated(
-                f"{TABLES_TOPIC} was cut back under a running node: it is at {record.offset():,}, this node has read up to {known:,}; "
+                f"{TABLES_TOPIC} was cut back under a running node: it is at {record.offset():,}, this node has read "
+                f"up to {known:,}; "
                 "restore the topic, or begin anew with another --data-dir"
             )
 

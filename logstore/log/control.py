@@ -1,4 +1,7 @@
-"""Control: records of the store's own in a table's log: a null key, an explicit partition, the header `ls.op`, msgpack in the value.
+"""Control.
+
+Records of the store's own in a table's log: a null key, an explicit partition, the header `ls.op`, msgpack in the
+value.
 
 They take an offset like any other record and change no row. The byte map is in `docs/log_format.md`.
 """
@@ -20,10 +23,13 @@ DELIVERY_S = 60.0  # after a broker's start an idempotent producer can wait 10 s
 def append_control(
     bootstrap: str, table: Table, op: str, payload: Mapping[str, Any], partitions: Iterable[int] | None = None
 ) -> dict[int, int]:
-    """Append one control record to each of `partitions` (None: to all), acknowledged by all replicas; returns partition -> offset.
+    """Append one control record to each of `partitions` (None.
 
-    Raises UsageError for an unknown operation or a table that takes none, EpochChanged when the topic is another one now,
-    LogUnreachable when an acknowledgement did not come: then some partitions may hold the record, which is harmless.
+    To all), acknowledged by all replicas; returns partition -> offset.
+
+    Raises UsageError for an unknown operation or a table that takes none, EpochChanged when the topic is another one
+    now, LogUnreachable when an acknowledgement did not come: then some partitions may hold the record, which is
+    harmless.
     """
     if op not in CONTROLS:
         raise UsageError(f"{op!r} is no control operation; there are {', '.join(sorted(CONTROLS))}")
@@ -48,7 +54,9 @@ def check_epoch(bootstrap: str, table: Table) -> None:
 
 
 def is_fenced(bootstrap: str, table: Table) -> bool:
-    """Append a `fence` record to every partition; True when each of them refuses it, as a topic does that takes no more records.
+    """Append a `fence` record to every partition.
+
+    True when each of them refuses it, as a topic does that takes no more records.
 
     Raises LogUnreachable. Where it is appended it changes nothing.
     """

@@ -1,4 +1,7 @@
-"""DDL: create, adopt, alter, drop and repair tables. Every change is one record of `logstore.tables`; who serves it is `census`'s business.
+"""DDL.
+
+Create, adopt, alter, drop and repair tables. Every change is one record of `logstore.tables`; who serves it is
+`census`'s business.
 
 The order of steps is what makes them safe to repeat and to race:
 
@@ -73,7 +76,9 @@ def adopt(
     allow_control_records: bool = False,
     snapshots: Mapping[str, Any] | None = None,
 ) -> Change:
-    """Make a table of a topic that is there. Partitions and epoch are the topic's; what is risky about it comes as warnings.
+    """Make a table of a topic that is there.
+
+    Partitions and epoch are the topic's; what is risky about it comes as warnings.
 
     Raises BadDefinition for a topic that cannot be a table (compacted, internal), NoSuchTable when there is none.
     """
@@ -131,7 +136,10 @@ def drop(registry: Registry, name: str) -> Change:
 
 
 def delete_topic(registry: Registry, table: Table) -> bool:
-    """Delete a dropped table's own topic; never an adopted one, nor one that was created again since. True when it was deleted."""
+    """Delete a dropped table's own topic.
+
+    Never an adopted one, nor one that was created again since. True when it was deleted.
+    """
     return _left_over(registry, table) and topics.delete(registry.admin, table.topic)
 
 
@@ -143,7 +151,10 @@ class Damage(NamedTuple):
 
 
 def examine(registry: Registry, table: Table, partition: int, start: int = 0) -> Damage:
-    """Look for what is missing in a partition's log from offset `start` on. Raises UsageError for a partition that is none."""
+    """Look for what is missing in a partition's log from offset `start` on.
+
+    Raises UsageError for a partition that is none.
+    """
     check_partition(table, partition)
     epoch = topics.epoch_of(registry.admin, table.topic)
     if epoch != table.epoch:
@@ -153,7 +164,10 @@ def examine(registry: Registry, table: Table, partition: int, start: int = 0) ->
 
 
 class Kept(NamedTuple):
-    """What else there is of a partition's log: an archive up to an offset, a snapshot's cut, and where a view stands."""
+    """What else there is of a partition's log.
+
+    An archive up to an offset, a snapshot's cut, and where a view stands.
+    """
 
     archived: int = 0
     cut: int = 0
@@ -182,8 +196,9 @@ def skip(
 ) -> Change:
     """Have offsets first..last stepped over, by every replica and by every rebuild.
 
-    Raises UsageError when the range is none, lies beyond the log's end, or holds records that can be read or are kept elsewhere (unless
-    `force`), or that have been applied (always: what a record did stays in the views and snapshots that have it).
+    Raises UsageError when the range is none, lies beyond the log's end, or holds records that can be read or are kept
+    elsewhere (unless `force`), or that have been applied (always: what a record did stays in the views and snapshots
+    that have it).
     """
     check_partition(table, partition)
     kept = kept or Kept()
@@ -193,18 +208,22 @@ def skip(
     readable = holes.readable_in(registry.bootstrap, table.topic, partition, first, last, bounds)
     if readable and not force:
         raise UsageError(
-            f"offsets {first:,} to {last:,} hold {readable:,} records that can be read: skipping them would undo acknowledged writes; "
+            f"offsets {first:,} to {last:,} hold {readable:,} records that can be read: skipping them would undo "
+            "acknowledged writes; "
             "name only what is missing, or add --force"
         )
     if first < kept.reach and not force:
         raise UsageError(
-            f"offsets below {kept.reach:,} are not lost, archive or snapshots hold them: skipping them would take their rows out of every "
+            f"offsets below {kept.reach:,} are not lost, archive or snapshots hold them: skipping them would take "
+            "their rows out of every "
             f"rebuild; `logstore batch compact {table.name}` makes a snapshot that nodes go on from, or add --force"
         )
     if (readable or first < kept.archived) and first < kept.folded:
         raise UsageError(
-            f"what lies below offset {kept.folded:,} has been applied: to skip offset {first:,} now would undo it in some replicas and not "
-            f"in others; write the row as it should be, or `logstore batch restore {table.name}` to a position before it"
+            f"what lies below offset {kept.folded:,} has been applied: to skip offset {first:,} now would undo it in "
+            "some replicas and not "
+            f"in others; write the row as it should be, or `logstore batch restore {table.name}` to a position before "
+            "it"
         )
     return write(registry, table.with_skip(partition, first, last), [])
 
@@ -216,7 +235,10 @@ def new_epoch(registry: Registry, table: Table) -> Change:
 
 
 def renewed(registry: Registry, table: Table) -> Table:
-    """The definition for the topic as it is now, not written yet. Raises UsageError when the topic was not created again."""
+    """The definition for the topic as it is now, not written yet.
+
+    Raises UsageError when the topic was not created again.
+    """
     epoch = topics.epoch_of(registry.admin, table.topic)
     if epoch is None:
         raise UsageError(f"the topic {table.topic} does not exist; {when_gone(table)}")
@@ -231,8 +253,10 @@ def when_gone(table: Table) -> str:
     """What can be done about a table whose topic is gone."""
     name = table.name
     return (
-        f"what archive and snapshots hold comes back with `logstore batch restore {name} --at TIME --as {name}_back` and then "
-        f"`logstore table promote {name}_back --over {name}`; `logstore table drop {name} --yes` forgets the table, and that way with it"
+        f"what archive and snapshots hold comes back with `logstore batch restore {name} --at TIME --as {name}_back` "
+        "and then "
+        f"`logstore table promote {name}_back --over {name}`; `logstore table drop {name} --yes` forgets the table, "
+        "and that way with it"
     )
 
 
@@ -304,7 +328,9 @@ def _has_rival(registry: Registry, name: str) -> bool:
 
 
 def is_usable(registry: Registry, table: Table, before: Table | None) -> bool:
-    """True for a topic that is there, as a table's topic should be, empty, and nobody's: a create was killed before its definition.
+    """True for a topic that is there, as a table's topic should be, empty, and nobody's.
+
+    A create was killed before its definition.
 
     `before`: the dropped table of that name, whose topic may still be on its way out.
     """
@@ -356,11 +382,13 @@ def _log_warnings(registry: Registry, table: Table) -> list[str]:
     warnings = []
     if cut := [p for p in partitions if everything[p].start > 0]:
         warnings.append(
-            f"the log of partitions {cut} no longer begins at offset 0: they stop until `logstore table repair {table.name} --partition p`"
+            f"the log of partitions {cut} no longer begins at offset 0: they stop until `logstore table repair "
+            f"{table.name} --partition p`"
         )
     if open_transactions := [p for p in partitions if stable[p].end < everything[p].end]:
         warnings.append(
-            f"a transactional writer is at work on partitions {open_transactions}: its markers will stop them (gap in the offsets)"
+            f"a transactional writer is at work on partitions {open_transactions}: its markers will stop them (gap in "
+            "the offsets)"
         )
     return warnings
 

@@ -4,8 +4,9 @@
     sent, and no or a late answer           Unknown
     the local queue is full                 Overloaded
 
-Only codes that prove the absence count as failed; every other one, a new one too, is unknown. A broker's refusal proves nothing about an
-earlier attempt of the same record whose answer was lost, so only refusals that every attempt would have met are in the list.
+Only codes that prove the absence count as failed; every other one, a new one too, is unknown. A broker's refusal proves
+nothing about an earlier attempt of the same record whose answer was lost, so only refusals that every attempt would
+have met are in the list.
 """
 
 from typing import Any
@@ -16,7 +17,8 @@ from logstore.model.errors import LogStoreError, Overloaded, Unknown, WriteFaile
 
 _REFUSED = {
     KafkaError.MSG_SIZE_TOO_LARGE: (
-        "the topic takes no such record: its max.message.bytes is too small (`logstore doctor` names the setting), or another table was "
+        "the topic takes no such record: its max.message.bytes is too small (`logstore doctor` names the setting), or "
+        "another table was "
         "promoted over this one since this client asked for its definition: it asks again for the next write"
     ),
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client may not write to the topic; ask for the permission",
@@ -51,11 +53,13 @@ def delivery_error(error: Any) -> LogStoreError:
 def unproved() -> Unknown:
     """The error of a write that is reported as acknowledged without an offset.
 
-    librdkafka concludes so when a later batch of the partition was acknowledged. Where a broker refuses a producer's first batch (it does
-    not lead the partition yet) and takes the second one, which was on its way already, that conclusion is wrong.
+    librdkafka concludes so when a later batch of the partition was acknowledged. Where a broker refuses a producer's
+    first batch (it does not lead the partition yet) and takes the second one, which was on its way already, that
+    conclusion is wrong.
     """
     return Unknown(
-        "Kafka acknowledged a later write of the same partition and said nothing of this one: it may or may not be in the log; read the "
+        "Kafka acknowledged a later write of the same partition and said nothing of this one: it may or may not be in "
+        "the log; read the "
         "row before writing it again"
     )
 

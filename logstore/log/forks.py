@@ -1,10 +1,13 @@
-"""Forks: tables that begin with a snapshot of another one instead of an empty log. Restoring makes one, promoting puts it in place.
+"""Forks.
+
+Tables that begin with a snapshot of another one instead of an empty log. Restoring makes one, promoting puts it in
+place.
 
     restore  1 topic, empty   2 the snapshot is made and published   3 a `base` record at offset 0 of every partition   4 definition
     promote  the definitions of two tables exchange their topics, in one record batch
 
-Until step 4 there is no table. A restore that was killed leaves a topic that is empty or holds `base` records alone; the next one of the
-same name knows it by that and goes on with it, or with a new one.
+Until step 4 there is no table. A restore that was killed leaves a topic that is empty or holds `base` records alone;
+the next one of the same name knows it by that and goes on with it, or with a new one.
 """
 
 import time
@@ -57,7 +60,8 @@ def announce(bootstrap: str, fork: Table, payload: Mapping[str, Any]) -> None:
     at = append_control(bootstrap, fork, "base", payload)
     if any(at.values()):
         raise TableExists(
-            f"somebody else wrote to the topic {fork.topic} while the table was made: its first record is not the store's"
+            f"somebody else wrote to the topic {fork.topic} while the table was made: its first record is not the "
+            "store's"
         )
 
 
@@ -70,11 +74,14 @@ class Promotion(NamedTuple):
 
 
 def promote(registry: Registry, name: str, over: str, *, discard_newer: bool = False, back: bool = False) -> Promotion:
-    """Give the table `over` the topic, and so the rows, of the fork `name`, and the fork those of `over`. Nothing is deleted.
+    """Give the table `over` the topic, and so the rows, of the fork `name`, and the fork those of `over`.
 
-    The topic that `over` had takes no more writes afterwards, unless it was adopted: a writer that still knows the old definition must not
-    be told that its write is safe. Asked for again, it changes nothing; with `back` it is undone, whatever was written since. Raises
-    NoSuchTable, and UsageError when what is in `over` is newer than what the fork was made from, unless `discard_newer`.
+    Nothing is deleted.
+
+    The topic that `over` had takes no more writes afterwards, unless it was adopted: a writer that still knows the old
+    definition must not be told that its write is safe. Asked for again, it changes nothing; with `back` it is undone,
+    whatever was written since. Raises NoSuchTable, and UsageError when what is in `over` is newer than what the fork
+    was made from, unless `discard_newer`.
     """
     if name == over:
         raise UsageError(f"{name} cannot be promoted over itself")
@@ -104,7 +111,10 @@ def _as_is(table: Table) -> ddl.Change:
 
 @contextmanager
 def _fenced(registry: Registry, table: Table) -> Iterator[None]:
-    """Have the table's topic take no more records, from here on; it takes them again only when what is done under it fails."""
+    """Have the table's topic take no more records, from here on.
+
+    It takes them again only when what is done under it fails.
+    """
     if table.adopted or _is_gone(registry, table):
         yield
         return
@@ -128,7 +138,10 @@ def _fenced(registry: Registry, table: Table) -> Iterator[None]:
 
 
 def _exchanged(fork: Table, table: Table, *, back: bool) -> tuple[Table, Table]:
-    """The definitions afterwards: of the table, and of the fork, which knows by what it was replaced unless that was taken back."""
+    """The definitions afterwards.
+
+    Of the table, and of the fork, which knows by what it was replaced unless that was taken back.
+    """
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     promoted = replace(
         fork, name=table.name, description=table.description, origin=None,
@@ -139,7 +152,8 @@ def _exchanged(fork: Table, table: Table, *, back: bool) -> tuple[Table, Table]:
     replaced = replace(
         table, name=fork.name, description=f"what {table.name} held until {fork.name} was promoted over it at {when}",
         origin=None if back else {"replaced_by": fork.epoch},
-        allow_control_records=table.adopted and table.allow_control_records, schedule=None, former_epochs=_former(fork, table),
+        allow_control_records=table.adopted and table.allow_control_records, schedule=None,
+        former_epochs=_former(fork, table),
         revision=fork.revision,
     )  # fmt: skip
     return promoted, replaced
@@ -157,7 +171,10 @@ def _open(registry: Registry, fork: Table) -> None:
 
 
 def _take_again(registry: Registry, table: Table, settings: dict[str, str]) -> None:
-    """Give the topic these settings, and return when it takes records again, if they are such. Raises LogUnreachable."""
+    """Give the topic these settings, and return when it takes records again, if they are such.
+
+    Raises LogUnreachable.
+    """
     topics.set_settings(registry.admin, table.topic, settings)
     if settings != topics.CLOSED:
         topics.until(
@@ -173,7 +190,8 @@ def _check_nothing_newer(registry: Registry, fork: Table, table: Table) -> None:
     origin = fork.origin or {}
     if (origin.get("table"), origin.get("epoch")) != (table.name, table.epoch):
         raise UsageError(
-            f"{fork.name} was not restored from {table.name} as it is now: all that {table.name} holds would be replaced; look at "
+            f"{fork.name} was not restored from {table.name} as it is now: all that {table.name} holds would be "
+            "replaced; look at "
             f"`logstore batch diff {table.name} {fork.name}`, and add --discard-newer if that is meant"
         )
     if _is_gone(registry, table):
@@ -185,20 +203,28 @@ def _check_nothing_newer(registry: Registry, fork: Table, table: Table) -> None:
     if newer:
         at = ", ".join(f"{partition} at {offset:,}" for partition, offset in sorted(newer.items())[:5])
         raise UsageError(
-            f"{table.name} was written to after the position that {fork.name} was restored to (partition {at}): those writes would be "
-            f"replaced; look at `logstore batch diff {table.name} {fork.name}`, and add --discard-newer if that is meant"
+            f"{table.name} was written to after the position that {fork.name} was restored to (partition {at}): those "
+            "writes would be "
+            f"replaced; look at `logstore batch diff {table.name} {fork.name}`, and add --discard-newer if that is "
+            "meant"
         )
 
 
 def _is_gone(registry: Registry, table: Table) -> bool:
-    """True when the table's log was deleted, or its topic created again: nobody can write to it, and the way back leads over it."""
+    """True when the table's log was deleted, or its topic created again.
+
+    Nobody can write to it, and the way back leads over it.
+    """
     return topics.epoch_of(registry.admin, table.topic) != table.epoch
 
 
 def _first_write(
     registry: Registry, table: Table, partition: int, position: Mapping[tuple[str, int], int], end: int
 ) -> int | None:
-    """The first offset from the position on that is not a control record's; what is not there any more counts as written."""
+    """The first offset from the position on that is not a control record's.
+
+    What is not there any more counts as written.
+    """
     start = position[table.epoch, partition]
     try:
         for batch in read_range(registry.bootstrap, table, partition, start, end):

@@ -39,7 +39,9 @@ class Log(NamedTuple):
 
 
 def examine(bootstrap: str, client: Any, topic: str, partition: int, start: int, skips: list[tuple[int, int]]) -> Log:
-    """Read a partition from offset `start` on and find what is missing, but for what `skips` cover. Raises LogUnreachable, UsageError.
+    """Read a partition from offset `start` on and find what is missing, but for what `skips` cover.
+
+    Raises LogUnreachable, UsageError.
 
     Takes about a second per million records.
     """

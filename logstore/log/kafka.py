@@ -17,7 +17,8 @@ _ENDS_S = 5.0  # what is asked every second
 _T = TypeVar("_T")
 
 _UNREACHABLE = {
-    KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE, KafkaError._TIMED_OUT_QUEUE,
+    KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT_QUEUE,
     KafkaError._WAIT_COORD, KafkaError.REQUEST_TIMED_OUT, KafkaError.NETWORK_EXCEPTION, KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -25,7 +26,8 @@ _UNREACHABLE = {
 
 
 _STALE = {
-    KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError._NOENT,  # a broker that has just started leads nothing yet
 }  # fmt: skip
 
@@ -65,7 +67,8 @@ def consumer(bootstrap: str, **more: Any) -> Any:
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
             "check.crcs": True,
-            "fetch.queue.backoff.ms": 2,  # the default of a second leaves a fast reader idle most of the time: 6 times slower
+            # the default of a second leaves a fast reader idle most of the time: 6 times slower
+            "fetch.queue.backoff.ms": 2,
             "topic.metadata.refresh.interval.ms": 10_000,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
@@ -78,7 +81,8 @@ def consumer(bootstrap: str, **more: Any) -> Any:
 def admin(bootstrap: str) -> Any:
     """This process's admin client for a cluster; thread-safe.
 
-    One is kept: of fresh ones every fiftieth waits 3 s before it asks for the offsets of a topic, whose leaders it has to find out first.
+    One is kept: of fresh ones every fiftieth waits 3 s before it asks for the offsets of a topic, whose leaders it has
+    to find out first.
     """
     return _admin(bootstrap, os.getpid())
 
@@ -188,13 +192,19 @@ def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = Fa
 
 
 def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> dict[int, int | None]:
-    """Partition -> the first offset in the log whose timestamp is not before a time; None where there is none (KIP-79)."""
+    """Partition -> the first offset in the log whose timestamp is not before a time.
+
+    None where there is none (KIP-79).
+    """
     found = _offsets(client, topic, partitions, OffsetSpec.for_timestamp(time_ms), IsolationLevel.READ_UNCOMMITTED)
     return {partition: None if offset < 0 else offset for partition, offset in found.items()}
 
 
 def _offsets(client: Any, topic: str, partitions: list[int], spec: Any, level: IsolationLevel) -> dict[int, int]:
-    """Ask the leaders; a client that does not know of a change of leaders yet finds out who they are, and asks again."""
+    """Ask the leaders.
+
+    A client that does not know of a change of leaders yet finds out who they are, and asks again.
+    """
 
     def ask() -> dict[int, int]:
         futures = client.list_offsets(
@@ -221,7 +231,8 @@ def read_range(
 ) -> Iterator[Record]:
     """Every record of `[start, end)`, in order.
 
-    Raises LogTruncated when the log begins later, LogGap when an offset is missing, LogUnreachable when nothing comes for `timeout_s`.
+    Raises LogTruncated when the log begins later, LogGap when an offset is missing, LogUnreachable when nothing comes
+    for `timeout_s`.
     """
     reader = consumer(bootstrap, **{"enable.partition.eof": True})
     try:

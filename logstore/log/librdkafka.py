@@ -1,4 +1,7 @@
-"""What the running librdkafka does with a key, asked from the library itself: a wrong partitioner would hide rows from every reader."""
+"""What the running librdkafka does with a key, asked from the library itself.
+
+A wrong partitioner would hide rows from every reader.
+"""
 
 import ctypes
 from pathlib import Path
@@ -36,7 +39,8 @@ def agrees_on_murmur2() -> bool:
             theirs, ours = place(None, key, len(key), partitions, None, None), partition_of(key, partitions)
             if theirs != ours:
                 raise SetupError(
-                    f"librdkafka {confluent_kafka.libversion()[0]} places the key {key!r} of {partitions} partitions in {theirs}, Kafka's "
+                    f"librdkafka {confluent_kafka.libversion()[0]} places the key {key!r} of {partitions} partitions "
+                    f"in {theirs}, Kafka's "
                     f"Java client in {ours}; nothing was written. Install the pinned confluent-kafka of constraints.txt"
                 )
     return True

@@ -1,7 +1,8 @@
 """Census: definitions and live workers as of now, for a command or a supervisor that is no worker itself.
 
-A worker that was killed says nothing more, so its last announcement looks fresh until something newer is heard. A census therefore
-appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time is "now".
+A worker that was killed says nothing more, so its last announcement looks fresh until something newer is heard. A
+census therefore appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time
+is "now".
 """
 
 import time
@@ -29,7 +30,7 @@ class Lacking(NamedTuple):
     reasons: list[str]
 
 
-class Census:
+class LiveWorkers:
     """Looks at who is there. One thread only; close it."""
 
     def __init__(self, bootstrap: str) -> None:

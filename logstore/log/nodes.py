@@ -1,12 +1,16 @@
-"""Nodes: what every worker announces of itself in the topic `logstore.nodes`, so that clients, readers and commands find each other.
+"""Nodes.
+
+What every worker announces of itself in the topic `logstore.nodes`, so that clients, readers and commands find each
+other.
 
     key    <node>/<worker>
     value  JSON: node, worker, url, group, zone, slots (assigned), live (slots it serves), tables (revision all its readers serve), pids
 
-Fields that this build does not know are of a later one, and ignored; what cannot be read is skipped: all this is information only.
+Fields that this build does not know are of a later one, and ignored; what cannot be read is skipped: all this is
+information only.
 
-A worker announces on every change and once a second. Who has not been heard of for TTL_MS (broker time against broker time) is gone;
-a worker that stops cleanly says so with a null value.
+A worker announces on every change and once a second. Who has not been heard of for TTL_MS (broker time against broker
+time) is gone; a worker that stops cleanly says so with a null value.
 """
 
 import logging
@@ -19,7 +23,7 @@ ANNOUNCE_S = 1.0
 TTL_MS = 8_000
 _COMPLAINTS = 100  # keys whose records cannot be read and are remembered for it
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,10 @@ class Announcement:
 
     @classmethod
     def from_json(cls, raw: bytes, timestamp_ms: int) -> "Announcement":
-        """Read a record's value, as far as this build knows its fields. Raises ValueError when it is not an announcement."""
+        """Read a record's value, as far as this build knows its fields.
+
+        Raises ValueError when it is not an announcement.
+        """
         value = orjson.loads(raw)
         known = {name: value[name] for name in _KINDS if name in value} if isinstance(value, dict) else {}
         wrong = [name for name, kind in _KINDS.items() if name in known and not _is_of(kind, known[name])]
@@ -62,7 +69,8 @@ class Announcement:
 
 _NEEDED = {"node", "worker", "url", "group"}
 _KINDS: dict[str, type] = {
-    "node": str, "worker": int, "url": str, "group": str, "zone": str, "slots": list, "live": list, "tables": int, "pids": dict,
+    "node": str, "worker": int, "url": str, "group": str, "zone": str, "slots": list, "live": list, "tables": int,
+    "pids": dict,
 }  # fmt: skip
 
 
@@ -97,7 +105,7 @@ class Nodes:
     def _skip(self, key: bytes, value: bytes, error: ValueError) -> None:
         if key not in self._unreadable and len(self._unreadable) < _COMPLAINTS:
             self._unreadable.add(key)
-            _log.warning("what %r announces cannot be read and is skipped: %s: %r", key[:80], error, value[:80])
+            log.warning("what %r announces cannot be read and is skipped: %s: %r", key[:80], error, value[:80])
 
     def live(self) -> list[Announcement]:
         """Every worker heard of lately, by node and worker."""

@@ -1,8 +1,10 @@
-"""Producer: the one place that writes to Kafka through librdkafka. Idempotent, acks=all, Java's partitioner, a bounded queue.
+"""Producer.
 
-Who runs the delivery callbacks: a thread of its own, so that a write completes although its writer does nothing; but while somebody writes
-in bulk that caller polls, under a lease that keeps the thread out (two threads that hand the interpreter lock to and fro per record
-cost half of the throughput). A lease ends by itself after 20 ms.
+The one place that writes to Kafka through librdkafka. Idempotent, acks=all, Java's partitioner, a bounded queue.
+
+Who runs the delivery callbacks: a thread of its own, so that a write completes although its writer does nothing; but
+while somebody writes in bulk that caller polls, under a lease that keeps the thread out (two threads that hand the
+interpreter lock to and fro per record cost half of the throughput). A lease ends by itself after 20 ms.
 """
 
 import threading
@@ -58,7 +60,10 @@ class Producer:
         compression: str = COMPRESSION,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """`extra`: further librdkafka settings (security). Raises LogUnreachable, SetupError (partitioner), UsageError (a setting)."""
+        """`extra`.
+
+        Further librdkafka settings (security). Raises LogUnreachable, SetupError (partitioner), UsageError (a setting).
+        """
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self.asks_librdkafka = agrees_on_murmur2()
@@ -95,7 +100,10 @@ class Producer:
         compression: str = COMPRESSION,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What librdkafka is told. Its names: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md."""
+        """What librdkafka is told.
+
+        Its names: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md.
+        """
         return {
             **(extra or {}),
             "bootstrap.servers": bootstrap,
@@ -121,9 +129,12 @@ class Producer:
         return len(self._raw)
 
     def proved(self, topic: str) -> set[int]:
-        """The partitions of a topic of which a write of this producer has come back with its offset: the broker knows the producer there.
+        """The partitions of a topic of which a write of this producer has come back with its offset.
 
-        To be added to by who learns of it. Empty again after an hour: brokers forget a producer that is silent for a day.
+        The broker knows the producer there.
+
+        To be added to by who learns of it. Empty again after an hour: brokers forget a producer that is silent for a
+        day.
         """
         now_s = monotonic()
         used_s, partitions = self._proved.get(topic, (now_s, set()))
@@ -164,7 +175,8 @@ class Producer:
     ) -> Rejected | None:
         """Queue messages (`{"key", "value"[, "partition"][, "callback"]}`) in their order; returns what did not get in.
 
-        `largest_bytes`: of the largest record among them. A record whose predecessor stayed out is never put in after it.
+        `largest_bytes`: of the largest record among them. A record whose predecessor stayed out is never put in after
+        it.
         """
         with self._batch_lock:
             if not self._makes_room(len(messages), largest_bytes):
@@ -179,7 +191,10 @@ class Producer:
             return self._one_by_one(topic, messages, delivered, out[0])
 
     def poll(self, timeout_s: float = 0.0) -> None:
-        """Run the callbacks that are due, waiting up to `timeout_s` for the first. Takes the lease: for those who write in bulk."""
+        """Run the callbacks that are due, waiting up to `timeout_s` for the first.
+
+        Takes the lease: for those who write in bulk.
+        """
         self._poller.lease_until = monotonic() + _LEASE_S + timeout_s
         self._raw.poll(timeout_s)
 
@@ -188,7 +203,10 @@ class Producer:
         self._poller.release()
 
     def flush(self, timeout_s: float | None = None) -> int:
-        """Wait until every queued record is reported; returns how many are not by `timeout_s` (default: the delivery timeout)."""
+        """Wait until every queued record is reported.
+
+        Returns how many are not by `timeout_s` (default: the delivery timeout).
+        """
         deadline = monotonic() + (self.delivery_timeout_s + GRACE_S if timeout_s is None else timeout_s)
         while len(self._raw) and (left := deadline - monotonic()) > 0:
             self._poller.lease_until = monotonic() + _LEASE_S + 1.0
@@ -207,12 +225,16 @@ class Producer:
         self._poller.stop()
         if left:
             raise Unknown(
-                f"the client was closed while {left:,} writes had no acknowledgement: they may or may not be in the log; "
+                f"the client was closed while {left:,} writes had no acknowledgement: they may or may not be in the "
+                "log; "
                 "read the rows before writing them again, or close with a longer timeout"
             )
 
     def _makes_room(self, records: int, largest_bytes: int) -> bool:
-        """True when `records` fit for sure: half of the queue is left to those who write one by one at the same time."""
+        """True when `records` fit for sure.
+
+        Half of the queue is left to those who write one by one at the same time.
+        """
         if len(self._raw) == 0:
             self._largest = 0
         self._largest = max(self._largest, largest_bytes)
@@ -241,7 +263,10 @@ class Producer:
 
 
 class _Poller(threading.Thread):
-    """Runs callbacks while nobody holds the lease. Knows the raw producer only, so that an abandoned `Producer` can be collected."""
+    """Runs callbacks while nobody holds the lease.
+
+    Knows the raw producer only, so that an abandoned `Producer` can be collected.
+    """
 
     def __init__(self, raw: Any) -> None:
         super().__init__(name="logstore-producer", daemon=True)

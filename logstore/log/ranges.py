@@ -2,8 +2,9 @@
 
     part int32 | offset int64 | timestamp int64 (ms, as the broker set it) | key binary | value binary | headers list<struct<key, value>>
 
-Dense but for the offsets that the table's repairs step over. What is missing otherwise is an error, never a shorter answer:
-`auto.offset.reset=error` is the only setting with which a truncated log is seen at all. The topic's id is compared first and last.
+Dense but for the offsets that the table's repairs step over. What is missing otherwise is an error, never a shorter
+answer: `auto.offset.reset=error` is the only setting with which a truncated log is seen at all. The topic's id is
+compared first and last.
 """
 
 from collections.abc import Iterator, Sequence
@@ -72,7 +73,10 @@ def committed_ends(bootstrap: str, table: Table) -> dict[int, int]:
 
 
 def first_later(bootstrap: str, table: Table, time_ms: int) -> dict[int, int | None]:
-    """Partition -> the first offset in the log whose timestamp is later than a time; None where there is none. Raises LogUnreachable."""
+    """Partition -> the first offset in the log whose timestamp is later than a time.
+
+    None where there is none. Raises LogUnreachable.
+    """
     return kafka.first_from(kafka.admin(bootstrap), table.topic, list(range(table.partitions)), time_ms + 1)
 
 
@@ -149,8 +153,10 @@ class _Reader:
         if missing is not None:
             table, partition = self._table, self._partition
             raise LogGap(
-                f"offsets {missing:,} to {upto - 1:,} are missing from the log of {table.name}/{partition}: a transactional writer's "
-                f"markers, an open transaction, or loss; `logstore table repair {table.name} --partition {partition}` shows which"
+                f"offsets {missing:,} to {upto - 1:,} are missing from the log of {table.name}/{partition}: a "
+                "transactional writer's "
+                f"markers, an open transaction, or loss; `logstore table repair {table.name} --partition {partition}` "
+                "shows which"
             )
 
     def _look_at(self, errors: list[Any], *, beyond: bool) -> None:

@@ -1,7 +1,8 @@
 """Registry: the definitions of all tables, as records of the compacted topic `logstore.tables`.
 
-A record's key is the table's name, its value the definition as JSON (see `model.table`); the key "" does not occur, the key `STORE` holds
-what is true of the whole store. The newest record of a key counts. A dropped table keeps a record, so that its epochs stay known.
+A record's key is the table's name, its value the definition as JSON (see `model.table`); the key "" does not occur, the
+key `STORE` holds what is true of the whole store. The newest record of a key counts. A dropped table keeps a record, so
+that its epochs stay known.
 """
 
 import threading
@@ -68,7 +69,10 @@ class Registry:
         return self._admin
 
     def read(self, timeout_s: float = kafka.REQUEST_S) -> Definitions:
-        """All definitions as of now. Raises LogUnreachable; SetupError when the store has never been started on this Kafka."""
+        """All definitions as of now.
+
+        Raises LogUnreachable; SetupError when the store has never been started on this Kafka.
+        """
         with self._lock:
             end = self._end()
             found = EMPTY
@@ -87,13 +91,16 @@ class Registry:
     def write(self, table: Table) -> int:
         """Append a definition; returns its offset.
 
-        Raises LogStoreError when another one came in between: the newest record counts, so it is replaced, and somebody has to know.
+        Raises LogStoreError when another one came in between: the newest record counts, so it is replaced, and somebody
+        has to know.
         """
         (written,) = self.write_all([table])
         return written.revision
 
     def write_all(self, tables: Sequence[Table]) -> list[Table]:
-        """Append several definitions in one record batch, so that readers see all of them or none; returns them with their revisions.
+        """Append several definitions in one record batch, so that readers see all of them or none.
+
+        Returns them with their revisions.
 
         Raises as `write`, for the first of them that was changed in between.
         """
@@ -102,7 +109,8 @@ class Registry:
         for table in tables:
             if any(record.key() == table.name.encode() and record.offset() > table.revision for record in records):
                 raise LogStoreError(
-                    f"table {table.name}: somebody else changed it at the same time, and this change, which came last, has replaced "
+                    f"table {table.name}: somebody else changed it at the same time, and this change, which came last, "
+                    "has replaced "
                     f"theirs; `logstore table describe {table.name}` shows what holds now"
                 )
         return [replace(table, revision=offset) for table, offset in zip(tables, offsets, strict=True)]

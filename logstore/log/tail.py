@@ -1,7 +1,8 @@
 """Tail: follows partitions of many topics from given offsets, for ever, and hands over whole batches as columns.
 
-librdkafka fetches, checks and decompresses on its own threads; memory is bounded by `queued_kbytes`, whatever the backlog. Neither its
-`position()` nor its end-of-partition event is a position of ours: both step over transaction markers silently.
+librdkafka fetches, checks and decompresses on its own threads; memory is bounded by `queued_kbytes`, whatever the
+backlog. Neither its `position()` nor its end-of-partition event is a position of ours: both step over transaction
+markers silently.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ UNREADABLE: Headers = (
 )  # stands for headers of which a name is not UTF-8: quarantined as an unknown header
 
 
-class Batch(NamedTuple):
+class FetchedBatch(NamedTuple):
     """Records of one partition, in order."""
 
     topic: str
@@ -55,11 +56,12 @@ class Unreachable(NamedTuple):
     detail: str
 
 
-# A call from C, whose result CPython checks: the client hands out a list and leaves the error of an undecodable name behind: a loop that is
+# A call from C, whose result CPython checks: the client hands out a list and leaves the error of an undecodable name
+# behind: a loop that is
 # specialised for `record.headers()` would raise it somewhere later.
 _HEADERS = methodcaller("headers")
 
-Event = Batch | End | Trouble | Unreachable
+Event = FetchedBatch | End | Trouble | Unreachable
 
 _TRUNCATED = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
 _NO_TOPIC = {
@@ -98,7 +100,10 @@ class Tail:
         )
 
     def follow(self, topic: str, partition: int, offset: int, leader_epoch: int = -1) -> None:
-        """Begin at `offset`; `leader_epoch` is that of the record before, by which Kafka tells whether the log was cut back since."""
+        """Begin at `offset`.
+
+        `leader_epoch` is that of the record before, by which Kafka tells whether the log was cut back since.
+        """
         known: dict[str, Any] = {"leader_epoch": leader_epoch} if leader_epoch >= 0 else {}
         where = TopicPartition(topic, partition, offset, **known)
         self._consumer.incremental_assign([where])
@@ -133,7 +138,10 @@ class Tail:
         return [event for event in self._events(records) if event is not None]
 
     def end(self, topic: str, partition: int) -> int:
-        """The end of the log as the last fetch told it, transaction markers and open transactions included; -1 before the first."""
+        """The end of the log as the last fetch told it, transaction markers and open transactions included.
+
+        -1 before the first.
+        """
         try:
             bounds = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
         except KafkaException:
@@ -141,7 +149,10 @@ class Tail:
         return int(bounds[1]) if bounds else -1
 
     def announce(self, positions: Iterable[tuple[str, int, int]]) -> None:
-        """Commit (topic, partition, next offset) to the group, so that Kafka's lag tools see them. Nothing depends on it."""
+        """Commit (topic, partition, next offset) to the group, so that Kafka's lag tools see them.
+
+        Nothing depends on it.
+        """
         offsets = [TopicPartition(*position) for position in positions]
         if offsets:
             self._consumer.commit(offsets=offsets, asynchronous=True)
@@ -176,7 +187,7 @@ def _batches(records: list[Record]) -> list[Event]:
     groups: dict[tuple[str, int], list[Record]] = {}
     for where, run in groupby(records, key=_where):
         groups.setdefault(where, []).extend(run)
-    return [Batch(*where, _columns(group), _leader_epoch(group[-1])) for where, group in groups.items()]
+    return [FetchedBatch(*where, _columns(group), _leader_epoch(group[-1])) for where, group in groups.items()]
 
 
 def _where(record: Record) -> tuple[str, int]:
@@ -194,7 +205,10 @@ def _columns(records: list[Record]) -> Records:
 
 
 def headers_of(records: Sequence[Record]) -> list[Headers | None]:
-    """The headers of each record; UNREADABLE where a name is not UTF-8. Requires: they have not been asked for before."""
+    """The headers of each record.
+
+    UNREADABLE where a name is not UTF-8. Requires: they have not been asked for before.
+    """
     found: list[Headers | None] = []
     for record in records:
         try:

@@ -1,4 +1,7 @@
-"""Topics: the settings a table's topic must have (it is the write-ahead log), made and checked against the broker's actual ones."""
+"""Topics.
+
+The settings a table's topic must have (it is the write-ahead log), made and checked against the broker's actual ones.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -95,7 +98,10 @@ def delete(client: Any, topic: str) -> bool:
 
 
 def until(what: str, holds: Callable[[], bool], timeout_s: float = REQUEST_S) -> None:
-    """Brokers learn of a change one after the other: wait until the one we ask knows. Raises LogUnreachable after `timeout_s`."""
+    """Brokers learn of a change one after the other.
+
+    Wait until the one we ask knows. Raises LogUnreachable after `timeout_s`.
+    """
     waiting = Retrying(
         retry=retry_if_result(lambda held: not held),
         stop=stop_after_delay(timeout_s),
@@ -117,7 +123,10 @@ def truncate(client: Any, topic: str, below: dict[int, int]) -> None:
 
 
 def add_partitions(client: Any, topic: str, total: int) -> None:
-    """Give a topic more partitions. A table's own topic never gets any: its writers would place keys elsewhere at once."""
+    """Give a topic more partitions.
+
+    A table's own topic never gets any: its writers would place keys elsewhere at once.
+    """
     call(
         f"add partitions to {topic}",
         client.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_S)[topic].result,
@@ -167,7 +176,10 @@ def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
 
 
 def check(client: Any, table: Table) -> list[Finding]:
-    """What is wrong with a table's topic. A topic the user owns is warned about where the store's own would be refused."""
+    """What is wrong with a table's topic.
+
+    A topic the user owns is warned about where the store's own would be refused.
+    """
     findings = compare(settings_of(client, table.topic), table, replication(client))
     partitions = _partitions(client, table)
     return [partitions, *findings] if partitions else findings

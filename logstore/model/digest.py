@@ -1,9 +1,12 @@
-"""Digest: a fingerprint of the live entries of one partition at one cut, independent of the order in which they are met.
+"""Digest.
+
+A fingerprint of the live entries of one partition at one cut, independent of the order in which they are met.
 
     digest = sum mod 2^128 over all live entries of xxh3-128( key length: 4 bytes big-endian | key | entry bytes )
 
-An incremental multiset hash of the AdHash family (Bellare and Micciancio 1997): what is added can be subtracted again, so a digest is had
-by scanning everything, or from a known one by difference. It finds faults, not adversaries. Tombstones are not counted.
+An incremental multiset hash of the AdHash family (Bellare and Micciancio 1997): what is added can be subtracted again,
+so a digest is had by scanning everything, or from a known one by difference. It finds faults, not adversaries.
+Tombstones are not counted.
 """
 
 from collections.abc import Iterable

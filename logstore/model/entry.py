@@ -59,7 +59,10 @@ class Entry(NamedTuple):
             raise Corrupted(f"an entry of {len(raw)} bytes is too short") from error
 
     def expired(self, now_ms: int) -> bool:
-        """True from the moment of expiry on; `now_ms` is log time in the fold, the later of log and wall time for readers."""
+        """True from the moment of expiry on.
+
+        `now_ms` is log time in the fold, the later of log and wall time for readers.
+        """
         return self.expires_ms is not None and self.expires_ms <= now_ms
 
 

@@ -88,7 +88,8 @@ class NoSuchTable(UsageError):
 
     def __init__(self, table: str) -> None:
         super().__init__(
-            f"there is no table {table!r}; `logstore table list` shows what there is, `logstore table create {table}` makes it"
+            f"there is no table {table!r}; `logstore table list` shows what there is, `logstore table create {table}` "
+            "makes it"
         )
         self.table = table
 
@@ -182,8 +183,9 @@ class Unknown(LogStoreError):
 class BatchFailed(WriteFailed):
     """Some of many writes are certainly not in the log; every other one is acknowledged.
 
-    `failed`: how many; `failed_places`: ranges of places in the order of writing, at most 1,000 (a pipeline gives none: ask its futures);
-    `first`: the first error; `position` covers what was acknowledged. Places from `total` on were never tried.
+    `failed`: how many; `failed_places`: ranges of places in the order of writing, at most 1,000 (a pipeline gives none:
+    ask its futures); `first`: the first error; `position` covers what was acknowledged. Places from `total` on were
+    never tried.
     """
 
     def __init__(
@@ -206,7 +208,8 @@ class BatchFailed(WriteFailed):
 class BatchUnknown(Unknown):
     """Of many writes `unknown` may or may not be in the log, and `failed` certainly are not.
 
-    Fields as in BatchFailed, and `unknown_places`: they may hold acknowledged writes too (put_many accounts by the chunk).
+    Fields as in BatchFailed, and `unknown_places`: they may hold acknowledged writes too (put_many accounts by the
+    chunk).
     """
 
     def __init__(
@@ -221,7 +224,8 @@ class BatchUnknown(Unknown):
         position: object = None,
     ) -> None:
         super().__init__(
-            f"of {total:,} writes {unknown:,} may or may not be in the log{_places(unknown_places)} and {failed:,} are not: {first}"
+            f"of {total:,} writes {unknown:,} may or may not be in the log{_places(unknown_places)} and {failed:,} are "
+            f"not: {first}"
         )
         self.total, self.failed, self.unknown, self.first, self.position = total, failed, unknown, first, position
         self.failed_places, self.unknown_places = tuple(failed_places[:_MOST]), tuple(unknown_places[:_MOST])

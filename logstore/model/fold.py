@@ -1,7 +1,11 @@
-"""Fold: `state(partition, n) = fold(mutations[0 .. n))`. Pure: no clock, no I/O, no randomness; the same in the lane and in Spark.
+"""Fold.
 
-`fold_row` is the definition, one row and one mutation at a time. `fold_batch` folds a run of records of one partition, column by column;
-for plain puts and deletes (no reserved header) it takes a short cut whose result is the same (`tests/test_fold.py` holds that).
+`state(partition, n) = fold(mutations[0 .. n))`. Pure: no clock, no I/O, no randomness; the same in the lane and in
+Spark.
+
+`fold_row` is the definition, one row and one mutation at a time. `fold_batch` folds a run of records of one partition,
+column by column; for plain puts and deletes (no reserved header) it takes a short cut whose result is the same
+(`tests/test_fold.py` holds that).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +17,7 @@ from logstore.model.mutation import RESERVED, Control, Delete, Headers, Put, Qua
 from logstore.model.partitioner import partition_of, partitions_of
 
 
-class Place(NamedTuple):
+class FoldRules(NamedTuple):
     """Where records are folded: one partition of one table."""
 
     partition: int
@@ -60,7 +64,7 @@ def fold_row(before: Entry | None, mutation: Put | Delete, offset: int, timestam
     return Entry(VALUE, offset, timestamp_ms, mutation.value)
 
 
-def fold_batch(records: Records, place: Place, next_offset: int, log_time_ms: int) -> Folded:
+def fold_batch(records: Records, place: FoldRules, next_offset: int, log_time_ms: int) -> Folded:
     """Fold a run of records into what changes.
 
     Requires: the first offset is `next_offset` or, where offsets were stepped over by a repair, above it.
@@ -74,7 +78,7 @@ def fold_batch(records: Records, place: Place, next_offset: int, log_time_ms: in
     return _fold_each(records, place, next_offset, log_time_ms)
 
 
-def _is_plain(records: Records, place: Place) -> bool:
+def _is_plain(records: Records, place: FoldRules) -> bool:
     """True when every record is a put or delete without reserved headers that is right in every respect."""
     keys, values = records.keys, records.values
     if any(records.headers) and any(_reserved(headers) for headers in records.headers if headers):
@@ -105,7 +109,7 @@ def _encode(value: bytes | None, offset: int, timestamp_ms: int) -> bytes:
     return Entry(TOMBSTONE if value is None else VALUE, offset, max(timestamp_ms, 0), value or b"").encode()
 
 
-def _fold_each(records: Records, place: Place, next_offset: int, log_time_ms: int) -> Folded:
+def _fold_each(records: Records, place: FoldRules, next_offset: int, log_time_ms: int) -> Folded:
     """The definition at work: record by record, through `parse` and `fold_row`."""
     here = _right_partition(place)
     entries: dict[bytes, Entry] = {}
@@ -123,7 +127,7 @@ def _fold_each(records: Records, place: Place, next_offset: int, log_time_ms: in
     return Folded(next_offset, log_time_ms, _encoded(entries), quarantined, None)
 
 
-def _right_partition(place: Place) -> Callable[[bytes], bool]:
+def _right_partition(place: FoldRules) -> Callable[[bytes], bool]:
     return lambda key: partition_of(key, place.partitions) == place.partition
 
 

@@ -1,13 +1,15 @@
-"""Mutation: what one record of the log means. The byte map is in `docs/log_format.md`; the rules are checked here and nowhere else.
+"""Mutation.
+
+What one record of the log means. The byte map is in `docs/log_format.md`; the rules are checked here and nowhere else.
 
     record (key, value, headers)  ->  Put | Delete          changes a row
                                       Control               steps over: takes an offset, changes nothing
                                       Quarantined(reason)   cannot be right: skipped the same way by everybody
                                       Refused(why)          stops the partition: only a later build can fold it
 
-Order of the checks, the same on every engine: 1 the format version, 2 what can never be right, 3 what this build does not
-fold yet, 4 the operation itself. So a record that every build must skip never stops a partition, and a record that a later build
-would fold is never skipped.
+Order of the checks, the same on every engine: 1 the format version, 2 what can never be right, 3 what this build does
+not fold yet, 4 the operation itself. So a record that every build must skip never stops a partition, and a record that
+a later build would fold is never skipped.
 """
 
 import re
@@ -43,7 +45,8 @@ LONG_VALUE = "long-value"
 BAD_MSGPACK = "bad-msgpack"
 KEYED_CONTROL = "keyed-control"
 REASONS = (
-    NULL_KEY, EMPTY_KEY, LONG_KEY, WRONG_PARTITION, UNKNOWN_OPERATION, UNKNOWN_HEADER, REPEATED_HEADER, NULL_HEADER, MALFORMED_HEADER,
+    NULL_KEY, EMPTY_KEY, LONG_KEY, WRONG_PARTITION, UNKNOWN_OPERATION, UNKNOWN_HEADER, REPEATED_HEADER, NULL_HEADER,
+    MALFORMED_HEADER,
     NULL_PUT, BAD_TTL, LONG_VALUE, BAD_MSGPACK, KEYED_CONTROL,
 )  # fmt: skip
 

@@ -2,8 +2,9 @@
 
     partition = (murmur2(key) & 0x7fffffff) % partitions        murmur2 of the raw key bytes, seed 0x9747b28c
 
-Source: `org.apache.kafka.common.utils.Utils.murmur2` and `BuiltInPartitioner.partitionForKey`. librdkafka and kcat do the
-same under the name `murmur2_random`; their own default (CRC32) does not. Proved with vectors in `tests/test_partitioner.py`.
+Source: `org.apache.kafka.common.utils.Utils.murmur2` and `BuiltInPartitioner.partitionForKey`. librdkafka and kcat do
+the same under the name `murmur2_random`; their own default (CRC32) does not. Proved with vectors in
+`tests/test_partitioner.py`.
 """
 
 from collections.abc import Sequence

@@ -13,8 +13,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def read_moment(text: str) -> Position | int:
     """A token's position, or a time (RFC 3339, with its offset from UTC) in milliseconds since 1970.
 
-    A time T stands for the first offset whose log time is later than T. Raises BadToken for a token that is none, UsageError for a time
-    that is none.
+    A time T stands for the first offset whose log time is later than T. Raises BadToken for a token that is none,
+    UsageError for a time that is none.
     """
     text = text.strip()
     return _milliseconds(text) if ":" in text else Position.parse(text)  # tokens have no colon

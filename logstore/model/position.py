@@ -3,8 +3,9 @@
     token = piece *("," piece)
     piece = <epoch>-<partition>-<next offset>        epoch: the Kafka topic id as 32 lower-case hex digits
 
-A position maps (epoch, partition) to the next offset; positions merge by taking the greater one of each piece, so they form
-a join-semilattice (a vector clock over partitions: Fidge 1988, Mattern 1989). The token of one write is its offset plus one.
+A position maps (epoch, partition) to the next offset; positions merge by taking the greater one of each piece, so they
+form a join-semilattice (a vector clock over partitions: Fidge 1988, Mattern 1989). The token of one write is its offset
+plus one.
 """
 
 import re
@@ -43,7 +44,8 @@ class Position:
             match = _PIECE.fullmatch(text.strip(" "))
             if match is None or int(match[3]) > _MAX_OFFSET or int(match[2]) > _MAX_PARTITION:
                 raise BadToken(
-                    f"not a token: {text[:80]!r}; a piece is <32 hex digits>-<partition>-<next offset>, pieces are joined by commas"
+                    f"not a token: {text[:80]!r}; a piece is <32 hex digits>-<partition>-<next offset>, pieces are "
+                    "joined by commas"
                 )
             where = match[1], int(match[2])
             pieces[where] = max(pieces.get(where, 0), int(match[3]))

@@ -14,8 +14,8 @@ def slot_of(partition: int, slots: int) -> int:
 def spread(slots: int) -> list[int]:
     """An order of the slots in which any run of neighbours is spread out (van der Corput's sequence, 1935).
 
-    Group coordinators hand out ranges: partition i of `logstore.slots` stands for slot `spread(S)[i]`, so that a table of few partitions,
-    which lie in the first slots, does not end up with one worker.
+    Group coordinators hand out ranges: partition i of `logstore.slots` stands for slot `spread(S)[i]`, so that a table
+    of few partitions, which lie in the first slots, does not end up with one worker.
     """
     bits = max(1, (slots - 1).bit_length())
     return sorted(range(slots), key=lambda slot: int(f"{slot:0{bits}b}"[::-1], 2))

@@ -26,10 +26,15 @@ _LATER = {  # written only where they differ, so that the record of a definition
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
+PartitionKey = tuple[str, int]  # (table or topic name, partition)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table's definition. `epoch` is its topic's id; a table whose topic is gone has `dropped` set and keeps its epochs."""
+    """A table's definition.
+
+    `epoch` is its topic's id; a table whose topic is gone has `dropped` set and keeps its epochs.
+    """
 
     name: str
     topic: str

@@ -1,4 +1,6 @@
-"""Node: one machine's share of a store, as one process with its children: workers that follow the log, readers that answer HTTP.
+"""Node.
+
+One machine's share of a store, as one process with its children: workers that follow the log, readers that answer HTTP.
 
     1. claim      the data directory and the port
     2. log        Kafka answers (with `logstore dev`: it is started), the store's own topics are there and still the same
@@ -21,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from logstore.broker.embedded import EmbeddedKafka
-from logstore.broker.restarter import Keeper
+from logstore.broker.restarter import Restarter
 from logstore.log.registry import Registry
 from logstore.model.errors import SetupError, Stopped, UsageError
 from logstore.node.node_dir import NodeDir
@@ -50,7 +52,10 @@ class Node:
     def __init__(
         self, settings: Settings, *, commands: Commands | None = None, loud: Callable[[str], None] | None = None
     ) -> None:
-        """`commands` says what the children are (default: workers and readers); `loud` gets what a person should see."""
+        """`commands` says what the children are (default.
+
+        Workers and readers); `loud` gets what a person should see.
+        """
         self.settings = settings
         self.id = self.url = self.bootstrap = ""
         self.slots = 0
@@ -64,7 +69,8 @@ class Node:
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is told what `facts` says. Requires: the main thread.
 
-        Raises SetupError, LogUnreachable, EpochChanged, LogTruncated; Stopped when a child has found out that none can go on.
+        Raises SetupError, LogUnreachable, EpochChanged, LogTruncated; Stopped when a child has found out that none can
+        go on.
         """
         check_bind(self.settings.http.host, insecure=self.settings.insecure)
         with contextlib.ExitStack() as stack:
@@ -87,7 +93,8 @@ class Node:
         recorded = self._recorded()
         pids = {name: recorded[name] for name in ("node", "kafka", "workers", "readers")}
         return {
-            "ready": True, "bootstrap": self.bootstrap, "http": self.url, "data_dir": str(self._dir.path), "node_id": self.id, "pids": pids,
+            "ready": True, "bootstrap": self.bootstrap, "http": self.url, "data_dir": str(self._dir.path),
+            "node_id": self.id, "pids": pids,
         }  # fmt: skip
 
     # 1. claim
@@ -114,13 +121,17 @@ class Node:
         self._settle_storage(registry)
 
     def _settle_storage(self, registry: Registry) -> None:
-        """Where archive and snapshots lie is the store's to know: the first node records it, a flag that says otherwise moves it."""
+        """Where archive and snapshots lie is the store's to know.
+
+        The first node records it, a flag that says otherwise moves it.
+        """
         recorded, wanted = registry.read().storage, self.settings.storage
         if recorded is None:
             registry.write_storage(wanted or default_storage(self._dir.path))
         elif wanted is not None and wanted != recorded:
             self._loud(
-                f"the storage of this store moves from {recorded} to {wanted}: what lies there has to be copied, or is not found"
+                f"the storage of this store moves from {recorded} to {wanted}: what lies there has to be copied, or is "
+                "not found"
             )
             registry.write_storage(wanted)
 
@@ -129,7 +140,7 @@ class Node:
             self._dir.path / "kafka", port=self.settings.kafka_port, heap_mb=self.settings.kafka_heap_mb
         ).start()
         self._kafka, self.bootstrap = kafka, kafka.bootstrap
-        keeper = Keeper(kafka, self._loud)
+        keeper = Restarter(kafka, self._loud)
         stack.callback(keeper.close, KAFKA_GRACE_S)
         keeper.start()
 
@@ -214,8 +225,10 @@ def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
     """How a worker is started."""
     s = node.settings
     return [
-        sys.executable, "-m", "streaming", "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker", str(index),
-        "--workers", str(s.workers), "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone, "--sync", s.sync,
+        sys.executable, "-m", "streaming", "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker",
+        str(index),
+        "--workers", str(s.workers), "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone,
+        "--sync", s.sync,
         "--fetch-mb-s", str(s.fetch_mb_s), "--heartbeat-fd", str(heartbeat_fd),
     ]  # fmt: skip
 
@@ -224,7 +237,8 @@ def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
     """How a reader is started."""
     s = node.settings
     return [
-        sys.executable, "-m", "logstore.serve", "--data-dir", str(s.data_dir), "--host", s.http.host, "--port", str(node.address.port),
+        sys.executable, "-m", "logstore.serve", "--data-dir", str(s.data_dir), "--host", s.http.host, "--port",
+        str(node.address.port),
         "--workers", str(s.workers), "--node", node.id, "--index", str(index), "--heartbeat-fd", str(heartbeat_fd),
         *(["--insecure"] if s.insecure else []),
     ]  # fmt: skip
@@ -236,13 +250,17 @@ def find_running(data_dir: Path) -> dict[str, Any] | None:
 
 
 def need_bootstrap(settings: Settings) -> str:
-    """Kafka's address, given or that of the node that runs on the data directory. Raises UsageError when there is neither."""
+    """Kafka's address, given or that of the node that runs on the data directory.
+
+    Raises UsageError when there is neither.
+    """
     if settings.bootstrap:
         return settings.bootstrap
     running = find_running(settings.data_dir)
     if running is None:
         raise UsageError(
-            "where is Kafka? Give --bootstrap HOST:PORT or set LOGSTORE_BOOTSTRAP; `logstore dev` starts a store with its own"
+            "where is Kafka? Give --bootstrap HOST:PORT or set LOGSTORE_BOOTSTRAP; `logstore dev` starts a store with "
+            "its own"
         )
     return str(running["bootstrap"])
 

@@ -26,7 +26,7 @@ from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
 from logstore.view.paths import write_whole
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 3.0  # a node that was just killed needs a moment to be gone
 _NODE_ID = re.compile(r"[0-9a-f]{12}")
@@ -72,7 +72,9 @@ class NodeDir:
             time.sleep(0.05)
 
     def node_id(self) -> str:
-        """The node's name, made at the first call, and when it is damaged: nodes of one name would take each other for one.
+        """The node's name, made at the first call, and when it is damaged.
+
+        Nodes of one name would take each other for one.
 
         Requires: the lock is held. Raises SetupError.
         """
@@ -82,12 +84,15 @@ class NodeDir:
             return found
         made = secrets.token_hex(6)
         if found is not None:
-            _log.warning("%s is damaged: this node, whoever it was, is %s from now on", path, made)
+            log.warning("%s is damaged: this node, whoever it was, is %s from now on", path, made)
         _write(path, made.encode())
         return made
 
     def record(self, facts: dict[str, Any]) -> None:
-        """Write process ids and addresses where they differ from what was written last; raises SetupError, on a full disk."""
+        """Write process ids and addresses where they differ from what was written last.
+
+        Raises SetupError, on a full disk.
+        """
         if facts != self._written:
             _write(self._run_file, orjson.dumps(facts))
             self._written = facts
@@ -122,12 +127,14 @@ class NodeDir:
         end = kafka.bounds(registry.admin, TABLES_TOPIC, [0])[0].end
         if known is not None and known["topic_id"] != topic_id:
             raise EpochChanged(
-                f"the views of {self.path} belong to another store: {TABLES_TOPIC} on {registry.bootstrap} was created again, or this is "
+                f"the views of {self.path} belong to another store: {TABLES_TOPIC} on {registry.bootstrap} was created "
+                "again, or this is "
                 "another Kafka; give the right --bootstrap, or begin anew with another --data-dir"
             )
         if known is not None and end < known["revision"]:
             raise LogTruncated(
-                f"{TABLES_TOPIC} on {registry.bootstrap} ends at {end:,}, this node has read up to {known['revision']:,}: definitions "
+                f"{TABLES_TOPIC} on {registry.bootstrap} ends at {end:,}, this node has read up to "
+                f"{known['revision']:,}: definitions "
                 "of tables are lost; restore the topic, or begin anew with another --data-dir"
             )
         _write(self._store_file, orjson.dumps({"topic_id": topic_id, "revision": end}))
@@ -152,12 +159,15 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _left(path: Path) -> dict[str, Any] | None:
-    """What a worker last knew of the store: its topic and how far it was read. None when that is damaged: the worker writes it again."""
+    """What a worker last knew of the store.
+
+    Its topic and how far it was read. None when that is damaged: the worker writes it again.
+    """
     try:
         tables: dict[str, Any] = orjson.loads(path.read_bytes())["tables"]
         return {"topic_id": tables["topic_id"], "revision": int(tables["revision"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("%s is damaged and counts for nothing: %s", path, error)
+        log.warning("%s is damaged and counts for nothing: %s", path, error)
         return None
 
 

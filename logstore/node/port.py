@@ -1,7 +1,7 @@
 """Port: reserved by the supervisor, shared by its readers.
 
-The supervisor binds with SO_REUSEPORT and does not listen: the port is known (also when it was 0) and stays the node's while readers
-come and go, and the kernel gives connections to the readers only.
+The supervisor binds with SO_REUSEPORT and does not listen: the port is known (also when it was 0) and stays the node's
+while readers come and go, and the kernel gives connections to the readers only.
 """
 
 import socket
@@ -66,7 +66,8 @@ def _bind(address: Address) -> socket.socket:
 def _taken(address: Address, pid: int) -> SetupError:
     who = f" by the process {pid}" if pid else ""
     return SetupError(
-        f"port {address.port} of {address.host} is taken{who}; choose another with --http HOST:PORT (port 0: any free one)"
+        f"port {address.port} of {address.host} is taken{who}; choose another with --http HOST:PORT (port 0: any free "
+        "one)"
     )
 
 

@@ -7,7 +7,7 @@
 
 import httpx
 
-from logstore.log.live_workers import Census
+from logstore.log.live_workers import LiveWorkers
 from logstore.log.nodes import Announcement
 from logstore.model.errors import LogUnreachable
 
@@ -21,7 +21,7 @@ class Readiness:
     def __init__(
         self, bootstrap: str, *, node: str, group: str, url: str, workers: int, readers: int, slots: int
     ) -> None:
-        self._census = Census(bootstrap)
+        self._census = LiveWorkers(bootstrap)
         self._node, self._group, self._url = node, group, url
         self._workers, self._readers, self._slots = workers, readers, slots
 

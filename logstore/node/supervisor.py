@@ -1,10 +1,10 @@
 """Supervisor: child processes that are kept running: what dies is started again, and so is what does not progress.
 
-Each child has two pipes to here: its output (stdout and stderr together) goes to <logs>/<name>.log, warnings and errors also to this
-process's stderr; its heartbeat (`logstore.process.heartbeat`) is a byte a second from the loop whose progress matters. A child that is
-silent for `stall_s` is killed. Restarts come after 0.1 s, then 0.2, 0.4 ... 10 s; a child that lived for 30 s begins at 0.1 s again. A child that
-ends with the status HOPELESS is not started again; `hopeless` says why. Every child is on a leash: it ends when this process does,
-however that ends.
+Each child has two pipes to here: its output (stdout and stderr together) goes to <logs>/<name>.log, warnings and errors
+also to this process's stderr; its heartbeat (`logstore.process.heartbeat`) is a byte a second from the loop whose
+progress matters. A child that is silent for `stall_s` is killed. Restarts come after 0.1 s, then 0.2, 0.4 ... 10 s; a
+child that lived for 30 s begins at 0.1 s again. A child that ends with the status HOPELESS is not started again;
+`hopeless` says why. Every child is on a leash: it ends when this process does, however that ends.
 
 One thread, one loop: call `step` again and again.
 """
@@ -161,7 +161,10 @@ class Supervisor:
                 self._start(child)
 
     def end(self, kind: str, grace_s: float, hurry: Callable[[], bool] = lambda: False) -> None:
-        """End all children of a kind: SIGTERM, and SIGKILL after `grace_s` or when `hurry` says so; returns when they are gone."""
+        """End all children of a kind.
+
+        SIGTERM, and SIGKILL after `grace_s` or when `hurry` says so; returns when they are gone.
+        """
         ending = [child for child in self.children if child.spec.kind == kind]
         for child in ending:
             child.wanted = False

@@ -2,12 +2,13 @@
 
     parent --spawn--> python child.py <parent's pid> <signal> <argv...> --execv--> argv (the same process id)
 
-Before it becomes `argv`, the child asks Linux to send it a signal at the parent's death (prctl(2), PR_SET_PDEATHSIG, kept across
-execve), then looks whether the parent died before it asked. Nothing runs between fork and exec in the parent's threads, and no
-process stays in between.
+Before it becomes `argv`, the child asks Linux to send it a signal at the parent's death (prctl(2), PR_SET_PDEATHSIG,
+kept across execve), then looks whether the parent died before it asked. Nothing runs between fork and exec in the
+parent's threads, and no process stays in between.
 
-Linux means the parent *thread* that forked. `spawn` therefore forks from one thread that lives as long as the interpreter;
-whoever starts `command(...)` in another way must do it from a thread that lives as long as the child should.
+Linux means the parent *thread* that forked. `spawn` therefore forks from one thread that lives as long as the
+interpreter; whoever starts `command(...)` in another way must do it from a thread that lives as long as the child
+should.
 
 This file is also run as a script, with nothing but the standard library in reach.
 """
@@ -27,7 +28,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def command(argv: list[str], at_death: signal.Signals = signal.SIGKILL) -> list[str]:
-    """`argv` wrapped: started by this process, it receives the signal `at_death` when the starting thread or process ends."""
+    """`argv` wrapped.
+
+    Started by this process, it receives the signal `at_death` when the starting thread or process ends.
+    """
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(at_death)), *argv]
 
 
@@ -42,8 +46,8 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `argv` on a leash, in a session of its own (a Ctrl-C in the terminal is the parent's to handle).
 
-    Safe from any thread. `output` takes stdout and stderr; None inherits them. Raises OSError when Python cannot be started;
-    an `argv` that cannot be executed shows as exit status 127.
+    Safe from any thread. `output` takes stdout and stderr; None inherits them. Raises OSError when Python cannot be
+    started; an `argv` that cannot be executed shows as exit status 127.
     """
 
     def start() -> subprocess.Popen[bytes]:

@@ -1,15 +1,21 @@
-"""Descriptors: how many files and connections a process may have open. A worker has some three a partition, a reader one a connection."""
+"""Descriptors.
+
+How many files and connections a process may have open. A worker has some three a partition, a reader one a connection.
+"""
 
 import logging
 import resource
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def raise_limit() -> None:
-    """As many as the system allows this process: its soft limit becomes the hard one. Where that is refused it stays, which is logged."""
+    """As many as the system allows this process.
+
+    Its soft limit becomes the hard one. Where that is refused it stays, which is logged.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError) as error:  # a hard limit above the system's own (fs.nr_open)
-        _log.warning("this process may have %d files open, and no more: %s", soft, error)
+        log.warning("this process may have %d files open, and no more: %s", soft, error)

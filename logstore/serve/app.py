@@ -1,6 +1,7 @@
 """App: one raw ASGI callable that answers everything the fast path does not.
 
-Every error becomes a problem document here; what nobody expected becomes `internal` with the request id, and its trace goes to the log.
+Every error becomes a problem document here; what nobody expected becomes `internal` with the request id, and its trace
+goes to the log.
 """
 
 import logging
@@ -12,15 +13,15 @@ from typing import Any, NamedTuple
 from logstore.model.errors import LogStoreError
 from logstore.serve.metrics import CONTENT_TYPE, Metrics
 from logstore.serve.read.multiget import MultiGet
-from logstore.serve.read.point import Rows
-from logstore.serve.read.scan import Scan
+from logstore.serve.read.point import PointRead
+from logstore.serve.read.scan import ScanPage
 from logstore.serve.status_pages import Pages
 from logstore.serve.wire.problems import Problem, problem_of
 from logstore.serve.wire.request import ClientGoneError, Request, percent_decode
-from logstore.serve.wire.response import Answer, page
+from logstore.serve.wire.response import Response, page
 
 _READ = ("GET", "HEAD")
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Route(NamedTuple):
@@ -28,16 +29,16 @@ class Route(NamedTuple):
 
     name: str
     methods: tuple[str, ...]
-    handle: Callable[[], Awaitable[Answer]]
+    handle: Callable[[], Awaitable[Response]]
 
 
 class App:
     """The ASGI application of a reader."""
 
-    def __init__(self, rows: Rows, scan: Scan, multiget: MultiGet, pages: Pages, metrics: Metrics) -> None:
+    def __init__(self, rows: PointRead, scan: ScanPage, multiget: MultiGet, pages: Pages, metrics: Metrics) -> None:
         self._rows, self._scan, self._multiget, self._metrics = rows, scan, multiget, metrics
         self._pages = pages
-        self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Answer]]]] = {
+        self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
             b"/healthz": ("healthz", pages.healthz),
             b"/readyz": ("readyz", pages.readyz),
             b"/version": ("version", pages.version),
@@ -62,7 +63,7 @@ class App:
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
         self._metrics.count(_label(request.method), route, answer.status, perf_counter() - started)
 
-    async def _answer(self, request: Request) -> tuple[str, Answer]:
+    async def _answer(self, request: Request) -> tuple[str, Response]:
         route = "none"
         try:
             found = self._route(request)
@@ -76,7 +77,7 @@ class App:
         except ClientGoneError:
             raise
         except Exception:
-            _log.exception("request %s failed: %s %r", request.request_id, request.method, request.path[:200])
+            log.exception("request %s failed: %s %r", request.request_id, request.method, request.path[:200])
             detail = "the request id finds the cause in this reader's log"
             return route, Problem("internal", detail, request_id=request.request_id).answer()
 
@@ -106,11 +107,11 @@ class App:
             return Route("row", _READ, lambda: self._rows.get(request, table, below[5:]))
         raise _no_page(request)
 
-    async def _metrics_page(self, request: Request) -> Answer:
+    async def _metrics_page(self, request: Request) -> Response:
         request.params(())
         return page(self._metrics.text(), CONTENT_TYPE)
 
-    async def _openapi(self, request: Request) -> Answer:
+    async def _openapi(self, request: Request) -> Response:
         request.params(())
         return page(files("logstore.serve").joinpath("openapi.json").read_bytes())
 

@@ -1,7 +1,7 @@
 """Fast: whole, simple GETs of single rows, answered straight from the bytes of the request.
 
-Simple means: one request, HTTP/1.1, no query, and only headers that change nothing. Everything else is not answered here (None) and goes
-the ordinary way, which gives the same bytes for what both can answer.
+Simple means: one request, HTTP/1.1, no query, and only headers that change nothing. Everything else is not answered
+here (None) and goes the ordinary way, which gives the same bytes for what both can answer.
 """
 
 import re
@@ -13,7 +13,7 @@ from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.partitioner import murmur2
 from logstore.serve.metrics import Metrics
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import SNAPSHOT, VIEW, Served
+from logstore.serve.state.partition import SNAPSHOT, VIEW, ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import PROCESS_ID, next_number, percent_decode
 from logstore.view.layout import STATE_BYTES
@@ -36,7 +36,10 @@ class FastPath:
         self._harmless: set[bytes] = set()  # heads, each to its very end: so no second request and no body follows
 
     def answer(self, data: bytes, default_head: str) -> bytes | None:
-        """The whole answer to the whole request `data`; `default_head` is what every answer begins with behind its status line."""
+        """The whole answer to the whole request `data`.
+
+        `default_head` is what every answer begins with behind its status line.
+        """
         started = perf_counter()
         line = _LINE.match(data)
         if line is None:
@@ -76,7 +79,8 @@ class FastPath:
         self._metrics.fast_below += below
         version = int.from_bytes(entry[1:9], "big")
         return (
-            f"HTTP/1.1 200 OK\r\n{default_head}content-type: application/octet-stream\r\ncontent-length: {len(entry) - HEAD_BYTES}\r\n"
+            f"HTTP/1.1 200 OK\r\n{default_head}content-type: application/octet-stream\r\ncontent-length: "
+            f"{len(entry) - HEAD_BYTES}\r\n"
             f'etag: "{served.head}{version}"\r\nls-partition: {served.partition}\r\nls-version: {version}\r\n'
             f"{served.tail[below]}{next_number():x}\r\n\r\n"
         ).encode() + entry[HEAD_BYTES:]
@@ -91,10 +95,11 @@ class FastPath:
         return True
 
 
-def _note(served: Served, state: bytes, end: int) -> None:
+def _note(served: ServedPartition, state: bytes, end: int) -> None:
     """Draw the headers that change only with the state, once per state."""
     applied = int.from_bytes(state[:8], "big")
     before = f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: "
-    behind = f"\r\nls-token: {served.head}{applied}\r\nx-request-id: {PROCESS_ID}-"  # and a number: see `request.new_request_id`
+    # and a number: see `request.new_request_id`
+    behind = f"\r\nls-token: {served.head}{applied}\r\nx-request-id: {PROCESS_ID}-"
     served.tail = before + VIEW + behind, before + SNAPSHOT + behind
     served.stood = state

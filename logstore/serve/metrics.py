@@ -1,7 +1,7 @@
 """Metrics: figures of one reader process, in Prometheus' text format.
 
-The readers of a node share one port and a scrape meets one of them: what belongs to the process carries the label `reader`, what belongs
-to a partition reads the same on every reader of the node.
+The readers of a node share one port and a scrape meets one of them: what belongs to the process carries the label
+`reader`, what belongs to a partition reads the same on every reader of the node.
 """
 
 import resource
@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from logstore.model.errors import LogStoreError
 from logstore.serve.snapshot_page import REFUSED, standing
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW, Served
+from logstore.serve.state.partition import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW, ServedPartition
 from logstore.serve.state.waiters import Waiters
 from logstore.view.layout import State
 
@@ -190,7 +190,7 @@ class Metrics(Collector):
         yield cpu
 
 
-def _actual(served: Served) -> tuple[str, State | None]:
+def _actual(served: ServedPartition) -> tuple[str, State | None]:
     """The state that the partition is in, and where its view stands; one that cannot be read has stopped."""
     if served.reader is None:
         return served.state, None
@@ -201,7 +201,7 @@ def _actual(served: Served) -> tuple[str, State | None]:
     return STOPPED if stands.stop else served.state, stands
 
 
-def _skipped(served: Served) -> dict[str, int]:
+def _skipped(served: ServedPartition) -> dict[str, int]:
     """How many records were skipped, by reason; nothing of a view that cannot be read."""
     try:
         return served.reader.quarantine_counts() if served.reader is not None else {}

@@ -24,14 +24,14 @@ from logstore.serve.app import App
 from logstore.serve.fast_path import FastPath
 from logstore.serve.metrics import Metrics
 from logstore.serve.protocol import Connections, protocol_class
-from logstore.serve.read.consistency_wait import Reach
-from logstore.serve.read.fan_out import Gather
+from logstore.serve.read.consistency_wait import ConsistencyWait
+from logstore.serve.read.fan_out import FanOut
 from logstore.serve.read.multiget import MultiGet
-from logstore.serve.read.point import Rows
-from logstore.serve.read.scan import Scan
+from logstore.serve.read.point import PointRead
+from logstore.serve.read.scan import ScanPage
 from logstore.serve.settings import ReaderSettings, check_bind
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.feed_client import Feeds
+from logstore.serve.state.feed_client import FeedClient
 from logstore.serve.state.waiters import Waiters
 from logstore.serve.status_pages import Pages
 
@@ -39,22 +39,23 @@ _BACKLOG = 4_096
 _BEAT_S = 1.0
 _YOUNG = 50_000  # objects between collections: requests make few that outlive them
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class Reader:
+class ReaderProcess:
     """All parts of a reader, put together."""
 
     def __init__(self, settings: ReaderSettings) -> None:
         self._settings = settings
         self._waiters = Waiters(settings.max_waiters)
         self._catalog = Catalog(settings.node, self._waiters)
-        self._feeds = Feeds(settings.data_dir, settings.workers, self._catalog)
-        self._gather = Gather(self._catalog)
+        self._feeds = FeedClient(settings.data_dir, settings.workers, self._catalog)
+        self._gather = FanOut(self._catalog)
         metrics = Metrics(settings.index, self._catalog, self._waiters)
-        reach = Reach(self._catalog, self._waiters)
+        reach = ConsistencyWait(self._catalog, self._waiters)
         self._app = App(
-            Rows(self._catalog, reach), Scan(self._catalog, reach, self._gather), MultiGet(self._catalog, reach, self._gather),
+            PointRead(self._catalog, reach), ScanPage(self._catalog, reach, self._gather),
+            MultiGet(self._catalog, reach, self._gather),
             Pages(settings, self._catalog, self._feeds), metrics,
         )  # fmt: skip
         self._connections = Connections(settings, FastPath(self._catalog, metrics))
@@ -63,7 +64,8 @@ class Reader:
     async def serve(self, sock: socket.socket) -> None:
         """Serve until a signal ends it."""
         config = uvicorn.Config(
-            self._app, http=protocol_class(self._connections), loop="none", lifespan="off", ws="none", interface="asgi3",
+            self._app, http=protocol_class(self._connections), loop="none", lifespan="off", ws="none",
+            interface="asgi3",
             access_log=False, server_header=False, log_config=None, backlog=_BACKLOG, proxy_headers=False,
             timeout_graceful_shutdown=max(1, round(self._settings.stop_timeout_s)),
         )  # fmt: skip
@@ -113,9 +115,9 @@ def run(settings: ReaderSettings) -> None:
             number, lambda *_: None
         )  # uvicorn raises it once more at its end: by then there is nothing left to do
     host, port = sock.getsockname()[:2]
-    _log.info("reader %d serves %s on http://%s:%d", settings.index, settings.data_dir, host, port)
+    log.info("reader %d serves %s on http://%s:%d", settings.index, settings.data_dir, host, port)
     with contextlib.closing(sock):
-        uvloop.run(Reader(settings).serve(sock))
+        uvloop.run(ReaderProcess(settings).serve(sock))
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,7 +1,8 @@
 """Protocol: uvicorn's HTTP/1.1 over httptools, with a short cut and with bounds.
 
-What it adds: the fast path; limits on the request line (256 KiB), the headers (64 KiB) and the time a request may take to arrive; errors
-of the parser as problem documents; a bound on connections. Timers are one sweep a second over all connections, not one per request.
+What it adds: the fast path; limits on the request line (256 KiB), the headers (64 KiB) and the time a request may take
+to arrive; errors of the parser as problem documents; a bound on connections. Timers are one sweep a second over all
+connections, not one per request.
 
     idle       no request has begun; closed after idle_timeout_s
     arriving   a request has begun and is not complete; 408 after request_timeout_s (a body must keep a pace of PACE_BYTES_PER_S)
@@ -20,7 +21,7 @@ from logstore.serve.fast_path import FastPath
 from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, ReaderSettings
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import new_request_id
-from logstore.serve.wire.response import Answer
+from logstore.serve.wire.response import Response
 
 PACE_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
@@ -28,7 +29,7 @@ _STUCK_WRITE_S = 30.0
 _PREFIX = b"GET /v1/tables/"
 _SLACK = 4 * 1024  # method, version, line ends
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Stall:
@@ -41,7 +42,10 @@ class Stall:
         self._unsent = 0  # bytes, at the last look
 
     def look(self, now_s: float, unsent_bytes: int, *, full: bool) -> float:
-        """Seconds since anything was read of what waits to be sent; 0 unless so much waits that no more is taken (`full`)."""
+        """Seconds since anything was read of what waits to be sent.
+
+        0 unless so much waits that no more is taken (`full`).
+        """
         if not full:
             self._since_s = None
         elif self._since_s is None or unsent_bytes < self._unsent:
@@ -76,7 +80,7 @@ class Connections:
                 try:
                     connection.check_time(now)
                 except Exception:  # one connection must not end the watch over all others
-                    _log.exception("a connection could not be ended")
+                    log.exception("a connection could not be ended")
                     connection.transport.abort()
 
 
@@ -166,7 +170,8 @@ class ReaderProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is complete: start the application, or queue the request behind the one that runs.
 
-        As uvicorn's own, but the target is split here: its URL parser counts in 16 bits and an encoded key may be longer.
+        As uvicorn's own, but the target is split here: its URL parser counts in 16 bits and an encoded key may be
+        longer.
         """
         self._in_body = True
         version, scope = self.parser.get_http_version(), self.scope
@@ -252,7 +257,8 @@ class ReaderProtocol(HttpToolsProtocol):
 
     def _new_cycle(self, *, keep_alive: bool) -> RequestResponseCycle:
         return RequestResponseCycle(
-            scope=self.scope, transport=self.transport, flow=self.flow, logger=self.logger, access_logger=self.access_logger,
+            scope=self.scope, transport=self.transport, flow=self.flow, logger=self.logger,
+            access_logger=self.access_logger,
             access_log=False, default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue, keep_alive=keep_alive, on_response=self.on_response_complete,
         )  # fmt: skip
@@ -265,7 +271,10 @@ def protocol_class(shared: Connections) -> type[ReaderProtocol]:
 
 
 def _target(url: bytes) -> bytes:
-    """The origin form of a request's target (RFC 9112, section 3.2): `http://host/path` names the same page as `/path`."""
+    """The origin form of a request's target (RFC 9112, section 3.2).
+
+    `http://host/path` names the same page as `/path`.
+    """
     if url.startswith(b"/"):
         return url
     scheme, colon, rest = url.partition(b"://")
@@ -282,7 +291,7 @@ def _headers_too_large() -> Problem:
     )
 
 
-def _whole(answer: Answer, default_head: str) -> bytes:
+def _whole(answer: Response, default_head: str) -> bytes:
     head = b"".join(b"%b: %b\r\n" % pair for pair in answer.headers)
     phrase = http.HTTPStatus(answer.status).phrase.encode()
     tail = b"x-request-id: %b\r\nconnection: close\r\n\r\n" % new_request_id().encode()

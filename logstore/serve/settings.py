@@ -47,6 +47,7 @@ def check_bind(host: str, *, insecure: bool) -> None:
         loopback = False
     if not loopback:
         raise SetupError(
-            f"refusing to serve on {host!r}: this build has no authentication, so whoever reaches that address could read everything; "
+            f"refusing to serve on {host!r}: this build has no authentication, so whoever reaches that address could "
+            "read everything; "
             "bind to 127.0.0.1, or say --insecure if the network around it is trusted"
         )

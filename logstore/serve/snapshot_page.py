@@ -3,16 +3,20 @@
 from typing import Any
 
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import Served
+from logstore.serve.state.partition import ServedPartition
 
 NONE, ADOPTED, REFUSED = "none", "adopted", "refused"
 
 
-def standing(catalog: Catalog, served: Served) -> dict[str, Any]:
-    """What the worker does about one partition's snapshots; from the opened one where the worker has said nothing yet."""
+def standing(catalog: Catalog, served: ServedPartition) -> dict[str, Any]:
+    """What the worker does about one partition's snapshots.
+
+    From the opened one where the worker has said nothing yet.
+    """
     base = served.base
     row: dict[str, Any] = {
-        "base": base and base.where.snapshot, "cut": base and base.cut, "candidate": None, "state": ADOPTED if base else NONE, "reason": "",
+        "base": base and base.where.snapshot, "cut": base and base.cut, "candidate": None,
+        "state": ADOPTED if base else NONE, "reason": "",
         "fetched_bytes": 0, "total_bytes": 0, "digests": [],
     }  # fmt: skip
     return row | catalog.snapshots.get((served.epoch, served.partition), {})
@@ -24,11 +28,11 @@ def rows(catalog: Catalog) -> list[dict[str, Any]]:
     return [_row(served, standing(catalog, served)) for served in ordered]
 
 
-def base_of(served: Served) -> dict[str, Any] | None:
+def base_of(served: ServedPartition) -> dict[str, Any] | None:
     """The snapshot that the view stands on, as `/v1/partitions` shows it."""
     return None if served.base is None else {"snapshot": served.base.where.snapshot, "cut": served.base.cut}
 
 
-def _row(served: Served, stands: dict[str, Any]) -> dict[str, Any]:
+def _row(served: ServedPartition, stands: dict[str, Any]) -> dict[str, Any]:
     digests = [dict(zip(("cut", "digest", "entries"), one, strict=True)) for one in stands["digests"]]
     return {"table": served.table, "epoch": served.epoch, "partition": served.partition, **stands, "digests": digests}

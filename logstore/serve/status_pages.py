@@ -13,11 +13,11 @@ from logstore.serve import snapshot_page
 from logstore.serve.settings import ReaderSettings
 from logstore.serve.snapshot_page import base_of
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.feed_client import Feeds
-from logstore.serve.state.partition import CATCHING_UP, ELSEWHERE, STOPPED, Served
+from logstore.serve.state.feed_client import FeedClient
+from logstore.serve.state.partition import CATCHING_UP, ELSEWHERE, STOPPED, ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
-from logstore.serve.wire.response import Answer, page
+from logstore.serve.wire.response import Response, page
 from logstore.view.layout import MAX_QUARANTINED
 
 _REASONS = 20
@@ -26,11 +26,11 @@ _REASONS = 20
 class Pages:
     """The pages that are no rows."""
 
-    def __init__(self, settings: ReaderSettings, catalog: Catalog, feeds: Feeds) -> None:
+    def __init__(self, settings: ReaderSettings, catalog: Catalog, feeds: FeedClient) -> None:
         self._settings, self._catalog, self._feeds = settings, catalog, feeds
         self._assigned = False  # every slot of the store was assigned once
 
-    async def tables(self, request: Request) -> Answer:
+    async def tables(self, request: Request) -> Response:
         """`/v1/tables`."""
         request.params(())
         if self._catalog.tables is None:
@@ -39,12 +39,12 @@ class Pages:
             {"tables": [_table(t) for _, t in sorted(self._catalog.tables.items())], "revision": self._catalog.revision}
         )
 
-    async def table(self, request: Request, name: str) -> Answer:
+    async def table(self, request: Request, name: str) -> Response:
         """`/v1/tables/{table}`."""
         request.params(())
         return _json(_table(self._catalog.table(name)))
 
-    async def partitions(self, request: Request) -> Answer:
+    async def partitions(self, request: Request) -> Response:
         """`/v1/partitions`."""
         request.params(())
         tables = sorted((self._catalog.tables or {}).items())
@@ -52,12 +52,12 @@ class Pages:
             {"partitions": [self._partition(table, p) for _, table in tables for p in range(table.partitions)]}
         )
 
-    async def snapshots(self, request: Request) -> Answer:
+    async def snapshots(self, request: Request) -> Response:
         """`/v1/snapshots`: of the partitions that are served here."""
         request.params(())
         return _json({"snapshots": snapshot_page.rows(self._catalog)})
 
-    async def cluster(self, request: Request) -> Answer:
+    async def cluster(self, request: Request) -> Response:
         """`/v1/cluster`."""
         request.params(())
         nodes: dict[str, dict[str, Any]] = {}
@@ -73,7 +73,7 @@ class Pages:
             }
         )
 
-    async def quarantine(self, request: Request, name: str) -> Answer:
+    async def quarantine(self, request: Request, name: str) -> Response:
         """`/v1/tables/{table}/quarantine`: of the partitions that are served here."""
         request.params(())
         table = self._catalog.table(name)
@@ -92,12 +92,12 @@ class Pages:
         records = sorted(records, key=lambda record: int(record["offset"]))[-MAX_QUARANTINED:]
         return _json({"counts": dict(counts), "records": records, "dropped": counts.total() - len(records)})
 
-    async def healthz(self, request: Request) -> Answer:
+    async def healthz(self, request: Request) -> Response:
         """The process lives."""
         request.params(())
         return _json({"status": "ok"})
 
-    async def readyz(self, request: Request) -> Answer:
+    async def readyz(self, request: Request) -> Response:
         """Ready, or 503 with the reasons why not."""
         request.params(())
         reasons = self._unready()
@@ -105,7 +105,7 @@ class Pages:
             raise Problem("starting", "not ready: " + "; ".join(reasons[:3]), reasons=reasons[:_REASONS])
         return _json({"status": "ready"})
 
-    async def version(self, request: Request) -> Answer:
+    async def version(self, request: Request) -> Response:
         """`/version`."""
         request.params(())
         return _json({"name": "logstore", "version": logstore.__version__, "api": "v1"})
@@ -126,7 +126,7 @@ class Pages:
         reasons += [f"the view of {missing} is not open yet" for missing in self._catalog.missing()]
         return reasons + [reason for served in self._catalog.served.values() if (reason := self._behind(served))]
 
-    def _behind(self, served: Served) -> str | None:
+    def _behind(self, served: ServedPartition) -> str | None:
         if served.reader is None or served.state == STOPPED:
             return None
         try:
@@ -141,7 +141,8 @@ class Pages:
         slot = slot_of(partition, self._catalog.slots)
         served = self._catalog.served.get((table.epoch, partition))
         row: dict[str, Any] = {
-            "table": table.name, "partition": partition, "slot": slot, "applied": None, "end": None, "lag": None, "state": ELSEWHERE,
+            "table": table.name, "partition": partition, "slot": slot, "applied": None, "end": None, "lag": None,
+            "state": ELSEWHERE,
             "reason": "", "owner": self._catalog.owner(slot), "base": None, "bytes": None,
         }  # fmt: skip
         if served is None:
@@ -157,7 +158,7 @@ class Pages:
         return {**row, **_standing(served)}
 
 
-def _standing(served: Served) -> dict[str, Any]:
+def _standing(served: ServedPartition) -> dict[str, Any]:
     """What the view itself says."""
     if served.reader is None:
         return {}
@@ -195,5 +196,5 @@ def _join(node: dict[str, Any], record: dict[str, Any]) -> None:
         pids[name] = sorted({*pids[name], *theirs.get(name, ())})
 
 
-def _json(document: dict[str, Any]) -> Answer:
+def _json(document: dict[str, Any]) -> Response:
     return page(orjson.dumps(document))

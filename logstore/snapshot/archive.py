@@ -1,4 +1,7 @@
-"""Archive: which stretches of a table's log lie in Parquet files, as the manifests say. The manifests are the truth, not the folders.
+"""Archive.
+
+Which stretches of a table's log lie in Parquet files, as the manifests say. The manifests are the truth, not the
+folders.
 
     <topic>/<epoch>/archive/p00000/<from>-<to>-<attempt>.parquet      the records of one stretch [from, to)
     <topic>/<epoch>/archive/manifests/<number>.json                   created exclusively: the commit of one run
@@ -7,7 +10,8 @@
      "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
      "checksum": xxh3-128 of the document without this field}
 
-Segments of a partition follow each other without a hole and without an overlap, from offset 0 on; both is checked at every reading.
+Segments of a partition follow each other without a hole and without an overlap, from offset 0 on; both is checked at
+every reading.
 """
 
 import time
@@ -46,7 +50,10 @@ class ArchiveIndex:
         self._read = 0
 
     def segments(self) -> list[Segment]:
-        """All of them, by partition and offset. Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap."""
+        """All of them, by partition and offset.
+
+        Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap.
+        """
         numbers = self._numbers()
         if numbers != list(range(len(numbers))):
             raise Corrupted(
@@ -60,7 +67,10 @@ class ArchiveIndex:
         return list(self._known)
 
     def next_offsets(self) -> dict[int, int]:
-        """Partition -> the first offset that is not archived; partitions without a segment are absent. Raises Corrupted."""
+        """Partition -> the first offset that is not archived.
+
+        Partitions without a segment are absent. Raises Corrupted.
+        """
         return _following(self.segments(), {})
 
     def lasts(self) -> dict[int, str]:
@@ -68,14 +78,18 @@ class ArchiveIndex:
         return {segment.partition: segment.last for segment in self.segments() if segment.last}
 
     def covering(self, partition: int, start: int, end: int) -> list[Segment]:
-        """The segments that hold `[start, end)` of a partition; raises Corrupted when the archive does not hold all of it."""
+        """The segments that hold `[start, end)` of a partition.
+
+        Raises Corrupted when the archive does not hold all of it.
+        """
         if start >= end:
             return []
         found = [s for s in self.segments() if s.partition == partition and s.end > start and s.start < end]
         if not found or found[0].start > start or found[-1].end < end:
             reach = self.next_offsets().get(partition, 0)
             raise Corrupted(
-                f"the archive {self.root} ends at offset {reach:,} of partition {partition}, wanted {start:,} to {end - 1:,}"
+                f"the archive {self.root} ends at offset {reach:,} of partition {partition}, wanted {start:,} to "
+                f"{end - 1:,}"
             )
         return found
 
@@ -97,7 +111,10 @@ class ArchiveIndex:
         return number
 
     def collect(self) -> list[str]:
-        """Remove files that no manifest names: leftovers of killed attempts. Requires: no other job archives this table."""
+        """Remove files that no manifest names.
+
+        Leftovers of killed attempts. Requires: no other job archives this table.
+        """
         named = {segment.path for segment in self.segments()}
         lying = [
             f"{self.root}/{folder}/{name}"

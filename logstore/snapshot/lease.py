@@ -1,4 +1,8 @@
-"""Lease: one batch job at a time per table. `_JOB/<number>.json`, highest number counts; taken by exclusive create of the next number."""
+"""Lease.
+
+One batch job at a time per table. `_JOB/<number>.json`, highest number counts; taken by exclusive create of the next
+number.
+"""
 
 import threading
 import time
@@ -47,7 +51,8 @@ def _renew(storage: Storage, path: str, job: str, what: str, ttl_s: float, ended
         try:
             storage.replace(path, _document(job, what, ttl_s))
         except StorageUnreachable:
-            continue  # the next round tries again; a lease that runs out costs the job its final compare-and-swap at worst
+            # the next round tries again; a lease that runs out costs the job its final compare-and-swap at worst
+            continue
 
 
 def _latest(storage: Storage, folder: str) -> tuple[int, dict[str, Any] | None]:

@@ -1,4 +1,7 @@
-"""Manifest: what a snapshot is. Only files named in one exist for a reader. JSON, drawn in `docs/snapshot_format.md`."""
+"""Manifest.
+
+What a snapshot is. Only files named in one exist for a reader. JSON, drawn in `docs/snapshot_format.md`.
+"""
 
 import base64
 from dataclasses import dataclass

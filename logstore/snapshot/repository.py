@@ -65,7 +65,8 @@ class Repository:
             ) from error
         except Corrupted as error:
             raise Corrupted(
-                f"snapshot {name}: {error}; `logstore snapshot list` shows the others, `logstore batch rebuild` makes one"
+                f"snapshot {name}: {error}; `logstore snapshot list` shows the others, `logstore batch rebuild` makes "
+                "one"
             ) from error
         if found.name != name:
             raise Corrupted(f"the manifest of snapshot {name} is that of {found.name}: files were swapped")
@@ -88,7 +89,10 @@ class Repository:
             ) from error
 
     def move(self, expected: Pointer | None, name: str, why: str) -> Pointer:
-        """Make `name` current if `expected` still is; raises Conflict otherwise. Of many at once exactly one succeeds."""
+        """Make `name` current if `expected` still is.
+
+        Raises Conflict otherwise. Of many at once exactly one succeeds.
+        """
         published = self.names()
         before = [one for one in (expected.line if expected else ()) if one < name and one in published]
         moved = Pointer(1 if expected is None else expected.number + 1, name, _now_ms(), why, (*before, name))
@@ -107,7 +111,10 @@ class Repository:
         return f"{self.root}/{relative}"
 
     def publish(self, manifest: Manifest) -> None:
-        """Make a snapshot visible; raises Corrupted when a file is missing or has another size, Conflict when the name is taken."""
+        """Make a snapshot visible.
+
+        Raises Corrupted when a file is missing or has another size, Conflict when the name is taken.
+        """
         for file in manifest.files:
             try:
                 size = self.storage.size(self.file_path(file.path))
@@ -186,7 +193,8 @@ class Repository:
     def gc(self, keep: int, *, dry_run: bool = False, extra_keep: Iterable[str] = ()) -> Collected:
         """Remove what nothing needs. Raises Corrupted, and removes nothing, when a kept manifest cannot be read.
 
-        Everything is looked at once, and the job and the pointer first: a job that publishes meanwhile keeps what is its own.
+        Everything is looked at once, and the job and the pointer first: a job that publishes meanwhile keeps what is
+        its own.
         """
         job, now = live(self.storage, self.file_path("_JOB")), self.current()
         folders = {name: self.storage.list(self.file_path(name)) for name in self._folders()}

@@ -1,7 +1,10 @@
-"""SST: the SSTables of a snapshot, written and read with RocksDB. Key = row key, value = encoded `Entry`; no tombstones.
+"""SST.
 
-Block-based tables, format_version 5, a Bloom filter of 10 bits over whole keys, a checksum per block. Two files of equal entries
-differ in bytes (RocksDB writes a random session id): compare digests, not files. `docs/snapshot_format.md` draws the layout.
+The SSTables of a snapshot, written and read with RocksDB. Key = row key, value = encoded `Entry`; no tombstones.
+
+Block-based tables, format_version 5, a Bloom filter of 10 bits over whole keys, a checksum per block. Two files of
+equal entries differ in bytes (RocksDB writes a random session id): compare digests, not files.
+`docs/snapshot_format.md` draws the layout.
 """
 
 import os
@@ -58,7 +61,10 @@ class SstWriter:
 
     @property
     def size_bytes(self) -> int:
-        """How much was put so far, before compression: never less than the file will have but for its index and filter."""
+        """How much was put so far, before compression.
+
+        Never less than the file will have but for its index and filter.
+        """
         return self._raw_bytes
 
     def put(self, key: bytes, entry: bytes) -> None:
@@ -73,7 +79,8 @@ class SstWriter:
             for key, entry in pairs:
                 if key <= last:
                     raise Corrupted(
-                        f"{self.path.name}: key {key[:80]!r} does not come after {last[:80]!r}; its source is not in key order"
+                        f"{self.path.name}: key {key[:80]!r} does not come after {last[:80]!r}; its source is not in "
+                        "key order"
                     )
                 write(key, entry)
                 if not entries:
@@ -102,7 +109,10 @@ class SstWriter:
 
 
 class SstReader:
-    """Reads a directory that `prepare` made; any number of processes may. `get` and `scan` raise Corrupted for what RocksDB refuses."""
+    """Reads a directory that `prepare` made.
+
+    Any number of processes may. `get` and `scan` raise Corrupted for what RocksDB refuses.
+    """
 
     def __init__(self, db: Any, directory: Path) -> None:
         """Use `open`."""
@@ -112,7 +122,10 @@ class SstReader:
 
     @classmethod
     def open(cls, directory: Path, *, cache_bytes: int = CACHE_BYTES) -> "SstReader":
-        """Open read-only; raises Corrupted when a file is missing or broken. `cache_bytes` of uncompressed blocks are kept."""
+        """Open read-only.
+
+        Raises Corrupted when a file is missing or broken. `cache_bytes` of uncompressed blocks are kept.
+        """
         options = _options(cache_bytes=cache_bytes)
         try:
             # without column_families RocksDB keeps the block cache of its own defaults (8 MB)

@@ -1,4 +1,6 @@
-"""Storage: where archive and snapshots lie, an fsspec URL. `create` is exclusive, and a file is there whole or not at all.
+"""Storage.
+
+Where archive and snapshots lie, an fsspec URL. `create` is exclusive, and a file is there whole or not at all.
 
 file://   written beside its place, synced, then linked to it: link(2) fails when the name is taken; the folder is synced after
 others    one conditional put (`pipe_file(mode="create")`)
@@ -23,7 +25,10 @@ _ABANDONED_S = 3_600
 
 
 def storage_url(flag: str | None, definitions_storage: str | None, data_dir: Path) -> str:
-    """The flag (or LOGSTORE_STORAGE), else what the definitions say, else a folder below `data_dir`; raises UsageError for no URL."""
+    """The flag (or LOGSTORE_STORAGE), else what the definitions say, else a folder below `data_dir`.
+
+    Raises UsageError for no URL.
+    """
     url = flag or definitions_storage or f"file://{data_dir.absolute()}/storage"
     scheme, found, rest = url.partition("://")
     if (
@@ -37,7 +42,10 @@ def storage_url(flag: str | None, definitions_storage: str | None, data_dir: Pat
 
 
 class Storage:
-    """Files below a URL. Paths are relative to it and joined by "/". Raises StorageUnreachable for trouble; can be pickled."""
+    """Files below a URL.
+
+    Paths are relative to it and joined by "/". Raises StorageUnreachable for trouble; can be pickled.
+    """
 
     def __init__(self, url: str) -> None:
         """`url`: file:///directory, s3://bucket/prefix, memory://..."""
@@ -107,7 +115,10 @@ class Storage:
     def download(
         self, path: str, local: Path, *, bytes_per_s: int | None = None, on_bytes: Callable[[int], None] | None = None
     ) -> None:  # fmt: skip
-        """Copy a file to `local`, going on where an earlier try stopped; `on_bytes` hears of every piece. Raises FileNotFoundError."""
+        """Copy a file to `local`, going on where an earlier try stopped.
+
+        `on_bytes` hears of every piece. Raises FileNotFoundError.
+        """
         part = local.with_name(local.name + ".part")
         size = self.size(path)
         if part.exists() and part.stat().st_size > size:
@@ -199,7 +210,8 @@ class Storage:
             raise
         except Exception as error:  # every fsspec driver has its own
             raise StorageUnreachable(
-                f"the storage {self.url}/{path} does not answer: {error}; check --storage, its credentials and its space, then try again"
+                f"the storage {self.url}/{path} does not answer: {error}; check --storage, its credentials and its "
+                "space, then try again"
             ) from error
 
 

@@ -27,7 +27,8 @@ def problems(storage: Storage, root: str, manifest: Manifest, on_bytes: Callable
             total = total.plus(_file(storage, root, manifest, file, on_bytes, found))
         if (total.hex, total.entries) != (part.digest, part.entries):
             found.append(
-                f"partition {partition}: {total.hex} of {total.entries:,} entries, the manifest has {part.digest} of {part.entries:,}"
+                f"partition {partition}: {total.hex} of {total.entries:,} entries, the manifest has {part.digest} of "
+                f"{part.entries:,}"
             )
     return found
 

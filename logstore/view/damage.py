@@ -20,13 +20,16 @@ from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.view import preallocate
 
 _DAMAGE = (
-    lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.IncompatibleError,
+    lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError, lmdb.InvalidError, lmdb.VersionMismatchError,
+    lmdb.IncompatibleError,
     lmdb.BadTxnError, lmdb.BadDbiError, lmdb.CursorFullError, lmdb.PageFullError, lmdb.NotFoundError,
 )  # fmt: skip
 _EIO = os.strerror(errno.EIO)  # it has no class of its own
 
-# The two meta pages (mdb.c, MDB_page and MDB_meta): page head, magic, version, address, map size; two databases, of which the first
-# says the page size where it would have a padding; the last page in use, and the transaction. That of the higher transaction counts.
+# The two meta pages (mdb.c, MDB_page and MDB_meta): page head, magic, version, address, map size; two databases, of
+# which the first
+# says the page size where it would have a padding; the last page in use, and the transaction. That of the higher
+# transaction counts.
 _META = struct.Struct("<16xII8x8xI44x48xQQ")
 _MAGIC = 0xBEEFC0DE
 _LEAST_PAGE, _LARGEST_PAGE = 256, 1 << 16
@@ -43,7 +46,10 @@ def translated(path: Path, error: lmdb.Error) -> LogStoreError:
 
 @contextlib.contextmanager
 def told(path: Path) -> Iterator[None]:
-    """LMDB's errors become those of `translated`. What runs for every read or commit catches them itself, which costs nothing."""
+    """LMDB's errors become those of `translated`.
+
+    What runs for every read or commit catches them itself, which costs nothing.
+    """
     try:
         yield
     except lmdb.Error as error:
@@ -56,12 +62,16 @@ def check_whole(path: Path) -> None:
         size, used = os.fstat(file.fileno()).st_size, _used_bytes(file.fileno())
     if size < used:
         raise Corrupted(
-            f"the view {path} is damaged: its file has {size:,} bytes of {used:,}; its worker builds it again from the log"
+            f"the view {path} is damaged: its file has {size:,} bytes of {used:,}; its worker builds it again from the "
+            "log"
         )
 
 
 def _used_bytes(fd: int) -> int:
-    """Bytes that the file must have at least. What has no meta page is no environment: LMDB says so itself, unless it is empty."""
+    """Bytes that the file must have at least.
+
+    What has no meta page is no environment: LMDB says so itself, unless it is empty.
+    """
     first = _meta(os.pread(fd, _META.size, 0))
     if first is None:
         return _META.size

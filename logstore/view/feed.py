@@ -1,8 +1,9 @@
 """Feed: a dictionary that a worker publishes and the other processes of its node see. The latest value of a key wins.
 
-A stream socket in the node's data directory carries msgpack arrays: `[key, value]` from the worker, first the whole dictionary, then every
-change; a value of null removes the key. A subscriber that is slow gets only the newest value of each key when it reads again,
-so nothing queues up. Upwards go acknowledgements, of which the latest counts: {"pid", "tables": revision served, "mark"}.
+A stream socket in the node's data directory carries msgpack arrays: `[key, value]` from the worker, first the whole
+dictionary, then every change; a value of null removes the key. A subscriber that is slow gets only the newest value of
+each key when it reads again, so nothing queues up. Upwards go acknowledgements, of which the latest counts: {"pid",
+"tables": revision served, "mark"}.
 
     key                                 value
     "tables"                            {"revision", "topic_id", "slots", "storage", "tables": [definition as JSON bytes, ...]}
@@ -35,7 +36,7 @@ MAX_SUBSCRIBERS = 64
 DEAF_S = 0.2  # how long nobody is let in after that failed
 _CHUNK = 1 << 16
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class FeedServer:
@@ -121,7 +122,10 @@ class FeedServer:
         return None
 
     def _accept(self) -> None:
-        """Let one in. Where there is no descriptor for it, it waits in the listener's queue, and those who are here go on."""
+        """Let one in.
+
+        Where there is no descriptor for it, it waits in the listener's queue, and those who are here go on.
+        """
         try:
             sock, _ = self._listener.accept()
         except BlockingIOError:  # it has gone again
@@ -136,7 +140,7 @@ class FeedServer:
     def _turn_deaf(self, why: str) -> None:
         if why != self._complaint:
             self._complaint = why
-            _log.warning("the feed lets nobody in: %s; it tries again every %g s", why, DEAF_S)
+            log.warning("the feed lets nobody in: %s; it tries again every %g s", why, DEAF_S)
         self._selector.unregister(self._listener)  # it stays readable: without this the thread would spin
         self._deaf_until_s = time.monotonic() + DEAF_S
 
@@ -232,7 +236,10 @@ def encode_ack(value: Any) -> bytes:
 
 
 def _bind(path: Path) -> socket.socket:
-    """Listen under a path of any length: a socket's name has 108 bytes, so it is bound relative to its folder's descriptor."""
+    """Listen under a path of any length.
+
+    A socket's name has 108 bytes, so it is bound relative to its folder's descriptor.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

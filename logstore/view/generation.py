@@ -4,7 +4,8 @@
     2. again    what has come since, round by round, until little comes; the old view is written all the while
     3. flip     the writer of the old view adds the rest, gives the folder its number (`View.move`) and goes on with the new one
 
-Built under the name `<number>.new`, which nobody opens: a process killed at any instant leaves the old generation as it was.
+Built under the name `<number>.new`, which nobody opens: a process killed at any instant leaves the old generation as it
+was.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from logstore.model.fold import Folded
 from logstore.view import paths
 from logstore.view.layout import Base, Quarantine, State
 from logstore.view.reader import Reading, ViewReader
-from logstore.view.view import Identity, Sync, View
+from logstore.view.view import Sync, View, ViewIdentity
 
 _CHUNK = 5_000  # entries of one commit
 _CHUNK_BYTES = 8 << 20
@@ -25,7 +26,9 @@ _FULL_ROUND = 20_000  # entries: a round that copied fewer was quick
 class Builder:
     """Builds one generation. Requires: the process that owns the partition waits for it."""
 
-    def __init__(self, source: ViewReader, path: Path, identity: Identity, base: Base, *, sync: Sync = "none") -> None:
+    def __init__(
+        self, source: ViewReader, path: Path, identity: ViewIdentity, base: Base, *, sync: Sync = "none"
+    ) -> None:
         """Begin at `path`; what an earlier attempt left there is removed. Raises DiskFull, Corrupted."""
         shutil.rmtree(path, ignore_errors=True)
         self._source, self._since = source, base.cut
@@ -45,7 +48,10 @@ class Builder:
         return copied
 
     def rounds(self, most: int = 5) -> None:
-        """Rounds until one is quick, `most` at most: the last one, begun when the writer keeps what it applies, is the caller's."""
+        """Rounds until one is quick, `most` at most.
+
+        The last one, begun when the writer keeps what it applies, is the caller's.
+        """
         for _ in range(most):
             if self.round() < _FULL_ROUND:
                 return
@@ -61,9 +67,18 @@ class Builder:
 
 
 def begin(
-    directory: Path, number: int, identity: Identity, base: Base | None, quarantine: Quarantine, *, sync: Sync = "none"
+    directory: Path,
+    number: int,
+    identity: ViewIdentity,
+    base: Base | None,
+    quarantine: Quarantine,
+    *,
+    sync: Sync = "none",
 ) -> View:
-    """A new view under its number, whole or not at all: one that is half made must not be taken for a view without a base."""
+    """A new view under its number, whole or not at all.
+
+    One that is half made must not be taken for a view without a base.
+    """
     path = unborn(directory, number)
     shutil.rmtree(path, ignore_errors=True)
     view = View(path, identity, base, quarantine=quarantine, sync=sync)

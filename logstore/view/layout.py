@@ -13,10 +13,11 @@
                  the row key's first 495 bytes, then 8 bytes xxh3-64 of all of it         from 496 bytes on
     bucket       one or more of: 4 bytes key length, 4 bytes entry length, row key, entry; keys rise
 
-LMDB keys have at most 511 bytes: 495 + 8 leaves 8 for the version that an older entry of the same cell is filed under. A long key's
-length (503) tells it from every short one, and all long keys with one prefix stand together, right behind the short key that equals the
-prefix and before every short key above it. Among themselves they stand in the order of their hashes; a scan puts them in byte order.
-Two long keys with equal hashes share a bucket, so a collision, even a made one, costs time and never an answer.
+LMDB keys have at most 511 bytes: 495 + 8 leaves 8 for the version that an older entry of the same cell is filed under.
+A long key's length (503) tells it from every short one, and all long keys with one prefix stand together, right behind
+the short key that equals the prefix and before every short key above it. Among themselves they stand in the order of
+their hashes; a scan puts them in byte order. Two long keys with equal hashes share a bucket, so a collision, even a
+made one, costs time and never an answer.
 """
 
 import struct
@@ -45,7 +46,10 @@ _OFFSET = struct.Struct(">Q")
 
 
 class Stop(NamedTuple):
-    """Why a partition answers nothing: `word` is the error class's word, `detail` a sentence with the command that helps."""
+    """Why a partition answers nothing.
+
+    `word` is the error class's word, `detail` a sentence with the command that helps.
+    """
 
     word: str
     detail: str
@@ -77,7 +81,10 @@ class State(NamedTuple):
 
 
 class Base(NamedTuple):
-    """The snapshot a view stands on. The view holds entries of version `cut` and above; everything older is in the snapshot's SSTables."""
+    """The snapshot a view stands on.
+
+    The view holds entries of version `cut` and above; everything older is in the snapshot's SSTables.
+    """
 
     snapshot: str  # its name
     cut: int  # the first offset it does not cover

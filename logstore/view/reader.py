@@ -16,10 +16,16 @@ _CHUNK_BYTES = 1 << 19  # of long keys selected at a time; twice as much is held
 
 
 class ViewReader:
-    """A view opened for reading. Requires: no transaction is left open between calls (one thread, nothing awaited inside)."""
+    """A view opened for reading.
+
+    Requires: no transaction is left open between calls (one thread, nothing awaited inside).
+    """
 
     def __init__(self, env: Any, path: Path) -> None:
-        """Read the environment at `path` that is open in this process (LMDB allows one opening a process); see `open` for others."""
+        """Read the environment at `path` that is open in this process (LMDB allows one opening a process).
+
+        See `open` for others.
+        """
         self._env, self._path = env, path
         self._entries, self._meta, self._quarantine = (
             env.open_db(name, create=False) for name in (layout.ENTRIES, layout.META, layout.QUARANTINE)
@@ -37,7 +43,8 @@ class ViewReader:
             raise Corrupted(f"the view {path} cannot be read: {error.strerror}") from error
         with damage.told(path):
             env = lmdb.open(
-                str(path), readonly=True, create=False, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS, readahead=False,
+                str(path), readonly=True, create=False, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
+                readahead=False,
                 map_size=_map_bytes(path), max_spare_txns=4,
             )  # fmt: skip
             try:
@@ -47,7 +54,10 @@ class ViewReader:
                 raise
 
     def point(self, row_key: bytes) -> tuple[bytes, bytes | None]:
-        """(state, entry or None), both encoded, of one committed state. Requires: the row key is not empty. Raises as `reading`."""
+        """(state, entry or None), both encoded, of one committed state.
+
+        Requires: the row key is not empty. Raises as `reading`.
+        """
         if len(row_key) > layout.SHORT_BYTES:
             with self.reading() as reading:
                 return reading.raw_state, reading.get(row_key)
@@ -78,7 +88,10 @@ class ViewReader:
             return reading.state
 
     def base(self) -> Base | None:
-        """The snapshot that holds what this view leaves out; None: the view holds everything. It never changes in one environment."""
+        """The snapshot that holds what this view leaves out.
+
+        None: the view holds everything. It never changes in one environment.
+        """
         with self.reading() as reading:
             return reading.base
 
@@ -91,7 +104,10 @@ class ViewReader:
         return int(self._env.info()["map_size"])
 
     def slots(self) -> int:
-        """The most reader slots, of `layout.MAX_READERS`, that were in use at once; a dead reader's counts until it is freed."""
+        """The most reader slots, of `layout.MAX_READERS`, that were in use at once.
+
+        A dead reader's counts until it is freed.
+        """
         return int(self._env.info()["num_readers"])
 
     def pids(self) -> set[int]:
@@ -158,9 +174,12 @@ class Reading:
     def scan(
         self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards; tombstones are entries too.
+        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards.
 
-        Long keys (over 495 bytes) with one prefix are put in order a group at a time: time grows with the group, memory with its keys.
+        Tombstones are entries too.
+
+        Long keys (over 495 bytes) with one prefix are put in order a group at a time: time grows with the group, memory
+        with its keys.
         """
         trimmed = len(start) > layout.SHORT_BYTES or (end is not None and len(end) > layout.SHORT_BYTES)
         done = None
@@ -179,7 +198,10 @@ class Reading:
     def _long_rows(
         self, prefix: bytes, start: bytes, end: bytes | None, *, reverse: bool
     ) -> Iterator[tuple[bytes, bytes]]:
-        """The rows of all buckets of one prefix, in byte order: the next few are selected, again and again, so memory stays small."""
+        """The rows of all buckets of one prefix, in byte order.
+
+        The next few are selected, again and again, so memory stays small.
+        """
         while chunk := _first(
             (key for key in self._bucket_keys(prefix) if key >= start and (end is None or key < end)), reverse=reverse
         ):

@@ -8,9 +8,9 @@ A commit, step by step (`docs/corridor.md` tells the same):
     4. write the state: next offset, log time, and the stop if there is one
     5. commit; readers see all of it or nothing
 
-Durability: `none` leaves flushing to the kernel: it survives a killed process, not a power cut, so a file beside the environment
-names the boot during which it was written, and after another boot the view is thrown away and built again from the log.
-`commit` flushes every commit (fsync). The log is the truth in both cases.
+Durability: `none` leaves flushing to the kernel: it survives a killed process, not a power cut, so a file beside the
+environment names the boot during which it was written, and after another boot the view is thrown away and built again
+from the log. `commit` flushes every commit (fsync). The log is the truth in both cases.
 """
 
 import os
@@ -42,7 +42,7 @@ _NO_QUARANTINE = Quarantine({}, [])
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ViewIdentity:
     """What a view is a view of; checked whenever it is opened."""
 
     table: str
@@ -54,22 +54,27 @@ class Identity:
 
 
 class View:
-    """The one writer of one partition's view. Not thread-safe; requires: the caller holds the partition's `home.Owner`."""
+    """The one writer of one partition's view.
+
+    Not thread-safe; requires: the caller holds the partition's `home.Owner`.
+    """
 
     def __init__(
         self,
         path: Path,
-        identity: Identity,
+        identity: ViewIdentity,
         base: Base | None = None,
         *,
         quarantine: Quarantine = _NO_QUARANTINE,
         sync: Sync = "none",
         map_bytes: int = layout.DEFAULT_MAP_BYTES,
     ) -> None:
-        """Open or create; raises Corrupted when the environment holds another view or is damaged, DiskFull, NotYet (retriable), OSError.
+        """Open or create.
 
-        A new environment stands on `base` and begins at its cut with what was skipped below it (`quarantine`), else at offset 0; one
-        that is there keeps its own.
+        Raises Corrupted when the environment holds another view or is damaged, DiskFull, NotYet (retriable), OSError.
+
+        A new environment stands on `base` and begins at its cut with what was skipped below it (`quarantine`), else at
+        offset 0; one that is there keeps its own.
         """
         self.path, self._sync = path, sync
         self._allocated = 0
@@ -133,7 +138,9 @@ class View:
         return int(self._env.reader_check())
 
     def close(self, *, flush: bool = True) -> None:
-        """Flush and close; a view closed this way survives a power cut. Without `flush` it keeps its mark, and takes no time.
+        """Flush and close.
+
+        A view closed this way survives a power cut. Without `flush` it keeps its mark, and takes no time.
 
         Raises as `apply`; it is closed then, and keeps its mark.
         """
@@ -160,7 +167,7 @@ class View:
         (self.path / "unsynced").unlink(missing_ok=True)
         paths.fsync_dir(self.path)
 
-    def _recover(self, identity: Identity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
+    def _recover(self, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
         with self._env.begin(write=True) as txn:
             raw = txn.get(layout.IDENTITY, db=self._meta)
             if raw is None:
@@ -170,7 +177,7 @@ class View:
             standing = txn.get(layout.BASE, db=self._meta)
             return State.decode(txn.get(layout.STATE, db=self._meta) or b""), standing and Base.decode(standing)
 
-    def _begin_new(self, txn: Any, identity: Identity, base: Base | None, quarantine: Quarantine) -> State:
+    def _begin_new(self, txn: Any, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> State:
         """All of what a new view knows, in the transaction that makes it one."""
         state = State(base.cut, base.log_time_ms) if base else State(0, 0)
         txn.put(layout.IDENTITY, _identity_bytes(identity), db=self._meta)
@@ -332,5 +339,5 @@ def _reach(path: Path, size_bytes: int) -> None:
             os.truncate(path / "data.mdb", size_bytes)
 
 
-def _identity_bytes(identity: Identity) -> bytes:
+def _identity_bytes(identity: ViewIdentity) -> bytes:
     return orjson.dumps(asdict(identity), option=orjson.OPT_SORT_KEYS)

@@ -1,4 +1,7 @@
-"""Adopter: one thread of a worker that takes over snapshots, one partition at a time. All of its waiting is its own, never the lane's.
+"""Adopter.
+
+One thread of a worker that takes over snapshots, one partition at a time. All of its waiting is its own, never the
+lane's.
 
     1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is shown. Where
                 no pin was had at the cut, the log is folded again up to there (`refold`)
@@ -7,8 +10,9 @@
     4. flip     between two batches of the lane (`flip`)
     5. sweep    generations and local snapshots that nobody is told of any more, some time later
 
-A view whose next record is gone from the log leaps to a snapshot that lies ahead. A pointer that was moved back changes nothing here: the
-newer snapshot agreed with this node's own fold, and a position never goes back; nodes that begin anew begin where the pointer shows.
+A view whose next record is gone from the log leaps to a snapshot that lies ahead. A pointer that was moved back changes
+nothing here: the newer snapshot agreed with this node's own fold, and a position never goes back; nodes that begin anew
+begin where the pointer shows.
 """
 
 import logging
@@ -20,23 +24,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted, LogStoreError, LogTruncated, NotYet, StorageUnreachable
-from logstore.model.table import Table
+from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.repository import Pointer
 from logstore.view import generation
 from logstore.view.layout import Quarantine
 from streaming.adoption import flip
 from streaming.adoption.flip import Step
-from streaming.adoption.progress import Progress
+from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.refold import NotFolded, refold
-from streaming.adoption.snapshot_fetcher import Library
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.digest import digest_file
-from streaming.digest.client import Errand, Helper
-from streaming.digest.digest_file import Found
-from streaming.digest.digester import Order
+from streaming.digest.client import DigestClient, PendingDigest
+from streaming.digest.digest_file import DigestRecord
+from streaming.digest.digester import DigestRequest
 from streaming.lane import local_snapshots
-from streaming.lane.lane import Key, Lane
-from streaming.lane.partition import Followed, Seed, identity_of
+from streaming.lane.lane import Lane
+from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
@@ -65,9 +69,9 @@ class Adopter(threading.Thread):
         self,
         bootstrap: str,
         lane: Lane,
-        library: Library,
-        helper: Helper,
-        progress: Progress,
+        library: SnapshotFetcher,
+        helper: DigestClient,
+        progress: AdoptionProgress,
         damaged: Callable[[], list[Damage]],
     ) -> None:
         """`damaged`: the snapshots that readers have found damaged."""
@@ -76,13 +80,13 @@ class Adopter(threading.Thread):
         self._brokers = bootstrap
         self._lane, self._library, self._helper, self._progress = lane, library, helper, progress
         self._seen: dict[
-            Key, float
+            PartitionKey, float
         ] = {}  # partition -> when its generation was first seen or flipped, of a monotonic clock
-        self._lost_bases: set[Key] = set()  # bases that are damaged and cannot be fetched again
-        self._checked: set[Key] = set()  # bases whose files were looked at since the start
-        self._brought_s: dict[Key, float] = {}  # when a base was brought again, of a monotonic clock
-        self._trials: dict[Key, _Trial] = {}
-        self._missed: dict[Key, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
+        self._lost_bases: set[PartitionKey] = set()  # bases that are damaged and cannot be fetched again
+        self._checked: set[PartitionKey] = set()  # bases whose files were looked at since the start
+        self._brought_s: dict[PartitionKey, float] = {}  # when a base was brought again, of a monotonic clock
+        self._trials: dict[PartitionKey, _Trial] = {}
+        self._missed: dict[PartitionKey, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
         self._closing = threading.Event()
         self.beat_s = time.monotonic()
 
@@ -120,7 +124,7 @@ class Adopter(threading.Thread):
         except LogStoreError as error:
             return error
 
-    def _try(self, followed: Followed, pointer: Pointer | LogStoreError | None) -> None:
+    def _try(self, followed: FollowedPartition, pointer: Pointer | LogStoreError | None) -> None:
         target = followed.target
         trial = self._trials.get(target.key, _Trial(0, 0.0))
         if time.monotonic() < trial.again_s:
@@ -142,7 +146,7 @@ class Adopter(threading.Thread):
         wait_s = min(NEAR_S * 2**trial.failures, MOST_S)
         self._trials[target.key] = _Trial(min(trial.failures + 1, 10), time.monotonic() + wait_s)
 
-    def _step(self, followed: Followed, pointer: Pointer | None) -> None:
+    def _step(self, followed: FollowedPartition, pointer: Pointer | None) -> None:
         """What is to be done about one partition."""
         target, base = followed.target, followed.view.base
         self._progress.digests(target, digest_file.load(followed.directory))
@@ -168,7 +172,7 @@ class Adopter(threading.Thread):
 
     # 1. agree
 
-    def _agree(self, followed: Followed, name: str, part: PartFacts) -> bool:
+    def _agree(self, followed: FollowedPartition, name: str, part: PartFacts) -> bool:
         target = followed.target
         where = f"{target.table.name}/{target.partition}"
         if followed.next_offset < part.cut:
@@ -184,22 +188,24 @@ class Adopter(threading.Thread):
         if (mine.digest, mine.entries) == (part.digest, part.entries):
             return True
         reason = (
-            f"{where} differs from snapshot {name} at cut {part.cut:,}: digest {mine.digest} of {mine.entries:,} entries here, the "
-            f"snapshot has {part.digest} of {part.entries:,}; `logstore batch audit {target.table.name} --explain` names the keys"
+            f"{where} differs from snapshot {name} at cut {part.cut:,}: digest {mine.digest} of {mine.entries:,} "
+            "entries here, the "
+            f"snapshot has {part.digest} of {part.entries:,}; `logstore batch audit {target.table.name} --explain` "
+            "names the keys"
         )
         if self._progress.state(target) != "refused":
             log.error("%s", reason)
         self._progress.show(target, state="refused", reason=reason)
         return False
 
-    def _is_lost(self, followed: Followed, cut: int) -> bool:
+    def _is_lost(self, followed: FollowedPartition, cut: int) -> bool:
         """True when no digest at the cut is to be expected: the topic has no cuts, or it should be there by now."""
         key, now_s = followed.target.key, time.monotonic()
         if self._missed.get(key, (-1, 0.0))[0] != cut:
             self._missed[key] = cut, now_s
         return not followed.target.table.allow_control_records or now_s - self._missed[key][1] > LOST_S
 
-    def _refolded(self, followed: Followed, cut: int) -> Found:
+    def _refolded(self, followed: FollowedPartition, cut: int) -> DigestRecord:
         target = followed.target
         if followed.view.base is not None and followed.base_dir is None:
             raise NotFolded("the snapshot that the view stands on is not here")
@@ -212,13 +218,13 @@ class Adopter(threading.Thread):
 
     # 2. fetch, 3. build, 4. flip
 
-    def _adopt(self, followed: Followed, manifest: Manifest) -> None:
+    def _adopt(self, followed: FollowedPartition, manifest: Manifest) -> None:
         target = followed.target
         local = self._library.bring(target, manifest)
         self._progress.show(target, state="building", reason="")
         path = followed.view.path
         number = int(path.name) + 1
-        order = Order(
+        order = DigestRequest(
             str(path), str(generation.unborn(path.parent, number)), asdict(identity_of(target)), local.base._asdict(), followed.sync
         )  # fmt: skip
         errand = self._helper.build(order)
@@ -233,10 +239,10 @@ class Adopter(threading.Thread):
             raise
         self._adopted(target, local.base.snapshot, local.base.cut)
 
-    def _leap(self, followed: Followed, manifest: Manifest, part: PartFacts) -> None:
+    def _leap(self, followed: FollowedPartition, manifest: Manifest, part: PartFacts) -> None:
         target = followed.target
         local = self._library.bring(target, manifest)
-        seed = Seed(
+        seed = Bootstrap(
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), why) for at, why in part.quarantine_records]),
         )
@@ -255,8 +261,10 @@ class Adopter(threading.Thread):
 
     # 5. sweep, and what a start looks at
 
-    def _mend(self, followed: Followed) -> None:
-        """Look at the base's files once after a start, and whenever they are not here; fetch them again when they are not sound.
+    def _mend(self, followed: FollowedPartition) -> None:
+        """Look at the base's files once after a start, and whenever they are not here.
+
+        Fetch them again when they are not sound.
 
         Also when a reader says so: what it has open may be damaged although the files look well now.
         """
@@ -282,7 +290,7 @@ class Adopter(threading.Thread):
             return False
         return [target.table.name, *target.key, name] in self._damaged()
 
-    def _fetch_again(self, followed: Followed, name: str) -> None:
+    def _fetch_again(self, followed: FollowedPartition, name: str) -> None:
         target = followed.target
         try:
             self._library.bring(target, self._library.manifest(target.table, name), again=True)
@@ -296,7 +304,7 @@ class Adopter(threading.Thread):
         self._lane.asked.do(target.key, flip.rebase(self._library.snapshots(target)))
         self._brought_s[target.key] = time.monotonic()
 
-    def _sweep(self, followed: Followed) -> None:
+    def _sweep(self, followed: FollowedPartition) -> None:
         key, path = followed.target.key, followed.view.path
         if time.monotonic() - self._seen[key] < SWEEP_S:
             return
@@ -309,14 +317,14 @@ class Adopter(threading.Thread):
         )
 
 
-def _wait(errand: Errand, event: threading.Event) -> None:
+def _wait(errand: PendingDigest, event: threading.Event) -> None:
     if not event.wait(BUILD_S):
         raise StorageUnreachable(f"the next generation was not built within {BUILD_S:g} s")
     if errand.failure is not None:
         raise NotBuilt(errand.failure)
 
 
-def _no_digest(followed: Followed, cut: int) -> str:
+def _no_digest(followed: FollowedPartition, cut: int) -> str:
     why = followed.undigested.get(cut, "it is being computed, or was lost with a restart")
     return f"this node's digest at the cut {cut:,} is not known: {why}; if it stays so, the log is folded again up to there"
 
@@ -325,13 +333,13 @@ class NotBuilt(NotYet):
     """The next generation could not be built; it is tried again."""
 
 
-Recorder = Callable[[Followed, int, Errand], None]
+Recorder = Callable[[FollowedPartition, int, PendingDigest], None]
 
 
-def recorder(progress: Progress) -> Recorder:
+def recorder(progress: AdoptionProgress) -> Recorder:
     """What keeps a digest that has been computed."""
 
-    def record(followed: Followed, cut: int, errand: Errand) -> None:
+    def record(followed: FollowedPartition, cut: int, errand: PendingDigest) -> None:
         if errand.outcome is None or errand.pinned_at != cut + 1:
             followed.undigested[cut] = errand.failure or f"the view was pinned at {errand.pinned_at}"
             log.warning(
@@ -343,7 +351,7 @@ def recorder(progress: Progress) -> Recorder:
             )
             return
         try:
-            kept = digest_file.add(followed.directory, Found(cut, *errand.outcome))
+            kept = digest_file.add(followed.directory, DigestRecord(cut, *errand.outcome))
         except OSError as error:
             followed.undigested[cut] = str(error)
             return

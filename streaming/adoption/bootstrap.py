@@ -1,4 +1,7 @@
-"""Seeds: what a view that is not there yet begins with. The lane asks and never waits; looking and fetching are done on threads here.
+"""Seeds.
+
+What a view that is not there yet begins with. The lane asks and never waits; looking and fetching are done on threads
+here.
 
 the table has a current snapshot       fetched and checked; the view begins at its cut
 it has none, and was not restored      the log, from offset 0
@@ -14,49 +17,49 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from logstore.model.errors import Corrupted, NoSuchSnapshot, NotYet, StorageUnreachable
-from logstore.model.table import Table
+from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.manifest import Manifest
 from logstore.view.layout import Quarantine
-from streaming.adoption.progress import Progress
-from streaming.adoption.snapshot_fetcher import Library
-from streaming.lane.partition import Asking, Seed
+from streaming.adoption.progress import AdoptionProgress
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
+from streaming.lane.partition import Bootstrap, BootstrapPending
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
 
 QUICK_S = 1.0  # looking takes milliseconds; what takes longer is a fetch
-FETCHES = (
-    4  # from a disk here, where most of the time is waiting for fsync; `Library` lets one at a time fetch from afar
-)
-Key = tuple[str, int]
+# from a disk here, where most of the time is waiting for fsync; `SnapshotFetcher` lets one at a time fetch from afar
+FETCHES = 4
 
 
-class Seeds:
+class Bootstrapper:
     """`log_start` tells where the log of a partition begins, for (topic, partition); it raises LogUnreachable."""
 
-    def __init__(self, library: Library, progress: Progress, log_start: Callable[[str, int], int]) -> None:
+    def __init__(
+        self, library: SnapshotFetcher, progress: AdoptionProgress, log_start: Callable[[str, int], int]
+    ) -> None:
         self._library, self._progress, self._log_start = library, progress, log_start
         self._look, self._fetch = ThreadPoolExecutor(1, "look"), ThreadPoolExecutor(FETCHES, "fetch")
-        self._asked: dict[Key, tuple[Future[Seed], float]] = {}
+        self._asked: dict[PartitionKey, tuple[Future[Bootstrap], float]] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, target: Target) -> Seed:
+    def __call__(self, target: Target) -> Bootstrap:
         """The seed; raises Asking until it is known, NotYet while there can be none."""
         now_s = time.monotonic()
         with self._lock:
             future, since_s = self._asked.get(target.key) or (self._ask(target), now_s)
             self._asked[target.key] = future, since_s
             if not future.done():
-                raise Asking(
+                raise BootstrapPending(
                     f"{target.table.name}/{target.partition}: its snapshot is looked for",
                     0.005 if now_s - since_s < QUICK_S else 0.2,
                 )
             del self._asked[target.key]
         return future.result()
 
-    def _ask(self, target: Target) -> Future[Seed]:
+    def _ask(self, target: Target) -> Future[Bootstrap]:
         """Looked up on one thread, fetched on another, so that a table without a snapshot waits for no fetch."""
-        answer: Future[Seed] = Future()
+        answer: Future[Bootstrap] = Future()
         self._look.submit(_into, answer, lambda: self._begin(target, answer))
         return answer
 
@@ -65,9 +68,9 @@ class Seeds:
         self._look.shutdown(wait=False, cancel_futures=True)
         self._fetch.shutdown(wait=False, cancel_futures=True)
 
-    def _begin(self, target: Target, answer: "Future[Seed]") -> Seed | None:
+    def _begin(self, target: Target, answer: "Future[Bootstrap]") -> Bootstrap | None:
         if self._library.url is None:
-            raise Asking("where the storage lies is not known yet", 0.1)
+            raise BootstrapPending("where the storage lies is not known yet", 0.1)
         try:
             pointer = self._library.current(target.table)
         except (StorageUnreachable, Corrupted) as error:
@@ -77,8 +80,11 @@ class Seeds:
         self._fetch.submit(_into, answer, lambda: self._newest(target, pointer.name))
         return None
 
-    def _without(self, target: Target, error: Exception | None) -> Seed:
-        """The log from 0, where that is the whole truth. Raises NotYet while the storage does not answer, else NoSuchSnapshot."""
+    def _without(self, target: Target, error: Exception | None) -> Bootstrap:
+        """The log from 0, where that is the whole truth.
+
+        Raises NotYet while the storage does not answer, else NoSuchSnapshot.
+        """
         table, why = target.table, f": {error}" if error else ""
         if table.base is not None:
             name = table.base["snapshot"]
@@ -88,10 +94,10 @@ class Seeds:
         elif error is not None and self._log_start(table.topic, target.partition) > 0:
             missing = f"the log of {table.name}/{target.partition} does not begin at 0 any more, and its snapshot is missing{why}"
         else:
-            return Seed()
+            return Bootstrap()
         raise NotYet(missing) if isinstance(error, StorageUnreachable) else NoSuchSnapshot(missing)
 
-    def _newest(self, target: Target, current: str) -> Seed:
+    def _newest(self, target: Target, current: str) -> Bootstrap:
         """Over the newest snapshot that is whole."""
         failure: Corrupted | NoSuchSnapshot | None = None
         for name in self._names(target.table, current):
@@ -112,19 +118,19 @@ class Seeds:
         yield current
         yield from (name for name in reversed(self._library.repository(table).line()) if name < current)
 
-    def _over(self, target: Target, manifest: Manifest) -> Seed:
+    def _over(self, target: Target, manifest: Manifest) -> Bootstrap:
         local = self._library.bring(target, manifest)
         part = manifest.parts[target.partition]
         self._progress.show(
             target, base=manifest.name, cut=part.cut, candidate=None, state="adopted", reason="begun from this snapshot"
         )
-        return Seed(
+        return Bootstrap(
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), reason) for at, reason in part.quarantine_records]),
         )
 
 
-def _into(answer: "Future[Seed]", find: Callable[[], Seed | None]) -> None:
+def _into(answer: "Future[Bootstrap]", find: Callable[[], Bootstrap | None]) -> None:
     """Settle the answer with what is found, or why it is not; None: somebody else settles it."""
     try:
         found = find()

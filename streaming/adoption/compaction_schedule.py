@@ -1,8 +1,12 @@
-"""Schedule: makes snapshots of the tables that ask for it. Run by the leader alone: the worker to which Faust assigned the first slot.
+"""Schedule.
 
-Due is a table with `schedule` {"every_mutations", "every_minutes"} when its log has grown by so much since the current snapshot's cut, or
-that snapshot is so old and the log has grown at all. The job is a process of its own that ends with the worker; one at a time here, and
-`Repository.lease` keeps others out. After a failure the table waits, twice as long each time.
+Makes snapshots of the tables that ask for it. Run by the leader alone: the worker to which Faust assigned the first
+slot.
+
+Due is a table with `schedule` {"every_mutations", "every_minutes"} when its log has grown by so much since the current
+snapshot's cut, or that snapshot is so old and the log has grown at all. The job is a process of its own that ends with
+the worker; one at a time here, and `Repository.lease` keeps others out. After a failure the table waits, twice as long
+each time.
 """
 
 import logging
@@ -17,7 +21,7 @@ from typing import NamedTuple
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
 from logstore.process import child
-from streaming.adoption.snapshot_fetcher import Library
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +62,10 @@ class _Pause(NamedTuple):
     until_s: float
 
 
-class Schedule(threading.Thread):
+class CompactionSchedule(threading.Thread):
     """Runs until `close`."""
 
-    def __init__(self, library: Library, log_ends: LogEnds, command: Command, log_path: Path) -> None:
+    def __init__(self, library: SnapshotFetcher, log_ends: LogEnds, command: Command, log_path: Path) -> None:
         """`log_path` gets what the jobs print."""
         super().__init__(name="schedule", daemon=True)
         self._library, self._log_ends, self._command, self._log_path = library, log_ends, command, log_path

@@ -14,20 +14,20 @@ from pathlib import Path
 from logstore.model.errors import Overloaded
 from logstore.view import generation
 from logstore.view.view import View
-from streaming.lane.change_buffer import LIMIT_BYTES, Tee
-from streaming.lane.partition import Followed, Seed, identity_of
+from streaming.lane.change_buffer import LIMIT_BYTES, ChangeBuffer
+from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
 
 log = logging.getLogger(__name__)
 
-Step = Callable[[Followed], None]
+Step = Callable[[FollowedPartition], None]
 
 
-def keep(followed: Followed) -> None:
+def keep(followed: FollowedPartition) -> None:
     """Keep what is applied from now on."""
-    followed.tee = Tee()
+    followed.tee = ChangeBuffer()
 
 
-def forget(followed: Followed) -> None:
+def forget(followed: FollowedPartition) -> None:
     """Keep it no longer: the attempt came to nothing."""
     followed.tee = None
 
@@ -35,7 +35,7 @@ def forget(followed: Followed) -> None:
 def flip(snapshots: Path) -> Step:
     """Take over `<number + 1>.new`. Raises Overloaded when more was applied meanwhile than could be kept, DiskFull."""
 
-    def step(followed: Followed) -> None:
+    def step(followed: FollowedPartition) -> None:
         begun_s = time.monotonic()
         tee, followed.tee = followed.tee, None
         if tee is None or tee.over:
@@ -59,10 +59,10 @@ def flip(snapshots: Path) -> Step:
     return step
 
 
-def begin(seed: Seed, snapshots: Path) -> Step:
+def begin(seed: Bootstrap, snapshots: Path) -> Step:
     """Replace a view that the log does not reach any more. Requires: the seed's cut is above the view's position."""
 
-    def step(followed: Followed) -> None:
+    def step(followed: FollowedPartition) -> None:
         directory, number = _next(followed)
         view = generation.begin(directory, number, identity_of(followed.target), *seed, sync=followed.sync)
         followed.replace(view, snapshots).close(flush=False)
@@ -75,6 +75,6 @@ def rebase(snapshots: Path) -> Step:
     return lambda followed: followed.find_base(snapshots)
 
 
-def _next(followed: Followed) -> tuple[Path, int]:
+def _next(followed: FollowedPartition) -> tuple[Path, int]:
     path = followed.view.path
     return path.parent, int(path.name) + 1

@@ -1,18 +1,22 @@
-"""Progress: what the readers are shown of each partition's snapshots, under ["snapshot", table, epoch, partition] of the feed."""
+"""Progress.
+
+What the readers are shown of each partition's snapshots, under ["snapshot", table, epoch, partition] of the feed.
+"""
 
 import threading
 from typing import Any
 
 from logstore.view.feed import FeedServer
-from streaming.digest.digest_file import Found
+from streaming.digest.digest_file import DigestRecord
 from streaming.lane.target import Target
 
 NONE: dict[str, Any] = {
-    "base": None, "cut": None, "candidate": None, "state": "none", "reason": "", "fetched_bytes": 0, "total_bytes": 0, "digests": [],
+    "base": None, "cut": None, "candidate": None, "state": "none", "reason": "", "fetched_bytes": 0, "total_bytes": 0,
+    "digests": [],
 }  # fmt: skip
 
 
-class Progress:
+class AdoptionProgress:
     """Thread-safe."""
 
     def __init__(self, feed: FeedServer) -> None:
@@ -32,7 +36,7 @@ class Progress:
         """The word that is shown."""
         return str(self._shown.get(_key(target), NONE)["state"])
 
-    def digests(self, target: Target, found: list[Found]) -> None:
+    def digests(self, target: Target, found: list[DigestRecord]) -> None:
         """Show these digests."""
         self.show(target, digests=[list(one) for one in found])
 

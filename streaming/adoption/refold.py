@@ -1,7 +1,10 @@
-"""Refold: the digest at a cut that this node did not pin, had by folding the log again up to there, in a process of its own.
+"""Refold.
 
-A topic that takes no control records shows nobody where a snapshot ends, and a pin can be lost with the process that held it. The fold is
-the lane's own (`followed.Followed`), over the base that the view stands on; what it builds is thrown away when its digest is known.
+The digest at a cut that this node did not pin, had by folding the log again up to there, in a process of its own.
+
+A topic that takes no control records shows nobody where a snapshot ends, and a pin can be lost with the process that
+held it. The fold is the lane's own (`followed.Followed`), over the base that the view stands on; what it builds is
+thrown away when its digest is known.
 
     <partition's folder>/proof.new/order.json     what to fold
                                    digest.json    [hex, entries], or why there is none: {"failure"}
@@ -20,7 +23,7 @@ from typing import Any
 
 import orjson
 
-from logstore.log.tail import Batch, End, Tail, Trouble
+from logstore.log.tail import End, FetchedBatch, Tail, Trouble
 from logstore.model.digest import Digest
 from logstore.model.errors import LogStoreError, LogUnreachable, NotYet
 from logstore.model.table import Table
@@ -28,9 +31,9 @@ from logstore.process import child
 from logstore.snapshot.sst import SstReader
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
-from streaming.digest.digest_file import Found
+from streaming.digest.digest_file import DigestRecord
 from streaming.digest.view_digest import digest_of
-from streaming.lane.partition import Followed, Seed
+from streaming.lane.partition import Bootstrap, FollowedPartition
 from streaming.lane.target import Target
 
 MOST_S = 3_600.0
@@ -43,7 +46,7 @@ class NotFolded(NotYet):
     """The log could not be folded up to the cut; it is tried again."""
 
 
-def refold(bootstrap: str, followed: Followed, cut: int, stopping: threading.Event) -> Found:
+def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: threading.Event) -> DigestRecord:
     """The digest of a partition at `cut`, from its base and the log. Waits for it; another thread than the lane's.
 
     Raises NotFolded that says why there is none, also when `stopping` was set or MOST_S have passed.
@@ -53,14 +56,15 @@ def refold(bootstrap: str, followed: Followed, cut: int, stopping: threading.Eve
     place.mkdir()
     base = followed.view.base
     order = {
-        "bootstrap": bootstrap, "table": followed.target.table.to_json().decode(), "partition": followed.target.partition, "cut": cut,
+        "bootstrap": bootstrap, "table": followed.target.table.to_json().decode(),
+        "partition": followed.target.partition, "cut": cut,
         "base": base and base._asdict(), "base_dir": followed.base_dir and str(followed.base_dir),
     }  # fmt: skip
     try:
         (place / "order.json").write_bytes(orjson.dumps(order))
         process = child.spawn([sys.executable, "-m", "streaming.adoption.refold", str(place)])
         _wait(process, stopping)
-        return Found(cut, *_answer(place / "digest.json"))
+        return DigestRecord(cut, *_answer(place / "digest.json"))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -69,7 +73,7 @@ def fold(place: Path, order: dict[str, Any]) -> Digest:
     """Do it. Raises LogStoreError."""
     base = Base(**order["base"]) if order["base"] else None
     target = Target(Table.from_json(order["table"].encode()), order["partition"], 0)
-    followed = Followed(target, place, seed=lambda _: Seed(base))
+    followed = FollowedPartition(target, place, seed=lambda _: Bootstrap(base))
     path = followed.view.path
     with closing(followed), closing(Tail(order["bootstrap"], group="logstore.proof")) as tail:
         tail.follow(target.table.topic, target.partition, followed.next_offset)
@@ -95,13 +99,13 @@ def main(place: Path) -> None:
     part.replace(place / "digest.json")
 
 
-def _step(tail: Tail, followed: Followed, cut: int) -> None:
+def _step(tail: Tail, followed: FollowedPartition, cut: int) -> None:
     events = tail.take(QUIET_S)
     if not events:
         raise LogUnreachable(f"nothing came from Kafka for {QUIET_S:g} s")
     for event in events:
         fine = True
-        if isinstance(event, Batch):
+        if isinstance(event, FetchedBatch):
             fine = followed.take(event.records.slice(0, bisect_left(event.records.offsets, cut)), event.leader_epoch)
         elif isinstance(event, End):
             fine = followed.at_end(min(event.offset, cut)) and followed.next_offset >= min(event.offset, cut)

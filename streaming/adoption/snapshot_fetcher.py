@@ -1,4 +1,7 @@
-"""Library: the repositories of the followed tables, as a worker sees them, and the way of a snapshot from there to this node."""
+"""Library.
+
+The repositories of the followed tables, as a worker sees them, and the way of a snapshot from there to this node.
+"""
 
 import contextlib
 import errno
@@ -11,18 +14,18 @@ from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.storage import Storage
 from logstore.view import paths
-from streaming.adoption.progress import Progress
+from streaming.adoption.progress import AdoptionProgress
 from streaming.lane import local_snapshots
-from streaming.lane.local_snapshots import Local
+from streaming.lane.local_snapshots import LocalSnapshot
 from streaming.lane.target import Target
 
 _MANIFESTS = 64
 
 
-class Library:
+class SnapshotFetcher:
     """Thread-safe. Every call may wait for the storage, so none is made from the lane."""
 
-    def __init__(self, data_dir: Path, node: str, progress: Progress, *, fetch_mb_s: float | None) -> None:
+    def __init__(self, data_dir: Path, node: str, progress: AdoptionProgress, *, fetch_mb_s: float | None) -> None:
         self._data_dir, self._node, self._progress = data_dir, node, progress
         self._bytes_per_s = int(fetch_mb_s * 1e6) if fetch_mb_s else None
         self._url: str | None = None
@@ -81,8 +84,10 @@ class Library:
                 self._manifests[key] = found
         return found
 
-    def bring(self, target: Target, manifest: Manifest, *, again: bool = False) -> Local:
-        """Have a snapshot's files of a partition here and readable; fetched, or there already. `again`: what is there is damaged.
+    def bring(self, target: Target, manifest: Manifest, *, again: bool = False) -> LocalSnapshot:
+        """Have a snapshot's files of a partition here and readable.
+
+        Fetched, or there already. `again`: what is there is damaged.
 
         Raises Corrupted, StorageUnreachable, DiskFull.
         """

@@ -1,4 +1,6 @@
-"""Catalogue: the control plane of a worker. One thread knows tables, other workers and slots, and tells the lane what to follow.
+"""Catalogue.
+
+The control plane of a worker. One thread knows tables, other workers and slots, and tells the lane what to follow.
 
 1. hear      definitions and announcements
 2. settle    which slots are followed (`place.Placement`)
@@ -22,18 +24,18 @@ from logstore.log.nodes import ANNOUNCE_S, Announcement
 from logstore.log.registry import Definitions
 from logstore.model.errors import EpochChanged, LogStoreError, LogUnreachable
 from logstore.model.slots import slot_of, spread
-from logstore.model.table import TABLES_TOPIC, Table
+from logstore.model.table import TABLES_TOPIC, PartitionKey, Table
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Stop
 from logstore.view.paths import served_path
-from streaming.adoption.compaction_schedule import Schedule
-from streaming.adoption.progress import Progress
-from streaming.adoption.snapshot_fetcher import Library
+from streaming.adoption.compaction_schedule import CompactionSchedule
+from streaming.adoption.progress import AdoptionProgress
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.control.placement import Placement
-from streaming.control.reader_acks import Confirm
-from streaming.control.served_state import Saved
+from streaming.control.reader_acks import ReaderAcks
+from streaming.control.served_state import ServedState
 from streaming.control.sweep import sweep
-from streaming.lane.lane import Key, Lane, Targets
+from streaming.lane.lane import Lane, Targets
 from streaming.lane.stop_reasons import epoch_changed, misconfigured
 from streaming.lane.target import Target
 
@@ -48,12 +50,12 @@ GONE_S = 3.0  # a broker that has just started may not know its topics yet
 JOIN_S = 30.0  # how long Faust may take to join the group after a start
 
 
-class Snapshots(NamedTuple):
+class SnapshotServices(NamedTuple):
     """Those who care for snapshots."""
 
-    library: Library
-    progress: Progress
-    schedule: Schedule
+    library: SnapshotFetcher
+    progress: AdoptionProgress
+    schedule: CompactionSchedule
 
     def tell(self, definitions: Definitions, targets: list[Target], *, leading: bool) -> None:
         """What holds now: definitions, what is followed here, and whether this worker leads."""
@@ -71,19 +73,26 @@ class Me(NamedTuple):
     zone: str
 
 
-class Catalogue(threading.Thread):
+class ControlPlane(threading.Thread):
     """Runs until `close`."""
 
     def __init__(
-        self, bootstrap: str, data_dir: Path, me: Me, slots: int, feed: FeedServer, lane: Lane, snapshots: Snapshots
+        self,
+        bootstrap: str,
+        data_dir: Path,
+        me: Me,
+        slots: int,
+        feed: FeedServer,
+        lane: Lane,
+        snapshots: SnapshotServices,
     ) -> None:
         super().__init__(name="catalogue", daemon=True)
         self._snapshots, self._first_slot = snapshots, spread(slots)[0]
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
-        self._saved = Saved(served_path(data_dir, me.worker))
+        self._saved = ServedState(served_path(data_dir, me.worker))
         self._placement = Placement(me.node, me.worker, self._saved.slots(), time.monotonic())
-        self._confirm = Confirm(feed)
+        self._confirm = ReaderAcks(feed)
         self._started_s = time.monotonic()
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
@@ -155,7 +164,10 @@ class Catalogue(threading.Thread):
         return any(announced.node != self._me.node for announced in self._others())
 
     def _orphans(self) -> set[int]:
-        """Slots that are assigned to nobody; the first worker of the group is the one to see to it, others find none."""
+        """Slots that are assigned to nobody.
+
+        The first worker of the group is the one to see to it, others find none.
+        """
         others = self._others()
         joining = self._assigned is None and time.monotonic() - self._started_s < JOIN_S
         if joining or any((a.node, a.worker) < (self._me.node, self._me.worker) for a in others):
@@ -174,7 +186,10 @@ class Catalogue(threading.Thread):
     # 3. verify
 
     def _verify(self) -> bool:
-        """Look at the topics; True when something new was learnt. While Kafka is away nothing is learnt, and nothing is stopped for it."""
+        """Look at the topics.
+
+        True when something new was learnt. While Kafka is away nothing is learnt, and nothing is stopped for it.
+        """
         names = {table.topic for table in self._live_tables()} | {TABLES_TOPIC}
         if names <= self._verified.keys() and time.monotonic() - self._verified_at_s < VERIFY_S:
             return False
@@ -188,7 +203,8 @@ class Catalogue(threading.Thread):
         before, self._verified = self._verified, {name: found.get(name) or self._lately(name) for name in names}
         if before and before.get(TABLES_TOPIC) != self._verified[TABLES_TOPIC]:
             raise EpochChanged(
-                f"{TABLES_TOPIC} was deleted or created again under a running node; restore it, or begin anew with another --data-dir"
+                f"{TABLES_TOPIC} was deleted or created again under a running node; restore it, or begin anew with "
+                "another --data-dir"
             )
         return before != self._verified
 
@@ -211,7 +227,7 @@ class Catalogue(threading.Thread):
     # 4. target
 
     def _retarget(self) -> None:
-        targets: dict[Key, Target] = {}
+        targets: dict[PartitionKey, Target] = {}
         for table in self._live_tables():
             if table.topic not in self._verified:
                 continue

@@ -1,7 +1,8 @@
 """Ends: where the logs of the followed partitions end, asked of Kafka itself about once a second.
 
-The lane's consumer knows ends too, but one that stalls silently knows of nothing new. And a reader that is asked for what held at a time
-may answer from what it holds now only when it has applied all that the log held at that time, which somebody has to have asked for since.
+The lane's consumer knows ends too, but one that stalls silently knows of nothing new. And a reader that is asked for
+what held at a time may answer from what it holds now only when it has applied all that the log held at that time, which
+somebody has to have asked for since.
 """
 
 import logging
@@ -12,6 +13,7 @@ from typing import Any
 
 from logstore.log import kafka
 from logstore.model.errors import LogStoreError, LogUnreachable
+from logstore.model.table import PartitionKey
 from logstore.view.feed import FeedServer
 from streaming.lane.lane import Lane
 
@@ -19,10 +21,8 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 
-Key = tuple[str, int]
 
-
-class Ends(threading.Thread):
+class EndOffsets(threading.Thread):
     """Tells readers, the watchdog, and the lane whether the log answers at all."""
 
     def __init__(self, client: Callable[[], Any], feed: FeedServer, lane: Lane) -> None:
@@ -31,7 +31,7 @@ class Ends(threading.Thread):
         self._closing = threading.Event()
         self._complaint = ""
         self.committed: Mapping[
-            Key, int
+            PartitionKey, int
         ] = {}  # (epoch, partition) -> the end that a reader of committed records gets to
 
     def close(self, timeout_s: float = 15.0) -> None:

@@ -1,7 +1,7 @@
 """Confirm: a slot is announced as live only once every reader of the node answers for it.
 
-A former owner lets go of a slot when the new one announces it, so the announcement must not run ahead of the readers: they hear of a view
-over the feed, open it, and say so by sending back the mark that was published after it.
+A former owner lets go of a slot when the new one announces it, so the announcement must not run ahead of the readers:
+they hear of a view over the feed, open it, and say so by sending back the mark that was published after it.
 """
 
 import secrets
@@ -10,7 +10,7 @@ from typing import Any
 from logstore.view.feed import FeedServer
 
 
-class Confirm:
+class ReaderAcks:
     """Asks the readers with one mark for each change of what is live."""
 
     def __init__(self, feed: FeedServer) -> None:

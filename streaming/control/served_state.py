@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 _PARTS = {"tables", "nodes", "slots", "views"}
 
 
-class Saved:
+class ServedState:
     """The file at `path`."""
 
     def __init__(self, path: Path) -> None:
@@ -22,7 +22,10 @@ class Saved:
         self._complaint = ""
 
     def load(self) -> dict[str, Any] | None:
-        """What was kept when the worker last ran: tables, nodes, slots and views; None when there is nothing, or it is damaged."""
+        """What was kept when the worker last ran.
+
+        Tables, nodes, slots and views; None when there is nothing, or it is damaged.
+        """
         try:
             found = orjson.loads(self._path.read_bytes())
             if isinstance(found, dict) and found.keys() >= _PARTS:
@@ -41,7 +44,10 @@ class Saved:
         return found["slots"] if found else []
 
     def keep(self, served: dict[str, Any]) -> None:
-        """Write it down when more of it than "nodes" has changed. A full disk ends no worker: the next call tries again."""
+        """Write it down when more of it than "nodes" has changed.
+
+        A full disk ends no worker: the next call tries again.
+        """
         kept = {**served, "nodes": None}
         if kept == self._kept:
             return

@@ -1,7 +1,8 @@
 """Sweep: removes views and local snapshots that nobody can ask for.
 
-Those of dropped tables: the topic is gone, by a command that asked, and nothing can be built from them. And, under its former name, those
-of a topic that a promotion has given to another table, which has views and local snapshots of its own.
+Those of dropped tables: the topic is gone, by a command that asked, and nothing can be built from them. And, under its
+former name, those of a topic that a promotion has given to another table, which has views and local snapshots of its
+own.
 
 All workers of a node sweep, also at the same time. A partition is removed in three steps:
 

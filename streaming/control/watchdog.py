@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping
 
+from logstore.model.table import PartitionKey
+
 STALL_S = 30.0
-Key = tuple[str, int]
 
 
 class Watchdog:
-    """Looks at the positions of partitions that are behind; asks for a new consumer first, for a new process after that."""
+    """Looks at the positions of partitions that are behind.
+
+    Asks for a new consumer first, for a new process after that.
+    """
 
     def __init__(self, stall_s: float = STALL_S) -> None:
         self._stall_s = stall_s
-        self._seen: dict[Key, tuple[int, float]] = {}  # position, and since when it has not moved
-        self._restarted: set[Key] = set()
+        self._seen: dict[PartitionKey, tuple[int, float]] = {}  # position, and since when it has not moved
+        self._restarted: set[PartitionKey] = set()
 
-    def look(self, behind: Mapping[Key, int], now_s: float) -> tuple[set[Key], set[Key]]:
+    def look(self, behind: Mapping[PartitionKey, int], now_s: float) -> tuple[set[PartitionKey], set[PartitionKey]]:
         """(partitions that ask for a new consumer now, partitions that stood still again after that)."""
         unmoved = {key for key, at in behind.items() if self._seen.get(key, (-1, 0.0))[0] == at}
         self._seen = {key: self._seen[key] if key in unmoved else (at, now_s) for key, at in behind.items()}

@@ -1,6 +1,9 @@
-"""Helper: a worker's end of its digester process (`digester.py` draws the messages). Keeps it running, and hands its answers over.
+"""Helper.
 
-A digester that dies fails what it had begun: a cut whose pin is lost has no digest, a generation half built is built again.
+A worker's end of its digester process (`digester.py` draws the messages). Keeps it running, and hands its answers over.
+
+A digester that dies fails what it had begun: a cut whose pin is lost has no digest, a generation half built is built
+again.
 """
 
 import itertools
@@ -16,7 +19,7 @@ from typing import Any
 import msgpack
 
 from logstore.process import child
-from streaming.digest.digester import MESSAGE_BYTES, Order
+from streaming.digest.digester import MESSAGE_BYTES, DigestRequest
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +29,10 @@ _PATHS = 100  # of one message: a path has 4,096 bytes at most, in practice a hu
 DIED = "the helper process died"
 
 
-class Errand:
+class PendingDigest:
     """Something the digester was asked for. `done` is set when `outcome` or `failure` is."""
 
-    def __init__(self, number: int, at_end: Callable[["Errand"], None] = lambda _: None) -> None:
+    def __init__(self, number: int, at_end: Callable[["PendingDigest"], None] = lambda _: None) -> None:
         self.number, self._at_end = number, at_end
         self.pinned_at: int | None = None
         self.begun, self.done = threading.Event(), threading.Event()
@@ -44,13 +47,13 @@ class Errand:
         self._at_end(self)
 
 
-class Helper(threading.Thread):
+class DigestClient(threading.Thread):
     """Runs until `close`. Its calls may come from any thread and do not block for longer than SEND_S."""
 
     def __init__(self) -> None:
         super().__init__(name="helper", daemon=True)
         self._numbers = itertools.count()
-        self._errands: dict[int, Errand] = {}
+        self._errands: dict[int, PendingDigest] = {}
         self._paths: set[str] = set()
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
@@ -70,15 +73,21 @@ class Helper(threading.Thread):
             self._send_views("shut", self._paths - wanted)
             self._paths = wanted
 
-    def pin(self, path: str, base_dir: str | None, at_end: Callable[[Errand], None]) -> Errand:
-        """Pin the view as it is now, then compute its digest: `begun` is set with `pinned_at`, `done` with (hex, entries)."""
-        return self._ask(Errand(next(self._numbers), at_end), "pin", path, base_dir)
+    def pin(self, path: str, base_dir: str | None, at_end: Callable[[PendingDigest], None]) -> PendingDigest:
+        """Pin the view as it is now, then compute its digest.
 
-    def build(self, order: Order) -> Errand:
-        """Build a generation: `begun` is set when the worker has to keep what it applies, then call `last`; `done` with (next offset)."""
-        return self._ask(Errand(next(self._numbers)), "build", order._asdict())
+        `begun` is set with `pinned_at`, `done` with (hex, entries).
+        """
+        return self._ask(PendingDigest(next(self._numbers), at_end), "pin", path, base_dir)
 
-    def last(self, errand: Errand) -> None:
+    def build(self, order: DigestRequest) -> PendingDigest:
+        """Build a generation.
+
+        `begun` is set when the worker has to keep what it applies, then call `last`; `done` with (next offset).
+        """
+        return self._ask(PendingDigest(next(self._numbers)), "build", order._asdict())
+
+    def last(self, errand: PendingDigest) -> None:
         """What the lane applies is kept from now on: copy the rest."""
         with self._lock:
             self._send("last", errand.number)
@@ -142,7 +151,7 @@ class Helper(threading.Thread):
             self._errands.pop(number, None)
         errand.end(*((None, str(rest[0])) if word == "failed" else (tuple(rest), None)))
 
-    def _ask(self, errand: Errand, word: str, *rest: object) -> Errand:
+    def _ask(self, errand: PendingDigest, word: str, *rest: object) -> PendingDigest:
         with self._lock:
             self._errands[errand.number] = errand
             sent = self._send(word, errand.number, *rest)

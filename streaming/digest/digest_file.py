@@ -1,4 +1,8 @@
-"""Digests: what a partition's entries amounted to at its newest cuts, kept beside its generations so that a restart does not lose them."""
+"""Digests.
+
+What a partition's entries amounted to at its newest cuts, kept beside its generations so that a restart does not lose
+them.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +14,7 @@ from logstore.view.paths import write_whole
 KEPT = 8
 
 
-class Found(NamedTuple):
+class DigestRecord(NamedTuple):
     """The digest of a partition at one cut: 32 hex digits, and how many live entries."""
 
     cut: int
@@ -23,15 +27,18 @@ def path_in(directory: Path) -> Path:
     return directory / "digests.json"
 
 
-def load(directory: Path) -> list[Found]:
-    """The newest digests, newest last. None can be trusted in a file that cannot be read: it is as if there were none."""
+def load(directory: Path) -> list[DigestRecord]:
+    """The newest digests, newest last.
+
+    None can be trusted in a file that cannot be read: it is as if there were none.
+    """
     try:
-        return [Found(*found) for found in orjson.loads(path_in(directory).read_bytes())]
+        return [DigestRecord(*found) for found in orjson.loads(path_in(directory).read_bytes())]
     except (FileNotFoundError, ValueError, TypeError):
         return []
 
 
-def add(directory: Path, found: Found) -> list[Found]:
+def add(directory: Path, found: DigestRecord) -> list[DigestRecord]:
     """Keep one more, atomically; returns the newest. Raises OSError when the disk is full."""
     kept = sorted([*(known for known in load(directory) if known.cut != found.cut), found])[-KEPT:]
     write_whole(path_in(directory), orjson.dumps([list(one) for one in kept]))

@@ -1,4 +1,6 @@
-"""Digester: the helper process of a worker. It pins views at cuts, computes digests from the pins and builds new generations.
+"""Digester.
+
+The helper process of a worker. It pins views at cuts, computes digests from the pins and builds new generations.
 
 The lane never waits for more than the pin.
 
@@ -6,13 +8,13 @@ The lane never waits for more than the pin.
     ["open", [path, ...]]           keep these open
     ["shut", [path, ...]]           not these
     ["pin", id, path, base dir]     begin a reading now             ["pinned", id, next offset]; later ["digest", id, hex, entries]
-    ["build", id, {...}]            see `Order`                     ["round", id]: the worker keeps what it applies from now on ...
+    ["build", id, {...}]            see `DigestRequest`                     ["round", id]: the worker keeps what it applies from now on ...
     ["last", id]                    ... and says so                 ["built", id, next offset]
                                                                     ["failed", id, why]
 
-One datagram of msgpack each, over a socket pair. One thread hears and pins, another one works; digests go before builds, and of several
-pins of one view the newest counts. A pin keeps the writer from reusing pages, so it is given up after PIN_S. What nobody expected ends the
-process, and with it every pin: the worker starts another.
+One datagram of msgpack each, over a socket pair. One thread hears and pins, another one works; digests go before
+builds, and of several pins of one view the newest counts. A pin keeps the writer from reusing pages, so it is given up
+after PIN_S. What nobody expected ends the process, and with it every pin: the worker starts another.
 """
 
 import logging
@@ -36,7 +38,7 @@ from logstore.snapshot.sst import SstReader
 from logstore.view.generation import Builder
 from logstore.view.layout import Base
 from logstore.view.reader import Reading, ViewReader
-from logstore.view.view import Identity
+from logstore.view.view import ViewIdentity
 from streaming.digest.view_digest import digest_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ _SWITCH_S = 0.001  # Python's 5 ms between threads would be most of what the lan
 _NICE = 5  # reads go first
 
 
-class Order(NamedTuple):
+class DigestRequest(NamedTuple):
     """What to build: the next generation at `path`, from the view at `source` (None: an empty one at the cut)."""
 
     source: str | None
@@ -58,13 +60,13 @@ class Order(NamedTuple):
 
 
 @dataclass(order=True)
-class _Job:
+class _DigestRun:
     rank: int  # digests 0, builds 1
     number: int
     path: str = field(compare=False)
     reading: Reading | None = field(compare=False, default=None)
     base_dir: str | None = field(compare=False, default=None)
-    order: Order | None = field(compare=False, default=None)
+    order: DigestRequest | None = field(compare=False, default=None)
     release: ExitStack = field(compare=False, default_factory=ExitStack)
     begun_s: float = field(compare=False, default_factory=time.monotonic)
 
@@ -81,7 +83,7 @@ class Digester:
         self._newest: dict[str, int] = {}  # path -> id of its newest pin
         self._based: dict[str, str] = {}  # view -> the directory of its base, of those in `_bases`
         self._bases: dict[str, SstReader] = {}
-        self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue(1_000)
+        self._jobs: queue.PriorityQueue[_DigestRun] = queue.PriorityQueue(1_000)
         self._last: dict[int, threading.Event] = {}
         self._lock = threading.Lock()
 
@@ -116,7 +118,7 @@ class Digester:
             self._close_others()
 
     def _pin(self, number: int, path: str, base_dir: str | None) -> None:
-        job = _Job(0, number, path, base_dir=base_dir)
+        job = _DigestRun(0, number, path, base_dir=base_dir)
         with self._lock:
             try:
                 job.reading = job.release.enter_context(self._view(path).reading())
@@ -132,9 +134,9 @@ class Digester:
         self._jobs.put_nowait(job)
 
     def _build(self, number: int, order: dict[str, Any]) -> None:
-        wanted = Order(**order)
+        wanted = DigestRequest(**order)
         self._last[number] = threading.Event()
-        self._jobs.put_nowait(_Job(1, number, wanted.source or "", order=wanted))
+        self._jobs.put_nowait(_DigestRun(1, number, wanted.source or "", order=wanted))
 
     def _go_on(self, number: int) -> None:
         if number in self._last:
@@ -152,14 +154,14 @@ class Digester:
             log.exception("the digester ends")
             os._exit(1)
 
-    def _do(self, job: _Job) -> None:
+    def _do(self, job: _DigestRun) -> None:
         try:
             with job.release:
                 self._send(*(self._digest(job) if job.order is None else self._generation(job, job.order)))
         except (LogStoreError, OSError) as error:
             self._send("failed", job.number, str(error))
 
-    def _digest(self, job: _Job) -> tuple[object, ...]:
+    def _digest(self, job: _DigestRun) -> tuple[object, ...]:
         if self._newest.get(job.path) != job.number:
             return "failed", job.number, "a newer cut came before the digest at this one was begun"
         if time.monotonic() - job.begun_s > PIN_S:
@@ -182,8 +184,8 @@ class Digester:
                 self._bases[directory] = opened
         return self._bases[directory]
 
-    def _generation(self, job: _Job, order: Order) -> tuple[object, ...]:
-        base, identity = Base(**order.base), Identity(**order.identity)
+    def _generation(self, job: _DigestRun, order: DigestRequest) -> tuple[object, ...]:
+        base, identity = Base(**order.base), ViewIdentity(**order.identity)
         source = self._source(job, order.source)
         builder = Builder(source, Path(order.path), identity, base, sync=order.sync)
         try:
@@ -197,7 +199,7 @@ class Digester:
             del self._last[job.number]
         return "built", job.number, builder.state.next_offset
 
-    def _source(self, job: _Job, path: str | None) -> ViewReader:
+    def _source(self, job: _DigestRun, path: str | None) -> ViewReader:
         assert path is not None, "an empty generation needs no building"
         with self._lock:
             view = self._view(path)

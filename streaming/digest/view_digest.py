@@ -3,7 +3,8 @@
     no base        the digest of all live entries
     a base         its digest, minus the base's entries of the keys in the view, plus the view's live entries
 
-The old entries are looked up one by one while the view is small beside its base, and found by walking along the base otherwise.
+The old entries are looked up one by one while the view is small beside its base, and found by walking along the base
+otherwise.
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,10 @@ Pairs = Iterator[tuple[bytes, bytes]]
 
 
 def digest_of(reading: Reading, base: Base | None, under: SstReader | None) -> Digest:
-    """The digest of what the view and its base hold together. Raises Corrupted. Requires: a base is given with its reader."""
+    """The digest of what the view and its base hold together.
+
+    Raises Corrupted. Requires: a base is given with its reader.
+    """
     if base is None:
         return digest(reading.scan())
     assert under is not None, "a base comes with its reader"

@@ -1,4 +1,8 @@
-"""Tee: what the lane applies to a partition while its next generation is built, so that the new one can be brought up at the flip."""
+"""Tee.
+
+What the lane applies to a partition while its next generation is built, so that the new one can be brought up at the
+flip.
+"""
 
 from logstore.model.fold import Folded
 from logstore.view.layout import State
@@ -7,8 +11,11 @@ LIMIT_BYTES = 64 << 20
 _OVERHEAD = 200  # bytes of a dictionary's slot and two byte strings
 
 
-class Tee:
-    """The newest entry of every row that was changed since, and what was skipped. `over` when that was too much to hold."""
+class ChangeBuffer:
+    """The newest entry of every row that was changed since, and what was skipped.
+
+    `over` when that was too much to hold.
+    """
 
     def __init__(self, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit_bytes, self._size_bytes = limit_bytes, 0
@@ -28,6 +35,9 @@ class Tee:
             self.over, self._entries, self._quarantined = True, {}, []
 
     def since(self, position: int, upto: State) -> Folded:
-        """One commit that brings a view from `position` to `upto`. Requires: `position` is not before the tee was begun."""
+        """One commit that brings a view from `position` to `upto`.
+
+        Requires: `position` is not before the tee was begun.
+        """
         skipped = [item for item in self._quarantined if item[0] >= position]
         return Folded(upto.next_offset, upto.log_time_ms, self._entries, skipped, None)

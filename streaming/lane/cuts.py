@@ -1,7 +1,10 @@
-"""Cuts: what the lane does where a snapshot ends. It has committed exactly up to the cut; now the view is pinned as it stands.
+"""Cuts.
 
-The digester begins a reading, says where it stands, and computes the digest while the lane goes on. If it does not answer at once, this
-partition alone waits for it (the others go on), at most HOLD_S: then the cut has no digest, and its snapshot is not adopted here.
+What the lane does where a snapshot ends. It has committed exactly up to the cut; now the view is pinned as it stands.
+
+The digester begins a reading, says where it stands, and computes the digest while the lane goes on. If it does not
+answer at once, this partition alone waits for it (the others go on), at most HOLD_S: then the cut has no digest, and
+its snapshot is not adopted here.
 """
 
 import logging
@@ -10,36 +13,39 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from logstore.model.fold import Records
-from streaming.digest.client import Errand, Helper
-from streaming.lane.partition import Followed
+from logstore.model.table import PartitionKey
+from streaming.digest.client import DigestClient, PendingDigest
+from streaming.lane.partition import FollowedPartition
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.015
 HOLD_S = 5.0
 
-Key = tuple[str, int]
-OnDigest = Callable[[Followed, int, Errand], None]  # (partition, cut, the errand, ended)
+OnDigest = Callable[[FollowedPartition, int, PendingDigest], None]  # (partition, cut, the errand, ended)
 
 
 class _Held(NamedTuple):
-    errand: Errand
+    errand: PendingDigest
     until_s: float
 
 
 class Cuts:
     """Of one lane. `on_digest` is called on another thread."""
 
-    def __init__(self, helper: Helper, on_digest: OnDigest) -> None:
+    def __init__(self, helper: DigestClient, on_digest: OnDigest) -> None:
         self._helper, self._on_digest = helper, on_digest
-        self._held: dict[Key, _Held] = {}
+        self._held: dict[PartitionKey, _Held] = {}
 
-    def watch(self, followed: Iterable[Followed]) -> None:
+    def watch(self, followed: Iterable[FollowedPartition]) -> None:
         """These are the partitions that cuts may come in."""
         self._helper.views(str(one.view.path) for one in followed)
 
-    def take(self, followed: Followed, records: Records, leader_epoch: int) -> bool:
-        """As `Followed.take`, but commit up to each cut on the way and pin the view there; what follows a pin that `holds` is left."""
+    def take(self, followed: FollowedPartition, records: Records, leader_epoch: int) -> bool:
+        """As `FollowedPartition.take`, but commit up to each cut on the way and pin the view there.
+
+        What follows a pin that `holds` is left.
+        """
         while (at := followed.cut_in(records)) is not None:
             if not followed.take(records.slice(0, at + 1), leader_epoch):
                 return False
@@ -48,8 +54,11 @@ class Cuts:
             records = records.slice(at + 1)
         return followed.take(records, leader_epoch) if records.offsets else True
 
-    def reached(self, followed: Followed) -> bool:
-        """The cut is the last record applied: pin it. False: nothing more may be applied to this partition until `over` names it."""
+    def reached(self, followed: FollowedPartition) -> bool:
+        """The cut is the last record applied.
+
+        Pin it. False: nothing more may be applied to this partition until `over` names it.
+        """
         if followed.stop is not None:
             return True
         cut, path = followed.next_offset - 1, str(followed.view.path)
@@ -70,7 +79,7 @@ class Cuts:
         self._held[followed.target.key] = _Held(errand, time.monotonic() + HOLD_S)
         return False
 
-    def holds(self, key: Key) -> bool:
+    def holds(self, key: PartitionKey) -> bool:
         """True while the partition waits for its pin."""
         return key in self._held
 
@@ -79,7 +88,7 @@ class Cuts:
         """True while any partition does."""
         return bool(self._held)
 
-    def over(self) -> list[Key]:
+    def over(self) -> list[PartitionKey]:
         """Partitions whose waiting has ended since the last call."""
         now_s = time.monotonic()
         ended = [key for key, held in self._held.items() if held.errand.begun.is_set() or now_s > held.until_s]

@@ -5,11 +5,12 @@
     3. fold     and commit entries and position in one LMDB transaction (`followed.Followed.take`)
     4. publish  the new position to the node's readers
 
-A batch is split where a snapshot ends: the view is committed exactly there and pinned (`cuts.Cuts`). What an adopter has to have done to a
-view is done between two batches (`asked.Asked`).
+A batch is split where a snapshot ends: the view is committed exactly there and pinned (`cuts.Cuts`). What an adopter
+has to have done to a view is done between two batches (`asked.Asked`).
 
-A rebalance only changes the targets: positions are the views' own, so nothing can be lost, repeated or paused by it. A partition that
-stops, or whose disk is full, is let go alone; one whose view is damaged begins again with a new one; the others go on.
+A rebalance only changes the targets: positions are the views' own, so nothing can be lost, repeated or paused by it. A
+partition that stops, or whose disk is full, is let go alone; one whose view is damaged begins again with a new one; the
+others go on.
 """
 
 import logging
@@ -19,16 +20,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from logstore.log.tail import Batch, End, Tail, Trouble, Unreachable
+from logstore.log.tail import End, FetchedBatch, Tail, Trouble, Unreachable
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
+from logstore.model.table import PartitionKey
 from logstore.view.feed import FeedServer
 from logstore.view.layout import Stop
 from logstore.view.view import Sync
 from streaming.lane.cuts import Cuts
-from streaming.lane.mailbox import Asked
-from streaming.lane.opening import RETRY_S, Later, Opening
-from streaming.lane.partition import Followed, Seed
-from streaming.lane.status import Shown
+from streaming.lane.mailbox import Mailbox
+from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
+from streaming.lane.partition import Bootstrap, FollowedPartition
+from streaming.lane.status import LaneStatus
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
@@ -39,14 +41,12 @@ TICK_S = 1.0
 ANNOUNCE_S = 5.0
 CHECK_S = 10.0
 
-Key = tuple[str, int]
-
 
 class Targets(NamedTuple):
     """What a lane has to follow, and a number that rises with every change."""
 
     generation: int
-    targets: dict[Key, Target]
+    targets: dict[PartitionKey, Target]
 
 
 class Lane(threading.Thread):
@@ -61,7 +61,7 @@ class Lane(threading.Thread):
         group: str,
         sync: Sync,
         cuts: Cuts,
-        seed: Callable[[Target], Seed],
+        seed: Callable[[Target], Bootstrap],
         queued_kbytes: int = 32_768,
     ) -> None:
         """`queued_kbytes` bounds what is fetched ahead, and so the memory; `seed` says what a new view begins with."""
@@ -73,14 +73,14 @@ class Lane(threading.Thread):
             queued_kbytes,
             cuts,
         )
-        self.asked = Asked()
+        self.asked = Mailbox()
         self._wanted = Targets(0, {})
         self._generation = 0  # until somebody says what to follow, what an earlier run has shown stays
-        self._followed: dict[Key, Followed] = {}
-        self._by_topic: dict[tuple[str, int], Followed] = {}
-        self._retry_at_s: dict[Key, float] = {}
-        self._shown = Shown(feed)
-        self._opening = Opening(data_dir, sync, seed, self._shown)
+        self._followed: dict[PartitionKey, FollowedPartition] = {}
+        self._by_topic: dict[PartitionKey, FollowedPartition] = {}
+        self._retry_at_s: dict[PartitionKey, float] = {}
+        self._shown = LaneStatus(feed)
+        self._opening = ViewOpening(data_dir, sync, seed, self._shown)
         self._running = True
         self._restart = False
         self.failure: BaseException | None = None
@@ -88,7 +88,7 @@ class Lane(threading.Thread):
         self.applied = 0  # records, since the start
         self.reachable = True
         self.generation = -1  # of the targets that are followed now
-        self.phases: dict[Key, str] = {}
+        self.phases: dict[PartitionKey, str] = {}
 
     def follow(self, wanted: Targets) -> None:
         """Follow exactly these targets from now on; `generation` tells when it is done."""
@@ -98,11 +98,11 @@ class Lane(threading.Thread):
         """Begin with a new consumer: this one does not progress."""
         self._restart = True
 
-    def followed(self) -> list[Followed]:
+    def followed(self) -> list[FollowedPartition]:
         """What is followed now; other threads look at it, and change it by `asked` only."""
         return list(self._followed.values())
 
-    def behind(self, ends: Mapping[Key, int]) -> dict[Key, int]:
+    def behind(self, ends: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
         """Partition -> next offset, of those that have not applied what is committed below `ends`, for no reason that is known."""
         held = {f.target.key: f for f in self.followed() if f.stop is None and f.held is None}
         return {key: f.next_offset for key, f in held.items() if ends.get(key, -1) > f.next_offset}
@@ -185,7 +185,7 @@ class Lane(threading.Thread):
     def _open(self, tail: Tail, target: Target) -> None:
         self._retry_at_s.pop(target.key, None)
         followed = self._opening.open(target)
-        if isinstance(followed, Later):
+        if isinstance(followed, OpenLater):
             self._retry_at_s[target.key] = time.monotonic() + followed.again_s
             if followed.phase is not None:
                 self.phases[target.key] = followed.phase
@@ -193,7 +193,7 @@ class Lane(threading.Thread):
         self._followed[target.key] = self._by_topic[target.table.topic, target.partition] = followed
         self._start(tail, followed)
 
-    def _start(self, tail: Tail, followed: Followed) -> None:
+    def _start(self, tail: Tail, followed: FollowedPartition) -> None:
         target, state = followed.target, followed.view.state
         if target.problem is None:
             tail.follow(target.table.topic, target.partition, state.next_offset, state.leader_epoch)
@@ -201,7 +201,7 @@ class Lane(threading.Thread):
             return
         self._publish(followed)
 
-    def _halt(self, tail: Tail, followed: Followed, problem: Stop) -> bool:
+    def _halt(self, tail: Tail, followed: FollowedPartition, problem: Stop) -> bool:
         """False when its view is damaged, and was removed."""
         try:
             followed.halt(problem)
@@ -213,12 +213,12 @@ class Lane(threading.Thread):
             self._hold(tail, followed, str(error))
         return True
 
-    def _restart_one(self, tail: Tail, followed: Followed) -> None:
+    def _restart_one(self, tail: Tail, followed: FollowedPartition) -> None:
         self._retry_at_s.pop(followed.target.key, None)
         tail.leave(followed.target.table.topic, followed.target.partition)
         self._start(tail, followed)
 
-    def _leave(self, tail: Tail, key: Key) -> None:
+    def _leave(self, tail: Tail, key: PartitionKey) -> None:
         followed = self._followed.pop(key)
         target = followed.target
         del self._by_topic[target.table.topic, target.partition]
@@ -228,7 +228,7 @@ class Lane(threading.Thread):
         self._shown.gone(target)
         _close(followed)
 
-    def _remove(self, tail: Tail, followed: Followed, why: Corrupted) -> None:
+    def _remove(self, tail: Tail, followed: FollowedPartition, why: Corrupted) -> None:
         """A view that is damaged goes; the partition begins again from its seed, as one that was never here."""
         target = followed.target
         log.error("%s/%d: %s", target.table.name, target.partition, why)
@@ -241,7 +241,7 @@ class Lane(threading.Thread):
 
     # 2. take, 3. fold
 
-    def _on_event(self, tail: Tail, event: Batch | End | Trouble | Unreachable) -> None:
+    def _on_event(self, tail: Tail, event: FetchedBatch | End | Trouble | Unreachable) -> None:
         if isinstance(event, Unreachable):
             self.heard(reachable=False)
             return
@@ -264,8 +264,8 @@ class Lane(threading.Thread):
             tail.leave(event.topic, event.partition)
         self._publish(followed)
 
-    def _apply(self, tail: Tail, followed: Followed, event: Batch | End | Trouble) -> bool:
-        if isinstance(event, Batch):
+    def _apply(self, tail: Tail, followed: FollowedPartition, event: FetchedBatch | End | Trouble) -> bool:
+        if isinstance(event, FetchedBatch):
             self.applied += len(event.records.offsets)
             followed.end = max(followed.end, tail.end(event.topic, event.partition))
             return self._cuts.take(followed, event.records, event.leader_epoch)
@@ -278,14 +278,14 @@ class Lane(threading.Thread):
         self._hold(tail, followed, f"{event.topic}/{event.partition}: {event.detail}")
         return True
 
-    def _hold(self, tail: Tail, followed: Followed, why: str) -> None:
+    def _hold(self, tail: Tail, followed: FollowedPartition, why: str) -> None:
         """What is applied stays as it is; the same records are tried again a little later."""
         if followed.held != why:
             log.warning("%s", why)
             followed.held = why
         self._retry(tail, followed)
 
-    def _retry(self, tail: Tail, followed: Followed) -> None:
+    def _retry(self, tail: Tail, followed: FollowedPartition) -> None:
         """Let go now, begin again at the view's position a little later."""
         tail.leave(followed.target.table.topic, followed.target.partition)
         self._retry_at_s[followed.target.key] = time.monotonic() + RETRY_S
@@ -307,7 +307,7 @@ class Lane(threading.Thread):
 
     # 4. publish
 
-    def _publish(self, followed: Followed) -> None:
+    def _publish(self, followed: FollowedPartition) -> None:
         self._shown.show(followed)
         self.phases[followed.target.key] = followed.phase
 
@@ -325,7 +325,10 @@ class Lane(threading.Thread):
             self._publish(followed)
 
     def _free_slots(self) -> None:
-        """Readers that were killed leave slots taken, and what they were reading pinned: then the file could only grow."""
+        """Readers that were killed leave slots taken, and what they were reading pinned.
+
+        Then the file could only grow.
+        """
         for followed in self._followed.values():
             followed.view.free_slots()
 
@@ -333,14 +336,14 @@ class Lane(threading.Thread):
         tail.announce((f.target.table.topic, f.target.partition, f.next_offset) for f in self._followed.values())
 
 
-def _close(followed: Followed) -> None:
+def _close(followed: FollowedPartition) -> None:
     try:
         followed.close()
     except (LogStoreError, OSError) as error:  # it keeps its mark, and is thrown away after a power cut
         log.warning("%s is not flushed: %s", followed.view.path, error)
 
 
-def _discard(followed: Followed) -> None:
+def _discard(followed: FollowedPartition) -> None:
     try:
         followed.discard()
     except OSError as error:  # then it is found damaged again

@@ -25,8 +25,11 @@ KEPT = 2  # local snapshots: the base, and the one before it for reads as of a p
 _COPY = re.compile(r"(?P<name>[^~.]+)(~(?P<copy>\d+))?")
 
 
-class Local(NamedTuple):
-    """One snapshot of one partition on this node; `path` is the RocksDB directory, `checksums` of its files by name (xxh3-128)."""
+class LocalSnapshot(NamedTuple):
+    """One snapshot of one partition on this node.
+
+    `path` is the RocksDB directory, `checksums` of its files by name (xxh3-128).
+    """
 
     base: Base
     path: Path
@@ -48,18 +51,18 @@ def base_of(manifest: Manifest, partition: int) -> Base:
     return Base(manifest.name, part.cut, part.log_time_ms, part.digest, part.entries)
 
 
-def find(directory: Path, name: str) -> Local | None:
+def find(directory: Path, name: str) -> LocalSnapshot | None:
     """The newest whole copy of a snapshot here."""
     files = directory / f"{name}.files"
     paths = [path for path in _copies(directory, name) if path.is_dir()]
     try:
         known = orjson.loads((files / "base.json").read_bytes())
-        return Local(Base(**known["base"]), paths[-1], known["checksums"]) if paths else None
+        return LocalSnapshot(Base(**known["base"]), paths[-1], known["checksums"]) if paths else None
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None
 
 
-def others(directory: Path, base: Base) -> list[Local]:
+def others(directory: Path, base: Base) -> list[LocalSnapshot]:
     """Older snapshots that are here beside `base`, oldest first."""
     names = {path.name.removesuffix(".files") for path in directory.glob("*.files")}
     found = [local for local in (find(directory, name) for name in names) if local is not None]
@@ -69,8 +72,10 @@ def others(directory: Path, base: Base) -> list[Local]:
 def fetch(
     repository: Repository, manifest: Manifest, partition: int, directory: Path, *,
     bytes_per_s: int | None, on_bytes: Callable[[int], None],
-) -> Local:  # fmt: skip
-    """Bring a snapshot's files of one partition here, check them against the manifest and make them readable. Resumes what was begun.
+) -> LocalSnapshot:  # fmt: skip
+    """Bring a snapshot's files of one partition here, check them against the manifest and make them readable.
+
+    Resumes what was begun.
 
     Raises Corrupted when a file is not what the manifest says, StorageUnreachable, OSError.
     """
@@ -100,10 +105,10 @@ def fetch(
     path = directory / (f"{manifest.name}~{_copy(copies[-1]) + 1}" if copies else manifest.name)
     prepare(path, [files / name for name in checksums])
     write_whole(files / "base.json", orjson.dumps({"base": base._asdict(), "checksums": checksums}))
-    return Local(base, path, checksums)
+    return LocalSnapshot(base, path, checksums)
 
 
-def damaged(local: Local) -> str | None:
+def damaged(local: LocalSnapshot) -> str | None:
     """What is wrong with a local snapshot: a file that is missing or has other bytes; None when it is sound."""
     files = local.path.parent / f"{local.base.snapshot}.files"
     for name, expected in local.checksums.items():
@@ -119,7 +124,10 @@ def damaged(local: Local) -> str | None:
 
 
 def remove_others(directory: Path, keep: Sequence[Path]) -> None:
-    """Remove every local snapshot but those whose RocksDB directories are named. Requires: nobody is told of the others any more."""
+    """Remove every local snapshot but those whose RocksDB directories are named.
+
+    Requires: nobody is told of the others any more.
+    """
     names = {_match(path.name)["name"] for path in keep}
     for child in directory.iterdir() if directory.exists() else ():
         if child not in keep and not (child.name.endswith(".files") and child.name.removesuffix(".files") in names):

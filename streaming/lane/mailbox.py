@@ -1,4 +1,7 @@
-"""Asked: what other threads have the lane do to a partition between two batches, because views belong to the lane alone."""
+"""Asked.
+
+What other threads have the lane do to a partition between two batches, because views belong to the lane alone.
+"""
 
 import queue
 from collections.abc import Callable, Iterator, Mapping
@@ -6,42 +9,47 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from logstore.model.errors import Overloaded
-from streaming.lane.partition import Followed
+from logstore.model.table import PartitionKey
+from streaming.lane.partition import FollowedPartition
 
 WAIT_S = 30.0
 MOST = 16
 
-Key = tuple[str, int]
-Step = Callable[[Followed], None]
+Step = Callable[[FollowedPartition], None]
 
 
-class _Wish(NamedTuple):
-    key: Key
+class _Request(NamedTuple):
+    key: PartitionKey
     step: Step
     done: "Future[None]"
 
 
-class Asked:
+class Mailbox:
     """Steps that wait for the lane."""
 
     def __init__(self) -> None:
-        self._wishes: queue.Queue[_Wish] = queue.Queue(MOST)
+        self._wishes: queue.Queue[_Request] = queue.Queue(MOST)
 
-    def do(self, key: Key, step: Step, timeout_s: float = WAIT_S) -> None:
-        """Have the step done; raises what it raises, Overloaded when the partition is not followed or the lane does not come round.
+    def do(self, key: PartitionKey, step: Step, timeout_s: float = WAIT_S) -> None:
+        """Have the step done.
+
+        Raises what it raises, Overloaded when the partition is not followed or the lane does not come round.
 
         Requires: not the lane's thread; the step takes milliseconds.
         """
         done: Future[None] = Future()
         try:
-            self._wishes.put(_Wish(key, step, done), timeout=timeout_s)
+            self._wishes.put(_Request(key, step, done), timeout=timeout_s)
             done.result(timeout_s)
         except (queue.Full, TimeoutError) as error:
             done.cancel()
             raise Overloaded(f"the lane did not come round within {timeout_s:g} s; it is tried again") from error
 
-    def answer(self, followed: Mapping[Key, Followed]) -> Iterator[tuple[Followed, bool]]:
-        """The lane's side: do what is asked; the partitions it was done to, and whether their positions have changed."""
+    def answer(self, followed: Mapping[PartitionKey, FollowedPartition]) -> Iterator[tuple[FollowedPartition, bool]]:
+        """The lane's side.
+
+        Do what is asked; the partitions it was done to, and whether their positions have changed.
+        """
         while not self._wishes.empty():
             wish = self._wishes.get()
             if not wish.done.set_running_or_notify_cancel():
@@ -56,7 +64,7 @@ class Asked:
             wish.done.set_exception(error) if error else wish.done.set_result(None)
 
 
-def _failure(step: Step, followed: Followed) -> Exception | None:
+def _failure(step: Step, followed: FollowedPartition) -> Exception | None:
     try:
         step(followed)
     except Exception as error:  # it is the asker's

@@ -6,46 +6,46 @@ from typing import NamedTuple
 
 from logstore.model.errors import Corrupted, DiskFull, NoSuchSnapshot, NotYet, Overloaded
 from logstore.view.view import Sync
-from streaming.lane.partition import Asking, Followed, Phase, Seed
-from streaming.lane.status import Shown
+from streaming.lane.partition import Bootstrap, BootstrapPending, FollowedPartition, Phase
+from streaming.lane.status import LaneStatus
 from streaming.lane.target import Target
 
 RETRY_S = 0.5
 
 
-class Later(NamedTuple):
+class OpenLater(NamedTuple):
     """Not now. `again_s`: when to try again; `phase`: None while nothing is known."""
 
     again_s: float
     phase: Phase | None = None
 
 
-class Opening:
+class ViewOpening:
     """Of one lane. `seed` says what a new view begins with."""
 
-    def __init__(self, data_dir: Path, sync: Sync, seed: Callable[[Target], Seed], shown: Shown) -> None:
+    def __init__(self, data_dir: Path, sync: Sync, seed: Callable[[Target], Bootstrap], shown: LaneStatus) -> None:
         self._data_dir, self._sync, self._seed, self._shown = data_dir, sync, seed, shown
 
-    def open(self, target: Target) -> Followed | Later:
+    def open(self, target: Target) -> FollowedPartition | OpenLater:
         """The partition, ready to be followed."""
         try:
-            return Followed(target, self._data_dir, sync=self._sync, seed=self._seed)
-        except Asking as error:
-            return Later(error.again_s)
+            return FollowedPartition(target, self._data_dir, sync=self._sync, seed=self._seed)
+        except BootstrapPending as error:
+            return OpenLater(error.again_s)
         except Overloaded:  # another worker of this node still has it
-            return Later(RETRY_S)
+            return OpenLater(RETRY_S)
         except DiskFull as error:
             self._shown.unopened(target, self._data_dir, str(error))
-            return Later(RETRY_S)
+            return OpenLater(RETRY_S)
         except NotYet as error:  # the storage does not answer: other tables do not wait for it
             self._shown.unopened(target, self._data_dir, str(error))
-            return Later(RETRY_S, "catching-up")
+            return OpenLater(RETRY_S, "catching-up")
         except NoSuchSnapshot as error:
             self._shown.stopped(target, str(error))
-            return Later(RETRY_S, "stopped")
+            return OpenLater(RETRY_S, "stopped")
         except Corrupted as error:  # of what it would begin with: a view that is damaged is begun again
             self._shown.stopped(target, str(error))
-            return Later(RETRY_S, "stopped")
+            return OpenLater(RETRY_S, "stopped")
         except OSError as error:  # no descriptor left, a folder that cannot be made: of this partition alone
             self._shown.unopened(target, self._data_dir, f"the view cannot be opened: {error}; it is tried again")
-            return Later(RETRY_S, "catching-up")
+            return OpenLater(RETRY_S, "catching-up")

@@ -1,9 +1,12 @@
-"""Followed: one partition on its way from log to view. Decides what a batch, a gap or an end of the log means; no Kafka in here.
+"""Followed.
+
+One partition on its way from log to view. Decides what a batch, a gap or an end of the log means; no Kafka in here.
 
 opening -> catching-up -> live            the end of the log was reached once
                └──────────┴──> stopped    and says why; a new definition or a restart tries again
 
-A view that is damaged is removed, and begins again from its seed: the log is the truth, a view is a fold of it and nothing else.
+A view that is damaged is removed, and begins again from its seed: the log is the truth, a view is a fold of it and
+nothing else.
 """
 
 import logging
@@ -12,13 +15,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from logstore.model.errors import Corrupted, Overloaded
-from logstore.model.fold import Folded, Place, Records, fold_batch
+from logstore.model.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.mutation import Control, parse
 from logstore.view import generation, paths
 from logstore.view.layout import Base, Quarantine, Stop
-from logstore.view.view import Identity, Sync, View, discard_if_torn
+from logstore.view.view import Sync, View, ViewIdentity, discard_if_torn
 from streaming.lane import local_snapshots, stop_reasons
-from streaming.lane.change_buffer import Tee
+from streaming.lane.change_buffer import ChangeBuffer
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
@@ -26,14 +29,17 @@ log = logging.getLogger(__name__)
 Phase = Literal["catching-up", "live", "stopped"]
 
 
-class Seed(NamedTuple):
-    """What a view that is not there yet begins with: a snapshot and what was skipped below its cut, or nothing, at offset 0."""
+class Bootstrap(NamedTuple):
+    """What a view that is not there yet begins with.
+
+    A snapshot and what was skipped below its cut, or nothing, at offset 0.
+    """
 
     base: Base | None = None
     quarantine: Quarantine = Quarantine({}, [])
 
 
-class Asking(Overloaded):
+class BootstrapPending(Overloaded):
     """It is being found out; ask again after `again_s`."""
 
     def __init__(self, message: str, again_s: float) -> None:
@@ -41,15 +47,21 @@ class Asking(Overloaded):
         self.again_s = again_s
 
 
-class Followed:
+class FollowedPartition:
     """A view and what its partition's log has shown so far."""
 
     def __init__(
-        self, target: Target, data_dir: Path, *, sync: Sync = "none", seed: Callable[[Target], Seed] = lambda _: Seed()
+        self,
+        target: Target,
+        data_dir: Path,
+        *,
+        sync: Sync = "none",
+        seed: Callable[[Target], Bootstrap] = lambda _: Bootstrap(),
     ) -> None:
         """Open the view; where there is none, begin one with what `seed` says.
 
-        Raises Overloaded while another process of this node still writes it, DiskFull, NotYet, OSError, and what `seed` raises.
+        Raises Overloaded while another process of this node still writes it, DiskFull, NotYet, OSError, and what `seed`
+        raises.
         """
         table, partition = target.table, target.partition
         self.owner = paths.Owner(paths.partition_dir(data_dir, table.name, table.epoch, partition))
@@ -63,8 +75,8 @@ class Followed:
         self.kept: list[dict[str, Any]] = []  # older local snapshots, as the feed shows them
         self.base_dir: Path | None = None  # the RocksDB directory of the view's base; None: no base, or it is not here
         self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
-        self.tee: Tee | None = None
-        self.place = Place(partition, table.partitions, table.max_value_bytes)
+        self.tee: ChangeBuffer | None = None
+        self.place = FoldRules(partition, table.partitions, table.max_value_bytes)
         self.end = self.view.next_offset  # of the log, as last heard
         self.reached_end = False
         self._end_reached_at = -1  # where the log last had nothing more to hand over
@@ -131,8 +143,8 @@ class Followed:
     def take(self, records: Records, leader_epoch: int) -> bool:
         """Fold and commit a batch; False when the partition stopped on the way.
 
-        Raises DiskFull, NotYet, OSError: nothing has changed then, and the same records must be handed over again; Corrupted when the
-        view is damaged.
+        Raises DiskFull, NotYet, OSError: nothing has changed then, and the same records must be handed over again;
+        Corrupted when the view is damaged.
         """
         records, hole = self._upto_hole(self._without_applied(records))
         kept = self._without_skipped(records)
@@ -209,7 +221,10 @@ class Followed:
         return before
 
     def close(self) -> None:
-        """Flush and close the view; one that cannot be flushed is removed. Raises DiskFull, NotYet, OSError; it is closed then."""
+        """Flush and close the view.
+
+        One that cannot be flushed is removed. Raises DiskFull, NotYet, OSError; it is closed then.
+        """
         try:
             self.view.close()
         except Corrupted as error:  # a disk that has failed once says well the next time, whatever it holds
@@ -276,14 +291,17 @@ class Followed:
         return at if at < offsets.stop else None
 
 
-def identity_of(target: Target) -> Identity:
+def identity_of(target: Target) -> ViewIdentity:
     """What the target's view is a view of."""
     table = target.table
-    return Identity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
+    return ViewIdentity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
 
 
 def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
-    """The newest generation that is sound; those that are not are removed. None: there is none. Raises DiskFull, NotYet, OSError."""
+    """The newest generation that is sound.
+
+    Those that are not are removed. None: there is none. Raises DiskFull, NotYet, OSError.
+    """
     while ((path := _sound_path(target, data_dir)) / "data.mdb").exists():
         try:
             return View(path, identity_of(target), sync=sync)
@@ -293,7 +311,7 @@ def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
     return None
 
 
-def _begun(target: Target, data_dir: Path, sync: Sync, seed: Callable[[Target], Seed]) -> View:
+def _begun(target: Target, data_dir: Path, sync: Sync, seed: Callable[[Target], Bootstrap]) -> View:
     """A new view over its seed. Raises DiskFull, NotYet, OSError and what `seed` raises."""
     begun, path = seed(target), view_path(target, data_dir)
     if path.exists():  # what is left of one that was removed half-way, or lost its file

@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from logstore.model.errors import Corrupted, NotYet
+from logstore.model.table import PartitionKey
 from logstore.view.feed import FeedServer
 from logstore.view.paths import snapshot_dir
 from logstore.view.reader import ViewReader
 from streaming.lane import local_snapshots
-from streaming.lane.partition import Followed, view_path
+from streaming.lane.partition import FollowedPartition, view_path
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
 
 _UNOPENED: dict[str, Any] = {"path": None, "base": None, "kept": []}
-Key = tuple[str, int]
 
 
-class Shown:
+class LaneStatus:
     """Of one lane; the lane's thread only."""
 
     def __init__(self, feed: FeedServer) -> None:
         self._feed = feed
-        self._published: dict[Key, object] = {}
+        self._published: dict[PartitionKey, object] = {}
 
-    def show(self, followed: Followed) -> None:
+    def show(self, followed: FollowedPartition) -> None:
         """Where the partition stands, and what it is if that has changed."""
         self._feed.publish(("applied", *followed.target.key), (followed.next_offset, followed.end))
         self._publish(followed.target, followed.shown())

@@ -13,7 +13,8 @@ def gap(target: Target, first: int, behind: int) -> Stop:
     table, partition = target.table.name, target.partition
     return Stop(
         LogGap.word,
-        f"offsets {first:,} to {behind - 1:,} are missing from the log of {table}/{partition}: a transactional writer's markers, or loss. "
+        f"offsets {first:,} to {behind - 1:,} are missing from the log of {table}/{partition}: a transactional "
+        "writer's markers, or loss. "
         f"`logstore table repair {table} --partition {partition} --skip {first}..{behind - 1}` steps over them",
         first,
     )
@@ -25,7 +26,8 @@ def refused(target: Target, folded: Folded) -> Stop | None:
         return None
     table, partition, offset = target.table.name, target.partition, folded.next_offset
     detail = (
-        f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {folded.refused.why}; upgrade logstore, or give the "
+        f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {folded.refused.why}; upgrade "
+        "logstore, or give the "
         f"record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
     )
     return Stop(Unsupported.word, detail, offset)

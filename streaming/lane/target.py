@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from logstore.model.table import Table
+from logstore.model.table import PartitionKey, Table
 from logstore.view.layout import Stop
 
 
@@ -16,10 +16,13 @@ class Target(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The table's name: another one after a promotion, which is a change of tables for all that lies on the disk."""
+        """The table's name.
+
+        Another one after a promotion, which is a change of tables for all that lies on the disk.
+        """
         return self.table.name
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> PartitionKey:
         """(epoch, partition)."""
         return self.table.epoch, self.partition

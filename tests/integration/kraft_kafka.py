@@ -1,7 +1,8 @@
 """A real Kafka broker in a container, for pytest.
 
-Every listener has the same port inside and outside the container, chosen before it starts: the advertised address is known up front, stays
-the same over kill and restart, and one configuration serves a bridge network (the usual case) and host networking (an engine without one).
+Every listener has the same port inside and outside the container, chosen before it starts: the advertised address is
+known up front, stays the same over kill and restart, and one configuration serves a bridge network (the usual case) and
+host networking (an engine without one).
 """
 
 import random
@@ -21,7 +22,10 @@ _taken: set[int] = set()
 
 
 def free_port() -> int:
-    """A port below the kernel's ephemeral range: no outgoing connection takes that of a broker that is down, nor connects to itself."""
+    """A port below the kernel's ephemeral range.
+
+    No outgoing connection takes that of a broker that is down, nor connects to itself.
+    """
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with closing(socket.socket()) as probe:

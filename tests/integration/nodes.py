@@ -1,4 +1,7 @@
-"""A node of this checkout, as a process of this machine or in a container of its own image; the batch jobs run where it runs."""
+"""A node of this checkout, as a process of this machine or in a container of its own image.
+
+The batch jobs run where it runs.
+"""
 
 from pathlib import Path
 from typing import Any, Protocol, Self

@@ -1,4 +1,7 @@
-"""Both paths, walked against `apache/kafka:4.1.0` in a container that dies and comes back; the node is a process, then its own image."""
+"""Both paths, walked against `apache/kafka:4.1.0` in a container that dies and comes back.
+
+The node is a process, then its own image.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -178,7 +181,10 @@ def _fast_path(walk: Walk) -> None:
 
 
 def _accurate_path(walk: Walk) -> str:
-    """Archive and compact; the node adopts; reads come from the snapshot, and from the view where something newer was written."""
+    """Archive and compact.
+
+    The node adopts; reads come from the snapshot, and from the view where something newer was written.
+    """
     archived = walk.node.batch("archive", TABLE)
     assert archived["records"] == 461  # 400 puts, 40 deletes, 20 puts and a delete of one row
     made = walk.node.batch("compact", TABLE, "--wait", "60")
@@ -219,7 +225,10 @@ def _broker_dies(walk: Walk) -> None:
 
 
 def _goes_on_from(walk: Walk, first: str) -> None:
-    """The next snapshot is made of the first and the log since; one made of the whole log agrees with it, digest by digest."""
+    """The next snapshot is made of the first and the log since.
+
+    One made of the whole log agrees with it, digest by digest.
+    """
     next_one = walk.node.batch("compact", TABLE, "--wait", "60")
     assert (next_one["parent"], next_one["entries"]) == (first, len(walk.rows))
     walk.serves_from(next_one["snapshot"])

@@ -1,15 +1,17 @@
 """Past: `LS-As-Of`, a position or a time, and what can be proved about a partition at that point.
 
-Of each row only the newest entry is here, and in the snapshots under and beside the view what it held at their cuts. That answers exactly
+Of each row only the newest entry is here, and in the snapshots under and beside the view what it held at their cuts.
+That answers exactly
 
     at a snapshot's own cut                      what the snapshot says, for every row
     a row not written since the position         what it holds now
     a row never written, or deleted before the   nothing; only where the base's cut is not later: a snapshot has no tombstones
     base's cut
 
-and nothing else: a row that was written since is refused, and the message names the command that folds the log up to that point.
-A time T means the first offset whose log time is later than T. Log time never falls along the log, so a cut whose log time is at most T
-lies at or before that offset, and so does the state now, once all has been applied that the log held when it was asked after T.
+and nothing else: a row that was written since is refused, and the message names the command that folds the log up to
+that point. A time T means the first offset whose log time is later than T. Log time never falls along the log, so a cut
+whose log time is at most T lies at or before that offset, and so does the state now, once all has been applied that the
+log held when it was asked after T.
 """
 
 import time
@@ -19,8 +21,8 @@ from logstore.model.errors import Corrupted
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.serve.read.encoding import json_bytes
-from logstore.serve.state.local_snapshots import Local
-from logstore.serve.state.partition import Served
+from logstore.serve.state.local_snapshots import OpenSnapshot
+from logstore.serve.state.partition import ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.view.layout import State
 
@@ -45,16 +47,22 @@ def read_as_of(text: str) -> AsOf:
     return AsOf(text.strip(), None, moment)
 
 
-class Past(NamedTuple):
-    """One partition at the point: `exact` answers all of it; else what has a version below `sure` held then as it does now."""
+class AsOfReads(NamedTuple):
+    """One partition at the point.
 
-    served: Served
+    `exact` answers all of it; else what has a version below `sure` held then as it does now.
+    """
+
+    served: ServedPartition
     as_of: AsOf
     sure: int
-    exact: Local | None
+    exact: OpenSnapshot | None
 
     def gaps(self) -> bool:
-        """True when a row that is not here now may have been there then: it may have been deleted before the base's cut."""
+        """True when a row that is not here now may have been there then.
+
+        It may have been deleted before the base's cut.
+        """
         return self.served.base is not None and self.served.base.cut > self.sure
 
     def check(self, key: bytes, raw: bytes | None) -> None:
@@ -68,7 +76,8 @@ class Past(NamedTuple):
         shown = json_bytes(key)
         detail = (
             f"what row {shown!r} of {served.table!r} held as of {self.as_of.text[:200]} is not kept on this node; "
-            f"`logstore batch restore {served.table} --at {self.as_of.text} --as {served.table}_then` makes a table of that state"
+            f"`logstore batch restore {served.table} --at {self.as_of.text} --as {served.table}_then` makes a table of "
+            "that state"
         )
         return Problem(
             "bad-level", detail, table=served.table, partition=served.partition, key=shown, cuts=self._cuts()
@@ -95,14 +104,19 @@ class Past(NamedTuple):
         return self.sure if self.as_of.time_ms is None else self.as_of.time_ms
 
 
-def look_back(served: Served, state: State, as_of: AsOf) -> Past:
-    """What can be proved about a partition that stands at `state`. Requires: that state is not before the point (`Reach`)."""
+def look_back(served: ServedPartition, state: State, as_of: AsOf) -> AsOfReads:
+    """What can be proved about a partition that stands at `state`.
+
+    Requires: that state is not before the point (`Reach`).
+    """
     if as_of.time_ms is not None:
         cuts = (one.cut for one in served.locals() if one.log_time_ms <= as_of.time_ms)
         sure = state.next_offset if state.log_time_ms <= as_of.time_ms else max(cuts, default=0)
-        return Past(served, as_of, sure, None)
+        return AsOfReads(served, as_of, sure, None)
     asked = position_of(as_of, served.epoch, served.partition)
-    return Past(served, as_of, asked, next((one for one in served.locals() if one.cut == asked and _opens(one)), None))
+    return AsOfReads(
+        served, as_of, asked, next((one for one in served.locals() if one.cut == asked and _opens(one)), None)
+    )
 
 
 def position_of(as_of: AsOf, epoch: str, partition: int) -> int:
@@ -118,7 +132,7 @@ def position_of(as_of: AsOf, epoch: str, partition: int) -> int:
     return asked
 
 
-def _opens(local: Local) -> bool:
+def _opens(local: OpenSnapshot) -> bool:
     try:
         local.open()
     except (Corrupted, OSError):  # noted as damaged: without it there is less to answer from, and no wrong answer

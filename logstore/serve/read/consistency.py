@@ -16,7 +16,7 @@ _LATER = frozenset({"bounded", "latest", "linearizable"})
 _MAX_LAG_MS = 2**53
 
 
-class Level(NamedTuple):
+class Consistency(NamedTuple):
     """What a request asks for. `token` is what the answer's token is merged with; only `session` waits for it.
 
     `as_of`: the point of the past that is to be read, instead of a level.
@@ -35,10 +35,10 @@ class Level(NamedTuple):
         return self.token if self.name == SESSION else Position()
 
 
-DEFAULT = Level()
+DEFAULT = Consistency()
 
 
-def read_level(request: Request, params: Mapping[str, bytes]) -> Level:
+def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
     """Raises Problem for what is not a level, a token or a deadline."""
     deadline = _option(request, params, b"ls-deadline", "deadline_ms")
     max_lag = _option(request, params, b"ls-max-lag", "max_lag_ms")
@@ -49,9 +49,9 @@ def read_level(request: Request, params: Mapping[str, bytes]) -> Level:
     deadline_ms = DEFAULT_DEADLINE_MS if deadline is None else integer(deadline, "deadline_ms", 1, MAX_DEADLINE_MS)
     as_of = _option(request, params, b"ls-as-of", "as_of")
     if as_of is not None:
-        return Level(deadline_ms=deadline_ms, as_of=_as_of(as_of, alone=wanted is None and token is None))
+        return Consistency(deadline_ms=deadline_ms, as_of=_as_of(as_of, alone=wanted is None and token is None))
     name = _name(wanted, token)
-    return Level(name, _token(token, name), deadline_ms)
+    return Consistency(name, _token(token, name), deadline_ms)
 
 
 def _as_of(text: str, *, alone: bool) -> AsOf:

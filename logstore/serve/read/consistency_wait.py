@@ -1,4 +1,7 @@
-"""Reach: wait until this reader has applied what a token names, or say why not by the deadline. Never stale data under `session`."""
+"""Reach.
+
+Wait until this reader has applied what a token names, or say why not by the deadline. Never stale data under `session`.
+"""
 
 import asyncio
 from collections.abc import Iterable
@@ -6,9 +9,9 @@ from collections.abc import Iterable
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.serve.read.as_of import position_of
-from logstore.serve.read.consistency import Level
+from logstore.serve.read.consistency import Consistency
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import Served, next_offset_of
+from logstore.serve.state.partition import ServedPartition, next_offset_of
 from logstore.serve.state.waiters import ASKED, TABLES, Waiters
 from logstore.serve.wire.problems import Problem
 
@@ -17,13 +20,13 @@ _SETTLED_MS = (
 )
 
 
-class Reach:
+class ConsistencyWait:
     """The consistency levels of this build."""
 
     def __init__(self, catalog: Catalog, waiters: Waiters) -> None:
         self._catalog, self._waiters = catalog, waiters
 
-    async def table(self, name: str, level: Level, deadline: float) -> Table:
+    async def table(self, name: str, level: Consistency, deadline: float) -> Table:
         """The table, once every epoch of the token is known here; raises Problem for one of the table's past.
 
         `deadline` is loop time.
@@ -40,14 +43,14 @@ class Reach:
                     epoch=unknown,
                 )
 
-    async def partitions(self, table: Table, partitions: Iterable[int], level: Level, deadline: float) -> None:
+    async def partitions(self, table: Table, partitions: Iterable[int], level: Consistency, deadline: float) -> None:
         """Return when every one of these partitions that is served here has applied what the token names."""
         for partition in partitions:
             offset = await self._needed(table, partition, level, deadline)
             if offset is not None:
                 await self._one(table, partition, offset, level, deadline)
 
-    async def _needed(self, table: Table, partition: int, level: Level, deadline: float) -> int | None:
+    async def _needed(self, table: Table, partition: int, level: Consistency, deadline: float) -> int | None:
         """The next offset that must have been applied; None: any will do."""
         if level.as_of is None:
             return level.floor.pieces.get((table.epoch, partition))
@@ -58,7 +61,7 @@ class Reach:
             return None
         return await self._end_since(table, partition, level.as_of.time_ms + _SETTLED_MS, level, deadline)
 
-    async def _end_since(self, table: Table, partition: int, since_ms: int, level: Level, deadline: float) -> int:
+    async def _end_since(self, table: Table, partition: int, since_ms: int, level: Consistency, deadline: float) -> int:
         """The end of the log as Kafka told it after a time. Raises Problem when it tells none by the deadline."""
         where = table.epoch, partition
         while self._catalog.asked_ends[where][0] < since_ms:
@@ -74,7 +77,7 @@ class Reach:
                 )  # fmt: skip
         return self._catalog.asked_ends[where][1]
 
-    async def _one(self, table: Table, partition: int, offset: int, level: Level, deadline: float) -> None:
+    async def _one(self, table: Table, partition: int, offset: int, level: Consistency, deadline: float) -> None:
         while True:
             served = self._catalog.locate(table, partition)
             applied = next_offset_of(served)
@@ -92,11 +95,12 @@ class Reach:
             if not await self._waiters.wait((table.epoch, partition), offset, deadline):
                 raise _late(self._catalog.locate(table, partition), offset, level)
 
-    def _unknown_epoch(self, table: Table, level: Level) -> str | None:
+    def _unknown_epoch(self, table: Table, level: Consistency) -> str | None:
         for epoch, partition in level.floor.pieces:
             if epoch in table.former_epochs:
                 raise Problem(
-                    "epoch-changed", f"the token is of an earlier topic of {table.name!r}, which was created again since; drop the token",
+                    "epoch-changed",
+                    f"the token is of an earlier topic of {table.name!r}, which was created again since; drop the token",
                     table=table.name, partition=partition, epoch=table.epoch,
                 )  # fmt: skip
             if epoch not in self._catalog.epochs:
@@ -104,22 +108,23 @@ class Reach:
         return None
 
 
-def deadline_of(level: Level) -> float:
+def deadline_of(level: Consistency) -> float:
     """The loop time at which a request that begins now must have ended."""
     return asyncio.get_running_loop().time() + level.deadline_ms / 1000
 
 
-def answer_token(level: Level, epoch: str, positions: dict[int, int]) -> str:
+def answer_token(level: Consistency, epoch: str, positions: dict[int, int]) -> str:
     """What was sent merged with what was read."""
     read = Position({(epoch, partition): offset for partition, offset in positions.items()})
     return (level.token | read).token
 
 
-def _late(served: Served, offset: int, level: Level) -> Problem:
+def _late(served: ServedPartition, offset: int, level: Consistency) -> Problem:
     applied = next_offset_of(served)
     return Problem(
         "consistency-timeout",
-        f"partition {served.partition} of {served.table!r} is at offset {applied:,}, {offset - applied:,} short of the one asked for, "
+        f"partition {served.partition} of {served.table!r} is at offset {applied:,}, {offset - applied:,} short of the "
+        "one asked for, "
         f"after {level.deadline_ms:,} ms; wait longer (deadline_ms), read with less consistency, or look at `logstore status`",
         table=served.table, partition=served.partition, asked=offset, applied=applied,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Cursor: where a scan goes on. Opaque to clients, the same on every reader, without state anywhere.
 
-base64url of msgpack `[last key, digest]`: the last key that the page has examined (exclusive), and xxh3-64 of the query, so that a
-cursor of another query is refused instead of giving an answer that looks right.
+base64url of msgpack `[last key, digest]`: the last key that the page has examined (exclusive), and xxh3-64 of the
+query, so that a cursor of another query is refused instead of giving an answer that looks right.
 """
 
 from typing import Any

@@ -15,13 +15,13 @@ import orjson
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
-from logstore.serve.wire.response import Answer
+from logstore.serve.wire.response import Response
 
 _MAX_TOKEN_HEADER = 8 * 1024
 Field = Callable[[bytes], Any]
 
 
-class Row(NamedTuple):
+class EncodedRow(NamedTuple):
     """One row as it was read; `value` None: only keys were asked for."""
 
     key: bytes
@@ -30,7 +30,7 @@ class Row(NamedTuple):
     partition: int
 
 
-class Found(NamedTuple):
+class FoundKey(NamedTuple):
     """What became of one key: `reason` is set when it was left out."""
 
     key: bytes
@@ -56,17 +56,17 @@ def negotiate(request: Request, offers: tuple[str, ...]) -> str:
     return chosen
 
 
-def encode(media_type: str, document: Callable[[Field], dict[str, Any]]) -> Answer:
+def encode(media_type: str, document: Callable[[Field], dict[str, Any]]) -> Response:
     """An answer in JSON or msgpack; `document` is given what makes a field of bytes."""
     body = msgpack.packb(document(bytes)) if media_type == media_types.MSGPACK else orjson.dumps(document(json_bytes))
-    return Answer(
+    return Response(
         200,
         [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body)), (b"vary", b"accept")],
         body,
     )
 
 
-def rows_of(rows: Iterable[Row], field: Field) -> list[dict[str, Any]]:
+def rows_of(rows: Iterable[EncodedRow], field: Field) -> list[dict[str, Any]]:
     """Rows as documents."""
     return [
         {"key": field(key), "version": version, "partition": partition}
@@ -76,7 +76,7 @@ def rows_of(rows: Iterable[Row], field: Field) -> list[dict[str, Any]]:
     ]
 
 
-def arrow(rows: list[Row], *, keys_only: bool, metadata: Mapping[str, Any]) -> Answer:
+def arrow(rows: list[EncodedRow], *, keys_only: bool, metadata: Mapping[str, Any]) -> Response:
     """An answer as an Arrow stream."""
     import pyarrow as pa  # noqa: PLC0415 - 40 MB that most readers never need
 
@@ -93,14 +93,14 @@ def arrow(rows: list[Row], *, keys_only: bool, metadata: Mapping[str, Any]) -> A
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     body = sink.getvalue().to_pybytes()
-    return Answer(
+    return Response(
         200,
         [(b"content-type", media_types.ARROW.encode()), (b"content-length", b"%d" % len(body)), (b"vary", b"accept")],
         body,
     )
 
 
-def with_token(answer: Answer, token: str) -> Answer:
+def with_token(answer: Response, token: str) -> Response:
     """The answer with its token as a header too, where clients take a header of that length."""
     if len(token) <= _MAX_TOKEN_HEADER:
         answer.headers.extend([(b"ls-source", b"view"), (b"ls-token", token.encode())])

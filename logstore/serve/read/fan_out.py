@@ -1,7 +1,8 @@
 """Gather: lists that span nodes. A reader asks the owners of the partitions it does not serve, in msgpack, and merges.
 
-The question is the same page, for a scan with the parameter `partitions`, and with the header `LS-Forwarded: 1`; a reader that gets such
-a question for a partition it does not serve says so instead of asking further, so questions never go in circles.
+The question is the same page, for a scan with the parameter `partitions`, and with the header `LS-Forwarded: 1`; a
+reader that gets such a question for a partition it does not serve says so instead of asking further, so questions never
+go in circles.
 """
 
 import asyncio
@@ -15,8 +16,8 @@ from logstore.model.key import to_base64url
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.serve.read import cursor
-from logstore.serve.read.consistency import SESSION, Level
-from logstore.serve.read.encoding import Found, Row
+from logstore.serve.read.consistency import SESSION, Consistency
+from logstore.serve.read.encoding import EncodedRow, FoundKey
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.scan_query import Query
 from logstore.serve.state.catalog import Catalog
@@ -34,7 +35,7 @@ _OF_ITS_KEYS = frozenset({"partition-stopped", "starting", "not-owner", "overloa
 Owners = dict[str, list[int]]  # URL -> partitions to ask there
 
 
-class Gather:
+class FanOut:
     """The way to other nodes."""
 
     def __init__(self, catalog: Catalog) -> None:
@@ -68,19 +69,21 @@ class Gather:
                     self._catalog.locate(table, partition)
         return here, elsewhere
 
-    async def scan(self, table: Table, owners: Owners, query: Query, level: Level, deadline: float) -> list[PagePart]:
+    async def scan(
+        self, table: Table, owners: Owners, query: Query, level: Consistency, deadline: float
+    ) -> list[PagePart]:
         """The parts of a page that other nodes serve; raises Problem when one of them fails."""
         asked = (self._scan_one(table, url, partitions, query, level, deadline) for url, partitions in owners.items())
         return list(await asyncio.gather(*asked))
 
     async def keys(
-        self, table: Table, owners: Owners, wanted: Sequence[tuple[bytes, int]], level: Level, deadline: float
-    ) -> tuple[dict[bytes, Found], dict[int, int]]:
+        self, table: Table, owners: Owners, wanted: Sequence[tuple[bytes, int]], level: Consistency, deadline: float
+    ) -> tuple[dict[bytes, FoundKey], dict[int, int]]:
         """(what became of each key that other nodes serve, the positions they were read at)."""
         asked = (
             self._keys_one(table, url, set(partitions), wanted, level, deadline) for url, partitions in owners.items()
         )
-        found: dict[bytes, Found] = {}
+        found: dict[bytes, FoundKey] = {}
         positions: dict[int, int] = {}
         for some, at in await asyncio.gather(*asked):
             found.update(some)
@@ -88,7 +91,7 @@ class Gather:
         return found, positions
 
     async def _scan_one(
-        self, table: Table, url: str, partitions: list[int], query: Query, level: Level, deadline: float
+        self, table: Table, url: str, partitions: list[int], query: Query, level: Consistency, deadline: float
     ) -> PagePart:
         params = {
             "key_encoding": "base64url", "start": to_base64url(query.start), "limit": str(query.limit),
@@ -98,7 +101,7 @@ class Gather:
         if query.end is not None:
             params["end"] = to_base64url(query.end)
         page = await self._ask("GET", url, f"/v1/tables/{table.name}/rows?{urlencode(params)}", level, deadline)
-        rows = [Row(row["key"], row.get("value"), row["version"], row["partition"]) for row in page["rows"]]
+        rows = [EncodedRow(row["key"], row.get("value"), row["version"], row["partition"]) for row in page["rows"]]
         through = None if page["cursor"] is None else cursor.decode(page["cursor"])[0]
         return PagePart(rows, through, _positions(page))
 
@@ -108,9 +111,9 @@ class Gather:
         url: str,
         partitions: set[int],
         wanted: Sequence[tuple[bytes, int]],
-        level: Level,
+        level: Consistency,
         deadline: float,
-    ) -> tuple[dict[bytes, Found], dict[int, int]]:
+    ) -> tuple[dict[bytes, FoundKey], dict[int, int]]:
         mine = {key: partition for key, partition in wanted if partition in partitions}
         try:
             content = msgpack.packb({"keys": list(mine)})
@@ -118,13 +121,15 @@ class Gather:
         except Problem as problem:
             if problem.word not in _OF_ITS_KEYS:
                 raise
-            return {key: Found(key, partition, reason=problem.word) for key, partition in mine.items()}, {}
-        found = {r["key"]: Found(r["key"], r["partition"], r.get("value"), r.get("version")) for r in page["results"]}
-        left_out = {u["key"]: Found(u["key"], mine[u["key"]], reason=u["reason"]) for u in page["unprocessed"]}
+            return {key: FoundKey(key, partition, reason=problem.word) for key, partition in mine.items()}, {}
+        found = {
+            r["key"]: FoundKey(r["key"], r["partition"], r.get("value"), r.get("version")) for r in page["results"]
+        }
+        left_out = {u["key"]: FoundKey(u["key"], mine[u["key"]], reason=u["reason"]) for u in page["unprocessed"]}
         return {**found, **left_out}, _positions(page)
 
     async def _ask(
-        self, method: str, url: str, path: str, level: Level, deadline: float, content: bytes | None = None
+        self, method: str, url: str, path: str, level: Consistency, deadline: float, content: bytes | None = None
     ) -> dict[str, Any]:  # fmt: skip
         """One question; raises Problem for every way in which it can fail."""
         import httpx  # noqa: PLC0415 - only nodes of several need it

@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import gt, lt
 
-from logstore.serve.read.as_of import AsOf, Past, look_back
-from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, Served
+from logstore.serve.read.as_of import AsOf, AsOfReads, look_back
+from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, ServedPartition
 from logstore.view.reader import Reading
 
 Items = Iterator[tuple[bytes, bytes]]
 
 
-class Layers:
+class MergedRead:
     """Reads one partition; `next_offset` is where its view stands."""
 
-    def __init__(self, served: Served, reading: Reading, as_of: AsOf | None) -> None:
+    def __init__(self, served: ServedPartition, reading: Reading, as_of: AsOf | None) -> None:
         """Raises Problem when the partition has stopped, or cannot be asked about that point."""
         self.next_offset = served.next_offset(reading.raw_state)
         self._reading, self._base = reading, served.base
@@ -36,7 +36,10 @@ class Layers:
         return Cell(raw, source)
 
     def scan(self, start: bytes, end: bytes | None, *, reverse: bool) -> Items:
-        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards; tombstones are entries too."""
+        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards.
+
+        Tombstones are entries too.
+        """
         past, base = self._past, self._base
         if past is not None and past.exact is not None:
             return past.exact.scan(start, end, reverse=reverse)
@@ -47,13 +50,13 @@ class Layers:
 
 
 @contextmanager
-def layers(served: Served, as_of: AsOf | None = None) -> Iterator[Layers]:
+def layers(served: ServedPartition, as_of: AsOf | None = None) -> Iterator[MergedRead]:
     """The partition at one committed state; raises Problem when it does not answer. Keep it short, as any reading."""
     with served.open().reading() as reading:
-        yield Layers(served, reading, as_of)
+        yield MergedRead(served, reading, as_of)
 
 
-def read_cell(served: Served, key: bytes, as_of: AsOf | None = None) -> tuple[int, Cell]:
+def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None = None) -> tuple[int, Cell]:
     """(next offset, row) of one committed state; raises Problem when the partition does not answer."""
     if as_of is not None:
         with layers(served, as_of) as both:
@@ -66,7 +69,10 @@ def read_cell(served: Served, key: bytes, as_of: AsOf | None = None) -> tuple[in
 
 
 def overlay(above: Items, below: Items, *, reverse: bool) -> Items:
-    """Both in one order; of a key that is in both, only what is above. Requires: both rise strictly, or with `reverse` fall."""
+    """Both in one order.
+
+    Of a key that is in both, only what is above. Requires: both rise strictly, or with `reverse` fall.
+    """
     earlier = gt if reverse else lt
     top = next(above, None)
     for item in below:
@@ -81,7 +87,7 @@ def overlay(above: Items, below: Items, *, reverse: bool) -> Items:
         yield from above
 
 
-def _checked(found: Items, past: Past, start: bytes) -> Items:
+def _checked(found: Items, past: AsOfReads, start: bytes) -> Items:
     """What was found, as long as it is what held then."""
     if past.gaps():
         raise past.refusal(next(found, (start, b""))[0])

@@ -1,7 +1,7 @@
 """Multiget: many rows by their keys, `POST /v1/tables/{table}/rows:get`.
 
-Results come in the order of the request, duplicates too. What a bound or a stopped partition left out is listed as "unprocessed" with
-its reason: `page-full`, or the word of the problem that a read of that key alone would have met.
+Results come in the order of the request, duplicates too. What a bound or a stopped partition left out is listed as
+"unprocessed" with its reason: `page-full`, or the word of the problem that a read of that key alone would have met.
 """
 
 import base64
@@ -18,18 +18,18 @@ from logstore.model.key import check_key
 from logstore.model.partitioner import partitions_of
 from logstore.model.table import Table
 from logstore.serve.read.as_of import AsOf
-from logstore.serve.read.consistency import PARAMS, Level, read_level
-from logstore.serve.read.consistency_wait import Reach, answer_token, deadline_of
-from logstore.serve.read.encoding import Field, Found, encode, negotiate, with_token
-from logstore.serve.read.fan_out import Gather
-from logstore.serve.read.merged_read import Layers, layers
+from logstore.serve.read.consistency import PARAMS, Consistency, read_level
+from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
+from logstore.serve.read.encoding import Field, FoundKey, encode, negotiate, with_token
+from logstore.serve.read.fan_out import FanOut
+from logstore.serve.read.merged_read import MergedRead, layers
 from logstore.serve.read.row_key import encoded
 from logstore.serve.settings import MAX_BODY_BYTES, MAX_PAGE_BYTES, MAX_PAGE_ROWS
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem, problem_of
 from logstore.serve.wire.request import Request
-from logstore.serve.wire.response import Answer
+from logstore.serve.wire.response import Response
 
 PAGE_FULL = "page-full"
 _PARAMS = PARAMS | {"key_encoding"}
@@ -40,11 +40,14 @@ _LEFT_OUT = frozenset({"partition-stopped", "starting", "not-owner"})
 class MultiGet:
     """The page of many keys."""
 
-    def __init__(self, catalog: Catalog, reach: Reach, gather: Gather) -> None:
+    def __init__(self, catalog: Catalog, reach: ConsistencyWait, gather: FanOut) -> None:
         self._catalog, self._reach, self._gather = catalog, reach, gather
 
-    async def post(self, request: Request, name: str) -> Answer:
-        """Steps: 1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 answer in order."""
+    async def post(self, request: Request, name: str) -> Response:
+        """Steps.
+
+        1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 answer in order.
+        """
         params = request.params(_PARAMS)
         level = read_level(request, params)
         media_type = negotiate(request, _OFFERS)
@@ -54,7 +57,7 @@ class MultiGet:
         wanted = list(zip(keys, partitions_of(keys, table.partitions).tolist(), strict=True))
         here, elsewhere = self._gather.split(table, sorted({p for _, p in wanted}), request, strict=False)
         refused = await self._wait(table, here, level, deadline)
-        remote: dict[bytes, Found] = {}
+        remote: dict[bytes, FoundKey] = {}
         positions: dict[int, int] = {}
         if elsewhere:
             remote, positions = await self._gather.keys(table, elsewhere, wanted, level, deadline)
@@ -62,8 +65,11 @@ class MultiGet:
         token = answer_token(level, table.epoch, positions)
         return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token)
 
-    async def _wait(self, table: Table, here: Iterable[int], level: Level, deadline: float) -> dict[int, str]:
-        """Partitions that do not answer, with the word why; a token that is not reached fails the request as a whole."""
+    async def _wait(self, table: Table, here: Iterable[int], level: Consistency, deadline: float) -> dict[int, str]:
+        """Partitions that do not answer, with the word why.
+
+        A token that is not reached fails the request as a whole.
+        """
         refused = {}
         for partition in here:
             try:
@@ -81,34 +87,35 @@ class MultiGet:
         self,
         table: Table,
         wanted: Sequence[tuple[bytes, int]],
-        remote: Mapping[bytes, Found],
+        remote: Mapping[bytes, FoundKey],
         refused: dict[int, str],
         positions: dict[int, int],
         as_of: AsOf | None,
-    ) -> list[Found]:
+    ) -> list[FoundKey]:
         """In the order of the request, until the page is full; every partition at one committed state."""
-        found: list[Found] = []
+        found: list[FoundKey] = []
         size = 0
         with ExitStack() as stack:
-            readings: dict[int, Layers] = {}
+            readings: dict[int, MergedRead] = {}
             for key, partition in wanted:
                 if size > MAX_PAGE_BYTES:
-                    one = Found(key, partition, reason=PAGE_FULL)
+                    one = FoundKey(key, partition, reason=PAGE_FULL)
                 elif key in remote:
                     one = remote[key]
                 else:
                     one = self._read_one(stack, readings, table, key, partition, refused, positions, as_of)
                 size += len(key) + len(one.value or b"")
                 over = size > MAX_PAGE_BYTES and found and one.reason is None
-                found.append(Found(key, partition, reason=PAGE_FULL) if over else one)
+                found.append(FoundKey(key, partition, reason=PAGE_FULL) if over else one)
         return found
 
     def _read_one(
-        self, stack: ExitStack, readings: dict[int, Layers], table: Table, key: bytes, partition: int, refused: dict[int, str],
+        self, stack: ExitStack, readings: dict[int, MergedRead], table: Table, key: bytes, partition: int,
+        refused: dict[int, str],
         positions: dict[int, int], as_of: AsOf | None,
-    ) -> Found:  # fmt: skip
+    ) -> FoundKey:  # fmt: skip
         if partition in refused:
-            return Found(key, partition, reason=refused[partition])
+            return FoundKey(key, partition, reason=refused[partition])
         try:
             if partition not in readings:
                 both = stack.enter_context(layers(self._catalog.locate(table, partition), as_of))
@@ -118,11 +125,11 @@ class MultiGet:
             if problem.word not in _LEFT_OUT:  # the row's past is not kept: that fails the request as a whole
                 raise
             refused[partition] = problem.word
-            return Found(key, partition, reason=problem.word)
+            return FoundKey(key, partition, reason=problem.word)
         except Corrupted as error:
             refused[partition] = problem_of(error).word
-            return Found(key, partition, reason=refused[partition])
-        return Found(key, partition, cell.payload, cell.version)
+            return FoundKey(key, partition, reason=refused[partition])
+        return FoundKey(key, partition, cell.payload, cell.version)
 
 
 async def read_keys(request: Request, params: dict[str, bytes]) -> list[bytes]:
@@ -168,7 +175,7 @@ def _key(key: Any, params: dict[str, bytes]) -> bytes:
     raise Problem("bad-key", 'a key is a string, bytes (msgpack) or {"base64": "..."}')
 
 
-def _document(found: Iterable[Found], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:
+def _document(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:
     results, unprocessed = [], []
     for one in found:
         if one.reason is not None:
@@ -179,7 +186,7 @@ def _document(found: Iterable[Found], token: str, positions: Mapping[int, int], 
     return {"results": results, "unprocessed": unprocessed, "token": token, "positions": ordered}
 
 
-def _result(one: Found, field: Field) -> dict[str, Any]:
+def _result(one: FoundKey, field: Field) -> dict[str, Any]:
     result: dict[str, Any] = {"key": field(one.key), "found": one.value is not None, "partition": one.partition}
     if one.value is not None:
         return {**result, "value": field(one.value), "version": one.version}

@@ -4,14 +4,14 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from logstore.serve.read.encoding import Row
+from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.settings import MAX_PAGE_BYTES
 
 
 class PagePart(NamedTuple):
     """Rows in order of the scan; `through`: the last key that was examined, None when there is nothing behind."""
 
-    rows: list[Row]
+    rows: list[EncodedRow]
     through: bytes | None
     positions: dict[int, int]  # partition -> next offset it was read at
 
@@ -35,7 +35,7 @@ def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
     return PagePart(rows[:kept], rows[kept - 1].key if kept < len(rows) else through, positions)
 
 
-def _key(row: Row) -> bytes:
+def _key(row: EncodedRow) -> bytes:
     return row.key
 
 
@@ -43,7 +43,7 @@ def _covered(key: bytes, through: bytes | None, reverse: bool) -> bool:
     return through is None or (key >= through if reverse else key <= through)
 
 
-def _fitting(rows: list[Row], limit: int) -> int:
+def _fitting(rows: list[EncodedRow], limit: int) -> int:
     size = 0
     for count, row in enumerate(rows[:limit]):
         size += len(row.key) + len(row.value or b"")

@@ -6,29 +6,32 @@
 import re
 
 from logstore.model.partitioner import partition_of
-from logstore.serve.read.consistency import PARAMS, Level, read_level
-from logstore.serve.read.consistency_wait import Reach, answer_token, deadline_of
+from logstore.serve.read.consistency import PARAMS, Consistency, read_level
+from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.merged_read import read_cell
 from logstore.serve.read.row_key import decode_key
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import Cell, Served
+from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
-from logstore.serve.wire.response import Answer, Headers
+from logstore.serve.wire.response import Headers, Response
 
 _PARAMS = PARAMS | {"key_encoding"}
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
-class Rows:
+class PointRead:
     """The page of single rows."""
 
-    def __init__(self, catalog: Catalog, reach: Reach) -> None:
+    def __init__(self, catalog: Catalog, reach: ConsistencyWait) -> None:
         self._catalog, self._reach = catalog, reach
 
-    async def get(self, request: Request, name: str, raw_key: bytes) -> Answer:
-        """Steps: 1 what is asked, 2 where it lies, 3 wait for the token, 4 read entry and position in one transaction, 5 answer."""
+    async def get(self, request: Request, name: str, raw_key: bytes) -> Response:
+        """Steps.
+
+        1 what is asked, 2 where it lies, 3 wait for the token, 4 read entry and position in one transaction, 5 answer.
+        """
         params = request.params(_PARAMS)
         level = read_level(request, params)
         if media_types.choose(request.header(b"accept"), (media_types.BYTES,)) is None:
@@ -44,7 +47,7 @@ class Rows:
         return _answer(request, served, next_offset, cell, level)
 
 
-def row_head(served: Served, next_offset: int, cell: Cell, token: str) -> Headers:
+def row_head(served: ServedPartition, next_offset: int, cell: Cell, token: str) -> Headers:
     """The headers that say what an answer is."""
     head: Headers = []
     version = cell.version
@@ -60,21 +63,21 @@ def row_head(served: Served, next_offset: int, cell: Cell, token: str) -> Header
     return [*head, (b"ls-source", cell.source.encode()), (b"ls-token", token.encode())]
 
 
-def _answer(request: Request, served: Served, next_offset: int, cell: Cell, level: Level) -> Answer:
+def _answer(request: Request, served: ServedPartition, next_offset: int, cell: Cell, level: Consistency) -> Response:
     token = answer_token(level, served.epoch, {served.partition: next_offset})
     head = row_head(served, next_offset, cell, token)
     if cell.payload is None:
         raise _not_found(served, cell, head)
     if _matches(request.header(b"if-none-match"), f'"{served.head}{cell.version}"'):
-        return Answer(304, head, b"")
-    return Answer(
+        return Response(304, head, b"")
+    return Response(
         200,
         [(b"content-type", media_types.BYTES.encode()), (b"content-length", b"%d" % len(cell.payload)), *head],
         cell.payload,
     )
 
 
-def _not_found(served: Served, cell: Cell, head: Headers) -> Problem:
+def _not_found(served: ServedPartition, cell: Cell, head: Headers) -> Problem:
     deleted = {"deleted": True, "version": cell.version} if cell.version is not None else {}
     detail = "the row was deleted" if deleted else "no row has this key"
     return Problem("not-found", detail, headers=head, table=served.table, partition=served.partition, **deleted)

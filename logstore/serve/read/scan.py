@@ -1,8 +1,8 @@
 """Scan: rows in byte order over all partitions, `GET /v1/tables/{table}/rows`, a page at a time.
 
-A page ends at its limit, at 8 MiB, or after MAX_EXAMINED entries, so that a long run of tombstones cannot hold the event loop: such a
-page may be short or even empty and still has a cursor. Every page reads each partition at one committed state. Partitions that other
-nodes serve are gathered from there (`gather.py`) and merged.
+A page ends at its limit, at 8 MiB, or after MAX_EXAMINED entries, so that a long run of tombstones cannot hold the
+event loop: such a page may be short or even empty and still has a cursor. Every page reads each partition at one
+committed state. Partitions that other nodes serve are gathered from there (`gather.py`) and merged.
 """
 
 import heapq
@@ -13,32 +13,35 @@ from itertools import repeat
 from logstore.model.table import Table
 from logstore.serve.read import cursor
 from logstore.serve.read.as_of import AsOf
-from logstore.serve.read.consistency import Level, read_level
-from logstore.serve.read.consistency_wait import Reach, answer_token, deadline_of
-from logstore.serve.read.encoding import Row, arrow, encode, negotiate, rows_of, with_token
-from logstore.serve.read.fan_out import Gather
+from logstore.serve.read.consistency import Consistency, read_level
+from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
+from logstore.serve.read.encoding import EncodedRow, arrow, encode, negotiate, rows_of, with_token
+from logstore.serve.read.fan_out import FanOut
 from logstore.serve.read.merged_read import layers
 from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.read.scan_query import QUERY_PARAMS, Query, read_query
 from logstore.serve.settings import MAX_EXAMINED, MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import Cell, Served
+from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request, text
-from logstore.serve.wire.response import Answer
+from logstore.serve.wire.response import Response
 
 _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW)
 
 
-class Scan:
+class ScanPage:
     """The page of many rows."""
 
-    def __init__(self, catalog: Catalog, reach: Reach, gather: Gather) -> None:
+    def __init__(self, catalog: Catalog, reach: ConsistencyWait, gather: FanOut) -> None:
         self._catalog, self._reach, self._gather = catalog, reach, gather
 
-    async def get(self, request: Request, name: str) -> Answer:
-        """Steps: 1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 merge, 6 answer."""
+    async def get(self, request: Request, name: str) -> Response:
+        """Steps.
+
+        1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 merge, 6 answer.
+        """
         params = request.params(QUERY_PARAMS)
         level = read_level(request, params)
         media_type = negotiate(request, _OFFERS)
@@ -55,8 +58,11 @@ class Scan:
         return _answer(media_type, query, merge(parts, limit=query.limit, reverse=query.reverse), table, level, digest)
 
 
-def read_page(served: Sequence[Served], query: Query, as_of: AsOf | None = None) -> PagePart:
-    """What one page of the query finds in these partitions, each at one committed state; raises Problem when one has stopped."""
+def read_page(served: Sequence[ServedPartition], query: Query, as_of: AsOf | None = None) -> PagePart:
+    """What one page of the query finds in these partitions, each at one committed state.
+
+    Raises Problem when one has stopped.
+    """
     with ExitStack() as stack:
         positions, sources = {}, []
         for one in served:
@@ -76,9 +82,9 @@ def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tu
     return sources[0] if sources else ()
 
 
-def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list[Row], bytes | None]:
+def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list[EncodedRow], bytes | None]:
     """The rows of a page, and the last key it covers; None when there is nothing behind it."""
-    rows: list[Row] = []
+    rows: list[EncodedRow] = []
     size, last = 0, b""
     for examined, (key, raw, partition) in enumerate(found):
         if examined >= MAX_EXAMINED:
@@ -88,12 +94,12 @@ def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list
             size += len(key) + (0 if query.keys_only else len(cell.payload))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
                 return rows, last
-            rows.append(Row(key, None if query.keys_only else cell.payload, cell.version, partition))
+            rows.append(EncodedRow(key, None if query.keys_only else cell.payload, cell.version, partition))
         last = key
     return rows, None
 
 
-def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: Level, digest: bytes) -> Answer:
+def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: Consistency, digest: bytes) -> Response:
     token = answer_token(level, table.epoch, part.positions)
     following = None if part.through is None else cursor.encode(part.through, digest)
     positions = {str(partition): offset for partition, offset in sorted(part.positions.items())}

@@ -1,7 +1,9 @@
-"""Catalog: what this reader knows: tables, nodes, and the partitions that it serves; folded from what the node's workers say.
+"""Catalog.
 
-What a worker said stays known while it is away, so that reads go on: its views lie on the disk whoever runs. When it is back, its
-new views take the place of the old ones one by one; `Voice.remembered` says when the rest is forgotten.
+What this reader knows: tables, nodes, and the partitions that it serves; folded from what the node's workers say.
+
+What a worker said stays known while it is away, so that reads go on: its views lie on the disk whoever runs. When it is
+back, its new views take the place of the old ones one by one; `WorkerFeed.remembered` says when the rest is forgotten.
 """
 
 from collections import defaultdict
@@ -11,9 +13,19 @@ from typing import Any
 
 from logstore.model.slots import DEFAULT_SLOTS, slot_of
 from logstore.model.table import Table
-from logstore.serve.state.partition import CATCHING_UP, ELSEWHERE, LIVE, SNAPSHOT, STOPPED, VIEW, Served, Views, detach
+from logstore.serve.state.partition import (
+    CATCHING_UP,
+    ELSEWHERE,
+    LIVE,
+    SNAPSHOT,
+    STOPPED,
+    VIEW,
+    ServedPartition,
+    Views,
+    detach,
+)
 from logstore.serve.state.waiters import ASKED, Waiters
-from logstore.serve.state.worker_feed import ViewKey, Voice
+from logstore.serve.state.worker_feed import ViewKey, WorkerFeed
 from logstore.serve.wire.problems import Problem
 
 _RANK = {LIVE: 0, CATCHING_UP: 1, STOPPED: 2}
@@ -26,7 +38,7 @@ class FastTable:
 
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
-        self.served: list[Served | None] = [None] * partitions
+        self.served: list[ServedPartition | None] = [None] * partitions
 
 
 class Catalog:
@@ -40,7 +52,7 @@ class Catalog:
         self.revision, self.slots, self.topic_id = -1, DEFAULT_SLOTS, ""
         self.nodes: Sequence[dict[str, Any]] = ()
         self.reachable: bool | None = None  # the log, as last heard; None = never
-        self.served: dict[tuple[str, int], Served] = {}  # (epoch, partition)
+        self.served: dict[tuple[str, int], ServedPartition] = {}  # (epoch, partition)
         self.fast: dict[bytes, FastTable] = {}
         self.snapshots: dict[
             tuple[str, int], dict[str, Any]
@@ -64,7 +76,7 @@ class Catalog:
             )
         return table
 
-    def locate(self, table: Table, partition: int) -> Served:
+    def locate(self, table: Table, partition: int) -> ServedPartition:
         """The partition, served here; raises Problem with the owner when it is not."""
         served = self.served.get((table.epoch, partition))
         if served is not None:
@@ -80,7 +92,10 @@ class Catalog:
         )  # fmt: skip
 
     def owner(self, slot: int) -> str | None:
-        """The URL of another node that serves a slot; of one that is about to, unless this node is; None when there is none."""
+        """The URL of another node that serves a slot.
+
+        Of one that is about to, unless this node is; None when there is none.
+        """
         group = next((n["group"] for n in self.nodes if n["node"] == self.node), None)
         others = sorted((n for n in self.nodes if n["node"] != self.node), key=lambda n: n["group"] != group)
         for node in others:
@@ -137,7 +152,7 @@ class Catalog:
         else:
             self.snapshots[epoch, partition] = record
 
-    def rebuild(self, voices: Sequence[Voice]) -> None:
+    def rebuild(self, voices: Sequence[WorkerFeed]) -> None:
         """Fold what all workers say; open and close views; wake who waits for what has changed."""
         self._read_tables(voices)
         self._read_nodes(voices)
@@ -148,7 +163,7 @@ class Catalog:
         served = self.served.get((epoch, partition))
         return served is not None and (served.reader is not None or served.state == STOPPED)
 
-    def _read_tables(self, voices: Iterable[Voice]) -> None:
+    def _read_tables(self, voices: Iterable[WorkerFeed]) -> None:
         said = [voice.values["tables"] for voice in voices if "tables" in voice.values]
         if not said:
             return
@@ -161,18 +176,18 @@ class Catalog:
         self.tables = {t.name: t for t in known if not t.dropped}
         self._waiters.wake_all()
 
-    def _read_nodes(self, voices: Iterable[Voice]) -> None:
+    def _read_nodes(self, voices: Iterable[WorkerFeed]) -> None:
         said = [(not voice.connected, voice.values["nodes"]) for voice in voices if "nodes" in voice.values]
         if said:
             self.nodes = min(said, key=lambda item: item[0])[1]
 
-    def _read_log(self, voices: Iterable[Voice]) -> None:
+    def _read_log(self, voices: Iterable[WorkerFeed]) -> None:
         said = [voice.values["log"]["reachable"] for voice in voices if voice.connected and "log" in voice.values]
         before, self.reachable = self.reachable, any(said) if said else None
         if before is not False and self.reachable is False:
             self._waiters.wake_all()
 
-    def _read_views(self, voices: Sequence[Voice]) -> None:
+    def _read_views(self, voices: Sequence[WorkerFeed]) -> None:
         records = self._best_records(voices)
         spoken = set().union(*(voice.spoken for voice in voices))
         before, self.served = self.served, {}
@@ -184,7 +199,7 @@ class Catalog:
                 served = None
             said = None if served is None else served.said()
             if served is None:
-                served = Served(name, epoch, partition, record)
+                served = ServedPartition(name, epoch, partition, record)
             served.update(record)
             changed = said != served.said()
             served.end, served.stood = self._ends.get(where), b""
@@ -204,8 +219,11 @@ class Catalog:
             voice.spoken.clear()
         self._index()
 
-    def _best_records(self, voices: Sequence[Voice]) -> dict[ViewKey, dict[str, Any]]:
-        """One record per partition of the tables of today: of who is there before who is away, live before catching up."""
+    def _best_records(self, voices: Sequence[WorkerFeed]) -> dict[ViewKey, dict[str, Any]]:
+        """One record per partition of the tables of today.
+
+        Of who is there before who is away, live before catching up.
+        """
         current = {(t.name, t.epoch) for t in (self.tables or {}).values()}
         best: dict[ViewKey, tuple[tuple[bool, int], dict[str, Any]]] = {}
         for voice in voices:

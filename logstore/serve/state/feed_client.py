@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.worker_feed import GRACE_S, Voice
+from logstore.serve.state.worker_feed import GRACE_S, WorkerFeed
 from logstore.view import paths
 from logstore.view.feed import FeedReader, connect, encode_ack
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _CHUNK = 1 << 18
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class Feeds:
+class FeedClient:
     """The connections to all workers of the node."""
 
     def __init__(self, data_dir: Path, workers: int, catalog: Catalog) -> None:
         self._data_dir, self._catalog = data_dir, catalog
-        self.voices = [Voice(i) for i in range(workers)]
+        self.voices = [WorkerFeed(i) for i in range(workers)]
         self._sockets: dict[int, socket.socket] = {}
         self._acked: dict[int, tuple[Any, ...]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -51,7 +51,7 @@ class Feeds:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _follow(self, voice: Voice) -> None:
+    async def _follow(self, voice: WorkerFeed) -> None:
         pause = _FIRST_PAUSE_S
         while True:
             try:
@@ -68,12 +68,12 @@ class Feeds:
                 except (
                     Exception
                 ):  # said by a later build, or not a worker: what is known stays, and the next connection begins anew
-                    _log.exception("worker %d says what this reader cannot read", voice.worker)
+                    log.exception("worker %d says what this reader cannot read", voice.worker)
                     spoke = False
             pause = _FIRST_PAUSE_S if spoke else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
-    async def _listen(self, voice: Voice, sock: socket.socket) -> bool:
+    async def _listen(self, voice: WorkerFeed, sock: socket.socket) -> bool:
         """Until the worker hangs up; True when it said something."""
         loop, reader = asyncio.get_running_loop(), FeedReader()
         spoke = False
@@ -95,7 +95,7 @@ class Feeds:
             self._refresh()
         return spoke
 
-    def _hear(self, voice: Voice, changes: list[tuple[Any, Any]]) -> None:
+    def _hear(self, voice: WorkerFeed, changes: list[tuple[Any, Any]]) -> None:
         more = [voice.hear(key, value) for key, value in changes]
         if any(more):
             self._refresh()

@@ -1,7 +1,8 @@
 """Bases: the snapshots under the views, as they lie on this node's disk, each opened read-only and once per process.
 
-A view that stands on a snapshot holds only what came after its cut, so a snapshot that cannot be read stops the answers that need it:
-what the view alone would say may be wrong. What was found damaged is told to the worker, which brings it again.
+A view that stands on a snapshot holds only what came after its cut, so a snapshot that cannot be read stops the answers
+that need it: what the view alone would say may be wrong. What was found damaged is told to the worker, which brings it
+again.
 """
 
 import logging
@@ -13,10 +14,10 @@ from logstore.model.errors import Corrupted, Starting
 from logstore.serve.wire.problems import Problem
 from logstore.snapshot.sst import SstReader
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class Where(NamedTuple):
+class SnapshotPlace(NamedTuple):
     """A snapshot of one partition."""
 
     table: str
@@ -25,12 +26,17 @@ class Where(NamedTuple):
     snapshot: str
 
 
-class Local:
-    """A snapshot of one partition on this disk. It holds every live entry of a version below `cut`, and no tombstones."""
+class OpenSnapshot:
+    """A snapshot of one partition on this disk.
+
+    It holds every live entry of a version below `cut`, and no tombstones.
+    """
 
     __slots__ = ("_on_damage", "_path", "_reader", "cut", "log_time_ms", "where")
 
-    def __init__(self, where: Where, record: dict[str, Any], on_damage: "Callable[[Local], None]") -> None:
+    def __init__(
+        self, where: SnapshotPlace, record: dict[str, Any], on_damage: "Callable[[OpenSnapshot], None]"
+    ) -> None:
         """`record` is of the feed: {"path", "snapshot", "cut", "log_time_ms"}."""
         self.where, self._path, self._on_damage = where, Path(record["path"]), on_damage
         self.cut: int = record["cut"]
@@ -57,7 +63,10 @@ class Local:
             raise self._damaged(error) from error
 
     def scan(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards. Requires and raises as `get`."""
+        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards.
+
+        Requires and raises as `get`.
+        """
         assert self._reader is not None, "opened before read"
         try:
             yield from self._reader.scan(start, end, reverse=reverse)
@@ -73,7 +82,7 @@ class Local:
     def _damaged(self, error: Corrupted) -> Problem:
         self._on_damage(self)
         table, _, partition, snapshot = self.where
-        _log.error("snapshot %s under partition %s of %s: %s", snapshot, partition, table, error)
+        log.error("snapshot %s under partition %s of %s: %s", snapshot, partition, table, error)
         detail = f"snapshot {snapshot} under partition {partition} of {table!r} is damaged on this node: {error}"
         helps = f"the node brings it again by itself, `logstore status` shows that; `logstore snapshot verify {table}` tests the storage"
         return Problem(
@@ -86,23 +95,23 @@ class Local:
         )
 
 
-class Bases:
+class OpenSnapshots:
     """The snapshots that the workers of this node speak of, by path."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Local] = {}
-        self._damaged: dict[str, Where] = {}
+        self._known: dict[str, OpenSnapshot] = {}
+        self._damaged: dict[str, SnapshotPlace] = {}
         self.on_damage: Callable[[], None] = lambda: None  # called when `damaged` has grown
 
-    def local(self, table: str, epoch: str, partition: int, record: dict[str, Any]) -> Local:
+    def local(self, table: str, epoch: str, partition: int, record: dict[str, Any]) -> OpenSnapshot:
         """The snapshot that a worker speaks of, opened or not yet; raises Starting while it is not on this disk."""
         path = record["path"]
         if path is None:
             raise Starting(f"snapshot {record['snapshot']}, on which the view stands, is being brought to this node")
         known = self._known.get(path)
         if known is None:
-            where = Where(table, epoch, partition, record["snapshot"])
-            known = self._known[path] = Local(where, record, lambda _: self._note(path, where))
+            where = SnapshotPlace(table, epoch, partition, record["snapshot"])
+            known = self._known[path] = OpenSnapshot(where, record, lambda _: self._note(path, where))
         return known
 
     def keep(self, paths: set[str]) -> None:
@@ -111,11 +120,11 @@ class Bases:
             self._known.pop(path).close()
             self._damaged.pop(path, None)
 
-    def damaged(self) -> list[Where]:
+    def damaged(self) -> list[SnapshotPlace]:
         """Those found damaged that the workers still name."""
         return sorted(self._damaged.values())
 
-    def _note(self, path: str, where: Where) -> None:
+    def _note(self, path: str, where: SnapshotPlace) -> None:
         if path not in self._damaged:
             self._damaged[path] = where
             self.on_damage()

@@ -1,8 +1,9 @@
 """Served: one partition of one table as this reader serves it, and the opened views and snapshots behind them.
 
-A view is opened once per process (LMDB's rule) and closed when no worker of the node speaks of it any more. Everything here runs on the
-event loop and nothing is awaited while a reading is open, so a view is never closed under a reader's feet. View and snapshot are attached
-together or not at all, and those of the next generation before those of the last are let go.
+A view is opened once per process (LMDB's rule) and closed when no worker of the node speaks of it any more. Everything
+here runs on the event loop and nothing is awaited while a reading is open, so a view is never closed under a reader's
+feet. View and snapshot are attached together or not at all, and those of the next generation before those of the last
+are let go.
 """
 
 import logging
@@ -12,7 +13,7 @@ from typing import Any
 
 from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.model.errors import Corrupted, LogStoreError, Starting
-from logstore.serve.state.local_snapshots import Bases, Local
+from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
 from logstore.view.layout import STATE_BYTES, State, Stop
 from logstore.view.reader import ViewReader
@@ -20,14 +21,15 @@ from logstore.view.reader import ViewReader
 LIVE, CATCHING_UP, STOPPED, ELSEWHERE = "live", "catching-up", "stopped", "elsewhere"
 VIEW, SNAPSHOT = "view", "snapshot"  # where an entry came from
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class Served:
+class ServedPartition:
     """One partition. `end` is the end of the log as last heard, None when never heard."""
 
     __slots__ = (
-        "base", "base_record", "end", "epoch", "head", "kept", "kept_records", "partition", "path", "reader", "reason", "slot", "state",
+        "base", "base_record", "end", "epoch", "head", "kept", "kept_records", "partition", "path", "reader", "reason",
+        "slot", "state",
         "stood", "table", "tail",
     )  # fmt: skip
 
@@ -35,8 +37,8 @@ class Served:
         self.table, self.epoch, self.partition = table, epoch, partition
         self.head = f"{epoch}-{partition}-"  # what ETags and tokens begin with
         self.reader: ViewReader | None = None
-        self.base: Local | None = None  # the snapshot that the view stands on
-        self.kept: list[Local] = []  # older ones, still on this disk
+        self.base: OpenSnapshot | None = None  # the snapshot that the view stands on
+        self.kept: list[OpenSnapshot] = []  # older ones, still on this disk
         self.end: int | None = None
         self.stood = b""  # the fast path's: the state it saw last
         self.tail = ("", "")  # and the headers that follow from it, of an entry of the view and of the snapshot
@@ -55,7 +57,7 @@ class Served:
         """What a change of means that views and snapshots are looked at again."""
         return self.path, self.state, self.reason, self.base_record, self.kept_records
 
-    def locals(self) -> list[Local]:
+    def locals(self) -> list[OpenSnapshot]:
         """Every snapshot of this partition that is here; the one the view stands on first."""
         return [self.base, *self.kept] if self.base is not None else self.kept
 
@@ -76,7 +78,10 @@ class Served:
         return self.reader
 
     def next_offset(self, raw_state: bytes) -> int:
-        """Where the view stands; raises Problem when the partition has stopped, by the view's own word or the worker's."""
+        """Where the view stands.
+
+        Raises Problem when the partition has stopped, by the view's own word or the worker's.
+        """
         if len(raw_state) != STATE_BYTES:
             raise self.stopped(State.decode(raw_state).stop)
         if self.state == STOPPED:
@@ -99,7 +104,10 @@ class Served:
 
 
 class Cell:
-    """One row's entry as a reader sees it: `version` None = never written; `payload` None = not there; `source` says where it was."""
+    """One row's entry as a reader sees it.
+
+    `version` None = never written; `payload` None = not there; `source` says where it was.
+    """
 
     __slots__ = ("payload", "source", "version")
 
@@ -112,20 +120,21 @@ class Cell:
             return
         if len(raw) < HEAD_BYTES or raw[0] not in (VALUE, TOMBSTONE):
             raise Corrupted(
-                "an entry is damaged or was written by a later build; upgrade, or remove the view: it is built again from the log"
+                "an entry is damaged or was written by a later build; upgrade, or remove the view: it is built again "
+                "from the log"
             )
         self.version = int.from_bytes(raw[1:9], "big")
         if raw[0] == VALUE:
             self.payload = raw[HEAD_BYTES:]
 
 
-def next_offset_of(served: Served) -> int:
+def next_offset_of(served: ServedPartition) -> int:
     """Where the view stands now; raises Problem when the partition does not answer."""
     with served.open().reading() as reading:
         return served.next_offset(reading.raw_state)
 
 
-def detach(served: Served) -> None:
+def detach(served: ServedPartition) -> None:
     """Take view and snapshots away: the partition does not answer until it has them again."""
     served.reader, served.base, served.kept = None, None, []
 
@@ -135,10 +144,13 @@ class Views:
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[int, ViewReader]] = {}
-        self.bases = Bases()
+        self.bases = OpenSnapshots()
 
-    def attach(self, served: Served) -> None:
-        """Give `served` its view and snapshot, opening what is new; what cannot be opened is noted and tried again with the next change."""
+    def attach(self, served: ServedPartition) -> None:
+        """Give `served` its view and snapshot, opening what is new.
+
+        What cannot be opened is noted and tried again with the next change.
+        """
         detach(served)
         if served.path is None:
             return
@@ -150,9 +162,9 @@ class Views:
         except (LogStoreError, OSError) as error:  # this partition alone does not answer
             detach(served)
             served.reason = str(error)
-            _log.warning("partition %s of %s: %s", served.partition, served.table, error)
+            log.warning("partition %s of %s: %s", served.partition, served.table, error)
 
-    def keep(self, served: Iterable[Served]) -> None:
+    def keep(self, served: Iterable[ServedPartition]) -> None:
         """Close every view and snapshot that belongs to none of these."""
         using = list(served)
         for path in set(self._open) - {one.path for one in using}:
@@ -163,7 +175,7 @@ class Views:
         """Close all."""
         self.keep(())
 
-    def _base(self, served: Served, reader: ViewReader) -> Local | None:
+    def _base(self, served: ServedPartition, reader: ViewReader) -> OpenSnapshot | None:
         """The snapshot that the view stands on by its own word, opened. Raises Corrupted, Starting, NotYet, OSError."""
         base, record = reader.base(), served.base_record
         if base is None:
@@ -171,13 +183,14 @@ class Views:
         if record is None or (record["snapshot"], record["cut"]) != (base.snapshot, base.cut):
             told = "none" if record is None else record["snapshot"]
             raise Starting(
-                f"the view stands on snapshot {base.snapshot} and the worker names {told}; it cannot be read without the right one"
+                f"the view stands on snapshot {base.snapshot} and the worker names {told}; it cannot be read without "
+                "the right one"
             )
         local = self._local(served, record)
         local.open()
         return local
 
-    def _local(self, served: Served, record: dict[str, Any]) -> Local:
+    def _local(self, served: ServedPartition, record: dict[str, Any]) -> OpenSnapshot:
         return self.bases.local(served.table, served.epoch, served.partition, record)
 
     def _reader(self, path: str) -> ViewReader:

@@ -1,7 +1,8 @@
 """Waiters: requests that wait until a partition reaches an offset.
 
-Per partition a heap of (offset, future): what the feed says wakes those whose offset is reached, and a timer per waiter ends it at its
-deadline. A waiter that is not woken costs nothing: nobody polls. Woken waiters look at the view itself; the feed is only the bell.
+Per partition a heap of (offset, future): what the feed says wakes those whose offset is reached, and a timer per waiter
+ends it at its deadline. A waiter that is not woken costs nothing: nobody polls. Woken waiters look at the view itself;
+the feed is only the bell.
 """
 
 import asyncio

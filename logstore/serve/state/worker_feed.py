@@ -13,10 +13,10 @@ from logstore.view import paths
 ViewKey = tuple[str, str, int]  # table, epoch, partition
 GRACE_S = 5.0  # a returned worker opens its views within this time
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
-class Voice:
+class WorkerFeed:
     """The dictionary of one worker. `values` holds the plain keys, `views` the partitions it serves."""
 
     def __init__(self, worker: int) -> None:
@@ -66,7 +66,8 @@ class Voice:
     def remembered(self, elsewhere: frozenset[int]) -> dict[ViewKey, dict[str, Any]]:
         """The views it served before it went away and has not spoken of since.
 
-        Forgotten GRACE_S after it began to name views again; not counted where another node serves the slot by now (`elsewhere`).
+        Forgotten GRACE_S after it began to name views again; not counted where another node serves the slot by now
+        (`elsewhere`).
         """
         if self.connected and self._speaking_since is not None and time.monotonic() - self._speaking_since > GRACE_S:
             self._former = {}
@@ -82,6 +83,6 @@ class Voice:
         except FileNotFoundError:  # it has never served anything
             return False
         except (ValueError, KeyError, TypeError) as error:  # torn by a crash: the feed tells it all once it is there
-            _log.warning("what worker %d left on disk cannot be read: %s", self.worker, error)
+            log.warning("what worker %d left on disk cannot be read: %s", self.worker, error)
             return False
         return True

@@ -1,6 +1,7 @@
 """Problem: every error an HTTP client can meet, as a problem document (RFC 9457) with a word of its own.
 
-`type` is `urn:logstore:<word>`. The words are a contract: clients branch on them, so words may be added and never change.
+`type` is `urn:logstore:<word>`. The words are a contract: clients branch on them, so words may be added and never
+change.
 """
 
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from typing import Any
 import orjson
 
 from logstore.model.errors import BadKey, BadToken, LogStoreError, NotYet, Stopped, UsageError
-from logstore.serve.wire.response import Answer, Headers
+from logstore.serve.wire.response import Headers, Response
 
 WORDS: dict[str, tuple[int, str]] = {
     "bad-request": (400, "The request is wrong"),
@@ -71,13 +72,13 @@ class Problem(Exception):
             **self.fields,
         }
 
-    def answer(self) -> Answer:
+    def answer(self) -> Response:
         """The whole answer."""
         body = orjson.dumps(self.document())
         headers: Headers = [_MEDIA_TYPE, (b"content-length", b"%d" % len(body)), *self.headers]
         if self.word in _RETRY:
             headers.append((b"retry-after", b"1"))
-        return Answer(self.status, headers, body)
+        return Response(self.status, headers, body)
 
 
 def problem_of(error: LogStoreError) -> Problem:

@@ -7,7 +7,7 @@ from logstore.serve.wire import media_types
 Headers = list[tuple[bytes, bytes]]
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """Status, headers (lower-case names) and body; `X-Request-Id` and `Date` are added when it is sent."""
 
     status: int
@@ -15,6 +15,6 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def page(body: bytes, media_type: str = media_types.JSON, status: int = 200) -> Answer:
+def page(body: bytes, media_type: str = media_types.JSON, status: int = 200) -> Response:
     """An answer that is only a body."""
-    return Answer(status, [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))], body)
+    return Response(status, [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))], body)
