@@ -17,7 +17,7 @@ from pyspark import TaskContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from batch import session
+from batch import failpoints, session
 from logstore.log.control import check_epoch
 from logstore.log.registry import Definitions, Registry
 from logstore.model.errors import LogStoreError
@@ -52,6 +52,9 @@ class Context:
     master: str = session.DEFAULT_MASTER
     spark_conf: dict[str, str] = field(default_factory=dict)
     lease_s: float = LEASE_S
+
+    def __post_init__(self) -> None:
+        failpoints.warn()
 
     @cached_property
     def spark(self) -> SparkSession:

@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Producer
 from pyspark.sql import SparkSession
 
-from batch import session
+from batch import failpoints, session
 from batch.context import Context
 from logstore.log import kafka, topics
 from logstore.log.ranges import committed_ends
@@ -145,6 +145,14 @@ def seen(_):
 print(json.dumps(ctx.run("look", seen, [0, 1])))
 ctx.close()
 """
+
+
+def crash_folder(directory: Path) -> str:
+    """A folder that lets processes be killed at their failpoints; the value of LOGSTORE_TEST_CRASH_DIR."""
+    folder = directory / "crashes"
+    folder.mkdir()
+    (folder / "may-crash").write_text(failpoints.CONSENT)
+    return str(folder)
 
 
 def drive(

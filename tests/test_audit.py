@@ -3,6 +3,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import support_planted
 from support_audit import whole
 from support_log import produce, until
 from support_spark import content, live, write
@@ -23,16 +24,6 @@ pytestmark = pytest.mark.integration
 def store(tmp_path_factory):
     with whole(tmp_path_factory.mktemp("audit") / "data") as made:
         yield made
-
-
-def plant(ctx, monkeypatch, table, bug):
-    """A snapshot made with a bug."""
-    with monkeypatch.context() as planted:
-        planted.setenv("LOGSTORE_TEST_BUG", bug)
-        planted.setattr(
-            ctx, "run", lambda step, function, items: [function(item) for item in items]
-        )  # here, where the switch is on
-        return compact(ctx, table).manifest
 
 
 def named(found, kind):
@@ -112,14 +103,14 @@ def test_a_changed_and_a_lost_row_of_a_view_are_named(store, monkeypatch):
     assert verdicts(audit(ctx, table), "snapshot") == {"agree"}
 
 
-@pytest.mark.parametrize("bug", ["drop-tombstones", "sort-by-key-only"])
+@pytest.mark.parametrize("bug", support_planted.BUGS)
 def test_rows_that_a_wrong_fold_put_into_a_snapshot_are_named(store, monkeypatch, bug):
     table = store.create(f"planted-{bug}")
     ctx = store.context()
     write(ctx.bootstrap, table, 300, keys=80)
     compact(ctx, table)
     write(ctx.bootstrap, table, 40, seed=2, keys=80, deletes=0.7)
-    manifest = plant(ctx, monkeypatch, table, bug)
+    manifest = support_planted.run_with(monkeypatch, ctx, bug, lambda: compact(ctx, table)).manifest
     expected = wrong_keys(ctx, table, manifest)
     assert 0 < len(expected) < compare.LISTED
     found = audit(ctx, table, explain=True)

