@@ -100,13 +100,21 @@ class WorkerProcess:
     """`python -m streaming` on a data directory."""
 
     def __init__(
-        self, bootstrap: str, data_dir: Path, *, node: str = "", group: str = "", worker: int = 0, workers: int = 1
+        self,
+        bootstrap: str,
+        data_dir: Path,
+        *,
+        node: str = "",
+        group: str = "",
+        worker: int = 0,
+        workers: int = 1,
+        url: str = "",
     ) -> None:
         node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
         self._command = child.command(
             [
                 sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node",
-                node, "--url", f"http://{node}",
+                node, "--url", url or f"http://{node}",
                 "--group", group or node, "--worker", str(worker), "--workers", str(workers),
             ]
         )  # fmt: skip
