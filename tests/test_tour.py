@@ -49,6 +49,7 @@ class Walk:
             self.trace.until(lambda call: call.of("logstore.log.tail.Tail.take"))  # so the lane waits for records
             position = store.put(self.table.name, "a", "1")
             assert store.get(self.table.name, "a", after=position).value == b"1"
+            self.trace.until(lambda call: call.of("logstore.serve.state.waiters.Waiters.reached"))  # the feed has come
         with self.trace.round() as self.plain:
             assert self.reader.raw(f"GET {row} HTTP/1.1\r\nhost: reader\r\n\r\n".encode()).endswith(b"1")
         with self.trace.round() as self.compact:
