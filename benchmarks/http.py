@@ -1,8 +1,8 @@
-"""HTTP point reads of one reader, beside a constant raw ASGI answer on uvicorn and, where installed, nginx with a static file.
+"""HTTP point reads of one reader, beside a constant raw ASGI answer on uvicorn and, where installed, nginx and a file.
 
-Work: 200,000 rows of 100 bytes under 16-byte keys in 4 partitions, read at random by wrk over 32 connections; the three servers take turns
-within each round, so that what disturbs one disturbs all. Figures are medians of the rounds. Answers are sampled and compared before and
-after, and an answer that is not 200 makes the whole run void.
+Work: 200,000 rows of 100 bytes under 16-byte keys in 4 partitions, read at random by wrk over 32 connections; the three
+servers take turns within each round, so that what disturbs one disturbs all. Figures are medians of the rounds. Answers
+are sampled and compared before and after, and an answer that is not 200 makes the whole run void.
 """
 
 import contextlib
@@ -47,7 +47,9 @@ HEADERS = [(b"content-type", b"application/octet-stream"), (b"content-length", b
 async def app(scope, receive, send):
     await send({{"type": "http.response.start", "status": 200, "headers": HEADERS}})
     await send({{"type": "http.response.body", "body": BODY}})
-uvicorn.run(app, port=int(sys.argv[1]), loop="uvloop", http="httptools", lifespan="off", access_log=False, log_level="error")
+uvicorn.run(
+    app, port=int(sys.argv[1]), loop="uvloop", http="httptools", lifespan="off", access_log=False, log_level="error"
+)
 """
 _NGINX = """
 daemon off; worker_processes 1; pid {dir}/nginx.pid; error_log {dir}/error.log crit;

@@ -42,7 +42,9 @@ _EPOCHS = {ABOVE: "a" * 32, BELOW: "b" * 32}
 _NODE = "bench"
 _RANDOM_KEYS = """
 math.randomseed({seed})
-request = function() return wrk.format("GET", string.format("/v1/tables/{table}/rows/key-%012d", math.random(0, {last}))) end
+request = function()
+  return wrk.format("GET", string.format("/v1/tables/{table}/rows/key-%012d", math.random(0, {last})))
+end
 """
 
 

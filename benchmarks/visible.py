@@ -2,7 +2,7 @@
 
 The same broker, topic settings, producer settings, rate and records.
 
-ours  put, its acknowledgement, and an HTTP read with its token that brings exactly what was written, by a client on 16 threads
+ours  put, its acknowledgement, and an HTTP read with its token that brings what was written, by a client on 16 threads
 bare  produce, until a tuned librdkafka consumer on another thread has the record
 
 Open loop: writes are due at fixed times, latency counts from when one was due. The two take turns; figures are medians

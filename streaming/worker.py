@@ -165,7 +165,10 @@ class Worker:
             if not thread.is_alive():
                 return f"the {thread.name} failed"
         if self._lane.reachable and time.monotonic() - self._catalogue.whole_s > ORPHANED_S:
-            return "slots are assigned to nobody: the group was formed while a broker that had just started did not know its topics yet"
+            return (
+                "slots are assigned to nobody: the group was formed while a broker that had just started did not know "
+                "its topics yet"
+            )
         behind = self._lane.behind(self._ends.committed) if self._lane.reachable else {}
         still, again = self._watchdog.look(behind, time.monotonic())
         if again:

@@ -129,7 +129,8 @@ registry = Registry(bootstrap)
 conf = {"spark.driver.memory": "512m", **json.loads(conf)}
 ctx = Context(bootstrap, registry, registry.read(), Storage(storage), master=master, spark_conf=conf, lease_s=1)
 if master == "here":  # in this process, without Spark
-    ctx.__dict__["spark"], ctx.run, ctx.close = None, lambda step, function, items: list(map(function, items)), lambda: None
+    ctx.__dict__["spark"], ctx.close = None, lambda: None
+    ctx.run = lambda step, function, items: list(map(function, items))
 job, *more = job.split()
 if job == "restore":  # and the position, and the new table's name
     restore.restore(ctx, table, *more)

@@ -36,7 +36,7 @@ def worker(kafka, tmp_path):
 
 
 def storage_of(worker):
-    """Where the store's definition says, if a node of another test has recorded that, else where a worker looks then."""
+    """The store's definition's storage, if a node of another test recorded one, else where a worker looks then."""
     return Registry(worker.bootstrap).read().storage or paths.default_storage(worker.data_dir)
 
 

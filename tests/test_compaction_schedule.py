@@ -102,7 +102,8 @@ def test_who_does_not_lead_makes_nothing(kafka, tmp_path, started):
 
 
 def test_a_failure_is_tried_again_later_and_later_and_never_two_at_once(kafka, tmp_path, started):
-    program = "import os, sys, time; print('at', time.monotonic(), flush=True); os.path.exists('x'); time.sleep(0.3); sys.exit(3)"
+    program = "import os, sys, time; print('at', time.monotonic(), flush=True); os.path.exists('x'); "
+    program += "time.sleep(0.3); sys.exit(3)"
     started(program, scheduled(kafka, 1))
     until("three attempts", lambda: log_of(tmp_path).count("at ") >= 3)
     at = [float(line.split()[1]) for line in log_of(tmp_path).splitlines()]

@@ -62,7 +62,7 @@ class Writer(threading.Thread):
 
 
 class Prober(threading.Thread):
-    """Reads acknowledged keys and some that were never written, and compares each answer with what it says of itself."""
+    """Reads acknowledged keys and some that were never written, and compares each answer with its own position."""
 
     def __init__(self, url: str, writer: Writer, rng: random.Random) -> None:
         super().__init__(daemon=True)

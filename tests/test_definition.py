@@ -11,7 +11,8 @@ from logstore.model.errors import BadDefinition, Corrupted
 from logstore.model.table import MAX_MAX_VALUE_BYTES, Table, check_limits, check_name
 
 TABLE = Table(
-    "users", "people", "0af1" * 8, 4, adopted=True, skips={0: [(2, 2), (4, 9)], 3: [(7, 7)]}, former_epochs=("ab" * 16,), revision=12
+    "users", "people", "0af1" * 8, 4, adopted=True, skips={0: [(2, 2), (4, 9)], 3: [(7, 7)]},
+    former_epochs=("ab" * 16,), revision=12
 )  # fmt: skip
 GOLDEN = (
     b'{"adopted":true,"allow_control_records":true,"description":"","dropped":false,"epoch":"0af10af10af10af10af10af10af10af1","format":1,'

@@ -84,7 +84,7 @@ def test_a_view_that_is_not_there_is_a_failure(tmp_path, helper):
 
 
 def based_view(tmp_path, count, changed):
-    """A base of `count` rows and a view over it in which every `changed`th row is newer, some are gone and some are new."""
+    """A base of `count` rows and a view over it: every `changed`th row is newer, some are gone and some are new."""
     old = {b"k%07d" % n: Entry(VALUE, n, 1, b"v" * 40).encode() for n in range(count)}
     writer = SstWriter(tmp_path / "one.sst")
     for key, entry in old.items():

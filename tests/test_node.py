@@ -50,7 +50,8 @@ def children(node):
     def spec(name):
         return Spec(name, lambda fd: [sys.executable, "-c", child, str(fd), str(data / "ended"), name, linger])
     return [spec("worker-0"), spec("reader-0"), spec("reader-1")]
-Node(Settings(data_dir=data, bootstrap=bootstrap, http=Address("127.0.0.1", 0), drain_s=20), commands=children).run(print)
+settings = Settings(data_dir=data, bootstrap=bootstrap, http=Address("127.0.0.1", 0), drain_s=20)
+Node(settings, commands=children).run(print)
 """
 
 

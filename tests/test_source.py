@@ -333,7 +333,8 @@ def test_a_session_of_ones_own_can_register_the_source(ctx):
     plain = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, ctx.bootstrap, table.name], capture_output=True, timeout=300, check=False,
-        env={**plain, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path), "SPARK_LOCAL_IP": "127.0.0.1"},
+        env={**plain, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path),
+             "SPARK_LOCAL_IP": "127.0.0.1"},
     )  # fmt: skip
     assert done.stdout.strip() == b"20", done.stderr.decode()[-2_000:]
 

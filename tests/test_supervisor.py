@@ -180,7 +180,8 @@ import sys
 from pathlib import Path
 from logstore.node.supervisor import Spec, Supervisor
 child = {BEATS!r}
-supervisor = Supervisor([Spec("worker-0", lambda fd: [sys.executable, "-c", child, str(fd)])], Path({str(tmp_path)!r}), stall_s=10)
+specs = [Spec("worker-0", lambda fd: [sys.executable, "-c", child, str(fd)])]
+supervisor = Supervisor(specs, Path({str(tmp_path)!r}), stall_s=10)
 while not supervisor.sound():
     supervisor.step(0.05)
 print(*supervisor.pids("worker"), flush=True)

@@ -75,7 +75,8 @@ MIXED = """
     begun = view.next_offset
     while True:
         first = view.next_offset
-        view.apply(fold_batch(mixed(first, first + 1 + first * 7 % 50), PLACE, first, view.state.log_time_ms), leader_epoch=first)
+        folded = fold_batch(mixed(first, first + 1 + first * 7 % 50), PLACE, first, view.state.log_time_ms)
+        view.apply(folded, leader_epoch=first)
         if first == begun:
             print("applied", flush=True)
 """

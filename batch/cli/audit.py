@@ -59,7 +59,8 @@ def _suspect(suspect: Suspect) -> dict[str, Any]:
     return {
         "name": suspect.name, "verdict": suspect.verdict, "reason": suspect.reason, "counts": suspect.counts,
         "keys": [
-            {"key": show.field(key), "expected": _seen(expected), "found": _seen(held)} for key, expected, held in suspect.guilty
+            {"key": show.field(key), "expected": _seen(expected), "found": _seen(held)}
+            for key, expected, held in suspect.guilty
         ],
     }  # fmt: skip
 

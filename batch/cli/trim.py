@@ -16,7 +16,10 @@ from logstore.cli.options import AS_JSON
 @click.option("--adopted-too", is_flag=True, help="Although the topic was adopted, and others may read it.")
 @AS_JSON
 def trim(ctx: Context, table: str, yes: bool, adopted_too: bool, as_json: bool) -> None:
-    """Delete the log below the current snapshot, once that, the one before and the archive were read back and are sound."""
+    """Delete the log below the current snapshot.
+
+    The current snapshot, the one before and the archive are read back first, and have to be sound.
+    """
     done = run(ctx, ctx.table(table), yes=yes, adopted_too=adopted_too)
     if as_json:
         show.as_json(done.document())

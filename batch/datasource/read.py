@@ -34,7 +34,8 @@ from logstore.snapshot.storage import Storage
 BATCH_ROWS, BATCH_BYTES = 10_000, 16 << 20
 _TIME = pa.timestamp("us", tz="UTC")
 ROWS = pa.schema(
-    [("key", pa.binary()), ("value", pa.binary()), ("version", pa.int64()), ("timestamp", _TIME), ("partition", pa.int32())]
+    [("key", pa.binary()), ("value", pa.binary()), ("version", pa.int64()), ("timestamp", _TIME),
+     ("partition", pa.int32())]
 )  # fmt: skip
 CHANGES = pa.schema([*ROWS, ("headers", HEADERS)])
 

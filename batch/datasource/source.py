@@ -1,8 +1,8 @@
 """Source: tables as Spark data frames: `spark.read.format("logstore").option("bootstrap", ...).option("table", ...)`.
 
-    snapshot = current | NAME                    rows of a snapshot, straight from its SSTables (the default: the current one)
+    snapshot = current | NAME                    rows of a snapshot, straight from its SSTables (default: current)
     as_of    = latest | TOKEN                    rows as of a position: the newest snapshot before it, and the log since
-    changes  = earliest | TOKEN [until = TOKEN]  puts and deletes (value null) in [changes, until), from the log or the archive
+    changes  = earliest | TOKEN [until = TOKEN]  puts and deletes (value null) in [changes, until), from log or archive
     storage  = URL                               where snapshots and archive lie; without it, where the store says
 
 Comparisons of `key` with =, <, <=, >, >= and IN are answered by reading less: other partitions, files and blocks are

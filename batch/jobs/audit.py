@@ -2,7 +2,8 @@
 
     1 cut       append a `cut` control record; every node computes a digest there
     2 archive   the log below the cut
-    3 fold      from offset 0 (a restored table: from its base), to digests: at the new cut, and at the cut of the current snapshot
+    3 fold      from offset 0 (a restored table: from its base), to digests: at the new cut, and at the cut of the
+                current snapshot
     4 judge     the snapshot: its digest and, read back, its files; every node: its digest at the new cut
     5 explain   (when asked) which keys differ
 

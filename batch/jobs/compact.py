@@ -2,7 +2,8 @@
 
     1 cut        append a `cut` control record to every partition; its offset is where the snapshot ends
     2 archive    copy the log below the cut to Parquet
-    3 fold       the snapshot before, and the archived log since: new SSTables; partitions where nothing changed keep their files
+    3 fold       the snapshot before, and the archived log since: new SSTables; partitions where nothing changed keep
+                 their files
     4 verify     read every new SSTable back: checksum, order, counts, digest
     5 publish    the manifest, then the pointer, from where it stood at the beginning
 

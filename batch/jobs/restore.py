@@ -1,7 +1,7 @@
 """Restore: a table of what another one held at any position of its history. The other one is not touched.
 
     1 topic      the fork's own, empty
-    2 fold       the source's newest snapshot at or before the position, and its history since; entries get the version 0
+    2 fold       the source's newest snapshot at or before the position, and its history since; entries get version 0
     3 verify     read every SSTable back
     4 publish    the manifest, then the pointer
     5 announce   a `base` record at offset 0 of every partition, which stands for all those entries, then the definition

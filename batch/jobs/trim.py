@@ -43,7 +43,7 @@ class Trimmed:
             "table": self.table.name, "snapshot": self.snapshot, "predecessor": self.predecessor, "trimmed": self.done,
             "records": self.records,
             "below": {str(partition): offset for partition, offset in sorted(self.below.items())},
-            "position": Position({(self.table.epoch, partition): offset for partition, offset in self.below.items()}).token,
+            "position": Position({(self.table.epoch, p): offset for p, offset in self.below.items()}).token,
         }  # fmt: skip
 
 
@@ -97,7 +97,8 @@ def _check_snapshot(repository: Repository, snapshot: Manifest) -> None:
     problems = repository.verify(snapshot.name)
     if problems:
         raise NotTrimmable(
-            f"snapshot {snapshot.name} is damaged: {problems[0]}" + (f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else "")
+            f"snapshot {snapshot.name} is damaged: {problems[0]}"
+            + (f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else "")
             + f"; `logstore batch rebuild {snapshot.table}` makes a sound one while the log is there"
         )  # fmt: skip
 

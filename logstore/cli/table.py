@@ -21,7 +21,8 @@ from logstore.settings import Settings
 
 _SNAPSHOTS = (
     click.option("--compression", type=click.Choice(COMPRESSIONS), help="Of snapshots' blocks.  [default: lz4]"),
-    click.option("--block-bytes", type=int, metavar="N", help="Of a block: small for single rows, large for scans.  [default: 16384]"),
+    click.option("--block-bytes", type=int, metavar="N",
+                 help="Of a block: small for single rows, large for scans.  [default: 16384]"),
     click.option("--keep-snapshots", type=int, metavar="N", help="How many stay when a new one is made.  [default: 3]"),
 )  # fmt: skip
 TOPIC_CONFIG = click.option(
@@ -160,7 +161,7 @@ def alter(
     topic_config: tuple[str, ...],
     snapshots: dict[str, Any], partitions: int | None, max_value_bytes: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change a table's description, leave for control records, how its next snapshots are made, or settings of its topic.
+    """Change a table's description, permission for control records, its next snapshots, or settings of its topic.
 
     All else is fixed at creation.
     """
@@ -221,7 +222,10 @@ def _refuse(name: str, **fixed: int | None) -> None:
 def _not_ours(found: Table, epoch: str | None) -> str:
     if epoch is None:
         return f"the topic {found.topic} is gone; {ddl.when_gone(found)}"
-    return f"the topic {found.topic} was deleted and created again; `logstore table repair {found.name} --new-epoch` accepts the new one"
+    return (
+        f"the topic {found.topic} was deleted and created again; `logstore table repair {found.name} --new-epoch` "
+        "accepts the new one"
+    )
 
 
 def _topic(found: Table) -> str:

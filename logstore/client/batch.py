@@ -111,7 +111,7 @@ class WriteBatch:
             self._collect()
 
     def _until_second(self, keys: list[bytes]) -> tuple[int, bool]:
-        """(how many keys there are before the second one of a partition that is not proved, whether there is a first one among them)."""
+        """(keys before the second one of a partition that is not proved, is there a first one among them?)."""
         firsts: set[int] = set()
         for place, partition in enumerate(partitions_of(keys, self._table.partitions).tolist() if keys else ()):
             if partition in firsts:

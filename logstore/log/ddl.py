@@ -5,8 +5,10 @@ Create, adopt, alter, drop and repair tables. Every change is one record of `log
 
 The order of steps is what makes them safe to repeat and to race:
 
-    create   1 topic (creating it is the lock: one of two wins; what a killed one left is taken over after a while)   2 definition
-    drop     1 definition says dropped   2 readers stop serving   3 topic, if it is the store's own and still the same one
+    create   1 topic (creating it is the lock: one of two wins; what a killed one left is taken over after a while)
+             2 definition
+    drop     1 definition says dropped   2 readers stop serving
+             3 topic, if it is the store's own and still the same one
 """
 
 from collections.abc import Mapping

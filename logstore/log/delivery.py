@@ -67,5 +67,6 @@ def unproved() -> Unknown:
 def queue_full() -> Overloaded:
     """The local queue has no room."""
     return Overloaded(
-        'the queue of unacknowledged writes is full; write slower, enlarge queue_records or queue_bytes, or use on_full="wait"'
+        "the queue of unacknowledged writes is full; write slower, enlarge queue_records or queue_bytes, or use "
+        'on_full="wait"'
     )

@@ -3,7 +3,8 @@
 Tables that begin with a snapshot of another one instead of an empty log. Restoring makes one, promoting puts it in
 place.
 
-    restore  1 topic, empty   2 the snapshot is made and published   3 a `base` record at offset 0 of every partition   4 definition
+    restore  1 topic, empty   2 the snapshot is made and published   3 a `base` record at offset 0 of every partition
+             4 definition
     promote  the definitions of two tables exchange their topics, in one record batch
 
 Until step 4 there is no table. A restore that was killed leaves a topic that is empty or holds `base` records alone;

@@ -57,7 +57,7 @@ class Bounds(NamedTuple):
 
 
 def consumer(bootstrap: str, **more: Any) -> Any:
-    """A consumer that never joins a group, never commits, and takes an offset that is gone for an error, not for a reason to jump."""
+    """A consumer without group or commits; an offset that is gone is an error for it, not a reason to jump."""
     return Consumer(
         {
             "bootstrap.servers": bootstrap,

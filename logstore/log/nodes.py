@@ -4,7 +4,8 @@ What every worker announces of itself in the topic `logstore.nodes`, so that cli
 other.
 
     key    <node>/<worker>
-    value  JSON: node, worker, url, group, zone, slots (assigned), live (slots it serves), tables (revision all its readers serve), pids
+    value  JSON: node, worker, url, group, zone, slots (assigned), live (slots it serves), tables (revision all its
+           readers serve), pids
 
 Fields that this build does not know are of a later one, and ignored; what cannot be read is skipped: all this is
 information only.

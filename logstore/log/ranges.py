@@ -1,6 +1,7 @@
 """Ranges: exact stretches `[start, end)` of a partition's log as Arrow record batches.
 
-    part int32 | offset int64 | timestamp int64 (ms, as the broker set it) | key binary | value binary | headers list<struct<key, value>>
+    part int32 | offset int64 | timestamp int64 (ms, as the broker set it) | key binary | value binary
+    | headers list<struct<key, value>>
 
 Dense but for the offsets that the table's repairs step over. What is missing otherwise is an error, never a shorter
 answer: `auto.offset.reset=error` is the only setting with which a truncated log is seen at all. The topic's id is
@@ -49,10 +50,10 @@ def read_range(
     rows: int = BATCH_ROWS,
     size_bytes: int = BATCH_BYTES,
 ) -> Iterator[pa.RecordBatch]:
-    """Every record of `[start, end)` of a partition, in order, in batches of about `rows` records or `size_bytes` bytes.
+    """Records of `[start, end)` of a partition, all and in order, in batches of about `rows` records or `size_bytes`.
 
-    Raises LogTruncated when the log begins later, LogGap when an offset is missing that no repair steps over, EpochChanged when the
-    topic is not the table's, LogUnreachable when nothing comes for 30 s.
+    Raises LogTruncated when the log begins later, LogGap when an offset is missing that no repair steps over,
+    EpochChanged when the topic is not the table's, LogUnreachable when nothing comes for 30 s.
     """
     if start >= end:
         return

@@ -209,7 +209,10 @@ _WHY: dict[str, str] = {
     "max.message.bytes": "values of the table's maximum would be refused",
     "min.insync.replicas": "an acknowledged write could be on one broker only",
 }
-_WHY_CLOSED = "another table was promoted over this one, and writers that do not know it yet must not be told that their writes are safe"
+_WHY_CLOSED = (
+    "another table was promoted over this one, and writers that do not know it yet must not be told that their writes "
+    "are safe"
+)
 _ALWAYS_FATAL: frozenset[str] = frozenset({"cleanup.policy"})
 
 

@@ -24,7 +24,7 @@ LogStoreError
 │   ├── JobRunning             another batch job works on the table
 │   ├── Conflict               somebody else moved the pointer first
 │   └── StillPending           the write is on its way: ask again
-├── WriteFailed                the write is certainly not in the log                 (retriable or not: see the attribute)
+├── WriteFailed                the write is certainly not in the log             (retriable or not: see the attribute)
 │   └── BatchFailed            some of many writes are certainly not in the log (`failed`), all others are
 ├── Unknown                    the write may or may not be in the log
 │   └── BatchUnknown           some of many writes may or may not be in the log (`unknown`, `failed`)

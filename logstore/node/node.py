@@ -1,13 +1,11 @@
-"""Node.
-
-One machine's share of a store, as one process with its children: workers that follow the log, readers that answer HTTP.
+"""Node: one machine's share of a store, a process with its children: workers follow the log, readers answer HTTP.
 
     1. claim      the data directory and the port
-    2. log        Kafka answers (with `logstore dev`: it is started), the store's own topics are there and still the same
+    2. log        Kafka answers (`logstore dev` starts it), the store's own topics are there and still the same
     3. children   workers and readers are started, and kept running
-    4. ready      said once, when `ready.Readiness` says so
-    5. end        at SIGTERM or SIGINT: workers hand over and close their views while readers still answer, then readers, then Kafka;
-                  a second signal, or patience running out, ends whatever is left with SIGKILL
+    4. ready      said once, when `readiness.Readiness` says so
+    5. end        at SIGTERM or SIGINT: workers hand over and close their views while readers answer, then readers,
+                  then Kafka; a second signal, or patience running out, ends whatever is left with SIGKILL
 
 The end is ordered so that no read fails: other nodes take over a slot while this one still serves it.
 """

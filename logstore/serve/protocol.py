@@ -5,9 +5,11 @@ to arrive; errors of the parser as problem documents; a bound on connections. Ti
 connections, not one per request.
 
     idle       no request has begun; closed after idle_timeout_s
-    arriving   a request has begun and is not complete; 408 after request_timeout_s (a body must keep a pace of PACE_BYTES_PER_S)
+    arriving   a request has begun and is not complete; 408 after request_timeout_s (a body must keep a pace of
+               PACE_BYTES_PER_S)
     answering  the application is at work
-    lingering  refused: what still comes in is thrown away for a moment, so that the client reads the answer before the connection ends
+    lingering  refused: what still comes in is thrown away for a moment, so that the client reads the answer before the
+               connection ends
 """
 
 import asyncio

@@ -94,9 +94,10 @@ class ArchiveIndex:
         return found
 
     def append(self, segments: Iterable[Segment], job: str) -> int:
-        """Commit segments; returns the manifest's number. Raises Corrupted when they do not follow what is there, Conflict when
-        another job came first.
-        """  # noqa: D205 - one sentence each
+        """Commit segments; returns the manifest's number.
+
+        Raises Corrupted when they do not follow what is there, Conflict when another job came first.
+        """
         fresh = sorted(segments, key=lambda segment: (segment.partition, segment.start))
         _following(fresh, self.next_offsets())
         number = self._read

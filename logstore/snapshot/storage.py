@@ -2,7 +2,8 @@
 
 Where archive and snapshots lie, an fsspec URL. `create` is exclusive, and a file is there whole or not at all.
 
-file://   written beside its place, synced, then linked to it: link(2) fails when the name is taken; the folder is synced after
+file://   written beside its place, synced, then linked to it (link(2) fails when the name is taken); then the folder is
+          synced
 others    one conditional put (`pipe_file(mode="create")`)
 """
 
@@ -172,7 +173,7 @@ class Storage:
                 return
 
     def tidy(self, path: str) -> None:
-        """Remove from a folder on a disk what killed writers left half-written an hour ago or longer, and the folder when it is empty."""
+        """Remove what killed writers left half-written an hour ago or longer, and the folder once it is empty."""
         if self._disk is None:
             return
         with self._asked(path):

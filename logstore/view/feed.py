@@ -6,15 +6,19 @@ each key when it reads again, so nothing queues up. Upwards go acknowledgements,
 "tables": revision served, "mark"}.
 
     key                                 value
-    "tables"                            {"revision", "topic_id", "slots", "storage", "tables": [definition as JSON bytes, ...]}
+    "tables"                            {"revision", "topic_id", "slots", "storage",
+                                         "tables": [definition as JSON bytes, ...]}
     "nodes"                             [what every live worker announced, see `logstore.log.nodes`]
     "log"                               {"reachable": bool}
-    "mark"                              [run, number]: sent back in an acknowledgement, it says that all before it has been taken in
-    ["view", table, epoch, partition]   {"path", "slot", "state": "live|catching-up|stopped", "reason", "base", "kept"}: served here
-                                        base: null, or {"path": local RocksDB directory or null while it is not here, "snapshot", "cut",
-                                        "log_time_ms"}: read it for what the view does not hold; kept: older ones, of the same shape
-    ["snapshot", table, epoch, partition]  {"base", "cut", "candidate", "state": "none|adopted|waiting|fetching|building|refused", "reason",
-                                        "fetched_bytes", "total_bytes", "digests": [[cut, hex, entries], ... newest 8, newest last]}
+    "mark"                              [run, number]: sent back in an acknowledgement, it says that all before it has
+                                        been taken in
+    ["view", table, epoch, partition]   {"path", "slot", "state": "live|catching-up|stopped", "reason", "base", "kept"}
+                                        base: null, or {"path": local RocksDB directory or null while it is not here,
+                                        "snapshot", "cut", "log_time_ms"}: read it for what the view does not hold;
+                                        kept: older ones, of the same shape
+    ["snapshot", table, epoch, partition]  {"base", "cut", "candidate", "reason", "fetched_bytes", "total_bytes",
+                                        "state": "none|adopted|waiting|fetching|building|refused",
+                                        "digests": [[cut, hex, entries], ... newest 8, newest last]}
     ["applied", epoch, partition]       [next offset of the view, end of the log as last heard]
     ["ends"]                            [when Kafka was asked, ms since 1970, [[epoch, partition, end of the log], ...]]
 """

@@ -1,8 +1,10 @@
 """Generation: the next view of a partition, built beside the one in use, over a newer base.
 
-    1. copy     every entry of version `cut` and above, from one committed state of the old view; the list of what was skipped with it
+    1. copy     every entry of version `cut` and above, from one committed state of the old view; the list of what was
+                skipped with it
     2. again    what has come since, round by round, until little comes; the old view is written all the while
-    3. flip     the writer of the old view adds the rest, gives the folder its number (`View.move`) and goes on with the new one
+    3. flip     the writer of the old view adds the rest, gives the folder its number (`View.move`) and goes on with the
+                new one
 
 Built under the name `<number>.new`, which nobody opens: a process killed at any instant leaves the old generation as it
 was.

@@ -1,13 +1,13 @@
 """Layout: what the bytes of a view mean. The drawing with all its boxes is in `docs/lmdb_layout.md`.
 
-    database     key                                               value
-    entries      cell key (below)                                  entry, or for a long cell key a bucket
-    quarantine   8 bytes, offset big-endian                        the reason, a word of `mutation.REASONS`
-    meta         "identity"                                        JSON: what this view is a view of
-                 "state"                                           8 bytes next offset, 8 bytes log time, 4 bytes leader epoch (all
-                                                                   big-endian), then the stop as JSON, or nothing while the partition runs
-                 "quarantine"                                      JSON: {reason: count}
-                 "base"                                            JSON: the snapshot that holds what the entries leave out; absent: none
+    database     key                           value
+    entries      cell key (below)              entry, or for a long cell key a bucket
+    quarantine   8 bytes, offset big-endian    the reason, a word of `mutation.REASONS`
+    meta         "identity"                    JSON: table, epoch, partition and rules that this view is made for
+                 "state"                       8 bytes next offset, 8 bytes log time, 4 bytes leader epoch (all
+                                               big-endian), then the stop as JSON, or nothing while the partition runs
+                 "quarantine"                  JSON: {reason: count}
+                 "base"                        JSON: the snapshot that holds what the entries leave out; absent: none
 
     cell key     the row key itself                                                       up to 495 bytes
                  the row key's first 495 bytes, then 8 bytes xxh3-64 of all of it         from 496 bytes on

@@ -1,16 +1,16 @@
-"""Home: where the views of a node lie, and who may write them.
+"""Paths of a node's data directory, and the lock of the one process that may write a partition's views.
 
-<data>/views/<table>/<epoch>/<partition>/<generation>/data.mdb      the LMDB environment of one view
-                                                     /unsynced      there while the environment was written without sync:
-                                                                    the machine's boot id at that time
-                                        /<generation>.new/          a generation that is being built
-                                        /owner                      locked (flock) by the one process that writes
-                                        /digests.json               digests at the newest cuts, see `streaming.digest.digest_file`
-<data>/snapshots/<table>/<epoch>/<partition>/<name>/                a RocksDB directory over a snapshot's files of that partition
-                                            /<name>.files/          those files as they were fetched, and the manifest
-<data>/workers/<index>.json                                         what that worker serves, for a reader that starts without it
-<data>/run/worker-<index>.sock                                      the worker's feed
-<data>/run/node.json                                                process ids
+<data>/views/<table>/<epoch>/<partition>/<generation>/data.mdb    the LMDB environment of one view
+                                                     /unsynced    there while the environment was written without sync:
+                                                                  the machine's boot id at that time
+                                        /<generation>.new/        a generation that is being built
+                                        /owner                    locked (flock) by the one process that writes
+                                        /digests.json             digests at the newest cuts (`digest.digest_file`)
+<data>/snapshots/<table>/<epoch>/<partition>/<name>/              a RocksDB directory over a snapshot's files
+                                            /<name>.files/        those files as they were fetched, and the manifest
+<data>/workers/<index>.json                                       its served state, for a reader that starts first
+<data>/run/worker-<index>.sock                                    the worker's feed
+<data>/run/node.json                                              process ids
 """
 
 import fcntl
@@ -67,7 +67,11 @@ class Owner:
     """The exclusive right to write one partition's views, held until `release` or the end of the process."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises Overloaded (retriable) while another process holds it or removes the folder, DiskFull when there is no room for one."""
+        """Lock the folder.
+
+        Raises Overloaded (retriable) while another process holds it or removes the folder, DiskFull when there is no
+        room for one.
+        """
         try:
             with room_for(directory):
                 directory.mkdir(parents=True, exist_ok=True)

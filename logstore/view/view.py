@@ -2,7 +2,7 @@
 
 A commit, step by step (`docs/corridor.md` tells the same):
 
-    1. make room: the file's blocks are allocated before they are mapped to, so that a full disk is an error and not a SIGBUS
+    1. make room: the file's blocks are allocated before they are mapped to, so that a full disk is an error, no SIGBUS
     2. write the entries, in key order
     3. list what was quarantined
     4. write the state: next offset, log time, and the stop if there is one

@@ -3,8 +3,8 @@
 One thread of a worker that takes over snapshots, one partition at a time. All of its waiting is its own, never the
 lane's.
 
-    1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is shown. Where
-                no pin was had at the cut, the log is folded again up to there (`refold`)
+    1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is
+                shown. Where no pin was had at the cut, the log is folded again up to there (`refold`)
     2. fetch    the files of the partition, checked against the manifest (`library.Library.bring`)
     3. build    the next generation beside the one in use (`logstore.view.generation`, in the helper process)
     4. flip     between two batches of the lane (`flip`)
@@ -225,7 +225,8 @@ class Adopter(threading.Thread):
         path = followed.view.path
         number = int(path.name) + 1
         order = DigestRequest(
-            str(path), str(generation.unborn(path.parent, number)), asdict(identity_of(target)), local.base._asdict(), followed.sync
+            str(path), str(generation.unborn(path.parent, number)), asdict(identity_of(target)),
+            local.base._asdict(), followed.sync
         )  # fmt: skip
         errand = self._helper.build(order)
         try:
@@ -326,7 +327,8 @@ def _wait(errand: PendingDigest, event: threading.Event) -> None:
 
 def _no_digest(followed: FollowedPartition, cut: int) -> str:
     why = followed.undigested.get(cut, "it is being computed, or was lost with a restart")
-    return f"this node's digest at the cut {cut:,} is not known: {why}; if it stays so, the log is folded again up to there"
+    again = "if it stays so, the log is folded again up to there"
+    return f"this node's digest at the cut {cut:,} is not known: {why}; {again}"
 
 
 class NotBuilt(NotYet):

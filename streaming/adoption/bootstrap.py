@@ -92,7 +92,10 @@ class Bootstrapper:
                 f"table {table.name} was restored from snapshot {name}, which {self._library.url} does not show{why}"
             )
         elif error is not None and self._log_start(table.topic, target.partition) > 0:
-            missing = f"the log of {table.name}/{target.partition} does not begin at 0 any more, and its snapshot is missing{why}"
+            missing = (
+                f"the log of {table.name}/{target.partition} does not begin at 0 any more, and its snapshot is "
+                f"missing{why}"
+            )
         else:
             return Bootstrap()
         raise NotYet(missing) if isinstance(error, StorageUnreachable) else NoSuchSnapshot(missing)

@@ -6,7 +6,8 @@ The control plane of a worker. One thread knows tables, other workers and slots,
 2. settle    which slots are followed (`place.Placement`)
 3. verify    that every topic is still the one of its definition: its id, its partitions
 4. target    partitions of followed slots, handed to the lane
-5. show      the definitions to the readers, once the lane follows them; and this worker to the others, once the readers serve them
+5. show      the definitions to the readers, once the lane follows them; and this worker to the others, once the readers
+             serve them
 """
 
 import logging
@@ -220,7 +221,10 @@ class ControlPlane(threading.Thread):
         if actual is None or actual.topic_id != table.epoch:
             return epoch_changed(table, actual and actual.topic_id)
         if actual.partitions != table.partitions:
-            why = f"it has {actual.partitions} partitions, the definition {table.partitions}: writers place keys elsewhere now"
+            why = (
+                f"it has {actual.partitions} partitions, the definition {table.partitions}: writers place keys "
+                "elsewhere now"
+            )
             return misconfigured(table, why)
         return None
 

@@ -6,7 +6,8 @@ A slot that was taken away is kept until its new owner serves it, so no read fai
     taken away, new owner on another node        keep until it announces the slot as live, or the deadline passes
     taken away, and nobody's                     keep: somebody has to follow it, whatever has become of the group
     taken away, new owner on this node           let go at once: it waits for this process to release the views
-    followed before a restart                    keep as if just taken away: a killed worker is back before Faust has noticed
+    followed before a restart                    keep as if just taken away: a killed worker is back before Faust
+                                                 has noticed
 """
 
 from collections.abc import Iterable, Mapping

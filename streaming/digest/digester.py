@@ -1,16 +1,15 @@
-"""Digester.
-
-The helper process of a worker. It pins views at cuts, computes digests from the pins and builds new generations.
+"""Digester: a worker's process that pins views at cuts, computes digests from the pins and builds new generations.
 
 The lane never waits for more than the pin.
 
-    worker -> digester                                              digester -> worker
-    ["open", [path, ...]]           keep these open
-    ["shut", [path, ...]]           not these
-    ["pin", id, path, base dir]     begin a reading now             ["pinned", id, next offset]; later ["digest", id, hex, entries]
-    ["build", id, {...}]            see `DigestRequest`                     ["round", id]: the worker keeps what it applies from now on ...
-    ["last", id]                    ... and says so                 ["built", id, next offset]
-                                                                    ["failed", id, why]
+    worker -> digester                                      digester -> worker
+    ["open", [path, ...]]          open these views
+    ["shut", [path, ...]]          close these
+    ["pin", id, path, base dir]    begin a reading now      ["pinned", id, next offset];
+                                                            later ["digest", id, hex, entries]
+    ["build", id, {...}]           see `DigestRequest`      ["round", id]: the worker keeps what it applies from now on
+    ["last", id]                   ... and says so          ["built", id, next offset]
+                                                            ["failed", id, why]
 
 One datagram of msgpack each, over a socket pair. One thread hears and pins, another one works; digests go before
 builds, and of several pins of one view the newest counts. A pin keeps the writer from reusing pages, so it is given up

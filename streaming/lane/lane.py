@@ -103,7 +103,7 @@ class Lane(threading.Thread):
         return list(self._followed.values())
 
     def behind(self, ends: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
-        """Partition -> next offset, of those that have not applied what is committed below `ends`, for no reason that is known."""
+        """Next offsets of the partitions that lag behind what is committed (`ends`) for no reason that is known."""
         held = {f.target.key: f for f in self.followed() if f.stop is None and f.held is None}
         return {key: f.next_offset for key, f in held.items() if ends.get(key, -1) > f.next_offset}
 

@@ -1,9 +1,10 @@
-"""Bases: the snapshots of one partition as they lie on this node.
+"""Local snapshots: the files of one partition's snapshots on this node.
 
-<data>/snapshots/<table>/<epoch>/<partition>/<name>/              a RocksDB directory, what readers open
-                                            <name>~2/             the same once more, after the first was found damaged
-                                            <name>.files/         the files as they were fetched (the directory's are links to them)
-                                                        base.json what they are: written last, so a folder without it is not whole
+<data>/snapshots/<table>/<epoch>/<partition>/
+    <name>/            a RocksDB directory, opened by readers
+    <name>~2/          the same once more, after the first was found damaged
+    <name>.files/      the files as they were fetched (the directory's are links to them)
+        base.json      their description: written last, so a folder without it is not whole
 """
 
 import re

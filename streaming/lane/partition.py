@@ -256,7 +256,7 @@ class FollowedPartition:
         return records.slice(applied) if applied else records
 
     def _upto_hole(self, records: Records) -> tuple[Records, range | None]:
-        """The records before the first hole that no repair covers, and that hole from its first offset that none covers."""
+        """Records before the first hole that no repair covers, and that hole from its first offset that none covers."""
         offsets = records.offsets
         if not offsets or (offsets[0] == self.next_offset and offsets[-1] - offsets[0] == len(offsets) - 1):
             return records, None

@@ -5,8 +5,8 @@ That answers exactly
 
     at a snapshot's own cut                      what the snapshot says, for every row
     a row not written since the position         what it holds now
-    a row never written, or deleted before the   nothing; only where the base's cut is not later: a snapshot has no tombstones
-    base's cut
+    a row never written, or deleted before the   nothing; only where the base's cut is not later: a snapshot has no
+    base's cut                                   tombstones
 
 and nothing else: a row that was written since is refused, and the message names the command that folds the log up to
 that point. A time T means the first offset whose log time is later than T. Log time never falls along the log, so a cut

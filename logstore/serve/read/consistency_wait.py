@@ -39,7 +39,8 @@ class ConsistencyWait:
             if not await self._waiters.wait(TABLES, 0, deadline):
                 raise Problem(
                     "consistency-timeout",
-                    f"no table with the epoch {unknown} is known here after {level.deadline_ms:,} ms; the token may be of another store",
+                    f"no table with the epoch {unknown} is known here after {level.deadline_ms:,} ms; the token may be "
+                    "of another store",
                     epoch=unknown,
                 )
 
@@ -67,13 +68,14 @@ class ConsistencyWait:
         while self._catalog.asked_ends[where][0] < since_ms:
             if self._catalog.reachable is False:
                 raise Problem(
-                    "log-unreachable", f"what partition {partition} held then cannot be told: the log does not answer; a token "
-                    "can be read, and an earlier time", partition=partition,
+                    "log-unreachable", f"what partition {partition} held then cannot be told: the log does not answer; "
+                    "a token can be read, and an earlier time", partition=partition,
                 )  # fmt: skip
             if not await self._waiters.wait((ASKED, *where), since_ms, deadline):
                 raise Problem(
-                    "consistency-timeout", f"where the log of partition {partition} ended at that time is not known here after "
-                    f"{level.deadline_ms:,} ms; wait longer (deadline_ms)", table=table.name, partition=partition,
+                    "consistency-timeout", f"where the log of partition {partition} ended at that time is not known "
+                    f"here after {level.deadline_ms:,} ms; wait longer (deadline_ms)",
+                    table=table.name, partition=partition,
                 )  # fmt: skip
         return self._catalog.asked_ends[where][1]
 
@@ -84,7 +86,8 @@ class ConsistencyWait:
             if applied >= offset:
                 return
             if self._catalog.reachable is False:
-                detail = f"partition {partition} is {offset - applied:,} records short of the token and the log does not answer"
+                short = f"{offset - applied:,} records short of the token"
+                detail = f"partition {partition} is {short} and the log does not answer"
                 raise Problem(
                     "log-unreachable",
                     f"{detail}; the level eventual still does",
@@ -100,7 +103,8 @@ class ConsistencyWait:
             if epoch in table.former_epochs:
                 raise Problem(
                     "epoch-changed",
-                    f"the token is of an earlier topic of {table.name!r}, which was created again since; drop the token",
+                    f"the token is of an earlier topic of {table.name!r}, which was created again since; drop the "
+                    "token",
                     table=table.name, partition=partition, epoch=table.epoch,
                 )  # fmt: skip
             if epoch not in self._catalog.epochs:
@@ -125,6 +129,7 @@ def _late(served: ServedPartition, offset: int, level: Consistency) -> Problem:
         "consistency-timeout",
         f"partition {served.partition} of {served.table!r} is at offset {applied:,}, {offset - applied:,} short of the "
         "one asked for, "
-        f"after {level.deadline_ms:,} ms; wait longer (deadline_ms), read with less consistency, or look at `logstore status`",
+        f"after {level.deadline_ms:,} ms; wait longer (deadline_ms), read with less consistency, or look at "
+        "`logstore status`",
         table=served.table, partition=served.partition, asked=offset, applied=applied,
     )  # fmt: skip

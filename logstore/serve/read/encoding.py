@@ -2,7 +2,8 @@
 
 JSON      keys and values are strings where they are valid UTF-8, else {"base64": "..."}, padded
 msgpack   keys and values are raw bytes
-Arrow     a stream of one schema: key, value, version, partition; cursor, token and positions in the schema's metadata (scans only)
+Arrow     a stream of one schema: key, value, version, partition; cursor, token and positions in the schema's metadata
+          (scans only)
 """
 
 import base64

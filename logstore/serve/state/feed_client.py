@@ -2,8 +2,8 @@
 
 1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
 2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
-3 acknowledge the revision of the tables, once every view that the node claims is open, the newest mark that was heard, and at once
-  which snapshots were found damaged: [table, epoch, partition, name] each
+3 acknowledge the revision of the tables, once every view that the node claims is open, the newest mark that was heard,
+  and at once which snapshots were found damaged: [table, epoch, partition, name] each
 """
 
 import asyncio

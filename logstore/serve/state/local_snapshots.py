@@ -84,7 +84,10 @@ class OpenSnapshot:
         table, _, partition, snapshot = self.where
         log.error("snapshot %s under partition %s of %s: %s", snapshot, partition, table, error)
         detail = f"snapshot {snapshot} under partition {partition} of {table!r} is damaged on this node: {error}"
-        helps = f"the node brings it again by itself, `logstore status` shows that; `logstore snapshot verify {table}` tests the storage"
+        helps = (
+            "the node brings it again by itself, `logstore status` shows that; "
+            f"`logstore snapshot verify {table}` tests the storage"
+        )
         return Problem(
             "partition-stopped",
             f"{detail}; {helps}",
