@@ -29,7 +29,7 @@ LOOPBACK = Address("127.0.0.1", 0)
 NODE = """
 import sys
 from pathlib import Path
-from logstore.node import Node
+from logstore.node.node import Node
 from logstore.settings import Settings, Address
 from logstore.node.supervisor import Spec
 

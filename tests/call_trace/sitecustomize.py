@@ -1,8 +1,8 @@
 """Imported by every Python process that starts with this folder on PYTHONPATH: writes down which product functions run.
 
-`support_trace.CallTrace` sets one byte of a shared file: 0 is silence, any other value a round. In a round, every thread
-appends a line to its process's file for each call of a product function that is not the one it called before: monotonic
-nanoseconds, thread, file, qualified name.
+`support_trace.CallTrace` sets one byte of a shared file: 0 is silence, any other value a round. In a round, every
+thread appends a line to its process's file for each call of a product function that is not the one it called before:
+monotonic nanoseconds, thread, file, qualified name.
 """
 
 import mmap
