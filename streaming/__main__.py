@@ -8,6 +8,7 @@ import click
 
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
 from logstore.process.heartbeat import HOPELESS
+from logstore.process.private_files import own_files_only
 from logstore.view.view import Sync
 from streaming.control.control_plane import Me
 from streaming.worker import Config, Worker
@@ -43,6 +44,7 @@ def main(
     queued_kbytes: int, fetch_mb_s: float | None, heartbeat_fd: int | None,
 ) -> None:  # fmt: skip
     """Follow the log of this worker's slots into the views of the data directory."""
+    own_files_only()
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s worker-{worker} %(levelname)s %(name)s %(message)s")
     if not 0 <= worker < workers:
         raise click.UsageError(f"--worker is 0 to {workers - 1}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import SetupError
+from logstore.process.private_files import private_dir
 
 LOOPBACK = "127.0.0.1"
 LOCK_WAIT_S = 3.0  # a broker that was just killed needs a moment to be gone
@@ -59,8 +60,8 @@ class BrokerDataDir:
         Raises SetupError while another process does, or when the directory cannot be written.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            private_dir(self.path)
+            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SetupError(
                 f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir"

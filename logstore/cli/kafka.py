@@ -8,6 +8,7 @@ import orjson
 import platformdirs
 
 from logstore.broker.embedded import EmbeddedKafka, RunningBroker, attach, halt, running
+from logstore.process.private_files import own_files_only
 
 DATA_DIR = click.option(
     "--data-dir",
@@ -41,6 +42,7 @@ def kafka() -> None:
 @AS_JSON
 def start(data_dir: Path, port: int | None, heap_mb: int, as_json: bool) -> None:
     """Start the broker, and return when it answers; does nothing when it runs already."""
+    own_files_only()
     found = attach(data_dir)
     if found is None:
         EmbeddedKafka(data_dir, port=port, heap_mb=heap_mb, detached=True).start()

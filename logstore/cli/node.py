@@ -8,6 +8,7 @@ import click
 from logstore.cli import show
 from logstore.model.errors import UsageError
 from logstore.node.node import Node
+from logstore.process.private_files import own_files_only
 from logstore.settings import load
 
 _Decorator = Callable[[Any], Any]
@@ -73,6 +74,7 @@ def node(**flags: Any) -> None:
             "a node needs Kafka's address: --bootstrap HOST:PORT or LOGSTORE_BOOTSTRAP; `logstore dev` brings its own "
             "Kafka"
         )
+    own_files_only()
     Node(settings).run(show.as_json)
 
 
@@ -95,6 +97,7 @@ def dev(**flags: Any) -> None:
     settings = load(flags)
     if settings.bootstrap is None:
         show.warn(f"starting Kafka and a node in {settings.data_dir} ...")
+    own_files_only()
     Node(settings).run(_ready)
 
 

@@ -16,6 +16,8 @@ T = TypeVar("T")
 _LONG = 16_384  # bytes
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=32)
 
+_MANY_BYTES = 2 * 1024 * 1024  # keys of one multi-get
+
 
 class ScanPages:
     """The arguments of a scan, and where its next page begins."""
@@ -192,5 +194,14 @@ def _answer(reply: httpx.Response) -> HttpAnswer:
 
 
 def _thousands(keys: Sequence[Text]) -> Iterator[list[bytes]]:
-    raw = [to_bytes(key) for key in keys]
-    return (raw[i : i + MANY] for i in range(0, len(raw), MANY))
+    """Keys in as many requests as it takes: by number, and by bytes, which JSON may make six times as many."""
+    some: list[bytes] = []
+    size_bytes = 0
+    for key in map(to_bytes, keys):
+        if some and (len(some) == MANY or size_bytes + len(key) > _MANY_BYTES):
+            yield some
+            some, size_bytes = [], 0
+        some.append(key)
+        size_bytes += len(key)
+    if some:
+        yield some

@@ -24,6 +24,7 @@ from logstore.log import kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
+from logstore.process.private_files import private_dir
 from logstore.view.paths import write_whole
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,9 @@ class NodeDir:
     def lock(self) -> Iterator[None]:
         """Hold the directory. Raises SetupError when another node does, or when it cannot be written."""
         try:
-            self._run_file.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            private_dir(self.path)
+            self._run_file.parent.mkdir(exist_ok=True)
+            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SetupError(
                 f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir"

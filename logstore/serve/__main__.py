@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from logstore.model.errors import LogStoreError
+from logstore.process.private_files import own_files_only
 from logstore.serve.process import run
 from logstore.serve.settings import ReaderSettings
 
@@ -38,6 +39,7 @@ from logstore.serve.settings import ReaderSettings
 )
 def main(log_level: str, **options: object) -> None:
     """Serve the views of a node over HTTP."""
+    own_files_only()
     logging.basicConfig(
         stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

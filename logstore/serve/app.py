@@ -4,6 +4,7 @@ Every error becomes a problem document here; what nobody expected becomes `inter
 goes to the log.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -17,7 +18,7 @@ from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
 from logstore.serve.status_pages import Pages
 from logstore.serve.wire.problems import Problem, problem_of
-from logstore.serve.wire.request import ClientGoneError, Request, percent_decode
+from logstore.serve.wire.request import CLIENT_GONE, ClientGoneError, Request, percent_decode
 from logstore.serve.wire.response import Response, page
 
 _READ = ("GET", "HEAD")
@@ -58,6 +59,10 @@ class App:
             route, answer = await self._answer(request)
         except ClientGoneError:
             return
+        except asyncio.CancelledError:
+            if scope.get(CLIENT_GONE):
+                return
+            raise
         headers = [*answer.headers, (b"x-request-id", request.request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})

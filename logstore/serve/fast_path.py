@@ -24,6 +24,7 @@ _HARMLESS = re.compile(
     rb"|accept:[ \t]*\*/\*[ \t]*\r\n|connection:[ \t]*keep-alive[ \t]*\r\n)*\r\n",
     re.IGNORECASE,
 )
+_HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)  # exactly one (RFC 9112, section 3.2)
 _MAX_HEADS = 4_096  # harmless ones kept: a client sends the same headers again and again
 _MAX_HEAD_BYTES = 8_192
 
@@ -87,7 +88,7 @@ class FastPath:
 
     def _judge(self, head: bytes) -> bool:
         """Whether these headers, to their end, change nothing about the answer; if so that is kept."""
-        if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None:
+        if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None or len(_HOST.findall(head)) != 1:
             return False
         if len(self._harmless) >= _MAX_HEADS:
             self._harmless.clear()

@@ -10,6 +10,12 @@ connections, not one per request.
     answering  the application is at work
     lingering  refused: what still comes in is thrown away for a moment, so that the client reads the answer before the
                connection ends
+
+
+Requests that follow another on the same connection wait behind it, MAX_PIPELINED at most; what the client has sent
+beyond that is not parsed before there is room. A request whose client has gone is cancelled, so that it waits for
+nothing. An offer to upgrade to another protocol is ignored (RFC 9110, section 7.8): the request and its body are read
+as if it had not been made.
 """
 
 import asyncio
@@ -17,19 +23,24 @@ import http
 import logging
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from logstore.serve.fast_path import FastPath
 from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, ReaderSettings
 from logstore.serve.wire.problems import Problem
-from logstore.serve.wire.request import new_request_id
+from logstore.serve.wire.request import CLIENT_GONE, new_request_id
 from logstore.serve.wire.response import Response
 
 PACE_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
+MAX_PIPELINED = 16  # requests that wait behind the one that is answered
+HALF_CLOSED_S = 2.0  # a client that has ended its side is answered for so long; one that has hung up looks the same
 _STUCK_WRITE_S = 30.0
+_CHUNKED_PIECE = 1024  # bytes of a chunked body that are parsed at once
 _PREFIX = b"GET /v1/tables/"
 _SLACK = 4 * 1024  # method, version, line ends
+_NO_METHODS = ((b"allow", b"GET, HEAD, POST"),)
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +109,12 @@ class ReaderProtocol(HttpToolsProtocol):
         self._refusal: Problem | None = None
         self._since = self.loop.time()  # when this phase began
         self._received = self._header_bytes = 0  # of the request that is arriving
+        self._body_left: int | None = None  # bytes of its body that are still to come; None: it comes in chunks
+        self._upgrade_offered = self._rereading = False
+        self._held = b""  # not parsed yet: enough requests wait
+        self._ended_s: float | None = None  # when the client ended its side
+        self._task: asyncio.Task[None] | None = None  # what answers the request that runs
+        self._running: RequestResponseCycle | None = None
         self._stall = Stall()
         self.shared.open.add(self)
         if len(self.shared.open) > self.shared.settings.max_connections:
@@ -112,6 +129,13 @@ class ReaderProtocol(HttpToolsProtocol):
         """The client is gone."""
         self.shared.open.discard(self)
         super().connection_lost(exc)
+        self._held = b""
+        self.pipeline.clear()
+        if self._task is not None and self._running is not None and not self._task.done():
+            self._running.disconnected = True
+            scope: Any = self._running.scope
+            scope[CLIENT_GONE] = True
+            self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in: one simple request, or anything else."""
@@ -119,7 +143,8 @@ class ReaderProtocol(HttpToolsProtocol):
             data.startswith(_PREFIX)
             and not self._arriving
             and (self.cycle is None or self.cycle.response_complete)
-            and not (self.pipeline or self.flow.write_paused or self._lingering or self.transport.is_closing())
+            and not (self.pipeline or self._held or self.flow.write_paused or self._lingering)
+            and not self.transport.is_closing()
         ):
             answer = self.shared.fast.answer(data, self.shared.default_head(self.server_state.default_headers))
             if answer is not None:
@@ -127,26 +152,92 @@ class ReaderProtocol(HttpToolsProtocol):
                 self._since = self.loop.time()
                 self.transport.write(answer)
                 return
-        if not self._lingering:
+        if self._held:
+            self._held += data
+        elif not self._lingering:
             self._feed(data)
 
     def eof_received(self) -> bool | None:  # type: ignore[override] # asyncio: true keeps the way out open
         """The client has said all it wants to say; what is complete is answered before the connection is closed."""
-        if self._lingering or self._arriving or self.cycle is None or self.cycle.response_complete:
+        if self._lingering or (not self._held and not self._unanswered()):
             return None
-        self.cycle.keep_alive = False  # the newest request of the pipeline
+        self._ended_s = self.loop.time()
+        if not self._held:
+            self.cycle.keep_alive = False  # the newest request of the pipeline
         return True
 
+    def _unanswered(self) -> bool:
+        """True when a complete request has no answer yet, and no half of another one stands behind it."""
+        return not (self._arriving or self.cycle is None or self.cycle.response_complete)
+
     def _feed(self, data: bytes) -> None:
+        """Parse what came in, a request at a time, until enough of them wait."""
+        at = 0
+        while at < len(data) and not self._lingering and self._refusal is None and not self.transport.is_closing():
+            if len(self.pipeline) >= MAX_PIPELINED:
+                self._held = data[at:]
+                self.flow.pause_reading()
+                return
+            end = self._piece_end(data, at)
+            self._parse(data[at:end])
+            at = end
+        if self._ended_s is not None:
+            self._close_behind_last()
+
+    def _feed_held(self) -> None:
+        """Go on with what was not parsed before there was room."""
+        if self.transport.is_closing() or self._lingering:
+            return
+        data, self._held = self._held, b""
+        self._feed(data)
+        if not self._held and not self.pipeline:
+            self.flow.resume_reading()
+
+    def _piece_end(self, data: bytes, at: int) -> int:
+        """Where the piece from `at` ends that holds the end of one request at most."""
+        if self._arriving and self._in_body and self._body_left is not None:
+            return min(at + max(self._body_left, 1), len(data))
+        blank_line = data.find(b"\r\n\r\n", at)
+        end = len(data) if blank_line < 0 else blank_line + 4
+        return min(max(end, at + _CHUNKED_PIECE), len(data)) if self._arriving and self._in_body else end
+
+    def _parse(self, data: bytes) -> None:
         self._received += len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._ignore_upgrade(data[offer.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error) or "the request cannot be parsed")
+            return
         if self._arriving and not self._in_body and self._received > len(self.url) + MAX_HEADER_BYTES + _SLACK:
             self._refuse(_headers_too_large())
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the head once more without the offer, by a parser of its own, and go on with what follows it."""
+        if self.scope["method"] == "CONNECT":
+            self._refuse(Problem("method-not-allowed", "this is no proxy: it takes no CONNECT", headers=_NO_METHODS))
+            return
+        self.parser = _parser(self)
+        self._upgrade_offered, self._rereading = False, True
+        self._parse(_framing(self.scope["method"], self.scope["http_version"], self.headers))
+        if rest:
+            self._feed(rest)
+
+    def _close_behind_last(self) -> None:
+        """The client has ended its side, and all that it sent is parsed."""
+        if not self._unanswered():
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
 
     # What the parser calls.
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._rereading:
+            return
         super().on_message_begin()
         self._arriving, self._in_body = True, False
         self._since = self.loop.time()
@@ -154,6 +245,8 @@ class ReaderProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
+        if self._rereading:
+            return
         super().on_url(url)
         if len(self.url) > MAX_URL_BYTES:
             self._refusal = Problem(
@@ -163,6 +256,8 @@ class ReaderProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
+        if self._rereading:
+            return
         super().on_header(name, value)
         self._header_bytes += len(name) + len(value) + 4
         if self._header_bytes > MAX_HEADER_BYTES:
@@ -175,11 +270,17 @@ class ReaderProtocol(HttpToolsProtocol):
         As uvicorn's own, but the target is split here: its URL parser counts in 16 bits and an encoded key may be
         longer.
         """
-        self._in_body = True
         version, scope = self.parser.get_http_version(), self.scope
-        path, _, query = _target(self.url).partition(b"?")
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
+        if self.parser.should_upgrade():  # the parser would take what follows for another protocol
+            self._upgrade_offered = True
+            return
+        self._rereading = False
+        self._check_head(version)
+        self._in_body = True
+        self._body_left = _body_bytes(self.headers)
+        path, _, query = _target(self.url).partition(b"?")
         scope["raw_path"], scope["query_string"] = path.partition(b"#")[0], query.partition(b"#")[0]
         scope["path"] = scope["raw_path"].decode("latin-1")
         running, self.cycle = (
@@ -192,8 +293,27 @@ class ReaderProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
+    def _check_head(self, version: str) -> None:
+        """Raises Problem, which refuses the connection, when the head is none (RFC 9112, section 3.2)."""
+        if version == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+            self._refusal = Problem("bad-request", "an HTTP/1.1 request has one Host header, not none and not several")
+        elif len(self.pipeline) > 2 * MAX_PIPELINED:
+            self._refusal = Problem(
+                "overloaded", f"at most {MAX_PIPELINED} requests may wait on one connection; read answers first"
+            )
+        if self._refusal is not None:
+            raise self._refusal
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the request's body."""
+        if self._body_left is not None:
+            self._body_left -= len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The request is here in full."""
+        if self._upgrade_offered:
+            return
         self._arriving = False
         self._since = self.loop.time()
         super().on_message_complete()
@@ -204,7 +324,10 @@ class ReaderProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._since = self.loop.time()
-        self.flow.resume_reading()
+        if not self._held:
+            self.flow.resume_reading()
+        elif len(self.pipeline) < MAX_PIPELINED:
+            self.loop.call_soon(self._feed_held)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refusal is not None:
@@ -231,13 +354,23 @@ class ReaderProtocol(HttpToolsProtocol):
                 self.transport.abort()
         elif (
             self._stall.look(now, self.transport.get_write_buffer_size(), full=self.flow.write_paused) > _STUCK_WRITE_S
-        ):
+        ) or (self._ended_s is not None and now - self._ended_s > HALF_CLOSED_S and not self._answering()):
             self.transport.abort()
         elif self._arriving:
             if waited > settings.request_timeout_s + self._received / PACE_BYTES_PER_S and not self.flow.read_paused:
                 self._give_up(settings.request_timeout_s)
         elif waited > settings.idle_timeout_s and (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
+
+    def _answering(self) -> bool:
+        """True when bytes of an answer are on their way."""
+        return self.transport.get_write_buffer_size() > 0 or bool(self._running and self._running.response_started)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        self._task = task = self.loop.create_task(cycle.run_asgi(app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _give_up(self, limit_s: float) -> None:
         if self.cycle is not None and not self.cycle.response_complete:
@@ -264,6 +397,30 @@ class ReaderProtocol(HttpToolsProtocol):
             access_log=False, default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue, keep_alive=keep_alive, on_response=self.on_response_complete,
         )  # fmt: skip
+
+
+def _parser(protocol: ReaderProtocol) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+    return parser
+
+
+def _framing(method: str, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """A head that says where its body ends and whether the connection goes on, as `headers` say it, and offers nothing."""
+    lines = [b"%b / HTTP/%b" % (method.encode(), version.encode())]
+    for name, value in headers:
+        if name in (b"content-length", b"transfer-encoding"):
+            lines.append(name + b": " + value)
+        elif name == b"connection":
+            kept = [one for one in value.split(b",") if one.strip().lower() != b"upgrade"]
+            lines.append(b"connection: " + b",".join(kept))
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _body_bytes(headers: list[tuple[bytes, bytes]]) -> int | None:
+    """The length of the body; None when it comes in chunks. The parser has checked the numbers."""
+    found = dict(headers)
+    return None if b"transfer-encoding" in found else int(found.get(b"content-length", b"0"))
 
 
 def protocol_class(shared: Connections) -> type[ReaderProtocol]:

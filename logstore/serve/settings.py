@@ -8,10 +8,13 @@ from logstore.model.errors import SetupError
 
 MAX_URL_BYTES = 256 * 1024  # an encoded 65,535-byte key fits
 MAX_HEADER_BYTES = 64 * 1024  # all headers of a request together
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_BODY_BYTES = 16 * 1024 * 1024  # keys of one multi-get as JSON: more than a page answers, however they are escaped
+MAX_PARSED_BYTES = 128 * 1024  # of a body that is parsed on the event loop; a larger one is parsed beside it
+MAX_ACCEPT_BYTES = 4 * 1024
 MAX_PAGE_BYTES = 8 * 1024 * 1024  # keys and values of one list answer
 MAX_PAGE_ROWS = 1_000
 DEFAULT_PAGE_ROWS = 100
+MAX_EXAMINED_BYTES = 64 * 1024 * 1024  # read by a scan before it ends its page, also where only keys are asked for
 MAX_EXAMINED = 50_000  # entries a scan looks at before it ends its page: some 50 ms of the event loop at worst
 DEFAULT_DEADLINE_MS = 2_000
 MAX_DEADLINE_MS = 30_000

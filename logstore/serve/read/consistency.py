@@ -66,7 +66,11 @@ def _option(request: Request, params: Mapping[str, bytes], header: bytes, name: 
     given = request.header(header)
     if given is not None:
         return given.strip()
-    return text(params[name], name) if name in params else None
+    if name not in params:
+        return None
+    if name == "token":  # other bytes than ASCII are no token; the parser of tokens says so
+        return params[name].decode("latin-1")
+    return text(params[name], name)
 
 
 def _name(wanted: str | None, token: str | None) -> str:

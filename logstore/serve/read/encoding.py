@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 import orjson
 
+from logstore.serve.settings import MAX_ACCEPT_BYTES
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
@@ -51,7 +52,12 @@ def json_bytes(raw: bytes) -> Any:
 
 def negotiate(request: Request, offers: tuple[str, ...]) -> str:
     """The media type of the answer; raises Problem."""
-    chosen = media_types.choose(request.header(b"accept"), offers)
+    accept = request.header(b"accept")
+    if accept is not None and len(accept) > MAX_ACCEPT_BYTES:
+        raise Problem(
+            "headers-too-large", f"Accept has at most {MAX_ACCEPT_BYTES:,} bytes", limit_bytes=MAX_ACCEPT_BYTES
+        )
+    chosen = media_types.choose(accept, offers)
     if chosen is None:
         raise Problem("not-acceptable", f"this list comes as {', '.join(offers)}")
     return chosen

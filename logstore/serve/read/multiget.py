@@ -4,17 +4,11 @@ Results come in the order of the request, duplicates too. What a bound or a stop
 "unprocessed" with its reason: `page-full`, or the word of the problem that a read of that key alone would have met.
 """
 
-import base64
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import msgpack
-import orjson
-
 from logstore.model.errors import Corrupted
-from logstore.model.key import check_key
 from logstore.model.partitioner import partitions_of
 from logstore.model.table import Table
 from logstore.serve.read.as_of import AsOf
@@ -22,9 +16,9 @@ from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import Field, FoundKey, encode, negotiate, with_token
 from logstore.serve.read.fan_out import FanOut
+from logstore.serve.read.key_list import read_keys
 from logstore.serve.read.merged_read import MergedRead, layers
-from logstore.serve.read.row_key import encoded
-from logstore.serve.settings import MAX_BODY_BYTES, MAX_PAGE_BYTES, MAX_PAGE_ROWS
+from logstore.serve.settings import MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem, problem_of
@@ -130,49 +124,6 @@ class MultiGet:
             refused[partition] = problem_of(error).word
             return FoundKey(key, partition, reason=refused[partition])
         return FoundKey(key, partition, cell.payload, cell.version)
-
-
-async def read_keys(request: Request, params: dict[str, bytes]) -> list[bytes]:
-    """The keys of the body; raises Problem or BadKey."""
-    kind = (request.header(b"content-type") or media_types.JSON).partition(";")[0].strip().lower()
-    if kind not in (media_types.JSON, media_types.MSGPACK):
-        raise Problem(
-            "unsupported-media-type", f"keys come as {media_types.JSON} or {media_types.MSGPACK}, not {kind[:60]!r}"
-        )
-    keys = _keys_of(_parse(kind, await request.body(MAX_BODY_BYTES)))
-    if not 1 <= len(keys) <= MAX_PAGE_ROWS:
-        raise Problem("bad-request", f"a request has 1 to {MAX_PAGE_ROWS:,} keys, this one has {len(keys):,}")
-    return [check_key(_key(key, params)) for key in keys]
-
-
-def _parse(kind: str, body: bytes) -> Any:
-    try:
-        return orjson.loads(body) if kind == media_types.JSON else msgpack.unpackb(body)
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
-        raise Problem(
-            "bad-request", f'the body is not {kind}: {str(error)[:200]}; it looks like {{"keys": ["a", "b"]}}'
-        ) from error
-
-
-def _keys_of(document: Any) -> list[Any]:
-    match document:
-        case {"keys": list(keys), **rest} if not rest:
-            return keys
-    raise Problem("bad-request", 'the body is an object with the one field "keys", a list: {"keys": ["a", "b"]}')
-
-
-def _key(key: Any, params: dict[str, bytes]) -> bytes:
-    match key:
-        case bytes():
-            return key
-        case str():
-            return encoded(key.encode(), params)
-        case {"base64": str(text), **rest} if not rest:
-            try:
-                return base64.b64decode(text, validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise Problem("bad-key", f"not base64: {text[:60]!r}; it is padded and uses + and /") from error
-    raise Problem("bad-key", 'a key is a string, bytes (msgpack) or {"base64": "..."}')
 
 
 def _document(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from logstore.serve.read.fan_out import FanOut
 from logstore.serve.read.merged_read import layers
 from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.read.scan_query import QUERY_PARAMS, Query, read_query
-from logstore.serve.settings import MAX_EXAMINED, MAX_PAGE_BYTES
+from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
-from logstore.serve.wire.request import Request, text
+from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response
 
 _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW)
@@ -49,7 +49,7 @@ class ScanPage:
         deadline = deadline_of(level)
         table = await self._reach.table(name, level, deadline)
         digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
-        rest = query.behind(cursor.read(text(params["cursor"], "cursor"), digest)) if "cursor" in params else query
+        rest = query.behind(cursor.read(params["cursor"].decode("latin-1"), digest)) if "cursor" in params else query
         here, elsewhere = self._gather.split(table, _partitions(query, table), request)
         await self._reach.partitions(table, here, level, deadline)
         parts = await self._gather.scan(table, elsewhere, rest, level, deadline) if elsewhere else []
@@ -85,10 +85,11 @@ def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tu
 def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list[EncodedRow], bytes | None]:
     """The rows of a page, and the last key it covers; None when there is nothing behind it."""
     rows: list[EncodedRow] = []
-    size, last = 0, b""
+    size, examined_bytes, last = 0, 0, b""
     for examined, (key, raw, partition) in enumerate(found):
-        if examined >= MAX_EXAMINED:
+        if examined >= MAX_EXAMINED or examined_bytes > MAX_EXAMINED_BYTES:
             return rows, last
+        examined_bytes += len(raw)
         cell = Cell(raw)
         if cell.payload is not None and cell.version is not None:
             size += len(key) + (0 if query.keys_only else len(cell.payload))

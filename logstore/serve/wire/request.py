@@ -10,6 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from logstore.serve.wire.problems import Problem
 
+CLIENT_GONE = "logstore.client_gone"  # set in a request's scope before it is cancelled: nobody reads its answer
 Receive = Callable[[], Awaitable[Any]]
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")

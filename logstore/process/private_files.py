@@ -1,0 +1,22 @@
+"""Private files: data, locks and logs of a store are for the user whose processes make them, and for nobody else.
+
+Rows lie in them as they are, and whoever may open a lock file may hold its lock.
+"""
+
+import os
+from pathlib import Path
+
+_OTHERS = 0o077
+
+
+def own_files_only() -> None:
+    """Make this process, and the children it starts, create files and folders that no other user may open."""
+    os.umask(_OTHERS)
+
+
+def private_dir(path: Path) -> None:
+    """Make the folder, or take its other users' rights away where it is this user's. Raises OSError."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & _OTHERS:
+        path.chmod(found.st_mode & ~_OTHERS & 0o7777)
