@@ -11,7 +11,6 @@ connections, not one per request.
     lingering  refused: what still comes in is thrown away for a moment, so that the client reads the answer before the
                connection ends
 
-
 Requests that follow another on the same connection wait behind it, MAX_PIPELINED at most; what the client has sent
 beyond that is not parsed before there is room. A request whose client has gone is cancelled, so that it waits for
 nothing. An offer to upgrade to another protocol is ignored (RFC 9110, section 7.8): the request and its body are read
@@ -406,7 +405,7 @@ def _parser(protocol: ReaderProtocol) -> httptools.HttpRequestParser:
 
 
 def _framing(method: str, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """A head that says where its body ends and whether the connection goes on, as `headers` say it, and offers nothing."""
+    """A head with the framing of `headers`: where the body ends, whether the connection goes on; it offers nothing."""
     lines = [b"%b / HTTP/%b" % (method.encode(), version.encode())]
     for name, value in headers:
         if name in (b"content-length", b"transfer-encoding"):
