@@ -1,7 +1,4 @@
-"""Control.
-
-Records of the store's own in a table's log: a null key, an explicit partition, the header `ls.op`, msgpack in the
-value.
+"""Control records: the store's own in a table's log: a null key, an explicit partition, the header `ls.op`, msgpack.
 
 They take an offset like any other record and change no row. The byte map is in `docs/log_format.md`.
 """
@@ -43,7 +40,10 @@ def append_control(
 
 
 def check_epoch(bootstrap: str, table: Table) -> None:
-    """Raises EpochChanged when the table's topic is gone or was created again, LogUnreachable."""
+    """Compare the table's epoch with its topic.
+
+    Raises EpochChanged when the topic is gone or another one, LogUnreachable.
+    """
     actual = topics.epoch_of(kafka.admin(bootstrap), table.topic)
     if actual != table.epoch:
         what = "is gone" if actual is None else f"was created again (its id is {actual} now)"

@@ -1,7 +1,6 @@
-"""DDL.
+"""DDL: create, adopt, alter, drop and repair tables.
 
-Create, adopt, alter, drop and repair tables. Every change is one record of `logstore.tables`; who serves it is
-`census`'s business.
+Every change is one record of `logstore.tables`; `live_workers` says which workers serve it.
 
 The order of steps is what makes them safe to repeat and to race:
 
@@ -146,7 +145,7 @@ def delete_topic(registry: Registry, table: Table) -> bool:
 
 
 class Damage(NamedTuple):
-    """What a repair would have to deal with. `epoch`: the topic's id now, None when it is gone."""
+    """Damage of a table that a repair would mend. `epoch`: the topic's id now, None when it is gone."""
 
     epoch: str | None
     log: holes.Log | None
@@ -166,7 +165,7 @@ def examine(registry: Registry, table: Table, partition: int, start: int = 0) ->
 
 
 class Kept(NamedTuple):
-    """What else there is of a partition's log.
+    """Copies of a partition's rows beside its log: archive, snapshots and views.
 
     An archive up to an offset, a snapshot's cut, and where a view stands.
     """
@@ -177,12 +176,12 @@ class Kept(NamedTuple):
 
     @property
     def reach(self) -> int:
-        """What lies below is not lost, whatever the log still has; views do not count, they are made of the log."""
+        """Offset below which nothing is lost, whatever the log still has (a view is made of the log: no copy)."""
         return max(self.archived, self.cut)
 
     @property
     def folded(self) -> int:
-        """What lies below has been applied."""
+        """The offset below which a snapshot or a view has applied the log."""
         return max(self.cut, self.applied)
 
 
@@ -252,7 +251,7 @@ def renewed(registry: Registry, table: Table) -> Table:
 
 
 def when_gone(table: Table) -> str:
-    """What can be done about a table whose topic is gone."""
+    """Advice for a table whose topic is gone."""
     name = table.name
     return (
         f"what archive and snapshots hold comes back with `logstore batch restore {name} --at TIME --as {name}_back` "
@@ -263,7 +262,7 @@ def when_gone(table: Table) -> str:
 
 
 def check_partition(table: Table, partition: int) -> None:
-    """Raises UsageError when the table has no such partition."""
+    """Raise UsageError when the table has no such partition."""
     if not 0 <= partition < table.partitions:
         raise UsageError(f"table {table.name} has the partitions 0 to {table.partitions - 1}, not {partition}")
 
@@ -377,7 +376,7 @@ def _epoch(registry: Registry, topic: str) -> str:
 
 
 def _log_warnings(registry: Registry, table: Table) -> list[str]:
-    """What is already in, or missing from, an adopted topic's log."""
+    """Warnings about records that an adopted topic's log already holds, or lacks."""
     partitions = list(range(table.partitions))
     everything = kafka.bounds(registry.admin, table.topic, partitions)
     stable = kafka.bounds(registry.admin, table.topic, partitions, committed=True)
@@ -396,7 +395,7 @@ def _log_warnings(registry: Registry, table: Table) -> list[str]:
 
 
 def check_epoch(table: Table, damage: Damage) -> None:
-    """Raises EpochChanged when the topic is not the one of the definition."""
+    """Raise EpochChanged when the topic is not the one of the definition."""
     if damage.epoch != table.epoch:
         what = "was deleted and created again" if damage.epoch else "is gone"
         step = f"repair {table.name} --new-epoch" if damage.epoch else f"drop {table.name} --yes"

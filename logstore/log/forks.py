@@ -1,7 +1,4 @@
-"""Forks.
-
-Tables that begin with a snapshot of another one instead of an empty log. Restoring makes one, promoting puts it in
-place.
+"""Forks: tables that begin with a snapshot of another one instead of an empty log; restoring makes, promoting places.
 
     restore  1 topic, empty   2 the snapshot is made and published   3 a `base` record at offset 0 of every partition
              4 definition
@@ -139,9 +136,9 @@ def _fenced(registry: Registry, table: Table) -> Iterator[None]:
 
 
 def _exchanged(fork: Table, table: Table, *, back: bool) -> tuple[Table, Table]:
-    """The definitions afterwards.
+    """Definitions of the table and of the fork after the exchange.
 
-    Of the table, and of the fork, which knows by what it was replaced unless that was taken back.
+    The fork records what replaced it, unless that was taken back.
     """
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     promoted = replace(

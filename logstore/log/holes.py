@@ -25,12 +25,12 @@ class Hole(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many offsets."""
+        """Count of offsets in the hole."""
         return self.last - self.first + 1
 
 
 class Log(NamedTuple):
-    """What is in a partition's log. Offsets from `stable` on belong to open transactions."""
+    """Offsets of a partition's log. Those from `stable` on belong to open transactions."""
 
     start: int
     stable: int
@@ -58,7 +58,7 @@ def examine(bootstrap: str, client: Any, topic: str, partition: int, start: int,
 
 
 def readable_in(bootstrap: str, topic: str, partition: int, first: int, last: int, bounds: kafka.Bounds) -> int:
-    """How many committed records the offsets first..last hold."""
+    """Count of committed records that the offsets first..last hold."""
     first, end = max(first, bounds.start), min(last + 1, bounds.end)
     return sum(1 for _ in _offsets(bootstrap, topic, partition, first, end, "read_committed")) if first < end else 0
 

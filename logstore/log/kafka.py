@@ -33,7 +33,7 @@ _STALE = {
 
 
 class Record(Protocol):
-    """One record as librdkafka hands it over (confluent_kafka.Message, which carries no types)."""
+    """A record as librdkafka hands it over (confluent_kafka.Message, which carries no types)."""
 
     def error(self) -> Any: ...  # noqa: D102
     def topic(self) -> str: ...  # noqa: D102
@@ -50,7 +50,7 @@ _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 class Bounds(NamedTuple):
-    """What a partition's log holds: offsets `[start, end)`."""
+    """Offsets `[start, end)` that a partition's log holds."""
 
     start: int
     end: int
@@ -79,7 +79,7 @@ def consumer(bootstrap: str, **more: Any) -> Any:
 
 
 def admin(bootstrap: str) -> Any:
-    """This process's admin client for a cluster; thread-safe.
+    """The process's admin client for a cluster; thread-safe.
 
     One is kept: of fresh ones every fiftieth waits 3 s before it asks for the offsets of a topic, whose leaders it has
     to find out first.
@@ -127,14 +127,14 @@ def code(error: Any) -> int:
 
 
 class Described(NamedTuple):
-    """What a topic is: its id as 32 lower-case hex digits (KIP-516), and its partition count."""
+    """A topic's id as 32 lower-case hex digits (KIP-516), and its partition count."""
 
     topic_id: str
     partitions: int
 
 
 def describe(client: Any, topics: list[str], timeout_s: float = REQUEST_S) -> dict[str, Described]:
-    """What these topics are; those that do not exist are left out. Raises LogUnreachable."""
+    """Ids and partition counts of these topics; those that do not exist are left out. Raises LogUnreachable."""
     if not topics:
         return {}
     futures = client.describe_topics(_TopicCollection(topics), request_timeout=timeout_s)
@@ -201,9 +201,9 @@ def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> 
 
 
 def _offsets(client: Any, topic: str, partitions: list[int], spec: Any, level: IsolationLevel) -> dict[int, int]:
-    """Ask the leaders.
+    """Offsets that the partitions' leaders report.
 
-    A client that does not know of a change of leaders yet finds out who they are, and asks again.
+    A client that does not know of a change of leaders yet finds them, and asks again.
     """
 
     def ask() -> dict[int, int]:

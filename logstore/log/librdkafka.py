@@ -1,4 +1,4 @@
-"""What the running librdkafka does with a key, asked from the library itself.
+"""Partitions that the running librdkafka gives a key, asked from the library itself.
 
 A wrong partitioner would hide rows from every reader.
 """

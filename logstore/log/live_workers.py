@@ -1,4 +1,4 @@
-"""Census: definitions and live workers as of now, for a command or a supervisor that is no worker itself.
+"""Live workers and definitions as of now, for a command or a supervisor that is no worker itself.
 
 A worker that was killed says nothing more, so its last announcement looks fresh until something newer is heard. A
 census therefore appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time
@@ -24,7 +24,7 @@ AGAIN_S = 0.1
 
 
 class Lacking(NamedTuple):
-    """Who does not serve a change yet. `workers`: how many are alive at all."""
+    """Workers that do not serve a change yet. `workers`: how many are alive at all."""
 
     workers: int
     reasons: list[str]
@@ -34,7 +34,7 @@ class LiveWorkers:
     """Looks at who is there. One thread only; close it."""
 
     def __init__(self, bootstrap: str) -> None:
-        """Raises LogUnreachable; SetupError when no store has been started on this Kafka."""
+        """Connect. Raises LogUnreachable; SetupError when no store has been started on this Kafka."""
         Registry(bootstrap).read()
         self._changes = Changes(bootstrap)
         self._producer: Any = Producer(
@@ -58,11 +58,11 @@ class LiveWorkers:
 
     @property
     def definitions(self) -> Definitions:
-        """All definitions, as of the last look."""
+        """Definitions of every table, as of the last look."""
         return self._changes.definitions
 
     def lacking(self, revision: int, table: Table | None, slots: int) -> Lacking:
-        """Who does not serve definitions up to `revision`, nor, with a table, which of its slots."""
+        """Workers that do not serve definitions up to `revision`, or, with a table, its slots that no worker serves."""
         live = self.look()
         reasons = [f"{_name(a)} serves revision {a.tables:,} of {revision:,}" for a in live if a.tables < revision]
         for group in sorted({a.group for a in live}):

@@ -1,7 +1,4 @@
-"""Nodes.
-
-What every worker announces of itself in the topic `logstore.nodes`, so that clients, readers and commands find each
-other.
+"""Nodes: announcements of workers in the topic `logstore.nodes`, by which clients, readers and commands find them.
 
     key    <node>/<worker>
     value  JSON: node, worker, url, group, zone, slots (assigned), live (slots it serves), tables (revision all its
@@ -29,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One worker, as it describes itself."""
+    """A worker, as it describes itself."""
 
     node: str
     worker: int
@@ -44,11 +41,11 @@ class Announcement:
 
     @property
     def key(self) -> bytes:
-        """The record's key."""
+        """The announcement's key in the topic."""
         return f"{self.node}/{self.worker}".encode()
 
     def to_json(self) -> bytes:
-        """The record's value."""
+        """The announcement's value in the topic."""
         value = asdict(self)
         del value["timestamp_ms"]
         return orjson.dumps(value)
@@ -83,7 +80,7 @@ def _is_of(kind: type, value: object) -> bool:
 
 
 class Nodes:
-    """Who is there, folded from the records of `logstore.nodes`."""
+    """Live workers, folded from the records of `logstore.nodes`."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, Announcement] = {}

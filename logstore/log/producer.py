@@ -1,6 +1,6 @@
-"""Producer.
+"""Producer: the one place that writes to Kafka through librdkafka.
 
-The one place that writes to Kafka through librdkafka. Idempotent, acks=all, Java's partitioner, a bounded queue.
+Idempotent, acks=all, Java's partitioner, a bounded queue.
 
 Who runs the delivery callbacks: a thread of its own, so that a write completes although its writer does nothing; but
 while somebody writes in bulk that caller polls, under a lease that keeps the thread out (two threads that hand the
@@ -60,9 +60,9 @@ class Producer:
         compression: str = COMPRESSION,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """`extra`.
+        """Connect; `extra` are further librdkafka settings (security).
 
-        Further librdkafka settings (security). Raises LogUnreachable, SetupError (partitioner), UsageError (a setting).
+        Raises LogUnreachable, SetupError (partitioner), UsageError (a setting).
         """
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
@@ -100,7 +100,7 @@ class Producer:
         compression: str = COMPRESSION,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What librdkafka is told.
+        """Settings of librdkafka's producer.
 
         Its names: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md.
         """

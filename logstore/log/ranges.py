@@ -91,7 +91,7 @@ def first_missing(offsets: range, skips: Sequence[tuple[int, int]]) -> int | Non
 
 
 def _beginning(bootstrap: str, table: Table, partition: int, start: int, end: int) -> int:
-    """Where reading begins: `start`, or behind what is gone and was given up."""
+    """The offset at which reading begins: `start`, or behind records that are gone and were given up."""
     bounds = kafka.bounds(kafka.admin(bootstrap), table.topic, [partition])[partition]
     missing = first_missing(range(start, min(bounds.start, end)), table.skips.get(partition, ()))
     if missing is not None:
@@ -103,7 +103,7 @@ def _beginning(bootstrap: str, table: Table, partition: int, start: int, end: in
 
 
 class _Reader:
-    """One consumer of one partition."""
+    """A consumer of one partition, for one range."""
 
     def __init__(self, bootstrap: str, table: Table, partition: int, start: int, end: int) -> None:
         self._table, self._partition, self._following, self._end = table, partition, start, end
@@ -111,7 +111,7 @@ class _Reader:
         self._consumer: Any = kafka.consumer(bootstrap, **_FETCH)
 
     def batches(self, rows: int, size_bytes: int) -> Iterator[pa.RecordBatch]:
-        """All of it."""
+        """Batches of the whole range."""
         held: list[pa.RecordBatch] = []
         count = size = 0
         try:
@@ -161,7 +161,7 @@ class _Reader:
             )
 
     def _look_at(self, errors: list[Any], *, beyond: bool) -> None:
-        """What came is not all records of the range: an error, the end of the log, or what lies behind the range."""
+        """Judge records that are not all of the range: an error, the end of the log, or records behind the range."""
         for record in errors:
             if record.error().code() != KafkaError._PARTITION_EOF:
                 raise self._failed(record.error())

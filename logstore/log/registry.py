@@ -25,7 +25,7 @@ WRITE_S = 60.0  # after a broker's start an idempotent producer can wait 10 s fo
 
 
 class Definitions(NamedTuple):
-    """All definitions up to one position of `logstore.tables`."""
+    """Definitions of all tables up to one position of `logstore.tables`."""
 
     revision: int  # next offset of logstore.tables
     tables: dict[str, Table]  # by name, dropped ones included
@@ -69,7 +69,7 @@ class Registry:
         return self._admin
 
     def read(self, timeout_s: float = kafka.REQUEST_S) -> Definitions:
-        """All definitions as of now.
+        """Definitions of all tables as of now.
 
         Raises LogUnreachable; SetupError when the store has never been started on this Kafka.
         """
@@ -85,7 +85,7 @@ class Registry:
         return {name: table for name, table in self.read().tables.items() if not table.dropped}
 
     def table(self, name: str) -> Table:
-        """One definition; raises NoSuchTable, LogUnreachable."""
+        """A table's definition; raises NoSuchTable, LogUnreachable."""
         return self.read().live(name)
 
     def write(self, table: Table) -> int:

@@ -51,7 +51,7 @@ class Trouble(NamedTuple):
 
 
 class Unreachable(NamedTuple):
-    """No broker answers; the tail goes on trying by itself."""
+    """No broker answers; the tail tries again by itself."""
 
     detail: str
 
@@ -100,7 +100,7 @@ class Tail:
         )
 
     def follow(self, topic: str, partition: int, offset: int, leader_epoch: int = -1) -> None:
-        """Begin at `offset`.
+        """Follow a partition from `offset` on.
 
         `leader_epoch` is that of the record before, by which Kafka tells whether the log was cut back since.
         """
@@ -128,7 +128,7 @@ class Tail:
             self._consumer.incremental_unassign([TopicPartition(topic, partition)])
 
     def take(self, timeout_s: float) -> list[Event]:
-        """What has come: waits for the first record, then takes whatever else is there; empty after `timeout_s`."""
+        """Records that have come: waits for the first, then takes whatever else is there; empty after `timeout_s`."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []

@@ -1,7 +1,4 @@
-"""Topics.
-
-The settings a table's topic must have (it is the write-ahead log), made and checked against the broker's actual ones.
-"""
+"""Topics of tables: the settings a write-ahead log must have, made and checked against the broker's actual ones."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -176,7 +173,7 @@ def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
 
 
 def check(client: Any, table: Table) -> list[Finding]:
-    """What is wrong with a table's topic.
+    """Settings of a table's topic that endanger the table.
 
     A topic the user owns is warned about where the store's own would be refused.
     """
@@ -186,7 +183,7 @@ def check(client: Any, table: Table) -> list[Finding]:
 
 
 def compare(actual: dict[str, str], table: Table, replicas: int) -> list[Finding]:
-    """What is wrong with settings, for a table's topic. A topic closed by a promotion is a warning."""
+    """Compare settings with those a table's topic must have. A topic closed by a promotion is a warning."""
     wanted = wal_settings(table.max_value_bytes, replicas)
     findings = [_compare(actual, setting, value, table) for setting, value in wanted.items()]
     return [finding for finding in findings if finding is not None]

@@ -1,6 +1,4 @@
-"""Digest.
-
-A fingerprint of the live entries of one partition at one cut, independent of the order in which they are met.
+"""Digest: a fingerprint of the live entries of one partition at one cut, independent of the order they are met in.
 
     digest = sum mod 2^128 over all live entries of xxh3-128( key length: 4 bytes big-endian | key | entry bytes )
 

@@ -1,4 +1,4 @@
-"""Entry: what is stored for one cell, the same bytes in an LMDB view and in an SSTable.
+"""Entry: a cell's stored value, the same bytes in an LMDB view and in an SSTable.
 
     offset  size  field
     0       1     kind       0 = value, 1 = tombstone; bit 7 set: an expiry follows the timestamp
@@ -27,7 +27,7 @@ encode_head = (
 
 
 class Entry(NamedTuple):
-    """One version of one cell."""
+    """A version of a cell."""
 
     kind: int
     version: int  # offset in the cell's partition
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def decode(cls, raw: bytes) -> "Entry":
-        """Raises Corrupted when the bytes are too short or of an unknown kind."""
+        """Decode the bytes of an entry; raises Corrupted when they are too short or of an unknown kind."""
         try:
             kind, version, timestamp_ms = _HEAD.unpack_from(raw)
             if not kind & _EXPIRES:

@@ -84,7 +84,7 @@ class BadDefinition(UsageError):
 
 
 class NoSuchTable(UsageError):
-    """There is no table of that name."""
+    """The store has no table of that name."""
 
     def __init__(self, table: str) -> None:
         super().__init__(
@@ -99,7 +99,7 @@ class TableExists(UsageError):
 
 
 class NoSuchSnapshot(UsageError):
-    """There is no snapshot of that name."""
+    """The table has no snapshot of that name."""
 
 
 class NotRetained(UsageError):
@@ -111,7 +111,7 @@ class NotTrimmable(UsageError):
 
 
 class SetupError(UsageError):
-    """This machine lacks something the store needs; the message says what and how to get it."""
+    """The machine lacks something the store needs; the message says what and how to get it."""
 
 
 class NotYet(LogStoreError):
@@ -133,7 +133,7 @@ class Overloaded(NotYet):
 
 
 class DiskFull(NotYet):
-    """There is no room on the disk for a view. Nothing has changed; it goes on by itself once there is room."""
+    """The disk has no room for a view. Nothing has changed; the view goes on by itself once there is room."""
 
 
 class Starting(NotYet):
@@ -161,7 +161,7 @@ class JobRunning(NotYet):
 
 
 class Conflict(NotYet):
-    """Somebody else moved the pointer first; nothing has changed."""
+    """Another process moved the pointer first; nothing has changed."""
 
 
 class StillPending(NotYet, TimeoutError):

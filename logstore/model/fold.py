@@ -1,7 +1,6 @@
-"""Fold.
+"""Fold: `state(partition, n) = fold(mutations[0 .. n))`.
 
-`state(partition, n) = fold(mutations[0 .. n))`. Pure: no clock, no I/O, no randomness; the same in the lane and in
-Spark.
+Pure: no clock, no I/O, no randomness; the same in the lane and in Spark.
 
 `fold_row` is the definition, one row and one mutation at a time. `fold_batch` folds a run of records of one partition,
 column by column; for plain puts and deletes (no reserved header) it takes a short cut whose result is the same
@@ -18,7 +17,7 @@ from logstore.model.partitioner import partition_of, partitions_of
 
 
 class FoldRules(NamedTuple):
-    """Where records are folded: one partition of one table."""
+    """Rules by which records of one partition of a table are folded."""
 
     partition: int
     partitions: int
@@ -47,7 +46,7 @@ class Records(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """What a run of records does to a partition."""
+    """Changes that a run of records makes to a partition."""
 
     next_offset: int  # behind the last record that was folded
     log_time_ms: int  # the running maximum of the timestamps

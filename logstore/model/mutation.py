@@ -1,6 +1,6 @@
-"""Mutation.
+"""Mutation: the meaning of one record of the log.
 
-What one record of the log means. The byte map is in `docs/log_format.md`; the rules are checked here and nowhere else.
+The byte map is in `docs/log_format.md`; the rules are checked here and nowhere else.
 
     record (key, value, headers)  ->  Put | Delete          changes a row
                                       Control               steps over: takes an offset, changes nothing
@@ -61,7 +61,7 @@ class Put(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Removes a row."""
+    """A mutation that removes a row."""
 
     key: bytes
 
@@ -95,7 +95,7 @@ def parse(
     max_value_bytes: int,
     right_partition: Callable[[bytes], bool],
 ) -> Mutation:
-    """What the record means; `right_partition` tells whether the key belongs to the partition it stands in."""
+    """Parse a record; `right_partition` tells whether the key belongs to the partition the record stands in."""
     own = [(name, content) for name, content in headers if name.startswith(RESERVED)]
     refused = _version(own)
     if refused is not None:

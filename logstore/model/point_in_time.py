@@ -1,4 +1,4 @@
-"""Moment: a point of a table's history as a person writes it: a token, or a time."""
+"""Point in time of a table's history as a person writes it: a token, or a time."""
 
 import re
 from datetime import UTC, datetime, timedelta

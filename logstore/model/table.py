@@ -31,7 +31,7 @@ PartitionKey = tuple[str, int]  # (table or topic name, partition)
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table's definition.
+    """A definition of a table.
 
     `epoch` is its topic's id; a table whose topic is gone has `dropped` set and keeps its epochs.
     """
@@ -71,7 +71,7 @@ class Table:
         return replace(self, skips={**self.skips, partition: ranges})
 
     def to_json(self) -> bytes:
-        """The record's value."""
+        """The definition's record value, JSON."""
         fields = asdict(self)
         del fields["revision"]
         for name, default in _LATER.items():
@@ -129,7 +129,7 @@ def check_name(name: str) -> str:
 
 
 def check_limits(partitions: int, max_value_bytes: int) -> None:
-    """Raises BadDefinition when a table cannot have these limits."""
+    """Raise BadDefinition when a table cannot have these limits."""
     if not 1 <= partitions <= 1024:
         raise BadDefinition(f"a table has 1 to 1,024 partitions, not {partitions:,}")
     if not 1 <= max_value_bytes <= MAX_MAX_VALUE_BYTES:
@@ -137,7 +137,7 @@ def check_limits(partitions: int, max_value_bytes: int) -> None:
 
 
 def check_snapshots(compression: str, block_bytes: int, keep_snapshots: int) -> None:
-    """Raises BadDefinition when a table's snapshots cannot be made so."""
+    """Raise BadDefinition when a table's snapshots cannot be made so."""
     if compression not in COMPRESSIONS:
         raise BadDefinition(f"compression is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
     if not 1_024 <= block_bytes <= 1 << 20:

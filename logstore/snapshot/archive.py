@@ -1,7 +1,4 @@
-"""Archive.
-
-Which stretches of a table's log lie in Parquet files, as the manifests say. The manifests are the truth, not the
-folders.
+"""Archive: stretches of a table's log in Parquet files. The manifests say which there are, not the folders.
 
     <topic>/<epoch>/archive/p00000/<from>-<to>-<attempt>.parquet      the records of one stretch [from, to)
     <topic>/<epoch>/archive/manifests/<number>.json                   created exclusively: the commit of one run
@@ -41,7 +38,7 @@ class Segment(NamedTuple):
 
 
 class ArchiveIndex:
-    """What the archive of one epoch of a topic holds."""
+    """Index of the archive of one epoch of a topic."""
 
     def __init__(self, storage: Storage, topic: str, epoch: str) -> None:
         self.storage, self.topic, self.epoch = storage, topic, epoch
@@ -50,7 +47,7 @@ class ArchiveIndex:
         self._read = 0
 
     def segments(self) -> list[Segment]:
-        """All of them, by partition and offset.
+        """Segments of the archive, by partition and offset.
 
         Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap.
         """
@@ -131,7 +128,7 @@ class ArchiveIndex:
         return garbage
 
     def segment_path(self, partition: int, start: int, end: int, attempt: str) -> str:
-        """Where a segment goes; `attempt` is unique to the try at writing it."""
+        """Path of a segment's file; `attempt` is unique to the try at writing it."""
         return f"{self.root}/p{partition:05d}/{start:020d}-{end:020d}-{attempt}.parquet"
 
     def _numbers(self) -> list[int]:

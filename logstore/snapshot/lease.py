@@ -1,7 +1,6 @@
-"""Lease.
+"""Lease: one batch job at a time per table.
 
-One batch job at a time per table. `_JOB/<number>.json`, highest number counts; taken by exclusive create of the next
-number.
+`_JOB/<number>.json`, highest number counts; taken by exclusive create of the next number.
 """
 
 import threading

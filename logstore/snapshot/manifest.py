@@ -1,7 +1,4 @@
-"""Manifest.
-
-What a snapshot is. Only files named in one exist for a reader. JSON, drawn in `docs/snapshot_format.md`.
-"""
+"""Manifest of a snapshot: for a reader only the files it names exist. JSON, drawn in `docs/snapshot_format.md`."""
 
 import base64
 from dataclasses import dataclass
@@ -17,7 +14,7 @@ FORMAT, ENTRY_FORMAT, SST_FORMAT = 1, 1, 5
 
 
 class FileFacts(NamedTuple):
-    """One SSTable; `path` is relative to the folder `snapshots`, and may lie in the folder of an older snapshot."""
+    """An SSTable; `path` is relative to the folder `snapshots`, and may lie in the folder of an older snapshot."""
 
     partition: int
     path: str
@@ -29,7 +26,7 @@ class FileFacts(NamedTuple):
 
 
 class PartFacts(NamedTuple):
-    """One partition at its cut."""
+    """A partition at its cut."""
 
     cut: int  # offset; the fold of everything below it is in the snapshot
     log_time_ms: int

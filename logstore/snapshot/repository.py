@@ -1,4 +1,4 @@
-"""Repository: the snapshots of one table, which of them is current, and what must be kept."""
+"""Repository: the snapshots of one table, its current one, and those that must be kept."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +32,7 @@ class Pointer(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """What garbage collection removed."""
+    """Snapshots and bytes that garbage collection removed."""
 
     snapshots: list[str]
     files: int
@@ -43,7 +43,7 @@ class Repository:
     """The snapshots of one epoch of one table. Every method raises StorageUnreachable."""
 
     def __init__(self, storage: Storage, topic: str, epoch: str) -> None:
-        """Nothing is read before the first call."""
+        """Name the folder; nothing is read before the first call."""
         self.storage, self.root = storage, f"{topic}/{epoch}/snapshots"
 
     def names(self) -> list[str]:
@@ -56,7 +56,7 @@ class Repository:
         return [] if now is None else [name for name in self.names() if name in now.line]
 
     def manifest(self, name: str) -> Manifest:
-        """Raises NoSuchSnapshot, Corrupted."""
+        """The manifest of a snapshot. Raises NoSuchSnapshot, Corrupted."""
         try:
             found = Manifest.from_json(self.storage.read(self.file_path(f"{name}/{_MANIFEST}")))
         except FileNotFoundError as error:
@@ -137,7 +137,7 @@ class Repository:
         self.storage.remove(self.file_path(f"_PINS/{name}.json"))
 
     def pins(self) -> list[str]:
-        """The pinned snapshots."""
+        """Names of the pinned snapshots."""
         return [name.removesuffix(".json") for name in self.storage.list(self.file_path("_PINS"))]
 
     def rollback(self, to: str | None) -> Pointer:

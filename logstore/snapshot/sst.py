@@ -1,6 +1,4 @@
-"""SST.
-
-The SSTables of a snapshot, written and read with RocksDB. Key = row key, value = encoded `Entry`; no tombstones.
+"""SSTables of a snapshot, written and read with RocksDB. Key = row key, value = encoded `Entry`; no tombstones.
 
 Block-based tables, format_version 5, a Bloom filter of 10 bits over whole keys, a checksum per block. Two files of
 equal entries differ in bytes (RocksDB writes a random session id): compare digests, not files.
@@ -38,7 +36,7 @@ _PIECE = 1 << 20
 
 
 class SstFacts(NamedTuple):
-    """What there is to know of a finished file."""
+    """Facts of a finished file."""
 
     entries: int
     size_bytes: int
@@ -61,7 +59,7 @@ class SstWriter:
 
     @property
     def size_bytes(self) -> int:
-        """How much was put so far, before compression.
+        """Bytes put so far, before compression.
 
         Never less than the file will have but for its index and filter.
         """
@@ -115,14 +113,14 @@ class SstReader:
     """
 
     def __init__(self, db: Any, directory: Path) -> None:
-        """Use `open`."""
+        """Wrap an opened database; callers use `open`."""
         self._db, self._directory, self._get = db, directory, db.get
         self._reading = ReadOptions()
         self._reading.set_verify_checksums(True)
 
     @classmethod
     def open(cls, directory: Path, *, cache_bytes: int = CACHE_BYTES) -> "SstReader":
-        """Open read-only.
+        """Open a folder of SSTables read-only.
 
         Raises Corrupted when a file is missing or broken. `cache_bytes` of uncompressed blocks are kept.
         """

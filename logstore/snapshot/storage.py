@@ -1,6 +1,6 @@
-"""Storage.
+"""Storage: the place of archive and snapshots, an fsspec URL.
 
-Where archive and snapshots lie, an fsspec URL. `create` is exclusive, and a file is there whole or not at all.
+`create` is exclusive, and a file is there whole or not at all.
 
 file://   written beside its place, synced, then linked to it (link(2) fails when the name is taken); then the folder is
           synced
@@ -139,7 +139,7 @@ class Storage:
     def fetch(
         self, path: str, local: Path, *, bytes_per_s: int | None = None, on_bytes: Callable[[int], None] | None = None
     ) -> None:  # fmt: skip
-        """As `download`, by a hard link where the storage is a disk on the same filesystem."""
+        """Download a file, by a hard link where the storage is a disk on the same filesystem."""
         here = self.local(path)
         if here is not None:
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ class Storage:
                 (self._disk / path).rmdir()
 
     def local(self, path: str) -> Path | None:
-        """Where the file is on this machine's disk; None when the storage is no disk."""
+        """Path of the file on this machine's disk; None when the storage is no disk."""
         return None if self._disk is None else self._disk / path
 
     def _full(self, path: str) -> str:

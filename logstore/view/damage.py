@@ -1,4 +1,4 @@
-"""Damage: what LMDB complains of, as errors of this store, and the one damage that it cannot complain of.
+"""Damage: errors of LMDB as errors of this store, and the one damage that LMDB cannot notice.
 
 the bytes are not what was written         Corrupted: the worker throws the view away and builds it again
 the disk did not read or write (EIO)       Corrupted: what lies there is not to be trusted any more
@@ -36,7 +36,7 @@ _LEAST_PAGE, _LARGEST_PAGE = 256, 1 << 16
 
 
 def translated(path: Path, error: lmdb.Error) -> LogStoreError:
-    """What LMDB's error about the view at `path` means to a caller."""
+    """The store's error for LMDB's error about the view at `path`."""
     if isinstance(error, lmdb.DiskError):
         return preallocate.full(path, error)
     if isinstance(error, _DAMAGE) or _EIO in str(error):

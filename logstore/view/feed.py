@@ -77,7 +77,7 @@ class FeedServer:
                     self._flush(subscriber)
 
     def publish_changed(self, key: Hashable, value: Any) -> None:
-        """As `publish`, unless the key has that value already."""
+        """Publish the value, unless the key has it already."""
         if self._values.get(key) != value:
             self.publish(key, value)
 
@@ -115,7 +115,7 @@ class FeedServer:
         self._selector.close()
 
     def _deaf_s(self) -> float | None:
-        """How much longer nobody is let in; the listener is listened to again when that is over."""
+        """Seconds until the listener is listened to again; no reader is let in before."""
         if self._deaf_until_s is None:
             return None
         left_s = self._deaf_until_s - time.monotonic()
@@ -126,7 +126,7 @@ class FeedServer:
         return None
 
     def _accept(self) -> None:
-        """Let one in.
+        """Let a reader in.
 
         Where there is no descriptor for it, it waits in the listener's queue, and those who are here go on.
         """

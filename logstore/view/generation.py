@@ -60,7 +60,7 @@ class Builder:
 
     @property
     def state(self) -> State:
-        """Where the new generation stands."""
+        """State of the new generation."""
         return self._view.state
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ def begin(
 
 
 def unborn(directory: Path, number: int) -> Path:
-    """Where generation `number` of a partition is built."""
+    """Folder in which generation `number` of a partition is built."""
     return directory / f"{number}.new"
 
 

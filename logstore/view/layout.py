@@ -1,4 +1,4 @@
-"""Layout: what the bytes of a view mean. The drawing with all its boxes is in `docs/lmdb_layout.md`.
+"""Layout: the bytes of a view. The drawing with all its boxes is in `docs/lmdb_layout.md`.
 
     database     key                           value
     entries      cell key (below)              entry, or for a long cell key a bucket
@@ -57,7 +57,7 @@ class Stop(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where a view stands, committed together with its entries."""
+    """Position and stop of a view, committed together with its entries."""
 
     next_offset: int
     log_time_ms: int
@@ -73,7 +73,7 @@ class State(NamedTuple):
 
     @classmethod
     def decode(cls, raw: bytes) -> "State":
-        """Raises Corrupted when the bytes are too short, or the stop behind them cannot be read."""
+        """Decode a state; raises Corrupted when the bytes are too short, or the stop behind them cannot be read."""
         if len(raw) < _STATE.size:
             raise Corrupted(f"a view's state of {len(raw)} bytes is too short")
         following, log_time_ms, leader_epoch = _STATE.unpack_from(raw)
@@ -98,7 +98,7 @@ class Base(NamedTuple):
 
     @classmethod
     def decode(cls, raw: bytes) -> "Base":
-        """Raises Corrupted when the bytes are not a base."""
+        """Decode a base; raises Corrupted when the bytes are none."""
         try:
             base = cls(**orjson.loads(raw))
         except (ValueError, TypeError) as error:
@@ -109,7 +109,7 @@ class Base(NamedTuple):
 
 
 class Quarantine(NamedTuple):
-    """What the fold skipped: counts by reason since the beginning, and the newest records as (offset, reason)."""
+    """Records that the fold skipped: counts by reason since the beginning, and the newest as (offset, reason)."""
 
     counts: dict[str, int]
     records: list[tuple[int, str]]
@@ -166,7 +166,7 @@ def unpack_offset(raw: bytes) -> int:
 
 
 def unpack_counts(raw: bytes) -> dict[str, int]:
-    """How many records were skipped, by reason; raises Corrupted when that cannot be read."""
+    """Counts of skipped records, by reason; raises Corrupted when they cannot be read."""
     try:
         counts: dict[str, int] = orjson.loads(raw)
     except ValueError as error:

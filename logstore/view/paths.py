@@ -44,7 +44,7 @@ def snapshot_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path
 
 
 def default_storage(data_dir: Path) -> str:
-    """Where archive and snapshots lie when nobody said: below the data directory, for one machine only."""
+    """URL of archive and snapshots when none was given: below the data directory, for one machine only."""
     return f"file://{data_dir.absolute() / 'storage'}"
 
 
@@ -54,7 +54,7 @@ def feed_path(data_dir: Path, worker: int) -> Path:
 
 
 def served_path(data_dir: Path, worker: int) -> Path:
-    """What a worker served when it last changed."""
+    """File of a worker's served state."""
     return data_dir / "workers" / f"{worker}.json"
 
 
@@ -67,7 +67,7 @@ class Owner:
     """The exclusive right to write one partition's views, held until `release` or the end of the process."""
 
     def __init__(self, directory: Path) -> None:
-        """Lock the folder.
+        """Lock the partition's folder.
 
         Raises Overloaded (retriable) while another process holds it or removes the folder, DiskFull when there is no
         room for one.

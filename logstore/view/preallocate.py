@@ -1,4 +1,4 @@
-"""Room: blocks on the disk, taken before they are written to, and the error when there are none."""
+"""Preallocation: blocks on the disk, taken before they are written to, and the error when there are none."""
 
 import contextlib
 import errno

@@ -83,7 +83,7 @@ class ViewReader:
             txn.abort()
 
     def state(self) -> State:
-        """Where the view stands."""
+        """State of the view: position and stop."""
         with self.reading() as reading:
             return reading.state
 
@@ -115,7 +115,7 @@ class ViewReader:
         return {int(line.split()[0]) for line in self._env.readers().splitlines()[1:]}
 
     def quarantine_counts(self) -> dict[str, int]:
-        """How many records the fold skipped, by reason."""
+        """Counts of records that the fold skipped, by reason."""
         with self.reading() as reading:
             return reading.quarantine_counts()
 
@@ -134,7 +134,7 @@ class ViewReader:
 
 
 class Reading:
-    """One committed state of a view."""
+    """A committed state of a view."""
 
     def __init__(self, txn: Any, entries: Any, meta: Any, quarantine: Any, path: Path) -> None:
         self._txn, self._entries, self._meta, self._quarantine, self._path = txn, entries, meta, quarantine, path
@@ -152,7 +152,7 @@ class Reading:
 
     @property
     def state(self) -> State:
-        """Where the view stands."""
+        """State of the view: position and stop."""
         return State.decode(self.raw_state)
 
     @property
@@ -218,11 +218,11 @@ class Reading:
                 yield from (key for key, _ in layout.unpack_bucket(raw))
 
     def quarantine_counts(self) -> dict[str, int]:
-        """How many records the fold skipped, by reason."""
+        """Counts of records that the fold skipped, by reason."""
         return layout.unpack_counts(self._get(layout.COUNTS, self._meta) or b"{}")
 
     def quarantine(self) -> Quarantine:
-        """What the fold skipped, newest last."""
+        """Records that the fold skipped, newest last."""
         counts = self.quarantine_counts()
         with damage.told(self._path):
             found = list(self._txn.cursor(db=self._quarantine))
@@ -231,7 +231,7 @@ class Reading:
         )
 
     def count(self) -> int:
-        """How many entries the view holds, tombstones included (a bucket counts once)."""
+        """Count of entries in the view, tombstones included (a bucket counts once)."""
         with damage.told(self._path):
             return int(self._txn.stat(self._entries)["entries"])
 

@@ -43,7 +43,7 @@ _NO_QUARANTINE = Quarantine({}, [])
 
 @dataclass(frozen=True, slots=True)
 class ViewIdentity:
-    """What a view is a view of; checked whenever it is opened."""
+    """Table, epoch, partition and rules that a view is made for; checked whenever it is opened."""
 
     table: str
     epoch: str
@@ -69,7 +69,7 @@ class View:
         sync: Sync = "none",
         map_bytes: int = layout.DEFAULT_MAP_BYTES,
     ) -> None:
-        """Open or create.
+        """Open or create the environment.
 
         Raises Corrupted when the environment holds another view or is damaged, DiskFull, NotYet (retriable), OSError.
 
@@ -138,7 +138,7 @@ class View:
         return int(self._env.reader_check())
 
     def close(self, *, flush: bool = True) -> None:
-        """Flush and close.
+        """Flush and close the environment.
 
         A view closed this way survives a power cut. Without `flush` it keeps its mark, and takes no time.
 
@@ -178,7 +178,7 @@ class View:
             return State.decode(txn.get(layout.STATE, db=self._meta) or b""), standing and Base.decode(standing)
 
     def _begin_new(self, txn: Any, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> State:
-        """All of what a new view knows, in the transaction that makes it one."""
+        """Write all that a new view knows, in the transaction that creates it."""
         state = State(base.cut, base.log_time_ms) if base else State(0, 0)
         txn.put(layout.IDENTITY, _identity_bytes(identity), db=self._meta)
         txn.put(layout.STATE, state.encode(), db=self._meta)
@@ -195,7 +195,7 @@ class View:
         txn.put(layout.COUNTS, orjson.dumps(quarantine.counts), db=self._meta)
 
     def _commit(self, folded: Folded, state: State) -> bool:
-        """One transaction; False, and nothing has changed, when the map is too small for it."""
+        """Commit in one transaction; False, and nothing has changed, when the map is too small for it."""
         try:
             with self._env.begin(write=True) as txn:
                 self._put_entries(txn, folded.entries)
@@ -239,7 +239,7 @@ class View:
             cursor.delete()
 
     def _enlarge(self) -> None:
-        """Double the map."""
+        """Double the environment's map."""
         size_bytes = self._env.info()["map_size"] * 2
         with damage.told(self.path):
             self._env.set_mapsize(size_bytes)
