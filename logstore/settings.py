@@ -1,4 +1,4 @@
-"""Settings: every knob of nodes and commands, and where its value comes from.
+"""Settings: every knob of nodes and commands, and the sources of its value.
 
     flag  >  environment LOGSTORE_<NAME>  >  logstore.toml  >  default
 
@@ -49,7 +49,7 @@ DEFAULT_HTTP = Address("127.0.0.1", 8480)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One value for every knob."""
+    """Values of all knobs."""
 
     # Where the store is
     bootstrap: str | None = (

@@ -1,4 +1,4 @@
-"""Class archive: why the second start of a broker takes half the time of the first.
+"""Class archive: lets the second start of a broker take half the time of the first.
 
 Java can write the classes that a program loaded, parsed and verified, to a file that later runs map into memory (JEP
 350). The first broker that ends in good order writes it, which takes it two seconds more; it is kept beside the jars,

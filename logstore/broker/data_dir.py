@@ -1,4 +1,4 @@
-"""Broker directory: what an embedded broker keeps, and who may use it.
+"""Data directory of an embedded broker: its files, and the lock of the process that may use it.
 
 <data>/broker.json         which Kafka wrote the data, the cluster's id, the ports
       /broker.lock         locked (flock) by the broker itself for as long as it lives; its text is the broker's pid
@@ -29,7 +29,7 @@ _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class BrokerIdentity(NamedTuple):
-    """What stays the same from start to start; the text of broker.json."""
+    """Facts of a broker that stay the same from start to start; the text of broker.json."""
 
     kafka: str  # version that wrote the data, "4.1.1"
     cluster_id: str
@@ -39,7 +39,7 @@ class BrokerIdentity(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """Who holds the directory: the broker, or the process that is about to start it."""
+    """Process that holds the directory: the broker, or the one that is about to start it."""
 
     pid: int
     starting: bool
@@ -78,7 +78,7 @@ class BrokerDataDir:
         _write(fd, str(pid))
 
     def holder(self) -> Holder | None:
-        """Who holds the directory.
+        """Process that holds the directory.
 
         None when nobody does. A pid that is left over from a dead process is never believed.
         """
@@ -107,7 +107,7 @@ class BrokerDataDir:
             time.sleep(0.02)
 
     def identity(self) -> BrokerIdentity | None:
-        """What broker.json says; None when the directory is new. Raises SetupError when it says nothing sensible."""
+        """Facts in broker.json; None when the directory is new. Raises SetupError when the file is not sensible."""
         try:
             return BrokerIdentity(**json.loads(self._identity_file.read_text()))
         except FileNotFoundError:

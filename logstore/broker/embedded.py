@@ -229,7 +229,7 @@ def running(data_dir: Path) -> RunningBroker | None:
 
 
 def attach(data_dir: Path, timeout_s: float = 60) -> RunningBroker | None:
-    """As `running`, but returns when the broker answers. Raises SetupError when it does not within `timeout_s`."""
+    """Attach to a broker as `running` does, but only once it answers; raises SetupError after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while (found := running(data_dir)) and not _answers(_known(data_dir)):
         if time.monotonic() > deadline:

@@ -187,7 +187,7 @@ def _install(folder: Path, expected: Checksums, fetch: Fetch) -> None:
 
 
 def _facts(folder: Path, expected: Checksums) -> dict[str, list[int]]:
-    """What can be known of the jars without reading them."""
+    """Sizes and times of the jars, known without reading them."""
     stats = {path.name: path.stat() for path in folder.glob("*.jar")}
     return (
         {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()} if set(stats) == set(expected) else {}

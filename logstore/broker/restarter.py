@@ -1,7 +1,6 @@
-"""Keeper.
+"""Restarter: starts an embedded broker again whenever it has died, on the same data and port.
 
-Starts an embedded broker again whenever it has died, on the same data and port. A thread, so that a start blocks
-nobody.
+A thread, so that a start blocks nobody.
 """
 
 import threading
@@ -25,7 +24,7 @@ class Restarter(threading.Thread):
         self._ending = threading.Event()
 
     def run(self) -> None:
-        """The thread."""
+        """Restart the broker until `close`; the thread's body."""
         backoff_s = FIRST_BACKOFF_S
         while not self._ending.wait(LOOK_S):
             if self._kafka.alive():

@@ -1,4 +1,4 @@
-"""Definition: what the commands share that change one: wait until it is served, then show it."""
+"""Definition: commands that change one wait until it is served, then show it."""
 
 from typing import Any
 

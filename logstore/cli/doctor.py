@@ -28,7 +28,7 @@ _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 class Check(NamedTuple):
-    """One thing looked at. `state`: ok, warn or fail."""
+    """Result of one check. `state`: ok, warn or fail."""
 
     state: str
     what: str
@@ -98,7 +98,7 @@ def _disk(data_dir: Path) -> Check:
 
 
 def _views(data_dir: Path) -> Iterator[Check]:
-    """How large the views are on disk: maps are sparse, so blocks are counted."""
+    """Sizes of the views on disk: maps are sparse, so blocks are counted."""
     files = list((data_dir / "views").glob("*/*/*/*/data.mdb"))
     if files:
         size = sum(file.stat().st_blocks * 512 for file in files)

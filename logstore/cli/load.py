@@ -1,6 +1,6 @@
-"""`logstore load`.
+"""`logstore load`: rows of a file become rows of a table.
 
-The rows of a file become rows of a table. The file is streamed: memory is bounded by the batch, not by the file.
+The file is streamed: memory is bounded by the batch, not by the file.
 """
 
 import sys
@@ -67,7 +67,7 @@ def load(
 
 
 def key_maker(template: str) -> Callable[[Row], str]:
-    """What makes a row's key. Raises UsageError for a template that names no column, or more than columns."""
+    """Function that makes a row's key. Raises UsageError for a template that names no column, or more than columns."""
     try:
         names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
     except ValueError as error:

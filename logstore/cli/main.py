@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, _HELP[name]) for name in commands])
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """As click does, and say what there is when there is no such command."""
+        """Resolve a command as click does, and name the commands there are when it is none of them."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command {args[0]!r}; there are {', '.join(_MODULES)}", ctx)
         return super().resolve_command(ctx, args)

@@ -1,4 +1,4 @@
-"""`logstore table promote`."""
+"""`logstore table promote`: a restored table takes the place of the table it was restored from."""
 
 import click
 

@@ -1,6 +1,6 @@
-"""`logstore table repair`.
+"""`logstore table repair`: the way out for a partition that stopped.
 
-The way out for a partition that stopped: shows what is missing, asks, writes the decision down.
+Shows what is missing, asks, writes the decision down.
 """
 
 import re
@@ -107,7 +107,7 @@ def _kept(
     storage: str | None,
     standing: dict[str, Any] | None,
 ) -> ddl.Kept:
-    """What archive, snapshots and the node that answers hold of the partition. Raises StorageUnreachable, Corrupted."""
+    """Archive, snapshots and view of the partition, as far as they reach. Raises StorageUnreachable, Corrupted."""
     there = Storage(storage_url(storage or settings.storage, registry.read().storage, settings.data_dir))
     archived = ArchiveIndex(there, table.topic, table.epoch).next_offsets().get(partition, 0)
     repository = Repository(there, table.topic, table.epoch)
@@ -150,7 +150,7 @@ def _parse(text: str) -> tuple[int, int]:
 
 
 def _standing(settings: Settings, table: Table, partition: int) -> dict[str, Any] | None:
-    """What the node that has the partition says of it; None when none answers."""
+    """State of the partition on the node that has it; None when none answers."""
     found = _ask(need_url(settings), table, partition)
     if found is not None and found["state"] == "elsewhere" and found["owner"]:
         return _ask(found["owner"], table, partition) or found

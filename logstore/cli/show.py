@@ -1,6 +1,6 @@
-"""Show.
+"""Show: output of commands.
 
-What commands print. Results go to stdout, all else to stderr; tables are drawn for terminals, tab-separated elsewhere.
+Results go to stdout, all else to stderr; tables are drawn for terminals, tab-separated elsewhere.
 """
 
 import base64
@@ -40,7 +40,7 @@ def warn(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table."""
+    """Print rows as a table, drawn or tab-separated."""
     texts = [[_cell(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in [list(columns), *texts]:

@@ -189,7 +189,7 @@ def drop(settings: Settings, table: str, name: str, yes: bool, storage: str | No
 
 
 def _check_reached(registry: Registry, table: Table, older: Manifest) -> None:
-    """Raises UsageError when the log no longer holds what followed a snapshot: nothing could go on from it."""
+    """Raise UsageError when the log no longer holds the records after a snapshot: nothing could go on from it."""
     starts = bounds(registry.admin, table.topic, list(older.parts))
     for partition, part in older.parts.items():
         if starts[partition].start > part.cut:

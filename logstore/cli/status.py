@@ -1,4 +1,4 @@
-"""`logstore status`: nodes, tables and partitions, as the nodes themselves say."""
+"""`logstore status`: nodes, tables and partitions, as the nodes themselves describe them."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def status(settings: Settings, as_json: bool) -> None:
 
 
 def gather(http: httpx.Client, url: str) -> dict[str, Any]:
-    """What all nodes say, asked through any one of them. Raises ServerUnreachable, LogStoreError."""
+    """State of all nodes, asked through any one of them. Raises ServerUnreachable, LogStoreError."""
     cluster, tables = _page(http, url, "/v1/cluster"), _page(http, url, "/v1/tables")["tables"]
     partitions: dict[tuple[str, int, str], dict[str, Any]] = {}
     quarantined: dict[str, dict[str, int]] = {table["name"]: {} for table in tables}

@@ -1,6 +1,6 @@
-"""`logstore table`.
+"""`logstore table`: create, list, describe, alter, drop, repair and promote.
 
-Create, list, describe, alter, drop, repair and promote. A command returns when every live reader serves its change.
+A command returns when every live reader serves its change.
 """
 
 import functools

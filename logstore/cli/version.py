@@ -1,4 +1,4 @@
-"""`logstore version`: what is installed."""
+"""`logstore version`: versions of what is installed."""
 
 import platform
 from importlib.metadata import PackageNotFoundError

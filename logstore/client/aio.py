@@ -141,12 +141,12 @@ class AsyncStore:
         self._pipelines: dict[str, AsyncPipeline] = {}
 
     async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
-        """See `Store.put`."""
+        """Write a row and wait for its position, as `Store.put`."""
         with renewing(partial(self._forget, table)):
             return await (await (await self._singles(table)).put(key, value, headers=headers))
 
     async def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
-        """See `Store.delete`."""
+        """Delete a row and wait for the position, as `Store.delete`."""
         with renewing(partial(self._forget, table)):
             return await (await (await self._singles(table)).delete(key, headers=headers))
 
@@ -167,7 +167,7 @@ class AsyncStore:
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
-        """See `Store.get`."""
+        """Read a row, or None, as `Store.get`."""
         with renewing(partial(self._forget, table)):
             return await self._reads().get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
@@ -175,7 +175,7 @@ class AsyncStore:
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
-        """See `Store.get_many`."""
+        """Read many rows, as `Store.get_many`."""
         with renewing(partial(self._forget, table)):
             return await self._reads().get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
@@ -207,11 +207,11 @@ class AsyncStore:
         )
 
     async def flush(self, timeout_s: float | None = None) -> int:
-        """See `Store.flush`."""
+        """Wait for writes on their way, as `Store.flush`."""
         return await asyncio.to_thread(self._store.flush, timeout_s)
 
     async def close(self, timeout_s: float | None = None) -> None:
-        """See `Store.close`."""
+        """Flush and end the client, as `Store.close`."""
         try:
             await asyncio.to_thread(self._store.close, timeout_s)
         finally:

@@ -33,7 +33,7 @@ Reports = dict[Any, Any]  # KafkaError or None -> the newest message so reported
 
 
 class _Sent:
-    """One chunk on its way."""
+    """A chunk of writes on its way."""
 
     __slots__ = ("last", "others", "places", "reports")
 
@@ -50,7 +50,7 @@ class _Sent:
         return all(self.last.values()) or any(error is not None for error in self.reports)
 
     def errors(self) -> list[LogStoreError]:
-        """One per kind of failure; empty when reports are missing only."""
+        """Failures, one of each kind; empty when reports are missing only."""
         return [delivery_error(e) for reports in (self.reports, *self.last.values()) for e in reports if e is not None]
 
     def nothing_arrived(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is checked before a record goes to the log.
+"""Checks of a record before it goes to the log.
 
 Types, lengths, header names. Afterwards nobody could take it back.
 """
@@ -47,9 +47,9 @@ class CheckedWrites:
     """Keys and values of some writes, checked all at once: a tenth of a microsecond each."""
 
     def __init__(self, pairs: Sequence[Pair], table: Table, start: int) -> None:
-        """`start`.
+        """Check `pairs`; `start` is the place of the first one.
 
-        Place of the first of `pairs`. Raises UsageError (with the place in a note) when one of them cannot be written.
+        Raises UsageError (with the place in a note) when one of them cannot be written.
         """
         try:
             self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]
@@ -88,5 +88,5 @@ class CheckedWrites:
 
     @property
     def largest_bytes(self) -> int:
-        """Of the largest record, at most."""
+        """Bound on the size of the largest record."""
         return self.longest_key + self.longest_value

@@ -32,7 +32,7 @@ class ScanPages:
         reverse: bool,
         keys_only: bool,
     ) -> None:
-        """Raises UsageError when they contradict each other."""
+        """Take over the settings; raises UsageError when they contradict each other."""
         if prefix is not None and (start is not None or end is not None):
             raise UsageError("a scan takes either prefix, or start and end")
         if limit is not None and limit < 1:
@@ -70,18 +70,18 @@ class HttpReader:
         self._http = httpx.Client(limits=_LIMITS, trust_env=False)
 
     def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
-        """See `Store.get`."""
+        """Read a row, or None, as `Store.get`."""
         return self._run(self._conversation.get(table, to_bytes(key), after, deadline_ms))
 
     def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
-        """See `Store.get_many`."""
+        """Read many rows, as `Store.get_many`."""
         rows: list[Row | None] = []
         for some in _thousands(keys):
             rows += self._run(self._conversation.get_many(table, some, after, deadline_ms))
         return rows
 
     def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Any) -> Iterator[Row]:
-        """See `Store.scan`."""
+        """Read rows in order, as `Store.scan`."""
         return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 
     def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> Iterator[Row]:
@@ -124,18 +124,18 @@ class AsyncReader:
         self._http = httpx.AsyncClient(limits=_LIMITS, trust_env=False)
 
     async def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
-        """See `Store.get`."""
+        """Read a row, or None, as `Store.get`."""
         return await self._run(self._conversation.get(table, to_bytes(key), after, deadline_ms))
 
     async def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
-        """See `Store.get_many`."""
+        """Read many rows, as `Store.get_many`."""
         rows: list[Row | None] = []
         for some in _thousands(keys):
             rows += await self._run(self._conversation.get_many(table, some, after, deadline_ms))
         return rows
 
     def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Any) -> AsyncIterator[Row]:
-        """See `Store.scan`."""
+        """Read rows in order, as `Store.scan`."""
         return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 
     async def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> AsyncIterator[Row]:
@@ -179,7 +179,7 @@ def _encoded(bounds: dict[str, bytes]) -> dict[str, bytes | str]:
 
 
 def _rest(ask: Ask) -> dict[str, Any]:
-    """What a request has beside its method and URL.
+    """Headers, body and time-out of a request.
 
     The path is handed over as it stands: httpx takes no URL of more than 64 KiB.
     """

@@ -1,6 +1,6 @@
-"""Pending.
+"""Pending: a write on its way.
 
-A write on its way. Completed by whoever runs the producer's callbacks; resolved into a `Position` when somebody asks.
+Completed by whoever runs the producer's callbacks; resolved into a `Position` when somebody asks.
 
 One is made per pipelined write, a million a second, so it is bare: it is itself the delivery callback (a bound method
 per write would double the work of the garbage collector), what all writes of a table share lies in `Shared`, and
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Shared:
-    """What the writes to one table have in common; collects their failures when they belong to a pipeline."""
+    """State that the writes to one table share; collects their failures when they belong to a pipeline."""
 
     def __init__(self, epoch: str, producer: Producer) -> None:
         self.epoch, self.producer = epoch, producer

@@ -1,7 +1,4 @@
-"""Problem.
-
-What an error of the read API means, as the error a caller catches (RFC 9457; the words are in `docs/http.md`).
-"""
+"""Problem: an error of the read API as the error a caller catches (RFC 9457; the words are in `docs/http.md`)."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""Reading.
+"""Reading: the conversation with the read API, without the socket.
 
-The conversation with the read API, without the socket. Both clients run the same steps, one blocking, one not.
+Both clients run the same steps, one blocking, one not.
 
 A step is a generator: it yields `Ask` (send this; give me the `HttpAnswer`, or just the time when the server cannot be
 reached) and `Pause` (seconds; give me the time), and returns what the caller wanted. It follows 421 to the owner of a
@@ -50,7 +50,7 @@ _MSGPACK = "application/msgpack"
 
 
 class Row(NamedTuple):
-    """One row as read."""
+    """A row as it was read."""
 
     key: bytes
     value: bytes
@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
 
 def when(after: Position | str | None, as_of: PointInTime) -> After:
-    """What a read asks for; raises UsageError for both at once, or for a time without a zone."""
+    """Point that a read asks for; raises UsageError for two of them, or for a time without a zone."""
     if as_of is None:
         return after
     if after is not None:
@@ -101,7 +101,7 @@ class Pause(NamedTuple):
 
 
 class HttpAnswer(NamedTuple):
-    """What came back. Header names are lower case."""
+    """An HTTP answer. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -117,7 +117,7 @@ class Conversation:
     """The steps of every kind of read against one URL, and what is known about owners."""
 
     def __init__(self, url: str) -> None:
-        """Raises UsageError when `url` is no http(s) URL."""
+        """Take the address apart; raises UsageError when `url` is no http(s) URL."""
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise UsageError(f"not the URL of a node: {url!r}; give http://host:port")
         self.url = url.rstrip("/")
@@ -125,7 +125,7 @@ class Conversation:
         self._partitions: dict[str, int] = {}
 
     def get(self, table: str, key: bytes, after: After, deadline_ms: int) -> Steps[Row | None]:
-        """One row."""
+        """Steps that read one row."""
         check_key(key)
         path = f"{_table_path(table)}/rows/{_path_key(key)}"
         budget = yield from _budget(deadline_ms)
@@ -173,7 +173,7 @@ class Conversation:
     def page(
         self, table: str, query: Mapping[str, bytes | str], after: After, deadline_ms: int
     ) -> Steps[tuple[list[Row], str | None]]:
-        """One page of a scan: its rows, and the cursor of the next page or None."""
+        """Steps that read a page of a scan: its rows, and the cursor of the next page or None."""
         text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
         headers = {**_session(after), "Accept": _MSGPACK}
         budget = yield from _budget(deadline_ms)
@@ -197,7 +197,7 @@ class Conversation:
         content: bytes | None,
         budget: "_Budget",
     ) -> Steps[HttpAnswer]:
-        """One answer that is one (200 or a row's 404), from whoever has the partition, within the deadline."""
+        """Steps to an answer that is one (200 or a row's 404), from the partition's owner, within the deadline."""
         base, hops, pause = self._owner(table, key), 0, _FIRST_PAUSE_S
         now = yield Pause(0.0)
         while True:
@@ -313,7 +313,7 @@ def _table_path(table: str) -> str:
 
 
 def _path_key(key: bytes) -> str:
-    """Percent-encoded.
+    """Percent-encode a key for a path.
 
     The keys `.` and `..` too, which clients and proxies would take for directories (RFC 3986, 5.2.4).
     """

@@ -55,7 +55,7 @@ class Store:
         definitions: CachedDefinitions | None = None,
         kafka: Mapping[str, Any] | None = None,
     ) -> None:
-        """Nothing is connected before the first call that needs it."""
+        """Settle the addresses; nothing is connected before the first call that needs it."""
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self._bootstrap = bootstrap or os.environ.get("LOGSTORE_BOOTSTRAP")
@@ -112,7 +112,7 @@ class Store:
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
-        """One row, or None.
+        """Read a row, or None.
 
         With `after` (a position or token) at least that has been seen; with `as_of` (those, or a time) exactly that.
 
@@ -189,7 +189,7 @@ class Store:
 
     @property
     def producer(self) -> Producer:
-        """What writes to the log, connected on first use. Raises LogUnreachable, SetupError."""
+        """Producer that writes to the log, connected on first use. Raises LogUnreachable, SetupError."""
         if self._producer is not None:
             return self._producer
         with self._lock:
@@ -213,7 +213,7 @@ class Store:
 
     @property
     def reader(self) -> HttpReader:
-        """What reads over HTTP."""
+        """Client that reads over HTTP, made on first use."""
         with self._lock:
             self.check_open()
             if self._reader is None:
@@ -253,6 +253,6 @@ class Store:
             self._tables.forget(table)
 
     def check_open(self) -> None:
-        """Raises UsageError when this client is closed."""
+        """Raise UsageError when this client is closed."""
         if self._closed:
             raise UsageError("this Store is closed; open a new one")

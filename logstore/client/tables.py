@@ -1,4 +1,4 @@
-"""Where a client learns what a table is, and keeps it."""
+"""Table definitions as a client learns and keeps them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +13,10 @@ class CachedDefinitions(Protocol):
     """A source of table definitions: `log.registry.Registry`, or what a test puts in its place."""
 
     def table(self, name: str) -> Table:
-        """One definition; raises NoSuchTable, LogUnreachable."""
+        """A table's definition; raises NoSuchTable, LogUnreachable."""
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close the source's connections."""
 
 
 class Tables:
@@ -42,7 +42,7 @@ class Tables:
         self._known.pop(name, None)
 
     def close(self) -> None:
-        """Close the source."""
+        """Close the source of definitions."""
         self._source.close()
 
 

@@ -45,7 +45,7 @@ class Interrupted(BaseException):
 
 
 class Node:
-    """One run of a node. `settings.bootstrap` None: Kafka is embedded."""
+    """A node from start to end. `settings.bootstrap` None: Kafka is embedded."""
 
     def __init__(
         self, settings: Settings, *, commands: Commands | None = None, loud: Callable[[str], None] | None = None
@@ -87,7 +87,7 @@ class Node:
                 raise Stopped(supervisor.hopeless)
 
     def facts(self) -> dict[str, Any]:
-        """What the node says of itself when it is ready."""
+        """Facts of the node that is ready, for machines."""
         recorded = self._recorded()
         pids = {name: recorded[name] for name in ("node", "kafka", "workers", "readers")}
         return {
@@ -119,7 +119,7 @@ class Node:
         self._settle_storage(registry)
 
     def _settle_storage(self, registry: Registry) -> None:
-        """Where archive and snapshots lie is the store's to know.
+        """Record the location of archive and snapshots: the store knows it, not a node.
 
         The first node records it, a flag that says otherwise moves it.
         """
@@ -220,7 +220,7 @@ def children(node: Node) -> list[Spec]:
 
 
 def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
-    """How a worker is started."""
+    """Command line of a worker."""
     s = node.settings
     return [
         sys.executable, "-m", "streaming", "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker",
@@ -232,7 +232,7 @@ def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
 
 
 def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
-    """How a reader is started."""
+    """Command line of a reader."""
     s = node.settings
     return [
         sys.executable, "-m", "logstore.serve", "--data-dir", str(s.data_dir), "--host", s.http.host, "--port",
@@ -243,7 +243,7 @@ def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
 
 
 def find_running(data_dir: Path) -> dict[str, Any] | None:
-    """What the node that runs on a data directory recorded of itself; None when none runs."""
+    """Record of the node that runs on a data directory; None when none runs."""
     return NodeDir(data_dir).running()
 
 
@@ -264,7 +264,7 @@ def need_bootstrap(settings: Settings) -> str:
 
 
 def need_url(settings: Settings) -> str:
-    """Where to read: given, or the node that runs on the data directory, or the default address."""
+    """URL to read from: the given one, or the node's that runs on the data directory, or the default."""
     if settings.url:
         return settings.url
     running = find_running(settings.data_dir)

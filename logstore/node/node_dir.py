@@ -1,4 +1,4 @@
-"""Node directory: what a node keeps beside its views, and who may use it.
+"""Node directory: a node's files beside its views, and the lock of the node that may use it.
 
 <data>/node.lock         locked (flock) by the supervisor for as long as it lives; its text is the supervisor's pid
       /node_id           12 hex digits, made once: the node's name among the others
@@ -104,7 +104,7 @@ class NodeDir:
         self._run_file.unlink(missing_ok=True)
 
     def running(self) -> dict[str, Any] | None:
-        """What the node that runs on this directory recorded; None when none runs, or it is only starting."""
+        """Record of the node that runs on this directory; None when none runs, or it is only starting."""
         try:
             fd = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -161,7 +161,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _left(path: Path) -> dict[str, Any] | None:
-    """What a worker last knew of the store.
+    """State of the store as a worker last knew it.
 
     Its topic and how far it was read. None when that is damaged: the worker writes it again.
     """

@@ -19,7 +19,7 @@ class Reservation:
     """A port of this machine, held until `close`."""
 
     def __init__(self, address: Address) -> None:
-        """Raises SetupError when the port is taken, or the host is none of this machine's."""
+        """Reserve the port; raises SetupError when it is taken, or the host is none of this machine's."""
         self._socket = _bind(address)
         deadline = time.monotonic() + PATIENCE_S
         while (listener := _listener(self.port)) is not None:
@@ -31,11 +31,11 @@ class Reservation:
 
     @property
     def port(self) -> int:
-        """The port."""
+        """Number of the reserved port."""
         return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
-        """Let it go."""
+        """Release the port."""
         self._socket.close()
 
 
@@ -72,7 +72,7 @@ def _taken(address: Address, pid: int) -> SetupError:
 
 
 def _listener(port: int) -> int | None:
-    """Who listens on a port: its process id, 0 when that cannot be seen, None when nobody does."""
+    """Process id of the listener on a port, 0 when it cannot be seen, None when there is none."""
     for connection in psutil.net_connections("tcp"):
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
             return connection.pid or 0

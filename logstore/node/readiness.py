@@ -1,4 +1,4 @@
-"""Ready: what must hold before a node says that it is.
+"""Readiness: conditions that hold before a node says that it is ready.
 
 1. every worker of the node has announced itself, and it and its readers serve all definitions there are
 2. every slot of the store is served by some worker of the group, caught up with the log
@@ -26,7 +26,7 @@ class Readiness:
         self._workers, self._readers, self._slots = workers, readers, slots
 
     def lacking(self) -> list[str]:
-        """What is missing, in words; empty: the node is ready."""
+        """Conditions that do not hold yet, in words; empty: the node is ready."""
         try:
             live = [a for a in self._census.look(LOOK_S) if a.group == self._group]
         except LogUnreachable as error:

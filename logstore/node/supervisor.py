@@ -35,20 +35,20 @@ _LOUD = (b" WARNING ", b" ERROR ", b" CRITICAL ")
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to run. `argv` is given the descriptor of the heartbeat pipe."""
+    """Name and command of a child. `argv` is given the descriptor of the heartbeat pipe."""
 
     name: str  # "worker-0"; the part before the dash is its kind
     argv: Callable[[int], list[str]]
 
     @property
     def kind(self) -> str:
-        """What it is one of: the name without its number."""
+        """Kind of the child: its name without the number."""
         return self.name.rpartition("-")[0]
 
 
 @dataclass(slots=True, eq=False)
 class Child:
-    """One running process and what is known of it."""
+    """A running child process and what is known of it."""
 
     spec: Spec
     log: "ChildLog"

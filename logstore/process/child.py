@@ -1,4 +1,4 @@
-"""Leash: a child process that ends when its parent does, however the parent ends.
+"""Child process that ends when its parent does, however the parent ends.
 
     parent --spawn--> python child.py <parent's pid> <signal> <argv...> --execv--> argv (the same process id)
 
@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def command(argv: list[str], at_death: signal.Signals = signal.SIGKILL) -> list[str]:
-    """`argv` wrapped.
+    """Wrap `argv` in a command that ends with its parent.
 
     Started by this process, it receives the signal `at_death` when the starting thread or process ends.
     """

@@ -1,6 +1,6 @@
-"""Descriptors.
+"""Descriptors: the number of files and connections a process may have open.
 
-How many files and connections a process may have open. A worker has some three a partition, a reader one a connection.
+A worker has some three a partition, a reader one a connection.
 """
 
 import logging
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def raise_limit() -> None:
-    """As many as the system allows this process.
+    """Raise the limit to as many as the system allows this process.
 
     Its soft limit becomes the hard one. Where that is refused it stays, which is logged.
     """

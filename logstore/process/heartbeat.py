@@ -1,4 +1,4 @@
-"""Heartbeat: how a child process tells its supervisor how it is.
+"""Heartbeat: a child process tells its supervisor how it is.
 
 A byte on an inherited pipe says that it makes progress; silence is a stall. A child that ends is started again, unless
 it ends with the status HOPELESS: then the whole node ends, with the last line that the child said.

@@ -1,4 +1,4 @@
-"""App: one raw ASGI callable that answers everything the fast path does not.
+"""App: the raw ASGI callable that answers everything the fast path does not.
 
 Every error becomes a problem document here; what nobody expected becomes `internal` with the request id, and its trace
 goes to the log.
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Route(NamedTuple):
-    """Where a path leads: `name` is the label in metrics."""
+    """Target of a path: `name` is the label in metrics."""
 
     name: str
     methods: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Fast: whole, simple GETs of single rows, answered straight from the bytes of the request.
+"""Fast path: whole, simple GETs of single rows, answered straight from the bytes of the request.
 
 Simple means: one request, HTTP/1.1, no query, and only headers that change nothing. Everything else is not answered
 here (None) and goes the ordinary way, which gives the same bytes for what both can answer.
@@ -87,7 +87,7 @@ class FastPath:
         ).encode() + entry[HEAD_BYTES:]
 
     def _judge(self, head: bytes) -> bool:
-        """Whether these headers, to their end, change nothing about the answer; if so that is kept."""
+        """Judge whether these headers, to their end, leave the answer unchanged; if so that is remembered."""
         if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None or len(_HOST.findall(head)) != 1:
             return False
         if len(self._harmless) >= _MAX_HEADS:

@@ -1,4 +1,4 @@
-"""Metrics: figures of one reader process, in Prometheus' text format.
+"""Metrics of one reader process, in Prometheus' text format.
 
 The readers of a node share one port and a scrape meets one of them: what belongs to the process carries the label
 `reader`, what belongs to a partition reads the same on every reader of the node.
@@ -38,13 +38,13 @@ class Latency:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one request."""
+        """Count a request by its duration."""
         self.buckets[bisect_left(_BOUNDS_S, seconds)] += 1
         self.total += seconds
 
 
 class Metrics(Collector):
-    """All figures of a reader."""
+    """Metrics of a reader."""
 
     def __init__(self, reader: int, catalog: Catalog, waiters: Waiters) -> None:
         self._reader, self._catalog, self._waiters = str(reader), catalog, waiters
@@ -58,7 +58,7 @@ class Metrics(Collector):
         self._registry.register(self)
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count an answer by method, route and status."""
         key = (method, route, status)
         self._requests[key] = self._requests.get(key, 0) + 1
         self._latency.setdefault(route, Latency()).observe(seconds)
@@ -74,11 +74,11 @@ class Metrics(Collector):
             fast.buckets[bisect_left(_BOUNDS_S, seconds)] += 1
 
     def text(self) -> bytes:
-        """The page `/metrics`."""
+        """Text of the page `/metrics`."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
-        """What Prometheus' client library asks of a collector."""
+        """Metric families, for Prometheus' client library."""
         yield from self._of_partitions()
         yield from self._of_snapshots()
         yield self._reads()
@@ -202,7 +202,7 @@ def _actual(served: ServedPartition) -> tuple[str, State | None]:
 
 
 def _skipped(served: ServedPartition) -> dict[str, int]:
-    """How many records were skipped, by reason; nothing of a view that cannot be read."""
+    """Counts of skipped records, by reason; nothing of a view that cannot be read."""
     try:
         return served.reader.quarantine_counts() if served.reader is not None else {}
     except LogStoreError:

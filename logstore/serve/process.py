@@ -1,4 +1,4 @@
-"""Process: one reader, from its options to its end.
+"""Reader process: from its options to its end.
 
 1 bind a socket of its own; the kernel spreads connections over all readers of the port (SO_REUSEPORT)
 2 follow the feeds of the node's workers, open the views
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class ReaderProcess:
-    """All parts of a reader, put together."""
+    """Parts of a reader, put together."""
 
     def __init__(self, settings: ReaderSettings) -> None:
         self._settings = settings
@@ -140,7 +140,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _calm_collector() -> None:
-    """What lives now lives for ever: take it out of the collector's sight, and let it look less often (p99)."""
+    """Freeze the objects that live for ever, and let the garbage collector look less often (p99)."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, 20, 50)

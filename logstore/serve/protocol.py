@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 class Stall:
-    """How long the client of one connection has read nothing of its answer. One that reads slowly gets it all."""
+    """Time for which the client of a connection has read nothing of its answer. A slow reader gets it all."""
 
     __slots__ = ("_since_s", "_unsent")
 
@@ -67,7 +67,7 @@ class Stall:
 
 
 class Connections:
-    """What all connections of a reader share."""
+    """State that all connections of a reader share."""
 
     def __init__(self, settings: ReaderSettings, fast: FastPath) -> None:
         self.settings, self.fast = settings, fast
@@ -97,7 +97,7 @@ class Connections:
 
 
 class ReaderProtocol(HttpToolsProtocol):
-    """One connection."""
+    """Protocol of one connection."""
 
     shared: Connections  # set by `protocol_class`
 
@@ -254,7 +254,7 @@ class ReaderProtocol(HttpToolsProtocol):
             raise self._refusal
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """Note a header of the request."""
         if self._rereading:
             return
         super().on_header(name, value)

@@ -22,7 +22,7 @@ MAX_DEADLINE_MS = 30_000
 
 @dataclass(frozen=True, slots=True)
 class ReaderSettings:
-    """How one reader process runs."""
+    """Settings of one reader process."""
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -41,7 +41,7 @@ class ReaderSettings:
 
 
 def check_bind(host: str, *, insecure: bool) -> None:
-    """Raises SetupError when `host` reaches beyond this machine and nobody said that this is meant."""
+    """Raise SetupError when `host` reaches beyond this machine and nobody said that this is meant."""
     if insecure or host == "localhost":
         return
     try:

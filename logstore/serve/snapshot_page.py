@@ -1,4 +1,4 @@
-"""Snapshots: how the partitions served here stand with their snapshots, `/v1/snapshots`, as the workers say."""
+"""Snapshot page: partitions served here and the state of their snapshots, `/v1/snapshots`, as the workers report it."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ NONE, ADOPTED, REFUSED = "none", "adopted", "refused"
 
 
 def standing(catalog: Catalog, served: ServedPartition) -> dict[str, Any]:
-    """What the worker does about one partition's snapshots.
+    """Adoption state of one partition, as its worker reports it.
 
     From the opened one where the worker has said nothing yet.
     """
@@ -23,7 +23,7 @@ def standing(catalog: Catalog, served: ServedPartition) -> dict[str, Any]:
 
 
 def rows(catalog: Catalog) -> list[dict[str, Any]]:
-    """One document per partition, by table and partition."""
+    """Documents of the partitions, by table and partition."""
     ordered = sorted(catalog.served.values(), key=lambda served: (served.table, served.partition))
     return [_row(served, standing(catalog, served)) for served in ordered]
 

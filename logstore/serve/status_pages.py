@@ -1,4 +1,4 @@
-"""Pages: what the store says about itself: tables, partitions, cluster, quarantine, health."""
+"""Status pages: tables, partitions, cluster, quarantine, health."""
 
 from collections import Counter
 from typing import Any
@@ -31,7 +31,7 @@ class Pages:
         self._assigned = False  # every slot of the store was assigned once
 
     async def tables(self, request: Request) -> Response:
-        """`/v1/tables`."""
+        """Page `/v1/tables`."""
         request.params(())
         if self._catalog.tables is None:
             raise Problem("starting", "no worker of this node has named the tables yet; try again")
@@ -40,12 +40,12 @@ class Pages:
         )
 
     async def table(self, request: Request, name: str) -> Response:
-        """`/v1/tables/{table}`."""
+        """Page `/v1/tables/{table}`."""
         request.params(())
         return _json(_table(self._catalog.table(name)))
 
     async def partitions(self, request: Request) -> Response:
-        """`/v1/partitions`."""
+        """Page `/v1/partitions`."""
         request.params(())
         tables = sorted((self._catalog.tables or {}).items())
         return _json(
@@ -58,7 +58,7 @@ class Pages:
         return _json({"snapshots": snapshot_page.rows(self._catalog)})
 
     async def cluster(self, request: Request) -> Response:
-        """`/v1/cluster`."""
+        """Page `/v1/cluster`."""
         request.params(())
         nodes: dict[str, dict[str, Any]] = {}
         for record in self._catalog.nodes:
@@ -106,7 +106,7 @@ class Pages:
         return _json({"status": "ready"})
 
     async def version(self, request: Request) -> Response:
-        """`/version`."""
+        """Page `/version`."""
         request.params(())
         return _json({"name": "logstore", "version": logstore.__version__, "api": "v1"})
 
@@ -159,7 +159,7 @@ class Pages:
 
 
 def _standing(served: ServedPartition) -> dict[str, Any]:
-    """What the view itself says."""
+    """State of the view itself."""
     if served.reader is None:
         return {}
     try:

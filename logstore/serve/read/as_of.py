@@ -1,4 +1,4 @@
-"""Past: `LS-As-Of`, a position or a time, and what can be proved about a partition at that point.
+"""As of: `LS-As-Of`, a position or a time, and what can be proved about a partition at that point.
 
 Of each row only the newest entry is here, and in the snapshots under and beside the view what it held at their cuts.
 That answers exactly
@@ -48,7 +48,7 @@ def read_as_of(text: str) -> AsOf:
 
 
 class AsOfReads(NamedTuple):
-    """One partition at the point.
+    """Reads of one partition as of the point.
 
     `exact` answers all of it; else what has a version below `sure` held then as it does now.
     """
@@ -66,7 +66,7 @@ class AsOfReads(NamedTuple):
         return self.served.base is not None and self.served.base.cut > self.sure
 
     def check(self, key: bytes, raw: bytes | None) -> None:
-        """Raises Problem unless `raw`, the newest entry here, is what the row held then."""
+        """Raise Problem unless `raw`, the newest entry here, is the row's entry at that point."""
         if self.gaps() if raw is None else int.from_bytes(raw[1:9], "big") >= self.sure:
             raise self.refusal(key)
 
@@ -105,7 +105,7 @@ class AsOfReads(NamedTuple):
 
 
 def look_back(served: ServedPartition, state: State, as_of: AsOf) -> AsOfReads:
-    """What can be proved about a partition that stands at `state`.
+    """Reads that can be proved for a partition that stands at `state`.
 
     Requires: that state is not before the point (`Reach`).
     """

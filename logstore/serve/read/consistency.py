@@ -1,4 +1,4 @@
-"""Level: how fresh an answer must be, read from headers and query parameters (the header wins)."""
+"""Consistency of an answer, read from headers and query parameters (the header wins)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _MAX_LAG_MS = 2**53
 
 
 class Consistency(NamedTuple):
-    """What a request asks for. `token` is what the answer's token is merged with; only `session` waits for it.
+    """Consistency a request asks for. The answer's token is merged with `token`; only `session` waits for it.
 
     `as_of`: the point of the past that is to be read, instead of a level.
     """
@@ -29,7 +29,7 @@ class Consistency(NamedTuple):
 
     @property
     def floor(self) -> Position:
-        """What must have been applied before anything is answered."""
+        """Position that must have been applied before anything is answered."""
         if self.as_of is not None:
             return self.as_of.token or Position()
         return self.token if self.name == SESSION else Position()
@@ -39,7 +39,7 @@ DEFAULT = Consistency()
 
 
 def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
-    """Raises Problem for what is not a level, a token or a deadline."""
+    """Consistency of a request; raises Problem for a level, token or deadline that is none."""
     deadline = _option(request, params, b"ls-deadline", "deadline_ms")
     max_lag = _option(request, params, b"ls-max-lag", "max_lag_ms")
     if max_lag is not None:

@@ -1,6 +1,6 @@
-"""Reach.
+"""Consistency wait: until this reader has applied a token's position, or the deadline, which is answered with a reason.
 
-Wait until this reader has applied what a token names, or say why not by the deadline. Never stale data under `session`.
+Under `session` data is never stale.
 """
 
 import asyncio
@@ -118,7 +118,7 @@ def deadline_of(level: Consistency) -> float:
 
 
 def answer_token(level: Consistency, epoch: str, positions: dict[int, int]) -> str:
-    """What was sent merged with what was read."""
+    """Token of the answer: the request's, merged with the position that was read."""
     read = Position({(epoch, partition): offset for partition, offset in positions.items()})
     return (level.token | read).token
 

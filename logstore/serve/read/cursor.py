@@ -1,4 +1,4 @@
-"""Cursor: where a scan goes on. Opaque to clients, the same on every reader, without state anywhere.
+"""Cursor: the point at which a scan goes on. Opaque to clients, the same on every reader, without state anywhere.
 
 base64url of msgpack `[last key, digest]`: the last key that the page has examined (exclusive), and xxh3-64 of the
 query, so that a cursor of another query is refused instead of giving an answer that looks right.

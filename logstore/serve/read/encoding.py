@@ -1,4 +1,4 @@
-"""Listing: the rows of a scan or multi-get, and their three encodings.
+"""Encoding of the rows of a scan or multi-get: JSON, msgpack or Arrow.
 
 JSON      keys and values are strings where they are valid UTF-8, else {"base64": "..."}, padded
 msgpack   keys and values are raw bytes
@@ -24,7 +24,7 @@ Field = Callable[[bytes], Any]
 
 
 class EncodedRow(NamedTuple):
-    """One row as it was read; `value` None: only keys were asked for."""
+    """A row as it was read; `value` None: only keys were asked for."""
 
     key: bytes
     value: bytes | None
@@ -33,7 +33,7 @@ class EncodedRow(NamedTuple):
 
 
 class FoundKey(NamedTuple):
-    """What became of one key: `reason` is set when it was left out."""
+    """Result for one key: `reason` is set when the key was left out."""
 
     key: bytes
     partition: int
@@ -74,7 +74,7 @@ def encode(media_type: str, document: Callable[[Field], dict[str, Any]]) -> Resp
 
 
 def rows_of(rows: Iterable[EncodedRow], field: Field) -> list[dict[str, Any]]:
-    """Rows as documents."""
+    """Rows as documents, ready for JSON or msgpack."""
     return [
         {"key": field(key), "version": version, "partition": partition}
         if value is None

@@ -1,4 +1,4 @@
-"""Gather: lists that span nodes. A reader asks the owners of the partitions it does not serve, in msgpack, and merges.
+"""Fan-out: lists that span nodes. A reader asks the owners of partitions it does not serve, in msgpack, and merges.
 
 The question is the same page, for a scan with the parameter `partitions`, and with the header `LS-Forwarded: 1`; a
 reader that gets such a question for a partition it does not serve says so instead of asking further, so questions never
@@ -131,7 +131,7 @@ class FanOut:
     async def _ask(
         self, method: str, url: str, path: str, level: Consistency, deadline: float, content: bytes | None = None
     ) -> dict[str, Any]:  # fmt: skip
-        """One question; raises Problem for every way in which it can fail."""
+        """Ask one node; raises Problem for every way in which that can fail."""
         import httpx  # noqa: PLC0415 - only nodes of several need it
 
         left_s = max(deadline - asyncio.get_running_loop().time(), 0.001)

@@ -1,4 +1,4 @@
-"""Layers: one partition at one committed state: the view above, its snapshot below.
+"""Merged read of one partition at one committed state: the view above, its base snapshot below.
 
 The view's entry is the newer one and wins; its tombstone is an answer.
 """
@@ -18,13 +18,13 @@ class MergedRead:
     """Reads one partition; `next_offset` is where its view stands."""
 
     def __init__(self, served: ServedPartition, reading: Reading, as_of: AsOf | None) -> None:
-        """Raises Problem when the partition has stopped, or cannot be asked about that point."""
+        """Begin to read; raises Problem when the partition has stopped, or has no answer for the point."""
         self.next_offset = served.next_offset(reading.raw_state)
         self._reading, self._base = reading, served.base
         self._past = None if as_of is None else look_back(served, reading.state, as_of)
 
     def cell(self, key: bytes) -> Cell:
-        """One row; raises Problem when it is not known what it held at the point that was asked for."""
+        """Entry of a row; raises Problem when its entry at the point is not known."""
         past = self._past
         if past is not None and past.exact is not None:
             return Cell(past.exact.get(key), SNAPSHOT)
@@ -69,7 +69,7 @@ def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None = None) ->
 
 
 def overlay(above: Items, below: Items, *, reverse: bool) -> Items:
-    """Both in one order.
+    """Overlay the view's entries on the snapshot's, in key order.
 
     Of a key that is in both, only what is above. Requires: both rise strictly, or with `reverse` fall.
     """
@@ -88,7 +88,7 @@ def overlay(above: Items, below: Items, *, reverse: bool) -> Items:
 
 
 def _checked(found: Items, past: AsOfReads, start: bytes) -> Items:
-    """What was found, as long as it is what held then."""
+    """Entries found, as long as they are those of the point."""
     if past.gaps():
         raise past.refusal(next(found, (start, b""))[0])
     for item in found:

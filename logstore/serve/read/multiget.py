@@ -38,9 +38,9 @@ class MultiGet:
         self._catalog, self._reach, self._gather = catalog, reach, gather
 
     async def post(self, request: Request, name: str) -> Response:
-        """Steps.
+        """Answer a multi-get in steps.
 
-        1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 answer in order.
+        1 parse the request, 2 wait for the token, 3 ask other nodes for theirs, 4 read what is here, 5 answer in order.
         """
         params = request.params(_PARAMS)
         level = read_level(request, params)
@@ -86,7 +86,7 @@ class MultiGet:
         positions: dict[int, int],
         as_of: AsOf | None,
     ) -> list[FoundKey]:
-        """In the order of the request, until the page is full; every partition at one committed state."""
+        """Entries in the order of the request, until the page is full; every partition at one committed state."""
         found: list[FoundKey] = []
         size = 0
         with ExitStack() as stack:

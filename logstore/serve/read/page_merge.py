@@ -1,4 +1,4 @@
-"""PagePart: what some of a table's partitions contribute to one page of a scan, and how the parts become the page."""
+"""Page merge: parts of a table's partitions become one page of a scan."""
 
 import heapq
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class PagePart(NamedTuple):
 
 
 def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
-    """One page: no further than every part has looked, at most `limit` rows and MAX_PAGE_BYTES, but at least one row.
+    """Merge parts into a page: as far as every part has looked, at most `limit` rows and MAX_PAGE_BYTES, at least one.
 
     Requires: no key is in two parts.
     """

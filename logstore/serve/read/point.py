@@ -1,4 +1,4 @@
-"""Rows: one value by its key, `GET|HEAD /v1/tables/{table}/rows/{key}`.
+"""Point reads: one value by its key, `GET|HEAD /v1/tables/{table}/rows/{key}`.
 
 `row_head` draws the headers of an answer; the fast path (`fast.py`) sends the same bytes, and a test holds that.
 """
@@ -28,9 +28,9 @@ class PointRead:
         self._catalog, self._reach = catalog, reach
 
     async def get(self, request: Request, name: str, raw_key: bytes) -> Response:
-        """Steps.
+        """Answer a point read in steps.
 
-        1 what is asked, 2 where it lies, 3 wait for the token, 4 read entry and position in one transaction, 5 answer.
+        1 parse the request, 2 find the partition, 3 wait for the token, 4 read entry and position at once, 5 answer.
         """
         params = request.params(_PARAMS)
         level = read_level(request, params)

@@ -38,9 +38,9 @@ class ScanPage:
         self._catalog, self._reach, self._gather = catalog, reach, gather
 
     async def get(self, request: Request, name: str) -> Response:
-        """Steps.
+        """Answer a scan in steps.
 
-        1 what is asked, 2 wait for the token, 3 gather what other nodes serve, 4 read what is here, 5 merge, 6 answer.
+        1 parse the request, 2 wait for the token, 3 ask other nodes for theirs, 4 read what is here, 5 merge, 6 answer.
         """
         params = request.params(QUERY_PARAMS)
         level = read_level(request, params)
@@ -59,7 +59,7 @@ class ScanPage:
 
 
 def read_page(served: Sequence[ServedPartition], query: Query, as_of: AsOf | None = None) -> PagePart:
-    """What one page of the query finds in these partitions, each at one committed state.
+    """Part of a page that these partitions contribute, each at one committed state.
 
     Raises Problem when one has stopped.
     """

@@ -1,4 +1,4 @@
-"""Query: what a scan asks for."""
+"""Scan query: keys, limit and fields that a scan asks for."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -35,7 +35,7 @@ class Query(NamedTuple):
     partitions: tuple[int, ...] | None
 
     def digest(self, epoch: str, as_of: str | None = None) -> bytes:
-        """What a cursor of this query carries; the limit may change from page to page."""
+        """Digest of the query that a cursor carries; the limit may change from page to page."""
         past = () if as_of is None else (as_of,)
         return cursor.query_digest(epoch, self.start, self.end, self.reverse, self.keys_only, self.partitions, *past)
 
@@ -45,7 +45,7 @@ class Query(NamedTuple):
 
 
 def read_query(params: Mapping[str, bytes]) -> Query:
-    """Raises Problem for a query that contradicts itself."""
+    """Query of a request; raises Problem for one that contradicts itself."""
     start, end = _bound(params, "start"), _bound(params, "end")
     prefix = _bound(params, "prefix")
     if prefix is not None:

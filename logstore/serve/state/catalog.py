@@ -1,6 +1,4 @@
-"""Catalog.
-
-What this reader knows: tables, nodes, and the partitions that it serves; folded from what the node's workers say.
+"""Catalog of a reader: tables, nodes, and the partitions it serves, folded from the feeds of the node's workers.
 
 What a worker said stays known while it is away, so that reads go on: its views lie on the disk whoever runs. When it is
 back, its new views take the place of the old ones one by one; `WorkerFeed.remembered` says when the rest is forgotten.
@@ -106,7 +104,7 @@ class Catalog:
         return next((str(node["url"]) for node in others if slot in node["slots"]), None)
 
     def own(self) -> list[dict[str, Any]]:
-        """What the workers of this node announced."""
+        """Announcements of this node's workers."""
         return [n for n in self.nodes if n["node"] == self.node]
 
     def claimed(self) -> frozenset[int]:
@@ -220,7 +218,7 @@ class Catalog:
         self._index()
 
     def _best_records(self, voices: Sequence[WorkerFeed]) -> dict[ViewKey, dict[str, Any]]:
-        """One record per partition of the tables of today.
+        """Records of partitions, the best one of each, of the tables of today.
 
         Of who is there before who is away, live before catching up.
         """

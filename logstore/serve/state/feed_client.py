@@ -1,4 +1,4 @@
-"""Feeds: follows every worker of the node, and acknowledges upwards what this reader serves.
+"""Feed client: follows every worker of the node, and acknowledges what this reader serves.
 
 1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
 2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
@@ -46,7 +46,7 @@ class FeedClient:
         self._tasks = [asyncio.create_task(self._follow(voice)) for voice in self.voices]
 
     async def stop(self) -> None:
-        """Hang up."""
+        """Close the connection to the feed."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Bases: the snapshots under the views, as they lie on this node's disk, each opened read-only and once per process.
+"""Local snapshots under the views, on this node's disk, each opened read-only and once per process.
 
 A view that stands on a snapshot holds only what came after its cut, so a snapshot that cannot be read stops the answers
 that need it: what the view alone would say may be wrong. What was found damaged is told to the worker, which brings it
@@ -124,7 +124,7 @@ class OpenSnapshots:
             self._damaged.pop(path, None)
 
     def damaged(self) -> list[SnapshotPlace]:
-        """Those found damaged that the workers still name."""
+        """Snapshots found damaged that the workers still name."""
         return sorted(self._damaged.values())
 
     def _note(self, path: str, where: SnapshotPlace) -> None:

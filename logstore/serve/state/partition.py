@@ -1,4 +1,4 @@
-"""Served: one partition of one table as this reader serves it, and the opened views and snapshots behind them.
+"""Served partition of one table, and the opened views and snapshots behind it.
 
 A view is opened once per process (LMDB's rule) and closed when no worker of the node speaks of it any more. Everything
 here runs on the event loop and nothing is awaited while a reading is open, so a view is never closed under a reader's
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class ServedPartition:
-    """One partition. `end` is the end of the log as last heard, None when never heard."""
+    """A partition that this reader serves. `end` is the end of the log as last heard, None when never heard."""
 
     __slots__ = (
         "base", "base_record", "end", "epoch", "head", "kept", "kept_records", "partition", "path", "reader", "reason",
@@ -54,7 +54,7 @@ class ServedPartition:
         self.kept_records: list[dict[str, Any]] = list(record.get("kept") or ())
 
     def said(self) -> tuple[Any, ...]:
-        """What a change of means that views and snapshots are looked at again."""
+        """Fields whose change makes the reader look at views and snapshots again."""
         return self.path, self.state, self.reason, self.base_record, self.kept_records
 
     def locals(self) -> list[OpenSnapshot]:
@@ -62,7 +62,7 @@ class ServedPartition:
         return [self.base, *self.kept] if self.base is not None else self.kept
 
     def paths(self) -> set[str]:
-        """Where the snapshots lie that a worker speaks of."""
+        """Folders of the local snapshots that a worker names."""
         records = [self.base_record, *self.kept_records]
         return {record["path"] for record in records if record is not None and record["path"] is not None}
 
@@ -78,7 +78,7 @@ class ServedPartition:
         return self.reader
 
     def next_offset(self, raw_state: bytes) -> int:
-        """Where the view stands.
+        """Next offset of the view.
 
         Raises Problem when the partition has stopped, by the view's own word or the worker's.
         """
@@ -104,7 +104,7 @@ class ServedPartition:
 
 
 class Cell:
-    """One row's entry as a reader sees it.
+    """A row's entry as a reader sees it.
 
     `version` None = never written; `payload` None = not there; `source` says where it was.
     """
@@ -112,7 +112,7 @@ class Cell:
     __slots__ = ("payload", "source", "version")
 
     def __init__(self, raw: bytes | None, source: str = VIEW) -> None:
-        """Raises Corrupted for an entry that this build does not write."""
+        """Take the entry apart; raises Corrupted for one that this build does not write."""
         self.version: int | None = None
         self.payload: bytes | None = None
         self.source = source if raw is not None else VIEW
@@ -129,7 +129,7 @@ class Cell:
 
 
 def next_offset_of(served: ServedPartition) -> int:
-    """Where the view stands now; raises Problem when the partition does not answer."""
+    """Next offset of the view; raises Problem when the partition does not answer."""
     with served.open().reading() as reading:
         return served.next_offset(reading.raw_state)
 
@@ -172,7 +172,7 @@ class Views:
         self.bases.keep({path for one in using for path in one.paths()})
 
     def close(self) -> None:
-        """Close all."""
+        """Close views and snapshots."""
         self.keep(())
 
     def _base(self, served: ServedPartition, reader: ViewReader) -> OpenSnapshot | None:

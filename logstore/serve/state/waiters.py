@@ -18,7 +18,7 @@ _MANY = 64
 
 
 class Waiters:
-    """All waiting requests of a reader."""
+    """Waiting requests of a reader."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -74,7 +74,7 @@ class Waiters:
             self.wake(where)
 
     def close(self) -> None:
-        """Nobody waits from now on: who does is told that the reader stops."""
+        """Refuse waiting from now on: requests that wait are told that the reader stops."""
         self._closed = True
         self.wake_all()
 

@@ -1,4 +1,4 @@
-"""Voice: what one worker of this node says through its feed, and what it said before it went away."""
+"""Worker feed: the records of one worker of this node, also those from before it went away."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""Media types: which one a client accepts (RFC 9110, section 12.5.1)."""
+"""Media types: the one that a client accepts (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Sequence
 

@@ -59,7 +59,7 @@ class Problem(Exception):
         self.status = status or WORDS[word][0]
 
     def document(self) -> dict[str, Any]:
-        """The problem document."""
+        """Problem document, as JSON will hold it."""
         retry = {"retry_after": 1} if self.word in _RETRY else {}
         word = "bad-request" if self.word == "request-timeout" else self.word
         title = WORDS[self.word][1]
@@ -73,7 +73,7 @@ class Problem(Exception):
         }
 
     def answer(self) -> Response:
-        """The whole answer."""
+        """Whole HTTP answer of the problem."""
         body = orjson.dumps(self.document())
         headers: Headers = [_MEDIA_TYPE, (b"content-length", b"%d" % len(body)), *self.headers]
         if self.word in _RETRY:

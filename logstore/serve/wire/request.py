@@ -1,4 +1,4 @@
-"""Request: what a client asks, read strictly: what is not understood is refused by name and never guessed."""
+"""Request, read strictly: headers and parameters that are not understood are refused by name and never guessed."""
 
 import itertools
 import re
@@ -29,7 +29,7 @@ def new_request_id() -> str:
 
 
 class Request:
-    """One HTTP request."""
+    """An HTTP request."""
 
     def __init__(self, scope: Any, receive: Receive) -> None:
         self.method: str = scope["method"]

@@ -1,4 +1,4 @@
-"""Answer: a whole HTTP answer before it is sent, and the media types of lists."""
+"""Response: a whole HTTP answer before it is sent, and the media types of lists."""
 
 from typing import NamedTuple
 
