@@ -1,0 +1,35 @@
+"""The classes that the product defines, read from its source."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("logstore", "streaming", "batch")
+
+
+class Defined(NamedTuple):
+    """A class at the top of a module."""
+
+    name: str
+    module: str
+    bases: tuple[str, ...]
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Dotted name and tree of every module of the product."""
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), ast.parse(path.read_text())
+
+
+def classes() -> list[Defined]:
+    """Every class that stands at the top of a module."""
+    return [
+        Defined(node.name, module, tuple(ast.unparse(base) for base in node.bases))
+        for module, tree in modules()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    ]

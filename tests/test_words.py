@@ -1,0 +1,56 @@
+"""One word for one thing: docs/words.md is true, and a class name stands for one class."""
+
+import re
+from collections import Counter
+
+import pytest
+from support_classes import Defined, classes
+from support_tour import DOCS, assert_is_there
+
+ERRORS = "logstore.model.errors"  # a tree of its own, drawn in its module
+ROWS = re.findall(
+    r"^\| ([^|]+) \| ([^|]+) \| `([\w.]+)` \| ([^|]*?) ?\|$", (DOCS / "words.md").read_text(), re.MULTILINE
+)
+PUBLIC = [one for one in classes() if not one.name.startswith("_") and one.module != ERRORS]
+
+
+def pieces(name: str) -> list[str]:
+    """The words of a name, in the singular."""
+    return [piece.lower().removesuffix("s") for piece in re.findall(r"[A-Z][a-z0-9]*", name)]
+
+
+def has(name: str, word: str) -> bool:
+    """True when the word, or its words in this order, stand in the class name."""
+    wanted, found = [part.lower().removesuffix("s") for part in word.split()], pieces(name)
+    return any(found[at : at + len(wanted)] == wanted for at in range(len(found)))
+
+
+def test_a_class_name_stands_for_one_class():
+    counted = Counter(one.name for one in classes())
+    assert len(counted) > 200
+    assert {name: [one.module for one in classes() if one.name == name] for name, n in counted.items() if n > 1} == {}
+
+
+def test_a_word_stands_once():
+    words = [word for word, *_ in ROWS]
+    assert len(words) == len(set(words)) > 40
+
+
+@pytest.mark.parametrize(("word", "place"), [(word, place) for word, _, place, _ in ROWS])
+def test_the_place_of_a_word_is_there(word, place):
+    assert_is_there(place)
+
+
+@pytest.mark.parametrize(("word", "names"), [(word, names) for word, _, _, names in ROWS])
+def test_classes_with_a_word_in_their_names_are_listed_with_it(word, names):
+    told = set(re.findall(r"`(\w+)`", names))
+    assert told == {one.name for one in PUBLIC if has(one.name, word)}
+
+
+def test_the_rule_finds_what_it_should():
+    assert has("OpenSnapshots", "snapshot")
+    assert has("LocalSnapshot", "local snapshot")
+    assert has("NodeDir", "node")
+    assert not has("ControlPlane", "control record")
+    assert not has("Folded", "fold")
+    assert Defined("Lane", "streaming.lane.lane", ("threading.Thread",)) in PUBLIC
