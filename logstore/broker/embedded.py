@@ -3,9 +3,9 @@
 with EmbeddedKafka(Path("data")) as kafka:
     Store(kafka.bootstrap)
 
-It ends with the process that started it, however that ends (`leash`), unless it is `detached`; killed at any instant,
-it starts again on the same data. Kafka's jars come from `jars`, Java from `java`, the data directory is drawn in
-`brokerdir`.
+It ends with the process that started it, however that ends (`process.child`), unless it is `detached`; killed at
+any instant, it starts again on the same data. Kafka's jars come from `jars`, Java from `java`, the data directory is
+drawn in `data_dir`.
 """
 
 import contextlib

@@ -56,7 +56,7 @@ class ViewIdentity:
 class View:
     """The one writer of one partition's view.
 
-    Not thread-safe; requires: the caller holds the partition's `home.Owner`.
+    Not thread-safe; requires: the caller holds the partition's `paths.Owner`.
     """
 
     def __init__(

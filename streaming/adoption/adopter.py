@@ -5,7 +5,7 @@ lane's.
 
     1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is
                 shown. Where no pin was had at the cut, the log is folded again up to there (`refold`)
-    2. fetch    the files of the partition, checked against the manifest (`library.Library.bring`)
+    2. fetch    the files of the partition, checked against the manifest (`snapshot_fetcher.SnapshotFetcher.bring`)
     3. build    the next generation beside the one in use (`logstore.view.generation`, in the helper process)
     4. flip     between two batches of the lane (`flip`)
     5. sweep    generations and local snapshots that nobody is told of any more, some time later

@@ -3,8 +3,8 @@
 The digest at a cut that this node did not pin, had by folding the log again up to there, in a process of its own.
 
 A topic that takes no control records shows nobody where a snapshot ends, and a pin can be lost with the process that
-held it. The fold is the lane's own (`followed.Followed`), over the base that the view stands on; what it builds is
-thrown away when its digest is known.
+held it. The fold is the lane's own (`partition.FollowedPartition`), over the base that the view stands on; what it
+builds is thrown away when its digest is known.
 
     <partition's folder>/proof.new/order.json     what to fold
                                    digest.json    [hex, entries], or why there is none: {"failure"}

@@ -3,7 +3,7 @@
 The control plane of a worker. One thread knows tables, other workers and slots, and tells the lane what to follow.
 
 1. hear      definitions and announcements
-2. settle    which slots are followed (`place.Placement`)
+2. settle    which slots are followed (`placement.Placement`)
 3. verify    that every topic is still the one of its definition: its id, its partitions
 4. target    partitions of followed slots, handed to the lane
 5. show      the definitions to the readers, once the lane follows them; and this worker to the others, once the readers

@@ -2,11 +2,11 @@
 
     1. follow   open and close views when the targets have changed
     2. take     whole fetched batches, from the position each view holds
-    3. fold     and commit entries and position in one LMDB transaction (`followed.Followed.take`)
+    3. fold     and commit entries and position in one LMDB transaction (`partition.FollowedPartition.take`)
     4. publish  the new position to the node's readers
 
 A batch is split where a snapshot ends: the view is committed exactly there and pinned (`cuts.Cuts`). What an adopter
-has to have done to a view is done between two batches (`asked.Asked`).
+has to have done to a view is done between two batches (`mailbox.Mailbox`).
 
 A rebalance only changes the targets: positions are the views' own, so nothing can be lost, repeated or paused by it. A
 partition that stops, or whose disk is full, is let go alone; one whose view is damaged begins again with a new one; the

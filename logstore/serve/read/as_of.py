@@ -107,7 +107,7 @@ class AsOfReads(NamedTuple):
 def look_back(served: ServedPartition, state: State, as_of: AsOf) -> AsOfReads:
     """Reads that can be proved for a partition that stands at `state`.
 
-    Requires: that state is not before the point (`Reach`).
+    Requires: that state is not before the point (`consistency_wait.ConsistencyWait`).
     """
     if as_of.time_ms is not None:
         cuts = (one.cut for one in served.locals() if one.log_time_ms <= as_of.time_ms)

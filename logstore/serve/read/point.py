@@ -1,6 +1,6 @@
 """Point reads: one value by its key, `GET|HEAD /v1/tables/{table}/rows/{key}`.
 
-`row_head` draws the headers of an answer; the fast path (`fast.py`) sends the same bytes, and a test holds that.
+`row_head` draws the headers of an answer; the fast path (`fast_path.py`) sends the same bytes, and a test holds that.
 """
 
 import re

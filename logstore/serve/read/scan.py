@@ -2,7 +2,7 @@
 
 A page ends at its limit, at 8 MiB, or after MAX_EXAMINED entries, so that a long run of tombstones cannot hold the
 event loop: such a page may be short or even empty and still has a cursor. Every page reads each partition at one
-committed state. Partitions that other nodes serve are gathered from there (`gather.py`) and merged.
+committed state. Partitions that other nodes serve are gathered from there (`fan_out.py`) and merged.
 """
 
 import heapq
