@@ -1,4 +1,4 @@
-# make demo | test | check | format | integration | bench | clean        (.venv is made by itself; ARGS="..." is passed on)
+# make demo | quick | test | test-rest | test-all | check | format | integration | bench | clean   (.venv is made by itself; ARGS="..." is passed on)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,9 +7,12 @@ CACHE ?= $(or $(LOGSTORE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/logstore)
 WHEELS := $(CACHE)/wheels-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 PACKAGES := --constraint constraints.txt --editable ".[demo,dev]"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest
+TIER := $(PYTEST) --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder --tier
 ARGS ?=
 
-.PHONY: help demo test check format integration bench clean .venv
+.PHONY: help demo quick test test-rest test-all check format integration bench clean .venv
 .DEFAULT_GOAL := help
 
 help:
@@ -39,8 +42,18 @@ $(STAMP): pyproject.toml constraints.txt
 demo: .venv
 	@$(BIN)/python -m examples.flights $(ARGS)
 
+# Tiers (tests/support_tiers.py), each within its budget of CPU seconds, shared by JOBS processes.
+quick: .venv
+	@$(TIER) quick $(ARGS)
+
 test: .venv
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(TIER) test $(ARGS)
+
+test-rest: .venv
+	@$(TIER) rest --durations 30 $(ARGS)
+
+test-all: .venv
+	@$(TIER) all --durations 30 $(ARGS)
 
 check: .venv
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
@@ -51,7 +64,7 @@ format: .venv
 # An engine and the images are started and made where they are missing; without them the container tests fail, they are never skipped.
 integration: .venv
 	@docker/offline/engine.sh && docker/offline/make-images.sh && environment="$$(docker/offline/engine.sh env)" && eval "$$environment" \
-	&& $(BIN)/python -m pytest -m "integration or containers" $(ARGS)
+	&& $(PYTEST) -m "store or containers" $(ARGS)
 
 bench: .venv
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,14 +1,36 @@
 from collections.abc import Iterator
 
 import pytest
+from support_needs import needs
+from support_tiers import TIERS, CpuBudget, ordered
 
 from logstore.broker.embedded import EmbeddedKafka
 from tests.support_dev import Dev
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--tier", choices=TIERS, help="run one tier of the suite, within its budget of CPU seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    tier = config.getoption("--tier")
+    if tier is not None:
+        config.option.markexpr = TIERS[tier].expression
+        config.pluginmanager.register(CpuBudget(config, TIERS[tier]), "cpu-budget")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the markers, and xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for need in sorted(needs(item)):
+            item.add_marker(need)
+    if hasattr(config, "workerinput"):
+        ordered(items)
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """One real broker for all tests; each test makes topics of its own."""
+    """One real broker for all tests of a process; each test makes topics of its own."""
     with EmbeddedKafka(tmp_path_factory.mktemp("kafka"), heap_mb=384) as broker:
         yield broker
 

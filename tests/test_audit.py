@@ -183,4 +183,4 @@ def test_what_two_sorted_lists_do_not_share_is_missing_extra_or_different():
     tally.take(compare.differences(expected, found))
     assert tally.counts == {"missing": 1, "extra": 1, "different": 2}
     assert tally.listed[:2] == [(b"a", (1, 1), None), (b"c", None, (3, 1))]
-    assert audit._line(tally.listed[0]) == "  'a': expected version 1 of 1 bytes, found nothing"
+    assert cli_audit._line(tally.listed[0]) == "  'a': expected version 1 of 1 bytes, found nothing"

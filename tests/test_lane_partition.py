@@ -1,10 +1,9 @@
 """One partition between log and view: gaps, ends, repeats, stops."""
 
 import random
-import shutil
 
 import pytest
-from support_view import records, truncate, used_bytes, zero_pages, zero_root
+from support_view import copy, records, truncate, used_bytes, zero_pages, zero_root
 
 from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Corrupted, Overloaded
@@ -244,7 +243,7 @@ def test_a_damaged_generation_leaves_the_one_before_it(follow):
     path = followed.view.path
     followed.close()
     followed.owner = None
-    shutil.copytree(path, path.with_name("2"))
+    copy(path, path.with_name("2"))
     zero_root(path.with_name("2"))
     again = follow()
     assert (again.next_offset, again.view.path) == (500, path)

@@ -1,0 +1,99 @@
+"""Tiers of the suite: which tests each runs, in which order two processes share them, and what it may cost.
+
+quick   nothing runs but readers and small programs: the pure core, views, SSTables, HTTP
+test    and Kafka, workers, one shared `logstore dev`, one shared Spark session
+rest    what `test` leaves out: whole stores, Spark in processes of their own, long forms
+all     everything but the containers
+"""
+
+import resource
+from typing import Any, NamedTuple
+
+import pytest
+from support_needs import needs
+
+
+class Tier(NamedTuple):
+    """Tests by their markers, and the CPU seconds of all its processes, measured on two cores of a 2 GHz machine."""
+
+    expression: str
+    cpu_s: int
+
+    @property
+    def limit_s(self) -> float:
+        """Where the tier fails: half as much again."""
+        return self.cpu_s * 1.5
+
+
+LEFT_OUT = "store or spark_alone or long"
+TIERS = {
+    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 200),
+    "test": Tier(f"not ({LEFT_OUT} or containers)", 700),
+    "rest": Tier(f"({LEFT_OUT}) and not containers", 1500),
+    "all": Tier("not containers", 2200),
+}
+HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
+
+
+def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Tests in groups that one process takes whole, the heavy ones first, so that the light ones even out the end.
+
+    A file is a group, as its fixtures are shared; all that use the shared Spark session are one, so that one process
+    starts one; tests of one file that start whole stores share nothing and stand alone.
+    """
+    needed = {item: needs(item) for item in items}
+    files: dict[str, set[str]] = {}
+    for item in items:
+        files.setdefault(str(item.path), set()).update(needed[item])
+    weights: dict[str, int] = {}
+    for item in items:
+        group = _group(item, needed[item], files[str(item.path)])
+        weight = min([HEAVIEST.index(need) for need in needed[item]], default=len(HEAVIEST))
+        weights[group] = min(weight, weights.get(group, weight))
+        item.add_marker(pytest.mark.xdist_group(group))
+    return sorted(items, key=lambda item: weights[item.get_closest_marker("xdist_group").args[0]])  # type: ignore[union-attr]
+
+
+def _group(item: pytest.Item, needed: set[str], of_file: set[str]) -> str:
+    if "spark" in of_file:
+        return "spark"
+    if "store" in needed:
+        return item.nodeid.replace("@", " ")
+    return item.path.stem
+
+
+class CpuBudget:
+    """CPU seconds of the test processes and of every child that they waited for, held against the tier's budget."""
+
+    def __init__(self, config: pytest.Config, tier: Tier) -> None:
+        self._config, self._tier = config, tier
+        self._cpu_s = 0.0
+
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take the figure of a process that ran tests (pytest-xdist)."""
+        self._cpu_s += getattr(node, "workeroutput", {}).get("cpu_s", 0.0)
+
+    @pytest.hookimpl(trylast=True)  # after session fixtures have ended what they started
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Add what this process used, and fail the run that used too much."""
+        own_s, children_s = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN)
+        if hasattr(self._config, "workeroutput"):
+            self._config.workeroutput["cpu_s"] = own_s + children_s
+            return
+        self._cpu_s += own_s + (0.0 if self._cpu_s else children_s)  # processes that ran tests are children, too
+        if self._cpu_s > self._tier.limit_s and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say both."""
+        over = self._cpu_s > self._tier.limit_s
+        terminalreporter.write_line(
+            f"CPU seconds of tests and what they started: {self._cpu_s:.0f}; budget {self._tier.cpu_s},"
+            f" limit {self._tier.limit_s:.0f}{': EXCEEDED' if over else ''}",
+            red=over,
+        )
+
+
+def _cpu_s(who: int) -> float:
+    used = resource.getrusage(who)
+    return used.ru_utime + used.ru_stime
