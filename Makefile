@@ -9,7 +9,7 @@ PACKAGES := --constraint constraints.txt --editable ".[demo,dev]"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest
-TIER := $(PYTEST) --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder --tier
+TIER := $(PYTEST) --numprocesses $(JOBS) --tier
 ARGS ?=
 
 .PHONY: help demo quick test test-rest test-all check format integration bench clean .venv

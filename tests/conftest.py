@@ -1,8 +1,9 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from support_needs import needs
-from support_tiers import TIERS, CpuBudget, ordered
+from support_tiers import TIERS, CpuBudget, Sharing, ordered
 
 from logstore.broker.embedded import EmbeddedKafka
 from tests.support_dev import Dev
@@ -19,13 +20,18 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(CpuBudget(config, TIERS[tier]), "cpu-budget")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses by the markers, and xdist reads the groups
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
+    config.option.loadscopereorder = False  # the order is that of the tests
+    return Sharing(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for need in sorted(needs(item)):
             item.add_marker(need)
     if hasattr(config, "workerinput"):
-        ordered(items)
+        items[:] = ordered(items)
 
 
 @pytest.fixture(scope="session")

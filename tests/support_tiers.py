@@ -6,11 +6,14 @@ rest    what `test` leaves out: whole stores, Spark in processes of their own, l
 all     everything but the containers
 """
 
+import functools
 import resource
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from support_needs import needs
+from xdist.scheduler import LoadScopeScheduling
 
 
 class Tier(NamedTuple):
@@ -32,34 +35,40 @@ TIERS = {
     "rest": Tier(f"({LEFT_OUT}) and not containers", 1500),
     "all": Tier("not containers", 2200),
 }
+ROOT = Path(__file__).parent.parent
+SHARE_SPARK = ("support_spark", "support_audit")
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 
 
 def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Tests in groups that one process takes whole, the heavy ones first, so that the light ones even out the end.
-
-    A file is a group, as its fixtures are shared; all that use the shared Spark session are one, so that one process
-    starts one; tests of one file that start whole stores share nothing and stand alone.
-    """
-    needed = {item: needs(item) for item in items}
-    files: dict[str, set[str]] = {}
-    for item in items:
-        files.setdefault(str(item.path), set()).update(needed[item])
+    """Tests with the heavy groups first, so that the light ones even out the end."""
     weights: dict[str, int] = {}
     for item in items:
-        group = _group(item, needed[item], files[str(item.path)])
-        weight = min([HEAVIEST.index(need) for need in needed[item]], default=len(HEAVIEST))
+        weight = min([HEAVIEST.index(need) for need in needs(item)], default=len(HEAVIEST))
+        group = group_of(item.nodeid)
         weights[group] = min(weight, weights.get(group, weight))
-        item.add_marker(pytest.mark.xdist_group(group))
-    return sorted(items, key=lambda item: weights[item.get_closest_marker("xdist_group").args[0]])  # type: ignore[union-attr]
+    return sorted(items, key=lambda item: weights[group_of(item.nodeid)])
 
 
-def _group(item: pytest.Item, needed: set[str], of_file: set[str]) -> str:
-    if "spark" in of_file:
-        return "spark"
-    if "store" in needed:
-        return item.nodeid.replace("@", " ")
-    return item.path.stem
+def group_of(nodeid: str) -> str:
+    """Tests that one process takes: those of one file, as they share its fixtures; those of the Spark session."""
+    return _group_of_file(nodeid.partition("::")[0])
+
+
+@functools.cache
+def _group_of_file(name: str) -> str:
+    text = (ROOT / name).read_text()
+    return "spark" if any(f"from {module} import" in text for module in SHARE_SPARK) else name
+
+
+class Sharing(LoadScopeScheduling):
+    """Groups of tests, each taken whole by the next process that is free, in the order of the tests.
+
+    xdist's own groups by marker do nothing with pytest 9.2: they set a name of the test that it no longer reads.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
 
 
 class CpuBudget:

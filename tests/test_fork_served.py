@@ -1,11 +1,11 @@
 """A node serves a restored table, its writes, and the table that it was promoted over; with the commands a user has."""
 
-import json
 import os
 import signal
 
 import httpx
 import pytest
+from support_batch import commands
 from support_log import until
 from support_store import cli, running
 from support_worker import make_table
@@ -14,44 +14,43 @@ from logstore import Store
 from logstore.model.errors import EpochChanged
 
 pytestmark = pytest.mark.integration
-SPARK = ("--conf", "spark.driver.memory=512m")
 ROWS = 200
 
 
-@pytest.mark.timeout(400)
-def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path):
-    with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "1", "--workers", "1") as node:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("processes", ["one", pytest.param("each", marks=pytest.mark.long)])
+def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path, processes):
+    with (
+        running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "1", "--workers", "1") as node,
+        commands(tmp_path, processes) as batch,
+    ):
 
-        def run(*arguments, status=0):
+        def run(*arguments):
             done = cli(*arguments, check=False, LOGSTORE_DATA_DIR=str(tmp_path))
-            assert done.returncode == status, done.stderr
-            return done.stdout
-
-        def batch(*arguments, status=0):
-            return json.loads(run("batch", *arguments, *SPARK, "--json", status=status))
+            assert done.returncode == 0, done.stderr
 
         run("table", "create", "flights", "--partitions", "2", "--compression", "zstd", "--keep-snapshots", "2")
         with Store(node.bootstrap, node.url) as store:
             then = store.put_many("flights", [(f"k{n:03}", f"v{n}") for n in range(ROWS)])
             batch("compact", "flights", "--wait", "60")
             now = store.put_many("flights", [("k000", "changed"), ("k001", None), ("new", "row")])
-            restored = batch("restore", "flights", "--at", then.token, "--as", "flights_then", "--wait", "60")
+            restored = batch.json("restore", "flights", "--at", then.token, "--as", "flights_then", "--wait", "60")
             assert restored["entries"] == ROWS
             assert [row.value for row in store.scan("flights_then", deadline_ms=20_000)] == [
                 b"v%d" % n for n in range(ROWS)
             ]
             assert store.get("flights_then", "k001", deadline_ms=20_000).source == "snapshot"
-            differing = batch("diff", "flights", "flights_then", status=1)
+            differing = batch.json("diff", "flights", "flights_then", status=1)
             assert {kind: differing[kind] for kind in ("only_left", "only_right", "different", "same")} == {
                 "only_left": 1, "only_right": 1, "different": 1, "same": ROWS - 2,
             }  # fmt: skip
-            assert "flights_then" in run("batch", "diff", "flights@" + then.token, "flights_then", *SPARK)
+            assert "flights_then" in batch("diff", "flights@" + then.token, "flights_then")
 
             after = store.put_many("flights_then", [("k002", "fresh"), ("k003", None)])
             assert store.get("flights_then", "k002", after=after, deadline_ms=20_000).value == b"fresh"
             assert store.get("flights_then", "k003", after=after, deadline_ms=20_000) is None
             batch("compact", "flights_then", "--wait", "60")
-            assert batch("audit", "flights_then")["verdict"] == "agree"
+            assert batch.json("audit", "flights_then")["verdict"] == "agree"
 
             refused = cli(
                 "table", "promote", "flights_then", "--over", "flights", check=False, LOGSTORE_DATA_DIR=str(tmp_path)

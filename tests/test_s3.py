@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from support_batch import commands
 from support_s3 import BUCKET, s3_server
 from support_store import cli, running
 
@@ -12,36 +13,26 @@ pytestmark = pytest.mark.integration
 ROWS = 500
 
 
-@pytest.mark.timeout(400)
-def test_a_store_keeps_its_snapshots_in_s3(tmp_path):
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("processes", ["one", pytest.param("each", marks=pytest.mark.long)])
+def test_a_store_keeps_its_snapshots_in_s3(tmp_path, processes):
     url = f"s3://{BUCKET}/store"
     with (
         s3_server(),
         running("dev", tmp_path / "one", "--http", "127.0.0.1:0", "--storage", url, "--readers", "1") as node,
+        commands(tmp_path / "one", processes) as batch,
     ):
-
-        def batch(*arguments):
-            done = cli(
-                "batch",
-                *arguments,
-                "--conf",
-                "spark.driver.memory=512m",
-                "--json",
-                check=False,
-                LOGSTORE_DATA_DIR=str(tmp_path / "one"),
-            )
-            assert done.returncode == 0, done.stderr
-            return json.loads(done.stdout)
-
         cli("table", "create", "t", "--partitions", "2", LOGSTORE_DATA_DIR=str(tmp_path / "one"))
         with Store(node.bootstrap, node.url) as store:
             position = store.put_many("t", [(f"k{n:04}", f"v{n}") for n in range(ROWS)])
-            made = batch("compact", "t", "--wait", "100")
+            made = batch.json("compact", "t", "--wait", "100")
             assert store.get("t", "k0007", after=position, deadline_ms=20_000).source == "snapshot"
             store.put_many("t", [("k0001", "new"), ("k0002", None)])
-            newer = batch("compact", "t", "--wait", "100")  # reads the one before from S3
-            assert batch("archive", "t", "--verify")["records"] >= ROWS
-            assert batch("restore", "t", "--at", position.token, "--as", "then", "--wait", "100")["entries"] == ROWS
+            newer = batch.json("compact", "t", "--wait", "100")  # reads the one before from S3
+            assert batch.json("archive", "t", "--verify")["records"] >= ROWS
+            assert (
+                batch.json("restore", "t", "--at", position.token, "--as", "then", "--wait", "100")["entries"] == ROWS
+            )
             assert store.get("then", "k0002", deadline_ms=20_000).value == b"v2"
         assert not (tmp_path / "one" / "storage").exists()
         listed = json.loads(cli("snapshot", "list", "t", "--json", LOGSTORE_DATA_DIR=str(tmp_path / "one")).stdout)
