@@ -1,4 +1,4 @@
-"""Point: a position of a table's history, and the snapshots it can be reached from."""
+"""Base lookup: a position of a table's history, and the snapshots it can be reached from."""
 
 import logging
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,4 @@
-"""Job.
-
-What every batch command stands on: where the log, the definitions and the storage are, and how work gets to executors.
-"""
+"""Context of every batch command: log, definitions and storage, and the way of work to executors."""
 
 import gc
 import secrets
@@ -42,7 +39,7 @@ def silent(_step: str, _done: int, _total: int) -> None:
 
 @dataclass
 class Context:
-    """One store, as a batch job sees it."""
+    """A store, as a batch job sees it."""
 
     bootstrap: str
     registry: Registry
@@ -71,11 +68,11 @@ class Context:
         return table
 
     def repository(self, table: Table) -> Repository:
-        """Where the table's snapshots lie."""
+        """Repository of the table's snapshots."""
         return Repository(self.storage, table.topic, table.epoch)
 
     def archive(self, table: Table) -> ArchiveIndex:
-        """What of the table's log is archived."""
+        """Index of the table's archive."""
         return ArchiveIndex(self.storage, table.topic, table.epoch)
 
     def run(self, step: str, function: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -1,4 +1,4 @@
-"""Session: Spark from what pip installed, with settings this store's jobs rely on.
+"""Session: Spark as pip installed it, with settings this store's jobs rely on.
 
 Executors run tasks in Python: they read the log with librdkafka, Parquet with Arrow, and write SSTables with RocksDB;
 the JVM places and retries them. What runs there is pickled by value, so an executor needs `logstore.model`, `log` and

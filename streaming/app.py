@@ -28,7 +28,7 @@ class NoTables(TableManager):
     """
 
     async def on_start(self) -> None:
-        """What is left without that wait (faust-streaming 0.15.3, `tables/manager.py`)."""
+        """Start without that wait (faust-streaming 0.15.3, `tables/manager.py`)."""
         await self._update_channels()
         await self.recovery.start()
 

@@ -1,4 +1,4 @@
-"""Worker: one process of the fast path. Puts the pieces together and ends with an exit status that says how it went.
+"""Worker: one process of the fast path. Puts the pieces together and ends with an exit status that says why.
 
     feed        shows this node's readers what is served (`logstore.view.feed`)
     lane        follows the log into the views
@@ -52,7 +52,7 @@ DRAIN_S = 15.0
 
 
 class Config(NamedTuple):
-    """What a worker must be told; see `python -m streaming --help`."""
+    """Configuration of a worker; see `python -m streaming --help`."""
 
     bootstrap: str
     data_dir: Path
@@ -64,7 +64,7 @@ class Config(NamedTuple):
 
 
 class Worker:
-    """One run of a worker."""
+    """A worker from start to end."""
 
     def __init__(self, config: Config) -> None:
         """Connect and start the threads. Raises LogUnreachable, SetupError."""
@@ -152,7 +152,7 @@ class Worker:
             await asyncio.sleep(WATCH_S)
 
     def _found_damaged(self) -> list[Any]:
-        """What readers say: [table, epoch, partition, snapshot] each."""
+        """Local snapshots that readers found damaged: [table, epoch, partition, snapshot] each."""
         return [found for ack in self._feed.acks() if ack is not None for found in ack.get("damaged", ())]
 
     def _trouble(self) -> str | None:

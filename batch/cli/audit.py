@@ -1,4 +1,4 @@
-"""`logstore batch audit`."""
+"""`logstore batch audit`: the log against the current snapshot and every node's views."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def audit(ctx: Context, table: str, explain: bool, timeout_s: float, as_json: bo
 
 
 def document(found: Audit) -> dict[str, Any]:
-    """As JSON."""
+    """JSON document of the result."""
     return {
         "table": found.table.name, "verdict": found.verdict(), "position": found.position.token,
         "snapshot": found.snapshot and found.snapshot.name, "problems": found.problems,
@@ -70,7 +70,7 @@ def _seen(seen: Seen | None) -> dict[str, int] | None:
 
 
 def _tell(found: Audit) -> None:
-    """Who differs and why, the keys, and one line for all."""
+    """Print suspects and reasons, the keys, and one line for all."""
     for suspect in found.suspects:
         if suspect.verdict != AGREE:
             click.echo(f"partition {suspect.partition}, {suspect.name}: {suspect.verdict}: {suspect.reason}")

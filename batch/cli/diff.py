@@ -1,4 +1,4 @@
-"""`logstore batch diff`."""
+"""`logstore batch diff`: rows in which two tables, or two points of one, differ."""
 
 import sys
 

@@ -42,7 +42,7 @@ class Commands(click.Group):
             formatter.write_dl(list(HELP.items()))
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """As click does, and say what there is when there is no such command."""
+        """Resolve a command as click does, and name the commands there are when it is none of them."""
         if args and args[0] not in MODULES and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command {args[0]!r}; there are {', '.join(MODULES)}", ctx)
         return super().resolve_command(ctx, args)

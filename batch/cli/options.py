@@ -1,4 +1,4 @@
-"""Options of all batch commands, the context made of them, and how they say what happens."""
+"""Options of all batch commands, the context made of them, and their progress on stderr."""
 
 import functools
 import sys

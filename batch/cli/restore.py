@@ -1,4 +1,4 @@
-"""`logstore batch restore`."""
+"""`logstore batch restore`: a table of any position of another one's history."""
 
 import click
 

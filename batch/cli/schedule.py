@@ -1,4 +1,4 @@
-"""`logstore batch schedule`: when a table is compacted by itself.
+"""`logstore batch schedule`: conditions under which a table is compacted by itself.
 
 The leader of the workers runs what is due (`streaming/adoption/compaction_schedule.py`).
 """

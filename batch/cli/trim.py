@@ -1,4 +1,4 @@
-"""`logstore batch trim`."""
+"""`logstore batch trim`: delete the part of a log that snapshot and archive hold."""
 
 import click
 

@@ -1,4 +1,4 @@
-"""Keys: which row keys a reading wants, and how much is left unread for it. No Spark in here."""
+"""Key filter: the row keys a reading wants, and how much is left unread for it. No Spark in here."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ class Keys:
         return self._inside(key) and (self.some is None or key in self.some)
 
     def partitions(self, count: int) -> list[int]:
-        """Those of `count` partitions that can hold a wanted key."""
+        """Partitions of `count` that can hold a wanted key."""
         points = self.points
         return list(range(count)) if points is None else sorted({partition_of(key, count) for key in points})
 

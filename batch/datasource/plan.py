@@ -1,7 +1,4 @@
-"""Plan.
-
-What a reading has to read, decided once, before the first task: positions, snapshots, segments. No Spark in here.
-"""
+"""Plan of a reading, made once, before the first task: positions, snapshots, segments. No Spark in here."""
 
 from dataclasses import dataclass
 from itertools import pairwise

@@ -1,7 +1,4 @@
-"""State.
-
-What executors read for `spark.read.format("logstore")`: rows of snapshots, rows as of a position, changes. No Spark in
-here.
+"""Read tasks of `spark.read.format("logstore")`: rows of snapshots, rows as of a position, changes. No Spark in here.
 
 Everything streams: a task holds a batch of the log, the fold's buffer (`fold.BUFFER_BYTES`, what is more lies on disk)
 and the batch it gives away (BATCH_ROWS rows, or BATCH_BYTES bytes and one row).
@@ -53,7 +50,7 @@ class Stretch(NamedTuple):
 
 
 class TableSource(NamedTuple):
-    """Where a table's log and snapshots are."""
+    """Locations of a table's log and snapshots."""
 
     bootstrap: str
     table: Table
@@ -61,7 +58,7 @@ class TableSource(NamedTuple):
 
     @property
     def target(self) -> SstTarget:
-        """The repository's folder."""
+        """Target of SSTables: the repository's folder."""
         return SstTarget(self.storage, f"{self.table.topic}/{self.table.epoch}/snapshots", "")
 
 
@@ -137,7 +134,7 @@ def _records(where: TableSource, stretch: Stretch) -> Iterator[pa.RecordBatch]:
 
 
 def _of_interest(batch: pa.RecordBatch, keys: Keys, max_value_bytes: int) -> pa.RecordBatch:
-    """Without plain records of other keys; what only `parse` understands stays, for it may concern any."""
+    """Drop plain records of other keys; records that only `parse` understands stay, for they may concern any."""
     if keys.all:
         return batch
     return batch.filter(pc.or_(keys.mask(batch.column("key")), pc.invert(is_plain(batch, max_value_bytes))))

@@ -57,7 +57,7 @@ def register(spark: SparkSession) -> None:
 
 
 def reason(error: BaseException) -> str | None:
-    """What this source said, out of an exception of Spark.
+    """Message of this source, out of an exception of Spark.
 
     "NoSuchTable: there is no table ..."; None when it was not this source.
     """
@@ -70,7 +70,7 @@ class LogstoreSource(DataSource):
 
     @classmethod
     def name(cls) -> str:
-        """The format."""
+        """Name of the format."""
         return FORMAT
 
     def schema(self) -> str:
@@ -78,7 +78,7 @@ class LogstoreSource(DataSource):
         return _CHANGES if checked(self.options)[0] == "changes" else _ROWS
 
     def reader(self, schema: StructType) -> "TableReader":
-        """One reading. Raises UsageError."""
+        """Reader of the format. Raises UsageError."""
         kind, _ = checked(self.options)
         own = [field.name for field in read.CHANGES if kind == "changes" or field.name in read.ROWS.names]
         if schema.names != own:
@@ -87,10 +87,10 @@ class LogstoreSource(DataSource):
 
 
 class TableReader(DataSourceReader):
-    """One reading. `examined`: rows and records that `read` looked at, in this process."""
+    """A reading. `examined`: rows and records that `read` looked at, in this process."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
-        """Raises what `plan.find` raises."""
+        """Plan the reading; raises as `plan.find`."""
         self.kind, self.what = checked(options)
         self.until = options.get("until", plan.LATEST)
         self.where = plan.find(options["bootstrap"], options["table"], options.get("storage"))
@@ -107,7 +107,7 @@ class TableReader(DataSourceReader):
                 self.keys = narrowed
 
     def partitions(self) -> list[InputPartition]:
-        """One for every task, nothing for what no wanted key can be in. Raises what `plan.Planner` raises."""
+        """Partitions of the reading, one a task, none for those without a wanted key. Raises as `plan.Planner`."""
         planner = plan.Planner(self.where)
         # plain tuples: classes of this package are not known where these arrive
         if self.kind == "snapshot":
@@ -117,7 +117,7 @@ class TableReader(DataSourceReader):
         return [InputPartition(tuple(stretch)) for stretch in planner.changes(self.what, self.until, self.keys)]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        """What one task reads. Raises LogStoreError."""
+        """Rows of one task. Raises LogStoreError."""
         piece = partition.value
         if piece is None:  # Spark's one partition where there is none
             return

@@ -25,7 +25,7 @@ CHUNK_RECORDS = 500_000
 
 @dataclass
 class Archived:
-    """What a run did."""
+    """Segments and positions that a run archived."""
 
     records: int = 0
     size_bytes: int = 0
@@ -35,7 +35,7 @@ class Archived:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """JSON document of the run."""
         taken = self.seconds.get("archive", 0.0)
         return {
             "records": self.records, "size_bytes": self.size_bytes, "rounds": self.rounds, "removed": self.removed,
@@ -56,7 +56,7 @@ def archive(ctx: Context, table: Table, upto: dict[int, int] | None = None) -> A
 
 
 def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | None = None) -> Archived:
-    """As `archive`, for a job that holds the lease."""
+    """Archive, as `archive` does, for a job that holds the lease."""
     clock, done = Clock(), Archived()
     index = ctx.archive(table)
     with clock.step("plan"):
@@ -98,7 +98,7 @@ def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
 
 
 def _checked(table: Table, archived: dict[int, int], ends: dict[int, int]) -> dict[int, int]:
-    """Where archiving goes on; raises LogTruncated when the log ends before what is archived."""
+    """Offsets at which archiving goes on; raises LogTruncated when the log ends before the archive does."""
     reached = {partition: archived.get(partition, 0) for partition in range(table.partitions)}
     for partition, end in ends.items():
         if end < reached[partition]:

@@ -36,7 +36,7 @@ Folded = dict[int, tuple[str, int]]  # partition -> digest, entries
 
 @dataclass
 class Suspect:
-    """What was compared with the fold: a snapshot's partition, or a node's view of it."""
+    """A snapshot's partition, or a node's view of it, compared with the fold."""
 
     name: str
     partition: int
@@ -49,7 +49,7 @@ class Suspect:
 
 @dataclass
 class Audit:
-    """What came out."""
+    """Result of an audit."""
 
     table: Table
     cuts: dict[int, int]
@@ -60,7 +60,7 @@ class Audit:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def verdict(self, partition: int | None = None) -> str:
-        """Of one partition, or (None) of all: the worst of its suspects'."""
+        """Verdict of one partition, or (None) of all: the worst of its suspects'."""
         those = {suspect.verdict for suspect in self.suspects if partition in (None, suspect.partition)}
         return next((verdict for verdict in (DIFFER, UNKNOWN) if verdict in those), AGREE)
 
@@ -80,7 +80,7 @@ def audit(ctx: Context, table: Table, *, explain: bool = False, timeout_s: float
 
 
 class _AuditRun:
-    """One run."""
+    """An audit from cut to verdict."""
 
     def __init__(self, ctx: Context, table: Table, explain: bool, timeout_s: float) -> None:
         self.ctx, self.table, self.explain, self.timeout_s = ctx, table, explain, timeout_s

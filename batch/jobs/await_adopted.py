@@ -1,4 +1,4 @@
-"""Adopted: waits until every node serves a table from a snapshot, or says which does not and why."""
+"""Await adopted: until every node serves a table from a snapshot, or with the nodes that do not and why."""
 
 import time
 from typing import Any

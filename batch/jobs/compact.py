@@ -34,7 +34,7 @@ Kind = Literal["compact", "rebuild"]
 
 @dataclass
 class Compacted:
-    """What a run did; `manifest` is published."""
+    """Result of a compaction; `manifest` is published."""
 
     manifest: Manifest
     archived: Archived
@@ -45,7 +45,7 @@ class Compacted:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """JSON document of the run."""
         manifest, folding = self.manifest, self.seconds.get("fold", 0.0)
         return {
             "table": manifest.table, "snapshot": manifest.name, "kind": manifest.kind, "parent": manifest.parent,
@@ -84,7 +84,7 @@ def _run(ctx: Context, table: Table, kind: Kind) -> Compacted:
 
 
 class _CompactRun:
-    """One run, under the lease."""
+    """A compaction under the lease."""
 
     def __init__(self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str) -> None:
         self.ctx, self.table, self.repository, self.kind, self.job = ctx, table, repository, kind, job
@@ -96,7 +96,7 @@ class _CompactRun:
         self.target = sstables.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
 
     def run(self) -> Compacted:
-        """The five steps."""
+        """Compact in five steps."""
         with self.clock.step("start"):
             _ = self.ctx.spark
         with self.clock.step("cut"):
@@ -123,7 +123,7 @@ class _CompactRun:
         return self.repository.manifest(self.table.base["snapshot"]) if self.table.base else None
 
     def _cut(self) -> dict[int, int]:
-        """Where the snapshot ends.
+        """Cuts at which the snapshot ends.
 
         In a topic that takes no control records that is the end of the log at this moment.
         """

@@ -1,8 +1,4 @@
-"""Diff.
-
-Which rows of two tables, or of one at two points of its history, are not the same. Versions and timestamps do not
-count.
-"""
+"""Diff: rows in which two tables, or two points of one table's history, differ (versions and timestamps aside)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,13 +25,13 @@ class Side:
 
     @property
     def text(self) -> str:
-        """As a person writes it."""
+        """Text of the side, as a person writes it."""
         return f"{self.table}@{self.position.token}"
 
 
 @dataclass
 class Diff:
-    """What was found. `keys`: (kind, key), the least LISTED of them."""
+    """Differences found. `keys`: (kind, key), the least LISTED of them."""
 
     left: Side
     right: Side
@@ -49,7 +45,7 @@ class Diff:
         return not any(count for kind, count in self.counts.items() if kind != "same")
 
     def document(self) -> dict[str, Any]:
-        """As JSON; keys as text, bytes that are none escaped."""
+        """JSON document; keys as text, bytes that are none escaped."""
         sides = {
             name: {"table": side.table, "position": side.position.token}
             for name, side in (("left", self.left), ("right", self.right))

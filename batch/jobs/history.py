@@ -1,4 +1,4 @@
-"""History: what is still known of a table's past, for states that may be older than everything that is served.
+"""History: known parts of a table's past, for states that may be older than everything that is served.
 
 The archive comes first: it outlives the log, whose beginning is trimmed and whose end, or all of it, a disaster may
 take. The log is read for what is not archived yet.
@@ -30,13 +30,13 @@ Part = tuple[tuple[Any, ...], list[FileFacts], int]  # a Stretch, files of the s
 
 
 class History:
-    """Of one table.
+    """History of one table.
 
     `current`: whether the table's topic is still the one of its definition; otherwise only the archive tells.
     """
 
     def __init__(self, ctx: Context, table: Table) -> None:
-        """Raises LogUnreachable, Corrupted, StorageUnreachable."""
+        """Read archive and log bounds. Raises LogUnreachable, Corrupted, StorageUnreachable."""
         self.ctx, self.table = ctx, table
         self.repository, self.index = ctx.repository(table), ctx.archive(table)
         self.archived = {
@@ -58,7 +58,7 @@ class History:
         return offsets_of(moment, self.table, self.ends) if isinstance(moment, Position) else self._at(text, moment)
 
     def parts(self, upto: dict[int, int]) -> list[Part]:
-        """What has to be read for the state at a position, by partition. Raises LogTruncated, NotRetained."""
+        """Parts to read for the state at a position, by partition. Raises LogTruncated, NotRetained."""
         found: list[Part] = []
         bases = bases_of(self.repository, self.table, upto, upto)
         for partition, end in sorted(upto.items()):
@@ -86,7 +86,7 @@ class History:
         return found
 
     def _check_known(self, partition: int, offset: int, text: str) -> None:
-        """What comes right after a hole may not be the first that is later: something in the hole may be."""
+        """Raise LogTruncated when a hole ends at `offset`: an earlier record that is late enough may be in it."""
         if not self.current or offset != self.log[partition].start:
             return
         missing = first_missing(range(self.archived[partition], offset), self.table.skips.get(partition, ()))
@@ -98,7 +98,7 @@ class History:
             )
 
     def _archived_later(self, time_ms: int) -> dict[int, int | None]:
-        """What the log cannot say: its beginning was trimmed, or its end is lost."""
+        """First later offsets that the log cannot name: its beginning was trimmed, or its end is lost."""
         unknown = [
             partition for partition, reach in self.archived.items() if reach and not self._in_the_log(partition, reach)
         ]

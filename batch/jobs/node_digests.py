@@ -1,7 +1,4 @@
-"""Witness.
-
-What the nodes say their views held at a cut: their digests, from `/v1/snapshots`, as soon as they have them.
-"""
+"""Node digests: digests of the nodes' views at a cut, from `/v1/snapshots`, as soon as they have them."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +13,7 @@ ASK_S, AGAIN_S = 5.0, 0.2
 
 
 class Heard(NamedTuple):
-    """What one node says of one partition; `digest` None: nothing, and `reason` says why."""
+    """Digest that a node reports of one partition; `digest` None: none, and `reason` says why."""
 
     group: str
     url: str | None  # None: no node of the group serves the partition

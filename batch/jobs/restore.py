@@ -1,4 +1,4 @@
-"""Restore: a table of what another one held at any position of its history. The other one is not touched.
+"""Restore: a table of another one's rows at any position of its history. The other one is not touched.
 
     1 topic      the fork's own, empty
     2 fold       the source's newest snapshot at or before the position, and its history since; entries get version 0
@@ -40,7 +40,7 @@ Done = tuple[PartFacts, list[FileFacts], int]  # facts, files, records folded
 
 @dataclass
 class Restored:
-    """What a run did; `table` is there now."""
+    """Result of a restore; `table` is there now."""
 
     table: Table
     source: Table
@@ -50,7 +50,7 @@ class Restored:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """JSON document of the run."""
         manifest = self.manifest
         return {
             "table": self.table.name, "epoch": self.table.epoch, "source": self.source.name,
@@ -81,7 +81,7 @@ def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
 
 
 class _RestoreRun:
-    """One run, under the source's lease."""
+    """A restore under the source's lease."""
 
     def __init__(self, ctx: Context, source: Table, history: History, upto: dict[int, int], job: str) -> None:
         self.ctx, self.source, self.job = ctx, source, job
@@ -92,7 +92,7 @@ class _RestoreRun:
         self.name = f"{self.created_ms:014d}-{job}"
 
     def run(self, name: str, description: str) -> Restored:
-        """The five steps."""
+        """Restore in five steps."""
         with self.clock.step("start"):
             _ = self.ctx.spark
         with self.clock.step("topic"):

@@ -1,4 +1,4 @@
-"""Trim: delete what the log need not hold any more, because snapshot and archive hold it, and both were just read back.
+"""Trim: delete the part of a log that snapshot and archive hold; both are read back first.
 
 The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no
 control records. Both are verified, and every archived file of what is deleted is. Views are made from the snapshot
@@ -23,7 +23,7 @@ from logstore.snapshot.storage import Storage
 
 @dataclass
 class Trimmed:
-    """What a run deleted, or (`done` false) would delete."""
+    """Offsets that a run deleted, or (`done` false) would delete."""
 
     table: Table
     snapshot: str
@@ -34,11 +34,11 @@ class Trimmed:
 
     @property
     def records(self) -> int:
-        """How many offsets go."""
+        """Count of offsets that go."""
         return sum(max(0, end - self.starts[partition]) for partition, end in self.below.items())
 
     def document(self) -> dict[str, Any]:
-        """As JSON."""
+        """JSON document of the run."""
         return {
             "table": self.table.name, "snapshot": self.snapshot, "predecessor": self.predecessor, "trimmed": self.done,
             "records": self.records,
@@ -104,7 +104,7 @@ def _check_snapshot(repository: Repository, snapshot: Manifest) -> None:
 
 
 def _check_archive(ctx: Context, table: Table, starts: dict[int, int], below: dict[int, int]) -> None:
-    """All that goes is archived, and its files read back as they were written."""
+    """Check that the part to delete is archived, and that its files read back as they were written."""
     try:
         index = ctx.archive(table)
         archived = [segment for p, end in sorted(below.items()) for segment in index.covering(p, starts[p], end)]

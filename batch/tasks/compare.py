@@ -1,7 +1,4 @@
-"""Truth.
-
-What executors do for an audit: fold one partition from the beginning, and compare the fold with a snapshot or a served
-view.
+"""Compare tasks of an audit: fold one partition from the beginning; compare with a snapshot or a served view.
 
 Nothing of the snapshots that are judged goes into the fold: it begins at offset 0 (in a restored table: at the snapshot
 it was made from). What a view holds is read through its read API, a page at a time, and may be newer than the cut: a
@@ -106,7 +103,7 @@ def compare_view(work: tuple[Part, str, float], where: CompareSource) -> Compare
 
 
 def differences(expected: Iterable[Cell], found: Iterable[Cell]) -> Iterator[Guilty]:
-    """What two lists of cells do not have in common. Requires: both in key order."""
+    """Cells that two lists do not have in common. Requires: both in key order."""
     left, right = iter(expected), iter(found)
     a, b = next(left, None), next(right, None)
     while a is not None or b is not None:
@@ -133,7 +130,7 @@ class Tally:
         self.listed: list[Guilty] = []
 
     def take(self, guilty: Iterable[Guilty]) -> None:
-        """Count them."""
+        """Count the differences."""
         for one in guilty:
             key, expected, found = one
             if self._excused(key):
@@ -144,7 +141,7 @@ class Tally:
                 self.listed.append(one)
 
     def result(self, why: str = "") -> Compared:
-        """What was counted; `why` it ended early."""
+        """Result of the count; `why` it ended early."""
         return self.counts, self.listed, why
 
 
@@ -179,7 +176,7 @@ class _Pages:
         self.position = part[2]  # of the newest page
 
     def rows(self) -> Iterator[Cell]:
-        """All of them, in key order; raises ServerUnreachable when a page does not come in time."""
+        """Rows of the partition, in key order; raises ServerUnreachable when a page does not come in time."""
         query = {"partitions": str(self._partition), "limit": str(PAGE_ROWS)}
         cursor: str | None = ""
         while cursor is not None:
@@ -212,12 +209,12 @@ class _Pages:
 
 
 def _entry(pair: tuple[bytes, bytes]) -> Cell:
-    """Of a snapshot every byte counts."""
+    """Cell of a snapshot's entry: every byte counts."""
     entry = Entry.decode(pair[1])
     return pair[0], (entry.version, len(entry.payload)), pair[1]
 
 
 def _row(pair: tuple[bytes, bytes]) -> Cell:
-    """Of a served row, what the read API shows."""
+    """Cell of a served row: the part that the read API shows."""
     entry = Entry.decode(pair[1])
     return pair[0], (entry.version, len(entry.payload)), entry.payload

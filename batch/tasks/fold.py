@@ -1,7 +1,6 @@
-"""Fold.
+"""Fold: the newest mutation of every key of one partition, out of Arrow batches in the order of the log.
 
-The newest mutation of every key of one partition, out of Arrow batches in the order of the log. No Spark, no Kafka in
-here.
+No Spark, no Kafka in here.
 
     batches -> plain rows by column, the others through `model.mutation.parse` -> buffer
             -> one row a key, sorted -> runs on disk
@@ -52,7 +51,7 @@ class QuarantineTally:
         heapq.heapify(self._newest)
 
     def add(self, offset: int, reason: str) -> None:
-        """One more."""
+        """Add a record to the tally."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if len(self._newest) < LISTED:
             heapq.heappush(self._newest, (offset, reason))
@@ -66,7 +65,7 @@ class QuarantineTally:
 
 
 class Shape(NamedTuple):
-    """What is folded: one partition of one table. `skips`: offsets a repair gave up, both ends included."""
+    """Shape of a fold: one partition of one table. `skips`: offsets a repair gave up, both ends included."""
 
     table: str
     place: FoldRules
@@ -147,7 +146,7 @@ class Fold:
         return pa.concat_tables([rows, pa.table(columns, schema=ROWS)]).sort_by("offset")
 
     def _parsed(self, record: dict[str, Any]) -> Row | None:
-        """One record by the definition; None when it changes nothing."""
+        """Parse a record by the definition; None when it changes no row."""
         place, offset, timestamp = self.shape.place, record["offset"], record["timestamp"]
         headers = [(header["key"], header["value"]) for header in record["headers"] or ()]
         mutation = parse(
@@ -183,7 +182,7 @@ class Fold:
         self._held_bytes = 0 if self._newest is None else self._newest.nbytes
 
     def _right(self, keyed: "_Keyed") -> "_Keyed | None":
-        """Without the records whose key belongs to another partition: those are quarantined, every one."""
+        """Quarantine the records whose key belongs to another partition, and give back the others."""
         place = self.shape.place
         keys = keyed.keys.to_pylist()
         wrong = partitions_of(keys, place.partitions) != place.partition
@@ -224,11 +223,11 @@ class Runs:
         self._levels: list[list[Path]] = []  # level 0: the newest
 
     def add(self, rows: pa.Table) -> None:
-        """One more, newer than all others."""
+        """Add a run, newer than all others."""
         self._put(0, self._write(_pieces(rows)))
 
     def readers(self) -> list[Iterator[Row]]:
-        """One reader a run, oldest first."""
+        """Readers of the runs, oldest first."""
         return [_rows(_read(path)) for level in reversed(self._levels) for path in level]
 
     def _put(self, level: int, path: Path) -> None:

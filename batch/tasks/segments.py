@@ -1,6 +1,4 @@
-"""Extract.
-
-What executors do with a stretch of the log: read it from Kafka and write it to Parquet, or read Parquet back.
+"""Segments: tasks that read a stretch of the log from Kafka and write it to Parquet, or read Parquet back.
 
 A task streams: it holds a batch of some 16 MB, whatever the stretch. A file is written to a local folder and uploaded
 whole, under a name of this very attempt, so a killed or repeated task disturbs nothing.

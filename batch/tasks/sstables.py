@@ -1,6 +1,4 @@
-"""Tables.
-
-What executors do with one partition: fold its archived log over the snapshot before it, write SSTables, read them back.
+"""SSTables: tasks that fold a partition's archived log over the snapshot before it, write SSTables, read them back.
 
     segments [lo, cut) -> fold -> newest mutation of every key ─┐
     SSTables of the snapshot at lo ─────────────────────────────┴─> merged by key -> SSTables of some 256 MiB
@@ -41,7 +39,7 @@ Done = tuple[PartFacts, list[FileFacts], bool, int]  # facts, files, are they th
 
 
 class SstTarget(NamedTuple):
-    """Where a job's files go: `root` is the repository's folder in the storage, `name` the snapshot's."""
+    """Target of a job's SSTables: `root` is the repository's folder in the storage, `name` the snapshot's."""
 
     storage: Storage
     root: str
@@ -100,7 +98,7 @@ def check_partition(work: tuple[int, list[FileFacts], PartFacts, bool], where: S
 
 @contextmanager
 def scanned(where: SstTarget, files: list[FileFacts], scratch: Path) -> Iterator[Iterator[tuple[bytes, bytes]]]:
-    """All entries of these SSTables in key order."""
+    """Entries of these SSTables in key order."""
     with readable(where, files, scratch) as reader:
         yield iter(()) if reader is None else reader.scan()
 

@@ -1,1 +1,1 @@
-"""The `logstore` command."""
+"""Commands of `logstore`; each file is loaded when its command is used."""

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 @click.command()
 @options.AS_JSON
 def version(as_json: bool) -> None:
-    """Show versions."""
+    """Show the versions installed."""
     found = versions()
     if as_json:
         show.as_json(found)

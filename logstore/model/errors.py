@@ -206,7 +206,7 @@ class BatchFailed(WriteFailed):
 
 
 class BatchUnknown(Unknown):
-    """Of many writes `unknown` may or may not be in the log, and `failed` certainly are not.
+    """Many writes, of which `unknown` may or may not be in the log, and `failed` certainly are not.
 
     Fields as in BatchFailed, and `unknown_places`: they may hold acknowledged writes too (put_many accounts by the
     chunk).

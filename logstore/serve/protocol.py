@@ -193,7 +193,7 @@ class ReaderProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def _piece_end(self, data: bytes, at: int) -> int:
-        """Where the piece from `at` ends that holds the end of one request at most."""
+        """End of the piece from `at` that holds the end of one request at most."""
         if self._arriving and self._in_body and self._body_left is not None:
             return min(at + max(self._body_left, 1), len(data))
         blank_line = data.find(b"\r\n\r\n", at)
@@ -293,7 +293,7 @@ class ReaderProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, self.app))
 
     def _check_head(self, version: str) -> None:
-        """Raises Problem, which refuses the connection, when the head is none (RFC 9112, section 3.2)."""
+        """Check the request's head; raises Problem, which refuses the connection, when it is none (RFC 9112, section 3.2)."""
         if version == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
             self._refusal = Problem("bad-request", "an HTTP/1.1 request has one Host header, not none and not several")
         elif len(self.pipeline) > 2 * MAX_PIPELINED:

@@ -31,7 +31,7 @@ class Pages:
         self._assigned = False  # every slot of the store was assigned once
 
     async def tables(self, request: Request) -> Response:
-        """Page `/v1/tables`."""
+        """Definitions of all tables, `/v1/tables`."""
         request.params(())
         if self._catalog.tables is None:
             raise Problem("starting", "no worker of this node has named the tables yet; try again")
@@ -40,12 +40,12 @@ class Pages:
         )
 
     async def table(self, request: Request, name: str) -> Response:
-        """Page `/v1/tables/{table}`."""
+        """Definition of a table, `/v1/tables/{table}`."""
         request.params(())
         return _json(_table(self._catalog.table(name)))
 
     async def partitions(self, request: Request) -> Response:
-        """Page `/v1/partitions`."""
+        """Partitions served here, `/v1/partitions`."""
         request.params(())
         tables = sorted((self._catalog.tables or {}).items())
         return _json(
@@ -58,7 +58,7 @@ class Pages:
         return _json({"snapshots": snapshot_page.rows(self._catalog)})
 
     async def cluster(self, request: Request) -> Response:
-        """Page `/v1/cluster`."""
+        """Live workers of all nodes, `/v1/cluster`."""
         request.params(())
         nodes: dict[str, dict[str, Any]] = {}
         for record in self._catalog.nodes:
@@ -106,7 +106,7 @@ class Pages:
         return _json({"status": "ready"})
 
     async def version(self, request: Request) -> Response:
-        """Page `/version`."""
+        """Version of the store, `/version`."""
         request.params(())
         return _json({"name": "logstore", "version": logstore.__version__, "api": "v1"})
 

@@ -1,7 +1,6 @@
-"""Adopter.
+"""Adopter: the thread of a worker that takes over snapshots, one partition at a time.
 
-One thread of a worker that takes over snapshots, one partition at a time. All of its waiting is its own, never the
-lane's.
+All of its waiting is its own, never the lane's.
 
     1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is
                 shown. Where no pin was had at the cut, the log is folded again up to there (`refold`)
@@ -63,7 +62,7 @@ class _Trial(NamedTuple):
 
 
 class Adopter(threading.Thread):
-    """Runs until `close`."""
+    """The adopter's thread; runs until `close`."""
 
     def __init__(
         self,
@@ -103,7 +102,7 @@ class Adopter(threading.Thread):
             patience_s = least_s if self._look() else min(max(patience_s, least_s) * 2, MOST_S)
 
     def _look(self) -> bool:
-        """All followed partitions once; False when the storage did not answer for one."""
+        """Look at all followed partitions once; False when the storage did not answer for one."""
         followed = self._lane.followed()
         self._seen = {f.target.key: self._seen.get(f.target.key, time.monotonic()) for f in followed}
         if self._library.url is None:
@@ -147,7 +146,7 @@ class Adopter(threading.Thread):
         self._trials[target.key] = _Trial(min(trial.failures + 1, 10), time.monotonic() + wait_s)
 
     def _step(self, followed: FollowedPartition, pointer: Pointer | None) -> None:
-        """What is to be done about one partition."""
+        """Take the next step of adoption for one partition."""
         target, base = followed.target, followed.view.base
         self._progress.digests(target, digest_file.load(followed.directory))
         self._progress.show(target, base=base and base.snapshot, cut=base and base.cut)
@@ -339,7 +338,7 @@ Recorder = Callable[[FollowedPartition, int, PendingDigest], None]
 
 
 def recorder(progress: AdoptionProgress) -> Recorder:
-    """What keeps a digest that has been computed."""
+    """Function that files a digest once it has been computed."""
 
     def record(followed: FollowedPartition, cut: int, errand: PendingDigest) -> None:
         if errand.outcome is None or errand.pinned_at != cut + 1:

@@ -1,7 +1,6 @@
-"""Seeds.
+"""Bootstrap: the state with which a view that is not there yet begins.
 
-What a view that is not there yet begins with. The lane asks and never waits; looking and fetching are done on threads
-here.
+The lane asks and never waits; looking and fetching are done on threads here.
 
 the table has a current snapshot       fetched and checked; the view begins at its cut
 it has none, and was not restored      the log, from offset 0
@@ -64,7 +63,7 @@ class Bootstrapper:
         return answer
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin no further bootstrap."""
         self._look.shutdown(wait=False, cancel_futures=True)
         self._fetch.shutdown(wait=False, cancel_futures=True)
 

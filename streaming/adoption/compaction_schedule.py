@@ -1,7 +1,6 @@
-"""Schedule.
+"""Compaction schedule: makes snapshots of the tables that ask for it.
 
-Makes snapshots of the tables that ask for it. Run by the leader alone: the worker to which Faust assigned the first
-slot.
+Run by the leader alone: the worker to which Faust assigned the first slot.
 
 Due is a table with `schedule` {"every_mutations", "every_minutes"} when its log has grown by so much since the current
 snapshot's cut, or that snapshot is so old and the log has grown at all. The job is a process of its own that ends with
@@ -33,7 +32,7 @@ Command = Callable[[Table, str], list[str]]  # (table, storage URL) -> argv of t
 
 
 class Standing(NamedTuple):
-    """How far a table has gone since its current snapshot: mutations, and minutes."""
+    """Mutations and minutes of a table since its current snapshot."""
 
     mutations: int
     minutes: float
@@ -63,7 +62,7 @@ class _Pause(NamedTuple):
 
 
 class CompactionSchedule(threading.Thread):
-    """Runs until `close`."""
+    """The thread that starts compactions; runs until `close`."""
 
     def __init__(self, library: SnapshotFetcher, log_ends: LogEnds, command: Command, log_path: Path) -> None:
         """`log_path` gets what the jobs print."""
@@ -77,7 +76,7 @@ class CompactionSchedule(threading.Thread):
         self._closing = threading.Event()
 
     def lead(self, tables: list[Table], *, leading: bool) -> None:
-        """What there is to see to; `leading`: whether it is this worker's business."""
+        """Take over the tables; `leading`: whether their compactions are this worker's business."""
         self._tables, self._leading = tables, leading
 
     def close(self) -> None:
@@ -86,7 +85,7 @@ class CompactionSchedule(threading.Thread):
         self.join(10)
 
     def run(self) -> None:
-        """The thread."""
+        """Start the compactions that are due, until `close`."""
         while not self._closing.wait(LOOK_S):
             self._reap()
             if self._leading and self._job is None:

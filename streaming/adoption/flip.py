@@ -1,4 +1,4 @@
-"""Flip: what an adopter has the lane do with one partition, between two batches (`mailbox.Mailbox`).
+"""Flip: steps of an adopter that the lane does to one partition, between two batches (`mailbox.Mailbox`).
 
 keep      begin to keep what is applied, for `flip`
 flip      go on with the generation that was built: add what was kept, give it its number, let the old one go

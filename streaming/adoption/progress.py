@@ -1,7 +1,4 @@
-"""Progress.
-
-What the readers are shown of each partition's snapshots, under ["snapshot", table, epoch, partition] of the feed.
-"""
+"""Progress of adoption, for the readers: ["snapshot", table, epoch, partition] of the feed."""
 
 import threading
 from typing import Any
@@ -17,7 +14,7 @@ NONE: dict[str, Any] = {
 
 
 class AdoptionProgress:
-    """Thread-safe."""
+    """Adoption state of every partition, published to the feed; thread-safe."""
 
     def __init__(self, feed: FeedServer) -> None:
         self._feed, self._lock = feed, threading.Lock()
@@ -37,7 +34,7 @@ class AdoptionProgress:
         return str(self._shown.get(_key(target), NONE)["state"])
 
     def digests(self, target: Target, found: list[DigestRecord]) -> None:
-        """Show these digests."""
+        """Publish the digests of a partition."""
         self.show(target, digests=[list(one) for one in found])
 
     def only(self, targets: list[Target]) -> None:

@@ -1,6 +1,4 @@
-"""Refold.
-
-The digest at a cut that this node did not pin, had by folding the log again up to there, in a process of its own.
+"""Refold: folds the log again up to a cut that this node did not pin, in a process of its own, to have its digest.
 
 A topic that takes no control records shows nobody where a snapshot ends, and a pin can be lost with the process that
 held it. The fold is the lane's own (`partition.FollowedPartition`), over the base that the view stands on; what it

@@ -1,7 +1,4 @@
-"""Library.
-
-The repositories of the followed tables, as a worker sees them, and the way of a snapshot from there to this node.
-"""
+"""Snapshot fetcher: the followed tables' repositories, and the way of a snapshot from there to this node."""
 
 import contextlib
 import errno
@@ -45,7 +42,7 @@ class SnapshotFetcher:
 
     @property
     def url(self) -> str | None:
-        """Where the storage lies; None while that is not known."""
+        """URL of the storage; None while it is not known."""
         return self._url
 
     @property

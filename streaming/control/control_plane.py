@@ -1,6 +1,4 @@
-"""Catalogue.
-
-The control plane of a worker. One thread knows tables, other workers and slots, and tells the lane what to follow.
+"""Control plane of a worker: one thread knows tables, other workers and slots, and tells the lane what to follow.
 
 1. hear      definitions and announcements
 2. settle    which slots are followed (`placement.Placement`)
@@ -52,20 +50,20 @@ JOIN_S = 30.0  # how long Faust may take to join the group after a start
 
 
 class SnapshotServices(NamedTuple):
-    """Those who care for snapshots."""
+    """Services that care for snapshots."""
 
     library: SnapshotFetcher
     progress: AdoptionProgress
     schedule: CompactionSchedule
 
     def tell(self, definitions: Definitions, targets: list[Target], *, leading: bool) -> None:
-        """What holds now: definitions, what is followed here, and whether this worker leads."""
+        """Pass on definitions, followed targets, and whether this worker leads."""
         self.progress.only(targets)
         self.schedule.lead([table for table in definitions.tables.values() if not table.dropped], leading=leading)
 
 
 class Me(NamedTuple):
-    """Who this worker is."""
+    """Identity of this worker."""
 
     node: str
     worker: int
@@ -75,7 +73,7 @@ class Me(NamedTuple):
 
 
 class ControlPlane(threading.Thread):
-    """Runs until `close`."""
+    """The control plane's thread; runs until `close`."""
 
     def __init__(
         self,
@@ -210,7 +208,7 @@ class ControlPlane(threading.Thread):
         return before != self._verified
 
     def _lately(self, name: str) -> kafka.Described | None:
-        """What a topic was that is not there now, until it has been missed for GONE_S."""
+        """Description of a topic as it was last seen, until it has been missed for GONE_S."""
         was = self._verified.get(name)
         if was is None or name not in self._missing_since_s:
             return was
@@ -312,7 +310,7 @@ class ControlPlane(threading.Thread):
 
 
 def tables_value(definitions: Definitions, slots: int, topic_id: str | None) -> dict[str, Any]:
-    """What the feed shows under "tables"."""
+    """Value of the feed's key "tables"."""
     return {
         "revision": definitions.revision,
         "topic_id": topic_id,
@@ -330,7 +328,7 @@ def _shown(announcement: Announcement) -> dict[str, Any]:
 
 
 def _pids(data_dir: Path) -> dict[str, Any]:
-    """What the supervisor wrote; empty for a worker that runs without one."""
+    """Process ids that the supervisor wrote; empty for a worker that runs without one."""
     try:
         written: dict[str, Any] = orjson.loads((data_dir / "run" / "node.json").read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Ends: where the logs of the followed partitions end, asked of Kafka itself about once a second.
+"""End offsets of the followed partitions' logs, asked of Kafka itself about once a second.
 
 The lane's consumer knows ends too, but one that stalls silently knows of nothing new. And a reader that is asked for
 what held at a time may answer from what it holds now only when it has applied all that the log held at that time, which
@@ -35,12 +35,12 @@ class EndOffsets(threading.Thread):
         ] = {}  # (epoch, partition) -> the end that a reader of committed records gets to
 
     def close(self, timeout_s: float = 15.0) -> None:
-        """Ask no more."""
+        """End the thread; no more is asked."""
         self._closing.set()
         self.join(timeout_s)
 
     def run(self) -> None:
-        """The thread."""
+        """Ask for end offsets until `close`."""
         while not self._closing.wait(EVERY_S):
             try:
                 self._ask()
@@ -56,7 +56,7 @@ class EndOffsets(threading.Thread):
             log.warning("the ends of the log are not known: %s", why)
 
     def _ask(self) -> None:
-        """Raises LogUnreachable."""
+        """Ask Kafka once; raises LogUnreachable."""
         followed = {(f.target.table.topic, f.target.partition): f.target.key for f in self._lane.followed()}
         if not followed:
             return

@@ -1,4 +1,4 @@
-"""Placement: which slots a worker follows. Pure: what Faust assigned, what others announced, and the time decide.
+"""Placement: the slots that a worker follows. Pure: Faust's assignment, others' announcements, and the time decide.
 
 A slot that was taken away is kept until its new owner serves it, so no read fails in between:
 

@@ -1,4 +1,4 @@
-"""Confirm: a slot is announced as live only once every reader of the node answers for it.
+"""Reader acknowledgements: a slot is announced as live only once every reader of the node answers for it.
 
 A former owner lets go of a slot when the new one announces it, so the announcement must not run ahead of the readers:
 they hear of a view over the feed, open it, and say so by sending back the mark that was published after it.

@@ -1,4 +1,4 @@
-"""Saved: what a worker serves, kept on disk for readers that start without it, and for itself after a restart."""
+"""Served state of a worker, on disk for readers that start without it, and for itself after a restart."""
 
 import logging
 from pathlib import Path
@@ -22,7 +22,7 @@ class ServedState:
         self._complaint = ""
 
     def load(self) -> dict[str, Any] | None:
-        """What was kept when the worker last ran.
+        """Served state as of the worker's last run.
 
         Tables, nodes, slots and views; None when there is nothing, or it is damaged.
         """

@@ -1,1 +1,1 @@
-"""Digests: a process of its own computes what a view holds at a cut, beside the lane."""
+"""Digest process: the digester computes what a view holds at a cut, beside the lane."""

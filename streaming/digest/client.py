@@ -1,6 +1,6 @@
-"""Helper.
+"""Digest client: a worker's end of its digester process (`digester.py` draws the messages).
 
-A worker's end of its digester process (`digester.py` draws the messages). Keeps it running, and hands its answers over.
+Keeps the digester running, and hands its answers over.
 
 A digester that dies fails what it had begun: a cut whose pin is lost has no digest, a generation half built is built
 again.
@@ -40,7 +40,7 @@ class PendingDigest:
         self.failure: str | None = None
 
     def end(self, outcome: tuple[Any, ...] | None, failure: str | None) -> None:
-        """Settle it."""
+        """Settle the request with a result or a failure."""
         self.outcome, self.failure = outcome, failure
         self.done.set()
         self.begun.set()
@@ -81,19 +81,19 @@ class DigestClient(threading.Thread):
         return self._ask(PendingDigest(next(self._numbers), at_end), "pin", path, base_dir)
 
     def build(self, order: DigestRequest) -> PendingDigest:
-        """Build a generation.
+        """Build a generation in the digester.
 
         `begun` is set when the worker has to keep what it applies, then call `last`; `done` with (next offset).
         """
         return self._ask(PendingDigest(next(self._numbers)), "build", order._asdict())
 
     def last(self, errand: PendingDigest) -> None:
-        """What the lane applies is kept from now on: copy the rest."""
+        """Tell the digester that the lane's change buffer is open: it copies the rest."""
         with self._lock:
             self._send("last", errand.number)
 
     def close(self) -> None:
-        """End the process."""
+        """End the digester process."""
         self._closing.set()
         with self._lock:
             if self._sock is not None:
@@ -162,7 +162,7 @@ class DigestClient(threading.Thread):
         return errand
 
     def _send_views(self, word: str, paths: set[str]) -> None:
-        """One that gets lost is opened when it is pinned."""
+        """Send the views to open; a message that gets lost is made good when the view is pinned."""
         ordered = sorted(paths)
         for first in range(0, len(ordered), _PATHS):
             self._send(word, ordered[first : first + _PATHS])

@@ -1,8 +1,4 @@
-"""Digests.
-
-What a partition's entries amounted to at its newest cuts, kept beside its generations so that a restart does not lose
-them.
-"""
+"""Digest file: digests of a partition at its newest cuts, beside its generations, where a restart finds them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +19,7 @@ class DigestRecord(NamedTuple):
 
 
 def path_in(directory: Path) -> Path:
-    """Where a partition's digests lie. `directory`: `home.partition_dir`."""
+    """Path of a partition's digest file. `directory`: `paths.partition_dir`."""
     return directory / "digests.json"
 
 

@@ -49,7 +49,7 @@ _NICE = 5  # reads go first
 
 
 class DigestRequest(NamedTuple):
-    """What to build: the next generation at `path`, from the view at `source` (None: an empty one at the cut)."""
+    """Request for the next generation at `path`, from the view at `source` (None: an empty one at the cut)."""
 
     source: str | None
     path: str
@@ -71,7 +71,7 @@ class _DigestRun:
 
 
 class Digester:
-    """The process."""
+    """The digester process."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -232,7 +232,7 @@ class Digester:
         self._close_bases()
 
     def _close_bases(self) -> None:
-        """Of partitions that were let go, or stand on another one by now."""
+        """Close bases of partitions that were let go, or stand on another one by now."""
         for directory in self._bases.keys() - set(self._based.values()):
             self._bases.pop(directory).close()
 

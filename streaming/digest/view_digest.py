@@ -1,4 +1,4 @@
-"""Proof: the digest of a partition at a cut, from a reading of its view that was begun exactly there.
+"""View digest: the digest of a partition at a cut, from a reading of its view that was begun exactly there.
 
     no base        the digest of all live entries
     a base         its digest, minus the base's entries of the keys in the view, plus the view's live entries

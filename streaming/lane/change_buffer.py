@@ -1,8 +1,4 @@
-"""Tee.
-
-What the lane applies to a partition while its next generation is built, so that the new one can be brought up at the
-flip.
-"""
+"""Change buffer: entries the lane writes while a partition's next generation is built, handed over at the flip."""
 
 from logstore.model.fold import Folded
 from logstore.view.layout import State
@@ -35,7 +31,7 @@ class ChangeBuffer:
             self.over, self._entries, self._quarantined = True, {}, []
 
     def since(self, position: int, upto: State) -> Folded:
-        """One commit that brings a view from `position` to `upto`.
+        """Commit that brings a view from `position` to `upto`.
 
         Requires: `position` is not before the tee was begun.
         """

@@ -1,6 +1,4 @@
-"""Cuts.
-
-What the lane does where a snapshot ends. It has committed exactly up to the cut; now the view is pinned as it stands.
+"""Cuts: the lane commits exactly up to a snapshot's cut, then has the view pinned as it stands.
 
 The digester begins a reading, says where it stands, and computes the digest while the lane goes on. If it does not
 answer at once, this partition alone waits for it (the others go on), at most HOLD_S: then the cut has no digest, and
@@ -31,18 +29,18 @@ class _Held(NamedTuple):
 
 
 class Cuts:
-    """Of one lane. `on_digest` is called on another thread."""
+    """Cuts of one lane. `on_digest` is called on another thread."""
 
     def __init__(self, helper: DigestClient, on_digest: OnDigest) -> None:
         self._helper, self._on_digest = helper, on_digest
         self._held: dict[PartitionKey, _Held] = {}
 
     def watch(self, followed: Iterable[FollowedPartition]) -> None:
-        """These are the partitions that cuts may come in."""
+        """Watch these partitions for cuts."""
         self._helper.views(str(one.view.path) for one in followed)
 
     def take(self, followed: FollowedPartition, records: Records, leader_epoch: int) -> bool:
-        """As `FollowedPartition.take`, but commit up to each cut on the way and pin the view there.
+        """Take records as `FollowedPartition.take`, but commit up to each cut on the way and pin the view there.
 
         What follows a pin that `holds` is left.
         """

@@ -43,7 +43,7 @@ CHECK_S = 10.0
 
 
 class Targets(NamedTuple):
-    """What a lane has to follow, and a number that rises with every change."""
+    """Targets of a lane, and a number that rises with every change."""
 
     generation: int
     targets: dict[PartitionKey, Target]
@@ -99,7 +99,7 @@ class Lane(threading.Thread):
         self._restart = True
 
     def followed(self) -> list[FollowedPartition]:
-        """What is followed now; other threads look at it, and change it by `asked` only."""
+        """Followed partitions; other threads look at them, and change them through the mailbox only."""
         return list(self._followed.values())
 
     def behind(self, ends: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
@@ -126,7 +126,7 @@ class Lane(threading.Thread):
                 _close(followed)
 
     def _run_once(self) -> None:
-        """One consumer's life."""
+        """Consume with one consumer, until it is let go."""
         tail = Tail(self._brokers, group=f"{self._group}.applied", queued_kbytes=self._queued_kbytes)
         try:
             for followed in self.followed():
@@ -279,7 +279,7 @@ class Lane(threading.Thread):
         return True
 
     def _hold(self, tail: Tail, followed: FollowedPartition, why: str) -> None:
-        """What is applied stays as it is; the same records are tried again a little later."""
+        """Hold a partition: its view stays as it is, and the same records are tried again a little later."""
         if followed.held != why:
             log.warning("%s", why)
             followed.held = why
@@ -301,7 +301,7 @@ class Lane(threading.Thread):
                 self._publish(followed)
 
     def _patience_s(self) -> float:
-        """How long to wait for records: less when a view that is not there yet may begin at any moment."""
+        """Seconds to wait for records: fewer when a view that is not there yet may begin at any moment."""
         soonest_s = min(self._retry_at_s.values(), default=float("inf")) - time.monotonic()
         return QUICK_S if self._cuts.waiting else min(max(soonest_s, QUICK_S), POLL_S)
 

@@ -27,7 +27,7 @@ _COPY = re.compile(r"(?P<name>[^~.]+)(~(?P<copy>\d+))?")
 
 
 class LocalSnapshot(NamedTuple):
-    """One snapshot of one partition on this node.
+    """A snapshot of one partition on this node.
 
     `path` is the RocksDB directory, `checksums` of its files by name (xxh3-128).
     """
@@ -37,12 +37,12 @@ class LocalSnapshot(NamedTuple):
     checksums: dict[str, str]
 
     def shown(self) -> dict[str, Any]:
-        """What the feed tells the readers."""
+        """Feed record of the snapshot."""
         return shown(self.base, self.path)
 
 
 def shown(base: Base, path: Path | None) -> dict[str, Any]:
-    """What the feed tells the readers of a base; `path` None: it is not here yet."""
+    """Feed record of a base; `path` None: it is not here yet."""
     return {"path": path and str(path), "snapshot": base.snapshot, "cut": base.cut, "log_time_ms": base.log_time_ms}
 
 
@@ -110,7 +110,7 @@ def fetch(
 
 
 def damaged(local: LocalSnapshot) -> str | None:
-    """What is wrong with a local snapshot: a file that is missing or has other bytes; None when it is sound."""
+    """Damage of a local snapshot: a file that is missing or has other bytes; None when it is sound."""
     files = local.path.parent / f"{local.base.snapshot}.files"
     for name, expected in local.checksums.items():
         if not (files / name).exists():

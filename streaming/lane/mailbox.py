@@ -1,7 +1,4 @@
-"""Asked.
-
-What other threads have the lane do to a partition between two batches, because views belong to the lane alone.
-"""
+"""Mailbox: steps that other threads have the lane do between two batches, because views belong to the lane alone."""
 
 import queue
 from collections.abc import Callable, Iterator, Mapping
@@ -46,9 +43,9 @@ class Mailbox:
             raise Overloaded(f"the lane did not come round within {timeout_s:g} s; it is tried again") from error
 
     def answer(self, followed: Mapping[PartitionKey, FollowedPartition]) -> Iterator[tuple[FollowedPartition, bool]]:
-        """The lane's side.
+        """Do the steps that are asked for; the lane's thread.
 
-        Do what is asked; the partitions it was done to, and whether their positions have changed.
+        Yields the partitions they were done to, and whether their positions have changed.
         """
         while not self._wishes.empty():
             wish = self._wishes.get()

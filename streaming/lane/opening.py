@@ -14,14 +14,14 @@ RETRY_S = 0.5
 
 
 class OpenLater(NamedTuple):
-    """Not now. `again_s`: when to try again; `phase`: None while nothing is known."""
+    """Opening is put off. `again_s`: when to try again; `phase`: None while nothing is known."""
 
     again_s: float
     phase: Phase | None = None
 
 
 class ViewOpening:
-    """Of one lane. `seed` says what a new view begins with."""
+    """Opening of one lane's views. `seed` says with what a new view begins."""
 
     def __init__(self, data_dir: Path, sync: Sync, seed: Callable[[Target], Bootstrap], shown: LaneStatus) -> None:
         self._data_dir, self._sync, self._seed, self._shown = data_dir, sync, seed, shown

@@ -1,6 +1,6 @@
-"""Followed.
+"""FollowedPartition: one partition on its way from log to view.
 
-One partition on its way from log to view. Decides what a batch, a gap or an end of the log means; no Kafka in here.
+Decides what a batch, a gap or an end of the log means; no Kafka in here.
 
 opening -> catching-up -> live            the end of the log was reached once
                └──────────┴──> stopped    and says why; a new definition or a restart tries again
@@ -30,7 +30,7 @@ Phase = Literal["catching-up", "live", "stopped"]
 
 
 class Bootstrap(NamedTuple):
-    """What a view that is not there yet begins with.
+    """State with which a view that is not there yet begins.
 
     A snapshot and what was skipped below its cut, or nothing, at offset 0.
     """
@@ -40,7 +40,7 @@ class Bootstrap(NamedTuple):
 
 
 class BootstrapPending(Overloaded):
-    """It is being found out; ask again after `again_s`."""
+    """Bootstrap is being found out; ask again after `again_s`."""
 
     def __init__(self, message: str, again_s: float) -> None:
         super().__init__(message)
@@ -106,7 +106,7 @@ class FollowedPartition:
         )
 
     def shown(self) -> dict[str, Any]:
-        """What the feed tells the readers."""
+        """Feed record of the partition."""
         base = self.view.base
         return {
             "path": str(self.view.path), "slot": self.target.slot, "state": self.phase, "reason": self.reason,
@@ -120,14 +120,14 @@ class FollowedPartition:
 
     @property
     def phase(self) -> Phase:
-        """What `/v1/partitions` calls the state."""
+        """State's name in `/v1/partitions`."""
         if self.stop:
             return "stopped"
         return "live" if self.reached_end and (self.view.base is None or self.base_dir) else "catching-up"
 
     @property
     def reason(self) -> str | None:
-        """What a person should know: the stop, or what holds the partition up."""
+        """Reason for a person: the stop, or the cause of a delay."""
         if self.stop:
             return self.stop.detail
         if self.held:
@@ -273,7 +273,7 @@ class FollowedPartition:
         return self.target.table.skips.get(self.target.partition, ())
 
     def _without_skipped(self, records: Records) -> Records:
-        """What a repair gave up although the log holds it is not folded."""
+        """Leave out the records that a repair gave up although the log holds them."""
         offsets = records.offsets
         if not any(first <= offsets[-1] and offsets[0] <= last for first, last in self._skips if offsets):
             return records
@@ -292,7 +292,7 @@ class FollowedPartition:
 
 
 def identity_of(target: Target) -> ViewIdentity:
-    """What the target's view is a view of."""
+    """Identity of the target's view."""
     table = target.table
     return ViewIdentity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
 
@@ -327,6 +327,6 @@ def _sound_path(target: Target, data_dir: Path) -> Path:
 
 
 def view_path(target: Target, data_dir: Path) -> Path:
-    """Where the target's view lies, or will lie. Requires: the partition's folder is there."""
+    """Path of the target's view, which may not be there yet. Requires: the partition's folder is there."""
     directory = paths.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
     return directory / str(max(1, paths.newest_generation(directory)))

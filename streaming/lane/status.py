@@ -1,4 +1,4 @@
-"""Shown: what the feed tells the readers of a lane's partitions."""
+"""Status: feed records of a lane's partitions."""
 
 import contextlib
 import logging
@@ -21,14 +21,14 @@ _UNOPENED: dict[str, Any] = {"path": None, "base": None, "kept": []}
 
 
 class LaneStatus:
-    """Of one lane; the lane's thread only."""
+    """Status of one lane's partitions; the lane's thread only."""
 
     def __init__(self, feed: FeedServer) -> None:
         self._feed = feed
         self._published: dict[PartitionKey, object] = {}
 
     def show(self, followed: FollowedPartition) -> None:
-        """Where the partition stands, and what it is if that has changed."""
+        """Publish a partition's position, and its record if that has changed."""
         self._feed.publish(("applied", *followed.target.key), (followed.next_offset, followed.end))
         self._publish(followed.target, followed.shown())
 
@@ -64,7 +64,7 @@ class LaneStatus:
                 self._feed.publish(key, None)
 
     def _known(self, target: Target) -> dict[str, Any]:
-        """What the feed shows of the view that lies here, perhaps by an earlier run of this worker."""
+        """Feed record of the view that lies here, perhaps by an earlier run of this worker."""
         shown = self._feed.snapshot().get(_view_key(target)) or {}
         return {name: shown[name] for name in _UNOPENED if name in shown}
 

@@ -1,4 +1,4 @@
-"""Stops: why a partition answers nothing, each with the command that helps."""
+"""Stop reasons: causes for which a partition answers nothing, each with the command that helps."""
 
 from logstore.log import ddl
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported

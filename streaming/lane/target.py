@@ -16,7 +16,7 @@ class Target(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The table's name.
+        """Name of the target's table.
 
         Another one after a promotion, which is a change of tables for all that lies on the disk.
         """
@@ -24,5 +24,5 @@ class Target(NamedTuple):
 
     @property
     def key(self) -> PartitionKey:
-        """(epoch, partition)."""
+        """Key of the target's partition: (epoch, partition)."""
         return self.table.epoch, self.partition

@@ -1,4 +1,4 @@
-"""As of: `LS-As-Of`, a position or a time, and what can be proved about a partition at that point.
+"""Reads as of a point: `LS-As-Of`, a position or a time, and what can be proved about a partition at that point.
 
 Of each row only the newest entry is here, and in the snapshots under and beside the view what it held at their cuts.
 That answers exactly

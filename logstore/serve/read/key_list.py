@@ -60,7 +60,7 @@ def _of_json(body: bytes) -> list[Any]:
 
 
 def _elements(body: bytes) -> int:
-    """How many elements a JSON text has at most: signs outside of strings that open or part them; ends past a bound."""
+    """Bound on the elements of a JSON text: signs outside of strings that open or part them; ends past a bound."""
     found = at = 0
     for string in _STRING.finditer(body):
         found += sum(body.count(sign, at, string.start()) for sign in _OPENING) + 1

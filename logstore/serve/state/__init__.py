@@ -1,1 +1,1 @@
-"""State: what a reader process knows: tables, partitions, local snapshots, and who waits for a position."""
+"""A reader process's state: tables, partitions, local snapshots, and requests that wait for a position."""

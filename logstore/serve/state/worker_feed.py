@@ -30,12 +30,12 @@ class WorkerFeed:
         self._speaking_since: float | None = None
 
     def begin(self) -> None:
-        """Its feed is there (again): what it said about views is remembered until it says something new."""
+        """The feed is there (again): its records of views are remembered until there are new ones."""
         self._former = {**self._former, **self.views}
         self.views, self.connected, self._speaking_since = {}, True, None
 
     def end(self) -> None:
-        """Its feed broke off: what it said last stays known."""
+        """The feed broke off: its last records stay known."""
         self.connected = False
 
     def hear(self, key: Hashable, value: Any) -> bool:
