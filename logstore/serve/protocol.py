@@ -293,7 +293,7 @@ class ReaderProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, self.app))
 
     def _check_head(self, version: str) -> None:
-        """Check the request's head; raises Problem, which refuses the connection, when it is none (RFC 9112, section 3.2)."""
+        """Refuse the connection (raises Problem) when the request's head is none (RFC 9112, section 3.2)."""
         if version == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
             self._refusal = Problem("bad-request", "an HTTP/1.1 request has one Host header, not none and not several")
         elif len(self.pipeline) > 2 * MAX_PIPELINED:
