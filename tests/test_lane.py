@@ -22,6 +22,7 @@ from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane, Targets
 from streaming.lane.partition import Bootstrap
+from streaming.lane.target import Target
 
 CONTROL = [("ls.op", b"cut")]
 
@@ -316,3 +317,40 @@ def _ends(placed):
 def _reached(worker, table, ends):
     for partition, end in ends.items():
         worker.watch.position(table, partition, end)
+
+
+def test_many_views_are_opened_a_few_at_a_time_and_others_records_do_not_wait(kafka, tmp_path):
+    small, large = make_table(kafka.bootstrap, partitions=1), make_table(kafka.bootstrap, partitions=200)
+    wanted = {target.key: target for target in [Target(small, 0, 0), *(Target(large, p, 0) for p in range(200))]}
+    feed = FeedServer(tmp_path / "feed.sock")
+    begun, gaps_s = [], []
+
+    def slow_disk(target):
+        if target.table is large:
+            time.sleep(0.03)
+            begun.append(target.partition)
+            gaps_s.append(time.monotonic() - lane.beat_s)
+        return Bootstrap()
+
+    lane = Lane(
+        kafka.bootstrap, tmp_path, feed, group="many", sync="none", cuts=Cuts(DigestClient(), lambda *_: None),
+        seed=slow_disk,
+    )  # fmt: skip
+    lane.start()
+    lane.follow(Targets(1, {(small.name, 0): wanted[small.name, 0]}))
+    until("the small table is live", lambda: lane.phases.get((small.name, 0)) == "live")
+    lane.follow(Targets(2, wanted))
+    until("the large one begins", lambda: begun)
+    assert lane.generation < 2
+    ((_, last),) = produce(kafka.bootstrap, small.topic, [(b"k", b"v")])
+    until(
+        "the small table's record is applied",
+        lambda: any(f.target.table is small and f.next_offset > last for f in lane.followed()),
+    )
+    assert len(begun) < 200, "it did not wait for them all"
+    until("all are followed", lambda: lane.generation == 2)
+    until("all are live", lambda: set(lane.phases.values()) == {"live"})
+    assert len(begun) == 200
+    assert max(gaps_s) < 2, "a round is short, however many there are to open"
+    lane.close()
+    feed.close()

@@ -405,3 +405,20 @@ def test_without_descriptors_a_view_is_not_called_damaged(tmp_path, open_it, spa
     with descriptors(spare), pytest.raises(error, match="Too many open files"):
         open_it(tmp_path / "view")
     open_it(tmp_path / "view").close()
+
+
+def test_thousands_of_views_fit_into_the_address_space_of_a_process(tmp_path):
+    code = textwrap.dedent("""
+        import re, sys
+        from pathlib import Path
+        from logstore.process import descriptors
+        from logstore.view.view import View, ViewIdentity
+        descriptors.raise_limit()
+        views = [View(Path(sys.argv[1]) / str(n), ViewIdentity("t", "e" * 32, n, 300, 1_000)) for n in range(300)]
+        print(int(re.search(r"VmSize:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10)
+        for view in views:
+            view.close(flush=False)
+    """)
+    program = [sys.executable, "-c", code, str(tmp_path)]
+    taken = int(subprocess.run(program, capture_output=True, check=True, text=True, timeout=120).stdout)
+    assert taken / 300 * 10_000 < 1 << 46, "ten thousand views take less than half of 47 bits"

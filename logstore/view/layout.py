@@ -37,7 +37,7 @@ SHORT_BYTES = 495
 LONG_BYTES = SHORT_BYTES + 8
 MAX_QUARANTINED = 1_000
 MAX_READERS = 1_024  # reader slots of an environment
-DEFAULT_MAP_BYTES = 32 << 30  # address space, not disk: growing later costs every reader a remap
+DEFAULT_MAP_BYTES = 1 << 30  # address space, not disk; doubled when it is full, so that 100,000 views fit into 47 bits
 
 _STATE = struct.Struct(">QQi")
 STATE_BYTES = _STATE.size  # a state that is longer carries a stop

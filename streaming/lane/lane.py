@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 QUICK_S = 0.01
 TICK_S = 1.0
+OPEN_S = 0.1  # of opening views before the others' records are taken again
 ANNOUNCE_S = 5.0
 CHECK_S = 10.0
 
@@ -155,8 +156,9 @@ class Lane(threading.Thread):
 
     def _reconcile(self, tail: Tail) -> None:
         wanted = self._wanted
-        due = [key for key, at_s in self._retry_at_s.items() if at_s <= time.monotonic()]
-        if wanted.generation == self._generation and not due:
+        changed = wanted.generation != self._generation
+        due = {key for key, at_s in self._retry_at_s.items() if at_s <= time.monotonic()}
+        if not changed and not due:
             return
         for key in [
             key
@@ -164,18 +166,29 @@ class Lane(threading.Thread):
             if key not in wanted.targets or wanted.targets[key].name != f.target.name
         ]:
             self._leave(tail, key)
-        for key, target in wanted.targets.items():
-            followed = self._followed.get(key)
-            if followed is None:
-                self._open(tail, target)
-            elif followed.target != target or key in due:
-                followed.target = target
+        for key, followed in list(self._followed.items()):
+            if followed.target != wanted.targets[key] or key in due:
+                followed.target = wanted.targets[key]
                 self._restart_one(tail, followed)
-        if wanted.generation != self._generation:
+        missing = wanted.targets.keys() - self._followed.keys()
+        self._open_some(tail, [wanted.targets[key] for key in missing if changed or key in due])
+        if changed:
             self._forget_others(wanted)
         self._generation = wanted.generation
         if all(key in self.phases for key in wanted.targets):
             self.generation = wanted.generation
+
+    def _open_some(self, tail: Tail, closed: list[Target]) -> None:
+        """Open views for a moment, those that have waited longest first; the rest are due in the next round.
+
+        A worker may have thousands to open: what it follows already goes on meanwhile.
+        """
+        until_s = time.monotonic() + OPEN_S
+        for target in sorted(closed, key=lambda target: self._retry_at_s.get(target.key, 0.0)):
+            if time.monotonic() < until_s:
+                self._open(tail, target)
+            else:
+                self._retry_at_s[target.key] = 0.0
 
     def _forget_others(self, wanted: Targets) -> None:
         """Take back what is left of other targets, and what the feed shows of an earlier run of this worker."""
