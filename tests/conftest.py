@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 from support_needs import needs
-from support_tiers import TIERS, CpuBudget, Sharing, ordered
+from support_tiers import TIERS, CpuBudget, ordered
 
 from logstore.broker.embedded import EmbeddedKafka
 from tests.support_dev import Dev
@@ -20,7 +20,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(CpuBudget(config, TIERS[tier]), "cpu-budget")
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Sharing:
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which one process alone does without
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from support_sharing import Sharing  # noqa: PLC0415
+
     config.option.loadscopereorder = False  # the order is that of the tests
     return Sharing(config, log)
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import pytest
 from support_needs import needs
-from xdist.scheduler import LoadScopeScheduling
 
 
 class Tier(NamedTuple):
@@ -59,16 +58,6 @@ def group_of(nodeid: str) -> str:
 def _group_of_file(name: str) -> str:
     text = (ROOT / name).read_text()
     return "spark" if any(f"from {module} import" in text for module in SHARE_SPARK) else name
-
-
-class Sharing(LoadScopeScheduling):
-    """Groups of tests, each taken whole by the next process that is free, in the order of the tests.
-
-    xdist's own groups by marker do nothing with pytest 9.2: they set a name of the test that it no longer reads.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        return group_of(nodeid)
 
 
 class CpuBudget:
