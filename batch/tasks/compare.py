@@ -23,6 +23,7 @@ from logstore.model.entry import Entry
 from logstore.model.errors import Corrupted, ServerUnreachable
 from logstore.model.fold import FoldRules
 from logstore.model.position import Position
+from logstore.model.sorted_merge import join
 from logstore.model.table import Table
 from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import FileFacts
@@ -104,20 +105,14 @@ def compare_view(work: tuple[Part, str, float], where: CompareSource) -> Compare
 
 def differences(expected: Iterable[Cell], found: Iterable[Cell]) -> Iterator[Guilty]:
     """Cells that two lists do not have in common. Requires: both in key order."""
-    left, right = iter(expected), iter(found)
-    a, b = next(left, None), next(right, None)
-    while a is not None or b is not None:
-        if b is None or (a is not None and a[0] < b[0]):
-            assert a is not None, "one of them is left"
-            yield a[0], a[1], None
-            a = next(left, None)
-        elif a is None or b[0] < a[0]:
-            yield b[0], None, b[1]
-            b = next(right, None)
-        else:
-            if a[1:] != b[1:]:
-                yield a[0], a[1], b[1]
-            a, b = next(left, None), next(right, None)
+    for left, right in join(expected, found):
+        if left is None:
+            assert right is not None, "one of them is there"
+            yield right[0], None, right[1]
+        elif right is None:
+            yield left[0], left[1], None
+        elif left[1:] != right[1:]:
+            yield left[0], left[1], right[1]
 
 
 class Tally:

@@ -29,6 +29,7 @@ from logstore.model.fold import FoldRules
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
+from logstore.model.sorted_merge import overlay
 
 BUFFER_BYTES = 32 << 20
 LISTED = 1_000  # quarantined records of a partition that are listed, the newest
@@ -154,20 +155,12 @@ class Fold:
             right_partition=lambda key: partition_of(key, place.partitions) == place.partition,
         )  # fmt: skip
         if isinstance(mutation, Refused):
-            raise self._unsupported(offset, mutation)
+            raise Unsupported(mutation.advice(self.shape.table, place.partition, offset))
         if isinstance(mutation, Quarantined):
             self.quarantine.add(offset, mutation.reason)
         if isinstance(mutation, (Quarantined, Control)):
             return None
         return mutation.key, offset, timestamp, None if isinstance(mutation, Delete) else mutation.value
-
-    def _unsupported(self, offset: int, refused: Refused) -> Unsupported:
-        table, partition = self.shape.table, self.shape.place.partition
-        return Unsupported(
-            f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {refused.why}; upgrade "
-            "logstore, or give the record "
-            f"up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
-        )
 
     def _collapse(self) -> None:
         """Keep the last mutation of every key. Keys are looked at once, when they are new."""
@@ -252,19 +245,9 @@ class Runs:
 
 def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[tuple[bytes, bytes]]:
     """The entries of a snapshot after the tail. Requires: both in key order. Deleted rows vanish."""
-    older = iter(base)
-    at = next(older, None)
-    for key, entry in tail:
-        while at is not None and at[0] < key:
-            yield at
-            at = next(older, None)
-        if at is not None and at[0] == key:
-            at = next(older, None)
+    for key, entry in overlay(tail, base):
         if entry is not None:
             yield key, entry
-    while at is not None:
-        yield at
-        at = next(older, None)
 
 
 def is_plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:

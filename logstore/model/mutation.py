@@ -83,6 +83,13 @@ class Refused(NamedTuple):
 
     why: str
 
+    def advice(self, table: str, partition: int, offset: int) -> str:
+        """Message for people: the record at `offset` cannot be folded, and the ways out."""
+        return (
+            f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {self.why}; upgrade logstore, "
+            f"or give the record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
+        )
+
 
 Mutation = Put | Delete | Control | Quarantined | Refused
 

@@ -10,6 +10,7 @@ otherwise.
 from collections.abc import Iterator
 
 from logstore.model.digest import Digest, digest
+from logstore.model.sorted_merge import overlaid
 from logstore.snapshot.sst import SstReader
 from logstore.view.layout import Base
 from logstore.view.reader import Reading
@@ -28,7 +29,7 @@ def digest_of(reading: Reading, base: Base | None, under: SstReader | None) -> D
         return digest(reading.scan())
     assert under is not None, "a base comes with its reader"
     walk = reading.count() * _WALK > base.entries
-    replaced = _along(reading.scan(), under.scan()) if walk else _looked_up(reading.scan(), under)
+    replaced = overlaid(reading.scan(), under.scan()) if walk else _looked_up(reading.scan(), under)
     return Digest.from_hex(base.digest, base.entries).minus(digest(replaced)).plus(digest(reading.scan()))
 
 
@@ -37,15 +38,3 @@ def _looked_up(newer: Pairs, under: SstReader) -> Pairs:
         entry = under.get(key)
         if entry is not None:
             yield key, entry
-
-
-def _along(newer: Pairs, older: Pairs) -> Pairs:
-    """The pairs of `older` whose keys are in `newer`; both rise."""
-    old = next(older, None)
-    for key, _ in newer:
-        while old is not None and old[0] < key:
-            old = next(older, None)
-        if old is None:
-            return
-        if old[0] == key:
-            yield old

@@ -24,13 +24,8 @@ def refused(target: Target, folded: Folded) -> Stop | None:
     """The record behind what was folded cannot be folded by this build; None when it can."""
     if folded.refused is None:
         return None
-    table, partition, offset = target.table.name, target.partition, folded.next_offset
-    detail = (
-        f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {folded.refused.why}; upgrade "
-        "logstore, or give the "
-        f"record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
-    )
-    return Stop(Unsupported.word, detail, offset)
+    offset = folded.next_offset
+    return Stop(Unsupported.word, folded.refused.advice(target.table.name, target.partition, offset), offset)
 
 
 def cut_back(target: Target, position: int, detail: str) -> Stop:

@@ -5,8 +5,8 @@ The view's entry is the newer one and wins; its tombstone is an answer.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import gt, lt
 
+from logstore.model.sorted_merge import overlay
 from logstore.serve.read.as_of import AsOf, AsOfReads, look_back
 from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, ServedPartition
 from logstore.view.reader import Reading
@@ -66,25 +66,6 @@ def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None = None) ->
     if raw is None and served.base is not None:
         return next_offset, Cell(served.base.get(key), SNAPSHOT)
     return next_offset, Cell(raw)
-
-
-def overlay(above: Items, below: Items, *, reverse: bool) -> Items:
-    """Overlay the view's entries on the snapshot's, in key order.
-
-    Of a key that is in both, only what is above. Requires: both rise strictly, or with `reverse` fall.
-    """
-    earlier = gt if reverse else lt
-    top = next(above, None)
-    for item in below:
-        key = item[0]
-        while top is not None and earlier(top[0], key):
-            yield top
-            top = next(above, None)
-        if top is None or top[0] != key:
-            yield item
-    if top is not None:
-        yield top
-        yield from above
 
 
 def _checked(found: Items, past: AsOfReads, start: bytes) -> Items:
