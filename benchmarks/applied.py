@@ -9,6 +9,7 @@ from typing import Self
 
 from logstore.view import paths
 from logstore.view.feed import FeedReader, connect
+from logstore.view.feed_records import AppliedKey
 
 _CHUNK = 1 << 16
 
@@ -18,7 +19,7 @@ class Applied:
 
     def __init__(self, data_dir: Path, epoch: str, partition: int) -> None:
         """Connect. Raises OSError when there is no worker."""
-        self._key, self._times_s = ("applied", epoch, partition), list[float]()
+        self._key, self._times_s = AppliedKey(epoch, partition), list[float]()
         self._sock = connect(paths.feed_path(data_dir, 0))
         self._sock.setblocking(False)
         self._ended, self._thread = threading.Event(), threading.Thread(target=self._listen, name="bench-applied")

@@ -29,6 +29,18 @@ from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import (
+    LIVE,
+    AppliedKey,
+    AppliedRecord,
+    NodeRecord,
+    NodesKey,
+    NodesRecord,
+    TablesKey,
+    TablesRecord,
+    ViewKey,
+    ViewRecord,
+)
 from logstore.view.view import View, ViewIdentity
 
 ROWS, VALUE_BYTES, PARTITIONS, CONNECTIONS = 200_000, 100, 4, 32
@@ -176,28 +188,12 @@ def _reader(data_dir: Path) -> Iterator[str]:
     feed = FeedServer(paths.feed_path(data_dir, 0))
     views = _views(data_dir)
     table = Table("t", "t", _EPOCH, PARTITIONS)
-    slots = list(range(DEFAULT_SLOTS))
-    feed.publish(
-        "tables",
-        {"revision": 1, "topic_id": _EPOCH, "slots": DEFAULT_SLOTS, "storage": None, "tables": [table.to_json()]},
-    )
-    record = {
-        "node": _NODE,
-        "worker": 0,
-        "url": "",
-        "group": "",
-        "zone": "",
-        "slots": slots,
-        "live": slots,
-        "pids": {},
-        "tables": 1,
-    }
-    feed.publish("nodes", [record])
+    slots = tuple(range(DEFAULT_SLOTS))
+    feed.publish(TablesKey(), TablesRecord(1, _EPOCH, tables=(table.to_json(),)))
+    feed.publish(NodesKey(), NodesRecord((NodeRecord(_NODE, 0, slots=slots, live=slots, tables=1),)))
     for partition, view in enumerate(views):
-        feed.publish(
-            ("view", "t", _EPOCH, partition), {"path": str(view.path), "slot": partition, "state": "live", "reason": ""}
-        )
-        feed.publish(("applied", _EPOCH, partition), [view.next_offset, view.next_offset])
+        feed.publish(ViewKey("t", _EPOCH, partition), ViewRecord(str(view.path), partition, LIVE))
+        feed.publish(AppliedKey(_EPOCH, partition), AppliedRecord(view.next_offset, view.next_offset))
     command = [
         sys.executable,
         "-m",

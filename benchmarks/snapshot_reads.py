@@ -33,6 +33,19 @@ from logstore.model.table import Table
 from logstore.snapshot.sst import SstWriter, prepare
 from logstore.view import paths
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import (
+    LIVE,
+    AppliedKey,
+    AppliedRecord,
+    LocalSnapshotRecord,
+    NodeRecord,
+    NodesKey,
+    NodesRecord,
+    TablesKey,
+    TablesRecord,
+    ViewKey,
+    ViewRecord,
+)
 from logstore.view.layout import Base
 from logstore.view.view import View, ViewIdentity
 
@@ -167,23 +180,9 @@ def _reader(data_dir: Path) -> Iterator[str]:
     port = http._free_port()
     feed = FeedServer(paths.feed_path(data_dir, 0))
     tables = [Table(name, name, epoch, 1) for name, epoch in _EPOCHS.items()]
-    slots = list(range(DEFAULT_SLOTS))
-    documents = [table.to_json() for table in tables]
-    feed.publish(
-        "tables", {"revision": 1, "topic_id": "c" * 32, "slots": DEFAULT_SLOTS, "storage": None, "tables": documents}
-    )
-    record = {
-        "node": _NODE,
-        "worker": 0,
-        "url": "",
-        "group": "",
-        "zone": "",
-        "slots": slots,
-        "live": slots,
-        "pids": {},
-        "tables": 1,
-    }
-    feed.publish("nodes", [record])
+    slots = tuple(range(DEFAULT_SLOTS))
+    feed.publish(TablesKey(), TablesRecord(1, "c" * 32, tables=tuple(table.to_json() for table in tables)))
+    feed.publish(NodesKey(), NodesRecord((NodeRecord(_NODE, 0, slots=slots, live=slots, tables=1),)))
     views = [_view(feed, data_dir, table) for table in tables]
     command = [
         sys.executable,
@@ -213,10 +212,9 @@ def _view(feed: FeedServer, data_dir: Path, table: Table) -> View:
         view.apply(Folded(ROWS, 1, entries, [], None))
     else:
         below = _snapshot(paths.snapshot_dir(data_dir, table.name, table.epoch, 0) / "s", entries)
-        shown = {"path": str(below), "snapshot": base.snapshot, "cut": base.cut, "log_time_ms": base.log_time_ms}
-    record = {"path": str(view.path), "slot": 0, "state": "live", "reason": "", "base": shown, "kept": []}
-    feed.publish(("view", table.name, table.epoch, 0), record)
-    feed.publish(("applied", table.epoch, 0), [ROWS, ROWS])
+        shown = LocalSnapshotRecord(str(below), base.snapshot, base.cut, base.log_time_ms)
+    feed.publish(ViewKey(table.name, table.epoch, 0), ViewRecord(str(view.path), 0, LIVE, base=shown))
+    feed.publish(AppliedKey(table.epoch, 0), AppliedRecord(ROWS, ROWS))
     return view
 
 

@@ -28,6 +28,7 @@ from logstore.process import descriptors
 from logstore.process.heartbeat import Heartbeat
 from logstore.view import paths
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import CATCHING_UP, STOPPED, NodesKey, SnapshotPlace, TablesKey
 from logstore.view.view import Sync
 from streaming.adoption.adopter import Adopter, recorder
 from streaming.adoption.bootstrap import Bootstrapper
@@ -151,9 +152,9 @@ class Worker:
             self._heartbeat.beat()
             await asyncio.sleep(WATCH_S)
 
-    def _found_damaged(self) -> list[Any]:
-        """Local snapshots that readers found damaged: [table, epoch, partition, snapshot] each."""
-        return [found for ack in self._feed.acks() if ack is not None for found in ack.get("damaged", ())]
+    def _found_damaged(self) -> list[SnapshotPlace]:
+        """Local snapshots that readers found damaged."""
+        return [found for ack in self._feed.acks() if ack is not None for found in ack.damaged]
 
     def _trouble(self) -> str | None:
         for part in (self._lane, self._catalogue):
@@ -188,9 +189,8 @@ def restore(feed: FeedServer, saved: ServedState) -> None:
     served = saved.load()
     if served is None:
         return
-    for table, epoch, partition, view in served["views"]:
-        if view["path"] and Path(view["path"]).exists():
-            state = "stopped" if view["state"] == "stopped" else "catching-up"
-            feed.publish(("view", table, epoch, partition), {**view, "state": state})
-    feed.publish("nodes", served["nodes"])
-    feed.publish("tables", {**served["tables"], "tables": [text.encode() for text in served["tables"]["tables"]]})
+    for key, view in served.views.items():
+        if view.path and Path(view.path).exists():
+            feed.publish(key, view._replace(state=STOPPED if view.state == STOPPED else CATCHING_UP))
+    feed.publish(NodesKey(), served.nodes)
+    feed.publish(TablesKey(), served.tables)

@@ -15,18 +15,37 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import orjson
 
 from logstore.model.digest import digest
 from logstore.model.entry import TOMBSTONE
 from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.model.slots import slot_of
-from logstore.model.table import Table
+from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
 from logstore.view import paths
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import (
+    Acknowledgement,
+    AppliedKey,
+    AppliedRecord,
+    EndsKey,
+    EndsRecord,
+    FeedKey,
+    LocalSnapshotRecord,
+    NodeRecord,
+    NodesKey,
+    NodesRecord,
+    PartitionEnd,
+    ProcessIds,
+    R,
+    TablesKey,
+    TablesRecord,
+    ViewKey,
+    ViewRecord,
+)
 from logstore.view.layout import Base, Stop
+from logstore.view.served import Served
 from logstore.view.view import View, ViewIdentity
 
 SLOTS = 16
@@ -63,19 +82,17 @@ class Node:
         self.tables: dict[str, Table] = {}
         self.revision = 0
         self.views: dict[tuple[str, int], View] = {}
-        self.bases: dict[
-            tuple[str, int], list[dict[str, Any]]
-        ] = {}  # what the view stands on, then what is kept beside it
-        self.others: list[dict[str, Any]] = []
+        # what the view stands on, then what is kept beside it
+        self.bases: dict[PartitionKey, list[LocalSnapshotRecord | None]] = {}
+        self.others: list[NodeRecord] = []
         self.url = url
-        self.acked: list[Any] = []
         self.feed: FeedServer | None = None
-        self._published: dict[Any, Any] = {}
+        self.published: dict[FeedKey[Any], Any] = {}
         self.open_feed()
 
     def open_feed(self) -> None:
         self.feed = FeedServer(paths.feed_path(self.data_dir, 0))
-        for key, value in self._published.items():
+        for key, value in self.published.items():
             self.feed.publish(key, value)
 
     def close_feed(self) -> None:
@@ -84,12 +101,12 @@ class Node:
             self.feed.close()
             self.feed = None
 
-    def publish(self, key: Any, value: Any) -> None:
-        self._published[key] = value
+    def publish(self, key: FeedKey[R], record: R | None) -> None:
+        self.published[key] = record
         if self.feed is not None:
-            self.feed.publish(key, value)
+            self.feed.publish(key, record)
 
-    def acks(self) -> list[Any]:
+    def acks(self) -> list[Acknowledgement | None]:
         return self.feed.acks() if self.feed else []
 
     def create(
@@ -115,23 +132,17 @@ class Node:
 
     def say_ends(self, asked_ms: int) -> None:
         """As a worker that asked Kafka at a time where the logs end: there where the views stand."""
-        ends = [[epoch, partition, view.next_offset] for (epoch, partition), view in self.views.items()]
-        self.publish(("ends",), [asked_ms, ends])
+        ends = [PartitionEnd(*where, view.next_offset) for where, view in self.views.items()]
+        self.publish(EndsKey(), EndsRecord(asked_ms, tuple(ends)))
 
     def say_view(self, table: Table, partition: int, state: str = "live", reason: str = "") -> None:
         path = str(self.views[table.epoch, partition].path)
         base, *kept = self.bases.get((table.epoch, partition), [None])
-        record = {
-            "path": path,
-            "slot": slot_of(partition, SLOTS),
-            "state": state,
-            "reason": reason,
-            "base": base,
-            "kept": kept,
-        }
-        self.publish(("view", table.name, table.epoch, partition), record)
+        older = tuple(one for one in kept if one is not None)
+        record = ViewRecord(path, slot_of(partition, SLOTS), state, reason, base, older)
+        self.publish(ViewKey(table.name, table.epoch, partition), record)
 
-    def adopt(self, name: str, partition: int, keep: int = 1) -> dict[str, Any]:
+    def adopt(self, name: str, partition: int, keep: int = 1) -> LocalSnapshotRecord:
         """Make a snapshot of what the partition holds now and a next view that stands on it, and publish both.
 
         Returns the base as it is published; `keep`: how many older ones stay beside it.
@@ -147,7 +158,7 @@ class Node:
         base = Base(snapshot, cut, old.state.log_time_ms, amount.hex, amount.entries)
         identity = ViewIdentity(name, table.epoch, partition, table.partitions, table.max_value_bytes)
         self.views[where] = View(old.path.with_name(str(number)), identity, base, map_bytes=MAP_BYTES)
-        shown = {"path": str(path), "snapshot": snapshot, "cut": cut, "log_time_ms": base.log_time_ms}
+        shown = LocalSnapshotRecord(str(path), snapshot, cut, base.log_time_ms)
         self.bases[where] = [shown, *self.bases.get(where, [])][: keep + 1]
         self.say_view(table, partition)
         old.close()
@@ -157,8 +168,9 @@ class Node:
         """Every newest entry of a partition, of its view over its base."""
         where = self.tables[name].epoch, partition
         found: dict[bytes, bytes] = {}
-        if where in self.bases:
-            below = SstReader.open(Path(self.bases[where][0]["path"]))
+        base = self.bases[where][0] if where in self.bases else None
+        if base is not None and base.path is not None:
+            below = SstReader.open(Path(base.path))
             found.update(below.scan())
             below.close()
         with self.views[where].reader().reading() as reading:
@@ -167,26 +179,19 @@ class Node:
 
     def say_applied(self, table: Table, partition: int, behind: int = 0) -> None:
         following = self.views[table.epoch, partition].next_offset
-        self.publish(("applied", table.epoch, partition), [following, following + behind])
+        self.publish(AppliedKey(table.epoch, partition), AppliedRecord(following, following + behind))
 
     def publish_tables(self) -> None:
         self.revision += 1
-        tables = [t.to_json() for t in self.tables.values()]
-        self.publish(
-            "tables",
-            {"revision": self.revision, "topic_id": TABLES_TOPIC_ID, "slots": SLOTS, "storage": None, "tables": tables},
-        )
+        tables = tuple(t.to_json() for t in self.tables.values())
+        self.publish(TablesKey(), TablesRecord(self.revision, TABLES_TOPIC_ID, SLOTS, None, tables))
 
-    def record(self) -> dict[str, Any]:
-        pids = {"node": os.getpid(), "kafka": None, "workers": [os.getpid()], "readers": []}
-        return {
-            "node": self.name, "worker": 0, "url": self.url, "group": "main", "zone": "", "slots": self.slots,
-            "live": self.slots,
-            "pids": pids, "tables": self.revision,
-        }  # fmt: skip
+    def record(self) -> NodeRecord:
+        pids, slots = ProcessIds(node=os.getpid(), workers=(os.getpid(),)), tuple(self.slots)
+        return NodeRecord(self.name, 0, self.url, "main", "", slots, slots, pids, self.revision)
 
     def publish_nodes(self) -> None:
-        self.publish("nodes", [self.record(), *self.others])
+        self.publish(NodesKey(), NodesRecord((self.record(), *self.others)))
 
     def put_many(self, name: str, rows: dict[bytes, bytes | None]) -> dict[bytes, tuple[int, int]]:
         """Write rows (None deletes); key -> (partition, offset)."""
@@ -226,12 +231,11 @@ class Node:
 
     def leave_served_file(self) -> None:
         """What a worker writes for readers that start without it."""
-        tables = dict(self._published["tables"])
-        tables["tables"] = [raw.decode() for raw in tables["tables"]]
-        views = [[*key[1:], value] for key, value in self._published.items() if key[0] == "view" and value]
+        views = {key: record for key, record in self.published.items() if isinstance(key, ViewKey) and record}
         path = paths.served_path(self.data_dir, 0)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(orjson.dumps({"tables": tables, "nodes": self._published["nodes"], "views": views}))
+        served = Served(self.published[TablesKey()], self.published[NodesKey()], tuple(self.slots), views)
+        path.write_bytes(served.encode())
 
     def close(self) -> None:
         self.close_feed()

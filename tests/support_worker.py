@@ -18,6 +18,7 @@ from logstore.model.entry import TOMBSTONE, Entry
 from logstore.model.table import Table
 from logstore.process import child
 from logstore.view import feed, paths
+from logstore.view.feed_records import AppliedKey, AppliedRecord, ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
 
 WAIT_S = 100.0
@@ -58,16 +59,20 @@ class Watch:
 
     def position(self, table: Table, partition: int, offset: int, timeout_s: float = WAIT_S) -> None:
         """Wait until the partition's view has applied everything below `offset`."""
-        key = ("applied", table.epoch, partition)
+        key = AppliedKey(table.epoch, partition)
         self.until(
-            f"{table.name}/{partition} at {offset}", lambda values: values.get(key, (0, 0))[0] >= offset, timeout_s
+            f"{table.name}/{partition} at {offset}",
+            lambda values: values.get(key, AppliedRecord()).next_offset >= offset,
+            timeout_s,
         )
 
-    def state(self, table: Table, partition: int, state: str, timeout_s: float = WAIT_S) -> dict[str, Any]:
+    def state(self, table: Table, partition: int, state: str, timeout_s: float = WAIT_S) -> ViewRecord:
         """Wait until the partition is in this state; returns what the feed shows of it."""
-        key = ("view", table.name, table.epoch, partition)
+        key = ViewKey(table.name, table.epoch, partition)
         return self.until(
-            f"{key} is {state}", lambda values: values.get(key, {}).get("state") == state and values[key], timeout_s
+            f"{key} is {state}",
+            lambda values: values.get(key, ViewRecord()).state == state and values.get(key),
+            timeout_s,
         )
 
     def _receive(self, timeout_s: float) -> None:

@@ -24,6 +24,7 @@ from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader
 from logstore.snapshot.storage import Storage
 from logstore.view import paths
+from logstore.view.feed_records import AdoptionKey, AdoptionRecord, AppliedKey, ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
 
 WAIT_S = 100.0
@@ -46,11 +47,11 @@ def repository(worker, table):
 
 def snapshot_is(worker, table, state, partition=0, **more):
     """Wait until the feed says so of a partition's snapshots; returns what it says."""
-    key = ("snapshot", table.name, table.epoch, partition)
+    key = AdoptionKey(table.name, table.epoch, partition)
 
     def found(values):
-        shown = values.get(key, {})
-        return shown if shown.get("state") == state and more.items() <= shown.items() else None
+        shown = values.get(key)
+        return shown if shown and shown.state == state and more.items() <= shown._asdict().items() else None
 
     return worker.watch.until(f"{key} is {state} {more}", found, WAIT_S)
 
@@ -58,25 +59,26 @@ def snapshot_is(worker, table, state, partition=0, **more):
 def adopted(worker, table, manifest):
     for partition in range(table.partitions):
         snapshot_is(worker, table, "adopted", partition, base=manifest.name)
-        key = ("view", table.name, table.epoch, partition)
+        key = ViewKey(table.name, table.epoch, partition)
         worker.watch.until(
             f"{key} stands on {manifest.name}", lambda values, key=key: _base(values, key) == manifest.name, WAIT_S
         )
 
 
 def _base(values, key):
-    return (values.get(key, {}).get("base") or {}).get("snapshot")
+    base = values.get(key, ViewRecord()).base
+    return base and base.snapshot
 
 
 def merged(shown):
     """(position, live entries) of a view and its base, read as the feed says."""
-    reader = ViewReader.open(Path(shown["path"]))
-    under = SstReader.open(Path(shown["base"]["path"])) if shown["base"] else None
+    reader = ViewReader.open(Path(shown.path))
+    under = SstReader.open(Path(shown.base.path)) if shown.base else None
     with reader.reading() as reading:
         entries = {**dict(under.scan() if under else ()), **dict(reading.scan())}
         position = reading.state.next_offset
-        if shown["base"]:
-            assert all(int.from_bytes(entry[1:9], "big") >= shown["base"]["cut"] for _, entry in reading.scan())
+        if shown.base:
+            assert all(int.from_bytes(entry[1:9], "big") >= shown.base.cut for _, entry in reading.scan())
     reader.close()
     if under:
         under.close()
@@ -85,7 +87,7 @@ def merged(shown):
 
 def assert_equals_the_log(kafka, worker, table):
     for partition in range(table.partitions):
-        position, entries = merged(worker.watch.values["view", table.name, table.epoch, partition])
+        position, entries = merged(worker.watch.values[ViewKey(table.name, table.epoch, partition)])
         assert entries == folded(kafka.bootstrap, table, partition, position)[0]
 
 
@@ -121,10 +123,10 @@ def test_snapshot_after_snapshot_is_adopted_and_the_answers_stay_those_of_the_lo
         assert_equals_the_log(kafka, worker, table)
     shown = snapshot_is(worker, table, "adopted", 1)
     part = manifest.parts[1]
-    assert shown["digests"][-1] == (part.cut, part.digest, part.entries)
-    assert shown["cut"] == part.cut
-    kept = worker.watch.values["view", table.name, table.epoch, 1]["kept"]
-    assert [one["cut"] < part.cut and Path(one["path"]).is_dir() for one in kept] == [True]
+    assert shown.digests[-1] == (part.cut, part.digest, part.entries)
+    assert shown.cut == part.cut
+    kept = worker.watch.values[ViewKey(table.name, table.epoch, 1)].kept
+    assert [one.cut < part.cut and Path(one.path).is_dir() for one in kept] == [True]
     partition_dir = paths.partition_dir(worker.data_dir, table.name, table.epoch, 1)
     until("older generations are removed", lambda: [p.name for p in partition_dir.iterdir() if p.is_dir()] == ["4"])
     snapshots = paths.snapshot_dir(worker.data_dir, table.name, table.epoch, 1)
@@ -163,16 +165,16 @@ def _write_on(kafka, table, ended, rng):
 def _read_on(worker, table, ended, problems, reads):
     """A reader of its own: opens what the feed shows, reads point after point, each from one state."""
     watch = type(worker.watch)(worker.data_dir)
-    key = ("view", table.name, table.epoch, 0)
+    key = ViewKey(table.name, table.epoch, 0)
     path, reader, rng = None, None, random.Random(2)
     try:
         while not ended.is_set():
             shown = watch.until("it is shown", lambda values: values.get(key))
             watch._receive(0.0)
-            if shown["path"] != path:
+            if shown.path != path:
                 if reader:
                     reader.close()
-                path, reader = shown["path"], ViewReader.open(Path(shown["path"]))
+                path, reader = shown.path, ViewReader.open(Path(shown.path))
             with reader.reading() as reading:
                 reads.append(reading.state.next_offset)
                 reading.get(b"k%d" % rng.randrange(2_000))
@@ -197,9 +199,9 @@ def test_a_snapshot_with_another_digest_is_refused_and_nothing_changes(kafka, wo
     shown = snapshot_is(worker, table, "refused", candidate=manifest.name)
     part = manifest.parts[0]
     for word in (f"{table.name}/0", f"{part.cut:,}", part.digest, f"logstore batch audit {table.name} --explain"):
-        assert word in shown["reason"]
-    assert shown["digests"][-1][1] in shown["reason"]
-    assert worker.watch.values["view", table.name, table.epoch, 0]["base"] is None
+        assert word in shown.reason
+    assert shown.digests[-1][1] in shown.reason
+    assert worker.watch.values[ViewKey(table.name, table.epoch, 0)].base is None
     adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker)))
     assert_equals_the_log(kafka, worker, table)
 
@@ -216,8 +218,8 @@ def test_a_damaged_file_is_refused_until_it_is_whole_again(kafka, worker, rng):
     path.write_bytes(sound[:100] + bytes([sound[100] ^ 1]) + sound[101:])
     repository(worker, table).move(None, manifest.name, "test")
     shown = snapshot_is(worker, table, "refused")
-    assert manifest.files[0].path in shown["reason"]
-    assert worker.watch.values["view", table.name, table.epoch, 0]["base"] is None
+    assert manifest.files[0].path in shown.reason
+    assert worker.watch.values[ViewKey(table.name, table.epoch, 0)].base is None
     path.unlink()
     path.write_bytes(sound)
     adopted(worker, table, manifest)
@@ -229,7 +231,7 @@ def test_a_snapshot_ahead_of_the_view_waits_and_the_reason_says_for_what(kafka, 
     write(kafka, worker, table, some(rng, 100))
     ahead = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts={0: 50})
     shown = snapshot_is(worker, table, "waiting", candidate=ahead.name)
-    assert "digest at the cut 50 is not known" in shown["reason"]
+    assert "digest at the cut 50 is not known" in shown.reason
 
 
 def test_an_empty_node_begins_at_the_snapshot_though_the_log_before_is_gone(kafka, worker, rng, tmp_path):
@@ -238,20 +240,20 @@ def test_an_empty_node_begins_at_the_snapshot_though_the_log_before_is_gone(kafk
     manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker))
     adopted(worker, table, manifest)
     write(kafka, worker, table, some(rng, 200))
-    expected = {p: merged(worker.watch.values["view", table.name, table.epoch, p]) for p in range(2)}
+    expected = {p: merged(worker.watch.values[ViewKey(table.name, table.epoch, p)]) for p in range(2)}
     topics.truncate(admin(kafka.bootstrap), table.topic, {p: part.cut for p, part in manifest.parts.items()})
     _carry_storage(worker, tmp_path / "empty")
     with running_worker(kafka.bootstrap, tmp_path / "empty") as empty:
         for partition in range(2):
             empty.watch.state(table, partition, "live")
             empty.watch.position(table, partition, expected[partition][0])
-            assert merged(empty.watch.values["view", table.name, table.epoch, partition]) == expected[partition]
+            assert merged(empty.watch.values[ViewKey(table.name, table.epoch, partition)]) == expected[partition]
         assert _skipped(empty, table) == _skipped(worker, table)
-        assert snapshot_is(empty, table, "adopted", base=manifest.name)["cut"] == manifest.parts[0].cut
+        assert snapshot_is(empty, table, "adopted", base=manifest.name).cut == manifest.parts[0].cut
 
 
 def _skipped(worker, table):
-    reader = ViewReader.open(Path(worker.watch.values["view", table.name, table.epoch, 0]["path"]))
+    reader = ViewReader.open(Path(worker.watch.values[ViewKey(table.name, table.epoch, 0)].path))
     with reader.reading() as reading:
         found = reading.quarantine()
     reader.close()
@@ -277,20 +279,20 @@ def test_a_node_that_was_away_while_the_log_was_trimmed_leaps_to_the_snapshot(ka
         adopted(worker, table, manifest)
         worker.watch.position(table, 0, manifest.parts[0].cut + 52)
         worker.watch.state(table, 0, "live")
-        assert merged(worker.watch.values["view", table.name, table.epoch, 0])[1] == expected
+        assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
 
 
 def test_a_restored_table_is_never_begun_without_its_base(kafka, worker):
     table = make_table(kafka.bootstrap, partitions=1)
     worker.watch.state(table, 0, "live")
     restored = make_table(kafka.bootstrap, partitions=1, base={"snapshot": "00000000000001-deadbeef"})
-    key = ("view", restored.name, restored.epoch, 0)
+    key = ViewKey(restored.name, restored.epoch, 0)
     shown = worker.watch.until("it says why", lambda values: values.get(key))
-    assert shown["path"] is None
-    assert "00000000000001-deadbeef" in shown["reason"]
+    assert shown.path is None
+    assert "00000000000001-deadbeef" in shown.reason
     manifest = make_snapshot(kafka.bootstrap, restored, storage_of(worker))
     worker.watch.state(restored, 0, "live")
-    assert worker.watch.values[key]["base"]["snapshot"] == manifest.name
+    assert worker.watch.values[key].base.snapshot == manifest.name
 
 
 def ends(kafka, table):
@@ -307,7 +309,7 @@ def test_a_topic_without_control_records_is_folded_again_up_to_the_cut(kafka, wo
         adopted(worker, table, manifest)
         assert_equals_the_log(kafka, worker, table)
         shown = snapshot_is(worker, table, "adopted", 1)
-        assert (cuts[1], manifest.parts[1].digest, manifest.parts[1].entries) in shown["digests"]
+        assert (cuts[1], manifest.parts[1].digest, manifest.parts[1].entries) in shown.digests
         write(kafka, worker, table, some(rng, 500))
 
 
@@ -321,7 +323,7 @@ def test_without_control_records_a_snapshot_that_is_not_the_fold_is_refused(kafk
 
     make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), change=without_one)
     shown = snapshot_is(worker, table, "refused")
-    assert "differs from snapshot" in shown["reason"]
+    assert "differs from snapshot" in shown.reason
 
 
 def test_a_digest_that_was_lost_is_had_by_folding_again(kafka, worker, rng):
@@ -345,9 +347,9 @@ def test_a_pointer_that_is_moved_back_leaves_what_was_agreed_with(kafka, worker,
     second = make_snapshot(kafka.bootstrap, table, storage_of(worker))
     adopted(worker, table, second)
     repository(worker, table).rollback(first.name)
-    key = ("snapshot", table.name, table.epoch, 0)
-    worker.watch.until("the rollback is seen", lambda values: first.name in values[key]["reason"])
-    assert (worker.watch.values[key]["base"], worker.watch.values[key]["state"]) == (second.name, "adopted")
+    key = AdoptionKey(table.name, table.epoch, 0)
+    worker.watch.until("the rollback is seen", lambda values: first.name in values[key].reason)
+    assert (worker.watch.values[key].base, worker.watch.values[key].state) == (second.name, "adopted")
     assert_equals_the_log(kafka, worker, table)
 
 
@@ -356,8 +358,8 @@ def test_digests_outlive_a_restart(kafka, tmp_path, rng):
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
         write(kafka, worker, table, some(rng, 200))
         cuts = cut(kafka.bootstrap, table)
-        key = ("snapshot", table.name, table.epoch, 0)
-        worker.watch.until("the digest is there", lambda values: values.get(key, {}).get("digests"))
+        key = AdoptionKey(table.name, table.epoch, 0)
+        worker.watch.until("the digest is there", lambda values: values.get(key, AdoptionRecord()).digests)
         worker.kill()
         write_after = produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
         worker.start()
@@ -375,10 +377,8 @@ def test_a_base_that_was_damaged_on_this_node_is_fetched_again(kafka, tmp_path, 
         worker.kill()
         _flip_a_bit_of_the_copy(paths.snapshot_dir(worker.data_dir, table.name, table.epoch, 0))
         worker.start()
-        key = ("view", table.name, table.epoch, 0)
-        worker.watch.until(
-            "another copy is read", lambda values: "~2" in str((values.get(key, {}).get("base") or {}).get("path"))
-        )
+        key = ViewKey(table.name, table.epoch, 0)
+        worker.watch.until("another copy is read", lambda values: "~2" in str(values.get(key, ViewRecord()).base))
         assert_equals_the_log(kafka, worker, table)
 
 
@@ -404,18 +404,18 @@ def _killed_while_adopting(kafka, worker, table, rng):
     write(kafka, worker, table, some(rng, 4_000))
     cuts = cut(kafka.bootstrap, table)
     for partition in range(2):
-        key = ("snapshot", table.name, table.epoch, partition)
+        key = AdoptionKey(table.name, table.epoch, partition)
         done = [cuts[partition]]
         worker.watch.until(
             "its digest is there",
-            lambda v, key=key, done=done: [d[0] for d in v.get(key, {}).get("digests", ())][-1:] == done,
+            lambda v, key=key, done=done: [d.cut for d in v.get(key, AdoptionRecord()).digests][-1:] == done,
         )
     manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
     for _ in range(3):
         threading.Event().wait(rng.random() * 2)
         worker.kill()
         worker.start()
-        worker.watch.until("it serves again", lambda values: ("applied", table.epoch, 0) in values)
+        worker.watch.until("it serves again", lambda values: AppliedKey(table.epoch, 0) in values)
     adopted(worker, table, manifest)
 
 
@@ -424,9 +424,9 @@ def test_a_helper_killed_while_it_builds_costs_an_attempt_and_nothing_else(kafka
     for _ in range(3):
         write(kafka, worker, table, some(rng, 20_000, keys=20_000))
         manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker))
-        key = ("snapshot", table.name, table.epoch, 0)
+        key = AdoptionKey(table.name, table.epoch, 0)
         worker.watch.until(
-            "it builds", lambda values, key=key, made=manifest: _builds(values.get(key, {}), made), WAIT_S
+            "it builds", lambda values, key=key, made=manifest: _builds(values.get(key, AdoptionRecord()), made), WAIT_S
         )
         _kill_helper(worker)
         write(kafka, worker, table, some(rng, 100))
@@ -435,7 +435,7 @@ def test_a_helper_killed_while_it_builds_costs_an_attempt_and_nothing_else(kafka
 
 
 def _builds(shown, manifest):
-    return shown.get("state") == "building" or shown.get("base") == manifest.name
+    return shown.state == "building" or shown.base == manifest.name
 
 
 def _kill_helper(worker):
@@ -452,12 +452,12 @@ def test_a_cut_without_a_helper_holds_nothing_up_and_has_no_digest(kafka, worker
     cuts = cut(kafka.bootstrap, table)
     write(kafka, worker, table, some(rng, 10))
     make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
-    key = ("snapshot", table.name, table.epoch, 0)
+    key = AdoptionKey(table.name, table.epoch, 0)
     shown = worker.watch.until(
         "it waits or was quick",
-        lambda values: values.get(key, {}).get("state") in ("waiting", "adopted") and values[key],
+        lambda values: values.get(key, AdoptionRecord()).state in ("waiting", "adopted") and values[key],
         WAIT_S,
     )
-    assert shown["state"] == "adopted" or "is not known" in shown["reason"]
+    assert shown.state == "adopted" or "is not known" in shown.reason
     adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker)))
     assert_equals_the_log(kafka, worker, table)

@@ -267,7 +267,7 @@ def test_a_full_disk_holds_the_views_up_and_nothing_else(store, table, tmp_path)
             assert refused.status_code == 504
             new = make_table(store.bootstrap)
             with closing(Watch(node.data_dir)) as watch:
-                assert "disk is full" in watch.state(new, 0, "catching-up")["reason"]
+                assert "disk is full" in watch.state(new, 0, "catching-up").reason
         assert node.pids("workers") + node.pids("readers") == children
         _kill_on_full_disk(node, table)
         (disk / "balloon").unlink()

@@ -12,7 +12,22 @@ import pytest
 from support_log import until
 
 from logstore.view import feed
-from logstore.view.feed import FeedReader, FeedServer, encode_ack
+from logstore.view.feed import FeedReader, FeedServer
+from logstore.view.feed_records import (
+    Acknowledgement,
+    AppliedKey,
+    AppliedRecord,
+    MarkKey,
+    MarkRecord,
+    ViewKey,
+    ViewRecord,
+)
+
+MARK, LATE = MarkKey(), ViewKey("t", "e", 7)
+
+
+def mark(number):
+    return MarkRecord("k", number)
 
 
 class Subscriber:
@@ -52,32 +67,34 @@ def server(tmp_path):
 
 
 def test_first_the_whole_dictionary_then_every_change(server, tmp_path, subscribe):
-    server.publish("tables", {"revision": 1})
-    server.publish(("applied", "e", 0), [5, 9])
+    key = AppliedKey("e", 0)
+    server.publish(MARK, mark(1))
+    server.publish(key, AppliedRecord(5, 9))
     subscriber = subscribe(tmp_path / "feed")
-    assert subscriber.hear(lambda values: len(values) == 2) == {"tables": {"revision": 1}, ("applied", "e", 0): (5, 9)}
-    server.publish(("applied", "e", 0), [6, 9])
-    subscriber.hear(lambda values: values[("applied", "e", 0)] == (6, 9))
-    server.publish("tables", None)
-    subscriber.hear(lambda values: "tables" not in values)
+    assert subscriber.hear(lambda values: len(values) == 2) == {MARK: mark(1), key: AppliedRecord(5, 9)}
+    server.publish(key, AppliedRecord(6, 9))
+    subscriber.hear(lambda values: values[key] == AppliedRecord(6, 9))
+    server.publish(MARK, None)
+    subscriber.hear(lambda values: MARK not in values)
+    assert (server.get(MARK), server.get(key)) == (None, AppliedRecord(6, 9))
 
 
 def test_two_subscribers_hear_the_same(server, tmp_path, subscribe):
     both = [subscribe(tmp_path / "feed") for _ in range(2)]
-    server.publish("k", 1)
-    assert [subscriber.hear(lambda values: "k" in values) for subscriber in both] == [{"k": 1}] * 2
+    server.publish(MARK, mark(1))
+    assert [subscriber.hear(lambda values: MARK in values) for subscriber in both] == [{MARK: mark(1)}] * 2
 
 
 def test_who_is_slow_gets_the_newest_and_nothing_queues_up(server, tmp_path, subscribe):
     slow = subscribe(tmp_path / "feed")
-    server.publish("k", "x" * (1 << 20))  # more than the socket takes
+    server.publish(MARK, MarkRecord("x" * (1 << 20)))  # more than the socket takes
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(20_000):
-        server.publish("n", [number, "y" * 5_000])
+        server.publish(LATE, ViewRecord(slot=number, reason="y" * 5_000))
     assert (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
     )  # kilobytes; all values together are 100 MB
-    slow.hear(lambda values: values.get("n", (0,))[0] == 19_999)
+    slow.hear(lambda values: values.get(LATE, ViewRecord()).slot == 19_999)
 
 
 def test_acknowledgements_are_the_latest_of_who_is_there(tmp_path, subscribe):
@@ -85,15 +102,15 @@ def test_acknowledgements_are_the_latest_of_who_is_there(tmp_path, subscribe):
     server = FeedServer(tmp_path / "feed", on_ack=lambda: changes.append(1))
     first, second = subscribe(tmp_path / "feed"), subscribe(tmp_path / "feed")
     until("both are there", lambda: server.acks() == [None, None])
-    first.sock.sendall(encode_ack({"tables": 1}) + encode_ack({"tables": 2}))
-    until("the newest counts", lambda: sorted(map(str, server.acks())) == ["None", "{'tables': 2}"])
+    first.sock.sendall(Acknowledgement(tables=1).encode() + Acknowledgement(tables=2).encode())
+    until("the newest counts", lambda: set(server.acks()) == {None, Acknowledgement(tables=2)})
     second.sock.close()
-    until("who has left does not count", lambda: server.acks() == [{"tables": 2}])
+    until("who has left does not count", lambda: server.acks() == [Acknowledgement(tables=2)])
     assert changes
     server.close()
 
 
-@pytest.mark.parametrize("rubbish", [b"\xc1", b"\xdd\xff\xff\xff\xff" + b"x" * 1_000_000])
+@pytest.mark.parametrize("rubbish", [b"\xc1", b"\xdd\xff\xff\xff\xff" + b"x" * 1_000_000, b"\x81\xa4mark\xa1x"])
 def test_who_sends_rubbish_is_hung_up_on_and_the_others_go_on(server, tmp_path, subscribe, rubbish):
     good, bad = subscribe(tmp_path / "feed"), subscribe(tmp_path / "feed")
     until("both are there", lambda: len(server.acks()) == 2)
@@ -101,9 +118,9 @@ def test_who_sends_rubbish_is_hung_up_on_and_the_others_go_on(server, tmp_path, 
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         bad.sock.sendall(rubbish)
     until("one is left", lambda: len(server.acks()) == 1)
-    server.publish("k", 1)
-    good.hear(lambda values: "k" in values)
-    assert subscribe(tmp_path / "feed").hear(lambda values: "k" in values) == {"k": 1}
+    server.publish(MARK, mark(1))
+    good.hear(lambda values: MARK in values)
+    assert subscribe(tmp_path / "feed").hear(lambda values: MARK in values) == {MARK: mark(1)}
 
 
 def test_there_is_a_limit_to_subscribers(server, tmp_path, subscribe):
@@ -137,11 +154,11 @@ def test_who_comes_when_there_are_no_descriptors_is_let_in_later_and_the_others_
         with no_descriptors():
             late.connect(f"/proc/self/fd/{folder}/feed")
             until("it is said", lambda: "lets nobody in" in caplog.text)
-            early.sock.sendall(encode_ack({"tables": 1}))
-            until("the other one is heard", lambda: server.acks() == [{"tables": 1}])
-        server.publish("k", 1)
+            early.sock.sendall(Acknowledgement(tables=1).encode())
+            until("the other one is heard", lambda: server.acks() == [Acknowledgement(tables=1)])
+        server.publish(MARK, mark(1))
         until("it is let in", lambda: len(server.acks()) == 2)
-        assert FeedReader().decode(late.recv(1 << 16)) == [("k", 1)]
+        assert FeedReader().decode(late.recv(1 << 16)) == [(MARK, mark(1))]
     os.close(folder)
     assert server.thread.is_alive()
     assert caplog.text.count("lets nobody in") == 1
@@ -152,16 +169,16 @@ def test_many_threads_publish_and_everybody_ends_up_with_the_newest(server, tmp_
 
     def publish(name):
         for number in range(500):
-            server.publish((name, number % 7), None if number % 5 == 3 else number)
+            server.publish(AppliedKey(name, number % 7), None if number % 5 == 3 else AppliedRecord(number))
 
     threads = [threading.Thread(target=publish, args=(name,)) for name in "abcd"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    server.publish("end", 1)
+    server.publish(LATE, ViewRecord())
     for subscriber in [*subscribers, subscribe(tmp_path / "feed")]:
-        assert subscriber.hear(lambda values: "end" in values) == server.snapshot()
+        assert subscriber.hear(lambda values: LATE in values) == server.snapshot()
 
 
 def test_the_server_comes_back_on_the_same_path(tmp_path, subscribe):
@@ -174,30 +191,30 @@ def test_the_server_comes_back_on_the_same_path(tmp_path, subscribe):
     with pytest.raises(FileNotFoundError):
         feed.connect(tmp_path / "feed")
     second = FeedServer(tmp_path / "feed")
-    second.publish("k", 2)
-    assert subscribe(tmp_path / "feed").hear(lambda values: "k" in values) == {"k": 2}
+    second.publish(MARK, mark(2))
+    assert subscribe(tmp_path / "feed").hear(lambda values: MARK in values) == {MARK: mark(2)}
     second.close()
 
 
 def test_the_path_may_be_longer_than_a_socket_name(tmp_path, subscribe):
     path = tmp_path / ("d" * 100) / ("e" * 100) / "worker-0.sock"
     server = FeedServer(path)
-    server.publish("k", 1)
-    assert subscribe(path).hear(lambda values: "k" in values) == {"k": 1}
+    server.publish(MARK, mark(1))
+    assert subscribe(path).hear(lambda values: MARK in values) == {MARK: mark(1)}
     server.close()
 
 
 def test_what_has_not_changed_is_not_said_again(server, tmp_path, subscribe):
     subscriber = subscribe(tmp_path / "feed")
-    server.publish_changed("k", 1)
-    subscriber.hear(lambda values: "k" in values)
-    server.publish_changed("k", 1)
-    server.publish("end", 1)
+    server.publish_changed(MARK, mark(1))
+    subscriber.hear(lambda values: MARK in values)
+    server.publish_changed(MARK, mark(1))
+    server.publish(LATE, ViewRecord())
     heard = []
-    while "end" not in dict(heard):
+    while LATE not in dict(heard):
         heard += (
             subscriber.reader.decode(subscriber.sock.recv(1 << 16))
             if select.select([subscriber.sock], [], [], 5)[0]
             else []
         )
-    assert [key for key, _ in heard] == ["end"]
+    assert [key for key, _ in heard] == [LATE]

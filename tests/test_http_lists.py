@@ -10,6 +10,7 @@ from support_view import truncate, used_bytes, zero_pages, zero_root
 
 from logstore.model.key import to_base64url
 from logstore.model.partitioner import partition_of
+from logstore.view.feed_records import ViewKey, ViewRecord
 from logstore.view.generation import remove
 from tests.support_serve import epoch_of, eventually, problem, serving
 
@@ -329,9 +330,7 @@ def test_a_partition_that_the_worker_calls_stopped_has_stopped(tmp_path):
         node.say_view(table, 0, "stopped", "the view is damaged; remove it")
         eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
         assert "damaged" in problem(reader.get("/v1/tables/t/rows/k"), 503, "partition-stopped")["detail"]
-        node.publish(
-            ("view", "t", table.epoch, 0), {"path": None, "slot": 0, "state": "stopped", "reason": "no view at all"}
-        )
+        node.publish(ViewKey("t", table.epoch, 0), ViewRecord(None, 0, "stopped", "no view at all"))
         eventually(lambda: "no view at all" in reader.get("/v1/tables/t/rows/k").text)
         assert reader.http.post("/v1/tables/t/rows:get", json={"keys": ["k"]}).json()["unprocessed"] == [
             {"key": "k", "reason": "partition-stopped"}

@@ -15,6 +15,17 @@ from logstore.client.store import Store
 from logstore.model.errors import NotRetained, UsageError
 from logstore.model.key import to_base64url
 from logstore.model.partitioner import partition_of
+from logstore.view.feed_records import (
+    AdoptionKey,
+    AdoptionRecord,
+    DigestRecord,
+    LocalSnapshotRecord,
+    LogKey,
+    LogRecord,
+    MarkKey,
+    MarkRecord,
+    SnapshotPlace,
+)
 from tests.support_serve import Node, Reader, eventually, problem, serving, write_snapshot
 
 SEED = 20_261_128
@@ -33,10 +44,10 @@ def store(tmp_path):
         yield node, reader
 
 
-def adopt(node: Node, reader: Reader, name: str = "t", partition: int = 0, keep: int = 1) -> dict:
+def adopt(node: Node, reader: Reader, name: str = "t", partition: int = 0, keep: int = 1) -> LocalSnapshotRecord:
     """Adopt a snapshot and wait until the reader answers from it."""
     base = node.adopt(name, partition, keep)
-    eventually(lambda: base_of(reader, name, partition) == {"snapshot": base["snapshot"], "cut": base["cut"]})
+    eventually(lambda: base_of(reader, name, partition) == {"snapshot": base.snapshot, "cut": base.cut})
     return base
 
 
@@ -104,7 +115,12 @@ def test_a_view_without_its_snapshot_answers_nothing(store):
     node.put("t", b"below", b"1")
     base = adopt(node, reader)
     node.put("t", b"above", b"1")
-    wrong = [None, {**base, "path": None}, {**base, "path": base["path"] + "-absent"}, {**base, "snapshot": "another"}]
+    wrong = [
+        None,
+        base._replace(path=None),
+        base._replace(path=f"{base.path}-absent"),
+        base._replace(snapshot="another"),
+    ]
     for said in wrong:
         node.bases[table.epoch, 0] = [said]
         node.say_view(table, 0)
@@ -143,7 +159,7 @@ def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(store)
     node.bases.clear()
     base = node.adopt("t", 0)
     reader.kill()
-    flip_bytes(Path(base["path"]))
+    flip_bytes(Path(base.path))
     reader.start()
     reader.wait_listening()
     eventually(lambda: stopped(row(reader, "00000")), 30)
@@ -151,15 +167,17 @@ def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(store)
     answers = {key: row(reader, key.decode()) for key in list(rows)[::50]}
     assert all(answer.content == rows[key] for key, answer in answers.items() if answer.status_code == 200)
     assert any(answer.status_code == 503 for answer in answers.values())
-    wanted = ["t", node.tables["t"].epoch, 0, base["snapshot"]]
-    eventually(lambda: any(ack and wanted in ack["damaged"] for ack in node.acks()))
-    again = write_snapshot(Path(base["path"] + "~2"), sound)
-    node.bases[node.tables["t"].epoch, 0] = [{**base, "path": str(again)}]
+    wanted = SnapshotPlace("t", node.tables["t"].epoch, 0, base.snapshot)
+    eventually(lambda: any(ack and wanted in ack.damaged for ack in node.acks()))
+    again = write_snapshot(Path(f"{base.path}~2"), sound)
+    node.bases[node.tables["t"].epoch, 0] = [base._replace(path=str(again))]
     node.say_view(node.tables["t"], 0)
     eventually(lambda: row(reader, "00000").status_code == 200)
     assert row(reader, "00001").content == b"newer"
     assert row(reader, "00050").content == rows[b"00050"]
-    eventually(lambda: [ack["damaged"] for ack in node.acks() if ack] == [[]] or node.publish("mark", ["r", 1]))
+    eventually(
+        lambda: [ack.damaged for ack in node.acks() if ack] == [()] or node.publish(MarkKey(), MarkRecord("r", 1))
+    )
 
 
 def test_what_a_point_reads_from_a_broken_block_is_a_typed_error(store):
@@ -168,7 +186,7 @@ def test_what_a_point_reads_from_a_broken_block_is_a_typed_error(store):
     rows = {b"%05d" % i: source.randbytes(400) for i in range(3_000)}
     node.put_many("t", rows)
     base = adopt(node, reader)
-    file = next(Path(base["path"]).glob("*.sst"))
+    file = next(Path(base.path).glob("*.sst"))
     with file.open("r+b") as raw:  # under the open reader: nothing of it is in its cache yet
         for place in range(0, file.stat().st_size // 2, 61):
             raw.seek(place)
@@ -179,11 +197,11 @@ def test_what_a_point_reads_from_a_broken_block_is_a_typed_error(store):
     for answer in bad:
         document = problem(answer, 503, "partition-stopped")
         assert "logstore snapshot verify t" in document["detail"]
-        assert document["snapshot"] == base["snapshot"]
+        assert document["snapshot"] == base.snapshot
     problem(reader.get("/v1/tables/t/rows"), 503, "partition-stopped")
     many = reader.http.post("/v1/tables/t/rows:get", json={"keys": ["00000"]}).json()
     assert [one["reason"] for one in many["unprocessed"]] == ["partition-stopped"]
-    eventually(lambda: any(ack and ack["damaged"] for ack in node.acks()))
+    eventually(lambda: any(ack and ack.damaged for ack in node.acks()))
 
 
 def test_flips_of_generations_fail_no_request_and_cursors_go_on(store):
@@ -220,21 +238,18 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
     epoch = node.tables["t"].epoch
     shown = reader.get("/v1/snapshots").json()["snapshots"]
     assert [(one["table"], one["epoch"], one["partition"], one["base"], one["cut"], one["state"]) for one in shown] == [
-        ("t", epoch, 0, base["snapshot"], 1, "adopted")
+        ("t", epoch, 0, base.snapshot, 1, "adopted")
     ]
-    said = {
-        "base": base["snapshot"], "cut": 1, "candidate": "x", "state": "refused", "reason": "digests differ",
-        "fetched_bytes": 5,
-        "total_bytes": 9, "digests": [[1, "ab" * 16, 1]],
-    }  # fmt: skip
-    node.publish(("snapshot", "t", epoch, 0), said)
+    digests = (DigestRecord(1, "ab" * 16, 1),)
+    said = AdoptionRecord(base.snapshot, 1, "x", "refused", "digests differ", 5, 9, digests)
+    node.publish(AdoptionKey("t", epoch, 0), said)
     eventually(lambda: reader.get("/v1/snapshots").json()["snapshots"][0]["state"] == "refused")
     (one,) = reader.get("/v1/snapshots").json()["snapshots"]
     assert one == {
         "table": "t",
         "epoch": epoch,
         "partition": 0,
-        **said,
+        **said._asdict(),
         "digests": [{"cut": 1, "digest": "ab" * 16, "entries": 1}],
     }
     assert 'logstore_snapshot_refused{partition="0",table="t"} 1.0' in reader.get("/metrics").text
@@ -247,7 +262,7 @@ def test_as_of_answers_what_is_provable_and_names_restore_for_the_rest(store):
     node.put_many("t", {b"a": b"2", b"doomed": None})  # 3, 4
     second = adopt(node, reader)
     node.put("t", b"a", b"3")  # 5
-    assert (first["cut"], second["cut"]) == (3, 5)
+    assert (first.cut, second.cut) == (3, 5)
     at = {offset: token(node, offset) for offset in range(9)}
     for offset, value in ((3, b"1"), (5, b"2"), (6, b"3")):
         assert row(reader, "a", LS_As_Of=at[offset]).content == value
@@ -297,7 +312,7 @@ def test_times_are_answered_as_far_as_they_can_be_proved(store):
     node.say_ends(400)  # too near: a record of that time may still be on its way
     problem(row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout")
     node.say_ends(2_000)
-    node.publish("log", {"reachable": False})  # what was asked for in time stays known
+    node.publish(LogKey(), LogRecord(reachable=False))  # what was asked for in time stays known
     eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
     problem(row(reader, "b", LS_As_Of="1970-01-01T00:00:05Z"), 503, "log-unreachable")
     assert row(reader, "b", LS_As_Of=past).content == b"2"  # log time has not gone beyond it
@@ -337,7 +352,7 @@ def test_the_client_asks_for_the_past_and_status_shows_the_base(store):
     node.publish_nodes()
     eventually(lambda: reader.get("/v1/cluster").json()["nodes"][0]["url"] == reader.url)
     (row,) = status.gather(reader.http, reader.url)["partitions"]
-    assert (row["base"], row["snapshot"]["state"]) == ({"snapshot": base["snapshot"], "cut": 1}, "adopted")
+    assert (row["base"], row["snapshot"]["state"]) == ({"snapshot": base.snapshot, "cut": 1}, "adopted")
 
 
 def history(node: Node, reader: Reader, source: random.Random) -> list[tuple[int, bytes, bytes | None]]:
@@ -417,7 +432,7 @@ def check_the_past(node: Node, reader: Reader, log: list, keys: list[bytes], sou
         key = source.choice(keys)
         partition = partition_of(key, 2)
         mine = [(k, v) for p, k, v in log if p == partition]
-        cuts = [base["cut"] for base in node.bases.get((node.tables["deep"].epoch, partition), [])]
+        cuts = [base.cut for base in node.bases.get((node.tables["deep"].epoch, partition), [])]
         at = source.choice([*cuts, source.randrange(len(mine) + 1)])
         expected = None
         for k, v in mine[:at]:
@@ -444,9 +459,9 @@ def test_snapshots_that_are_no_longer_named_are_closed(store):
     node, reader = store
     node.put("t", b"k", b"v")
     first = adopt(node, reader, keep=0)
-    assert open_files(reader, first["path"])
+    assert open_files(reader, first.path)
     node.put("t", b"l", b"v")
     adopt(node, reader, keep=0)
-    eventually(lambda: not open_files(reader, first["path"]))
-    shutil.rmtree(first["path"])
+    eventually(lambda: not open_files(reader, first.path))
+    shutil.rmtree(first.path)
     assert row(reader, "k").content == b"v"

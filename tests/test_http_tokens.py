@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from logstore.model.partitioner import partition_of
+from logstore.view.feed_records import LogKey, LogRecord
 from tests.support_serve import epoch_of, eventually, problem, read_answer, serving
 
 EPOCH = epoch_of("t")
@@ -193,7 +194,7 @@ def test_an_unreachable_log_fails_at_once_what_would_have_to_wait(tmp_path):
         node.create("t")
         node.put("t", b"k", b"v")
         reader.wait_ready()
-        node.publish("log", {"reachable": False})
+        node.publish(LogKey(), LogRecord(reachable=False))
         eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
         began = time.monotonic()
         problem(reader.get(ROW, headers={"LS-Token": ahead(node), "LS-Deadline": "20000"}), 503, "log-unreachable")

@@ -17,6 +17,7 @@ from logstore.model.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.view import paths
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import EndsKey, EndsRecord, LogKey, LogRecord, ViewKey, ViewRecord
 from logstore.view.view import View, ViewIdentity
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
@@ -93,7 +94,7 @@ def test_what_a_later_build_would_fold_stops_that_partition_only(kafka, worker, 
     produce(kafka.bootstrap, table.topic, [(by_partition[0], b"12345678")], headers=headers)
     produce(kafka.bootstrap, table.topic, [(by_partition[0], b"after"), (by_partition[1], b"goes on")])
     shown = worker.watch.state(table, 0, "stopped")
-    assert "offset 1" in shown["reason"]
+    assert "offset 1" in shown.reason
     worker.watch.position(table, 1, 1)
     with opened(worker.data_dir, table, 0) as reader:
         assert (reader.state().next_offset, reader.state().stop.word) == (1, "unsupported")
@@ -106,7 +107,7 @@ def test_a_transactional_writer_is_found_out_and_a_repair_lets_the_partition_go_
     writer.produce(table.topic, b"committed", b"k")
     writer.commit_transaction(30)  # offset 0, and its marker at offset 1: the last offset of the log
     shown = worker.watch.state(table, 0, "stopped")
-    assert "--skip 1..1" in shown["reason"]
+    assert "--skip 1..1" in shown.reason
     registry = Registry(kafka.bootstrap)
     registry.write(registry.table(table.name).with_skip(0, 1, 1))
     worker.watch.state(table, 0, "live")
@@ -123,11 +124,11 @@ def test_an_aborted_value_is_never_served(kafka, worker):
     writer.flush(30)
     worker.watch.until(
         "an open transaction is a reason",
-        lambda v: "transaction" in str(v.get(("view", table.name, table.epoch, 0), {}).get("reason")),
+        lambda v: "transaction" in v.get(ViewKey(table.name, table.epoch, 0), ViewRecord()).reason,
     )
     writer.abort_transaction(30)
     shown = worker.watch.state(table, 0, "stopped")
-    assert "--skip 1..2" in shown["reason"]
+    assert "--skip 1..2" in shown.reason
     assert rows(worker.data_dir, table) == {b"k": b"sound"}
 
 
@@ -137,7 +138,7 @@ def test_a_log_that_was_cut_stops_the_partition(kafka, tmp_path):
     topics.truncate(admin(kafka.bootstrap), table.topic, {0: 10})
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
         shown = worker.watch.state(table, 0, "stopped")
-        assert "does not hold offset 0" in shown["reason"]
+        assert "does not hold offset 0" in shown.reason
 
 
 def test_a_topic_that_was_created_again_stops_the_table_and_the_others_go_on(kafka, worker):
@@ -150,7 +151,7 @@ def test_a_topic_that_was_created_again_stops_the_table_and_the_others_go_on(kaf
         "the topic is there again", lambda: topics.create(client, table.topic, 1, 1, topics.wal_settings(1_000_000, 1))
     )
     shown = worker.watch.state(table, 0, "stopped")
-    assert "deleted and created again" in shown["reason"] or "is gone" in shown["reason"]
+    assert "deleted and created again" in shown.reason or "is gone" in shown.reason
     produce(kafka.bootstrap, other.topic, [(b"k", b"v")])
     worker.watch.position(other, 0, 1)
 
@@ -159,7 +160,7 @@ def test_a_topic_with_more_partitions_than_defined_stops_the_table(kafka, worker
     table = make_table(kafka.bootstrap, partitions=1)
     worker.watch.state(table, 0, "live")
     topics.add_partitions(admin(kafka.bootstrap), table.topic, 3)
-    assert "3 partitions" in worker.watch.state(table, 0, "stopped")["reason"]
+    assert "3 partitions" in worker.watch.state(table, 0, "stopped").reason
 
 
 def test_views_and_local_snapshots_of_a_dropped_table_are_removed_and_those_of_others_stay(kafka, worker):
@@ -189,7 +190,7 @@ def test_a_log_that_is_shorter_than_the_view_stops_the_partition(kafka, tmp_path
     )
     view.close()
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        assert "does not hold offset 10" in worker.watch.state(table, 0, "stopped")["reason"]
+        assert "does not hold offset 10" in worker.watch.state(table, 0, "stopped").reason
 
 
 def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path):
@@ -237,14 +238,14 @@ def test_the_broker_dies_and_comes_back(kafka, worker, tmp_path):
     produce(kafka.bootstrap, table.topic, [(b"k", b"1")])
     worker.watch.position(table, 0, 1)
     kafka.kill()
-    worker.watch.until("the log is away", lambda v: v.get("log") == {"reachable": False})
+    worker.watch.until("the log is away", lambda v: v.get(LogKey()) == LogRecord(reachable=False))
     kafka.restart()
     back_ms = time.time_ns() // 1_000_000
     worker.watch.until(
         "it is heard of although nothing is written",
-        lambda v: v.get("log") == {"reachable": True} and v.get(("ends",), [0])[0] > back_ms,
+        lambda v: v.get(LogKey()) == LogRecord(reachable=True) and v.get(EndsKey(), EndsRecord()).asked_ms > back_ms,
     )
-    assert (table.epoch, 0, 1) in worker.watch.values[("ends",)][1]
+    assert (table.epoch, 0, 1) in worker.watch.values[EndsKey()].ends
     produce(kafka.bootstrap, table.topic, [(b"k", b"2")])
     worker.watch.position(table, 0, 2, timeout_s=60)
     assert rows(worker.data_dir, table) == {b"k": b"2"}
@@ -278,7 +279,7 @@ def test_a_view_that_is_damaged_while_it_is_followed_is_built_again_and_the_work
     newer = {b"k%04d" % n: b"newer" for n in range(100)}
     _reached(worker, table, _ends(produce(kafka.bootstrap, table.topic, list(newer.items()))))
     worker.watch.until(
-        "it is live again", lambda values: values.get(("view", table.name, table.epoch, 1), {}).get("state") == "live"
+        "it is live again", lambda values: values.get(ViewKey(table.name, table.epoch, 1), ViewRecord()).state == "live"
     )
     until("every row is back", lambda: rows(worker.data_dir, table) == written | newer)
     assert worker.process.poll() is None
@@ -297,8 +298,8 @@ def test_what_an_earlier_run_has_shown_stays_until_it_is_known_what_to_follow(ka
         cuts=Cuts(DigestClient(), lambda *_: None),
         seed=lambda _: Bootstrap(),
     )
-    shown = ("view", "t", "e" * 32, 0)
-    feed.publish(shown, {"path": "somewhere"})
+    shown = ViewKey("t", "e" * 32, 0)
+    feed.publish(shown, ViewRecord("somewhere"))
     lane.start()
     begun_s = lane.beat_s
     until("the lane has come round", lambda: lane.beat_s > begun_s)

@@ -9,6 +9,7 @@ from logstore.model.errors import Corrupted
 from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import ViewKey
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
 from streaming.lane.partition import Bootstrap, FollowedPartition
 from streaming.lane.status import LaneStatus
@@ -31,7 +32,7 @@ def opening(tmp_path, feed):
 
 
 def shown(feed):
-    return feed.snapshot()["view", "t", TABLE.epoch, 0]
+    return feed.snapshot()[ViewKey("t", TABLE.epoch, 0)]
 
 
 def test_a_folder_that_cannot_be_made_is_a_reason_and_passes(tmp_path, feed, opening):
@@ -39,7 +40,7 @@ def test_a_folder_that_cannot_be_made_is_a_reason_and_passes(tmp_path, feed, ope
     directory.parent.mkdir(parents=True)
     directory.write_text("in the way")
     assert opening.open(TARGET) == OpenLater(RETRY_S, "catching-up")
-    assert "File exists" in shown(feed)["reason"]
+    assert "File exists" in shown(feed).reason
     other = opening.open(Target(TABLE, 1, 1))
     assert isinstance(other, FollowedPartition)
     other.close()
@@ -59,9 +60,9 @@ def test_without_descriptors_nothing_is_called_damaged_and_what_lies_here_stays(
     with descriptors(spare):
         later = opening.open(TARGET)
     assert later == OpenLater(RETRY_S, "catching-up")
-    assert "Too many open files" in shown(feed)["reason"]
-    assert "remove" not in shown(feed)["reason"]
-    assert shown(feed)["path"] == str(path)
+    assert "Too many open files" in shown(feed).reason
+    assert "remove" not in shown(feed).reason
+    assert shown(feed).path == str(path)
     again = opening.open(TARGET)
     assert again.next_offset == 1
     again.close()
@@ -77,7 +78,7 @@ def test_a_snapshot_that_is_damaged_is_looked_at_again(tmp_path, feed):
 
     opening = ViewOpening(tmp_path, "none", seed, LaneStatus(feed))
     assert opening.open(TARGET) == OpenLater(RETRY_S, "stopped")
-    assert "the snapshot is damaged" in shown(feed)["reason"]
+    assert "the snapshot is damaged" in shown(feed).reason
     followed = opening.open(TARGET)
     assert followed.next_offset == 0
     followed.close()

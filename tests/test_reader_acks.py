@@ -2,11 +2,11 @@
 
 import socket
 
-import msgpack
 from support_log import until
 
 from logstore.view import feed
-from logstore.view.feed import FeedReader, FeedServer, encode_ack
+from logstore.view.feed import FeedReader, FeedServer
+from logstore.view.feed_records import Acknowledgement, MarkKey, MarkRecord
 from streaming.control.reader_acks import ReaderAcks
 
 
@@ -24,17 +24,16 @@ def test_a_slot_is_live_once_every_reader_has_sent_its_mark_back(tmp_path):
         first, second = subscriber(tmp_path / "feed"), subscriber(tmp_path / "feed")
         until("both are there", lambda: len(server.acks()) == 2)
         assert confirm.live(frozenset({1, 2})) == {1}
-        (mark,) = [value for key, value in FeedReader().decode(first.recv(1 << 16)) if key == "mark"][-1:]
-        first.sendall(encode_ack({"mark": mark}))
+        mark = dict(FeedReader().decode(first.recv(1 << 16)))[MarkKey()]
+        first.sendall(Acknowledgement(mark=mark).encode())
         until("the first has said so", lambda: None not in [server.acks()[0]])
         assert confirm.live(frozenset({1, 2})) == {1}
-        second.sendall(encode_ack({"mark": ["another run", 99]}))
+        second.sendall(Acknowledgement(mark=MarkRecord("another run", 99)).encode())
         until("the second has said something", lambda: server.acks()[1])
         assert confirm.live(frozenset({1, 2})) == {1}
-        second.sendall(
-            msgpack.packb({"mark": server.snapshot()["mark"]}) + encode_ack({"mark": server.snapshot()["mark"]})
-        )
-        first.sendall(encode_ack({"mark": server.snapshot()["mark"]}))
+        seen = Acknowledgement(mark=server.get(MarkKey())).encode()
+        second.sendall(seen + seen)
+        first.sendall(seen)
         until("both have seen it", lambda: confirm.live(frozenset({1, 2})) == {1, 2})
         assert confirm.live(frozenset({2})) == {2}  # what is not live any more is never announced
         first.close()

@@ -10,6 +10,18 @@ import pytest
 from logstore import Store
 from logstore.model.partitioner import partition_of
 from logstore.serve.wire.problems import WORDS
+from logstore.view.feed_records import (
+    LIVE,
+    Acknowledgement,
+    LogKey,
+    LogRecord,
+    MarkKey,
+    MarkRecord,
+    NodesKey,
+    NodesRecord,
+    ViewKey,
+    ViewRecord,
+)
 from tests.support_serve import SLOTS, Node, Reader, epoch_of, eventually, problem, serving
 
 EPOCH = epoch_of("t")
@@ -59,15 +71,15 @@ def test_a_returned_worker_that_is_still_silent_costs_no_read(tmp_path):
         node.put_many("t", ROWS)
         reader.wait_ready()
         node.close_feed()
-        known, node._published = (
-            node._published,
-            {"log": {"reachable": False}},
+        known, node.published = (
+            node.published,
+            {LogKey(): LogRecord(reachable=False)},
         )  # it has just started and cannot reach the log
         node.open_feed()
         eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
         assert reader.get("/v1/tables/t/rows/k001").status_code == 200
         assert len(reader.get("/v1/tables/t/rows?limit=1000").json()["rows"]) == len(ROWS)
-        for key, value in {**known, "log": {"reachable": True}}.items():
+        for key, value in {**known, LogKey(): LogRecord(reachable=True)}.items():
             node.publish(key, value)
         eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is True)
         assert reader.get("/v1/tables/t/rows/k001").status_code == 200
@@ -112,30 +124,20 @@ def test_a_definition_is_acknowledged_when_its_views_are_open(tmp_path):
         node.create("t")
         reader.wait_ready()
         revision = node.revision
-        eventually(
-            lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}]
-        )
-        view = node._published[("view", "t", EPOCH, 0)]
-        node.publish(("view", "t", EPOCH, 0), None)
+        eventually(lambda: node.acks() == [Acknowledgement(reader.process.pid, revision)])
+        view = node.published[ViewKey("t", EPOCH, 0)]
+        node.publish(ViewKey("t", EPOCH, 0), None)
         node.tables["u"] = node.tables["t"].__class__("u", "u", epoch_of("u"), 1)
         node.publish_tables()
         eventually(lambda: reader.get("/v1/tables/u").status_code == 200)
-        assert node.acks() == [
-            {"pid": reader.process.pid, "tables": revision, "mark": None, "damaged": []}
-        ]  # two views are not open yet
+        assert node.acks() == [Acknowledgement(reader.process.pid, revision)]  # two views are not open yet
         problem(reader.get("/v1/tables/u/rows/k"), 503, "starting")
-        node.publish(("view", "t", EPOCH, 0), view)
+        node.publish(ViewKey("t", EPOCH, 0), view)
         node.open_view(node.tables["u"], 0)
-        eventually(
-            lambda: node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": None, "damaged": []}]
-        )
+        eventually(lambda: node.acks() == [Acknowledgement(reader.process.pid, revision + 1)])
         assert reader.get("/v1/tables/u/rows/k").status_code == 404
-        node.publish("mark", ["run", 1])
-        eventually(
-            lambda: (
-                node.acks() == [{"pid": reader.process.pid, "tables": revision + 1, "mark": ["run", 1], "damaged": []}]
-            )
-        )
+        node.publish(MarkKey(), MarkRecord("run", 1))
+        eventually(lambda: node.acks() == [Acknowledgement(reader.process.pid, revision + 1, MarkRecord("run", 1))])
 
 
 def test_catching_up_is_not_ready_but_readable(tmp_path):
@@ -175,7 +177,7 @@ def test_a_damaged_view_is_never_an_answer(tmp_path):
         broken = tmp_path / "broken"
         broken.mkdir()
         (broken / "data.mdb").write_bytes(b"not a database" * 1000)
-        node.publish(("view", "t", table.epoch, 0), {"path": str(broken), "slot": 0, "state": "live", "reason": ""})
+        node.publish(ViewKey("t", table.epoch, 0), ViewRecord(str(broken), 0, LIVE))
         eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
         problem(reader.get("/v1/tables/t/rows/k"), 503, "starting")
 
@@ -329,7 +331,7 @@ def test_a_handed_over_slot_is_forgotten(pair):
     odd.slots = sorted([*odd.slots, 2])
     even.others = [odd.record()]
     even.publish_nodes()
-    even.publish(("view", "t", EPOCH, 2), None)
+    even.publish(ViewKey("t", EPOCH, 2), None)
     eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
     assert reader.get(f"/v1/tables/t/rows/{named(2)}").headers["ls-owner"] == odd.url
 
@@ -341,9 +343,9 @@ def test_a_slot_taken_over_while_its_worker_was_away_is_answered_there(tmp_path)
         reader.wait_ready()
         node.close_feed()
         node.slots = [slot for slot in node.slots if slot != 2]
-        other = {**node.record(), "node": "other", "url": "http://elsewhere:1", "slots": [2], "live": [2]}
-        node._published["nodes"] = [node.record(), other]
-        del node._published["view", "t", EPOCH, 2]
+        other = node.record()._replace(node="other", url="http://elsewhere:1", slots=(2,), live=(2,))
+        node.published[NodesKey()] = NodesRecord((node.record(), other))
+        del node.published[ViewKey("t", EPOCH, 2)]
         node.open_feed()
         eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
         assert reader.get(f"/v1/tables/t/rows/{named(2)}").headers["ls-owner"] == "http://elsewhere:1"

@@ -3,21 +3,30 @@
 import os
 import stat
 
-import orjson
 import pytest
 from support_worker import make_table, running_worker
 
 from logstore.view import paths
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import (
+    CATCHING_UP,
+    LIVE,
+    NodeRecord,
+    NodesRecord,
+    TablesKey,
+    TablesRecord,
+    ViewKey,
+    ViewRecord,
+)
+from logstore.view.served import Served
 from streaming.control.served_state import ServedState
 from streaming.worker import restore
 
-SERVED = {
-    "tables": {"revision": 3, "topic_id": "i", "slots": 16, "storage": None, "tables": ["{}"]}, "nodes": [],
-    "slots": [1, 5],
-    "views": [["t", "e", 0, {"path": "/", "slot": 1, "state": "live", "reason": None, "base": None, "kept": []}]],
-}  # fmt: skip
-DAMAGED = [b"", b"{", b"\0" * 512, b"[]", b"null", b'{"slots":[1]}', orjson.dumps(SERVED)[:-20]]
+VIEW = ViewKey("t", "e", 0)
+SERVED = Served(
+    TablesRecord(3, "i", 16, None, (b"{}",)), NodesRecord((NodeRecord("n", 0),)), (1, 5), {VIEW: ViewRecord("/", 1, LIVE)}
+)  # fmt: skip
+DAMAGED = [b"", b"{", b"\0" * 512, b"[]", b"null", b'{"slots":[1]}', SERVED.encode()[:-20], b'{"tables":{"tables":{}}}']
 
 
 @pytest.fixture
@@ -33,8 +42,8 @@ def test_what_was_kept_is_there_after_a_restart(tmp_path, feed):
     assert again.load() == SERVED
     assert again.slots() == [1, 5]
     restore(feed, again)
-    assert feed.snapshot()["view", "t", "e", 0]["state"] == "catching-up"
-    assert feed.snapshot()["tables"]["tables"] == [b"{}"]
+    assert feed.get(VIEW) == ViewRecord("/", 1, CATCHING_UP)
+    assert feed.get(TablesKey()) == SERVED.tables
 
 
 def test_nothing_was_kept_before_the_first_start(tmp_path, feed, caplog):

@@ -25,7 +25,9 @@ from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
 from logstore.process.private_files import private_dir
+from logstore.view.feed_fields import UnreadableRecord
 from logstore.view.paths import write_whole
+from logstore.view.served import Served
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +168,14 @@ def _left(path: Path) -> dict[str, Any] | None:
     Its topic and how far it was read. None when that is damaged: the worker writes it again.
     """
     try:
-        tables: dict[str, Any] = orjson.loads(path.read_bytes())["tables"]
-        return {"topic_id": tables["topic_id"], "revision": int(tables["revision"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tables = Served.decode(path.read_bytes()).tables
+    except (OSError, UnreadableRecord) as error:
         log.warning("%s is damaged and counts for nothing: %s", path, error)
         return None
+    if tables.topic_id is None or tables.revision < 0:
+        log.warning("%s does not say which store it is of, and counts for nothing", path)
+        return None
+    return {"topic_id": tables.topic_id, "revision": tables.revision}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -16,10 +16,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from logstore.model.errors import LogStoreError
-from logstore.serve.snapshot_page import REFUSED, standing
+from logstore.serve.snapshot_page import standing
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import CATCHING_UP, LIVE, SNAPSHOT, STOPPED, VIEW, ServedPartition
+from logstore.serve.state.partition import SNAPSHOT, VIEW, ServedPartition
 from logstore.serve.state.waiters import Waiters
+from logstore.view.feed_records import CATCHING_UP, LIVE, REFUSED, STOPPED
 from logstore.view.layout import State
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -131,8 +132,8 @@ class Metrics(Collector):
             if served.base is not None:
                 cut.add_metric(where, served.base.cut)
             adopted.add_metric(where, float(served.base is not None))
-            refused.add_metric(where, float(stands["state"] == REFUSED))
-            fetched.add_metric(where, stands["fetched_bytes"])
+            refused.add_metric(where, float(stands.state == REFUSED))
+            fetched.add_metric(where, stands.fetched_bytes)
         return cut, adopted, refused, fetched
 
     def _reads(self) -> Metric:

@@ -4,22 +4,19 @@ from typing import Any
 
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import ServedPartition
+from logstore.view.feed_records import ADOPTED, AdoptionRecord
 
-NONE, ADOPTED, REFUSED = "none", "adopted", "refused"
 
-
-def standing(catalog: Catalog, served: ServedPartition) -> dict[str, Any]:
+def standing(catalog: Catalog, served: ServedPartition) -> AdoptionRecord:
     """Adoption state of one partition, as its worker reports it.
 
     From the opened one where the worker has said nothing yet.
     """
+    told = catalog.snapshots.get((served.epoch, served.partition))
+    if told is not None:
+        return told
     base = served.base
-    row: dict[str, Any] = {
-        "base": base and base.where.snapshot, "cut": base and base.cut, "candidate": None,
-        "state": ADOPTED if base else NONE, "reason": "",
-        "fetched_bytes": 0, "total_bytes": 0, "digests": [],
-    }  # fmt: skip
-    return row | catalog.snapshots.get((served.epoch, served.partition), {})
+    return AdoptionRecord() if base is None else AdoptionRecord(base.where.snapshot, base.cut, state=ADOPTED)
 
 
 def rows(catalog: Catalog) -> list[dict[str, Any]]:
@@ -33,6 +30,7 @@ def base_of(served: ServedPartition) -> dict[str, Any] | None:
     return None if served.base is None else {"snapshot": served.base.where.snapshot, "cut": served.base.cut}
 
 
-def _row(served: ServedPartition, stands: dict[str, Any]) -> dict[str, Any]:
-    digests = [dict(zip(("cut", "digest", "entries"), one, strict=True)) for one in stands["digests"]]
-    return {"table": served.table, "epoch": served.epoch, "partition": served.partition, **stands, "digests": digests}
+def _row(served: ServedPartition, stands: AdoptionRecord) -> dict[str, Any]:
+    digests = [digest._asdict() for digest in stands.digests]
+    place = {"table": served.table, "epoch": served.epoch, "partition": served.partition}
+    return {**place, **stands._asdict(), "digests": digests}

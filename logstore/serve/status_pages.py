@@ -14,10 +14,11 @@ from logstore.serve.settings import ReaderSettings
 from logstore.serve.snapshot_page import base_of
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.feed_client import FeedClient
-from logstore.serve.state.partition import CATCHING_UP, ELSEWHERE, STOPPED, ServedPartition
+from logstore.serve.state.partition import ELSEWHERE, ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response, page
+from logstore.view.feed_records import CATCHING_UP, STOPPED, NodeRecord
 from logstore.view.layout import MAX_QUARANTINED
 
 _REASONS = 20
@@ -62,7 +63,7 @@ class Pages:
         request.params(())
         nodes: dict[str, dict[str, Any]] = {}
         for record in self._catalog.nodes:
-            _join(nodes.setdefault(record["node"], _node(record)), record)
+            _join(nodes.setdefault(record.node, _node(record)), record)
         known = self._catalog
         return _json(
             {
@@ -113,13 +114,13 @@ class Pages:
     def _unready(self) -> list[str]:
         silent = [voice.worker for voice in self._feeds.voices if not (voice.connected and voice.heard)]
         reasons = [f"worker {worker} has not said yet what it serves" for worker in silent]
-        announced = {record["worker"] for record in self._catalog.own()}
+        announced = {record.worker for record in self._catalog.own()}
         reasons += [
             f"worker {voice.worker} is not announced yet"
             for voice in self._feeds.voices
             if voice.worker not in announced
         ]
-        slots = {slot for record in self._catalog.nodes for slot in record["slots"]}
+        slots = {slot for record in self._catalog.nodes for slot in record.slots}
         self._assigned = self._assigned or slots.issuperset(range(self._catalog.slots))
         if not self._assigned:
             reasons.append(f"{self._catalog.slots - len(slots)} slots are not assigned to anybody yet")
@@ -152,7 +153,7 @@ class Pages:
             end=served.end,
             state=served.state,
             reason=served.reason,
-            owner=own[0]["url"] if own else None,
+            owner=own[0].url if own else None,
             base=base_of(served),
         )
         return {**row, **_standing(served)}
@@ -178,22 +179,21 @@ def _table(table: Table) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _node(record: dict[str, Any]) -> dict[str, Any]:
+def _node(record: NodeRecord) -> dict[str, Any]:
     pids: dict[str, Any] = {"node": None, "kafka": None, "workers": [], "readers": []}
-    named = {name: record[name] for name in ("node", "url", "group", "zone")}
+    named = {"node": record.node, "url": record.url, "group": record.group, "zone": record.zone}
     return {**named, "slots": [], "live": [], "workers": 0, "pids": pids}
 
 
-def _join(node: dict[str, Any], record: dict[str, Any]) -> None:
+def _join(node: dict[str, Any], record: NodeRecord) -> None:
     """Add one worker's record to its node."""
     node["workers"] += 1
-    for name in ("slots", "live"):
-        node[name] = sorted({*node[name], *record[name]})
-    theirs, pids = record.get("pids") or {}, node["pids"]
-    for name in ("node", "kafka"):
-        pids[name] = theirs.get(name) or pids[name]
-    for name in ("workers", "readers"):
-        pids[name] = sorted({*pids[name], *theirs.get(name, ())})
+    node["slots"] = sorted({*node["slots"], *record.slots})
+    node["live"] = sorted({*node["live"], *record.live})
+    theirs, pids = record.pids, node["pids"]
+    pids["node"], pids["kafka"] = theirs.node or pids["node"], theirs.kafka or pids["kafka"]
+    pids["workers"] = sorted({*pids["workers"], *theirs.workers})
+    pids["readers"] = sorted({*pids["readers"], *theirs.readers})
 
 
 def _json(document: dict[str, Any]) -> Response:

@@ -1,26 +1,9 @@
-"""Feed: a dictionary that a worker publishes and the other processes of its node see. The latest value of a key wins.
+"""Feed: a dictionary that a worker publishes and the other processes of its node see. The latest record of a key wins.
 
-A stream socket in the node's data directory carries msgpack arrays: `[key, value]` from the worker, first the whole
-dictionary, then every change; a value of null removes the key. A subscriber that is slow gets only the newest value of
-each key when it reads again, so nothing queues up. Upwards go acknowledgements, of which the latest counts: {"pid",
-"tables": revision served, "mark"}.
-
-    key                                 value
-    "tables"                            {"revision", "topic_id", "slots", "storage",
-                                         "tables": [definition as JSON bytes, ...]}
-    "nodes"                             [what every live worker announced, see `logstore.log.nodes`]
-    "log"                               {"reachable": bool}
-    "mark"                              [run, number]: sent back in an acknowledgement, it says that all before it has
-                                        been taken in
-    ["view", table, epoch, partition]   {"path", "slot", "state": "live|catching-up|stopped", "reason", "base", "kept"}
-                                        base: null, or {"path": local RocksDB directory or null while it is not here,
-                                        "snapshot", "cut", "log_time_ms"}: read it for what the view does not hold;
-                                        kept: older ones, of the same shape
-    ["snapshot", table, epoch, partition]  {"base", "cut", "candidate", "reason", "fetched_bytes", "total_bytes",
-                                        "state": "none|adopted|waiting|fetching|building|refused",
-                                        "digests": [[cut, hex, entries], ... newest 8, newest last]}
-    ["applied", epoch, partition]       [next offset of the view, end of the log as last heard]
-    ["ends"]                            [when Kafka was asked, ms since 1970, [[epoch, partition, end of the log], ...]]
+A stream socket in the node's data directory carries msgpack arrays: `[key, record]` from the worker, first the whole
+dictionary, then every change; a record of null removes the key. A subscriber that is slow gets only the newest record of
+each key when it reads again, so nothing queues up. Upwards go acknowledgements, of which the latest counts. What keys,
+records and acknowledgements hold is told in `logstore.view.feed_records`.
 """
 
 import contextlib
@@ -30,11 +13,27 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgpack
+
+from logstore.view.feed_fields import UnreadableRecord
+from logstore.view.feed_records import (
+    Acknowledgement,
+    AnyKey,
+    AnyRecord,
+    Change,
+    FeedKey,
+    Record,
+    ViewKey,
+    ViewRecord,
+    decode_change,
+    encode_change,
+)
+
+R = TypeVar("R", bound=Record)
 
 MAX_SUBSCRIBERS = 64
 DEAF_S = 0.2  # how long nobody is let in after that failed
@@ -51,7 +50,7 @@ class FeedServer:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # left behind by a killed process; requires: one server a path
         self._path, self._on_ack = path, on_ack
-        self._values: dict[Hashable, Any] = {}
+        self._records: dict[FeedKey[Any], Any] = {}
         self._subscribers: dict[socket.socket, _Subscriber] = {}
         self._lock = threading.Lock()
         self._listener = _bind(path)
@@ -64,29 +63,38 @@ class FeedServer:
         self.thread = threading.Thread(target=self._serve, name="feed", daemon=True)  # lives until `close`
         self.thread.start()
 
-    def publish(self, key: Hashable, value: Any) -> None:
-        """Set a key (a string or tuple) to a msgpack value; None removes it."""
+    def publish(self, key: FeedKey[R], record: R | None) -> None:
+        """Set a key's record; None removes it."""
         with self._lock:
-            if value is None:
-                self._values.pop(key, None)
+            if record is None:
+                self._records.pop(key, None)
             else:
-                self._values[key] = value
+                self._records[key] = record
             for subscriber in list(self._subscribers.values()):
                 subscriber.dirty[key] = None
                 if not subscriber.pending:
                     self._flush(subscriber)
 
-    def publish_changed(self, key: Hashable, value: Any) -> None:
-        """Publish the value, unless the key has it already."""
-        if self._values.get(key) != value:
-            self.publish(key, value)
+    def publish_changed(self, key: FeedKey[R], record: R) -> None:
+        """Publish the record, unless the key has it already."""
+        if self._records.get(key) != record:
+            self.publish(key, record)
 
-    def snapshot(self) -> dict[Hashable, Any]:
+    def get(self, key: FeedKey[R]) -> R | None:
+        """The record of a key; None when it has none."""
+        return cast("R | None", self._records.get(key))
+
+    def snapshot(self) -> dict[AnyKey, AnyRecord]:
         """The dictionary as it is now."""
         with self._lock:
-            return dict(self._values)
+            return cast("dict[AnyKey, AnyRecord]", dict(self._records))
 
-    def acks(self) -> list[Any]:
+    def views(self) -> dict[ViewKey, ViewRecord]:
+        """The views that are published now."""
+        there = self.snapshot().items()
+        return {key: record for key, record in there if isinstance(key, ViewKey) and isinstance(record, ViewRecord)}
+
+    def acks(self) -> list[Acknowledgement | None]:
         """The latest acknowledgement of each subscriber that is connected; None of one that has sent none."""
         with self._lock:
             return [subscriber.ack for subscriber in self._subscribers.values()]
@@ -154,7 +162,7 @@ class FeedServer:
                 sock.close()
                 return
             self._selector.register(sock, selectors.EVENT_READ)
-            subscriber = self._subscribers[sock] = _Subscriber(sock, dict.fromkeys(self._values))
+            subscriber = self._subscribers[sock] = _Subscriber(sock, dict.fromkeys(self._records))
             self._flush(subscriber)
 
     def _serve_one(self, sock: socket.socket, events: int) -> None:
@@ -182,8 +190,8 @@ class FeedServer:
         try:
             subscriber.unpacker.feed(data)
             for ack in subscriber.unpacker:
-                subscriber.ack = ack
-        except (ValueError, msgpack.UnpackException):  # not one of ours
+                subscriber.ack = Acknowledgement.decode(ack)
+        except (ValueError, msgpack.UnpackException, UnreadableRecord):  # not one of ours
             self._drop(subscriber)
         return True
 
@@ -193,7 +201,7 @@ class FeedServer:
             while subscriber.pending or subscriber.dirty:
                 if not subscriber.pending:
                     dirty, subscriber.dirty = subscriber.dirty, {}
-                    subscriber.pending = b"".join(msgpack.packb([key, self._values.get(key)]) for key in dirty)
+                    subscriber.pending = b"".join(encode_change(key, self._records.get(key)) for key in dirty)
                 subscriber.pending = subscriber.pending[subscriber.sock.send(subscriber.pending) :]
             self._listen(subscriber, selectors.EVENT_READ)
         except BlockingIOError:
@@ -214,12 +222,12 @@ class FeedServer:
 
 
 class _Subscriber:
-    def __init__(self, sock: socket.socket, dirty: dict[Hashable, None]) -> None:
+    def __init__(self, sock: socket.socket, dirty: dict[FeedKey[Any], None]) -> None:
         self.sock, self.dirty = sock, dirty
         self.pending = b""
         self.events: int = selectors.EVENT_READ
         self.unpacker = msgpack.Unpacker(max_buffer_size=2 * _CHUNK)
-        self.ack: Any = None
+        self.ack: Acknowledgement | None = None
 
 
 class FeedReader:
@@ -228,15 +236,11 @@ class FeedReader:
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=1 << 28)
 
-    def decode(self, data: bytes) -> list[tuple[Hashable, Any]]:
-        """The (key, value) pairs that are complete now; None as value: removed."""
+    def decode(self, data: bytes) -> list[Change]:
+        """The changes that are complete now, without those of a later version's keys. Raises UnreadableRecord."""
         self._unpacker.feed(data)
-        return [(key, value) for key, value in self._unpacker]
-
-
-def encode_ack(value: Any) -> bytes:
-    """An acknowledgement for the way up."""
-    return bytes(msgpack.packb(value))
+        changes = [decode_change(raw) for raw in self._unpacker]
+        return [change for change in changes if change is not None]
 
 
 def _bind(path: Path) -> socket.socket:

@@ -20,13 +20,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from logstore.model.errors import Corrupted, LogStoreError, LogTruncated, NotYet, StorageUnreachable
 from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.repository import Pointer
 from logstore.view import generation
+from logstore.view.feed_records import DigestRecord, SnapshotPlace
 from logstore.view.layout import Quarantine
 from streaming.adoption import flip
 from streaming.adoption.flip import Step
@@ -35,7 +36,6 @@ from streaming.adoption.refold import NotFolded, refold
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.digest import digest_file
 from streaming.digest.client import DigestClient, PendingDigest
-from streaming.digest.digest_file import DigestRecord
 from streaming.digest.digester import DigestRequest
 from streaming.lane import local_snapshots
 from streaming.lane.lane import Lane
@@ -49,9 +49,6 @@ MOST_S = 60.0
 BUILD_S = 900.0
 LOST_S = 15.0  # a digest that is not there after so long is computed in another way
 SWEEP_S = 10.0  # readers follow the feed within milliseconds; a reader that is busy for so long is stuck
-
-
-Damage = list[Any]  # table, epoch, partition, snapshot
 
 
 class _Trial(NamedTuple):
@@ -71,7 +68,7 @@ class Adopter(threading.Thread):
         library: SnapshotFetcher,
         helper: DigestClient,
         progress: AdoptionProgress,
-        damaged: Callable[[], list[Damage]],
+        damaged: Callable[[], list[SnapshotPlace]],
     ) -> None:
         """`damaged`: the snapshots that readers have found damaged."""
         super().__init__(name="adopter", daemon=True)
@@ -288,7 +285,7 @@ class Adopter(threading.Thread):
         """True when readers found the base damaged, and had the time to see what was brought since."""
         if time.monotonic() - self._brought_s.get(target.key, -SWEEP_S) < SWEEP_S:
             return False
-        return [target.table.name, *target.key, name] in self._damaged()
+        return SnapshotPlace(target.table.name, *target.key, name) in self._damaged()
 
     def _fetch_again(self, followed: FollowedPartition, name: str) -> None:
         target = followed.target
@@ -311,7 +308,7 @@ class Adopter(threading.Thread):
         for old in generation.older(path.parent, int(path.name)):
             log.info("removing %s", old)
             generation.remove(old)
-        keep = [Path(kept["path"]) for kept in followed.kept]
+        keep = [Path(kept.path) for kept in followed.kept if kept.path is not None]
         local_snapshots.remove_others(
             self._library.snapshots(followed.target), [*keep, *([followed.base_dir] if followed.base_dir else [])]
         )

@@ -1,16 +1,11 @@
-"""Progress of adoption, for the readers: ["snapshot", table, epoch, partition] of the feed."""
+"""Progress of adoption, for the readers: the `AdoptionRecord` of every partition, in the feed."""
 
 import threading
 from typing import Any
 
 from logstore.view.feed import FeedServer
-from streaming.digest.digest_file import DigestRecord
+from logstore.view.feed_records import AdoptionKey, AdoptionRecord, DigestRecord
 from streaming.lane.target import Target
-
-NONE: dict[str, Any] = {
-    "base": None, "cut": None, "candidate": None, "state": "none", "reason": "", "fetched_bytes": 0, "total_bytes": 0,
-    "digests": [],
-}  # fmt: skip
 
 
 class AdoptionProgress:
@@ -18,24 +13,24 @@ class AdoptionProgress:
 
     def __init__(self, feed: FeedServer) -> None:
         self._feed, self._lock = feed, threading.Lock()
-        self._shown: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+        self._shown: dict[AdoptionKey, AdoptionRecord] = {}
 
     def show(self, target: Target, **changes: Any) -> None:
-        """Change what is shown of a partition."""
+        """Change fields of the partition's `AdoptionRecord`."""
         key = _key(target)
         with self._lock:
-            shown = {**self._shown.get(key, NONE), **changes}
+            shown = self._shown.get(key, AdoptionRecord())._replace(**changes)
             if shown != self._shown.get(key):
                 self._shown[key] = shown
                 self._feed.publish(key, shown)
 
     def state(self, target: Target) -> str:
         """The word that is shown."""
-        return str(self._shown.get(_key(target), NONE)["state"])
+        return self._shown.get(_key(target), AdoptionRecord()).state
 
     def digests(self, target: Target, found: list[DigestRecord]) -> None:
         """Publish the digests of a partition."""
-        self.show(target, digests=[list(one) for one in found])
+        self.show(target, digests=tuple(found))
 
     def only(self, targets: list[Target]) -> None:
         """Take back what is shown of other partitions."""
@@ -46,5 +41,5 @@ class AdoptionProgress:
                 self._feed.publish(key, None)
 
 
-def _key(target: Target) -> tuple[str, str, str, int]:
-    return ("snapshot", target.table.name, *target.key)
+def _key(target: Target) -> AdoptionKey:
+    return AdoptionKey(target.table.name, *target.key)

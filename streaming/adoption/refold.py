@@ -27,9 +27,9 @@ from logstore.model.errors import LogStoreError, LogUnreachable, NotYet
 from logstore.model.table import Table
 from logstore.process import child
 from logstore.snapshot.sst import SstReader
+from logstore.view.feed_records import DigestRecord
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
-from streaming.digest.digest_file import DigestRecord
 from streaming.digest.view_digest import digest_of
 from streaming.lane.partition import Bootstrap, FollowedPartition
 from streaming.lane.target import Target

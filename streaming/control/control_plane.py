@@ -25,8 +25,11 @@ from logstore.model.errors import EpochChanged, LogStoreError, LogUnreachable
 from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, PartitionKey, Table
 from logstore.view.feed import FeedServer
+from logstore.view.feed_fields import UnreadableRecord
+from logstore.view.feed_records import NodeRecord, NodesKey, NodesRecord, ProcessIds, TablesKey, TablesRecord
 from logstore.view.layout import Stop
 from logstore.view.paths import served_path
+from logstore.view.served import Served
 from streaming.adoption.compaction_schedule import CompactionSchedule
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
@@ -256,7 +259,8 @@ class ControlPlane(threading.Thread):
 
     def _show(self) -> None:
         definitions = self._changes.definitions
-        self._feed.publish_changed("nodes", [_shown(a) for a in self._changes.nodes.live()])
+        nodes = tuple(_node_record(announced) for announced in self._changes.nodes.live())
+        self._feed.publish_changed(NodesKey(), NodesRecord(nodes))
         if (
             self._lane.generation == self._wanted.generation > 0
             and definitions.revision != self._shown_revision
@@ -264,7 +268,7 @@ class ControlPlane(threading.Thread):
         ):
             self._shown_revision = definitions.revision
             sweep(self._data_dir, definitions.tables.values())
-            self._feed.publish("tables", tables_value(definitions, self._slots, self._tables_id()))
+            self._feed.publish(TablesKey(), tables_record(definitions, self._slots, self._tables_id()))
         self._save()
 
     def _tables_id(self) -> str | None:
@@ -278,17 +282,14 @@ class ControlPlane(threading.Thread):
         """Keep what is served, for readers that start without this worker, and for itself after a restart."""
         if self._shown_revision < 0:
             return
-        value = self._feed.snapshot()
-        served = {
-            "tables": {**value["tables"], "tables": [raw.decode() for raw in value["tables"]["tables"]]},
-            "nodes": value.get("nodes", []),
-            "slots": sorted(self._placement.followed),
-            "views": [[*key[1:], view] for key, view in value.items() if isinstance(key, tuple) and key[0] == "view"],
-        }
+        served = Served(
+            self._feed.get(TablesKey()) or TablesRecord(), self._feed.get(NodesKey()) or NodesRecord(),
+            tuple(sorted(self._placement.followed)), self._feed.views(),
+        )  # fmt: skip
         self._saved.keep(served)
 
     def _announcement(self) -> Announcement:
-        acks = [ack["tables"] for ack in self._feed.acks() if ack is not None]
+        acks = [ack.tables for ack in self._feed.acks() if ack is not None]
         phases = dict(self._lane.phases)
         behind = {slot_of(partition, self._slots) for (_, partition), phase in phases.items() if phase == "catching-up"}
         behind |= {slot_of(partition, self._slots) for _, partition in self._wanted.targets.keys() - phases.keys()}
@@ -309,22 +310,26 @@ class ControlPlane(threading.Thread):
             self._announced = announcement, time.monotonic()
 
 
-def tables_value(definitions: Definitions, slots: int, topic_id: str | None) -> dict[str, Any]:
-    """Value of the feed's key "tables"."""
-    return {
-        "revision": definitions.revision,
-        "topic_id": topic_id,
-        "slots": slots,
-        "storage": definitions.storage,
-        "tables": [table.to_json() for table in definitions.tables.values()],
-    }
+def tables_record(definitions: Definitions, slots: int, topic_id: str | None) -> TablesRecord:
+    """Feed record of the definitions."""
+    tables = tuple(table.to_json() for table in definitions.tables.values())
+    return TablesRecord(definitions.revision, topic_id, slots, definitions.storage, tables)
 
 
-def _shown(announcement: Announcement) -> dict[str, Any]:
-    return {
-        name: getattr(announcement, name)
-        for name in ("node", "worker", "url", "group", "zone", "slots", "live", "pids", "tables")
-    }
+def _node_record(announced: Announcement) -> NodeRecord:
+    """Feed record of an announcement."""
+    return NodeRecord(
+        announced.node, announced.worker, announced.url, announced.group, announced.zone, tuple(announced.slots),
+        tuple(announced.live), _process_ids(announced), announced.tables,
+    )  # fmt: skip
+
+
+def _process_ids(announced: Announcement) -> ProcessIds:
+    """The processes that a worker announced; none where another version's announcement cannot be read."""
+    try:
+        return ProcessIds.decode(announced.pids)
+    except UnreadableRecord:  # for information only
+        return ProcessIds()
 
 
 def _pids(data_dir: Path) -> dict[str, Any]:

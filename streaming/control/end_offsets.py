@@ -15,6 +15,7 @@ from logstore.log import kafka
 from logstore.model.errors import LogStoreError, LogUnreachable
 from logstore.model.table import PartitionKey
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import EndsKey, EndsRecord, PartitionEnd
 from streaming.lane.lane import Lane
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class EndOffsets(threading.Thread):
         ends = kafka.ends(client, followed)
         stable = kafka.ends(client, followed, committed=True)
         self.committed = {followed[place]: end for place, end in stable.items()}
-        self._feed.publish(("ends",), [asked_ms, [[*followed[place], end] for place, end in ends.items()]])
+        told = tuple(PartitionEnd(*followed[place], end) for place, end in ends.items())
+        self._feed.publish(EndsKey(), EndsRecord(asked_ms, told))
         self._lane.heard(reachable=True)
         self._complaint = ""

@@ -5,9 +5,9 @@ they hear of a view over the feed, open it, and say so by sending back the mark 
 """
 
 import secrets
-from typing import Any
 
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import Acknowledgement, MarkKey, MarkRecord
 
 
 class ReaderAcks:
@@ -23,11 +23,11 @@ class ReaderAcks:
         """The part of `slots`, live in the lane, that all readers connected now have been told of and answer for."""
         if slots != self._asked or not self._number:
             self._asked, self._number = slots, self._number + 1
-            self._feed.publish("mark", [self._run, self._number])
+            self._feed.publish(MarkKey(), MarkRecord(self._run, self._number))
         if all(self._has_seen(ack) for ack in self._feed.acks()):
             self._confirmed = slots
         return self._confirmed & slots
 
-    def _has_seen(self, ack: Any) -> bool:
-        mark = (ack or {}).get("mark")
-        return mark is not None and mark[0] == self._run and mark[1] >= self._number
+    def _has_seen(self, ack: Acknowledgement | None) -> bool:
+        mark = None if ack is None else ack.mark
+        return mark is not None and mark.run == self._run and mark.number >= self._number

@@ -2,15 +2,13 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
-import orjson
-
+from logstore.view.feed_fields import UnreadableRecord
+from logstore.view.feed_records import NodesRecord
 from logstore.view.paths import write_whole
+from logstore.view.served import Served
 
 log = logging.getLogger(__name__)
-
-_PARTS = {"tables", "nodes", "slots", "views"}
 
 
 class ServedState:
@@ -18,22 +16,22 @@ class ServedState:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: object = None
+        self._kept: Served | None = None
         self._complaint = ""
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self) -> Served | None:
         """Served state as of the worker's last run.
 
         Tables, nodes, slots and views; None when there is nothing, or it is damaged.
         """
         try:
-            found = orjson.loads(self._path.read_bytes())
-            if isinstance(found, dict) and found.keys() >= _PARTS:
+            found = Served.decode(self._path.read_bytes())
+            if found.tables.tables is not None:
                 return found
-            why = "it lacks what a worker writes"
+            why = "it names no tables"
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, UnreadableRecord) as error:
             why = str(error)
         log.warning("%s is damaged: %s; the worker begins without what it served before", self._path, why)
         return None
@@ -41,19 +39,19 @@ class ServedState:
     def slots(self) -> list[int]:
         """The slots that this worker followed when it last ran."""
         found = self.load()
-        return found["slots"] if found else []
+        return list(found.slots) if found else []
 
-    def keep(self, served: dict[str, Any]) -> None:
-        """Write it down when more of it than "nodes" has changed.
+    def keep(self, served: Served) -> None:
+        """Write it down when more of it than the nodes has changed.
 
         A full disk ends no worker: the next call tries again.
         """
-        kept = {**served, "nodes": None}
+        kept = served._replace(nodes=NodesRecord())
         if kept == self._kept:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, orjson.dumps(served))
+            write_whole(self._path, served.encode())
             self._kept, self._complaint = kept, ""
         except OSError as error:
             if self._complaint != str(error):

@@ -1,21 +1,13 @@
 """Digest file: digests of a partition at its newest cuts, beside its generations, where a restart finds them."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import orjson
 
+from logstore.view.feed_records import DigestRecord
 from logstore.view.paths import write_whole
 
 KEPT = 8
-
-
-class DigestRecord(NamedTuple):
-    """The digest of a partition at one cut: 32 hex digits, and how many live entries."""
-
-    cut: int
-    digest: str
-    entries: int
 
 
 def path_in(directory: Path) -> Path:

@@ -24,6 +24,7 @@ from logstore.log.tail import End, FetchedBatch, Tail, Trouble, Unreachable
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.model.table import PartitionKey
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import LogKey, LogRecord
 from logstore.view.layout import Stop
 from logstore.view.view import Sync
 from streaming.lane.cuts import Cuts
@@ -327,7 +328,7 @@ class Lane(threading.Thread):
     def heard(self, *, reachable: bool) -> None:
         """The log answers, or not, as somebody has just found out. Any thread."""
         self.reachable = reachable
-        self._feed.publish_changed("log", {"reachable": reachable})
+        self._feed.publish_changed(LogKey(), LogRecord(reachable))
 
     def _tick(self, tail: Tail) -> None:
         """Once a second: what only looking shows."""

@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
@@ -19,6 +19,7 @@ from logstore.model.errors import Corrupted
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader, checksum, prepare
+from logstore.view.feed_records import LocalSnapshotRecord
 from logstore.view.layout import Base
 from logstore.view.paths import write_whole
 
@@ -36,14 +37,14 @@ class LocalSnapshot(NamedTuple):
     path: Path
     checksums: dict[str, str]
 
-    def shown(self) -> dict[str, Any]:
+    def record(self) -> LocalSnapshotRecord:
         """Feed record of the snapshot."""
-        return shown(self.base, self.path)
+        return record_of(self.base, self.path)
 
 
-def shown(base: Base, path: Path | None) -> dict[str, Any]:
+def record_of(base: Base, path: Path | None) -> LocalSnapshotRecord:
     """Feed record of a base; `path` None: it is not here yet."""
-    return {"path": path and str(path), "snapshot": base.snapshot, "cut": base.cut, "log_time_ms": base.log_time_ms}
+    return LocalSnapshotRecord(None if path is None else str(path), base.snapshot, base.cut, base.log_time_ms)
 
 
 def base_of(manifest: Manifest, partition: int) -> Base:

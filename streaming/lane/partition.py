@@ -12,12 +12,13 @@ nothing else.
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from logstore.model.errors import Corrupted, Overloaded
 from logstore.model.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.mutation import Control, parse
 from logstore.view import generation, paths
+from logstore.view.feed_records import LocalSnapshotRecord, ViewRecord
 from logstore.view.layout import Base, Quarantine, Stop
 from logstore.view.view import Sync, View, ViewIdentity, discard_if_torn
 from streaming.lane import local_snapshots, stop_reasons
@@ -72,7 +73,7 @@ class FollowedPartition:
             raise
         self.target, self.sync = target, sync
         self.undigested: dict[int, str] = {}  # cuts without a digest, and why
-        self.kept: list[dict[str, Any]] = []  # older local snapshots, as the feed shows them
+        self.kept: tuple[LocalSnapshotRecord, ...] = ()  # older local snapshots
         self.base_dir: Path | None = None  # the RocksDB directory of the view's base; None: no base, or it is not here
         self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
         self.tee: ChangeBuffer | None = None
@@ -99,19 +100,16 @@ class FollowedPartition:
         base = self.view.base
         local = local_snapshots.find(directory, base.snapshot) if base else None
         self.base_dir = local and local.path
-        self.kept = (
-            [older.shown() for older in local_snapshots.others(directory, base)[-local_snapshots.KEPT + 1 :]]
-            if base
-            else []
-        )
+        older = local_snapshots.others(directory, base)[-local_snapshots.KEPT + 1 :] if base else []
+        self.kept = tuple(local.record() for local in older)
 
-    def shown(self) -> dict[str, Any]:
+    def record(self) -> ViewRecord:
         """Feed record of the partition."""
         base = self.view.base
-        return {
-            "path": str(self.view.path), "slot": self.target.slot, "state": self.phase, "reason": self.reason,
-            "base": local_snapshots.shown(base, self.base_dir) if base else None, "kept": self.kept,
-        }  # fmt: skip
+        return ViewRecord(
+            str(self.view.path), self.target.slot, self.phase, self.reason or "",
+            local_snapshots.record_of(base, self.base_dir) if base else None, self.kept,
+        )  # fmt: skip
 
     @property
     def stop(self) -> Stop | None:

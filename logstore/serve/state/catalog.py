@@ -7,24 +7,31 @@ back, its new views take the place of the old ones one by one; `WorkerFeed.remem
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
 
 from logstore.model.slots import DEFAULT_SLOTS, slot_of
-from logstore.model.table import Table
+from logstore.model.table import PartitionKey, Table
 from logstore.serve.state.partition import (
-    CATCHING_UP,
     ELSEWHERE,
-    LIVE,
     SNAPSHOT,
-    STOPPED,
     VIEW,
     ServedPartition,
     Views,
     detach,
 )
 from logstore.serve.state.waiters import ASKED, Waiters
-from logstore.serve.state.worker_feed import ViewKey, WorkerFeed
+from logstore.serve.state.worker_feed import WorkerFeed
 from logstore.serve.wire.problems import Problem
+from logstore.view.feed_records import (
+    CATCHING_UP,
+    LIVE,
+    STOPPED,
+    AdoptionRecord,
+    AppliedRecord,
+    EndsRecord,
+    NodeRecord,
+    ViewKey,
+    ViewRecord,
+)
 
 _RANK = {LIVE: 0, CATCHING_UP: 1, STOPPED: 2}
 
@@ -47,14 +54,13 @@ class Catalog:
         self.views = Views()
         self.tables: dict[str, Table] | None = None  # None: nobody has told yet
         self.epochs: frozenset[str] = frozenset()  # every epoch of every table, former and dropped ones too
-        self.revision, self.slots, self.topic_id = -1, DEFAULT_SLOTS, ""
-        self.nodes: Sequence[dict[str, Any]] = ()
+        self.revision, self.slots = -1, DEFAULT_SLOTS
+        self.topic_id: str | None = ""
+        self.nodes: Sequence[NodeRecord] = ()
         self.reachable: bool | None = None  # the log, as last heard; None = never
         self.served: dict[tuple[str, int], ServedPartition] = {}  # (epoch, partition)
         self.fast: dict[bytes, FastTable] = {}
-        self.snapshots: dict[
-            tuple[str, int], dict[str, Any]
-        ] = {}  # (epoch, partition) -> what the worker does about snapshots
+        self.snapshots: dict[PartitionKey, AdoptionRecord] = {}
         self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
         self._ends: dict[tuple[str, int], int] = {}
         self.asked_ends = defaultdict[tuple[str, int], tuple[int, int]](
@@ -94,22 +100,22 @@ class Catalog:
 
         Of one that is about to, unless this node is; None when there is none.
         """
-        group = next((n["group"] for n in self.nodes if n["node"] == self.node), None)
-        others = sorted((n for n in self.nodes if n["node"] != self.node), key=lambda n: n["group"] != group)
+        group = next((n.group for n in self.nodes if n.node == self.node), None)
+        others = sorted((n for n in self.nodes if n.node != self.node), key=lambda n: n.group != group)
         for node in others:
-            if slot in node["live"]:
-                return str(node["url"])
+            if slot in node.live:
+                return node.url
         if slot in self.claimed():
             return None
-        return next((str(node["url"]) for node in others if slot in node["slots"]), None)
+        return next((node.url for node in others if slot in node.slots), None)
 
-    def own(self) -> list[dict[str, Any]]:
+    def own(self) -> list[NodeRecord]:
         """Announcements of this node's workers."""
-        return [n for n in self.nodes if n["node"] == self.node]
+        return [n for n in self.nodes if n.node == self.node]
 
     def claimed(self) -> frozenset[int]:
         """The slots that this node's workers were assigned or still serve."""
-        return frozenset(chain.from_iterable((*n["slots"], *n["live"]) for n in self.own()))
+        return frozenset(chain.from_iterable((*n.slots, *n.live) for n in self.own()))
 
     def missing(self) -> list[str]:
         """Partitions that this node claims and this reader cannot answer for yet; a stopped one is an answer."""
@@ -126,24 +132,24 @@ class Catalog:
         served = self.served.get((table.epoch, partition))
         return ELSEWHERE if served is None else served.state
 
-    def applied(self, epoch: str, partition: int, next_offset: int, end: int) -> None:
+    def applied(self, epoch: str, partition: int, stands: AppliedRecord) -> None:
         """A worker has committed, or heard of a new end of the log."""
         where = epoch, partition
-        self._ends[where] = end = max(end, self._ends.get(where, 0))
+        self._ends[where] = end = max(stands.end, self._ends.get(where, 0))
         served = self.served.get(where)
         if served is not None:
             served.end, served.stood = end, b""
-        self._waiters.reached(where, next_offset)
+        self._waiters.reached(where, stands.next_offset)
 
-    def asked(self, asked_ms: int, ends: Iterable[tuple[str, int, int]]) -> None:
-        """A worker has asked Kafka where the logs end: (epoch, partition, end) each."""
-        for epoch, partition, end in ends:
+    def asked(self, told: EndsRecord) -> None:
+        """A worker has asked Kafka where the logs end."""
+        for epoch, partition, end in told.ends:
             where = epoch, partition
-            if asked_ms > self.asked_ends[where][0]:
-                self.asked_ends[where] = asked_ms, end
-                self._waiters.reached((ASKED, *where), asked_ms)
+            if told.asked_ms > self.asked_ends[where][0]:
+                self.asked_ends[where] = told.asked_ms, end
+                self._waiters.reached((ASKED, *where), told.asked_ms)
 
-    def told(self, epoch: str, partition: int, record: dict[str, Any] | None) -> None:
+    def told(self, epoch: str, partition: int, record: AdoptionRecord | None) -> None:
         """A worker has said how it stands with the snapshots of a partition; None: it has let the partition go."""
         if record is None:
             self.snapshots.pop((epoch, partition), None)
@@ -162,26 +168,26 @@ class Catalog:
         return served is not None and (served.reader is not None or served.state == STOPPED)
 
     def _read_tables(self, voices: Iterable[WorkerFeed]) -> None:
-        said = [voice.values["tables"] for voice in voices if "tables" in voice.values]
+        said = [voice.tables for voice in voices if voice.tables is not None and voice.tables.tables is not None]
         if not said:
             return
-        newest = max(said, key=lambda tables: tables["revision"])
-        if (newest["revision"], newest["topic_id"]) == (self.revision, self.topic_id):
+        newest = max(said, key=lambda tables: tables.revision)
+        if (newest.revision, newest.topic_id) == (self.revision, self.topic_id):
             return
-        known = [Table.from_json(raw if isinstance(raw, bytes) else raw.encode()) for raw in newest["tables"]]
-        self.revision, self.topic_id, self.slots = newest["revision"], newest["topic_id"], newest["slots"]
+        known = [Table.from_json(raw) for raw in newest.tables or ()]
+        self.revision, self.topic_id, self.slots = newest.revision, newest.topic_id, newest.slots
         self.epochs = frozenset(chain.from_iterable((t.epoch, *t.former_epochs) for t in known))
         self.tables = {t.name: t for t in known if not t.dropped}
         self._waiters.wake_all()
 
     def _read_nodes(self, voices: Iterable[WorkerFeed]) -> None:
-        said = [(not voice.connected, voice.values["nodes"]) for voice in voices if "nodes" in voice.values]
+        said = [(not voice.connected, voice.nodes) for voice in voices if voice.nodes is not None]
         if said:
-            self.nodes = min(said, key=lambda item: item[0])[1]
+            self.nodes = min(said, key=lambda item: item[0])[1].nodes
 
     def _read_log(self, voices: Iterable[WorkerFeed]) -> None:
-        said = [voice.values["log"]["reachable"] for voice in voices if voice.connected and "log" in voice.values]
-        before, self.reachable = self.reachable, any(said) if said else None
+        said = [voice.log.reachable for voice in voices if voice.connected and voice.log is not None]
+        before, self.reachable = self.reachable, any(said) if any(one is not None for one in said) else None
         if before is not False and self.reachable is False:
             self._waiters.wake_all()
 
@@ -189,20 +195,20 @@ class Catalog:
         records = self._best_records(voices)
         spoken = set().union(*(voice.spoken for voice in voices))
         before, self.served = self.served, {}
-        for (name, epoch, partition), record in records.items():
-            where = epoch, partition
+        for key, record in records.items():
+            where = key.epoch, key.partition
             served = before.get(where)
-            if served is not None and served.table != name:  # promoted: the topic is another table's now
+            if served is not None and served.table != key.table:  # promoted: the topic is another table's now
                 detach(before.pop(where))
                 served = None
             said = None if served is None else served.said()
             if served is None:
-                served = ServedPartition(name, epoch, partition, record)
+                served = ServedPartition(key, record)
             served.update(record)
             changed = said != served.said()
             served.end, served.stood = self._ends.get(where), b""
             self.served[where] = served
-            if changed or served.reader is None or (name, epoch, partition) in spoken:
+            if changed or served.reader is None or key in spoken:
                 self.views.attach(served)
                 self._waiters.wake(where)
         for gone in before.keys() - self.served.keys():
@@ -217,27 +223,27 @@ class Catalog:
             voice.spoken.clear()
         self._index()
 
-    def _best_records(self, voices: Sequence[WorkerFeed]) -> dict[ViewKey, dict[str, Any]]:
+    def _best_records(self, voices: Sequence[WorkerFeed]) -> dict[ViewKey, ViewRecord]:
         """Records of partitions, the best one of each, of the tables of today.
 
         Of who is there before who is away, live before catching up.
         """
         current = {(t.name, t.epoch) for t in (self.tables or {}).values()}
-        best: dict[ViewKey, tuple[tuple[bool, int], dict[str, Any]]] = {}
+        best: dict[ViewKey, tuple[tuple[bool, int], ViewRecord]] = {}
         for voice in voices:
             for remembered, records in (
                 (False, voice.views if voice.connected else {}),
                 (True, voice.remembered(self._elsewhere())),
             ):
                 for key, record in records.items():
-                    rank = (remembered, _RANK.get(record["state"], 9))
-                    if key[:2] in current and (key not in best or rank < best[key][0]):
+                    rank = (remembered, _RANK.get(record.state, 9))
+                    if (key.table, key.epoch) in current and (key not in best or rank < best[key][0]):
                         best[key] = rank, record
         return {key: record for key, (_, record) in best.items()}
 
     def _elsewhere(self) -> frozenset[int]:
         """Slots that another node serves and this one does not claim."""
-        others = chain.from_iterable(n["live"] for n in self.nodes if n["node"] != self.node)
+        others = chain.from_iterable(n.live for n in self.nodes if n.node != self.node)
         return frozenset(others) - self.claimed()
 
     def _index(self) -> None:

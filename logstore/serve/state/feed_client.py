@@ -12,12 +12,21 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.worker_feed import GRACE_S, WorkerFeed
 from logstore.view import paths
-from logstore.view.feed import FeedReader, connect, encode_ack
+from logstore.view.feed import FeedReader, connect
+from logstore.view.feed_fields import UnreadableRecord
+from logstore.view.feed_records import (
+    Acknowledgement,
+    AdoptionKey,
+    AdoptionRecord,
+    AppliedKey,
+    AppliedRecord,
+    Change,
+    EndsRecord,
+)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _CHUNK = 1 << 18
@@ -32,7 +41,7 @@ class FeedClient:
         self._data_dir, self._catalog = data_dir, catalog
         self.voices = [WorkerFeed(i) for i in range(workers)]
         self._sockets: dict[int, socket.socket] = {}
-        self._acked: dict[int, tuple[Any, ...]] = {}
+        self._acked: dict[int, Acknowledgement] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
         self.served_revision = -1
@@ -65,10 +74,11 @@ class FeedClient:
                     spoke = await self._listen(voice, sock)
                 except OSError:  # it hung up
                     spoke = False
-                except (
-                    Exception
-                ):  # said by a later build, or not a worker: what is known stays, and the next connection begins anew
-                    log.exception("worker %d says what this reader cannot read", voice.worker)
+                except UnreadableRecord as error:  # what is known stays, and the next connection begins anew
+                    log.warning("worker %d says what this reader cannot read: %s", voice.worker, error)
+                    spoke = False
+                except Exception:  # not a worker, or a definition of a later version
+                    log.exception("what worker %d says cannot be taken in", voice.worker)
                     spoke = False
             pause = _FIRST_PAUSE_S if spoke else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
@@ -95,17 +105,18 @@ class FeedClient:
             self._refresh()
         return spoke
 
-    def _hear(self, voice: WorkerFeed, changes: list[tuple[Any, Any]]) -> None:
-        more = [voice.hear(key, value) for key, value in changes]
+    def _hear(self, voice: WorkerFeed, changes: list[Change]) -> None:
+        more = [voice.hear(change) for change in changes]
         if any(more):
             self._refresh()
-        for key, value in changes:
-            if key[0] == "applied" and value is not None:
-                self._catalog.applied(key[1], key[2], value[0], value[1])
-            elif key[0] == "snapshot":
-                self._catalog.told(key[2], key[3], value)
-            elif key[0] == "ends":
-                self._catalog.asked(*value)
+        for change in changes:
+            match change:
+                case (AppliedKey() as key, AppliedRecord() as stands):
+                    self._catalog.applied(key.epoch, key.partition, stands)
+                case (AdoptionKey() as key, (AdoptionRecord() | None) as adoption):
+                    self._catalog.told(key.epoch, key.partition, adoption)
+                case (_, EndsRecord() as ends):
+                    self._catalog.asked(ends)
 
     def _refresh(self) -> None:
         self._catalog.rebuild(self.voices)
@@ -116,12 +127,12 @@ class FeedClient:
         """Tell every worker that is there; only what is new to it."""
         loop, damaged = asyncio.get_running_loop(), self._catalog.views.bases.damaged()
         for voice in self.voices:
-            sock, seen = self._sockets.get(voice.worker), (self.served_revision, voice.values.get("mark"), damaged)
-            if sock is not None and (self.served_revision >= 0 or damaged) and self._acked.get(voice.worker) != seen:
-                self._acked[voice.worker] = seen
-                ack = {"pid": os.getpid(), "tables": seen[0], "mark": seen[1], "damaged": seen[2]}
+            sock = self._sockets.get(voice.worker)
+            ack = Acknowledgement(os.getpid(), self.served_revision, voice.mark, damaged)
+            if sock is not None and (self.served_revision >= 0 or damaged) and self._acked.get(voice.worker) != ack:
+                self._acked[voice.worker] = ack
                 with contextlib.suppress(OSError):  # its own task sees it hang up
-                    await loop.sock_sendall(sock, encode_ack(ack))
+                    await loop.sock_sendall(sock, ack.encode())
 
     def _tell_damage(self) -> None:
         task = asyncio.get_running_loop().create_task(self._acknowledge())

@@ -8,22 +8,13 @@ again.
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted, Starting
 from logstore.serve.wire.problems import Problem
 from logstore.snapshot.sst import SstReader
+from logstore.view.feed_records import LocalSnapshotRecord, SnapshotPlace
 
 log = logging.getLogger(__name__)
-
-
-class SnapshotPlace(NamedTuple):
-    """A snapshot of one partition."""
-
-    table: str
-    epoch: str
-    partition: int
-    snapshot: str
 
 
 class OpenSnapshot:
@@ -35,12 +26,10 @@ class OpenSnapshot:
     __slots__ = ("_on_damage", "_path", "_reader", "cut", "log_time_ms", "where")
 
     def __init__(
-        self, where: SnapshotPlace, record: dict[str, Any], on_damage: "Callable[[OpenSnapshot], None]"
+        self, where: SnapshotPlace, path: Path, record: LocalSnapshotRecord, on_damage: "Callable[[OpenSnapshot], None]"
     ) -> None:
-        """`record` is of the feed: {"path", "snapshot", "cut", "log_time_ms"}."""
-        self.where, self._path, self._on_damage = where, Path(record["path"]), on_damage
-        self.cut: int = record["cut"]
-        self.log_time_ms: int = record["log_time_ms"]  # at the cut
+        self.where, self._path, self._on_damage = where, path, on_damage
+        self.cut, self.log_time_ms = record.cut, record.log_time_ms
         self._reader: SstReader | None = None
 
     def open(self) -> None:
@@ -106,15 +95,14 @@ class OpenSnapshots:
         self._damaged: dict[str, SnapshotPlace] = {}
         self.on_damage: Callable[[], None] = lambda: None  # called when `damaged` has grown
 
-    def local(self, table: str, epoch: str, partition: int, record: dict[str, Any]) -> OpenSnapshot:
+    def local(self, where: SnapshotPlace, record: LocalSnapshotRecord) -> OpenSnapshot:
         """The snapshot that a worker speaks of, opened or not yet; raises Starting while it is not on this disk."""
-        path = record["path"]
+        path = record.path
         if path is None:
-            raise Starting(f"snapshot {record['snapshot']}, on which the view stands, is being brought to this node")
+            raise Starting(f"snapshot {where.snapshot}, on which the view stands, is being brought to this node")
         known = self._known.get(path)
         if known is None:
-            where = SnapshotPlace(table, epoch, partition, record["snapshot"])
-            known = self._known[path] = OpenSnapshot(where, record, lambda _: self._note(path, where))
+            known = self._known[path] = OpenSnapshot(where, Path(path), record, lambda _: self._note(path, where))
         return known
 
     def keep(self, paths: set[str]) -> None:
@@ -123,9 +111,9 @@ class OpenSnapshots:
             self._known.pop(path).close()
             self._damaged.pop(path, None)
 
-    def damaged(self) -> list[SnapshotPlace]:
+    def damaged(self) -> tuple[SnapshotPlace, ...]:
         """Snapshots found damaged that the workers still name."""
-        return sorted(self._damaged.values())
+        return tuple(sorted(self._damaged.values()))
 
     def _note(self, path: str, where: SnapshotPlace) -> None:
         if path not in self._damaged:

@@ -15,10 +15,11 @@ from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.model.errors import Corrupted, LogStoreError, Starting
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
+from logstore.view.feed_records import STOPPED, LocalSnapshotRecord, SnapshotPlace, ViewKey, ViewRecord
 from logstore.view.layout import STATE_BYTES, State, Stop
 from logstore.view.reader import ViewReader
 
-LIVE, CATCHING_UP, STOPPED, ELSEWHERE = "live", "catching-up", "stopped", "elsewhere"
+ELSEWHERE = "elsewhere"  # state of a partition that another node serves
 VIEW, SNAPSHOT = "view", "snapshot"  # where an entry came from
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,9 @@ class ServedPartition:
         "stood", "table", "tail",
     )  # fmt: skip
 
-    def __init__(self, table: str, epoch: str, partition: int, record: dict[str, Any]) -> None:
-        self.table, self.epoch, self.partition = table, epoch, partition
-        self.head = f"{epoch}-{partition}-"  # what ETags and tokens begin with
+    def __init__(self, key: ViewKey, record: ViewRecord) -> None:
+        self.table, self.epoch, self.partition = key.table, key.epoch, key.partition
+        self.head = f"{key.epoch}-{key.partition}-"  # what ETags and tokens begin with
         self.reader: ViewReader | None = None
         self.base: OpenSnapshot | None = None  # the snapshot that the view stands on
         self.kept: list[OpenSnapshot] = []  # older ones, still on this disk
@@ -44,16 +45,12 @@ class ServedPartition:
         self.tail = ("", "")  # and the headers that follow from it, of an entry of the view and of the snapshot
         self.update(record)
 
-    def update(self, record: dict[str, Any]) -> None:
+    def update(self, record: ViewRecord) -> None:
         """Take over what a worker says."""
-        self.path: str | None = record.get("path")
-        self.slot: int = record["slot"]
-        self.state: str = record["state"]
-        self.reason: str = record.get("reason") or ""
-        self.base_record: dict[str, Any] | None = record.get("base")
-        self.kept_records: list[dict[str, Any]] = list(record.get("kept") or ())
+        self.path, self.slot, self.state, self.reason = record.path, record.slot, record.state, record.reason
+        self.base_record, self.kept_records = record.base, record.kept
 
-    def said(self) -> tuple[Any, ...]:
+    def said(self) -> tuple[object, ...]:
         """Fields whose change makes the reader look at views and snapshots again."""
         return self.path, self.state, self.reason, self.base_record, self.kept_records
 
@@ -64,7 +61,7 @@ class ServedPartition:
     def paths(self) -> set[str]:
         """Folders of the local snapshots that a worker names."""
         records = [self.base_record, *self.kept_records]
-        return {record["path"] for record in records if record is not None and record["path"] is not None}
+        return {record.path for record in records if record is not None and record.path is not None}
 
     def open(self) -> ViewReader:
         """The view; raises Problem while it is not open, or when the worker says that the partition has stopped."""
@@ -157,7 +154,7 @@ class Views:
         try:
             reader = self._reader(served.path)
             served.base = self._base(served, reader)
-            served.kept = [self._local(served, record) for record in served.kept_records if record["path"] is not None]
+            served.kept = [self._local(served, record) for record in served.kept_records if record.path is not None]
             served.reader = reader
         except (LogStoreError, OSError) as error:  # this partition alone does not answer
             detach(served)
@@ -180,8 +177,8 @@ class Views:
         base, record = reader.base(), served.base_record
         if base is None:
             return None
-        if record is None or (record["snapshot"], record["cut"]) != (base.snapshot, base.cut):
-            told = "none" if record is None else record["snapshot"]
+        if record is None or (record.snapshot, record.cut) != (base.snapshot, base.cut):
+            told = "none" if record is None else record.snapshot
             raise Starting(
                 f"the view stands on snapshot {base.snapshot} and the worker names {told}; it cannot be read without "
                 "the right one"
@@ -190,8 +187,8 @@ class Views:
         local.open()
         return local
 
-    def _local(self, served: ServedPartition, record: dict[str, Any]) -> OpenSnapshot:
-        return self.bases.local(served.table, served.epoch, served.partition, record)
+    def _local(self, served: ServedPartition, record: LocalSnapshotRecord) -> OpenSnapshot:
+        return self.bases.local(SnapshotPlace(served.table, served.epoch, served.partition, record.snapshot), record)
 
     def _reader(self, path: str) -> ViewReader:
         inode = (Path(path) / "data.mdb").stat().st_ino  # another file under the same path is another view

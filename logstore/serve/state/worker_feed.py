@@ -2,31 +2,40 @@
 
 import logging
 import time
-from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from logstore.view import paths
+from logstore.view.feed_fields import UnreadableRecord
+from logstore.view.feed_records import (
+    Change,
+    LogRecord,
+    MarkRecord,
+    NodesRecord,
+    TablesRecord,
+    ViewKey,
+    ViewRecord,
+)
+from logstore.view.served import Served
 
-ViewKey = tuple[str, str, int]  # table, epoch, partition
 GRACE_S = 5.0  # a returned worker opens its views within this time
 
 log = logging.getLogger(__name__)
 
 
 class WorkerFeed:
-    """The dictionary of one worker. `values` holds the plain keys, `views` the partitions it serves."""
+    """The dictionary of one worker: definitions, nodes, log and mark as last told, and the views that it serves."""
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
         self.connected = False
         self.heard = False  # its feed has named the tables since this reader started
-        self.values: dict[str, Any] = {}
-        self.views: dict[ViewKey, dict[str, Any]] = {}
+        self.tables: TablesRecord | None = None
+        self.nodes: NodesRecord | None = None
+        self.log: LogRecord | None = None
+        self.mark: MarkRecord | None = None
+        self.views: dict[ViewKey, ViewRecord] = {}
         self.spoken: set[ViewKey] = set()  # views it has spoken of since the catalog last looked
-        self._former: dict[ViewKey, dict[str, Any]] = {}
+        self._former: dict[ViewKey, ViewRecord] = {}
         self._speaking_since: float | None = None
 
     def begin(self) -> None:
@@ -38,32 +47,33 @@ class WorkerFeed:
         """The feed broke off: its last records stay known."""
         self.connected = False
 
-    def hear(self, key: Hashable, value: Any) -> bool:
+    def hear(self, change: Change) -> bool:
         """Take one change in; True when tables, nodes or views may have changed by it."""
-        match key:
-            case ("applied", _, _) | ("snapshot", _, _, _) | ("ends",):
+        match change:
+            case (ViewKey() as key, (ViewRecord() | None) as view):
+                self._hear_view(key, view)
+            case (_, TablesRecord() as tables):
+                self.tables, self.heard = tables, True
+            case (_, NodesRecord() as nodes):
+                self.nodes = nodes
+            case (_, LogRecord() as kafka):
+                self.log = kafka
+            case (_, MarkRecord() as mark):
+                self.mark = mark
+            case _:
                 return False
-            case ("view", str(table), str(epoch), int(partition)):
-                self._hear_view((table, epoch, partition), value)
-            case str():
-                self._hear_plain(key, value)
         return True
 
-    def _hear_view(self, key: ViewKey, value: Any) -> None:
+    def _hear_view(self, key: ViewKey, record: ViewRecord | None) -> None:
         self._speaking_since = self._speaking_since or time.monotonic()
         self._former.pop(key, None)
         self.spoken.add(key)
-        if value is None:
+        if record is None:
             self.views.pop(key, None)
         else:
-            self.views[key] = value
+            self.views[key] = record
 
-    def _hear_plain(self, key: str, value: Any) -> None:
-        self.heard = self.heard or key == "tables"
-        if value is not None:
-            self.values[key] = value
-
-    def remembered(self, elsewhere: frozenset[int]) -> dict[ViewKey, dict[str, Any]]:
+    def remembered(self, elsewhere: frozenset[int]) -> dict[ViewKey, ViewRecord]:
         """The views it served before it went away and has not spoken of since.
 
         Forgotten GRACE_S after it began to name views again; not counted where another node serves the slot by now
@@ -72,17 +82,16 @@ class WorkerFeed:
         if self.connected and self._speaking_since is not None and time.monotonic() - self._speaking_since > GRACE_S:
             self._former = {}
         former = self._former if self.connected else {**self._former, **self.views}
-        return {key: record for key, record in former.items() if record["slot"] not in elsewhere}
+        return {key: record for key, record in former.items() if record.slot not in elsewhere}
 
     def recall(self, data_dir: Path) -> bool:
         """Take over what the worker left on disk for a reader that starts without it; True when there was something."""
         try:
-            left = orjson.loads(paths.served_path(data_dir, self.worker).read_bytes())
-            self.values = {"tables": left["tables"], "nodes": left.get("nodes", [])}
-            self.views = {(table, epoch, partition): record for table, epoch, partition, record in left["views"]}
+            left = Served.decode(paths.served_path(data_dir, self.worker).read_bytes())
         except FileNotFoundError:  # it has never served anything
             return False
-        except (ValueError, KeyError, TypeError) as error:  # torn by a crash: the feed tells it all once it is there
+        except UnreadableRecord as error:  # torn by a crash: the feed tells it all once it is there
             log.warning("what worker %d left on disk cannot be read: %s", self.worker, error)
             return False
+        self.tables, self.nodes, self.views = left.tables, left.nodes, dict(left.views)
         return True

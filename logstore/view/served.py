@@ -1,0 +1,57 @@
+"""Served state: what a worker last served, kept in `<data>/workers/<index>.json`.
+
+A reader that starts without the worker serves from it, and the worker itself begins with it after a restart. JSON of the
+feed's records (`logstore.view.feed_records`), read as leniently as they are:
+
+    {"tables": TablesRecord, "nodes": NodesRecord, "slots": [followed slot, ...], "views": [[table, epoch, partition, ViewRecord], ...]}
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import orjson
+
+from logstore.view.feed_fields import each, number, read_array, read_map, text, unreadable
+from logstore.view.feed_records import NodesRecord, TablesRecord, ViewKey, ViewRecord
+
+
+class Served(NamedTuple):
+    """What a worker serves."""
+
+    tables: TablesRecord = TablesRecord()
+    nodes: NodesRecord = NodesRecord()
+    slots: tuple[int, ...] = ()  # that it follows
+    views: Mapping[ViewKey, ViewRecord] = {}
+
+    def encode(self) -> bytes:
+        """The content of the file."""
+        tables = self.tables._asdict()
+        tables["tables"] = self.tables.tables and [raw.decode() for raw in self.tables.tables]
+        views = [[key.table, key.epoch, key.partition, record.encode()] for key, record in self.views.items()]
+        return orjson.dumps({"tables": tables, "nodes": self.nodes.encode(), "slots": list(self.slots), "views": views})
+
+    @classmethod
+    def decode(cls, content: bytes) -> "Served":
+        """Raises UnreadableRecord, also of a file that a crash has torn."""
+        try:
+            raw = orjson.loads(content)
+        except ValueError as error:
+            raise unreadable(f"JSON ({error})", content) from error
+        return read_map(
+            cls, raw, tables=TablesRecord.decode, nodes=NodesRecord.decode, slots=each(number), views=_views
+        )
+
+
+class _View(NamedTuple):
+    table: str = ""
+    epoch: str = ""
+    partition: int = -1
+    record: ViewRecord = ViewRecord()
+
+
+def _view(raw: object) -> _View:
+    return read_array(_View, raw, table=text, epoch=text, partition=number, record=ViewRecord.decode)
+
+
+def _views(raw: object) -> dict[ViewKey, ViewRecord]:
+    return {ViewKey(view.table, view.epoch, view.partition): view.record for view in each(_view)(raw)}
