@@ -23,9 +23,8 @@ from streaming.control.served_state import ServedState
 from streaming.worker import restore
 
 VIEW = ViewKey("t", "e", 0)
-SERVED = Served(
-    TablesRecord(3, "i", 16, None, (b"{}",)), NodesRecord((NodeRecord("n", 0),)), (1, 5), {VIEW: ViewRecord("/", 1, LIVE)}
-)  # fmt: skip
+TABLES, NODES = TablesRecord(3, "i", 16, None, (b"{}",)), NodesRecord((NodeRecord("n", 0),))
+SERVED = Served(TABLES, NODES, (1, 5), {VIEW: ViewRecord("/", 1, LIVE)})
 DAMAGED = [b"", b"{", b"\0" * 512, b"[]", b"null", b'{"slots":[1]}', SERVED.encode()[:-20], b'{"tables":{"tables":{}}}']
 
 

@@ -1,9 +1,9 @@
 """Feed: a dictionary that a worker publishes and the other processes of its node see. The latest record of a key wins.
 
 A stream socket in the node's data directory carries msgpack arrays: `[key, record]` from the worker, first the whole
-dictionary, then every change; a record of null removes the key. A subscriber that is slow gets only the newest record of
-each key when it reads again, so nothing queues up. Upwards go acknowledgements, of which the latest counts. What keys,
-records and acknowledgements hold is told in `logstore.view.feed_records`.
+dictionary, then every change; a record of null removes the key. A subscriber that is slow gets only the newest record
+of each key when it reads again, so nothing queues up. Upwards go acknowledgements, of which the latest counts. Keys,
+records and acknowledgements are those of `logstore.view.feed_records`.
 """
 
 import contextlib

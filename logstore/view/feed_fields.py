@@ -1,4 +1,4 @@
-"""Fields of a record that another version may have written: those that this version knows, each checked for its kind."""
+"""Fields of a record, read leniently: another version may have written it, with more of them or fewer."""
 
 from collections.abc import Callable
 from typing import TypeVar

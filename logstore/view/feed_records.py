@@ -3,15 +3,15 @@
 A worker publishes a dictionary (`logstore.view.feed`). Each of its keys is a class here and names the class of its
 record, so that both sides speak of the same fields. What goes the other way is an `Acknowledgement`.
 
-    key                                      record            in words
-    TablesKey()                              TablesRecord      definitions of the tables, and where the store's storage lies
-    NodesKey()                               NodesRecord       what every live worker of every node announced
-    LogKey()                                 LogRecord         whether Kafka answers
-    MarkKey()                                MarkRecord        sent back once everything published before it was taken in
-    ViewKey(table, epoch, partition)         ViewRecord        a partition served here: its view and the snapshots under it
-    AdoptionKey(table, epoch, partition)     AdoptionRecord    how far the adoption of a snapshot has come
-    AppliedKey(epoch, partition)             AppliedRecord     where a view and its log stand
-    EndsKey()                                EndsRecord        where the logs ended when Kafka was asked
+    key                                    record           in words
+    TablesKey()                            TablesRecord     definitions of the tables, and where the storage lies
+    NodesKey()                             NodesRecord      what every live worker of every node announced
+    LogKey()                               LogRecord        whether Kafka answers
+    MarkKey()                              MarkRecord       sent back once all that was published before is taken in
+    ViewKey(table, epoch, partition)       ViewRecord       a partition served here: its view, the snapshots under it
+    AdoptionKey(table, epoch, partition)   AdoptionRecord   how far the adoption of a snapshot has come
+    AppliedKey(epoch, partition)           AppliedRecord    where a view and its log stand
+    EndsKey()                              EndsRecord       where the logs ended when Kafka was asked
 
 Versions stand beside each other while a node is upgraded, so both sides read leniently: a key and a field of a later
 version are passed over; a field that is missing or null has its default, and defaults are such that nothing is answered

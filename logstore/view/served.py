@@ -1,9 +1,10 @@
 """Served state: what a worker last served, kept in `<data>/workers/<index>.json`.
 
-A reader that starts without the worker serves from it, and the worker itself begins with it after a restart. JSON of the
-feed's records (`logstore.view.feed_records`), read as leniently as they are:
+A reader that starts without the worker serves from it, and the worker itself begins with it after a restart. It is JSON
+of the feed's records (`logstore.view.feed_records`), read as leniently as they are:
 
-    {"tables": TablesRecord, "nodes": NodesRecord, "slots": [followed slot, ...], "views": [[table, epoch, partition, ViewRecord], ...]}
+    {"tables": TablesRecord, "nodes": NodesRecord, "slots": [a slot that is followed, ...],
+     "views": [[table, epoch, partition, ViewRecord], ...]}
 """
 
 from collections.abc import Mapping
