@@ -26,14 +26,14 @@ from logstore.view.feed_records import (
     AnyRecord,
     Change,
     FeedKey,
-    Record,
+    FeedRecord,
     ViewKey,
     ViewRecord,
     decode_change,
     encode_change,
 )
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=FeedRecord)
 
 MAX_SUBSCRIBERS = 64
 DEAF_S = 0.2  # how long nobody is let in after that failed

@@ -32,14 +32,14 @@ NONE, ADOPTED, WAITING, FETCHING, BUILDING, REFUSED = (  # states of an adoption
 )  # fmt: skip
 
 
-class Record(Protocol):
+class FeedRecord(Protocol):
     """A value of the feed's dictionary."""
 
     def encode(self) -> object:
         """The record as a msgpack value."""
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=FeedRecord)
 
 
 class TablesRecord(NamedTuple):
@@ -57,7 +57,7 @@ class TablesRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "TablesRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_map(cls, raw, revision=number, topic_id=text, slots=number, storage=text, tables=each(definition))
 
 
@@ -71,12 +71,12 @@ class ProcessIds(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "ProcessIds":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_map(cls, raw, node=number, kafka=number, workers=each(number), readers=each(number))
 
 
 class NodeRecord(NamedTuple):
-    """One worker, as it announced itself (`logstore.log.nodes`)."""
+    """Worker of any node, as it announced itself (`logstore.log.nodes`)."""
 
     node: str = ""
     worker: int = -1
@@ -94,7 +94,7 @@ class NodeRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "NodeRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_map(
             cls, raw, node=text, worker=number, url=text, group=text, zone=text, slots=each(number),
             live=each(number), pids=ProcessIds.decode, tables=number,
@@ -102,7 +102,7 @@ class NodeRecord(NamedTuple):
 
 
 class NodesRecord(NamedTuple):
-    """Every live worker of every node."""
+    """Live workers of all nodes."""
 
     nodes: tuple[NodeRecord, ...] = ()
 
@@ -112,12 +112,12 @@ class NodesRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "NodesRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return cls(each(NodeRecord.decode)(raw))
 
 
 class LogRecord(NamedTuple):
-    """Whether Kafka answers; None: not told."""
+    """Reachability of Kafka; None: not told."""
 
     reachable: bool | None = None
 
@@ -127,12 +127,12 @@ class LogRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "LogRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_map(cls, raw, reachable=flag)
 
 
 class MarkRecord(NamedTuple):
-    """A point in what one run of a worker has published."""
+    """Point in the publications of one run of a worker."""
 
     run: str = ""
     number: int = 0
@@ -143,7 +143,7 @@ class MarkRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "MarkRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_array(cls, raw, run=text, number=number)
 
 
@@ -157,7 +157,7 @@ class LocalSnapshotRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "LocalSnapshotRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         found = read_map(cls, raw, path=text, snapshot=text, cut=number, log_time_ms=number)
         whole = found.snapshot and found.cut >= 0 and found.log_time_ms >= 0
         return found if whole else found._replace(path=None)  # not to be read: what it holds is not told
@@ -180,7 +180,7 @@ class ViewRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "ViewRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         found = read_map(
             cls, raw, path=text, slot=number, state=text, reason=text, base=LocalSnapshotRecord.decode,
             kept=each(LocalSnapshotRecord.decode),
@@ -200,12 +200,12 @@ class DigestRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "DigestRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_array(cls, raw, cut=number, digest=text, entries=number)
 
 
 class AdoptionRecord(NamedTuple):
-    """How a partition stands with its snapshots; `/v1/snapshots` shows it."""
+    """State of a partition's adoption of snapshots, as `/v1/snapshots` shows it."""
 
     base: str | None = None  # the snapshot that the view stands on
     cut: int | None = None  # its cut
@@ -222,7 +222,7 @@ class AdoptionRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "AdoptionRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_map(
             cls, raw, base=text, cut=number, candidate=text, state=text, reason=text, fetched_bytes=number,
             total_bytes=number, digests=each(DigestRecord.decode),
@@ -230,7 +230,7 @@ class AdoptionRecord(NamedTuple):
 
 
 class AppliedRecord(NamedTuple):
-    """Where a view stands, and the end of its log as last heard."""
+    """Position of a view, and the end of its log as last heard."""
 
     next_offset: int = 0
     end: int = 0
@@ -241,7 +241,7 @@ class AppliedRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "AppliedRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_array(cls, raw, next_offset=number, end=number)
 
 
@@ -254,7 +254,7 @@ class PartitionEnd(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "PartitionEnd":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_array(cls, raw, epoch=text, partition=number, end=number)
 
 
@@ -270,7 +270,7 @@ class EndsRecord(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "EndsRecord":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_array(cls, raw, asked_ms=number, ends=each(PartitionEnd.decode))
 
 
@@ -372,12 +372,12 @@ class SnapshotPlace(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "SnapshotPlace":
-        """Raises UnreadableRecord."""
+        """Record of a msgpack value; raises UnreadableRecord."""
         return read_array(cls, raw, table=text, epoch=text, partition=number, snapshot=text)
 
 
 class Acknowledgement(NamedTuple):
-    """What a reader serves, of which the latest counts."""
+    """State of a reader, as it tells the worker; the latest counts."""
 
     pid: int = 0
     tables: int = -1  # revision of the definitions whose claimed partitions are all open
@@ -390,12 +390,12 @@ class Acknowledgement(NamedTuple):
 
     @classmethod
     def decode(cls, raw: object) -> "Acknowledgement":
-        """Raises UnreadableRecord. `raw` is the msgpack value."""
+        """Acknowledgement of a msgpack value; raises UnreadableRecord."""
         return read_map(cls, raw, pid=number, tables=number, mark=MarkRecord.decode, damaged=each(SnapshotPlace.decode))
 
 
 def encode_change(key: FeedKey[R], record: R | None) -> bytes:
-    """One change of the dictionary, as bytes for the way down."""
+    """Bytes of a change, for the way down."""
     value = None if record is None else record.encode()
     return bytes(msgpack.packb((key.encode(), value)))
 

@@ -1,4 +1,4 @@
-"""Served state: what a worker last served, kept in `<data>/workers/<index>.json`.
+"""Served state of a worker: what it last served, in `<data>/workers/<index>.json`.
 
 A reader that starts without the worker serves from it, and the worker itself begins with it after a restart. It is JSON
 of the feed's records (`logstore.view.feed_records`), read as leniently as they are:
@@ -17,7 +17,7 @@ from logstore.view.feed_records import NodesRecord, TablesRecord, ViewKey, ViewR
 
 
 class Served(NamedTuple):
-    """What a worker serves."""
+    """State of a worker, as it was last served."""
 
     tables: TablesRecord = TablesRecord()
     nodes: NodesRecord = NodesRecord()
@@ -25,7 +25,7 @@ class Served(NamedTuple):
     views: Mapping[ViewKey, ViewRecord] = {}
 
     def encode(self) -> bytes:
-        """The content of the file."""
+        """Content of the file."""
         tables = self.tables._asdict()
         tables["tables"] = self.tables.tables and [raw.decode() for raw in self.tables.tables]
         views = [[key.table, key.epoch, key.partition, record.encode()] for key, record in self.views.items()]
@@ -33,7 +33,7 @@ class Served(NamedTuple):
 
     @classmethod
     def decode(cls, content: bytes) -> "Served":
-        """Raises UnreadableRecord, also of a file that a crash has torn."""
+        """Served state of a file's content; raises UnreadableRecord, also where a crash has torn it."""
         try:
             raw = orjson.loads(content)
         except ValueError as error:
