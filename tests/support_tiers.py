@@ -60,6 +60,13 @@ def _group_of_file(name: str) -> str:
     return "spark" if any(f"from {module} import" in text for module in SHARE_SPARK) else name
 
 
+def short_and_long(name: str, short: Any, long: Any) -> pytest.MarkDecorator:
+    """A parameter of a test that takes rounds: its short form is everyday, its long form is marked `long`."""
+    return pytest.mark.parametrize(
+        name, [pytest.param(short, id="short"), pytest.param(long, id="long", marks=pytest.mark.long)]
+    )
+
+
 class CpuBudget:
     """CPU seconds of the test processes and of every child that they waited for, held against the tier's budget."""
 

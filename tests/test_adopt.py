@@ -13,6 +13,7 @@ import psutil
 import pytest
 from support_log import produce, until
 from support_snapshot import cut, folded, make_snapshot
+from support_tiers import short_and_long
 from support_worker import make_table, running_worker
 
 from logstore.log import topics
@@ -391,10 +392,11 @@ def _flip_a_bit_of_the_copy(directory):
     file.write_bytes(raw)
 
 
-def test_killed_at_random_instants_while_it_adopts_it_ends_where_the_log_is(kafka, tmp_path, rng):
+@short_and_long("rounds", 1, 3)
+def test_killed_at_random_instants_while_it_adopts_it_ends_where_the_log_is(kafka, tmp_path, rng, rounds):
     table = make_table(kafka.bootstrap)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        for _ in range(3):
+        for _ in range(rounds):
             _killed_while_adopting(kafka, worker, table, rng)
         assert_equals_the_log(kafka, worker, table)
         assert worker.stop() == 0
@@ -419,9 +421,10 @@ def _killed_while_adopting(kafka, worker, table, rng):
     adopted(worker, table, manifest)
 
 
-def test_a_helper_killed_while_it_builds_costs_an_attempt_and_nothing_else(kafka, worker, rng):
+@short_and_long("rounds", 1, 3)
+def test_a_helper_killed_while_it_builds_costs_an_attempt_and_nothing_else(kafka, worker, rng, rounds):
     table = make_table(kafka.bootstrap)
-    for _ in range(3):
+    for _ in range(rounds):
         write(kafka, worker, table, some(rng, 20_000, keys=20_000))
         manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker))
         key = AdoptionKey(table.name, table.epoch, 0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support_log import produce, transactional, until
+from support_tiers import short_and_long
 from support_view import truncate, used_bytes, zero_pages, zero_root
 from support_worker import make_table, opened, rows, running_worker
 
@@ -193,22 +194,23 @@ def test_a_log_that_is_shorter_than_the_view_stops_the_partition(kafka, tmp_path
         assert "does not hold offset 10" in worker.watch.state(table, 0, "stopped").reason
 
 
-def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path):
+@short_and_long("rounds", 2, 4)
+def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path, rounds):
     seed = random.SystemRandom().randrange(1 << 32)
     rng = random.Random(seed)
     print(f"seed {seed}")
     table = make_table(kafka.bootstrap, partitions=2)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        _kill_again_and_again(kafka, worker, table, rng)
+        _kill_again_and_again(kafka, worker, table, rng, rounds)
         assert worker.stop() == 0
 
 
-def _kill_again_and_again(kafka, worker, table, rng):
+def _kill_again_and_again(kafka, worker, table, rng, rounds):
     worker.watch.state(table, 0, "live")
     written: dict[bytes, bytes] = {}
     ends = {0: 0, 1: 0}
-    for round_ in range(4):
-        batch = [(b"%d-%06d" % (round_, n), rng.randbytes(100)) for n in range(20_000)]
+    for round_ in range(rounds):
+        batch = [(b"%d-%06d" % (round_, n), rng.randbytes(100)) for n in range(5_000 * rounds)]
         placed = produce(kafka.bootstrap, table.topic, batch)
         written |= dict(batch)
         for partition, offset in placed:

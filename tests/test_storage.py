@@ -8,6 +8,7 @@ from multiprocessing import get_context
 import pytest
 from s3fs import S3FileSystem
 from support_s3 import BUCKET, free_port, s3_server
+from support_tiers import short_and_long
 
 from logstore.model.errors import StorageUnreachable
 from logstore.snapshot.storage import Storage
@@ -101,8 +102,9 @@ def create(url: str, number: int) -> int:
 
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
-def test_of_many_processes_one_creates(kind, tmp_path, s3):
+@short_and_long("processes", 2, 4)
+def test_of_many_processes_one_creates(kind, tmp_path, s3, processes):
     url = f"file://{tmp_path}" if kind == "file" else f"s3://{BUCKET}/{tmp_path.name}"
-    with ProcessPoolExecutor(4, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         won = [number for number in pool.map(create, [url] * 16, range(16), timeout=60) if number >= 0]
     assert [b"%d" % number for number in won] == [Storage(url).read("one")]
