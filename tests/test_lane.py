@@ -340,8 +340,9 @@ def test_many_views_are_opened_a_few_at_a_time_and_others_records_do_not_wait(ka
         seed=slow_disk,
     )  # fmt: skip
     lane.start()
-    lane.follow(Targets(1, {(small.name, 0): wanted[small.name, 0]}))
-    until("the small table is live", lambda: lane.phases.get((small.name, 0)) == "live")
+    first = Target(small, 0, 0).key
+    lane.follow(Targets(1, {first: wanted[first]}))
+    until("the small table is live", lambda: lane.phases.get(first) == "live")
     lane.follow(Targets(2, wanted))
     until("the large one begins", lambda: begun)
     assert lane.generation < 2
