@@ -18,6 +18,7 @@ STARTERS = {  # module and name of what starts something -> the need of a test t
     "batch.session.session": "spark",
     "support_spark.drive": "spark_alone",
     "support_batch.commands": "spark_alone",
+    "test_tour.compact": "spark_alone",
     "support_store.Running": "store",
     "support_dev.Dev": "store",
 }

@@ -53,14 +53,8 @@ class Walk:
         with self.trace.round() as self.plain:
             assert self.reader.raw(f"GET {row} HTTP/1.1\r\nhost: reader\r\n\r\n".encode()).endswith(b"1")
         with self.trace.round() as self.compact:
-            self._compact(bootstrap, data_dir)
+            compact(bootstrap, data_dir, self.table.name)
             eventually(lambda: self.reader.get(row).headers.get("ls-source") == "snapshot", 30)
-
-    def _compact(self, bootstrap, data_dir):
-        argv = [sys.executable, "-m", "logstore.cli.main", "batch", "compact", self.table.name, "--wait", "120"]
-        more = ["--bootstrap", bootstrap, "--data-dir", str(data_dir), "--master", "local[1]"]
-        done = subprocess.run([*argv, *more], capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
 
     def by(self, who, calls):
         """The calls of those who walk a way, in the order of time."""
@@ -70,6 +64,14 @@ class Walk:
         processes = found | self.pids
         process = "reader" if who.startswith("reader") else who
         return [call for call in calls if _walker(processes.get(call.pid), call.thread) == process]
+
+
+def compact(bootstrap, data_dir, table):
+    """`logstore batch compact`, with Spark, in a process of its own."""
+    argv = [sys.executable, "-m", "logstore.cli.main", "batch", "compact", table, "--wait", "120"]
+    more = ["--bootstrap", bootstrap, "--data-dir", str(data_dir), "--master", "local[1]"]
+    done = subprocess.run([*argv, *more], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _walker(process, thread):
