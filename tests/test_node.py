@@ -136,7 +136,7 @@ def test_an_address_that_is_none_of_ours_says_what_to_give():
 
 
 def test_a_data_directory_has_one_node_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("logstore.node.node_dir.LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr("logstore.process.dir_lock.WAIT_S", 0.1)
     with NodeDir(tmp_path).lock():
         with pytest.raises(SetupError, match=rf"already \(process {os.getpid()}\)"), NodeDir(tmp_path).lock():
             pass

@@ -9,22 +9,19 @@
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import random
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import SetupError
-from logstore.process.private_files import private_dir
+from logstore.process.dir_lock import DirLock
 
 LOOPBACK = "127.0.0.1"
-LOCK_WAIT_S = 3.0  # a broker that was just killed needs a moment to be gone
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -51,7 +48,7 @@ class BrokerDataDir:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._identity_file = self.path / "broker.json"
-        self._lock_file = self.path / "broker.lock"
+        self._lock = DirLock(self.path / "broker.lock")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[int]:
@@ -59,52 +56,27 @@ class BrokerDataDir:
 
         Raises SetupError while another process does, or when the directory cannot be written.
         """
-        try:
-            private_dir(self.path)
-            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SetupError(
-                f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir"
-            ) from error
-        try:
-            self._acquire(fd)
-            _write(fd, f"{os.getpid()} starting")
+        with self._lock.hold(self._in_use) as fd:
+            self._lock.write(fd, f"{os.getpid()} starting")
             yield fd
-        finally:
-            os.close(fd)
 
     def hand_over(self, fd: int, pid: int) -> None:
         """Note that the process `pid`, which inherited `fd`, holds the directory now."""
-        _write(fd, str(pid))
+        self._lock.write(fd, str(pid))
 
     def holder(self) -> Holder | None:
         """Process that holds the directory.
 
         None when nobody does. A pid that is left over from a dead process is never believed.
         """
-        try:
-            fd = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            if _try_lock(fd, fcntl.LOCK_SH):
-                return None
-            words = os.pread(fd, 64, 0).decode().split()
-            return Holder(int(words[0]), len(words) > 1) if words else None
-        finally:
-            os.close(fd)
+        words = (self._lock.holder() or "").split()
+        return Holder(int(words[0]), len(words) > 1) if words else None
 
-    def _acquire(self, fd: int) -> None:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while not _try_lock(fd, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                words = os.pread(fd, 64, 0).decode().split()
-                raise SetupError(
-                    f"{self.path} is in use by the process {words[0] if words else '?'}; "
-                    "`logstore kafka stop` ends a broker that runs in the background, --data-dir chooses another "
-                    "directory"
-                )
-            time.sleep(0.02)
+    def _in_use(self, pid: str) -> str:
+        return (
+            f"{self.path} is in use by the process {pid}; `logstore kafka stop` ends a broker that runs in the "
+            "background, --data-dir chooses another directory"
+        )
 
     def identity(self) -> BrokerIdentity | None:
         """Facts in broker.json; None when the directory is new. Raises SetupError when the file is not sensible."""
@@ -152,25 +124,12 @@ class BrokerDataDir:
         return identity
 
     def _refuse_strangers(self) -> None:
-        strangers = [path.name for path in self.path.iterdir() if path != self._lock_file]
+        strangers = [path.name for path in self.path.iterdir() if path != self._lock.path]
         if strangers:
             raise SetupError(
                 f"{self.path} is not empty ({sorted(strangers)[0]}) and not an embedded broker's; choose another "
                 "directory with --data-dir"
             )
-
-
-def _write(fd: int, text: str) -> None:
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode(), 0)
-
-
-def _try_lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _cluster_id() -> str:

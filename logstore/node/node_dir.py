@@ -7,12 +7,10 @@
       /logs/             output of the child processes, bounded
 """
 
-import fcntl
 import logging
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,14 +22,13 @@ from logstore.log import kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
-from logstore.process.private_files import private_dir
+from logstore.process.dir_lock import DirLock
 from logstore.view.feed_fields import UnreadableRecord
 from logstore.view.paths import write_whole
 from logstore.view.served import Served
 
 log = logging.getLogger(__name__)
 
-LOCK_WAIT_S = 3.0  # a node that was just killed needs a moment to be gone
 _NODE_ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -40,40 +37,22 @@ class NodeDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._lock_file, self._run_file = self.path / "node.lock", self.path / "run" / "node.json"
+        self._lock, self._run_file = DirLock(self.path / "node.lock"), self.path / "run" / "node.json"
         self._store_file = self.path / "store.json"
         self._written: object = None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the directory. Raises SetupError when another node does, or when it cannot be written."""
-        try:
-            private_dir(self.path)
-            self._run_file.parent.mkdir(exist_ok=True)
-            fd = os.open(self._lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise SetupError(
-                f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir"
-            ) from error
-        try:
-            self._acquire(fd)
-            with _writing(self._lock_file):
-                os.ftruncate(fd, 0)
-                os.pwrite(fd, str(os.getpid()).encode(), 0)
-            self._run_file.unlink(missing_ok=True)
+        with self._lock.hold(self._in_use) as fd:
+            self._lock.write(fd, str(os.getpid()))
+            with _writing(self._run_file):
+                self._run_file.parent.mkdir(exist_ok=True)
+                self._run_file.unlink(missing_ok=True)
             yield
-        finally:
-            os.close(fd)
 
-    def _acquire(self, fd: int) -> None:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while not _try_lock(fd, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                pid = os.pread(fd, 32, 0).decode() or "?"
-                raise SetupError(
-                    f"a node runs on {self.path} already (process {pid}); stop it, or choose another --data-dir"
-                )
-            time.sleep(0.05)
+    def _in_use(self, pid: str) -> str:
+        return f"a node runs on {self.path} already (process {pid}); stop it, or choose another --data-dir"
 
     def node_id(self) -> str:
         """The node's name, made at the first call, and when it is damaged.
@@ -108,18 +87,16 @@ class NodeDir:
     def running(self) -> dict[str, Any] | None:
         """Record of the node that runs on this directory; None when none runs, or it is only starting."""
         try:
-            fd = os.open(self._lock_file, os.O_RDONLY | os.O_CLOEXEC)
+            holder = self._lock.holder()
         except OSError:
+            holder = None
+        if holder is None:
             return None
         try:
-            if _try_lock(fd, fcntl.LOCK_SH):
-                return None
             found: dict[str, Any] = orjson.loads(self._run_file.read_bytes())
             return found
         except FileNotFoundError:
             return None
-        finally:
-            os.close(fd)
 
     def check_store(self, registry: Registry) -> None:
         """Make sure that Kafka still holds the store whose views lie here, and note how far it goes.
@@ -192,11 +169,3 @@ def _writing(path: Path) -> Iterator[None]:
         raise SetupError(
             f"cannot write {path}: {error.strerror}; free some space, or choose another --data-dir"
         ) from error
-
-
-def _try_lock(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

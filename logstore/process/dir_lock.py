@@ -1,0 +1,82 @@
+"""Directory lock: a file of a data directory that one process has locked (flock) for as long as it lives.
+
+The text of the file is for others: it begins with the holder's process id, and counts only while the lock is held.
+"""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from logstore.model.errors import SetupError
+from logstore.process.private_files import private_dir
+
+WAIT_S = 3.0  # a process that was just killed needs a moment to be gone
+AGAIN_S = 0.02
+
+
+class DirLock:
+    """The lock at `path`, in the data directory that it stands for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextlib.contextmanager
+    def hold(self, in_use: Callable[[str], str]) -> Iterator[int]:
+        """Hold the lock; yields its descriptor, and a child that inherits that goes on holding it.
+
+        Raises SetupError when the directory cannot be written, and with `in_use(process id)` while another process
+        holds the lock.
+        """
+        directory = self.path.parent
+        try:
+            private_dir(directory)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SetupError(
+                f"cannot use the data directory {directory}: {error.strerror}; choose another with --data-dir"
+            ) from error
+        try:
+            deadline = time.monotonic() + WAIT_S
+            while not _try_lock(fd, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise SetupError(in_use((_text(fd).split() or ["?"])[0]))
+                time.sleep(AGAIN_S)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def write(self, fd: int, text: str) -> None:
+        """Replace the text. Requires: `fd` holds the lock. Raises SetupError, on a full disk."""
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, text.encode(), 0)
+        except OSError as error:
+            raise SetupError(
+                f"cannot write {self.path}: {error.strerror}; free some space, or choose another --data-dir"
+            ) from error
+
+    def holder(self) -> str | None:
+        """Text of the process that holds the lock; None when none does. Raises OSError."""
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            return None if _try_lock(fd, fcntl.LOCK_SH) else _text(fd)
+        finally:
+            os.close(fd)
+
+
+def _text(fd: int) -> str:
+    return os.pread(fd, 64, 0).decode()
+
+
+def _try_lock(fd: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
