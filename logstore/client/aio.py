@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from logstore.client.checks import Pair, Text, check_value
-from logstore.client.http import AsyncReader
+from logstore.client.http import AsyncReader, ScanArguments
 from logstore.client.pending import Pending, Shared
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
@@ -183,28 +183,13 @@ class AsyncStore:
         self,
         table: str,
         *,
-        prefix: Text | None = None,
-        start: Text | None = None,
-        end: Text | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        keys_only: bool = False,
         after: Position | str | None = None,
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
+        **arguments: Unpack[ScanArguments],
     ) -> AsyncIterator[Row]:
         """See `Store.scan`; use with `async for`."""
-        return self._reads().scan(
-            table,
-            prefix=prefix,
-            start=start,
-            end=end,
-            limit=limit,
-            reverse=reverse,
-            keys_only=keys_only,
-            after=when(after, as_of),
-            deadline_ms=deadline_ms,
-        )
+        return self._reads().scan(table, after=when(after, as_of), deadline_ms=deadline_ms, **arguments)
 
     async def flush(self, timeout_s: float | None = None) -> int:
         """Wait for writes on their way, as `Store.flush`."""

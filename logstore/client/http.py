@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 import httpx
 
@@ -19,18 +19,29 @@ _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=32)
 _MANY_BYTES = 2 * 1024 * 1024  # keys of one multi-get
 
 
+class ScanArguments(TypedDict, total=False):
+    """Arguments of a scan: rows that begin with `prefix`, or of [start, end); at most `limit` of them."""
+
+    prefix: Text | None
+    start: Text | None
+    end: Text | None
+    limit: int | None
+    reverse: bool  # in falling order of keys
+    keys_only: bool  # values are empty
+
+
 class ScanPages:
     """The arguments of a scan, and where its next page begins."""
 
     def __init__(
         self,
         *,
-        prefix: Text | None,
-        start: Text | None,
-        end: Text | None,
-        limit: int | None,
-        reverse: bool,
-        keys_only: bool,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
     ) -> None:
         """Take over the settings; raises UsageError when they contradict each other."""
         if prefix is not None and (start is not None or end is not None):
@@ -80,7 +91,7 @@ class HttpReader:
             rows += self._run(self._conversation.get_many(table, some, after, deadline_ms))
         return rows
 
-    def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Any) -> Iterator[Row]:
+    def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Unpack[ScanArguments]) -> Iterator[Row]:
         """Read rows in order, as `Store.scan`."""
         return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 
@@ -134,7 +145,9 @@ class AsyncReader:
             rows += await self._run(self._conversation.get_many(table, some, after, deadline_ms))
         return rows
 
-    def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Any) -> AsyncIterator[Row]:
+    def scan(
+        self, table: str, *, after: After, deadline_ms: int, **arguments: Unpack[ScanArguments]
+    ) -> AsyncIterator[Row]:
         """Read rows in order, as `Store.scan`."""
         return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 

@@ -5,11 +5,11 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from logstore.client.batch import WriteBatch
 from logstore.client.checks import Pair, Text
-from logstore.client.http import HttpReader
+from logstore.client.http import HttpReader, ScanArguments
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.tables import CachedDefinitions, Tables, renewing
@@ -137,33 +137,17 @@ class Store:
         self,
         table: str,
         *,
-        prefix: Text | None = None,
-        start: Text | None = None,
-        end: Text | None = None,
-        limit: int | None = None,
-        reverse: bool = False,
-        keys_only: bool = False,
         after: Position | str | None = None,
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
+        **arguments: Unpack[ScanArguments],
     ) -> Iterator[Row]:
         """Rows in key order, page by page as they are taken.
 
-        Those that begin with `prefix`, or of [start, end). Raises like `get`.
-
-        `limit`: rows at most; `keys_only`: values are empty; the deadline is for each page.
+        `prefix`, or `start` and `end` (exclusive), bound the keys; `limit`: rows at most; `reverse`: keys fall;
+        `keys_only`: values are empty; the deadline is for each page. Raises like `get`.
         """
-        return self.reader.scan(
-            table,
-            prefix=prefix,
-            start=start,
-            end=end,
-            limit=limit,
-            reverse=reverse,
-            keys_only=keys_only,
-            after=when(after, as_of),
-            deadline_ms=deadline_ms,
-        )
+        return self.reader.scan(table, after=when(after, as_of), deadline_ms=deadline_ms, **arguments)
 
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
