@@ -65,7 +65,7 @@ class Running:
         return before[number] not in now and len(now) >= len(before)
 
     def kill(self) -> None:
-        """SIGKILL the supervisor; its leash takes everything else with it."""
+        """SIGKILL the supervisor, which takes everything else with it."""
         self.process.kill()
         self._reap()
 

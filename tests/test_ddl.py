@@ -295,35 +295,35 @@ def test_a_change_is_awaited_from_everybody_who_is_alive(registry, name):
     def announce(worker: int, **more: object) -> None:
         announcer.announce(Announcement(name, worker, "http://n", group, **more))
 
-    with LiveWorkers(registry.bootstrap) as census:
+    with LiveWorkers(registry.bootstrap) as live_workers:
         announce(0, tables=change.revision, live=[0, 1])
         announce(1, tables=change.revision - 1, live=[2, 3])
-        eventually_known(census, name, 2)
-        lacking = census.await_served(change.revision, change.table, 16, 0.3)
+        eventually_known(live_workers, name, 2)
+        lacking = live_workers.await_served(change.revision, change.table, 16, 0.3)
         mine = [reason for reason in lacking.reasons if name in reason]
         assert lacking.workers == 2
         assert any(f"worker 1 of {name}" in reason and f"of {change.revision:,}" in reason for reason in mine)
         assert any("[2, 3]" in reason for reason in mine)
 
         threading.Timer(0.2, announce, (1,), {"tables": change.revision, "live": [2, 3]}).start()
-        assert census.await_served(change.revision, change.table, 16, 10).reasons == []
+        assert live_workers.await_served(change.revision, change.table, 16, 10).reasons == []
 
         for worker in (0, 1):
             announcer.retire(Announcement(name, worker, "", group))
-        assert [a for a in census.look() if a.node == name] == []
+        assert [a for a in live_workers.look() if a.node == name] == []
 
 
-def eventually_known(census: LiveWorkers, node: str, count: int) -> None:
-    until("the announcements arrive", lambda: len([a for a in census.look() if a.node == node]) == count)
+def eventually_known(live_workers: LiveWorkers, node: str, count: int) -> None:
+    until("the announcements arrive", lambda: len([a for a in live_workers.look() if a.node == node]) == count)
 
 
 def test_a_worker_that_says_nothing_more_is_gone_by_the_brokers_clock(registry, name, monkeypatch):
     announcer = Announcer(registry.bootstrap)
     announcer.announce(Announcement(name, 0, "http://n", "g", tables=1))
-    with LiveWorkers(registry.bootstrap) as census:
-        eventually_known(census, name, 1)
+    with LiveWorkers(registry.bootstrap) as live_workers:
+        eventually_known(live_workers, name, 1)
         monkeypatch.setattr("logstore.log.nodes.TTL_MS", 50)
-        until("it is taken for gone", lambda: not [a for a in census.look() if a.node == name])
+        until("it is taken for gone", lambda: not [a for a in live_workers.look() if a.node == name])
 
 
 def test_offsets_below_the_logs_start_are_a_hole(registry, name):

@@ -57,6 +57,6 @@ def test_a_census_goes_on_over_what_others_wrote_to_the_topic(kafka):
     later = orjson.dumps({**orjson.loads(Announcement("later", 0, "u", "g").to_json()), "colour": "blue"})
     records = [(b"garbage/%d" % number, value) for number, value in enumerate(UNREADABLE)]
     produce(kafka.bootstrap, NODES_TOPIC, [*records, (b"later/0", later)])
-    with LiveWorkers(kafka.bootstrap) as census:
-        assert "later" in [a.node for a in census.look()]
+    with LiveWorkers(kafka.bootstrap) as live_workers:
+        assert "later" in [a.node for a in live_workers.look()]
         produce(kafka.bootstrap, NODES_TOPIC, [(b"later/0", None)])  # other tests count who is there

@@ -23,13 +23,13 @@ def await_adopted(ctx: Context, table: Table, snapshot: str, timeout_s: float) -
     waiting = Retrying(retry=retry_if_result(bool), stop=stop_after_delay(timeout_s), wait=wait_fixed(AGAIN_S))
     lacking: list[str] = []
 
-    def look(census: LiveWorkers) -> list[str]:
-        lacking[:] = _lacking(census, table, snapshot)
+    def look(live_workers: LiveWorkers) -> list[str]:
+        lacking[:] = _lacking(live_workers, table, snapshot)
         return lacking
 
-    with LiveWorkers(ctx.bootstrap) as census:
+    with LiveWorkers(ctx.bootstrap) as live_workers:
         try:
-            waiting(look, census)
+            waiting(look, live_workers)
         except RetryError as error:
             raise LogStoreError(
                 f"snapshot {snapshot} is published, but after {timeout_s:g} s not everybody serves from it: "
@@ -39,10 +39,10 @@ def await_adopted(ctx: Context, table: Table, snapshot: str, timeout_s: float) -
     return time.monotonic() - began
 
 
-def _lacking(census: LiveWorkers, table: Table, snapshot: str) -> list[str]:
+def _lacking(live_workers: LiveWorkers, table: Table, snapshot: str) -> list[str]:
     """Which partitions of which replica groups are not served from the snapshot yet."""
     groups: dict[str, set[int]] = {}
-    for url, group in sorted({(worker.url, worker.group) for worker in census.look()}):
+    for url, group in sorted({(worker.url, worker.group) for worker in live_workers.look()}):
         adopted = groups.setdefault(group, set())
         for row in _ask(url):
             if (row["table"], row["epoch"]) == (table.name, table.epoch):

@@ -32,12 +32,12 @@ def hear(ctx: Context, table: Table, cuts: dict[int, int], timeout_s: float) -> 
 
     With no node alive nobody is waited for.
     """
-    with LiveWorkers(ctx.bootstrap) as census:
+    with LiveWorkers(ctx.bootstrap) as live_workers:
         waiting = Retrying(
             retry=retry_if_result(_open), stop=stop_after_delay(timeout_s), wait=wait_fixed(AGAIN_S),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else {},
         )  # fmt: skip
-        found: Testimony = waiting(_look, census, table, cuts)
+        found: Testimony = waiting(_look, live_workers, table, cuts)
     return found
 
 
@@ -45,9 +45,9 @@ def _open(found: Testimony) -> bool:
     return any(heard.digest is None for those in found.values() for heard in those)
 
 
-def _look(census: LiveWorkers, table: Table, cuts: dict[int, int]) -> Testimony:
+def _look(live_workers: LiveWorkers, table: Table, cuts: dict[int, int]) -> Testimony:
     found: Testimony = {partition: [] for partition in cuts}
-    urls = sorted({(worker.group, worker.url) for worker in census.look()})
+    urls = sorted({(worker.group, worker.url) for worker in live_workers.look()})
     for group, url in urls:
         for row in _rows(url):
             if (row["table"], row["epoch"]) == (table.name, table.epoch) and row["partition"] in cuts:

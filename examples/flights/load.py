@@ -39,9 +39,9 @@ def create(bootstrap: str, streams: Sequence[Stream]) -> None:
             threads.map(lambda stream: ddl.create(registry, stream.table, partitions=stream.partitions), streams)
         )
     slots = registry.slots()
-    with LiveWorkers(bootstrap) as census:
+    with LiveWorkers(bootstrap) as live_workers:
         for change in changes:
-            lacking = census.await_served(change.revision, change.table, slots, SERVED_S)
+            lacking = live_workers.await_served(change.revision, change.table, slots, SERVED_S)
             if lacking.reasons or not lacking.workers:
                 raise LogStoreError(
                     f"table {change.table.name} is not served: {'; '.join(lacking.reasons) or 'no worker is there'}"

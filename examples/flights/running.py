@@ -1,6 +1,6 @@
 """Running: the `logstore` command as a child process, the way a user starts it, but isolated from the user's settings.
 
-It is on a leash (see `logstore.process.child`): however this process ends, the store ends too, and its children with
+It is a `logstore.process.child`: however this process ends, the store ends too, and its children with
 it.
 """
 
@@ -107,7 +107,7 @@ class Dev(RunningStore):
 
 
 def command(*words: str) -> list[str]:
-    """`logstore WORDS` on a leash. Raises SetupError when the package is not installed."""
+    """`logstore WORDS`, ended with this process. Raises SetupError when the package is not installed."""
     return child.command([str(_program()), *words], signal.SIGTERM)
 
 

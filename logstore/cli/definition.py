@@ -19,8 +19,8 @@ def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool
     """
     for warning in change.warnings:
         show.warn(f"warning: {warning}")
-    with LiveWorkers(registry.bootstrap) as census:
-        lacking = census.await_served(change.revision, change.table if new else None, registry.slots(), timeout_s)
+    with LiveWorkers(registry.bootstrap) as live_workers:
+        lacking = live_workers.await_served(change.revision, change.table if new else None, registry.slots(), timeout_s)
     if finish is not None:
         finish()
     if lacking.workers == 0:

@@ -1,7 +1,7 @@
 """Live workers and definitions as of now, for a command or a supervisor that is no worker itself.
 
 A worker that was killed says nothing more, so its last announcement looks fresh until something newer is heard. A
-census therefore appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time
+look therefore appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time
 is "now".
 """
 

@@ -138,9 +138,9 @@ class Node:
             self._dir.path / "kafka", port=self.settings.kafka_port, heap_mb=self.settings.kafka_heap_mb
         ).start()
         self._kafka, self.bootstrap = kafka, kafka.bootstrap
-        keeper = Restarter(kafka, self._loud)
-        stack.callback(keeper.close, KAFKA_GRACE_S)
-        keeper.start()
+        restarter = Restarter(kafka, self._loud)
+        stack.callback(restarter.close, KAFKA_GRACE_S)
+        restarter.start()
 
     # 3. children
 

@@ -21,22 +21,22 @@ class Readiness:
     def __init__(
         self, bootstrap: str, *, node: str, group: str, url: str, workers: int, readers: int, slots: int
     ) -> None:
-        self._census = LiveWorkers(bootstrap)
+        self._live_workers = LiveWorkers(bootstrap)
         self._node, self._group, self._url = node, group, url
         self._workers, self._readers, self._slots = workers, readers, slots
 
     def lacking(self) -> list[str]:
         """Conditions that do not hold yet, in words; empty: the node is ready."""
         try:
-            live = [a for a in self._census.look(LOOK_S) if a.group == self._group]
+            live = [a for a in self._live_workers.look(LOOK_S) if a.group == self._group]
         except LogUnreachable as error:
             return [str(error)]
-        current = [a for a in live if a.tables >= self._census.definitions.revision]
+        current = [a for a in live if a.tables >= self._live_workers.definitions.revision]
         return self._of_workers(live, current) or self._of_slots(current) or self._of_readers()
 
     def close(self) -> None:
         """Let the connections go."""
-        self._census.close()
+        self._live_workers.close()
 
     def _of_workers(self, live: list[Announcement], current: list[Announcement]) -> list[str]:
         here = {a.worker for a in live if a.node == self._node}

@@ -4,7 +4,7 @@ Each child has two pipes to here: its output (stdout and stderr together) goes t
 also to this process's stderr; its heartbeat (`logstore.process.heartbeat`) is a byte a second from the loop whose
 progress matters. A child that is silent for `stall_s` is killed. Restarts come after 0.1 s, then 0.2, 0.4 ... 10 s; a
 child that lived for 30 s begins at 0.1 s again. A child that ends with the status HOPELESS is not started again;
-`hopeless` says why. Every child is on a leash: it ends when this process does, however that ends.
+`hopeless` says why. Every child is started by `process.child`: it ends when this process does, however that ends.
 
 One thread, one loop: call `step` again and again.
 """

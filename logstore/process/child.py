@@ -44,7 +44,7 @@ def spawn(
     env: dict[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start `argv` on a leash, in a session of its own (a Ctrl-C in the terminal is the parent's to handle).
+    """Start `argv`, which ends with this process, in a session of its own (a Ctrl-C in the terminal is the parent's).
 
     Safe from any thread. `output` takes stdout and stderr; None inherits them. Raises OSError when Python cannot be
     started; an `argv` that cannot be executed shows as exit status 127.
@@ -67,7 +67,7 @@ def spawn(
 
 @functools.lru_cache(maxsize=1)
 def _forker(pid: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a forked process needs a thread of its own
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="leash")
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawn")
 
 
 def main(arguments: list[str]) -> None:

@@ -50,12 +50,12 @@ class ReaderProcess:
         self._waiters = Waiters(settings.max_waiters)
         self._catalog = Catalog(settings.node, self._waiters)
         self._feeds = FeedClient(settings.data_dir, settings.workers, self._catalog)
-        self._gather = FanOut(self._catalog)
+        self._fan_out = FanOut(self._catalog)
         metrics = Metrics(settings.index, self._catalog, self._waiters)
-        reach = ConsistencyWait(self._catalog, self._waiters)
+        consistency_wait = ConsistencyWait(self._catalog, self._waiters)
         self._app = App(
-            PointRead(self._catalog, reach), ScanPage(self._catalog, reach, self._gather),
-            MultiGet(self._catalog, reach, self._gather),
+            PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
+            MultiGet(self._catalog, consistency_wait, self._fan_out),
             Pages(settings, self._catalog, self._feeds), metrics,
         )  # fmt: skip
         self._connections = Connections(settings, FastPath(self._catalog, metrics))
@@ -79,7 +79,7 @@ class ReaderProcess:
             sweep.cancel()
             pulse.cancel()
             await self._feeds.stop()
-            await self._gather.close()
+            await self._fan_out.close()
             self._catalog.views.close()
 
 

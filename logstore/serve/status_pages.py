@@ -112,13 +112,11 @@ class Pages:
         return _json({"name": "logstore", "version": logstore.__version__, "api": "v1"})
 
     def _unready(self) -> list[str]:
-        silent = [voice.worker for voice in self._feeds.voices if not (voice.connected and voice.heard)]
+        silent = [feed.worker for feed in self._feeds.feeds if not (feed.connected and feed.heard)]
         reasons = [f"worker {worker} has not said yet what it serves" for worker in silent]
         announced = {record.worker for record in self._catalog.own()}
         reasons += [
-            f"worker {voice.worker} is not announced yet"
-            for voice in self._feeds.voices
-            if voice.worker not in announced
+            f"worker {feed.worker} is not announced yet" for feed in self._feeds.feeds if feed.worker not in announced
         ]
         slots = {slot for record in self._catalog.nodes for slot in record.slots}
         self._assigned = self._assigned or slots.issuperset(range(self._catalog.slots))

@@ -21,18 +21,18 @@ class MergedRead:
         """Begin to read; raises Problem when the partition has stopped, or has no answer for the point."""
         self.next_offset = served.next_offset(reading.raw_state)
         self._reading, self._base = reading, served.base
-        self._past = None if as_of is None else look_back(served, reading.state, as_of)
+        self._as_of = None if as_of is None else look_back(served, reading.state, as_of)
 
     def cell(self, key: bytes) -> Cell:
         """Entry of a row; raises Problem when its entry at the point is not known."""
-        past = self._past
-        if past is not None and past.exact is not None:
-            return Cell(past.exact.get(key), SNAPSHOT)
+        as_of = self._as_of
+        if as_of is not None and as_of.exact is not None:
+            return Cell(as_of.exact.get(key), SNAPSHOT)
         raw, source = self._reading.get(key), VIEW
         if raw is None and self._base is not None:
             raw, source = self._base.get(key), SNAPSHOT
-        if past is not None:
-            past.check(key, raw)
+        if as_of is not None:
+            as_of.check(key, raw)
         return Cell(raw, source)
 
     def scan(self, start: bytes, end: bytes | None, *, reverse: bool) -> Items:
@@ -40,17 +40,17 @@ class MergedRead:
 
         Tombstones are entries too.
         """
-        past, base = self._past, self._base
-        if past is not None and past.exact is not None:
-            return past.exact.scan(start, end, reverse=reverse)
+        as_of, base = self._as_of, self._base
+        if as_of is not None and as_of.exact is not None:
+            return as_of.exact.scan(start, end, reverse=reverse)
         found = self._reading.scan(start, end, reverse=reverse)
         if base is not None:
             found = overlay(found, base.scan(start, end, reverse=reverse), reverse=reverse)
-        return found if past is None else _checked(found, past, start)
+        return found if as_of is None else _checked(found, as_of, start)
 
 
 @contextmanager
-def layers(served: ServedPartition, as_of: AsOf | None = None) -> Iterator[MergedRead]:
+def merged(served: ServedPartition, as_of: AsOf | None = None) -> Iterator[MergedRead]:
     """The partition at one committed state; raises Problem when it does not answer. Keep it short, as any reading."""
     with served.open().reading() as reading:
         yield MergedRead(served, reading, as_of)
@@ -59,8 +59,8 @@ def layers(served: ServedPartition, as_of: AsOf | None = None) -> Iterator[Merge
 def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None = None) -> tuple[int, Cell]:
     """(next offset, row) of one committed state; raises Problem when the partition does not answer."""
     if as_of is not None:
-        with layers(served, as_of) as both:
-            return both.next_offset, both.cell(key)
+        with merged(served, as_of) as merged_read:
+            return merged_read.next_offset, merged_read.cell(key)
     raw_state, raw = served.open().point(key)
     next_offset = served.next_offset(raw_state)
     if raw is None and served.base is not None:
@@ -68,10 +68,10 @@ def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None = None) ->
     return next_offset, Cell(raw)
 
 
-def _checked(found: Items, past: AsOfReads, start: bytes) -> Items:
+def _checked(found: Items, as_of: AsOfReads, start: bytes) -> Items:
     """Entries found, as long as they are those of the point."""
-    if past.gaps():
-        raise past.refusal(next(found, (start, b""))[0])
+    if as_of.gaps():
+        raise as_of.refusal(next(found, (start, b""))[0])
     for item in found:
-        past.check(*item)
+        as_of.check(*item)
         yield item

@@ -17,7 +17,7 @@ from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, 
 from logstore.serve.read.encoding import Field, FoundKey, encode, negotiate, with_token
 from logstore.serve.read.fan_out import FanOut
 from logstore.serve.read.key_list import read_keys
-from logstore.serve.read.merged_read import MergedRead, layers
+from logstore.serve.read.merged_read import MergedRead, merged
 from logstore.serve.settings import MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
@@ -34,8 +34,8 @@ _LEFT_OUT = frozenset({"partition-stopped", "starting", "not-owner"})
 class MultiGet:
     """The page of many keys."""
 
-    def __init__(self, catalog: Catalog, reach: ConsistencyWait, gather: FanOut) -> None:
-        self._catalog, self._reach, self._gather = catalog, reach, gather
+    def __init__(self, catalog: Catalog, consistency_wait: ConsistencyWait, fan_out: FanOut) -> None:
+        self._catalog, self._consistency_wait, self._fan_out = catalog, consistency_wait, fan_out
 
     async def post(self, request: Request, name: str) -> Response:
         """Answer a multi-get in steps.
@@ -47,14 +47,14 @@ class MultiGet:
         media_type = negotiate(request, _OFFERS)
         keys = await read_keys(request, params)
         deadline = deadline_of(level)
-        table = await self._reach.table(name, level, deadline)
+        table = await self._consistency_wait.table(name, level, deadline)
         wanted = list(zip(keys, partitions_of(keys, table.partitions).tolist(), strict=True))
-        here, elsewhere = self._gather.split(table, sorted({p for _, p in wanted}), request, strict=False)
+        here, elsewhere = self._fan_out.split(table, sorted({p for _, p in wanted}), request, strict=False)
         refused = await self._wait(table, here, level, deadline)
         remote: dict[bytes, FoundKey] = {}
         positions: dict[int, int] = {}
         if elsewhere:
-            remote, positions = await self._gather.keys(table, elsewhere, wanted, level, deadline)
+            remote, positions = await self._fan_out.keys(table, elsewhere, wanted, level, deadline)
         found = self._read(table, wanted, remote, refused, positions, level.as_of)
         token = answer_token(level, table.epoch, positions)
         return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token)
@@ -67,7 +67,7 @@ class MultiGet:
         refused = {}
         for partition in here:
             try:
-                await self._reach.partitions(table, (partition,), level, deadline)
+                await self._consistency_wait.partitions(table, (partition,), level, deadline)
                 self._catalog.locate(table, partition).open()
             except Problem as problem:
                 if problem.word not in _LEFT_OUT:
@@ -112,8 +112,8 @@ class MultiGet:
             return FoundKey(key, partition, reason=refused[partition])
         try:
             if partition not in readings:
-                both = stack.enter_context(layers(self._catalog.locate(table, partition), as_of))
-                positions[partition], readings[partition] = both.next_offset, both
+                merged_read = stack.enter_context(merged(self._catalog.locate(table, partition), as_of))
+                positions[partition], readings[partition] = merged_read.next_offset, merged_read
             cell = readings[partition].cell(key)
         except Problem as problem:
             if problem.word not in _LEFT_OUT:  # the row's past is not kept: that fails the request as a whole

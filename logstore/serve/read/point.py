@@ -24,8 +24,8 @@ _TAG = re.compile(r'(?:W/)?("[^"]*")')
 class PointRead:
     """The page of single rows."""
 
-    def __init__(self, catalog: Catalog, reach: ConsistencyWait) -> None:
-        self._catalog, self._reach = catalog, reach
+    def __init__(self, catalog: Catalog, consistency_wait: ConsistencyWait) -> None:
+        self._catalog, self._consistency_wait = catalog, consistency_wait
 
     async def get(self, request: Request, name: str, raw_key: bytes) -> Response:
         """Answer a point read in steps.
@@ -38,9 +38,9 @@ class PointRead:
             raise Problem("not-acceptable", f"a row of this table is {media_types.BYTES}; accept that, or */*")
         key = decode_key(raw_key, params)
         deadline = deadline_of(level)
-        table = await self._reach.table(name, level, deadline)
+        table = await self._consistency_wait.table(name, level, deadline)
         partition = partition_of(key, table.partitions)
-        await self._reach.partitions(table, (partition,), level, deadline)
+        await self._consistency_wait.partitions(table, (partition,), level, deadline)
         served = self._catalog.locate(table, partition)
         next_offset, cell = read_cell(served, key, level.as_of)
         self._catalog.reads[cell.source] += 1

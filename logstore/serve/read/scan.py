@@ -17,7 +17,7 @@ from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import EncodedRow, arrow, encode, negotiate, rows_of, with_token
 from logstore.serve.read.fan_out import FanOut
-from logstore.serve.read.merged_read import layers
+from logstore.serve.read.merged_read import merged
 from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.read.scan_query import QUERY_PARAMS, Query, read_query
 from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
@@ -34,8 +34,8 @@ _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW)
 class ScanPage:
     """The page of many rows."""
 
-    def __init__(self, catalog: Catalog, reach: ConsistencyWait, gather: FanOut) -> None:
-        self._catalog, self._reach, self._gather = catalog, reach, gather
+    def __init__(self, catalog: Catalog, consistency_wait: ConsistencyWait, fan_out: FanOut) -> None:
+        self._catalog, self._consistency_wait, self._fan_out = catalog, consistency_wait, fan_out
 
     async def get(self, request: Request, name: str) -> Response:
         """Answer a scan in steps.
@@ -47,12 +47,12 @@ class ScanPage:
         media_type = negotiate(request, _OFFERS)
         query = read_query(params)
         deadline = deadline_of(level)
-        table = await self._reach.table(name, level, deadline)
+        table = await self._consistency_wait.table(name, level, deadline)
         digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
         rest = query.behind(cursor.read(params["cursor"].decode("latin-1"), digest)) if "cursor" in params else query
-        here, elsewhere = self._gather.split(table, _partitions(query, table), request)
-        await self._reach.partitions(table, here, level, deadline)
-        parts = await self._gather.scan(table, elsewhere, rest, level, deadline) if elsewhere else []
+        here, elsewhere = self._fan_out.split(table, _partitions(query, table), request)
+        await self._consistency_wait.partitions(table, here, level, deadline)
+        parts = await self._fan_out.scan(table, elsewhere, rest, level, deadline) if elsewhere else []
         # Where each partition lies is asked again: it may have moved while this request waited.
         parts.append(read_page([self._catalog.locate(table, p) for p in here], rest, level.as_of))
         return _answer(media_type, query, merge(parts, limit=query.limit, reverse=query.reverse), table, level, digest)
@@ -66,9 +66,9 @@ def read_page(served: Sequence[ServedPartition], query: Query, as_of: AsOf | Non
     with ExitStack() as stack:
         positions, sources = {}, []
         for one in served:
-            both = stack.enter_context(layers(one, as_of))
-            positions[one.partition] = both.next_offset
-            sources.append(zip(both.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
+            merged_read = stack.enter_context(merged(one, as_of))
+            positions[one.partition] = merged_read.next_offset
+            sources.append(zip(merged_read.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
         found = (
             heapq.merge(*sources, key=lambda item: item[0][0], reverse=query.reverse)
             if len(sources) > 1

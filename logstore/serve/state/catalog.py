@@ -156,19 +156,19 @@ class Catalog:
         else:
             self.snapshots[epoch, partition] = record
 
-    def rebuild(self, voices: Sequence[WorkerFeed]) -> None:
+    def rebuild(self, feeds: Sequence[WorkerFeed]) -> None:
         """Fold what all workers say; open and close views; wake who waits for what has changed."""
-        self._read_tables(voices)
-        self._read_nodes(voices)
-        self._read_log(voices)
-        self._read_views(voices)
+        self._read_tables(feeds)
+        self._read_nodes(feeds)
+        self._read_log(feeds)
+        self._read_views(feeds)
 
     def _answers(self, epoch: str, partition: int) -> bool:
         served = self.served.get((epoch, partition))
         return served is not None and (served.reader is not None or served.state == STOPPED)
 
-    def _read_tables(self, voices: Iterable[WorkerFeed]) -> None:
-        said = [voice.tables for voice in voices if voice.tables is not None and voice.tables.tables is not None]
+    def _read_tables(self, feeds: Iterable[WorkerFeed]) -> None:
+        said = [feed.tables for feed in feeds if feed.tables is not None and feed.tables.tables is not None]
         if not said:
             return
         newest = max(said, key=lambda tables: tables.revision)
@@ -180,20 +180,20 @@ class Catalog:
         self.tables = {t.name: t for t in known if not t.dropped}
         self._waiters.wake_all()
 
-    def _read_nodes(self, voices: Iterable[WorkerFeed]) -> None:
-        said = [(not voice.connected, voice.nodes) for voice in voices if voice.nodes is not None]
+    def _read_nodes(self, feeds: Iterable[WorkerFeed]) -> None:
+        said = [(not feed.connected, feed.nodes) for feed in feeds if feed.nodes is not None]
         if said:
             self.nodes = min(said, key=lambda item: item[0])[1].nodes
 
-    def _read_log(self, voices: Iterable[WorkerFeed]) -> None:
-        said = [voice.log.reachable for voice in voices if voice.connected and voice.log is not None]
+    def _read_log(self, feeds: Iterable[WorkerFeed]) -> None:
+        said = [feed.log.reachable for feed in feeds if feed.connected and feed.log is not None]
         before, self.reachable = self.reachable, any(said) if any(one is not None for one in said) else None
         if before is not False and self.reachable is False:
             self._waiters.wake_all()
 
-    def _read_views(self, voices: Sequence[WorkerFeed]) -> None:
-        records = self._best_records(voices)
-        spoken = set().union(*(voice.spoken for voice in voices))
+    def _read_views(self, feeds: Sequence[WorkerFeed]) -> None:
+        records = self._best_records(feeds)
+        spoken = set().union(*(feed.spoken for feed in feeds))
         before, self.served = self.served, {}
         for key, record in records.items():
             where = key.epoch, key.partition
@@ -219,21 +219,21 @@ class Catalog:
         for where in [where for where in self.asked_ends if where[0] in past]:
             del self.asked_ends[where]
         self.views.keep(self.served.values())
-        for voice in voices:
-            voice.spoken.clear()
+        for feed in feeds:
+            feed.spoken.clear()
         self._index()
 
-    def _best_records(self, voices: Sequence[WorkerFeed]) -> dict[ViewKey, ViewRecord]:
+    def _best_records(self, feeds: Sequence[WorkerFeed]) -> dict[ViewKey, ViewRecord]:
         """Records of partitions, the best one of each, of the tables of today.
 
         Of who is there before who is away, live before catching up.
         """
         current = {(t.name, t.epoch) for t in (self.tables or {}).values()}
         best: dict[ViewKey, tuple[tuple[bool, int], ViewRecord]] = {}
-        for voice in voices:
+        for feed in feeds:
             for remembered, records in (
-                (False, voice.views if voice.connected else {}),
-                (True, voice.remembered(self._elsewhere())),
+                (False, feed.views if feed.connected else {}),
+                (True, feed.remembered(self._elsewhere())),
             ):
                 for key, record in records.items():
                     rank = (remembered, _RANK.get(record.state, 9))

@@ -39,7 +39,7 @@ class FeedClient:
 
     def __init__(self, data_dir: Path, workers: int, catalog: Catalog) -> None:
         self._data_dir, self._catalog = data_dir, catalog
-        self.voices = [WorkerFeed(i) for i in range(workers)]
+        self.feeds = [WorkerFeed(i) for i in range(workers)]
         self._sockets: dict[int, socket.socket] = {}
         self._acked: dict[int, Acknowledgement] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -49,10 +49,10 @@ class FeedClient:
 
     def start(self) -> None:
         """Begin to follow; what the workers left on disk is served until they speak."""
-        recalled = [voice.recall(self._data_dir) for voice in self.voices]
+        recalled = [feed.recall(self._data_dir) for feed in self.feeds]
         if any(recalled):
-            self._catalog.rebuild(self.voices)
-        self._tasks = [asyncio.create_task(self._follow(voice)) for voice in self.voices]
+            self._catalog.rebuild(self.feeds)
+        self._tasks = [asyncio.create_task(self._follow(feed)) for feed in self.feeds]
 
     async def stop(self) -> None:
         """Close the connection to the feed."""
@@ -60,53 +60,53 @@ class FeedClient:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _follow(self, voice: WorkerFeed) -> None:
+    async def _follow(self, feed: WorkerFeed) -> None:
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                sock = connect(paths.feed_path(self._data_dir, voice.worker))
+                sock = connect(paths.feed_path(self._data_dir, feed.worker))
             except OSError:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
                 continue
             with contextlib.closing(sock):
                 try:
-                    spoke = await self._listen(voice, sock)
+                    spoke = await self._listen(feed, sock)
                 except OSError:  # it hung up
                     spoke = False
                 except UnreadableRecord as error:  # what is known stays, and the next connection begins anew
-                    log.warning("worker %d says what this reader cannot read: %s", voice.worker, error)
+                    log.warning("worker %d says what this reader cannot read: %s", feed.worker, error)
                     spoke = False
                 except Exception:  # not a worker, or a definition of a later version
-                    log.exception("what worker %d says cannot be taken in", voice.worker)
+                    log.exception("what worker %d says cannot be taken in", feed.worker)
                     spoke = False
             pause = _FIRST_PAUSE_S if spoke else min(pause * 2, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause)
 
-    async def _listen(self, voice: WorkerFeed, sock: socket.socket) -> bool:
+    async def _listen(self, feed: WorkerFeed, sock: socket.socket) -> bool:
         """Until the worker hangs up; True when it said something."""
         loop, reader = asyncio.get_running_loop(), FeedReader()
         spoke = False
-        self._sockets[voice.worker] = sock
-        voice.begin()
+        self._sockets[feed.worker] = sock
+        feed.begin()
         grace: asyncio.TimerHandle | None = None
         try:
             while data := await loop.sock_recv(sock, _CHUNK):
                 spoke = True
-                self._hear(voice, reader.decode(data))
+                self._hear(feed, reader.decode(data))
                 grace = grace or loop.call_later(GRACE_S * 2, self._refresh)
                 await self._acknowledge()
         finally:
             if grace is not None:
                 grace.cancel()
-            del self._sockets[voice.worker]
-            self._acked.pop(voice.worker, None)
-            voice.end()
+            del self._sockets[feed.worker]
+            self._acked.pop(feed.worker, None)
+            feed.end()
             self._refresh()
         return spoke
 
-    def _hear(self, voice: WorkerFeed, changes: list[Change]) -> None:
-        more = [voice.hear(change) for change in changes]
+    def _hear(self, feed: WorkerFeed, changes: list[Change]) -> None:
+        more = [feed.hear(change) for change in changes]
         if any(more):
             self._refresh()
         for change in changes:
@@ -119,18 +119,18 @@ class FeedClient:
                     self._catalog.asked(ends)
 
     def _refresh(self) -> None:
-        self._catalog.rebuild(self.voices)
+        self._catalog.rebuild(self.feeds)
         if self._catalog.tables is not None and not self._catalog.missing():
             self.served_revision = self._catalog.revision
 
     async def _acknowledge(self) -> None:
         """Tell every worker that is there; only what is new to it."""
         loop, damaged = asyncio.get_running_loop(), self._catalog.views.bases.damaged()
-        for voice in self.voices:
-            sock = self._sockets.get(voice.worker)
-            ack = Acknowledgement(os.getpid(), self.served_revision, voice.mark, damaged)
-            if sock is not None and (self.served_revision >= 0 or damaged) and self._acked.get(voice.worker) != ack:
-                self._acked[voice.worker] = ack
+        for feed in self.feeds:
+            sock = self._sockets.get(feed.worker)
+            ack = Acknowledgement(os.getpid(), self.served_revision, feed.mark, damaged)
+            if sock is not None and (self.served_revision >= 0 or damaged) and self._acked.get(feed.worker) != ack:
+                self._acked[feed.worker] = ack
                 with contextlib.suppress(OSError):  # its own task sees it hang up
                     await loop.sock_sendall(sock, ack.encode())
 
