@@ -114,7 +114,7 @@ def open_context(
     bootstrap = need_bootstrap(settings)
     registry = Registry(bootstrap)
     definitions = registry.read()
-    storage = Storage(storage_url(settings.storage, definitions.storage, settings.data_dir))
+    storage = Storage(storage_url(settings.storage, definitions.known_storage(), settings.data_dir))
     return Context(bootstrap, registry, definitions, storage, progress, master, dict(conf or {}))
 
 

@@ -19,6 +19,7 @@ import platformdirs
 
 from logstore.model.errors import UsageError
 from logstore.model.slots import DEFAULT_SLOTS
+from logstore.model.storage_url import SCHEMES
 
 FILE = "logstore.toml"
 SYNC = ("none", "commit")
@@ -79,6 +80,8 @@ class Settings:
     storage: str | None = (
         None  # where archive and snapshots lie, an fsspec URL; None: under data_dir, for one machine only
     )
+    # what a storage URL may begin with: nodes open whatever the store's definition names
+    storage_schemes: tuple[str, ...] = SCHEMES
     # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
     fetch_mb_s: float = 200.0
     # Embedded Kafka (`logstore dev`)
@@ -218,6 +221,13 @@ def _rate(value: Any) -> float:
     return rate
 
 
+def _schemes(value: Any) -> tuple[str, ...]:
+    found = tuple(value.split(",") if isinstance(value, str) else value)
+    if found and all(isinstance(one, str) and one.isalnum() and one.islower() for one in found):
+        return found
+    raise ValueError(f"wants schemes such as {','.join(SCHEMES)}, not {value!r}")
+
+
 def _sync(value: Any) -> str:
     if value in SYNC:
         return str(value)
@@ -231,7 +241,8 @@ def _path(value: Any) -> Path:
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": _bootstrap, "url": _url, "data_dir": _path, "http": parse_address, "advertise": _url,
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
-    "slots": _whole(1, 1024), "storage": _text, "fetch_mb_s": _rate, "kafka_port": _whole(1, 65_535),
+    "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
+    "fetch_mb_s": _rate, "kafka_port": _whole(1, 65_535),
     "kafka_heap_mb": _whole(128, 65_536),
     "stall_s": _seconds, "drain_s": _seconds, "deadline_ms": _whole(1, 30_000), "timeout_s": _seconds,
 }  # fmt: skip

@@ -21,6 +21,13 @@ from streaming.worker import Config, Worker
 @click.option("--workers", default=1, show_default=True, help="Workers of this node.")
 @click.option("--node", required=True, help="Id of the node.")
 @click.option("--url", required=True, help="Where the node's readers answer.")
+@click.option(
+    "--readers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Readers of this node; so many answer before a slot is live.",
+)
 @click.option("--group", default="default", show_default=True, help="Replica group.")
 @click.option("--zone", default="", help="Label of the replica group's place.")
 @click.option(
@@ -40,7 +47,8 @@ from streaming.worker import Config, Worker
 )
 @click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
 def main(
-    bootstrap: str, data_dir: Path, worker: int, workers: int, node: str, url: str, group: str, zone: str, sync: str,
+    bootstrap: str, data_dir: Path, worker: int, workers: int, node: str, url: str, readers: int, group: str,
+    zone: str, sync: str,
     queued_kbytes: int, fetch_mb_s: float | None, heartbeat_fd: int | None,
 ) -> None:  # fmt: skip
     """Follow the log of this worker's slots into the views of the data directory."""
@@ -48,7 +56,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s worker-{worker} %(levelname)s %(name)s %(message)s")
     if not 0 <= worker < workers:
         raise click.UsageError(f"--worker is 0 to {workers - 1}")
-    me = Me(node, worker, url, group, zone)
+    me = Me(node, worker, url, group, zone, readers)
     try:
         durability: Sync = "commit" if sync == "commit" else "none"
         status = Worker(Config(bootstrap, data_dir, me, durability, heartbeat_fd, queued_kbytes, fetch_mb_s)).run()

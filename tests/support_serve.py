@@ -135,11 +135,13 @@ class Node:
         ends = [PartitionEnd(*where, view.next_offset) for where, view in self.views.items()]
         self.publish(EndsKey(), EndsRecord(asked_ms, tuple(ends)))
 
-    def say_view(self, table: Table, partition: int, state: str = "live", reason: str = "") -> None:
+    def say_view(
+        self, table: Table, partition: int, state: str = "live", reason: str = "", *, reached: bool = True
+    ) -> None:
         path = str(self.views[table.epoch, partition].path)
         base, *kept = self.bases.get((table.epoch, partition), [None])
         older = tuple(one for one in kept if one is not None)
-        record = ViewRecord(path, slot_of(partition, SLOTS), state, reason, base, older)
+        record = ViewRecord(path, slot_of(partition, SLOTS), state, reason, base, older, reached)
         self.publish(ViewKey(table.name, table.epoch, partition), record)
 
     def adopt(self, name: str, partition: int, keep: int = 1) -> LocalSnapshotRecord:

@@ -114,13 +114,14 @@ class WorkerProcess:
         worker: int = 0,
         workers: int = 1,
         url: str = "",
+        readers: int = 0,
     ) -> None:
         node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
         self._command = child.command(
             [
                 sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node",
                 node, "--url", url or f"http://{node}",
-                "--group", group or node, "--worker", str(worker), "--workers", str(workers),
+                "--group", group or node, "--worker", str(worker), "--workers", str(workers), "--readers", str(readers),
             ]
         )  # fmt: skip
         data_dir.mkdir(parents=True, exist_ok=True)

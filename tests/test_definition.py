@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from logstore.model.errors import BadDefinition, Corrupted
+from logstore.model.errors import BadDefinition, Corrupted, Unsupported
 from logstore.model.table import MAX_MAX_VALUE_BYTES, Table, check_limits, check_name
 
 TABLE = Table(
@@ -57,7 +57,7 @@ def changed(**fields):
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"nonsense", b"[]", b"7", b"null", b"{}", b'{"format":1}', changed(format=2), changed(of_a_later_build=1),
+    [b"", b"nonsense", b"[]", b"7", b"null", b"{}", b'{"format":1}',
      changed(skips=[]), changed(skips={"x": []}), changed(skips={"0": [[1]]}), changed(former_epochs=None),
      changed(name=None), changed(topic=5), changed(description=[]), changed(former_epochs=[1]), changed(epoch=""),
      changed(epoch=None),
@@ -67,7 +67,14 @@ def changed(**fields):
      changed(keep_snapshots=0),
      changed(schedule=5), changed(base="x"), changed(origin=[]),
      changed(dropped="no"), changed(adopted=1), changed(allow_control_records=None),
-     changed(skips={"0": [[9, 1]]}), changed(skips={"0": [[-1, 1]]}), changed(skips={"0": [["a", "b"]]})],
+     changed(skips={"0": [[9, 1]]}), changed(skips={"0": [[-1, 1]]}), changed(skips={"0": [["a", "b"]]}),
+     changed(skips={"4": [[0, 1]]}), changed(skips={"0": [[0, 2**63]]}), changed(partitions=True),
+     changed(name="../../x"), changed(name="/etc"), changed(name="a/b"), changed(name=".."), changed(name="logstore.x"),
+     changed(topic="../x"), changed(topic=".."), changed(topic=""), changed(topic="\0"),
+     changed(topic="logstore.nodes"),
+     changed(epoch="e"), changed(epoch="../" * 10 + "ab"), changed(epoch="0AF1" * 8), changed(former_epochs=["../x"]),
+     changed(schedule={"every_mutations": "a"}), changed(base={"snapshot": 5}), changed(base={"snapshot": "../x"}),
+     changed(base={}), changed(origin={"x": 1})],
 )  # fmt: skip
 def test_what_is_no_definition_is_damage(raw):
     with pytest.raises(Corrupted):
@@ -75,8 +82,19 @@ def test_what_is_no_definition_is_damage(raw):
 
 
 def test_a_definition_of_a_later_format_says_upgrade():
-    with pytest.raises(Corrupted, match="upgrade"):
+    with pytest.raises(Unsupported, match="upgrade"):
         Table.from_json(changed(format=2))
+
+
+def test_a_definition_with_a_field_of_a_later_build_says_upgrade_and_names_it():
+    with pytest.raises(Unsupported, match=r"\['versions'\].*upgrade"):
+        Table.from_json(changed(versions=3))
+
+
+def test_a_definition_under_another_tables_key_is_damage():
+    assert Table.from_json(GOLDEN, 12, b"users") == TABLE
+    with pytest.raises(Corrupted, match="its key is b'others'"):
+        Table.from_json(GOLDEN, 12, b"others")
 
 
 @pytest.mark.parametrize("name", ["a", "0", "users", "a.b_c-d", "x" * 100])

@@ -35,6 +35,7 @@ from logstore.view.feed_records import (
     SnapshotPlace,
     TablesKey,
     TablesRecord,
+    UnreadableTable,
     ViewKey,
     ViewRecord,
     decode_change,
@@ -45,8 +46,8 @@ from streaming.control.reader_acks import ReaderAcks
 
 BASE = LocalSnapshotRecord("/s", "00000000000005-00000001", 5, 1_000)
 OLDER = LocalSnapshotRecord(None, "00000000000003-00000001", 3, 900)
-VIEW = ViewRecord("/v", 3, "live", "why", BASE, (OLDER,))
-TABLES = TablesRecord(7, "t" * 32, 16, "s3://b/p", (b'{"name":"t"}',))
+VIEW = ViewRecord("/v", 3, "live", "why", BASE, (OLDER,), True)
+TABLES = TablesRecord(7, "t" * 32, 16, "s3://b/p", (b'{"name":"t"}',), (UnreadableTable("u", "corrupted", "why"),))
 NODES = NodesRecord((NodeRecord("n", 1, "http://n:1", "main", "z", (1, 2), (2,), ProcessIds(4, None, (5,), (6,)), 7),))
 CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (TablesKey(), TABLES),
@@ -184,7 +185,7 @@ def test_a_worker_of_this_version_is_followed_by_a_reader_of_the_next(tmp_path):
     reader.close()
     reader._command[1:3] = ["-c", LATER_READER]
     reader.start()
-    acks = ReaderAcks(node.feed)
+    acks = ReaderAcks(node.feed, 1)
     try:
         node.create("t", 1)
         node.put("t", b"k", b"v")

@@ -5,15 +5,26 @@ import pytest
 from support_log import produce
 
 from logstore.log.live_workers import LiveWorkers
-from logstore.log.nodes import Announcement, Nodes
+from logstore.log.nodes import MAX_WORKERS, Announcement, Nodes
 from logstore.log.registry import Registry
 from logstore.model.table import NODES_TOPIC
 
-ME = Announcement("n", 1, "http://n", "g", "z", [1, 2], [2], 7, {"node": 5})
+ME = Announcement("n", 1, "http://n", "g", "z", [1, 2], [2], 7, {"node": 5, "workers": [6]})
+NESTED: list[object] = []
+for _ in range(200):
+    NESTED = [NESTED]
 UNREADABLE = [
     b"", b"{", b"[]", b"null", b"\xff", b"{}", b'{"node":"n"}', *(
         orjson.dumps({**orjson.loads(ME.to_json()), **wrong})
-        for wrong in ({"node": None}, {"worker": "1"}, {"slots": None}, {"live": ["2"]}, {"tables": "7"}, {"pids": []})
+        for wrong in ({"node": None}, {"worker": "1"}, {"slots": None}, {"live": ["2"]}, {"tables": "7"}, {"pids": []},
+            {"worker": True}, {"worker": -2}, {"slots": [1.5]}, {"slots": [-1]}, {"slots": [5_000]},
+            {"slots": [1] * 2_000},
+            {"live": [[1]]}, {"tables": -2}, {"tables": None}, {"node": "x" * 256}, {"node": "a\nb"}, {"zone": 5},
+            {"url": "u"}, {"url": "file:///etc"}, {"url": "ftp://h"}, {"url": "http://"}, {"url": "http://h:99999"},
+            {"url": "http://u:p@h"}, {"url": "http://h?x"}, {"url": "http://" + "h" * 3_000},
+            {"url": "http://h\r\nX: y"},
+            {"pids": {"workers": 5}}, {"pids": {"workers": ["5"]}}, {"pids": {"node": []}}, {"pids": {"x": 1}},
+            {"pids": {"readers": [1] * 1_000}}, {"pids": {"workers": NESTED}}, {"group": None}, {"worker": 2})
     ),
 ]  # fmt: skip
 
@@ -28,8 +39,8 @@ def test_fields_of_a_later_build_do_not_matter():
 
 
 def test_fields_that_an_earlier_build_did_not_have_have_defaults():
-    assert Announcement.from_json(b'{"node":"n","worker":1,"url":"u","group":"g"}', 9) == Announcement(
-        "n", 1, "u", "g", timestamp_ms=9
+    assert Announcement.from_json(b'{"node":"n","worker":1,"url":"http://u","group":"g"}', 9) == Announcement(
+        "n", 1, "http://u", "g", timestamp_ms=9
     )
 
 
@@ -37,12 +48,95 @@ def test_fields_that_an_earlier_build_did_not_have_have_defaults():
 def test_what_cannot_be_read_is_skipped_and_said_once(value, caplog):
     nodes = Nodes()
     nodes.hear(b"n/1", ME.to_json(), 0)
+    nodes.begin()
     for _ in range(3):
-        nodes.hear(b"n/2", value, 0)
+        nodes.hear(b"n/3", value, 0)
     assert nodes.live() == [ME]
     assert caplog.text.count("cannot be read") == 1
-    nodes.hear(b"n/2", Announcement("n", 2, "u", "g").to_json(), 0)
+    nodes.hear(b"n/2", Announcement("n", 2, "http://u", "g").to_json(), 0)
     assert [a.worker for a in nodes.live()] == [1, 2]
+
+
+class Clock:
+    """Seconds, as a test turns them."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def say(nodes: Nodes, node: str, at_ms: int, worker: int = 0) -> None:
+    announced = Announcement(node, worker, "http://u", "g")
+    nodes.hear(announced.key, announced.to_json(), at_ms)
+
+
+def names(nodes: Nodes, least: int = 1) -> list[str]:
+    return [a.node for a in nodes.live(least)]
+
+
+@pytest.mark.parametrize("step_ms", [0, 120_000, -120_000, 3_600_000])
+def test_a_brokers_clock_that_steps_makes_nobody_gone_and_keeps_nobody(step_ms):
+    clock = Clock()
+    nodes = Nodes(clock)
+    say(nodes, "a", 5_000_000)
+    say(nodes, "dead", 5_000_000)
+    nodes.begin()
+    for second in range(20):
+        clock.now_s += 1
+        say(nodes, "a", 5_000_000 + second * 1_000 + (step_ms if second > 2 else 0))
+        assert "a" in names(nodes)
+        assert ("dead" in names(nodes)) == (second < 7)
+
+
+def test_of_what_was_there_before_only_what_is_fresh_counts_until_it_is_said_again():
+    clock = Clock()
+    nodes = Nodes(clock)
+    for node, at_ms in (("old", 1_000_000), ("ahead", 9_000_000), ("fresh", 4_995_000)):
+        say(nodes, node, at_ms)
+    nodes.hear(b"!tick", None, 5_000_000)
+    nodes.begin()
+    assert names(nodes) == ["fresh"]
+    clock.now_s += 3.5  # it was 5 s old then
+    assert names(nodes) == []
+    say(nodes, "ahead", 5_000_000)
+    assert names(nodes) == ["ahead"]
+
+
+def test_a_flood_of_workers_is_bounded_drives_out_nobody_and_is_forgotten():
+    clock = Clock()
+    nodes = Nodes(clock)
+    say(nodes, "real", 0)
+    nodes.begin()
+    for number in range(40_000):
+        say(nodes, f"forged-{number}", 0)
+    assert len(names(nodes)) == MAX_WORKERS
+    assert "real" in names(nodes)
+    clock.now_s += 7
+    say(nodes, "real", 0)
+    clock.now_s += 2
+    say(nodes, "new", 0)
+    assert names(nodes) == ["new", "real"]
+
+
+def test_a_flood_that_was_there_before_is_bounded_too():
+    nodes = Nodes(Clock())
+    for number in range(5_000):
+        say(nodes, f"forged-{number}", 0)
+    say(nodes, "real", 0)
+    nodes.begin()
+    assert len(names(nodes)) == MAX_WORKERS
+    assert "real" in names(nodes)
+
+
+def test_one_record_is_not_yet_a_node_that_anybody_waits_for():
+    nodes = Nodes(Clock())
+    nodes.begin()
+    say(nodes, "a", 0)
+    assert (names(nodes), names(nodes, least=2)) == (["a"], [])
+    say(nodes, "a", 0)
+    assert names(nodes, least=2) == ["a"]
 
 
 def test_a_flood_of_unreadable_keys_is_bounded(caplog):
@@ -54,7 +148,7 @@ def test_a_flood_of_unreadable_keys_is_bounded(caplog):
 
 def test_a_census_goes_on_over_what_others_wrote_to_the_topic(kafka):
     Registry(kafka.bootstrap).ensure_store()
-    later = orjson.dumps({**orjson.loads(Announcement("later", 0, "u", "g").to_json()), "colour": "blue"})
+    later = orjson.dumps({**orjson.loads(Announcement("later", 0, "http://u", "g").to_json()), "colour": "blue"})
     records = [(b"garbage/%d" % number, value) for number, value in enumerate(UNREADABLE)]
     produce(kafka.bootstrap, NODES_TOPIC, [*records, (b"later/0", later)])
     with LiveWorkers(kafka.bootstrap) as live_workers:

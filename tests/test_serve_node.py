@@ -1,4 +1,6 @@
 import base64
+import contextlib
+import http.server
 import random
 import threading
 import time
@@ -155,6 +157,43 @@ def test_catching_up_is_not_ready_but_readable(tmp_path):
         eventually(lambda: reader.get("/readyz").status_code == 503)
 
 
+def test_a_view_that_has_never_been_at_the_end_does_not_answer_and_says_how_far_it_is(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        table = node.create("t", 1)
+        node.put("t", b"k", b"v")
+        reader.wait_ready()
+        node.say_view(table, 0, "catching-up", reached=False)
+        node.say_applied(table, 0, behind=3)
+        eventually(lambda: reader.get("/v1/tables/t/rows/absent").status_code == 503)
+        for path in ("rows/k", "rows/absent", "rows", "rows?keys_only=true"):
+            document = problem(reader.get(f"/v1/tables/t/{path}"), 503, "starting")
+            assert "for the first time: at offset 1 of 4, 25%" in document["detail"]
+        page = reader.http.post("/v1/tables/t/rows:get", json={"keys": ["k", "absent"]}).json()
+        assert [row["reason"] for row in page["unprocessed"]] == ["starting"] * 2
+        (row,) = reader.get("/v1/partitions").json()["partitions"]
+        assert (row["state"], "first time" in row["reason"]) == ("catching-up", True)
+        node.say_view(table, 0, "live")
+        reader.wait_ready()
+        assert reader.get("/v1/tables/t/rows/absent").status_code == 404
+
+
+def test_while_somebody_else_is_live_a_view_on_its_first_way_leads_there(pair):
+    (even, odd), (reader, _) = pair
+    table = even.tables["t"]
+    even.open_view(table, 1)  # it was given the slot; the one before still serves it
+    even.slots = [*even.slots, 1]
+    even.say_view(table, 1, "catching-up", reached=False)
+    even.publish_nodes()
+    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 421)
+    answer = reader.get(f"/v1/tables/t/rows/{named(1)}")
+    assert answer.headers["ls-owner"] == odd.url
+    page = reader.get("/v1/tables/t/rows?limit=1000").json()
+    assert len(page["rows"]) == len(ROWS)
+    body = {"keys": sorted(key.decode() for key in ROWS)}
+    found = reader.http.post("/v1/tables/t/rows:get", json=body).json()
+    assert [row["found"] for row in found["results"]] == [True] * len(ROWS)
+
+
 def test_a_view_built_anew_under_the_same_path_is_noticed(tmp_path):
     with serving(tmp_path) as (node, reader):
         table = node.create("t", 1)
@@ -233,6 +272,8 @@ def test_a_slot_that_nobody_serves_is_starting(pair):
     eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 503)
     problem(reader.get(f"/v1/tables/t/rows/{named(1)}"), 503, "starting")
     problem(reader.get("/v1/tables/t/rows"), 503, "starting")
+    states = [(row["state"], row["owner"]) for row in reader.get("/v1/partitions").json()["partitions"]]
+    assert states == [("live", even.url), ("unserved", None)] * 2
     page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}).json()
     assert [row["key"] for row in page["results"]] == [named(0)]
     assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
@@ -327,6 +368,88 @@ def test_a_forwarded_question_is_not_forwarded_again(pair):
     _, (reader, _) = pair
     problem(reader.get("/v1/tables/t/rows", headers={"LS-Forwarded": "1"}), 421, "not-owner")
     assert reader.get("/v1/tables/t/rows?partitions=0,2", headers={"LS-Forwarded": "1"}).status_code == 200
+
+
+def test_nodes_that_hear_of_a_promotion_one_after_the_other_never_mix_two_tables(pair):
+    (even, odd), readers = pair
+    former = odd.tables["t"]
+    odd.create("t", former=(former.epoch,), incarnation=1)  # even has not heard of it
+    odd.put_many("t", {key: b"new" for key in ROWS if partition_of(key, 4) in odd.slots})
+    readers[1].wait_ready()
+    patient = {"LS-Deadline": "20000"}
+    for reader in readers:
+        problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
+        answer = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}, headers=patient)
+        assert len(answer.json()["results"]) == 1
+        assert [row["reason"] for row in answer.json()["unprocessed"]] == ["starting"]
+    even.create("t", former=(former.epoch,), incarnation=1)
+    even.put_many("t", {key: b"new" for key in ROWS if partition_of(key, 4) in even.slots})
+    for reader in readers:
+        reader.wait_ready()
+        rows = reader.get("/v1/tables/t/rows?limit=1000", headers=patient).json()["rows"]
+        assert {row["value"] for row in rows} == {"new"}
+
+
+TOKEN = f"{EPOCH}-1-9,{EPOCH}-3-9"
+SOUND = {"rows": [{"key": b"a", "value": b"v", "version": 1, "partition": 1}], "cursor": None, "token": TOKEN,
+         "positions": {"1": 9, "3": 9}}  # fmt: skip
+ROW = SOUND["rows"][0]
+FORGED = [
+    b"", b"\x93" * 500, b"null", msgpack.packb([]), msgpack.packb({}), b"\x91" * 100_000, b"\0" * 60_000_000,
+    *(msgpack.packb({**SOUND, **wrong}) for wrong in (
+        {"token": f"{epoch_of('other')}-1-9,{EPOCH}-3-9"}, {"token": ""}, {"token": 5}, {"token": f"{EPOCH}-1-8"},
+        {"positions": {}}, {"positions": {"1": 9}}, {"positions": {"0": 9, "1": 9, "3": 9}}, {"positions": [1]},
+        {"positions": {"1": "9", "3": 9}}, {"positions": {"x": 9, "1": 9, "3": 9}}, {"rows": None}, {"rows": [5]},
+        {"rows": [ROW, ROW]}, {"rows": [{**ROW, "key": "a"}]}, {"rows": [{**ROW, "value": "text"}]},
+        {"rows": [{**ROW, "value": None}]}, {"rows": [{**ROW, "version": -1}]}, {"rows": [{**ROW, "version": None}]},
+        {"rows": [{**ROW, "partition": 0}]}, {"rows": [{**ROW, "partition": [1]}]}, {"cursor": 5},
+        {"rows": [{**ROW, "key": b"b"}, ROW]},
+    )),
+]  # fmt: skip
+
+
+@pytest.fixture
+def forger():
+    """A server that answers every question with the bytes it is given."""
+    body = [b""]
+
+    class Forger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            self.send_response(200)
+            self.send_header("content-type", "application/msgpack")
+            self.send_header("content-length", str(len(body[0])))
+            self.end_headers()
+            with contextlib.suppress(OSError):  # who has enough hangs up
+                self.wfile.write(body[0])
+
+        do_POST = do_GET  # noqa: N815 - http.server looks for that name
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Forger)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", body
+    server.shutdown()
+    server.server_close()
+
+
+def test_what_another_node_answers_is_checked_and_bounded(pair, forger):
+    (even, odd), (reader, _) = pair
+    url, body = forger
+    even.others = [odd.record()._replace(url=url)]
+    even.publish_nodes()
+    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").headers.get("ls-owner") == url)
+    patient = {"LS-Deadline": "20000"}
+    for body[0] in FORGED:
+        problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
+        page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}, headers=patient).json()
+        assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
+        assert [row["key"] for row in page["results"]] == [named(0)]
+    body[0] = msgpack.packb(SOUND)
+    rows = reader.get("/v1/tables/t/rows?limit=1000", headers=patient).json()["rows"]
+    assert [row["value"] for row in rows if row["key"] == "a"] == ["v"]
 
 
 def test_a_handed_over_slot_is_forgotten(pair):

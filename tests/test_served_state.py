@@ -6,6 +6,7 @@ import stat
 import pytest
 from support_worker import make_table, running_worker
 
+from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import (
@@ -22,10 +23,21 @@ from logstore.view.served import Served
 from streaming.control.served_state import ServedState
 from streaming.worker import restore
 
+TABLE = Table("t", "t", "e" * 32, 1).to_json()
 VIEW = ViewKey("t", "e", 0)
-TABLES, NODES = TablesRecord(3, "i", 16, None, (b"{}",)), NodesRecord((NodeRecord("n", 0),))
+TABLES, NODES = TablesRecord(3, "i", 16, None, (TABLE,)), NodesRecord((NodeRecord("n", 0),))
 SERVED = Served(TABLES, NODES, (1, 5), {VIEW: ViewRecord("/", 1, LIVE)})
-DAMAGED = [b"", b"{", b"\0" * 512, b"[]", b"null", b'{"slots":[1]}', SERVED.encode()[:-20], b'{"tables":{"tables":{}}}']
+DAMAGED = [
+    b"",
+    b"{",
+    b"\0" * 512,
+    b"[]",
+    b"null",
+    b'{"slots":[1]}',
+    SERVED.encode()[:-20],
+    b'{"tables":{"tables":{}}}',
+    b'{"tables":{"tables":["{}"]}}',
+]
 
 
 @pytest.fixture

@@ -82,7 +82,8 @@ def test_every_setting_can_stand_in_the_environment(tmp_path):
         "LOGSTORE_HTTP": "[::1]:0",
         "LOGSTORE_ADVERTISE": "https://h", "LOGSTORE_WORKERS": "3", "LOGSTORE_READERS": "5", "LOGSTORE_SYNC": "commit",
         "LOGSTORE_GROUP": "g", "LOGSTORE_ZONE": "z", "LOGSTORE_INSECURE": "yes", "LOGSTORE_SLOTS": "8",
-        "LOGSTORE_STORAGE": "s3://b/p", "LOGSTORE_KAFKA_PORT": "9",
+        "LOGSTORE_STORAGE": "s3://b/p", "LOGSTORE_STORAGE_SCHEMES": "file,s3",
+            "LOGSTORE_KAFKA_PORT": "9",
         "LOGSTORE_KAFKA_HEAP_MB": "256", "LOGSTORE_STALL_S": "1.5", "LOGSTORE_DRAIN_S": "2",
         "LOGSTORE_DEADLINE_MS": "100",
         "LOGSTORE_TIMEOUT_S": "3", "LOGSTORE_FETCH_MB_S": "20",
@@ -90,7 +91,8 @@ def test_every_setting_can_stand_in_the_environment(tmp_path):
     assert load({}, environ, ()) == Settings(
         bootstrap="a:1,b:2", url="http://h:1", data_dir=tmp_path, http=Address("::1", 0), advertise="https://h",
         workers=3, readers=5,
-        sync="commit", group="g", zone="z", insecure=True, slots=8, storage="s3://b/p", kafka_port=9, kafka_heap_mb=256,
+        sync="commit", group="g", zone="z", insecure=True, slots=8, storage="s3://b/p",
+        storage_schemes=("file", "s3"), kafka_port=9, kafka_heap_mb=256,
         stall_s=1.5,
         drain_s=2.0, deadline_ms=100, timeout_s=3.0, fetch_mb_s=20.0,
     )  # fmt: skip

@@ -21,7 +21,8 @@ def s3():
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
-def storage(request, tmp_path):
+def storage(request, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOGSTORE_STORAGE_SCHEMES", "file,s3,memory")
     if request.param == "s3":
         request.getfixturevalue("s3")
         return Storage(f"s3://{BUCKET}/{tmp_path.name}")

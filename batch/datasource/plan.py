@@ -31,7 +31,9 @@ def find(bootstrap: str, table: str, storage: str | None) -> TableSource:
     found = definitions.live(table)
     check_epoch(bootstrap, found)
     settings = load({"bootstrap": bootstrap, "storage": storage})
-    return TableSource(bootstrap, found, Storage(storage_url(settings.storage, definitions.storage, settings.data_dir)))
+    return TableSource(
+        bootstrap, found, Storage(storage_url(settings.storage, definitions.known_storage(), settings.data_dir))
+    )
 
 
 @dataclass

@@ -15,7 +15,7 @@ from logstore.cli.version import versions
 from logstore.log import ddl, topics
 from logstore.log.kafka import describe
 from logstore.log.librdkafka import agrees_on_murmur2
-from logstore.log.registry import Registry
+from logstore.log.registry import Definitions, Registry
 from logstore.model.errors import LogStoreError, SetupError, UsageError
 from logstore.model.table import TABLES_TOPIC
 from logstore.node.node import need_bootstrap, need_url
@@ -109,7 +109,7 @@ def _kafka(settings: Settings) -> Iterator[Check]:
     try:
         registry = Registry(need_bootstrap(settings))
         brokers = topics.replication(registry.admin)
-        tables = registry.tables()
+        definitions = registry.read()
     except UsageError as error:
         yield Check("fail" if isinstance(error, SetupError) else "warn", "kafka", str(error))
         return
@@ -118,21 +118,41 @@ def _kafka(settings: Settings) -> Iterator[Check]:
         return
     copies = "one broker: no second copy of anything" if brokers == 1 else f"{brokers} replicas for new topics"
     yield Check("ok" if brokers >= 3 else "warn", "kafka", f"{registry.bootstrap} answers ({copies})")
+    tables = {name: table for name, table in definitions.tables.items() if not table.dropped}
     yield Check("ok", "store", f"{len(tables):,} tables, {registry.slots()} slots")
-    yield _internal(registry)
+    yield from _internal(registry)
+    yield from _definitions(definitions)
     for name in sorted(tables):
         yield from _table(registry, tables[name])
 
 
-def _internal(registry: Registry) -> Check:
-    policy = topics.settings_of(registry.admin, TABLES_TOPIC)["cleanup.policy"]
-    if policy != "compact":
-        return Check(
-            "fail",
-            TABLES_TOPIC,
-            f"cleanup.policy is {policy}, should be compact: definitions of tables would be lost; set it",
-        )
-    return Check("ok", TABLES_TOPIC, "compacted")
+def _internal(registry: Registry) -> Iterator[Check]:
+    """The settings of the store's own topics."""
+    for topic, wanted in topics.internal_settings().items():
+        actual = topics.settings_of(registry.admin, topic)
+        wrong = [
+            f"{name} is {actual.get(name)}, should be {value}"
+            for name, value in wanted.items()
+            if actual.get(name) != value
+        ]
+        lost = topic == TABLES_TOPIC and actual["cleanup.policy"] != "compact"
+        if lost:
+            wrong.insert(0, "definitions of tables would be lost")
+        if wrong:
+            yield Check("fail" if lost else "warn", topic, f"{'; '.join(wrong)}; a node that starts sets it, or set it")
+        else:
+            yield Check("ok", topic, "its settings are as they should be")
+
+
+def _definitions(definitions: Definitions) -> Iterator[Check]:
+    """Records of `logstore.tables` that cannot be read."""
+    for name, why in sorted(definitions.unreadable.items()):
+        yield Check("fail" if definitions.stopped(name) else "warn", f"table {name}", str(why))
+    if definitions.storage_problem is not None:
+        yield Check("warn" if definitions.storage else "fail", "storage", definitions.storage_problem)
+    if definitions.foreign:
+        what = f"{definitions.foreign:,} records under keys that no table can have: somebody else writes there"
+        yield Check("warn", TABLES_TOPIC, what)
 
 
 def _table(registry: Registry, table: Any) -> Iterator[Check]:

@@ -12,6 +12,7 @@ import httpx
 
 from logstore.cli import options, show
 from logstore.cli.definition import holds
+from logstore.cli.repair_definition import repair_definition
 from logstore.log import ddl, holes
 from logstore.log.registry import Registry
 from logstore.model.errors import LogStoreError, UsageError
@@ -32,21 +33,30 @@ _SHOWN = 20  # holes; a long list helps nobody
 @click.option("--partition", type=int, help="Which partition.")
 @click.option("--skip", "skip", metavar="A..B", help="Step over these offsets.  [default: those that are missing]")
 @click.option("--new-epoch", is_flag=True, help="The topic was created again: begin anew with it.")
+@click.option("--definition", is_flag=True, help="Its definition cannot be read: write the last one that can.")
 @click.option("--force", is_flag=True, help="Skip also offsets that hold records: they are undone, on every replica.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.STORAGE
 @options.AS_JSON
 def repair(
-    settings: Settings, name: str, partition: int | None, skip: str | None, new_epoch: bool, force: bool, yes: bool,
+    settings: Settings, name: str, partition: int | None, skip: str | None, new_epoch: bool, definition: bool,
+    force: bool, yes: bool,
     storage: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what is missing in a partition's log, and have it stepped over: now, by every rebuild, on every replica."""
-    if new_epoch == (partition is not None):
+    if [new_epoch, definition, partition is not None].count(True) != 1:
         raise UsageError(
-            "say --partition P (what is missing there?) or --new-epoch (accept a topic that was created again)"
+            "say --partition P (what is missing there?), --new-epoch (accept a topic that was created again) or "
+            "--definition (the table's record cannot be read)"
         )
     chosen = [_parse(skip)] if skip else None
     registry = Registry(need_bootstrap(settings))
+    if definition:
+        change = repair_definition(registry, settings.data_dir, name, yes=yes)
+        if change is not None:
+            holds(registry, change, settings.timeout_s, new=not change.table.dropped)
+            click.echo(f"table {name}: its definition is written again", err=True)
+        return
     table = registry.table(name)
     if new_epoch:
         _accept(settings, registry, table, yes=yes)
@@ -108,7 +118,7 @@ def _kept(
     standing: dict[str, Any] | None,
 ) -> ddl.Kept:
     """Archive, snapshots and view of the partition, as far as they reach. Raises StorageUnreachable, Corrupted."""
-    there = Storage(storage_url(storage or settings.storage, registry.read().storage, settings.data_dir))
+    there = Storage(storage_url(storage or settings.storage, registry.read().known_storage(), settings.data_dir))
     archived = ArchiveIndex(there, table.topic, table.epoch).next_offsets().get(partition, 0)
     repository = Repository(there, table.topic, table.epoch)
     current = repository.current()
@@ -123,7 +133,7 @@ def _await_going(settings: Settings, table: Table, partition: int, offset: int) 
     """
     deadline = time.monotonic() + settings.timeout_s
     while (standing := _standing(settings, table, partition)) is not None and (standing["applied"] or 0) < offset:
-        if time.monotonic() > deadline or standing["state"] == "elsewhere":
+        if time.monotonic() > deadline or standing["state"] in ("elsewhere", "unserved"):
             raise LogStoreError(
                 f"the repair is written, but {table.name}/{partition} is {standing['state']} at {standing['applied']} "
                 "after "

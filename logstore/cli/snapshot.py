@@ -207,7 +207,7 @@ def _found(
 ) -> tuple[Table, Repository]:
     definitions = (registry or Registry(need_bootstrap(settings))).read()
     found = definitions.live(table)
-    url = storage_url(storage or settings.storage, definitions.storage, Path(settings.data_dir))
+    url = storage_url(storage or settings.storage, definitions.known_storage(), Path(settings.data_dir))
     return found, Repository(Storage(url), found.topic, found.epoch)
 
 

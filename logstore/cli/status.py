@@ -11,7 +11,7 @@ from logstore.node.node import need_url
 from logstore.settings import Settings
 
 TIMEOUT_S = 5.0
-_ELSEWHERE = "elsewhere"
+_NOT_HERE = ("elsewhere", "unserved")
 _SNAPSHOT = ("base", "cut", "candidate", "state", "reason", "fetched_bytes", "total_bytes")
 _COLUMNS = ("table", "partition", "group", "state", "applied", "end", "lag")
 
@@ -40,6 +40,9 @@ def gather(http: httpx.Client, url: str) -> dict[str, Any]:
             _take(http, node, partitions, quarantined)
         except LogStoreError as error:
             silent.append({"node": node["node"], "url": node["url"], "error": str(error)})
+    for row in partitions.values():
+        if row["state"] == "elsewhere" and row["owner"] in {node["url"] for node in silent}:
+            row.update(state="unserved", reason=f"{row['owner']}, which has it, does not answer")
     rows = sorted(partitions.values(), key=lambda row: (row["table"], row["partition"], row["group"]))
     named = [{**table, "quarantined": quarantined[table["name"]]} for table in tables]
     return {
@@ -58,7 +61,7 @@ def _take(
     """Add what one node says. Of a group's nodes the one that has a partition is believed."""
     for row in _page(http, node["url"], "/v1/partitions")["partitions"]:
         key = row["table"], row["partition"], node["group"]
-        if key not in partitions or partitions[key]["state"] == _ELSEWHERE:
+        if key not in partitions or partitions[key]["state"] in _NOT_HERE:
             partitions[key] = {**row, "group": node["group"]}
     for row in _page(http, node["url"], "/v1/snapshots")["snapshots"]:
         shown = partitions.get((row["table"], row["partition"], node["group"]))

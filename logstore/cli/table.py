@@ -106,9 +106,13 @@ def create(
 @options.AS_JSON
 def list_(settings: Settings, as_json: bool) -> None:
     """List the tables."""
-    tables = sorted(Registry(need_bootstrap(settings)).tables().values(), key=lambda table: table.name)
+    definitions = Registry(need_bootstrap(settings)).read()
+    tables = sorted((t for t in definitions.tables.values() if not t.dropped), key=lambda table: table.name)
+    unreadable = {name: str(why) for name, why in sorted(definitions.unreadable.items())}
+    for why in unreadable.values():
+        show.warn(f"warning: {why}")
     if as_json:
-        show.as_json({"tables": [document(table) for table in tables]})
+        show.as_json({"tables": [document(table) for table in tables], "unreadable": unreadable})
     elif not tables:
         show.warn("there is no table yet; `logstore table create NAME` makes one")
     else:

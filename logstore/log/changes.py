@@ -14,7 +14,9 @@ from logstore.model.table import NODES_TOPIC, TABLES_TOPIC
 class Changes:
     """Definitions and announcements, as of now. One thread only."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, *, begins_at_end: bool = True) -> None:
+        """`begins_at_end`: what was announced before is judged once it is read; else whoever reads begins `nodes`."""
+        self._begins_at_end = begins_at_end
         self._consumer = consumer(
             bootstrap, **{"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100}
         )
@@ -65,6 +67,8 @@ class Changes:
     def _at_end(self, record: Any) -> None:
         self._check(record)
         self._to_read.discard(record.topic())
+        if self._begins_at_end and record.topic() == NODES_TOPIC:
+            self.nodes.begin()
         self.complete = not self._to_read
 
 

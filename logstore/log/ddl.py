@@ -124,11 +124,16 @@ def alter(
 
 
 def drop(registry: Registry, name: str) -> Change:
-    """Write that a table is dropped; the topic is still there, see `delete_topic`. Raises NoSuchTable.
+    """Write that a table is dropped; the topic is still there, see `delete_topic`.
+
+    Raises NoSuchTable, and Corrupted or Unsupported when its definition cannot be read.
 
     A drop that was interrupted before its topic was deleted may be asked for again.
     """
-    table = registry.read().tables.get(name)
+    definitions = registry.read()
+    if (why := definitions.stopped(name)) is not None:
+        raise why
+    table = definitions.tables.get(name)
     if table is None or (table.dropped and not _left_over(registry, table)):
         raise NoSuchTable(name)
     if table.dropped:
@@ -281,7 +286,10 @@ def write(registry: Registry, table: Table, warnings: list[str]) -> Change:
 
 def free(registry: Registry, name: str) -> Table | None:
     """The dropped table of that name, if there was one; raises TableExists."""
-    before = registry.read().tables.get(name)
+    definitions = registry.read()
+    if (why := definitions.stopped(name)) is not None:
+        raise TableExists(str(why)) from why
+    before = definitions.tables.get(name)
     if before is not None and not before.dropped:
         raise TableExists(f"there is a table {name!r} already; `logstore table describe {name}` shows it")
     return before

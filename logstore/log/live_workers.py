@@ -2,7 +2,7 @@
 
 A worker that was killed says nothing more, so its last announcement looks fresh until something newer is heard. A
 look therefore appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time
-is "now".
+is "now". Where that time has stepped since a worker announced itself, its next announcement tells.
 """
 
 import time
@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from logstore.log import kafka
 from logstore.log.changes import Changes
-from logstore.log.nodes import Announcement
+from logstore.log.nodes import ANNOUNCE_S, Announcement
 from logstore.log.registry import Definitions, Registry
 from logstore.model.errors import LogUnreachable
 from logstore.model.slots import slot_of
@@ -21,6 +21,7 @@ from logstore.model.table import NODES_TOPIC, Table
 
 TICK = b"!tick"
 AGAIN_S = 0.1
+GREET_S = 2 * ANNOUNCE_S
 
 
 class Lacking(NamedTuple):
@@ -36,7 +37,7 @@ class LiveWorkers:
     def __init__(self, bootstrap: str) -> None:
         """Connect. Raises LogUnreachable; SetupError when no store has been started on this Kafka."""
         Registry(bootstrap).read()
-        self._changes = Changes(bootstrap)
+        self._changes, self._greeted = Changes(bootstrap, begins_at_end=False), False
         self._producer: Any = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -54,7 +55,16 @@ class LiveWorkers:
             if time.monotonic() > deadline:
                 raise LogUnreachable(f"{NODES_TOPIC} could not be read within {timeout_s:g} s; is the broker running?")
             self._changes.take(AGAIN_S)
+        self._changes.nodes.begin()
+        self._greet(deadline)
         return self._changes.nodes.live()
+
+    def _greet(self, deadline: float) -> None:
+        """At the first look nobody is there: perhaps the broker's clock has stepped, so wait for the next round."""
+        patience_s = min(deadline, time.monotonic() + GREET_S)
+        while not self._greeted and not self._changes.nodes.live() and time.monotonic() < patience_s:
+            self._changes.take(AGAIN_S)
+        self._greeted = True
 
     @property
     def definitions(self) -> Definitions:
@@ -62,15 +72,20 @@ class LiveWorkers:
         return self._changes.definitions
 
     def lacking(self, revision: int, table: Table | None, slots: int) -> Lacking:
-        """Workers that do not serve definitions up to `revision`, or, with a table, its slots that no worker serves."""
-        live = self.look()
+        """Workers that do not serve definitions up to `revision`, or, with a table, its slots that no worker serves.
+
+        Who has announced itself twice is waited for: one record that somebody wrote is no node.
+        """
+        there = self.look()
+        live = self._changes.nodes.live(least=2)
         reasons = [f"{_name(a)} serves revision {a.tables:,} of {revision:,}" for a in live if a.tables < revision]
         for group in sorted({a.group for a in live}):
             served = {slot for a in live if a.group == group and a.tables >= revision for slot in a.live}
             wanted = {slot_of(p, slots) for p in range(table.partitions)} if table else set()
             if wanted - served:
-                reasons.append(f"group {group} does not serve the slots {sorted(wanted - served)} yet")
-        return Lacking(len(live), reasons)
+                names = ", ".join(_name(a) for a in live if a.group == group)
+                reasons.append(f"group {group} ({names}) does not serve the slots {sorted(wanted - served)} yet")
+        return Lacking(len(there), reasons)
 
     def await_served(self, revision: int, table: Table | None, slots: int, timeout_s: float) -> Lacking:
         """Wait until every live worker and its readers serve the change; returns who does not after `timeout_s`."""

@@ -1,22 +1,41 @@
 """Registry: the definitions of all tables, as records of the compacted topic `logstore.tables`.
 
-A record's key is the table's name, its value the definition as JSON (see `model.table`); the key "" does not occur, the
-key `STORE` holds what is true of the whole store. The newest record of a key counts. A dropped table keeps a record, so
-that its epochs stay known.
+A record's key is the table's name, its value the definition as JSON (see `model.table`); the key `STORE` holds what is
+true of the whole store. The newest record of a key counts. A dropped table keeps a record, so that its epochs stay
+known.
+
+A record that cannot be read concerns its key alone, until a later one that can be read, or a tombstone:
+
+    damaged            the readable one before it counts; where there is none the table is stopped, and says why
+    of a later build   the table is stopped, and says why: to fold by the rules before would be wrong
+    of no table's key  nobody's: it is counted, and `logstore doctor` says so
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
+from logstore import settings
 from logstore.log import kafka, topics
-from logstore.model.errors import Corrupted, LogStoreError, LogUnreachable, NoSuchTable, SetupError
+from logstore.model.errors import (
+    BadDefinition,
+    Corrupted,
+    LogStoreError,
+    LogUnreachable,
+    NoSuchTable,
+    SetupError,
+    Stopped,
+    Unsupported,
+    UsageError,
+)
 from logstore.model.slots import DEFAULT_SLOTS
-from logstore.model.table import SLOTS_TOPIC, TABLES_TOPIC, Table
+from logstore.model.storage_url import check_storage_url
+from logstore.model.table import SLOTS_TOPIC, TABLES_TOPIC, Table, check_name
 
 STORE = b"!store"
 _TO_THE_END = {"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20}
@@ -28,25 +47,69 @@ class Definitions(NamedTuple):
     """Definitions of all tables up to one position of `logstore.tables`."""
 
     revision: int  # next offset of logstore.tables
-    tables: dict[str, Table]  # by name, dropped ones included
+    tables: dict[str, Table]  # by name, dropped ones included: the newest that can be read of each
     storage: str | None = None  # where archive and snapshots lie, an fsspec URL; None = under the data directory
+    unreadable: Mapping[str, Stopped] = MappingProxyType({})  # names whose newest record cannot be read, and why
+    storage_problem: str | None = None  # why the newest record of `STORE` does not count
+    foreign: int = 0  # records under keys that no table can have
 
     def with_record(self, record: kafka.Record) -> "Definitions":
-        """The definitions after one more record."""
+        """The definitions after one more record. Whatever it holds, nothing is raised."""
+        found = self._replace(revision=record.offset() + 1)
         key, value = record.key(), record.value()
-        if key is None or value is None:
-            return self._replace(revision=record.offset() + 1)
         if key == STORE:
-            return self._replace(revision=record.offset() + 1, storage=orjson.loads(value)["storage"])
-        table = Table.from_json(value, record.offset())
-        return self._replace(revision=record.offset() + 1, tables={**self.tables, table.name: table})
+            return found._with_storage(value)
+        try:
+            name = check_name((key or b"").decode("ascii"))
+        except (UnicodeDecodeError, BadDefinition):
+            return found._replace(foreign=self.foreign + 1)
+        others = {one: why for one, why in self.unreadable.items() if one != name}
+        if value is None:
+            return found._replace(unreadable=others)
+        try:
+            table = Table.from_json(value, record.offset(), key)
+        except (Corrupted, Unsupported) as error:
+            return found._replace(unreadable={**others, name: _stop_of(name, error)})
+        return found._replace(tables={**self.tables, name: table}, unreadable=others)
 
     def live(self, name: str) -> Table:
-        """The definition of a table that is there; raises NoSuchTable."""
+        """The definition of a table that is there; raises NoSuchTable, Corrupted, Unsupported."""
+        if (why := self.stopped(name)) is not None:
+            raise why
         table = self.tables.get(name)
         if table is None or table.dropped:
             raise NoSuchTable(name)
         return table
+
+    def stopped(self, name: str) -> Stopped | None:
+        """Why the table of that name cannot be followed, as far as its definition is concerned."""
+        why = self.unreadable.get(name)
+        return None if isinstance(why, Corrupted) and name in self.tables else why
+
+    def known_storage(self) -> str | None:
+        """Where archive and snapshots lie; raises Corrupted when the store has said so in a way nobody can follow."""
+        if self.storage is None and self.storage_problem is not None:
+            raise Corrupted(self.storage_problem)
+        return self.storage
+
+    def _with_storage(self, value: bytes | None) -> "Definitions":
+        if value is None:
+            return self._replace(storage_problem=None)
+        try:
+            url = check_storage_url(orjson.loads(value)["storage"], settings.load().storage_schemes)
+        except (ValueError, KeyError, TypeError, UsageError) as error:
+            why = f"the record of the store's storage in {TABLES_TOPIC} cannot be followed: {error}"
+            return self._replace(
+                storage_problem=f"{why}; `logstore node --storage URL`, started once, writes another one"
+            )
+        return self._replace(storage=url, storage_problem=None)
+
+
+def _stop_of(name: str, error: Stopped) -> Stopped:
+    if isinstance(error, Unsupported):
+        return Unsupported(f"table {name} is stopped: {error}")
+    step = f"`logstore table repair {name} --definition` writes the last one that can be read"
+    return Corrupted(f"table {name}: {error}; {step}")
 
 
 EMPTY = Definitions(0, {})
@@ -85,7 +148,7 @@ class Registry:
         return {name: table for name, table in self.read().tables.items() if not table.dropped}
 
     def table(self, name: str) -> Table:
-        """A table's definition; raises NoSuchTable, LogUnreachable."""
+        """A table's definition; raises NoSuchTable, LogUnreachable; Corrupted or Unsupported when it cannot be read."""
         return self.read().live(name)
 
     def write(self, table: Table) -> int:
@@ -107,7 +170,7 @@ class Registry:
         offsets = self._append([(table.name.encode(), table.to_json()) for table in tables])
         records = _read_compacted(self.bootstrap, offsets[0], kafka.REQUEST_S)
         for table in tables:
-            if any(record.key() == table.name.encode() and record.offset() > table.revision for record in records):
+            if any(_is_newer(record, table) for record in records):
                 raise LogStoreError(
                     f"table {table.name}: somebody else changed it at the same time, and this change, which came last, "
                     "has replaced "
@@ -115,8 +178,13 @@ class Registry:
                 )
         return [replace(table, revision=offset) for table, offset in zip(tables, offsets, strict=True)]
 
+    def forget(self, name: str) -> int:
+        """Append a tombstone: a record of that name which cannot be read does not matter any more."""
+        return self._append([(name.encode(), None)])[0]
+
     def write_storage(self, url: str) -> int:
-        """Record where archive and snapshots lie."""
+        """Record where archive and snapshots lie; raises UsageError."""
+        check_storage_url(url, settings.load().storage_schemes)
         return self._append([(STORE, orjson.dumps({"format": 1, "storage": url}))])[0]
 
     def slots(self) -> int:
@@ -143,7 +211,7 @@ class Registry:
                 f"there is no logstore on {here} yet; start one: `logstore node --bootstrap {here}`"
             ) from error
 
-    def _append(self, records: Sequence[tuple[bytes, bytes]]) -> list[int]:
+    def _append(self, records: Sequence[tuple[bytes, bytes | None]]) -> list[int]:
         """Append records; returns their offsets."""
         producer = Producer(
             {
@@ -166,6 +234,20 @@ class Registry:
             if error is not None:
                 raise kafka.translate(error, "write a table definition")
         return [int(record.offset()) for _, record in delivered]
+
+
+def _is_newer(record: kafka.Record, table: Table) -> bool:
+    """True for a later definition of the same table; one that cannot be read is none."""
+    key, value = record.key(), record.value()
+    if key != table.name.encode() or record.offset() <= table.revision or value is None:
+        return False
+    try:
+        Table.from_json(value, record.offset(), key)
+    except Corrupted:
+        return False
+    except Unsupported:
+        return True
+    return True
 
 
 def _read_compacted(bootstrap: str, end: int, timeout_s: float) -> list[kafka.Record]:

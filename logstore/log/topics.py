@@ -21,12 +21,30 @@ _BATCH_BYTES = (
     1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
 )
 CLOSED = {"max.message.bytes": "1"}  # no record is so short: the topic of a table that another one was promoted over
-_COMPACTED = {"cleanup.policy": "compact", "unclean.leader.election.enable": "false", "min.compaction.lag.ms": "60000"}
+_SETTLES = {  # records that are superseded go within minutes, a tombstone's too: the active segment is never compacted
+    "segment.ms": "300000",
+    "min.cleanable.dirty.ratio": "0.01",
+    "max.compaction.lag.ms": "300000",
+    "delete.retention.ms": "60000",
+}
+_COMPACTED = {
+    "cleanup.policy": "compact",
+    "unclean.leader.election.enable": "false",
+    "min.compaction.lag.ms": "60000",
+    **_SETTLES,
+}
 _ANNOUNCEMENTS = {
     "cleanup.policy": "compact,delete",
     "retention.ms": "3600000",
-    "segment.ms": "600000",
-    "message.timestamp.type": "LogAppendTime",  # who is gone is told by the broker's clock alone
+    **_SETTLES,
+    "message.timestamp.type": "LogAppendTime",
+    "max.message.bytes": "65536",
+}
+_NO_RECORDS = {  # Kafka's group protocol assigns the partitions; what lies in them means nothing
+    "cleanup.policy": "delete",
+    "retention.ms": "60000",
+    "segment.ms": "60000",
+    "max.message.bytes": "1",  # no record is so short
 }
 
 
@@ -61,9 +79,24 @@ def wal_settings(max_value_bytes: int, replicas: int) -> dict[str, str]:
 def ensure_internal(client: Any, slots: int) -> None:
     """Create the store's own topics where they are missing. Raises LogUnreachable."""
     replicas = replication(client)
-    create(client, TABLES_TOPIC, 1, replicas, {**_COMPACTED, "min.insync.replicas": str(min(2, replicas))})
-    create(client, NODES_TOPIC, 1, replicas, _ANNOUNCEMENTS)
-    create(client, SLOTS_TOPIC, slots, replicas, {})
+    partitions = {TABLES_TOPIC: 1, NODES_TOPIC: 1, SLOTS_TOPIC: slots}
+    more = {TABLES_TOPIC: {"min.insync.replicas": str(min(2, replicas))}}
+    for topic, wanted in internal_settings().items():
+        if not create(client, topic, partitions[topic], replicas, {**wanted, **more.get(topic, {})}):
+            _settle(client, topic, wanted)
+
+
+def internal_settings() -> dict[str, dict[str, str]]:
+    """The settings of the store's own topics, by topic."""
+    return {TABLES_TOPIC: _COMPACTED, NODES_TOPIC: _ANNOUNCEMENTS, SLOTS_TOPIC: _NO_RECORDS}
+
+
+def _settle(client: Any, topic: str, wanted: dict[str, str]) -> None:
+    """Give a topic that is there the settings it lacks."""
+    actual = settings_of(client, topic)
+    lacking = {name: value for name, value in wanted.items() if actual.get(name) != value}
+    if lacking:
+        set_settings(client, topic, lacking)
 
 
 def create(client: Any, topic: str, partitions: int, replicas: int, settings: dict[str, str]) -> bool:

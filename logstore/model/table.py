@@ -1,14 +1,14 @@
 """Table: the definition of a named set of rows, kept as JSON in the log `logstore.tables`."""
 
 import re
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import orjson
 
-from logstore.model.errors import BadDefinition, Corrupted
+from logstore.model.errors import BadDefinition, Corrupted, Unsupported
 from logstore.model.key import MAX_KEY_BYTES
+from logstore.model.safe_path import one_step
 
 TABLES_TOPIC = "logstore.tables"
 SLOTS_TOPIC = "logstore.slots"
@@ -25,6 +25,9 @@ _LATER = {  # written only where they differ, so that the record of a definition
     "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "schedule": None, "base": None, "origin": None,
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")  # Kafka's own rule
+_EPOCH = re.compile(r"[0-9a-f]{32}")
+_MAX_OFFSET = (1 << 63) - 1
 
 PartitionKey = tuple[str, int]  # (table or topic name, partition)
 
@@ -81,40 +84,72 @@ class Table:
         return orjson.dumps({"format": _FORMAT, **fields}, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
-    def from_json(cls, raw: bytes, revision: int = -1) -> "Table":
-        """Read a definition; raises Corrupted when it is damaged or of a later format."""
+    def from_json(cls, raw: bytes, revision: int = -1, key: bytes | None = None) -> "Table":
+        """Read a definition; `key`: of its record, which is the table's name.
+
+        Raises Corrupted when it is damaged, Unsupported when a later build wrote it.
+        """
         try:
-            fields: dict[str, Any] = orjson.loads(raw)
-            if fields.pop("format") != _FORMAT:
-                raise Corrupted("a table definition was written by a later build; upgrade this one first")
-            fields["skips"] = {int(p): [(a, b) for a, b in ranges] for p, ranges in fields["skips"].items()}
-            fields["former_epochs"] = tuple(fields["former_epochs"])
-            return _sound(cls(**fields, revision=revision))
+            found: dict[str, Any] = orjson.loads(raw)
+            _known(found)
+            del found["format"]
+            found["skips"] = {int(p): [(a, b) for a, b in ranges] for p, ranges in found["skips"].items()}
+            found["former_epochs"] = tuple(found["former_epochs"])
+            return _sound(cls(**found, revision=revision), key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(
                 f"the record at offset {revision} of {TABLES_TOPIC} is not a table definition: {error}"
             ) from error
 
 
-def _sound(table: Table) -> Table:
-    """Return `table`; raises ValueError or TypeError when its fields cannot be those of a table."""
-    for text in (table.name, table.topic, table.description, *table.former_epochs):
-        if not isinstance(text, str):
-            raise TypeError(f"{text!r} is not a text")
+def _known(found: dict[str, Any]) -> None:
+    """Raises Unsupported for a definition that says what this build does not know."""
+    later = sorted(found.keys() - {"format"} - {one.name for one in fields(Table)})
+    if found["format"] != _FORMAT or later:
+        what = f"format {found['format']!r:.20}" if found["format"] != _FORMAT else f"the fields {later!s:.200}"
+        raise Unsupported(f"its definition was written by a later build ({what}); upgrade this one first")
+
+
+def _sound(table: Table, key: bytes | None) -> Table:
+    """Return `table`; raises ValueError or TypeError when its fields cannot be those of a table with that key."""
+    _sound_names(table)
+    if key is not None and table.name.encode() != key:
+        raise ValueError(f"it is that of table {table.name!r}, its key is {key[:100]!r}")
     for flag in (table.adopted, table.allow_control_records, table.dropped):
         if not isinstance(flag, bool):
             raise TypeError(f"{flag!r} is neither true nor false")
-    if not table.epoch or not isinstance(table.epoch, str):
-        raise ValueError(f"{table.epoch!r} is no topic id")
+    if not all(map(_is_whole, (table.partitions, table.max_value_bytes, table.block_bytes, table.keep_snapshots))):
+        raise TypeError("one of its numbers is none")
     check_limits(table.partitions, table.max_value_bytes)
     check_snapshots(table.compression, table.block_bytes, table.keep_snapshots)
-    for more in (table.schedule, table.base, table.origin):
-        if more is not None and not isinstance(more, dict):
-            raise TypeError(f"{more!r} is no object")
-    for first, last in chain.from_iterable(table.skips.values()):
-        if not 0 <= first <= last:
-            raise ValueError(f"{first}..{last} is no range of offsets")
+    for more, kind in ((table.schedule, (int, type(None))), (table.base, (str,)), (table.origin, (str,))):
+        if more is not None and not (isinstance(more, dict) and all(type(value) in kind for value in more.values())):
+            raise TypeError(f"{more!r:.100} is no object of its kind")
+    if table.base is not None:
+        one_step(table.base["snapshot"])
+    for partition, (first, last) in ((p, skip) for p, ranges in table.skips.items() for skip in ranges):
+        if not (_is_whole(first) and _is_whole(last) and 0 <= first <= last <= _MAX_OFFSET):
+            raise ValueError(f"{first!r}..{last!r} is no range of offsets")
+        if not 0 <= partition < table.partitions:
+            raise ValueError(f"it skips offsets of partition {partition}, of {table.partitions}")
     return table
+
+
+def _sound_names(table: Table) -> None:
+    """Names become those of folders and topics: what a command would refuse is refused here too."""
+    for text in (table.name, table.topic, table.epoch, table.description, *table.former_epochs):
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r:.100} is not a text")
+    check_name(table.name)
+    if not _TOPIC.fullmatch(table.topic) or table.topic.startswith(INTERNAL):
+        raise ValueError(f"{table.topic!r:.100} is no topic of a table")
+    for epoch in (table.epoch, *table.former_epochs):
+        if not _EPOCH.fullmatch(epoch):
+            raise ValueError(f"{epoch!r:.100} is no topic id")
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def check_name(name: str) -> str:

@@ -123,8 +123,11 @@ class Node:
 
         The first node records it, a flag that says otherwise moves it.
         """
-        recorded, wanted = registry.read().storage, self.settings.storage
-        if recorded is None:
+        definitions, wanted = registry.read(), self.settings.storage
+        recorded = definitions.storage
+        if recorded is None and wanted is None and definitions.storage_problem is not None:
+            self._loud(definitions.storage_problem)
+        elif recorded is None:
             registry.write_storage(wanted or default_storage(self._dir.path))
         elif wanted is not None and wanted != recorded:
             self._loud(
@@ -225,7 +228,8 @@ def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
     return [
         sys.executable, "-m", "streaming", "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker",
         str(index),
-        "--workers", str(s.workers), "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone,
+        "--workers", str(s.workers), "--readers", str(s.readers),
+        "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone,
         "--sync", s.sync,
         "--fetch-mb-s", str(s.fetch_mb_s), "--heartbeat-fd", str(heartbeat_fd),
     ]  # fmt: skip

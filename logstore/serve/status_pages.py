@@ -14,7 +14,7 @@ from logstore.serve.settings import ReaderSettings
 from logstore.serve.snapshot_page import base_of
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.feed_client import FeedClient
-from logstore.serve.state.partition import ELSEWHERE, ServedPartition
+from logstore.serve.state.partition import ELSEWHERE, UNSERVED, ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response, page
@@ -141,7 +141,7 @@ class Pages:
         served = self._catalog.served.get((table.epoch, partition))
         row: dict[str, Any] = {
             "table": table.name, "partition": partition, "slot": slot, "applied": None, "end": None, "lag": None,
-            "state": ELSEWHERE,
+            "state": ELSEWHERE if self._catalog.live_elsewhere(partition) is not None else UNSERVED,
             "reason": "", "owner": self._catalog.owner(slot), "base": None, "bytes": None,
         }  # fmt: skip
         if served is None:
@@ -150,7 +150,7 @@ class Pages:
         row.update(
             end=served.end,
             state=served.state,
-            reason=served.reason,
+            reason=served.reason or ("" if served.answers else served.first_catch_up()),
             owner=own[0].url if own else None,
             base=base_of(served),
         )

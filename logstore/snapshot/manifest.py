@@ -9,6 +9,7 @@ from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import Corrupted
 from logstore.model.position import Position
+from logstore.model.safe_path import one_step, relative
 
 FORMAT, ENTRY_FORMAT, SST_FORMAT = 1, 1, 5
 
@@ -88,9 +89,19 @@ class Manifest:
                 raise Corrupted("its manifest is damaged: the checksum does not fit")
             fields["parts"] = {int(partition): _part(part) for partition, part in fields["parts"].items()}
             fields["files"] = [_file(file) for file in fields["files"]]
-            return cls(**fields)
+            return _sound(cls(**fields))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(f"its manifest is damaged: {error}") from error
+
+
+def _sound(manifest: Manifest) -> Manifest:
+    """Return it; raises Corrupted when one of its names would lead out of the folder it belongs to."""
+    for name in (manifest.name, manifest.topic, manifest.epoch, manifest.parent):
+        if name is not None:
+            one_step(name)
+    for file in manifest.files:
+        relative(file.path)
+    return manifest
 
 
 def _part(fields: dict[str, Any]) -> PartFacts:

@@ -18,7 +18,10 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 
-from logstore.model.errors import LogStoreError, StorageUnreachable, UsageError
+from logstore import settings
+from logstore.model.errors import LogStoreError, StorageUnreachable
+from logstore.model.safe_path import below, relative
+from logstore.model.storage_url import check_storage_url
 from logstore.snapshot.sst import sync
 
 _PIECE = 1 << 20
@@ -30,35 +33,38 @@ def storage_url(flag: str | None, definitions_storage: str | None, data_dir: Pat
 
     Raises UsageError for no URL.
     """
-    url = flag or definitions_storage or f"file://{data_dir.absolute()}/storage"
-    scheme, found, rest = url.partition("://")
-    if (
-        not found
-        or not rest
-        or scheme not in fsspec.available_protocols()
-        or (scheme == "file" and not rest.startswith("/"))
-    ):
-        raise UsageError(f"not a storage: {url[:120]!r}; give --storage file:///DIRECTORY or s3://BUCKET/PREFIX")
-    return url
+    return check_storage_url(flag or definitions_storage or f"file://{data_dir.absolute()}/storage", _schemes())
+
+
+def _schemes() -> tuple[str, ...]:
+    return settings.load().storage_schemes
 
 
 class Storage:
     """Files below a URL.
 
-    Paths are relative to it and joined by "/". Raises StorageUnreachable for trouble; can be pickled.
+    Paths are relative to it and joined by "/"; one that leads upwards is Corrupted. Raises StorageUnreachable for
+    trouble; can be pickled.
     """
 
     def __init__(self, url: str) -> None:
-        """`url`: file:///directory, s3://bucket/prefix, memory://..."""
-        self.url = url.rstrip("/")
+        """`url`: file:///directory, s3://bucket/prefix. Raises UsageError for one of another kind."""
+        self.url = check_storage_url(url, _schemes()).rstrip("/")
+        self._connect()
+
+    def _connect(self) -> None:
         with self._asked(""):
             self._fs: Any
             self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         self._disk = Path(self._root) if self.url.startswith("file:") else None
 
-    def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
-        """Connections are made anew on the other side."""
-        return Storage, (self.url,)
+    def __getstate__(self) -> str:
+        """The URL, which has been checked here; connections are made anew on the other side."""
+        return self.url
+
+    def __setstate__(self, url: str) -> None:
+        self.url = url
+        self._connect()
 
     def read(self, path: str) -> bytes:
         """A file's bytes; raises FileNotFoundError."""
@@ -177,24 +183,25 @@ class Storage:
         if self._disk is None:
             return
         with self._asked(path):
-            for part in (self._disk / path).glob(".*.part"):
+            folder = below(self._disk, *path.split("/"))
+            for part in folder.glob(".*.part"):
                 with suppress(FileNotFoundError):
                     if part.stat().st_mtime < time.time() - _ABANDONED_S:
                         part.unlink()
             with suppress(OSError):  # not empty, or not there
-                (self._disk / path).rmdir()
+                folder.rmdir()
 
     def local(self, path: str) -> Path | None:
         """Path of the file on this machine's disk; None when the storage is no disk."""
-        return None if self._disk is None else self._disk / path
+        return None if self._disk is None else below(self._disk, *path.split("/"))
 
     def _full(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else str(self._root)
+        return f"{self._root}/{relative(path)}" if path else str(self._root)
 
     @contextmanager
     def _beside(self, path: str) -> Iterator[tuple[Path, Path]]:
         assert self._disk is not None, "only on a disk"
-        target = self._disk / path
+        target = below(self._disk, *path.split("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         try:

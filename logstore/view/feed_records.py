@@ -42,6 +42,19 @@ class FeedRecord(Protocol):
 R = TypeVar("R", bound=FeedRecord)
 
 
+class UnreadableTable(NamedTuple):
+    """A table whose newest definition cannot be read: its name, the word of the error, and the reason in full."""
+
+    name: str = ""
+    word: str = ""
+    why: str = ""
+
+    @classmethod
+    def decode(cls, raw: object) -> "UnreadableTable":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_array(cls, raw, name=text, word=text, why=text)
+
+
 class TablesRecord(NamedTuple):
     """Definitions of the tables. `tables` None: they are not told."""
 
@@ -50,15 +63,19 @@ class TablesRecord(NamedTuple):
     slots: int = DEFAULT_SLOTS
     storage: str | None = None  # URL of archive and snapshots; None: below the data directory
     tables: tuple[bytes, ...] | None = None  # each a definition, see `logstore.model.table.Table.from_json`
+    unreadable: tuple[UnreadableTable, ...] = ()  # whose newest definition cannot be read
 
-    def encode(self) -> object:
+    def encode(self) -> dict[str, object]:
         """The record as a msgpack value."""
-        return self._asdict()
+        return {**self._asdict(), "unreadable": [list(one) for one in self.unreadable]}
 
     @classmethod
     def decode(cls, raw: object) -> "TablesRecord":
         """Record of a msgpack value; raises UnreadableRecord."""
-        return read_map(cls, raw, revision=number, topic_id=text, slots=number, storage=text, tables=each(definition))
+        return read_map(
+            cls, raw, revision=number, topic_id=text, slots=number, storage=text, tables=each(definition),
+            unreadable=each(UnreadableTable.decode),
+        )  # fmt: skip
 
 
 class ProcessIds(NamedTuple):
@@ -172,6 +189,7 @@ class ViewRecord(NamedTuple):
     reason: str = ""  # why it is stopped, or what holds it up
     base: LocalSnapshotRecord | None = None  # read it for what the view does not hold; None: the view holds everything
     kept: tuple[LocalSnapshotRecord, ...] = ()  # older ones, oldest first
+    reached: bool = False  # it has been at the end of the log: before that, what it lacks is not absent
 
     def encode(self) -> dict[str, object]:
         """The record as a msgpack value."""
@@ -183,7 +201,7 @@ class ViewRecord(NamedTuple):
         """Record of a msgpack value; raises UnreadableRecord."""
         found = read_map(
             cls, raw, path=text, slot=number, state=text, reason=text, base=LocalSnapshotRecord.decode,
-            kept=each(LocalSnapshotRecord.decode),
+            kept=each(LocalSnapshotRecord.decode), reached=flag,
         )  # fmt: skip
         if found.state in (LIVE, CATCHING_UP, STOPPED):
             return found

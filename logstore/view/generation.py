@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from logstore.model.fold import Folded
+from logstore.model.safe_path import below
 from logstore.view import paths
 from logstore.view.layout import Base, Quarantine, State
 from logstore.view.reader import Reading, ViewReader
@@ -85,7 +86,7 @@ def begin(
     shutil.rmtree(path, ignore_errors=True)
     view = View(path, identity, base, quarantine=quarantine, sync=sync)
     try:
-        view.move(directory / str(number))
+        view.move(below(directory, str(number)))
     except BaseException:
         view.close(flush=False)
         raise
@@ -94,7 +95,7 @@ def begin(
 
 def unborn(directory: Path, number: int) -> Path:
     """Folder in which generation `number` of a partition is built."""
-    return directory / f"{number}.new"
+    return below(directory, f"{number}.new")
 
 
 def older(directory: Path, number: int) -> list[Path]:

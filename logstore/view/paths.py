@@ -5,6 +5,7 @@
                                                                   the machine's boot id at that time
                                         /<generation>.new/        a generation that is being built
                                         /owner                    locked (flock) by the one process that writes
+                                        /reached                  there once its view has been at the end of the log
                                         /digests.json             digests at the newest cuts (`digest.digest_file`)
 <data>/snapshots/<table>/<epoch>/<partition>/<name>/              a RocksDB directory over a snapshot's files
                                             /<name>.files/        those files as they were fetched, and the manifest
@@ -18,29 +19,31 @@ import os
 from pathlib import Path
 
 from logstore.model.errors import Overloaded
+from logstore.model.safe_path import below
 from logstore.view.preallocate import room_for
 
+_REACHED = "reached"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def epoch_dir(data_dir: Path, table: str, epoch: str) -> Path:
     """The folder of one table's partitions, as long as its topic is the same."""
-    return data_dir / "views" / table / epoch
+    return below(data_dir, "views", table, epoch)
 
 
 def partition_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
     """The folder of one partition's generations."""
-    return epoch_dir(data_dir, table, epoch) / str(partition)
+    return below(epoch_dir(data_dir, table, epoch), str(partition))
 
 
 def snapshots_dir(data_dir: Path, table: str, epoch: str) -> Path:
     """The folder of one table's local snapshots, a folder of each partition in it."""
-    return data_dir / "snapshots" / table / epoch
+    return below(data_dir, "snapshots", table, epoch)
 
 
 def snapshot_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
     """The folder of one partition's local snapshots."""
-    return snapshots_dir(data_dir, table, epoch) / str(partition)
+    return below(snapshots_dir(data_dir, table, epoch), str(partition))
 
 
 def default_storage(data_dir: Path) -> str:
@@ -106,6 +109,20 @@ class Owner:
 
 def _removed(directory: Path) -> Overloaded:
     return Overloaded(f"another process removes {directory}")
+
+
+def has_reached(directory: Path) -> bool:
+    """True once the view in a partition's folder, or the one it was made of, has been at the end of the log."""
+    return (directory / _REACHED).exists()
+
+
+def mark_reached(directory: Path, *, reached: bool) -> None:
+    """Note it, or that a view begins anew and has not. Raises OSError."""
+    if reached:
+        (directory / _REACHED).touch()
+    else:
+        (directory / _REACHED).unlink(missing_ok=True)
+        fsync_dir(directory)
 
 
 def newest_generation(directory: Path) -> int:

@@ -26,7 +26,7 @@ class Served(NamedTuple):
 
     def encode(self) -> bytes:
         """Content of the file."""
-        tables = self.tables._asdict()
+        tables = self.tables.encode()
         tables["tables"] = self.tables.tables and [raw.decode() for raw in self.tables.tables]
         views = [[key.table, key.epoch, key.partition, record.encode()] for key, record in self.views.items()]
         return orjson.dumps({"tables": tables, "nodes": self.nodes.encode(), "slots": list(self.slots), "views": views})

@@ -69,7 +69,7 @@ class Bootstrapper:
 
     def _begin(self, target: Target, answer: "Future[Bootstrap]") -> Bootstrap | None:
         if self._library.url is None:
-            raise BootstrapPending("where the storage lies is not known yet", 0.1)
+            raise BootstrapPending(self._library.unknown, 0.1)
         try:
             pointer = self._library.current(target.table)
         except (StorageUnreachable, Corrupted) as error:

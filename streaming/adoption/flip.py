@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from logstore.model.errors import Overloaded
+from logstore.model.safe_path import below
 from logstore.view import generation
 from logstore.view.view import View
 from streaming.lane.change_buffer import LIMIT_BYTES, ChangeBuffer
@@ -47,7 +48,7 @@ def flip(snapshots: Path) -> Step:
         try:
             state = followed.view.state
             view.apply(tee.since(view.next_offset, state), state.leader_epoch, state.stop)
-            view.move(directory / str(number))
+            view.move(below(directory, str(number)))
         except BaseException:
             view.close(flush=False)
             raise

@@ -26,6 +26,7 @@ class SnapshotFetcher:
         self._data_dir, self._node, self._progress = data_dir, node, progress
         self._bytes_per_s = int(fetch_mb_s * 1e6) if fetch_mb_s else None
         self._url: str | None = None
+        self._unknown = "the store's definition has not been read yet: where its storage lies is not known"
         self._storage: Storage | None = None
         self._manifests: dict[tuple[str, str, str], Manifest] = {}
         self._lock, self._far = (
@@ -39,6 +40,16 @@ class SnapshotFetcher:
         with self._lock:
             if url != self._url:
                 self._url, self._storage, self._manifests = url, None, {}
+
+    def lost(self, why: str) -> None:
+        """The store's definition names no storage that may be asked."""
+        with self._lock:
+            self._url, self._storage, self._manifests, self._unknown = None, None, {}, why
+
+    @property
+    def unknown(self) -> str:
+        """Why it is not known where the storage lies, while it is not."""
+        return self._unknown
 
     @property
     def url(self) -> str | None:
@@ -54,9 +65,7 @@ class SnapshotFetcher:
         """The table's repository. Raises StorageUnreachable."""
         with self._lock:
             if self._url is None:
-                raise StorageUnreachable(
-                    "the store's definition has not been read yet: where its storage lies is not known"
-                )
+                raise StorageUnreachable(self._unknown)
             if self._storage is None:
                 self._storage = Storage(self._url)
             return Repository(self._storage, table.topic, table.epoch)

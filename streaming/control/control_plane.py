@@ -21,12 +21,20 @@ from logstore.log import kafka
 from logstore.log.changes import Announcer, Changes
 from logstore.log.nodes import ANNOUNCE_S, Announcement
 from logstore.log.registry import Definitions
-from logstore.model.errors import EpochChanged, LogStoreError, LogUnreachable
+from logstore.model.errors import Corrupted, EpochChanged, LogStoreError, LogUnreachable
 from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, PartitionKey, Table
 from logstore.view.feed import FeedServer
 from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import NodeRecord, NodesKey, NodesRecord, ProcessIds, TablesKey, TablesRecord
+from logstore.view.feed_records import (
+    NodeRecord,
+    NodesKey,
+    NodesRecord,
+    ProcessIds,
+    TablesKey,
+    TablesRecord,
+    UnreadableTable,
+)
 from logstore.view.layout import Stop
 from logstore.view.paths import served_path
 from logstore.view.served import Served
@@ -73,6 +81,7 @@ class Me(NamedTuple):
     url: str
     group: str
     zone: str
+    readers: int = 1  # of its node: so many must answer for a slot before it is announced as live
 
 
 class ControlPlane(threading.Thread):
@@ -93,8 +102,8 @@ class ControlPlane(threading.Thread):
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
         self._saved = ServedState(served_path(data_dir, me.worker))
-        self._placement = Placement(me.node, me.worker, self._saved.slots(), time.monotonic())
-        self._confirm = ReaderAcks(feed)
+        self._placement = Placement(me.node, me.worker, self._saved.slots())
+        self._confirm = ReaderAcks(feed, me.readers)
         self._started_s = time.monotonic()
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
@@ -148,13 +157,17 @@ class ControlPlane(threading.Thread):
         moved = self._settle()
         verified = self._verify()
         if heard or moved or verified:
-            self._snapshots.library.at(
-                self._changes.definitions.storage
-            )  # before the lane opens views: they may begin there
+            self._find_storage()  # before the lane opens views: they may begin there
             self._retarget()
             self._tell()
         self._show()
         self._announce()
+
+    def _find_storage(self) -> None:
+        try:
+            self._snapshots.library.at(self._changes.definitions.known_storage())
+        except Corrupted as error:
+            self._snapshots.library.lost(str(error))
 
     def _others(self) -> list[Announcement]:
         me = self._me
@@ -181,9 +194,9 @@ class ControlPlane(threading.Thread):
     def _settle(self) -> bool:
         moved = False
         if self._assigned is not None and self._assigned != self._placement.assigned:
-            self._placement.assign(self._assigned, time.monotonic())
+            self._placement.assign(self._assigned)
             moved = True
-        return self._placement.settle(self._others(), time.monotonic()) or moved
+        return self._placement.settle(self._others()) or moved
 
     # 3. verify
 
@@ -218,6 +231,9 @@ class ControlPlane(threading.Thread):
         return was if time.monotonic() - self._missing_since_s[name] < GONE_S else None
 
     def _problem(self, table: Table) -> Stop | None:
+        unreadable = self._changes.definitions.stopped(table.name)
+        if unreadable is not None:
+            return Stop(unreadable.word, str(unreadable), 0)
         actual = self._verified[table.topic]
         if actual is None or actual.topic_id != table.epoch:
             return epoch_changed(table, actual and actual.topic_id)
@@ -313,7 +329,8 @@ class ControlPlane(threading.Thread):
 def tables_record(definitions: Definitions, slots: int, topic_id: str | None) -> TablesRecord:
     """Feed record of the definitions."""
     tables = tuple(table.to_json() for table in definitions.tables.values())
-    return TablesRecord(definitions.revision, topic_id, slots, definitions.storage, tables)
+    unreadable = tuple(UnreadableTable(name, why.word, str(why)) for name, why in definitions.unreadable.items())
+    return TablesRecord(definitions.revision, topic_id, slots, definitions.storage, tables, unreadable)
 
 
 def _node_record(announced: Announcement) -> NodeRecord:

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+from logstore.model.errors import Corrupted, Unsupported
+from logstore.model.table import Table
 from logstore.view.feed_fields import UnreadableRecord
 from logstore.view.feed_records import NodesRecord
 from logstore.view.paths import write_whole
@@ -27,11 +29,12 @@ class ServedState:
         try:
             found = Served.decode(self._path.read_bytes())
             if found.tables.tables is not None:
+                _ = [Table.from_json(raw) for raw in found.tables.tables]
                 return found
             why = "it names no tables"
         except FileNotFoundError:
             return None
-        except (OSError, UnreadableRecord) as error:
+        except (OSError, UnreadableRecord, Corrupted, Unsupported) as error:
             why = str(error)
         log.warning("%s is damaged: %s; the worker begins without what it served before", self._path, why)
         return None

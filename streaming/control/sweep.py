@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from logstore.model.errors import DiskFull, Overloaded
+from logstore.model.safe_path import below
 from logstore.model.table import Table
 from logstore.view.paths import Owner, epoch_dir, snapshots_dir
 
@@ -43,11 +44,11 @@ def sweep(data_dir: Path, tables: Iterable[Table]) -> None:
 def _remove(views: Path, snapshots: Path) -> None:
     for name in sorted(_names(views) | _names(snapshots)):
         try:
-            _remove_partition(views / name, snapshots / name)
+            _remove_partition(below(views, name), below(snapshots, name))
         except Overloaded:  # its writer has not let go yet, or another process sweeps here
             continue
         except (DiskFull, OSError) as error:
-            log.warning("%s cannot be removed: %s", views / name, error)
+            log.warning("%s/%s cannot be removed: %s", views, name, error)
     for folder in (views, snapshots):
         with contextlib.suppress(OSError):  # not there, or not empty: as above
             folder.rmdir()

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import orjson
 
 from logstore.model.errors import Corrupted
+from logstore.model.safe_path import below
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader, checksum, prepare
@@ -55,7 +56,7 @@ def base_of(manifest: Manifest, partition: int) -> Base:
 
 def find(directory: Path, name: str) -> LocalSnapshot | None:
     """The newest whole copy of a snapshot here."""
-    files = directory / f"{name}.files"
+    files = below(directory, f"{name}.files")
     paths = [path for path in _copies(directory, name) if path.is_dir()]
     try:
         known = orjson.loads((files / "base.json").read_bytes())
@@ -81,11 +82,11 @@ def fetch(
 
     Raises Corrupted when a file is not what the manifest says, StorageUnreachable, OSError.
     """
-    files = directory / f"{manifest.name}.files"
+    files = below(directory, f"{manifest.name}.files")
     files.mkdir(parents=True, exist_ok=True)
     checksums: dict[str, str] = {}
     for number, facts in enumerate(manifest.files_of(partition)):
-        local = files / f"{number:05d}.sst"
+        local = below(files, f"{number:05d}.sst")
         checksums[local.name] = facts.checksum
         if local.exists() and checksum(local) == facts.checksum:
             on_bytes(facts.size_bytes)
@@ -104,20 +105,21 @@ def fetch(
             )
     base = base_of(manifest, partition)
     copies = _copies(directory, manifest.name)
-    path = directory / (f"{manifest.name}~{_copy(copies[-1]) + 1}" if copies else manifest.name)
-    prepare(path, [files / name for name in checksums])
+    path = below(directory, f"{manifest.name}~{_copy(copies[-1]) + 1}" if copies else manifest.name)
+    prepare(path, [below(files, name) for name in checksums])
     write_whole(files / "base.json", orjson.dumps({"base": base._asdict(), "checksums": checksums}))
     return LocalSnapshot(base, path, checksums)
 
 
 def damaged(local: LocalSnapshot) -> str | None:
     """Damage of a local snapshot: a file that is missing or has other bytes; None when it is sound."""
-    files = local.path.parent / f"{local.base.snapshot}.files"
+    files = below(local.path.parent, f"{local.base.snapshot}.files")
     for name, expected in local.checksums.items():
-        if not (files / name).exists():
-            return f"{files / name} is missing"
-        if checksum(files / name) != expected:
-            return f"{files / name} is damaged: its checksum is not the manifest's"
+        file = below(files, name)
+        if not file.exists():
+            return f"{file} is missing"
+        if checksum(file) != expected:
+            return f"{file} is damaged: its checksum is not the manifest's"
     try:
         SstReader.open(local.path, cache_bytes=1 << 20).close()
     except Corrupted as error:

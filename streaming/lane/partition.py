@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from logstore.model.errors import Corrupted, Overloaded
 from logstore.model.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.mutation import Control, parse
+from logstore.model.safe_path import below
 from logstore.view import generation, paths
 from logstore.view.feed_records import LocalSnapshotRecord, ViewRecord
 from logstore.view.layout import Base, Quarantine, Stop
@@ -79,7 +80,8 @@ class FollowedPartition:
         self.tee: ChangeBuffer | None = None
         self.place = FoldRules(partition, table.partitions, table.max_value_bytes)
         self.end = self.view.next_offset  # of the log, as last heard
-        self.reached_end = False
+        self.reached_end = False  # by this run
+        self.was_at_end = paths.has_reached(self.directory)  # by any: what was there then is here
         self._end_reached_at = -1  # where the log last had nothing more to hand over
         self._held_up_at = -1
         self.open_transaction = False
@@ -108,7 +110,7 @@ class FollowedPartition:
         base = self.view.base
         return ViewRecord(
             str(self.view.path), self.target.slot, self.phase, self.reason or "",
-            local_snapshots.record_of(base, self.base_dir) if base else None, self.kept,
+            local_snapshots.record_of(base, self.base_dir) if base else None, self.kept, self.was_at_end,
         )  # fmt: skip
 
     @property
@@ -185,6 +187,9 @@ class FollowedPartition:
         elif self.stop:  # whatever it was, the log goes on from here
             self.view.resume()
         self.end, self.reached_end, self._end_reached_at = max(self.end, offset), True, offset
+        if not self.was_at_end:
+            paths.mark_reached(self.directory, reached=True)
+            self.was_at_end = True
         return True
 
     def look(self, end: int) -> None:
@@ -312,6 +317,7 @@ def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
 def _begun(target: Target, data_dir: Path, sync: Sync, seed: Callable[[Target], Bootstrap]) -> View:
     """A new view over its seed. Raises DiskFull, NotYet, OSError and what `seed` raises."""
     begun, path = seed(target), view_path(target, data_dir)
+    paths.mark_reached(path.parent, reached=False)
     if path.exists():  # what is left of one that was removed half-way, or lost its file
         generation.remove(path)
     return generation.begin(path.parent, int(path.name), identity_of(target), *begun, sync=sync)
@@ -327,4 +333,4 @@ def _sound_path(target: Target, data_dir: Path) -> Path:
 def view_path(target: Target, data_dir: Path) -> Path:
     """Path of the target's view, which may not be there yet. Requires: the partition's folder is there."""
     directory = paths.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
-    return directory / str(max(1, paths.newest_generation(directory)))
+    return below(directory, str(max(1, paths.newest_generation(directory))))

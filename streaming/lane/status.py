@@ -9,7 +9,7 @@ from logstore.model.errors import Corrupted, NotYet
 from logstore.model.table import PartitionKey
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import CATCHING_UP, STOPPED, AppliedKey, AppliedRecord, ViewKey, ViewRecord
-from logstore.view.paths import snapshot_dir
+from logstore.view.paths import has_reached, snapshot_dir
 from logstore.view.reader import ViewReader
 from streaming.lane import local_snapshots
 from streaming.lane.partition import FollowedPartition, view_path
@@ -84,10 +84,11 @@ def _left(target: Target, data_dir: Path) -> ViewRecord:
             base = reader.base()
     except Corrupted:
         return ViewRecord()
+    reached = has_reached(path.parent)
     if base is None:
-        return ViewRecord(str(path))
+        return ViewRecord(str(path), reached=reached)
     local = local_snapshots.find(snapshot_dir(data_dir, target.table.name, *target.key), base.snapshot)
-    return ViewRecord(str(path), base=local_snapshots.record_of(base, local and local.path))
+    return ViewRecord(str(path), base=local_snapshots.record_of(base, local and local.path), reached=reached)
 
 
 def _view_key(target: Target) -> ViewKey:

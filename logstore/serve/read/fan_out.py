@@ -2,7 +2,8 @@
 
 The question is the same page, for a scan with the parameter `partitions`, and with the header `LS-Forwarded: 1`; a
 reader that gets such a question for a partition it does not serve says so instead of asking further, so questions never
-go in circles.
+go in circles. It carries the table's epoch (`LS-Epoch`): nodes hear of a promotion one after the other, and an answer
+from another epoch is of another table, never merged.
 """
 
 import asyncio
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgpack
+import orjson
 
 from logstore.model.key import to_base64url
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
-from logstore.serve.read import cursor
 from logstore.serve.read.consistency import SESSION, Consistency
-from logstore.serve.read.encoding import EncodedRow, FoundKey
+from logstore.serve.read.encoding import FoundKey
 from logstore.serve.read.page_merge import PagePart
+from logstore.serve.read.peer_page import PeerPage, most_bytes, read_body
 from logstore.serve.read.scan_query import Query
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
@@ -55,12 +57,23 @@ class FanOut:
         `strict`: a partition that nobody serves is a Problem; else it counts as here and fails there.
         """
         forwarded = request.header(b"ls-forwarded") is not None
+        epoch = request.header(b"ls-epoch")
+        if forwarded and epoch is not None and epoch != table.epoch:
+            raise Problem(
+                "starting", f"{table.name!r} is of epoch {table.epoch} here, the question is about "
+                f"{epoch[:40]!r}: one of two nodes has not heard of a change yet; try again", table=table.name,
+            )  # fmt: skip
         here: list[int] = []
         elsewhere: Owners = {}
         for partition in partitions:
             owner = None
-            if not forwarded and (table.epoch, partition) not in self._catalog.served:
+            served = self._catalog.served.get((table.epoch, partition))
+            if forwarded:
+                pass
+            elif served is None:
                 owner = self._catalog.owner(slot_of(partition, self._catalog.slots))
+            elif not served.answers:
+                owner = self._catalog.live_elsewhere(partition)
             if owner is not None:
                 elsewhere.setdefault(owner, []).append(partition)
             else:
@@ -100,10 +113,9 @@ class FanOut:
         }  # fmt: skip
         if query.end is not None:
             params["end"] = to_base64url(query.end)
-        page = await self._ask("GET", url, f"/v1/tables/{table.name}/rows?{urlencode(params)}", level, deadline)
-        rows = [EncodedRow(row["key"], row.get("value"), row["version"], row["partition"]) for row in page["rows"]]
-        through = None if page["cursor"] is None else cursor.decode(page["cursor"])[0]
-        return PagePart(rows, through, _positions(page))
+        path = f"/v1/tables/{table.name}/rows?{urlencode(params)}"
+        page = PeerPage(url, table, partitions, await self._ask("GET", url, path, table, level, deadline))
+        return page.part(query, partitions)
 
     async def _keys_one(
         self,
@@ -117,27 +129,27 @@ class FanOut:
         mine = {key: partition for key, partition in wanted if partition in partitions}
         try:
             content = msgpack.packb({"keys": list(mine)})
-            page = await self._ask("POST", url, f"/v1/tables/{table.name}/rows:get", level, deadline, content)
+            path = f"/v1/tables/{table.name}/rows:get"
+            page = PeerPage(url, table, partitions, await self._ask("POST", url, path, table, level, deadline, content))
+            return page.keys(mine), page.positions
         except Problem as problem:
             if problem.word not in _OF_ITS_KEYS:
                 raise
             return {key: FoundKey(key, partition, reason=problem.word) for key, partition in mine.items()}, {}
-        found = {
-            r["key"]: FoundKey(r["key"], r["partition"], r.get("value"), r.get("version")) for r in page["results"]
-        }
-        left_out = {u["key"]: FoundKey(u["key"], mine[u["key"]], reason=u["reason"]) for u in page["unprocessed"]}
-        return {**found, **left_out}, _positions(page)
 
     async def _ask(
-        self, method: str, url: str, path: str, level: Consistency, deadline: float, content: bytes | None = None
-    ) -> dict[str, Any]:  # fmt: skip
+        self, method: str, url: str, path: str, table: Table, level: Consistency, deadline: float,
+        content: bytes | None = None,
+    ) -> bytes:  # fmt: skip
         """Ask one node; raises Problem for every way in which that can fail."""
         import httpx  # noqa: PLC0415 - only nodes of several need it
 
         left_s = max(deadline - asyncio.get_running_loop().time(), 0.001)
         headers = {
             "LS-Forwarded": "1",
+            "LS-Epoch": table.epoch,
             "Accept": media_types.MSGPACK,
+            "Accept-Encoding": "identity",  # what is bounded is what arrives
             "Content-Type": media_types.MSGPACK,
             "LS-Deadline": str(max(int(left_s * 1000), 1)),
         }
@@ -149,27 +161,30 @@ class FanOut:
             self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=_CONNECTIONS))
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._client.request(
+                most = most_bytes(table, len(content or b""))
+                async with self._client.stream(
                     method, url, headers=headers, content=content, timeout=left_s,
                     extensions={"target": path.encode()},  # as it stands: httpx takes no URL of more than 64 KiB
-                )  # fmt: skip
+                ) as response:  # fmt: skip
+                    body = await read_body(response, most)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise Problem("consistency-timeout", f"{url} did not answer within the deadline", owner=url) from error
         except httpx.HTTPError as error:
             raise Problem(
                 "starting", f"{url}, which serves a part of this, does not answer ({error}); try again", owner=url
             ) from error
-        return _read(response, url)
+        if response.status_code != 200:
+            raise _problem(response.status_code, body, url)
+        return body
 
 
-def _read(response: "httpx.Response", url: str) -> dict[str, Any]:
-    if response.status_code == 200:
-        page: dict[str, Any] = msgpack.unpackb(response.content)
-        return page
+def _problem(status: int, body: bytes, url: str) -> Problem:
+    """The problem that a node's problem is to whoever asked this one."""
     try:
-        document: dict[str, Any] = response.json()
+        found = orjson.loads(body)
     except ValueError:
-        document = {}
+        found = None
+    document: dict[str, Any] = found if isinstance(found, dict) else {}
     word = str(document.get("type", "")).removeprefix("urn:logstore:")
     if word not in WORDS or (WORDS[word][0] < 500 and word not in _THEIR_WORD):
         word = "starting"  # the owner sees another store than we do: it moved, or it is a table behind
@@ -178,8 +193,4 @@ def _read(response: "httpx.Response", url: str) -> dict[str, Any]:
         for key, value in document.items()
         if key in ("table", "partition", "offset", "reason", "cause", "asked", "applied", "key", "cuts")
     }
-    raise Problem(word, f"from {url}: {document.get('detail', response.status_code)}", owner=url, **fields)
-
-
-def _positions(page: dict[str, Any]) -> dict[int, int]:
-    return {int(partition): offset for partition, offset in page["positions"].items()}
+    return Problem(word, f"from {url}: {str(document.get('detail', status))[:1_000]}", owner=url, **fields)

@@ -13,6 +13,7 @@ from logstore.model.table import PartitionKey, Table
 from logstore.serve.state.partition import (
     ELSEWHERE,
     SNAPSHOT,
+    UNSERVED,
     VIEW,
     ServedPartition,
     Views,
@@ -53,6 +54,7 @@ class Catalog:
         self.node, self._waiters = node, waiters
         self.views = Views()
         self.tables: dict[str, Table] | None = None  # None: nobody has told yet
+        self.unreadable: dict[str, tuple[str, str]] = {}  # tables without a definition that can be read: (word, why)
         self.epochs: frozenset[str] = frozenset()  # every epoch of every table, former and dropped ones too
         self.revision, self.slots = -1, DEFAULT_SLOTS
         self.topic_id: str | None = ""
@@ -72,6 +74,9 @@ class Catalog:
         if self.tables is None:
             raise Problem("starting", "no worker of this node has named the tables yet; try again")
         table = self.tables.get(name)
+        if table is None and name in self.unreadable:
+            word, why = self.unreadable[name]
+            raise Problem("partition-stopped", why, table=name, reason=word)
         if table is None:
             raise Problem(
                 "no-such-table",
@@ -83,7 +88,7 @@ class Catalog:
     def locate(self, table: Table, partition: int) -> ServedPartition:
         """The partition, served here; raises Problem with the owner when it is not."""
         served = self.served.get((table.epoch, partition))
-        if served is not None:
+        if served is not None and (served.answers or self.live_elsewhere(partition) is None):
             return served
         owner = self.owner(slot_of(partition, self.slots))
         if owner is None:
@@ -100,14 +105,23 @@ class Catalog:
 
         Of one that is about to, unless this node is; None when there is none.
         """
-        group = next((n.group for n in self.nodes if n.node == self.node), None)
-        others = sorted((n for n in self.nodes if n.node != self.node), key=lambda n: n.group != group)
+        others = self._others()
         for node in others:
             if slot in node.live:
                 return node.url
         if slot in self.claimed():
             return None
         return next((node.url for node in others if slot in node.slots), None)
+
+    def live_elsewhere(self, partition: int) -> str | None:
+        """URL of another node that serves a partition of every table, caught up; None when there is none."""
+        slot = slot_of(partition, self.slots)
+        return next((node.url for node in self._others() if slot in node.live), None)
+
+    def _others(self) -> list[NodeRecord]:
+        """Workers of other nodes, those of this node's group first."""
+        group = next((n.group for n in self.nodes if n.node == self.node), None)
+        return sorted((n for n in self.nodes if n.node != self.node), key=lambda n: n.group != group)
 
     def own(self) -> list[NodeRecord]:
         """Announcements of this node's workers."""
@@ -128,9 +142,11 @@ class Catalog:
         ]
 
     def state_of(self, table: Table, partition: int) -> str:
-        """live, catching-up, stopped or elsewhere, by the word of the workers."""
+        """live, catching-up, stopped, elsewhere or unserved, by the word of the workers."""
         served = self.served.get((table.epoch, partition))
-        return ELSEWHERE if served is None else served.state
+        if served is not None:
+            return served.state
+        return UNSERVED if self.live_elsewhere(partition) is None else ELSEWHERE
 
     def applied(self, epoch: str, partition: int, stands: AppliedRecord) -> None:
         """A worker has committed, or heard of a new end of the log."""
@@ -178,6 +194,7 @@ class Catalog:
         self.revision, self.topic_id, self.slots = newest.revision, newest.topic_id, newest.slots
         self.epochs = frozenset(chain.from_iterable((t.epoch, *t.former_epochs) for t in known))
         self.tables = {t.name: t for t in known if not t.dropped}
+        self.unreadable = {one.name: (one.word, one.why) for one in newest.unreadable}
         self._waiters.wake_all()
 
     def _read_nodes(self, feeds: Iterable[WorkerFeed]) -> None:
@@ -252,6 +269,6 @@ class Catalog:
             fast[name.encode()] = entry = FastTable(table.partitions)
             for partition in range(table.partitions):
                 served = self.served.get((table.epoch, partition))
-                usable = served is not None and served.reader is not None and served.state != STOPPED
+                usable = served is not None and served.reader is not None and served.state != STOPPED and served.answers
                 entry.served[partition] = served if usable else None
         self.fast = fast

@@ -15,11 +15,11 @@ from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.model.errors import Corrupted, LogStoreError, Starting
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
-from logstore.view.feed_records import STOPPED, LocalSnapshotRecord, SnapshotPlace, ViewKey, ViewRecord
+from logstore.view.feed_records import CATCHING_UP, STOPPED, LocalSnapshotRecord, SnapshotPlace, ViewKey, ViewRecord
 from logstore.view.layout import STATE_BYTES, State, Stop
 from logstore.view.reader import ViewReader
 
-ELSEWHERE = "elsewhere"  # state of a partition that another node serves
+ELSEWHERE, UNSERVED = "elsewhere", "unserved"  # states of a partition that another node serves, or none
 VIEW, SNAPSHOT = "view", "snapshot"  # where an entry came from
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class ServedPartition:
     """A partition that this reader serves. `end` is the end of the log as last heard, None when never heard."""
 
     __slots__ = (
-        "base", "base_record", "end", "epoch", "head", "kept", "kept_records", "partition", "path", "reader", "reason",
+        "base", "base_record", "end", "epoch", "head", "kept", "kept_records", "partition", "path", "reached",
+        "reader", "reason",
         "slot", "state",
         "stood", "table", "tail",
     )  # fmt: skip
@@ -48,11 +49,12 @@ class ServedPartition:
     def update(self, record: ViewRecord) -> None:
         """Take over what a worker says."""
         self.path, self.slot, self.state, self.reason = record.path, record.slot, record.state, record.reason
+        self.reached = record.reached
         self.base_record, self.kept_records = record.base, record.kept
 
     def said(self) -> tuple[object, ...]:
         """Fields whose change makes the reader look at views and snapshots again."""
-        return self.path, self.state, self.reason, self.base_record, self.kept_records
+        return self.path, self.state, self.reached, self.reason, self.base_record, self.kept_records
 
     def locals(self) -> list[OpenSnapshot]:
         """Every snapshot of this partition that is here; the one the view stands on first."""
@@ -72,7 +74,23 @@ class ServedPartition:
                 f": {self.reason}" if self.reason else ""
             )
             raise Problem("starting", f"{detail}; try again", partition=self.partition)
+        if not self.answers:
+            raise Problem(
+                "starting", f"partition {self.partition} of {self.table!r} {self.first_catch_up()}; rows may "
+                "be missing until then, so it does not answer; try again", partition=self.partition,
+            )  # fmt: skip
         return self.reader
+
+    @property
+    def answers(self) -> bool:
+        """False for a view on its first way to the end of the log: what it lacks is not absent."""
+        return self.reached or self.state != CATCHING_UP
+
+    def first_catch_up(self) -> str:
+        """How far it has got on its first way to the end of the log."""
+        applied = 0 if self.reader is None else self.reader.state().next_offset
+        share = f", {applied / self.end:.0%}" if self.end else ""
+        return f"catches up for the first time: at offset {applied:,} of {self.end or 0:,}{share}"
 
     def next_offset(self, raw_state: bytes) -> int:
         """Next offset of the view.

@@ -1,0 +1,121 @@
+"""Peer page: the answer of another node to a part of a list, checked like a client's request before it is merged.
+
+An announcement names the other node, and anybody who reaches Kafka can write one. So the answer is bounded while it
+arrives, every field is of its kind, and what it was read from is the same table: the token names the epoch.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from logstore.model.errors import BadToken
+from logstore.model.position import Position
+from logstore.model.table import Table
+from logstore.serve.read import cursor
+from logstore.serve.read.encoding import EncodedRow, FoundKey
+from logstore.serve.read.page_merge import PagePart
+from logstore.serve.read.scan_query import Query
+from logstore.serve.settings import MAX_PAGE_BYTES
+from logstore.serve.wire.problems import Problem
+
+if TYPE_CHECKING:
+    import httpx
+
+_FRAMING_BYTES = 4 << 20  # beside keys and values: names of fields, positions, the token, at most 1,000 rows
+
+
+def most_bytes(table: Table, asked_bytes: int) -> int:
+    """Bound of an answer's body: a page, one value that goes beyond it, the keys that were asked for."""
+    return MAX_PAGE_BYTES + table.max_value_bytes + asked_bytes + _FRAMING_BYTES
+
+
+async def read_body(response: "httpx.Response", most: int) -> bytes:
+    """The body as it arrives; raises Problem when there is more than `most` of it."""
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > most:
+            raise _wrong(str(response.url), f"it has more than {most:,} bytes")
+    return bytes(body)
+
+
+class PeerPage:
+    """One answer. Raises Problem from every method where it is not what was asked for."""
+
+    def __init__(self, url: str, table: Table, partitions: Collection[int], body: bytes) -> None:
+        self._url = url
+        try:
+            page = msgpack.unpackb(body)
+            self._page: dict[str, Any] = page if isinstance(page, dict) else {}
+            self.positions = {int(p): offset for p, offset in self._page["positions"].items()}
+            token = Position.parse(self._page["token"]).pieces if self.positions else {}
+        except (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException, BadToken) as error:
+            raise _wrong(url, str(error)) from error
+        if not self.positions.keys() <= set(partitions) or not all(map(_is_offset, self.positions.values())):
+            raise _wrong(url, "its positions are not those of the partitions that were asked for")
+        if any(token.get((table.epoch, p), -1) < offset for p, offset in self.positions.items()):
+            raise Problem(
+                "starting", f"{url} reads another {table.name!r} than this node: it was promoted over, or made "
+                "again, and not every node knows yet; try again", table=table.name, owner=url,
+            )  # fmt: skip
+
+    def part(self, query: Query, partitions: Collection[int]) -> PagePart:
+        """The part of a scan."""
+        rows = [self._row(row, query) for row in self._list("rows")]
+        keys = [row.key for row in rows]
+        if self.positions.keys() != set(partitions) or keys != sorted(set(keys), reverse=query.reverse):
+            raise _wrong(self._url, "partitions are missing, or rows are out of order")
+        following = self._page.get("cursor")
+        if following is None:
+            return PagePart(rows, None, self.positions)
+        if not isinstance(following, str):
+            raise _wrong(self._url, "its cursor is none")
+        return PagePart(rows, cursor.decode(following)[0], self.positions)
+
+    def keys(self, asked: Mapping[bytes, int]) -> dict[bytes, FoundKey]:
+        """Results of a multi-get, of the keys that were asked for."""
+        found = {row["key"]: self._found(row, asked) for row in self._list("results")}
+        left = {row["key"]: FoundKey(row["key"], asked[row["key"]], reason=row["reason"]) for row in self._left(asked)}
+        if found.keys() | left.keys() != asked.keys():
+            raise _wrong(self._url, "keys are missing")
+        return {**found, **left}
+
+    def _list(self, name: str) -> list[dict[str, Any]]:
+        rows = self._page.get(name)
+        if not isinstance(rows, list) or not all(
+            isinstance(row, dict) and isinstance(row.get("key"), bytes) for row in rows
+        ):
+            raise _wrong(self._url, f"its {name} are none")
+        return rows
+
+    def _left(self, asked: Mapping[bytes, int]) -> list[dict[str, Any]]:
+        rows = self._list("unprocessed")
+        if not all(
+            row["key"] in asked and isinstance(row.get("reason"), str) and len(row["reason"]) < 100 for row in rows
+        ):
+            raise _wrong(self._url, "its unprocessed keys are not those that were asked for")
+        return rows
+
+    def _row(self, row: dict[str, Any], query: Query) -> EncodedRow:
+        key, value, version, partition = row["key"], row.get("value"), row.get("version"), row.get("partition")
+        inside = key >= query.start and (query.end is None or key < query.end)
+        sound = (value is None if query.keys_only else isinstance(value, bytes)) and _is_offset(version)
+        if version is None or not (inside and sound and _is_offset(partition) and partition in self.positions):
+            raise _wrong(self._url, f"its row {key[:60]!r} is none of this scan")
+        return EncodedRow(key, value, version, partition)
+
+    def _found(self, row: dict[str, Any], asked: Mapping[bytes, int]) -> FoundKey:
+        key, value, version = row["key"], row.get("value"), row.get("version")
+        sound = (value is None or isinstance(value, bytes)) and (version is None or _is_offset(version))
+        if key not in asked or row.get("partition") != asked[key] or asked[key] not in self.positions or not sound:
+            raise _wrong(self._url, f"its result {key[:60]!r} is none of this question")
+        return FoundKey(key, asked[key], value, version)
+
+
+def _is_offset(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+
+
+def _wrong(url: str, why: str) -> Problem:
+    return Problem("starting", f"{url} answers with what is no page of rows: {why[:200]}; try again", owner=url)

@@ -1,0 +1,176 @@
+"""Poison in the store's own topics, on a running node: its table alone is affected, and a later record heals it."""
+
+import http.server
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from logstore.log.registry import STORE, Registry
+from logstore.model.table import TABLES_TOPIC, Table
+from tests.support_dev import Dev, eventually
+from tests.support_log import produce
+
+HELD_S = 5.0  # for so long nothing may happen: a worker that ends on a record does so within a second
+
+
+class Store:
+    """A node with a good table, and what must hold of it whatever else is written."""
+
+    def __init__(self, data: Path) -> None:
+        self.dev = Dev(data, "--readers", "1")
+        self.dev("table", "create", "good", "--partitions", "2")
+        self.dev("put", "good", "k", "v")
+        self.url, self.bootstrap = self.dev.facts["http"], self.dev.facts["bootstrap"]
+        eventually(lambda: self.get("/v1/tables/good/rows/k").status_code == 200, "the good row is there")
+        self.pids = self._processes()
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=20, trust_env=False)
+
+    def write(self, *records: tuple[bytes | None, bytes | None], topic: str = TABLES_TOPIC) -> None:
+        produce(self.bootstrap, topic, list(records), partition=0)
+
+    def hears(self, records: int = 0) -> None:
+        """Wait until the readers know the definitions as far as they are written."""
+        end = Registry(self.bootstrap).read().revision
+        eventually(lambda: self.get("/v1/tables").json()["revision"] >= end, f"revision {end} is served")
+
+    def holds(self, for_s: float = HELD_S) -> None:
+        """Nothing ends, nothing is 500, the good table is served and written."""
+        deadline = time.monotonic() + for_s
+        while True:
+            assert self.get("/v1/tables/good/rows/k").status_code == 200
+            for page in ("/v1/cluster", "/v1/partitions", "/v1/tables", "/v1/snapshots", "/metrics", "/readyz"):
+                assert self.get(page).status_code in (200, 503), page
+            assert self._processes() == self.pids, (self.dev.data / "logs" / "worker-0.log").read_text()[-3_000:]
+            if time.monotonic() > deadline:
+                break
+        token = self.dev.json("put", "good", "written", "w")["token"]
+        assert self.dev("get", "good", "written", "--token", token).stdout == b"w"
+
+    def _processes(self) -> object:
+        return {kind: self.dev.pids()[kind] for kind in ("workers", "readers")}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    running = Store(tmp_path_factory.mktemp("poison") / "data")
+    yield running
+    running.dev.end()
+
+
+def definition(**fields: object) -> bytes:
+    return orjson.dumps({**orjson.loads(Table("x", "x", "0" * 32, 1).to_json()), **fields})
+
+
+def test_a_forged_definition_removes_and_makes_nothing_outside_the_data_directory(store, tmp_path):
+    victim = tmp_path / "victim"
+    (victim / "e" / "0").mkdir(parents=True)
+    (victim / "e" / "0" / "file").write_text("precious")
+    upwards = os.path.relpath(victim, store.dev.data / "views")
+    epoch = store.dev.json("table", "describe", "good")["epoch"]
+    store.write(
+        (b"x", definition(name=upwards, epoch="e", dropped=True)),
+        (b"x", definition(name=str(victim), epoch="e", dropped=True)),
+        (upwards.encode(), definition(name=upwards, epoch="e", dropped=True)),
+        (b"x", definition(epoch="../victim/e", dropped=True)),
+        (b"x", definition(former_epochs=["../../../victim/e"], dropped=True)),
+        (b"planted", definition(name=f"../../{tmp_path.name}-planted", topic="good", epoch=epoch, partitions=2)),
+        (b"planted", definition(name="planted", topic="../planted")),
+    )
+    store.hears()
+    store.holds()
+    assert (victim / "e" / "0" / "file").read_text() == "precious"
+    assert not list(store.dev.data.parent.glob("*planted*"))
+    store.write((b"x", None), (b"planted", None))
+
+
+@pytest.mark.parametrize("value", [b"\xff\x00garbage", b"{}", b"[]", b"[" * 3_000])
+def test_a_definition_that_cannot_be_read_stops_its_table_alone_and_a_tombstone_heals_it(store, value):
+    store.write((b"poisoned", value))
+    store.hears()
+    answer = store.get("/v1/tables/poisoned/rows/k")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:logstore:partition-stopped")
+    assert "table repair poisoned --definition" in answer.json()["detail"]
+    store.holds(0)
+    assert b"poisoned" in store.dev("table", "list").stderr
+    assert b"table repair poisoned --definition" in store.dev("doctor", status=1).stdout
+    assert b"--definition" in store.dev("put", "poisoned", "k", "v", status=1).stderr
+    store.write((b"poisoned", None))
+    store.hears()
+    assert store.get("/v1/tables/poisoned/rows/k").status_code == 404
+    assert b"poisoned" not in store.dev("table", "list").stderr
+
+
+def test_the_definition_before_garbage_counts_and_repair_writes_it_again(store):
+    store.dev("table", "create", "hit", "--partitions", "1", "--description", "kept")
+    store.dev("put", "hit", "k", "v")
+    store.write((b"hit", b"{"))
+    store.hears()
+    token = store.dev.json("put", "hit", "k", "w")["token"]
+    assert store.dev("get", "hit", "k", "--token", token).stdout == b"w"
+    assert b"cannot be read" not in store.dev("table", "describe", "hit").stdout
+    assert b"table hit" in store.dev("doctor").stdout
+    assert b"written again" in store.dev("table", "repair", "hit", "--definition", "--yes").stderr
+    assert store.dev.json("table", "describe", "hit")["description"] == "kept"
+    assert b"nothing to repair" in store.dev("table", "repair", "hit", "--definition", "--yes").stderr
+
+
+def test_a_table_of_a_later_build_is_stopped_and_says_so(store):
+    store.dev("table", "create", "later", "--partitions", "1")
+    store.dev("put", "later", "k", "v")
+    before = Registry(store.bootstrap).table("later").to_json()
+    store.write((b"later", orjson.dumps({**orjson.loads(before), "versions": 3})))
+    store.hears()
+    answer = eventually(
+        lambda: (found := store.get("/v1/tables/later/rows/k")).status_code == 503 and found, "it is stopped"
+    )
+    assert "later build" in answer.json()["detail"]
+    assert b"later build" in store.dev("put", "later", "k", "w", status=1).stderr
+    assert b"upgrade" in store.dev("table", "drop", "later", "--yes", status=1).stderr
+    store.holds(0)
+    store.write((b"later", before))
+    eventually(lambda: store.get("/v1/tables/later/rows/k").status_code == 200, "it is served again")
+
+
+def test_a_storage_that_nobody_may_go_to_is_not_asked_and_stops_nothing(store):
+    asked: list[str] = []
+
+    class Trap(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815 - http.server looks for that name
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    trap = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trap)
+    threading.Thread(target=trap.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{trap.server_port}/bucket"
+        for value in (
+            b"not json",
+            b"{}",
+            b"[]",
+            b'{"format":1,"storage":5}',
+            orjson.dumps({"format": 1, "storage": url}),
+        ):
+            store.write((STORE, value))
+        store.hears()
+        store.dev("table", "create", "new", "--partitions", "1")
+        store.dev("snapshot", "list", "good")
+        store.holds()
+        assert b"storage" in store.dev("doctor").stdout
+        assert asked == []
+    finally:
+        trap.shutdown()
+        trap.server_close()
+        store.write((STORE, None))
