@@ -217,7 +217,7 @@ def test_a_class_archive_is_kept_only_when_it_was_written_to_its_end(tmp_path):
     assert archive.use_or_write() == ["-XX:ArchiveClassesAtExit=classes.jsa"]
     for status, kept in ((-signal.SIGKILL, False), (1, False), (ENDED_IN_GOOD_ORDER, True)):
         (data / "classes.jsa").write_bytes(b"classes")
-        archive.keep(status)
+        archive.share(status)
         assert bool(archive.use()) == kept
     assert archive.use_or_write() == archive.use()
     assert [path.read_bytes() for path in cache.iterdir()] == [b"classes"]

@@ -22,25 +22,25 @@ class ClassArchive:
 
     def __init__(self, java: Java, jars: Path, data_dir: Path) -> None:
         build = hashlib.sha256(str(java.path.resolve()).encode()).hexdigest()[:8]
-        self._kept = jars / f"classes-{java.release}-{build}.jsa"
+        self._shared = jars / f"classes-{java.release}-{build}.jsa"
         self._fresh = data_dir / "classes.jsa"
 
     def use(self) -> list[str]:
         """The Java options that use the archive; none when there is none."""
-        return [f"-XX:SharedArchiveFile={self._kept}"] if self._kept.exists() else []
+        return [f"-XX:SharedArchiveFile={self._shared}"] if self._shared.exists() else []
 
     def use_or_write(self) -> list[str]:
         """The Java options that use the archive, or write one at exit when there is none."""
         self._fresh.unlink(missing_ok=True)
         return self.use() or [f"-XX:ArchiveClassesAtExit={self._fresh.name}"]
 
-    def keep(self, exit_status: int) -> None:
+    def share(self, exit_status: int) -> None:
         """Take over what the broker, ended with `exit_status`, wrote; nothing when it wrote none or not all."""
-        if exit_status != ENDED_IN_GOOD_ORDER or not self._fresh.exists() or self._kept.exists():
+        if exit_status != ENDED_IN_GOOD_ORDER or not self._fresh.exists() or self._shared.exists():
             return
         with (
             contextlib.suppress(OSError),
-            tempfile.TemporaryDirectory(prefix="classes-", dir=self._kept.parent) as staging,
+            tempfile.TemporaryDirectory(prefix="classes-", dir=self._shared.parent) as staging,
         ):
             shutil.move(self._fresh, staging)  # where the cache is full or read-only, starts are slower, no more
-            Path(staging, self._fresh.name).rename(self._kept)
+            Path(staging, self._fresh.name).rename(self._shared)

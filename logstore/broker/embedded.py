@@ -115,7 +115,7 @@ class EmbeddedKafka:
             self.kill()
         else:
             if self._archive is not None:
-                self._archive.keep(status)
+                self._archive.share(status)
 
     def kill(self) -> None:
         """End the broker at once (SIGKILL)."""

@@ -64,10 +64,10 @@ class _Pause(NamedTuple):
 class CompactionSchedule(threading.Thread):
     """The thread that starts compactions; runs until `close`."""
 
-    def __init__(self, library: SnapshotFetcher, log_ends: LogEnds, command: Command, log_path: Path) -> None:
+    def __init__(self, fetcher: SnapshotFetcher, log_ends: LogEnds, command: Command, log_path: Path) -> None:
         """`log_path` gets what the jobs print."""
         super().__init__(name="schedule", daemon=True)
-        self._library, self._log_ends, self._command, self._log_path = library, log_ends, command, log_path
+        self._fetcher, self._log_ends, self._command, self._log_path = fetcher, log_ends, command, log_path
         self._tables: list[Table] = []
         self._leading = False
         self._job: tuple[Table, subprocess.Popen[bytes]] | None = None
@@ -106,10 +106,10 @@ class CompactionSchedule(threading.Thread):
 
     def _standing(self, table: Table) -> Standing:
         ends = self._log_ends(table)
-        pointer = self._library.current(table)
+        pointer = self._fetcher.current(table)
         if pointer is None:
             return Standing(sum(ends.values()), (time.time() - self._begun_s) / 60)
-        manifest = self._library.manifest(table, pointer.name)
+        manifest = self._fetcher.manifest(table, pointer.name)
         written = sum(
             max(ends[partition] - part.cut - 1, 0) for partition, part in manifest.parts.items()
         )  # the cut itself is no mutation
@@ -119,7 +119,7 @@ class CompactionSchedule(threading.Thread):
         log.info("the schedule of table %s is due: compacting", table.name)
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as output:
-            self._job = table, child.spawn(self._command(table, str(self._library.url)), output=output)
+            self._job = table, child.spawn(self._command(table, str(self._fetcher.url)), output=output)
 
     def _reap(self) -> None:
         if self._job is None or self._job[1].poll() is None:

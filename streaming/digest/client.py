@@ -53,7 +53,7 @@ class DigestClient(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="helper", daemon=True)
         self._numbers = itertools.count()
-        self._errands: dict[int, PendingDigest] = {}
+        self._pending: dict[int, PendingDigest] = {}
         self._paths: set[str] = set()
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
@@ -87,10 +87,10 @@ class DigestClient(threading.Thread):
         """
         return self._ask(PendingDigest(next(self._numbers)), "build", order._asdict())
 
-    def last(self, errand: PendingDigest) -> None:
+    def last(self, pending: PendingDigest) -> None:
         """Tell the digester that the lane's change buffer is open: it copies the rest."""
         with self._lock:
-            self._send("last", errand.number)
+            self._send("last", pending.number)
 
     def close(self) -> None:
         """End the digester process."""
@@ -107,12 +107,12 @@ class DigestClient(threading.Thread):
             self._hear(mine)
             with self._lock:
                 self._sock = self._process = None
-                lost, self._errands = self._errands, {}
+                lost, self._pending = self._pending, {}
             mine.close()
             process.kill()
             process.wait(10)
-            for errand in lost.values():
-                errand.end(None, DIED)
+            for pending in lost.values():
+                pending.end(None, DIED)
             if not self._closing.wait(AGAIN_S):
                 log.warning("%s with status %s; it is started again", DIED, process.returncode)
 
@@ -140,26 +140,26 @@ class DigestClient(threading.Thread):
             self._on_answer(word, number, rest)
 
     def _on_answer(self, word: str, number: int, rest: list[Any]) -> None:
-        errand = self._errands.get(number)
-        if errand is None:
+        pending = self._pending.get(number)
+        if pending is None:
             return
         if word in ("pinned", "round"):
-            errand.pinned_at = rest[0] if rest else None
-            errand.begun.set()
+            pending.pinned_at = rest[0] if rest else None
+            pending.begun.set()
             return
         with self._lock:
-            self._errands.pop(number, None)
-        errand.end(*((None, str(rest[0])) if word == "failed" else (tuple(rest), None)))
+            self._pending.pop(number, None)
+        pending.end(*((None, str(rest[0])) if word == "failed" else (tuple(rest), None)))
 
-    def _ask(self, errand: PendingDigest, word: str, *rest: object) -> PendingDigest:
+    def _ask(self, pending: PendingDigest, word: str, *rest: object) -> PendingDigest:
         with self._lock:
-            self._errands[errand.number] = errand
-            sent = self._send(word, errand.number, *rest)
+            self._pending[pending.number] = pending
+            sent = self._send(word, pending.number, *rest)
             if not sent:
-                del self._errands[errand.number]
+                del self._pending[pending.number]
         if not sent:
-            errand.end(None, "the helper process does not answer")
-        return errand
+            pending.end(None, "the helper process does not answer")
+        return pending
 
     def _send_views(self, word: str, paths: set[str]) -> None:
         """Send the views to open; a message that gets lost is made good when the view is pinned."""

@@ -25,7 +25,7 @@ class Mailbox:
     """Steps that wait for the lane."""
 
     def __init__(self) -> None:
-        self._wishes: queue.Queue[_Request] = queue.Queue(MOST)
+        self._requests: queue.Queue[_Request] = queue.Queue(MOST)
 
     def do(self, key: PartitionKey, step: Step, timeout_s: float = WAIT_S) -> None:
         """Have the step done.
@@ -36,7 +36,7 @@ class Mailbox:
         """
         done: Future[None] = Future()
         try:
-            self._wishes.put(_Request(key, step, done), timeout=timeout_s)
+            self._requests.put(_Request(key, step, done), timeout=timeout_s)
             done.result(timeout_s)
         except (queue.Full, TimeoutError) as error:
             done.cancel()
@@ -47,18 +47,18 @@ class Mailbox:
 
         Yields the partitions they were done to, and whether their positions have changed.
         """
-        while not self._wishes.empty():
-            wish = self._wishes.get()
-            if not wish.done.set_running_or_notify_cancel():
+        while not self._requests.empty():
+            request = self._requests.get()
+            if not request.done.set_running_or_notify_cancel():
                 continue
-            one = followed.get(wish.key)
+            one = followed.get(request.key)
             if one is None:
-                wish.done.set_exception(Overloaded("the partition is not followed here any more"))
+                request.done.set_exception(Overloaded("the partition is not followed here any more"))
                 continue
             before = one.next_offset
-            error = _failure(wish.step, one)
+            error = _failure(request.step, one)
             yield one, one.next_offset != before
-            wish.done.set_exception(error) if error else wish.done.set_result(None)
+            request.done.set_exception(error) if error else request.done.set_result(None)
 
 
 def _failure(step: Step, followed: FollowedPartition) -> Exception | None:

@@ -31,8 +31,8 @@ def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
         for row in heapq.merge(*(part.rows for part in parts), key=_key, reverse=reverse)
         if _covered(row.key, through, reverse)
     ]
-    kept = _fitting(rows, limit)
-    return PagePart(rows[:kept], rows[kept - 1].key if kept < len(rows) else through, positions)
+    fitting = _fitting(rows, limit)
+    return PagePart(rows[:fitting], rows[fitting - 1].key if fitting < len(rows) else through, positions)
 
 
 def _key(row: EncodedRow) -> bytes:
