@@ -33,3 +33,16 @@ def classes() -> list[Defined]:
         for node in tree.body
         if isinstance(node, ast.ClassDef)
     ]
+
+
+def identifiers(tree: ast.Module) -> Iterator[str]:
+    """The names that a module gives to something: functions, classes, arguments, variables, attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr

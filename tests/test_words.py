@@ -4,13 +4,12 @@ import re
 from collections import Counter
 
 import pytest
-from support_classes import Defined, classes
+from support_classes import Defined, classes, identifiers, modules
 from support_tour import DOCS, assert_is_there
 
 LISTS = ("logstore.model.errors", "logstore.view.feed_records")  # lists of their own, drawn in their modules
-ROWS = re.findall(
-    r"^\| ([^|]+) \| ([^|]+) \| `([\w.]+)` \| ([^|]*?) ?\|$", (DOCS / "words.md").read_text(), re.MULTILINE
-)
+PAGE = (DOCS / "words.md").read_text()
+ROWS = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([\w.]+)` \| ([^|]*?) ?\|$", PAGE, re.MULTILINE)
 PUBLIC = [one for one in classes() if not one.name.startswith("_") and one.module not in LISTS]
 
 
@@ -45,6 +44,21 @@ def test_the_place_of_a_word_is_there(word, place):
 def test_classes_with_a_word_in_their_names_are_listed_with_it(word, names):
     told = set(re.findall(r"`(\w+)`", names))
     assert told == {one.name for one in PUBLIC if has(one.name, word)}
+
+
+def has_one_of(name: str, words: set[str]) -> bool:
+    """True when a name of Python has one of the words, or more than one of it."""
+    return any({piece, piece.removesuffix("s"), piece.removesuffix("es")} & words for piece in name.lower().split("_"))
+
+
+def test_no_name_has_a_word_that_was_given_up():
+    table = PAGE.split("## Words that no name has")[1]
+    given_up = set(re.findall(r"^\| (\w+) \| [\w ]+ \|$", table, re.MULTILINE)) - {"not"}
+    assert len(given_up) >= 3
+    assert has_one_of("_census", given_up)
+    assert has_one_of("wishes", given_up)
+    named = {(module, name) for module, tree in modules() for name in identifiers(tree)}
+    assert {(module, name) for module, name in named if has_one_of(name, given_up)} == set()
 
 
 def test_the_rule_finds_what_it_should():
