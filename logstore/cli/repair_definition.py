@@ -41,7 +41,7 @@ def _newest(definitions: Definitions, data_dir: Path, name: str) -> Table | None
 
 
 def _saved(data_dir: Path, name: str) -> list[Table]:
-    """What workers that ran here kept of it."""
+    """Definition of the table that workers that ran here have saved."""
     found: list[Table] = []
     for path in sorted((data_dir / "workers").glob("*.json")):
         try:

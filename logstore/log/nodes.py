@@ -192,7 +192,7 @@ class Nodes:
         self._known[key] = _Heard(announced, self._clock(), 1 if before is None else min(before.times + 1, 2))
 
     def _forget(self) -> None:
-        """What was heard too long ago, from the oldest on."""
+        """Drop announcements that were heard too long ago, from the oldest on."""
         now_s = self._clock()
         while self._begun and self._known:
             oldest = next(iter(self._known))

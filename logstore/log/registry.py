@@ -87,7 +87,7 @@ class Definitions(NamedTuple):
         return None if isinstance(why, Corrupted) and name in self.tables else why
 
     def known_storage(self) -> str | None:
-        """Where archive and snapshots lie; raises Corrupted when the store has said so in a way nobody can follow."""
+        """URL of archive and snapshots; raises Corrupted when the store's record of it is none."""
         if self.storage is None and self.storage_problem is not None:
             raise Corrupted(self.storage_problem)
         return self.storage

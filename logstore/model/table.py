@@ -103,7 +103,7 @@ class Table:
 
 
 def _known(found: dict[str, Any]) -> None:
-    """Raises Unsupported for a definition that says what this build does not know."""
+    """Raise Unsupported for a definition with fields that this build does not know."""
     later = sorted(found.keys() - {"format"} - {one.name for one in fields(Table)})
     if found["format"] != _FORMAT or later:
         what = f"format {found['format']!r:.20}" if found["format"] != _FORMAT else f"the fields {later!s:.200}"

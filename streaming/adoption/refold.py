@@ -80,8 +80,8 @@ def fold(place: Path, order: dict[str, Any]) -> Digest:
     with closing(ViewReader.open(path)) as view, view.reading() as reading:
         if base is None:
             return digest_of(reading, None, None)
-        with closing(SstReader.open(Path(order["base_dir"]))) as under:
-            return digest_of(reading, base, under)
+        with closing(SstReader.open(Path(order["base_dir"]))) as base_reader:
+            return digest_of(reading, base, base_reader)
 
 
 def main(place: Path) -> None:

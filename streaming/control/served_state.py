@@ -18,7 +18,7 @@ class ServedState:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: Served | None = None
+        self._written: Served | None = None
         self._complaint = ""
 
     def load(self) -> Served | None:
@@ -49,13 +49,13 @@ class ServedState:
 
         A full disk ends no worker: the next call tries again.
         """
-        kept = served._replace(nodes=NodesRecord())
-        if kept == self._kept:
+        state = served._replace(nodes=NodesRecord())
+        if state == self._written:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self._path, served.encode())
-            self._kept, self._complaint = kept, ""
+            self._written, self._complaint = state, ""
         except OSError as error:
             if self._complaint != str(error):
                 self._complaint = str(error)

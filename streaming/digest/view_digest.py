@@ -20,21 +20,21 @@ _WALK = 8  # a step along the base costs an eighth of a look-up
 Pairs = Iterator[tuple[bytes, bytes]]
 
 
-def digest_of(reading: Reading, base: Base | None, under: SstReader | None) -> Digest:
+def digest_of(reading: Reading, base: Base | None, base_reader: SstReader | None) -> Digest:
     """The digest of what the view and its base hold together.
 
     Raises Corrupted. Requires: a base is given with its reader.
     """
     if base is None:
         return digest(reading.scan())
-    assert under is not None, "a base comes with its reader"
+    assert base_reader is not None, "a base comes with its reader"
     walk = reading.count() * _WALK > base.entries
-    replaced = overlaid(reading.scan(), under.scan()) if walk else _looked_up(reading.scan(), under)
+    replaced = overlaid(reading.scan(), base_reader.scan()) if walk else _looked_up(reading.scan(), base_reader)
     return Digest.from_hex(base.digest, base.entries).minus(digest(replaced)).plus(digest(reading.scan()))
 
 
-def _looked_up(newer: Pairs, under: SstReader) -> Pairs:
+def _looked_up(newer: Pairs, base_reader: SstReader) -> Pairs:
     for key, _ in newer:
-        entry = under.get(key)
+        entry = base_reader.get(key)
         if entry is not None:
             yield key, entry

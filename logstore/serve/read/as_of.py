@@ -87,7 +87,8 @@ class AsOfReads(NamedTuple):
         """The retained cuts, nearest first, of which every row can be read."""
         asked = self._asked()
         locals_ = sorted(
-            self.served.locals(), key=lambda one: abs((one.cut if self.as_of.token else one.log_time_ms) - asked)
+            self.served.local_snapshots(),
+            key=lambda one: abs((one.cut if self.as_of.token else one.log_time_ms) - asked),
         )
         epoch, partition = self.served.epoch, self.served.partition
         return [
@@ -110,12 +111,12 @@ def look_back(served: ServedPartition, state: State, as_of: AsOf) -> AsOfReads:
     Requires: that state is not before the point (`consistency_wait.ConsistencyWait`).
     """
     if as_of.time_ms is not None:
-        cuts = (one.cut for one in served.locals() if one.log_time_ms <= as_of.time_ms)
+        cuts = (one.cut for one in served.local_snapshots() if one.log_time_ms <= as_of.time_ms)
         sure = state.next_offset if state.log_time_ms <= as_of.time_ms else max(cuts, default=0)
         return AsOfReads(served, as_of, sure, None)
     asked = position_of(as_of, served.epoch, served.partition)
     return AsOfReads(
-        served, as_of, asked, next((one for one in served.locals() if one.cut == asked and _opens(one)), None)
+        served, as_of, asked, next((one for one in served.local_snapshots() if one.cut == asked and _opens(one)), None)
     )
 
 

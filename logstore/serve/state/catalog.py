@@ -184,10 +184,10 @@ class Catalog:
         return served is not None and (served.reader is not None or served.state == STOPPED)
 
     def _read_tables(self, feeds: Iterable[WorkerFeed]) -> None:
-        said = [feed.tables for feed in feeds if feed.tables is not None and feed.tables.tables is not None]
-        if not said:
+        records = [feed.tables for feed in feeds if feed.tables is not None and feed.tables.tables is not None]
+        if not records:
             return
-        newest = max(said, key=lambda tables: tables.revision)
+        newest = max(records, key=lambda tables: tables.revision)
         if (newest.revision, newest.topic_id) == (self.revision, self.topic_id):
             return
         known = [Table.from_json(raw) for raw in newest.tables or ()]
@@ -198,19 +198,19 @@ class Catalog:
         self._waiters.wake_all()
 
     def _read_nodes(self, feeds: Iterable[WorkerFeed]) -> None:
-        said = [(not feed.connected, feed.nodes) for feed in feeds if feed.nodes is not None]
-        if said:
-            self.nodes = min(said, key=lambda item: item[0])[1].nodes
+        records = [(not feed.connected, feed.nodes) for feed in feeds if feed.nodes is not None]
+        if records:
+            self.nodes = min(records, key=lambda item: item[0])[1].nodes
 
     def _read_log(self, feeds: Iterable[WorkerFeed]) -> None:
-        said = [feed.log.reachable for feed in feeds if feed.connected and feed.log is not None]
-        before, self.reachable = self.reachable, any(said) if any(one is not None for one in said) else None
+        records = [feed.log.reachable for feed in feeds if feed.connected and feed.log is not None]
+        before, self.reachable = self.reachable, any(records) if any(one is not None for one in records) else None
         if before is not False and self.reachable is False:
             self._waiters.wake_all()
 
     def _read_views(self, feeds: Sequence[WorkerFeed]) -> None:
         records = self._best_records(feeds)
-        spoken = set().union(*(feed.spoken for feed in feeds))
+        updated = set().union(*(feed.updated for feed in feeds))
         before, self.served = self.served, {}
         for key, record in records.items():
             where = key.epoch, key.partition
@@ -218,14 +218,14 @@ class Catalog:
             if served is not None and served.table != key.table:  # promoted: the topic is another table's now
                 detach(before.pop(where))
                 served = None
-            said = None if served is None else served.said()
+            fields = None if served is None else served.record_fields()
             if served is None:
                 served = ServedPartition(key, record)
             served.update(record)
-            changed = said != served.said()
+            changed = fields != served.record_fields()
             served.end, served.stood = self._ends.get(where), b""
             self.served[where] = served
-            if changed or served.reader is None or key in spoken:
+            if changed or served.reader is None or key in updated:
                 self.views.attach(served)
                 self._waiters.wake(where)
         for gone in before.keys() - self.served.keys():
@@ -237,7 +237,7 @@ class Catalog:
             del self.asked_ends[where]
         self.views.keep(self.served.values())
         for feed in feeds:
-            feed.spoken.clear()
+            feed.updated.clear()
         self._index()
 
     def _best_records(self, feeds: Sequence[WorkerFeed]) -> dict[ViewKey, ViewRecord]:

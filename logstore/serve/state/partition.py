@@ -29,7 +29,7 @@ class ServedPartition:
     """A partition that this reader serves. `end` is the end of the log as last heard, None when never heard."""
 
     __slots__ = (
-        "base", "base_record", "end", "epoch", "head", "kept", "kept_records", "partition", "path", "reached",
+        "base", "base_record", "end", "epoch", "head", "older", "older_records", "partition", "path", "reached",
         "reader", "reason",
         "slot", "state",
         "stood", "table", "tail",
@@ -40,7 +40,7 @@ class ServedPartition:
         self.head = f"{key.epoch}-{key.partition}-"  # what ETags and tokens begin with
         self.reader: ViewReader | None = None
         self.base: OpenSnapshot | None = None  # the snapshot that the view stands on
-        self.kept: list[OpenSnapshot] = []  # older ones, still on this disk
+        self.older: list[OpenSnapshot] = []  # older ones, still on this disk
         self.end: int | None = None
         self.stood = b""  # the fast path's: the state it saw last
         self.tail = ("", "")  # and the headers that follow from it, of an entry of the view and of the snapshot
@@ -50,19 +50,19 @@ class ServedPartition:
         """Take over what a worker says."""
         self.path, self.slot, self.state, self.reason = record.path, record.slot, record.state, record.reason
         self.reached = record.reached
-        self.base_record, self.kept_records = record.base, record.kept
+        self.base_record, self.older_records = record.base, record.kept
 
-    def said(self) -> tuple[object, ...]:
+    def record_fields(self) -> tuple[object, ...]:
         """Fields whose change makes the reader look at views and snapshots again."""
-        return self.path, self.state, self.reached, self.reason, self.base_record, self.kept_records
+        return self.path, self.state, self.reached, self.reason, self.base_record, self.older_records
 
-    def locals(self) -> list[OpenSnapshot]:
+    def local_snapshots(self) -> list[OpenSnapshot]:
         """Every snapshot of this partition that is here; the one the view stands on first."""
-        return [self.base, *self.kept] if self.base is not None else self.kept
+        return [self.base, *self.older] if self.base is not None else self.older
 
     def paths(self) -> set[str]:
         """Folders of the local snapshots that a worker names."""
-        records = [self.base_record, *self.kept_records]
+        records = [self.base_record, *self.older_records]
         return {record.path for record in records if record is not None and record.path is not None}
 
     def open(self) -> ViewReader:
@@ -151,7 +151,7 @@ def next_offset_of(served: ServedPartition) -> int:
 
 def detach(served: ServedPartition) -> None:
     """Take view and snapshots away: the partition does not answer until it has them again."""
-    served.reader, served.base, served.kept = None, None, []
+    served.reader, served.base, served.older = None, None, []
 
 
 class Views:
@@ -172,7 +172,9 @@ class Views:
         try:
             reader = self._reader(served.path)
             served.base = self._base(served, reader)
-            served.kept = [self._local(served, record) for record in served.kept_records if record.path is not None]
+            served.older = [
+                self._snapshot(served, record) for record in served.older_records if record.path is not None
+            ]
             served.reader = reader
         except (LogStoreError, OSError) as error:  # this partition alone does not answer
             detach(served)
@@ -201,11 +203,11 @@ class Views:
                 f"the view stands on snapshot {base.snapshot} and the worker names {told}; it cannot be read without "
                 "the right one"
             )
-        local = self._local(served, record)
+        local = self._snapshot(served, record)
         local.open()
         return local
 
-    def _local(self, served: ServedPartition, record: LocalSnapshotRecord) -> OpenSnapshot:
+    def _snapshot(self, served: ServedPartition, record: LocalSnapshotRecord) -> OpenSnapshot:
         return self.bases.local(SnapshotPlace(served.table, served.epoch, served.partition, record.snapshot), record)
 
     def _reader(self, path: str) -> ViewReader:

@@ -34,7 +34,7 @@ class WorkerFeed:
         self.log: LogRecord | None = None
         self.mark: MarkRecord | None = None
         self.views: dict[ViewKey, ViewRecord] = {}
-        self.spoken: set[ViewKey] = set()  # views it has spoken of since the catalog last looked
+        self.updated: set[ViewKey] = set()  # views with a new record since the catalog last looked
         self._former: dict[ViewKey, ViewRecord] = {}
         self._speaking_since: float | None = None
 
@@ -67,14 +67,14 @@ class WorkerFeed:
     def _hear_view(self, key: ViewKey, record: ViewRecord | None) -> None:
         self._speaking_since = self._speaking_since or time.monotonic()
         self._former.pop(key, None)
-        self.spoken.add(key)
+        self.updated.add(key)
         if record is None:
             self.views.pop(key, None)
         else:
             self.views[key] = record
 
     def remembered(self, elsewhere: frozenset[int]) -> dict[ViewKey, ViewRecord]:
-        """The views it served before it went away and has not spoken of since.
+        """The views it served before it went away and has not published since.
 
         Forgotten GRACE_S after it began to name views again; not counted where another node serves the slot by now
         (`elsewhere`).
