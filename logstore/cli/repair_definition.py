@@ -41,7 +41,7 @@ def _newest(definitions: Definitions, data_dir: Path, name: str) -> Table | None
 
 
 def _saved(data_dir: Path, name: str) -> list[Table]:
-    """Definition of the table that workers that ran here have saved."""
+    """Definitions of the table as workers that ran here have saved them."""
     found: list[Table] = []
     for path in sorted((data_dir / "workers").glob("*.json")):
         try:

@@ -87,7 +87,7 @@ class ServedPartition:
         return self.reached or self.state != CATCHING_UP
 
     def first_catch_up(self) -> str:
-        """How far it has got on its first way to the end of the log."""
+        """Progress of the view on its first way to the end of the log."""
         applied = 0 if self.reader is None else self.reader.state().next_offset
         share = f", {applied / self.end:.0%}" if self.end else ""
         return f"catches up for the first time: at offset {applied:,} of {self.end or 0:,}{share}"
