@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +78,3 @@ def call(*argv: str, stdin: bytes = b"", **environ: str) -> subprocess.Completed
         check=False,
         env=os.environ | environ,
     )
-
-
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 40) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
-    return found

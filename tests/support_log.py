@@ -1,9 +1,9 @@
 """Writing to a topic the way other tools do: straight, with and without care."""
 
-import time
 from typing import Any
 
 from confluent_kafka import Producer
+from support_wait import until
 
 from logstore.log import kafka
 
@@ -54,12 +54,3 @@ def markers_written(bootstrap: str, topic: str, partition: int = 0) -> None:
         return ends[0] == ends[1]
 
     until("the transactions' markers are in the log", stable)
-
-
-def until(what: str, condition: Any, timeout_s: float = 90.0) -> Any:
-    """Poll a condition until it holds; returns what it returned."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"after {timeout_s} s still not: {what}"
-        time.sleep(0.05)
-    return found

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+from support_wait import until
 
 from logstore.broker.data_dir import _free_port as free_port
 from logstore.process import child
@@ -30,7 +30,7 @@ def s3_server() -> Iterator[dict[str, str]]:
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        _await(url)
+        until("the S3 server answers", lambda: _answers(url))
         httpx.put(f"{url}/{BUCKET}", trust_env=False).raise_for_status()
         yield environment
     finally:
@@ -40,13 +40,8 @@ def s3_server() -> Iterator[dict[str, str]]:
         process.wait(10)
 
 
-def _await(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            httpx.get(url, trust_env=False)
-        except httpx.TransportError:
-            assert time.monotonic() < deadline, "the S3 server does not start"
-            time.sleep(0.05)
-        else:
-            return
+def _answers(url: str) -> bool:
+    try:
+        return bool(httpx.get(url, trust_env=False))
+    except httpx.TransportError:
+        return False

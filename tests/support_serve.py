@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+from support_wait import until
 
 from logstore.model.digest import digest
 from logstore.model.entry import TOMBSTONE
@@ -51,15 +51,6 @@ from logstore.view.view import View, ViewIdentity
 SLOTS = 16
 MAP_BYTES = 1 << 30
 TABLES_TOPIC_ID = "f" * 32
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """The first true value of `condition`; fails the test at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "not within the deadline"
-        time.sleep(0.005)
-    return value
 
 
 def epoch_of(name: str, incarnation: int = 0) -> str:
@@ -274,11 +265,11 @@ class Reader:
         self.process = subprocess.Popen(self._command)
 
     def wait_ready(self) -> "Reader":
-        eventually(lambda: self._page("/readyz") == 200, 20)
+        until("the reader is ready", lambda: self._page("/readyz") == 200)
         return self
 
     def wait_listening(self) -> "Reader":
-        eventually(lambda: self._page("/healthz") == 200, 20)
+        until("the reader listens", lambda: self._page("/healthz") == 200)
         return self
 
     def restart(self) -> None:

@@ -5,12 +5,13 @@ import sys
 import orjson
 import pytest
 from confluent_kafka import Producer
+from support_wait import until
 
 from logstore.cli.main import main, status_of
 from logstore.log import topics
 from logstore.log.registry import Registry
 from logstore.model.errors import BadKey, LogUnreachable, NoSuchTable, SetupError, UsageError
-from tests.support_dev import call, eventually
+from tests.support_dev import call
 
 
 def test_what_is_put_can_be_got_byte_by_byte(dev, users, tmp_path):
@@ -50,7 +51,7 @@ def test_a_scan_is_in_key_order_and_bounded(dev):
     for key in ("b2", "a1", "b1", "c1"):
         token = dev.json("put", "scanned", key, key.upper())["token"]
     del token
-    eventually(lambda: dev("scan", "scanned", "--keys-only").stdout.count(b"\n") == 4, "all rows are visible")
+    until("all rows are visible", lambda: dev("scan", "scanned", "--keys-only").stdout.count(b"\n") == 4)
     assert dev("scan", "scanned").stdout == b"a1\tA1\nb1\tB1\nb2\tB2\nc1\tC1\n"
     assert dev("scan", "scanned", "--prefix", "b", "--reverse", "--keys-only").stdout == b"b2\nb1\n"
     assert dev("scan", "scanned", "--start", "b1", "--end", "c1", "--limit", "1").stdout == b"b1\tB1\n"
@@ -151,13 +152,13 @@ def test_status_counts_what_is_in_quarantine(dev):
     producer = Producer({"bootstrap.servers": dev.facts["bootstrap"]})
     producer.produce("dirty", b"no key", None, partition=0)
     assert producer.flush(20) == 0
-    counts = eventually(
+    counts = until(
+        "it counts",
         lambda: [
             table["quarantined"]
             for table in dev.json("status")["tables"]
             if table["name"] == "dirty" and table["quarantined"]
         ],
-        "it counts",
     )
     assert sum(counts[0].values()) == 1
     assert b"table dirty: 1 records are in quarantine" in dev("status").stderr

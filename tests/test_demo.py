@@ -15,6 +15,7 @@ import orjson
 import psutil
 import pytest
 from click.testing import CliRunner
+from support_wait import until
 
 from examples.flights import __main__ as program
 from examples.flights import check, source, wire
@@ -196,10 +197,8 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path, after):
     with demo("--limit", "1000", TMPDIR=str(tmp_path)) as running:
         read_until(running, after)
         assert holders(tmp_path)
-        deadline = time.monotonic() + 60
-        while after == "check all" and not any("SparkSubmit" in word for word in commands(running.pid)):
-            assert time.monotonic() < deadline, "Spark does not start"
-            time.sleep(0.1)
+        if after == "check all":
+            until("Spark starts", lambda: any("SparkSubmit" in word for word in commands(running.pid)))
         descendants = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
@@ -215,10 +214,7 @@ def test_the_store_ends_with_a_demo_that_is_killed(tmp_path):
         assert len(holders(tmp_path)) > 4, "the demo, the node, Kafka, a worker, readers"
         running.kill()
         running.communicate(timeout=10)
-        deadline = time.monotonic() + 60
-        while holders(tmp_path):
-            assert time.monotonic() < deadline, holders(tmp_path)
-            time.sleep(0.1)
+        until("the store has ended", lambda: not holders(tmp_path))
 
 
 def test_a_directory_with_something_in_it_is_refused(tmp_path):

@@ -3,8 +3,9 @@ import signal
 
 import psutil
 import pytest
+from support_wait import until
 
-from tests.support_dev import Dev, call, eventually
+from tests.support_dev import Dev, call
 
 pytestmark = pytest.mark.integration
 
@@ -25,18 +26,16 @@ def test_a_killed_kafka_worker_or_reader_is_back_and_nothing_is_lost(dev, users)
         before = dev.pids()
         victim = before["kafka"] if kind == "kafka" else before[kind][0]
         os.kill(victim, signal.SIGKILL)
-        eventually(
-            lambda kind=kind, before=before: dev.pids()[kind] not in (before[kind], None, []) and dev.pids()[kind],
+        until(
             f"{kind} are back",
+            lambda kind=kind, before=before: dev.pids()[kind] not in (before[kind], None, []) and dev.pids()[kind],
         )
-        eventually(
-            lambda: call("table", "list", LOGSTORE_BOOTSTRAP=dev.facts["bootstrap"]).returncode == 0,
-            "the log answers",
-            90,
+        until(
+            "the log answers", lambda: call("table", "list", LOGSTORE_BOOTSTRAP=dev.facts["bootstrap"]).returncode == 0
         )
         token = dev.json("put", users, f"after-{kind}", "2")["token"]
         assert dev("get", users, f"after-{kind}", "--token", token, "--deadline-ms", "30000").stdout == b"2"
-    eventually(lambda: len(dev.json("status")["nodes"][0]["live"]) == 16, "every slot is served again", 60)
+    until("every slot is served again", lambda: len(dev.json("status")["nodes"][0]["live"]) == 16)
     assert dev.pids()["bootstrap"] == dev.facts["bootstrap"]
     assert dev("get", users, "before").stdout == b"1"
 

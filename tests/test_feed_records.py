@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import httpx
 import msgpack
 import pytest
-from support_serve import Node, Reader, eventually, serving
+from support_serve import Node, Reader, serving
+from support_wait import until
 
 from logstore.view.feed import FeedReader
 from logstore.view.feed_fields import UnreadableRecord
@@ -176,8 +177,14 @@ def test_a_reader_of_this_version_follows_a_worker_of_the_next(tmp_path, monkeyp
         reader.wait_ready()
         token = f"{node.tables['t'].epoch}-{partition}-{offset + 1}"
         assert reader.get("/v1/tables/t/rows/k", headers={"LS-Token": token}).content == b"v"
-        eventually(lambda: reader.get("/v1/tables/t/rows/below").headers.get("ls-source") == "snapshot")
-        eventually(lambda: node.acks() == [Acknowledgement(reader.process.pid, node.revision, MarkRecord("run", 1))])
+        until(
+            "the row comes from the snapshot",
+            lambda: reader.get("/v1/tables/t/rows/below").headers.get("ls-source") == "snapshot",
+        )
+        until(
+            "the reader acknowledges",
+            lambda: node.acks() == [Acknowledgement(reader.process.pid, node.revision, MarkRecord("run", 1))],
+        )
 
 
 def test_a_worker_of_this_version_is_followed_by_a_reader_of_the_next(tmp_path):
@@ -189,9 +196,9 @@ def test_a_worker_of_this_version_is_followed_by_a_reader_of_the_next(tmp_path):
     try:
         node.create("t", 1)
         node.put("t", b"k", b"v")
-        eventually(lambda: len(node.acks()) == 1, 20)
+        until("the reader acknowledges", lambda: len(node.acks()) == 1)
         acks.live(frozenset({0}))
-        eventually(lambda: acks.live(frozenset({0})) == {0}, 20)
+        until("the acknowledgement counts", lambda: acks.live(frozenset({0})) == {0})
         (ack,) = node.acks()
         assert (ack.pid, ack.tables, ack.damaged) == (0, node.revision, ())
         with httpx.Client(base_url=reader.url, trust_env=False) as client:
@@ -209,9 +216,9 @@ def test_a_record_that_cannot_be_read_costs_no_answer_that_was_known(tmp_path, m
         with monkeypatch.context() as patched:
             patched.setattr("logstore.view.feed.encode_change", lambda key, _: msgpack.packb((key.encode(), "?")))
             node.publish(LogKey(), LogRecord(reachable=False))
-            eventually(lambda: "what this reader cannot read" in capfd.readouterr().err)
+            until("it is said", lambda: "what this reader cannot read" in capfd.readouterr().err)
             assert reader.get("/v1/tables/t/rows/k").content == b"v"
-        eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+        until("the log is away", lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
 
 
 def test_a_saved_state_of_another_version_is_read_as_far_as_it_is_known(tmp_path):

@@ -8,8 +8,9 @@ import time
 import msgpack
 import psutil
 import pytest
+from support_wait import until
 
-from tests.support_serve import eventually, problem, serving
+from tests.support_serve import problem, serving
 
 POST = b"POST /v1/tables/t/rows:get HTTP/1.1\r\nhost: x\r\n"
 KEYS = b'{"keys":["k"]}'
@@ -173,13 +174,13 @@ def test_a_request_whose_client_is_gone_leaves_its_place(reader, store, end):
         socks = [reader.connect() for _ in range(30)]
         for sock in socks:
             sock.sendall(request)
-        eventually(lambda: waiters(reader) == 30)
+        until("30 wait", lambda: waiters(reader) == 30)
         for sock in socks:
             if end == "close":
                 sock.close()
             else:
                 sock.shutdown(socket.SHUT_WR)
-        eventually(lambda: waiters(reader) == 0)
+        until("nobody waits", lambda: waiters(reader) == 0)
         for sock in socks:
             sock.close()
     assert time.monotonic() - began < 25  # the deadline of each is 30 s

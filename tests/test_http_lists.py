@@ -7,12 +7,13 @@ import orjson
 import pyarrow as pa
 import pytest
 from support_view import truncate, used_bytes, zero_pages, zero_root
+from support_wait import until
 
 from logstore.model.key import to_base64url
 from logstore.model.partitioner import partition_of
 from logstore.view.feed_records import ViewKey, ViewRecord
 from logstore.view.generation import remove
-from tests.support_serve import epoch_of, eventually, problem, serving
+from tests.support_serve import epoch_of, problem, serving
 
 SEED = 20_261_121
 EPOCH = epoch_of("t")
@@ -328,15 +329,15 @@ def test_a_partition_that_the_worker_calls_stopped_has_stopped(tmp_path):
         node.put("t", b"k", b"v")
         reader.wait_ready()
         node.say_view(table, 0, "stopped", "the view is damaged; remove it")
-        eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
+        until("it answers 503", lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
         assert "damaged" in problem(reader.get("/v1/tables/t/rows/k"), 503, "partition-stopped")["detail"]
         node.publish(ViewKey("t", table.epoch, 0), ViewRecord(None, 0, "stopped", "no view at all"))
-        eventually(lambda: "no view at all" in reader.get("/v1/tables/t/rows/k").text)
+        until("it is said that there is no view", lambda: "no view at all" in reader.get("/v1/tables/t/rows/k").text)
         assert reader.http.post("/v1/tables/t/rows:get", json={"keys": ["k"]}).json()["unprocessed"] == [
             {"key": "k", "reason": "partition-stopped"}
         ]
         node.say_view(table, 0, "live")
-        eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 200)
+        until("it answers 200", lambda: reader.get("/v1/tables/t/rows/k").status_code == 200)
 
 
 def test_a_partition_whose_view_is_damaged_leaves_the_others_alone(tmp_path):
@@ -384,10 +385,13 @@ def test_a_reader_that_finds_a_damaged_view_serves_the_others_and_takes_the_next
         reader.restart()
         reader.wait_listening()
         lost, sound = ([key.decode() for key in rows if (partition_of(key, 4) == 2) == bad] for bad in (True, False))
-        eventually(lambda: reader.get(f"/v1/tables/t/rows/{sound[0]}").status_code == 200)
+        until("it answers 200", lambda: reader.get(f"/v1/tables/t/rows/{sound[0]}").status_code == 200)
         assert all(reader.get(f"/v1/tables/t/rows/{key}").status_code == 200 for key in sound)
         assert "is damaged" in problem(reader.get(f"/v1/tables/t/rows/{lost[0]}"), 503, "starting")["detail"]
         remove(view.path)
         node.open_view(table, 2)
         node.put_many("t", {key.encode(): b"again" for key in lost})
-        eventually(lambda: all(reader.get(f"/v1/tables/t/rows/{key}").text == "again" for key in lost))
+        until(
+            "the lost rows are back",
+            lambda: all(reader.get(f"/v1/tables/t/rows/{key}").text == "again" for key in lost),
+        )

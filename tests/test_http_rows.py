@@ -3,8 +3,9 @@ import re
 
 import httpx
 import pytest
+from support_wait import until
 
-from tests.support_serve import Node, Reader, epoch_of, eventually, problem, serving
+from tests.support_serve import Node, Reader, epoch_of, problem, serving
 
 EPOCH = epoch_of("t")
 CORNERS = [
@@ -50,7 +51,7 @@ def test_lag_is_the_distance_to_the_end_of_the_log_as_last_heard(store):
     node, reader = store
     partition, _ = node.put("t", b"lagging", b"1")
     node.say_applied(node.tables["t"], partition, behind=7)
-    eventually(lambda: reader.get("/v1/tables/t/rows/lagging").headers["ls-lag"] == "7")
+    until("the lag is said", lambda: reader.get("/v1/tables/t/rows/lagging").headers["ls-lag"] == "7")
     assert reader.get("/v1/tables/t/rows/lagging?deadline_ms=5").headers["ls-lag"] == "7"
 
 
@@ -267,10 +268,10 @@ def test_a_dropped_table_is_gone(store):
     node, reader = store
     table = node.create("passing", 1)
     node.put("passing", b"k", b"v")
-    eventually(lambda: reader.get("/v1/tables/passing/rows/k").status_code == 200)
+    until("it answers 200", lambda: reader.get("/v1/tables/passing/rows/k").status_code == 200)
     node.tables["passing"] = type(table)(table.name, table.topic, table.epoch, 1, dropped=True)
     node.publish_tables()
-    eventually(lambda: reader.get("/v1/tables/passing/rows/k").status_code == 404)
+    until("it answers 404", lambda: reader.get("/v1/tables/passing/rows/k").status_code == 404)
     problem(reader.get("/v1/tables/passing/rows/k"), 404, "no-such-table")
 
 

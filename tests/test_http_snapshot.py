@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 import msgpack
 import pytest
+from support_wait import until
 
 from logstore.cli import status
 from logstore.client.store import Store
@@ -26,7 +27,7 @@ from logstore.view.feed_records import (
     MarkRecord,
     SnapshotPlace,
 )
-from tests.support_serve import Node, Reader, eventually, problem, serving, write_snapshot
+from tests.support_serve import Node, Reader, problem, serving, write_snapshot
 
 SEED = 20_261_128
 MSGPACK = {"Accept": "application/msgpack"}
@@ -47,7 +48,9 @@ def store(tmp_path):
 def adopt(node: Node, reader: Reader, name: str = "t", partition: int = 0, keep: int = 1) -> LocalSnapshotRecord:
     """Adopt a snapshot and wait until the reader answers from it."""
     base = node.adopt(name, partition, keep)
-    eventually(lambda: base_of(reader, name, partition) == {"snapshot": base.snapshot, "cut": base.cut})
+    until(
+        "the base is served", lambda: base_of(reader, name, partition) == {"snapshot": base.snapshot, "cut": base.cut}
+    )
     return base
 
 
@@ -124,7 +127,7 @@ def test_a_view_without_its_snapshot_answers_nothing(store):
     for said in wrong:
         node.bases[table.epoch, 0] = [said]
         node.say_view(table, 0)
-        eventually(lambda: row(reader, "above").status_code == 503)
+        until("it answers 503", lambda: row(reader, "above").status_code == 503)
         for key in ("above", "below", "never"):
             assert (
                 "snapshot" in problem(row(reader, key), 503, "starting")["detail"]
@@ -133,7 +136,7 @@ def test_a_view_without_its_snapshot_answers_nothing(store):
         problem(reader.get("/v1/tables/t/rows"), 503, "starting")
         node.bases[table.epoch, 0] = [base]
         node.say_view(table, 0)
-        eventually(lambda: row(reader, "below").status_code == 200)
+        until("it answers 200", lambda: row(reader, "below").status_code == 200)
 
 
 def flip_bytes(directory: Path) -> None:
@@ -162,21 +165,22 @@ def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(store)
     flip_bytes(Path(base.path))
     reader.start()
     reader.wait_listening()
-    eventually(lambda: stopped(row(reader, "00000")), 30)
+    until("the partition is stopped", lambda: stopped(row(reader, "00000")))
     node.put("t", b"00001", b"newer")
     answers = {key: row(reader, key.decode()) for key in list(rows)[::50]}
     assert all(answer.content == rows[key] for key, answer in answers.items() if answer.status_code == 200)
     assert any(answer.status_code == 503 for answer in answers.values())
     wanted = SnapshotPlace("t", node.tables["t"].epoch, 0, base.snapshot)
-    eventually(lambda: any(ack and wanted in ack.damaged for ack in node.acks()))
+    until("the damage is reported", lambda: any(ack and wanted in ack.damaged for ack in node.acks()))
     again = write_snapshot(Path(f"{base.path}~2"), sound)
     node.bases[node.tables["t"].epoch, 0] = [base._replace(path=str(again))]
     node.say_view(node.tables["t"], 0)
-    eventually(lambda: row(reader, "00000").status_code == 200)
+    until("it answers 200", lambda: row(reader, "00000").status_code == 200)
     assert row(reader, "00001").content == b"newer"
     assert row(reader, "00050").content == rows[b"00050"]
-    eventually(
-        lambda: [ack.damaged for ack in node.acks() if ack] == [()] or node.publish(MarkKey(), MarkRecord("r", 1))
+    until(
+        "the damage is reported",
+        lambda: [ack.damaged for ack in node.acks() if ack] == [()] or node.publish(MarkKey(), MarkRecord("r", 1)),
     )
 
 
@@ -201,7 +205,7 @@ def test_what_a_point_reads_from_a_broken_block_is_a_typed_error(store):
     problem(reader.get("/v1/tables/t/rows"), 503, "partition-stopped")
     many = reader.http.post("/v1/tables/t/rows:get", json={"keys": ["00000"]}).json()
     assert [one["reason"] for one in many["unprocessed"]] == ["partition-stopped"]
-    eventually(lambda: any(ack and ack.damaged for ack in node.acks()))
+    until("the damage is reported", lambda: any(ack and ack.damaged for ack in node.acks()))
 
 
 def test_flips_of_generations_fail_no_request_and_cursors_go_on(store):
@@ -243,7 +247,7 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
     digests = (DigestRecord(1, "ab" * 16, 1),)
     said = AdoptionRecord(base.snapshot, 1, "x", "refused", "digests differ", 5, 9, digests)
     node.publish(AdoptionKey("t", epoch, 0), said)
-    eventually(lambda: reader.get("/v1/snapshots").json()["snapshots"][0]["state"] == "refused")
+    until("the snapshot is refused", lambda: reader.get("/v1/snapshots").json()["snapshots"][0]["state"] == "refused")
     (one,) = reader.get("/v1/snapshots").json()["snapshots"]
     assert one == {
         "table": "t",
@@ -313,7 +317,7 @@ def test_times_are_answered_as_far_as_they_can_be_proved(store):
     problem(row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout")
     node.say_ends(2_000)
     node.publish(LogKey(), LogRecord(reachable=False))  # what was asked for in time stays known
-    eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+    until("the log is away", lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
     problem(row(reader, "b", LS_As_Of="1970-01-01T00:00:05Z"), 503, "log-unreachable")
     assert row(reader, "b", LS_As_Of=past).content == b"2"  # log time has not gone beyond it
     assert row(reader, "a", LS_As_Of="1970-01-01T02:00:00.001+02:00").content == b"1"
@@ -350,7 +354,7 @@ def test_the_client_asks_for_the_past_and_status_shows_the_base(store):
             client.get("t", "a", as_of=datetime(2026, 1, 1))
     node.url = reader.url
     node.publish_nodes()
-    eventually(lambda: reader.get("/v1/cluster").json()["nodes"][0]["url"] == reader.url)
+    until("the node's address is told", lambda: reader.get("/v1/cluster").json()["nodes"][0]["url"] == reader.url)
     (row,) = status.gather(reader.http, reader.url)["partitions"]
     assert (row["base"], row["snapshot"]["state"]) == ({"snapshot": base.snapshot, "cut": 1}, "adopted")
 
@@ -462,6 +466,6 @@ def test_snapshots_that_are_no_longer_named_are_closed(store):
     assert open_files(reader, first.path)
     node.put("t", b"l", b"v")
     adopt(node, reader, keep=0)
-    eventually(lambda: not open_files(reader, first.path))
+    until("its files are closed", lambda: not open_files(reader, first.path))
     shutil.rmtree(first.path)
     assert row(reader, "k").content == b"v"

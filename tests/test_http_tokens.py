@@ -6,10 +6,11 @@ from contextlib import ExitStack
 
 import httpx
 import pytest
+from support_wait import until
 
 from logstore.model.partitioner import partition_of
 from logstore.view.feed_records import LogKey, LogRecord
-from tests.support_serve import epoch_of, eventually, problem, read_answer, serving
+from tests.support_serve import epoch_of, problem, read_answer, serving
 
 EPOCH = epoch_of("t")
 ROW = "/v1/tables/t/rows/k"
@@ -61,7 +62,7 @@ def test_a_waiting_read_is_woken_by_its_write(store):
             )
         )
         thread.start()
-        eventually(lambda: waiting(reader) == 1)
+        until("1 wait", lambda: waiting(reader) == 1)
         written = time.monotonic()
         node.put("t", b"k", value)
         thread.join(20)
@@ -109,11 +110,12 @@ def test_tokens_of_other_epochs(store):
     node, reader = store
     node.create("other", 1)
     node.create("again", 1, former=(epoch_of("again", 0),), incarnation=1)
-    eventually(
+    until(
+        "the table is another one",
         lambda: (
             reader.get("/v1/tables/again/rows/k").status_code == 404
             and reader.get("/v1/tables/again").status_code == 200
-        )
+        ),
     )
     assert reader.get(ROW, headers={"LS-Token": f"{epoch_of('other')}-0-99"}).status_code == 200
     assert reader.get(ROW, headers={"LS-Token": f"{epoch_of('again', 0)}-0-99"}).status_code == 200
@@ -134,7 +136,7 @@ def test_a_token_of_an_unknown_epoch_waits_for_the_tables(store):
         )
     )
     thread.start()
-    eventually(lambda: waiting(reader) == 1)
+    until("1 wait", lambda: waiting(reader) == 1)
     node.create("soon", 1)
     thread.join(20)
     assert answers[0].status_code == 200
@@ -168,7 +170,7 @@ def test_a_thousand_waiters_use_no_cpu_and_all_wake(store):
     node, reader = store
     with ExitStack() as stack:
         sockets = crowd(reader, stack, 1_000, ahead(node), 30_000)
-        eventually(lambda: waiting(reader) == 1_000)
+        until("1_000 wait", lambda: waiting(reader) == 1_000)
         before = reader.cpu_seconds()
         time.sleep(2)  # what is measured is the cost of this very wait
         spent = reader.cpu_seconds() - before
@@ -183,7 +185,7 @@ def test_too_many_waiters_are_429(store):
     with ExitStack() as stack:
         sockets = crowd(reader, stack, 1_250, ahead(node), 30_000)
         refused = 'logstore_http_requests_total{method="GET",reader="0",route="row",status="429"} 50.0'
-        eventually(lambda: refused in reader.get("/metrics").text, 60)
+        until("the refusals are counted", lambda: refused in reader.get("/metrics").text)
         node.put("t", b"k", b"room")
         statuses = Counter(read_answer(sock)[9:12] for sock in sockets)
     assert statuses == {b"429": 50, b"200": 1_200}
@@ -195,7 +197,7 @@ def test_an_unreachable_log_fails_at_once_what_would_have_to_wait(tmp_path):
         node.put("t", b"k", b"v")
         reader.wait_ready()
         node.publish(LogKey(), LogRecord(reachable=False))
-        eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+        until("the log is away", lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
         began = time.monotonic()
         problem(reader.get(ROW, headers={"LS-Token": ahead(node), "LS-Deadline": "20000"}), 503, "log-unreachable")
         assert time.monotonic() - began < 10
@@ -213,7 +215,7 @@ def test_a_reader_that_stops_sends_its_waiters_elsewhere(tmp_path):
             target=lambda: answers.append(httpx.get(reader.url + ROW, params=params, trust_env=False, timeout=40))
         )
         thread.start()
-        eventually(lambda: waiting(reader) == 1)
+        until("1 wait", lambda: waiting(reader) == 1)
         began = time.monotonic()
         reader.process.terminate()
         thread.join(20)

@@ -4,8 +4,9 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from support_wait import until
 
-from tests.support_serve import eventually, problem, read_answer, serving
+from tests.support_serve import problem, read_answer, serving
 
 ROW = b"GET /v1/tables/t/rows/k HTTP/1.1\r\nhost: x\r\n\r\n"
 SEED = 1_121
@@ -295,7 +296,7 @@ def _fill(reader):
             sock.sendall(ROW)
             assert answers(sock, 1) == [b"v"]
         is_problem(read_answer(more[-1]), 503, "overloaded")
-    eventually(lambda: open_connections() < 20, 30)
+    until("connections are closed", lambda: open_connections() < 20)
     assert healthy(reader)
 
 

@@ -3,7 +3,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import httpx
 import orjson
 import psutil
 import pytest
+from support_wait import until
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.client.store import Store
@@ -55,14 +55,6 @@ Node(settings, commands=children).run(print)
 """
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 90) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.02)
-    return found
-
-
 @pytest.fixture
 def run() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts processes, and ends those that are left."""
@@ -90,9 +82,9 @@ def small_node(
 ) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
     process = run("-c", NODE, str(data), kafka.bootstrap, str(linger_s))
     up = data / "ended-up"
-    eventually(lambda: up.exists() and len(up.read_text().split()) == 3, "children can be ended in order")
+    until("children can be ended in order", lambda: up.exists() and len(up.read_text().split()) == 3)
     up.unlink()
-    return process, eventually(lambda: recorded(data), "children are recorded")
+    return process, until("children are recorded", lambda: recorded(data))
 
 
 # The port
@@ -226,7 +218,7 @@ def test_workers_end_before_readers_so_that_no_read_fails(run, tmp_path, kafka):
 def test_a_second_signal_does_not_wait(run, tmp_path, kafka):
     process, facts = small_node(run, tmp_path, kafka, linger_s=600)
     process.send_signal(signal.SIGINT)
-    eventually((tmp_path / "ended").exists, "the first signal arrives")
+    until("the first signal arrives", (tmp_path / "ended").exists)
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     assert not any(psutil.pid_exists(pid) for pid in (*facts["workers"], *facts["readers"]))
@@ -235,8 +227,8 @@ def test_a_second_signal_does_not_wait(run, tmp_path, kafka):
 def test_a_killed_child_is_replaced_and_the_record_says_so(run, tmp_path, kafka):
     process, before = small_node(run, tmp_path, kafka)
     os.kill(before["readers"][0], signal.SIGKILL)
-    after = eventually(
-        lambda: (found := recorded(tmp_path)) and found["readers"] != before["readers"] and found, "another reader"
+    after = until(
+        "another reader", lambda: (found := recorded(tmp_path)) and found["readers"] != before["readers"] and found
     )
     assert after["workers"] == before["workers"]
     assert after["readers"][1] == before["readers"][1]
@@ -298,9 +290,7 @@ def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_
             assert all(store.get_many("rows", keys, after=written, deadline_ms=20_000))
 
             process, second = node("b")
-            eventually(
-                lambda: sorted(len(live) for live in slots(first["http"]).values()) == [8, 8], "the slots are shared"
-            )
+            until("the slots are shared", lambda: sorted(len(live) for live in slots(first["http"]).values()) == [8, 8])
             both = slots(first["http"])
             assert sorted(both[first["node_id"]] + both[second["node_id"]]) == list(range(16))
             for key in keys:
@@ -315,7 +305,7 @@ def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_
                 reads += 1
             assert process.returncode == 0
             print(f"{reads} reads during the handover")
-            eventually(lambda: slots(first["http"]).get(first["node_id"]) == list(range(16)), "all slots are back")
+            until("all slots are back", lambda: slots(first["http"]).get(first["node_id"]) == list(range(16)))
             assert [
                 row and row.value.decode() for row in store.get_many("rows", keys, after=written, deadline_ms=20_000)
             ] == keys

@@ -10,10 +10,11 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
+from support_wait import until
 
 from logstore.log.registry import STORE, Registry
 from logstore.model.table import TABLES_TOPIC, Table
-from tests.support_dev import Dev, eventually
+from tests.support_dev import Dev
 from tests.support_log import produce
 
 HELD_S = 5.0  # for so long nothing may happen: a worker that ends on a record does so within a second
@@ -27,7 +28,7 @@ class Store:
         self.dev("table", "create", "good", "--partitions", "2")
         self.dev("put", "good", "k", "v")
         self.url, self.bootstrap = self.dev.facts["http"], self.dev.facts["bootstrap"]
-        eventually(lambda: self.get("/v1/tables/good/rows/k").status_code == 200, "the good row is there")
+        until("the good row is there", lambda: self.get("/v1/tables/good/rows/k").status_code == 200)
         self.pids = self._processes()
 
     def get(self, path: str) -> httpx.Response:
@@ -39,7 +40,7 @@ class Store:
     def hears(self, records: int = 0) -> None:
         """Wait until the readers know the definitions as far as they are written."""
         end = Registry(self.bootstrap).read().revision
-        eventually(lambda: self.get("/v1/tables").json()["revision"] >= end, f"revision {end} is served")
+        until(f"revision {end} is served", lambda: self.get("/v1/tables").json()["revision"] >= end)
 
     def holds(self, for_s: float = HELD_S) -> None:
         """Nothing ends, nothing is 500, the good table is served and written."""
@@ -128,15 +129,15 @@ def test_a_table_of_a_later_build_is_stopped_and_says_so(store):
     before = Registry(store.bootstrap).table("later").to_json()
     store.write((b"later", orjson.dumps({**orjson.loads(before), "versions": 3})))
     store.hears()
-    answer = eventually(
-        lambda: (found := store.get("/v1/tables/later/rows/k")).status_code == 503 and found, "it is stopped"
+    answer = until(
+        "it is stopped", lambda: (found := store.get("/v1/tables/later/rows/k")).status_code == 503 and found
     )
     assert "later build" in answer.json()["detail"]
     assert b"later build" in store.dev("put", "later", "k", "w", status=1).stderr
     assert b"upgrade" in store.dev("table", "drop", "later", "--yes", status=1).stderr
     store.holds(0)
     store.write((b"later", before))
-    eventually(lambda: store.get("/v1/tables/later/rows/k").status_code == 200, "it is served again")
+    until("it is served again", lambda: store.get("/v1/tables/later/rows/k").status_code == 200)
 
 
 def test_a_storage_that_nobody_may_go_to_is_not_asked_and_stops_nothing(store):

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, NewTopic
+from support_wait import until
 
 from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka
@@ -59,27 +60,29 @@ def make_table(bootstrap, partitions=4, config=None, **fields):
     name, client = f"client-{uuid.uuid4().hex[:12]}", AdminClient({"bootstrap.servers": bootstrap})
     for future in client.create_topics([NewTopic(name, partitions, 1, config=config or {})]).values():
         future.result()
-    return Table(name, name, eventually(lambda: door.topic_ids(client, [name])[name]), partitions, **fields)
+    return Table(name, name, until("the topic is there", lambda: id_of(client, name)), partitions, **fields)
 
 
-def eventually(function, timeout_s=20.0):
-    """What `function` returns once it neither raises nor returns something false."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            if found := function():
-                return found
-        except (LogUnreachable, KeyError):
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
+def bounds_of(client, table):
+    """The log's bounds; None as long as its leaders do not answer."""
+    try:
+        return door.bounds(client, table.topic, list(range(table.partitions)))
+    except (LogUnreachable, KeyError):
+        return None
+
+
+def id_of(client, name):
+    """The topic's id; None as long as the broker does not know it."""
+    try:
+        return door.topic_ids(client, [name]).get(name)
+    except LogUnreachable:
+        return None
 
 
 def read_log(bootstrap, table):
     """(partition, offset) -> (key, value) of everything in the topic."""
     client = door.admin(bootstrap)
-    bounds = eventually(lambda: door.bounds(client, table.topic, list(range(table.partitions))))
+    bounds = until("its leaders answer", lambda: bounds_of(client, table))
     return {
         (partition, record.offset()): (record.key(), record.value())
         for partition, bound in bounds.items()
@@ -338,7 +341,7 @@ def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_i
 def test_writes_without_an_answer_are_unknown_not_failed(own):
     table = make_table(own.bootstrap, 1)
     with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
-        eventually(lambda: _try_put(store, table), 60)  # warm
+        until("a write is acknowledged", lambda: _try_put(store, table))  # warm
         store.put_many(table.name, [("k", "v")])
         own.kill()
         try:
@@ -355,7 +358,7 @@ def test_writes_without_an_answer_are_unknown_not_failed(own):
                 pipe.flush()
         finally:
             own.restart()
-        eventually(lambda: _try_put(store, table), 60)
+        until("a write is acknowledged", lambda: _try_put(store, table))
 
 
 def _try_put(store, table):
@@ -383,7 +386,7 @@ def test_nothing_acknowledged_is_lost_when_the_broker_is_killed(own):
             writing = pool.submit(write)
             for _ in range(2):
                 before = len(acknowledged)
-                eventually(lambda before=before: len(acknowledged) > before + 1000, 60)
+                until("more are acknowledged", lambda before=before: len(acknowledged) > before + 1000)
                 own.kill()
                 own.restart()
             stop.set()
@@ -418,7 +421,9 @@ def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, table):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         del store
-        ours = eventually(lambda: (gc.collect(), [w for w in caught if "logstore Store" in str(w.message)])[1], 60)
+        ours = until(
+            "the warning is there", lambda: (gc.collect(), [w for w in caught if "logstore Store" in str(w.message)])[1]
+        )
     assert [w.category for w in ours] == [ResourceWarning]
     assert len(read_log(kafka.bootstrap, table)) == 1
 

@@ -21,6 +21,7 @@ from support_spark import (
     token,
     write,
 )
+from support_wait import until
 
 from batch.jobs.archive import archive
 from batch.jobs.audit import audit
@@ -249,22 +250,26 @@ def test_killed_at_any_step_it_leaves_nothing_and_can_be_asked_for_again(ctx, tm
 
 def _killed(ctx, source, job, point, may_crash):
     """Run a job that dies at a point, once the lease of the one that died before has run out."""
-    deadline = time.monotonic() + 60
     crashes = {"LOGSTORE_TEST_CRASH": point, "LOGSTORE_TEST_CRASH_DIR": may_crash}
-    while (done := drive(ctx, source, job, HERE, **crashes)).returncode != -9:
-        assert "JobRunning" in done.stderr, done.stderr
-        assert time.monotonic() < deadline
+
+    def died():
+        done = drive(ctx, source, job, HERE, **crashes)
+        assert done.returncode == -9 or "JobRunning" in done.stderr, done.stderr
+        return done.returncode == -9
+
+    until(f"the job dies at {point}", died)
 
 
 def _when_free(ctx, source, at, name):
     """The killed job's lease runs out after a second or so."""
-    deadline = time.monotonic() + 30
-    while True:
+
+    def attempt():
         try:
             return restore(ctx, source.name, at, name)
         except JobRunning:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            return None
+
+    return until("the dead job's lease is over", attempt)
 
 
 def test_a_lost_log_is_restored_from_the_archive(ctx):
@@ -307,10 +312,7 @@ def test_without_archive_a_lost_log_is_said_to_be_lost(ctx):
 
 def _pass(moment_ms):
     """Wait until the broker's clock, which is this machine's, has moved on."""
-    deadline = time.monotonic() + 5
-    while time.time_ns() // 1_000_000 <= moment_ms:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    until("the clock has moved on", lambda: time.time_ns() // 1_000_000 > moment_ms)
 
 
 def _rfc3339(moment_ms):

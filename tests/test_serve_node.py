@@ -8,6 +8,7 @@ import time
 import httpx
 import msgpack
 import pytest
+from support_wait import until
 
 from logstore import Store
 from logstore.model.partitioner import partition_of
@@ -24,7 +25,7 @@ from logstore.view.feed_records import (
     ViewKey,
     ViewRecord,
 )
-from tests.support_serve import SLOTS, Node, Reader, epoch_of, eventually, problem, serving
+from tests.support_serve import SLOTS, Node, Reader, epoch_of, problem, serving
 
 EPOCH = epoch_of("t")
 ROWS = {b"k%03d" % i: b"v%d" % i for i in range(200)}
@@ -50,9 +51,9 @@ def test_reads_go_on_while_the_worker_is_away_and_follow_it_when_it_is_back(tmp_
 
         thread = threading.Thread(target=keep_reading)
         thread.start()
-        eventually(lambda: len(statuses) > 10)
+        until("some reads are answered", lambda: len(statuses) > 10)
         node.close_feed()
-        eventually(lambda: reader.get("/readyz").status_code == 503)
+        until("it is not ready", lambda: reader.get("/readyz").status_code == 503)
         partition, offset = node.put("t", b"k001", b"written meanwhile")  # views are written whoever listens
         assert (
             reader.get("/v1/tables/t/rows/k001", headers={"LS-Token": f"{EPOCH}-{partition}-{offset + 1}"}).content
@@ -61,7 +62,7 @@ def test_reads_go_on_while_the_worker_is_away_and_follow_it_when_it_is_back(tmp_
         node.open_feed()
         reader.wait_ready()
         node.put("t", b"k001", b"back")
-        eventually(lambda: reader.get("/v1/tables/t/rows/k001").content == b"back")
+        until("the row is back", lambda: reader.get("/v1/tables/t/rows/k001").content == b"back")
         enough.set()
         thread.join(10)
         assert set(statuses) == {200}
@@ -78,12 +79,12 @@ def test_a_returned_worker_that_is_still_silent_costs_no_read(tmp_path):
             {LogKey(): LogRecord(reachable=False)},
         )  # it has just started and cannot reach the log
         node.open_feed()
-        eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
+        until("the log is away", lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
         assert reader.get("/v1/tables/t/rows/k001").status_code == 200
         assert len(reader.get("/v1/tables/t/rows?limit=1000").json()["rows"]) == len(ROWS)
         for key, value in {**known, LogKey(): LogRecord(reachable=True)}.items():
             node.publish(key, value)
-        eventually(lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is True)
+        until("the log is back", lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is True)
         assert reader.get("/v1/tables/t/rows/k001").status_code == 200
 
 
@@ -126,20 +127,23 @@ def test_a_definition_is_acknowledged_when_its_views_are_open(tmp_path):
         node.create("t")
         reader.wait_ready()
         revision = node.revision
-        eventually(lambda: node.acks() == [Acknowledgement(reader.process.pid, revision)])
+        until("the reader acknowledges", lambda: node.acks() == [Acknowledgement(reader.process.pid, revision)])
         view = node.published[ViewKey("t", EPOCH, 0)]
         node.publish(ViewKey("t", EPOCH, 0), None)
         node.tables["u"] = node.tables["t"].__class__("u", "u", epoch_of("u"), 1)
         node.publish_tables()
-        eventually(lambda: reader.get("/v1/tables/u").status_code == 200)
+        until("it answers 200", lambda: reader.get("/v1/tables/u").status_code == 200)
         assert node.acks() == [Acknowledgement(reader.process.pid, revision)]  # two views are not open yet
         problem(reader.get("/v1/tables/u/rows/k"), 503, "starting")
         node.publish(ViewKey("t", EPOCH, 0), view)
         node.open_view(node.tables["u"], 0)
-        eventually(lambda: node.acks() == [Acknowledgement(reader.process.pid, revision + 1)])
+        until("the reader acknowledges", lambda: node.acks() == [Acknowledgement(reader.process.pid, revision + 1)])
         assert reader.get("/v1/tables/u/rows/k").status_code == 404
         node.publish(MarkKey(), MarkRecord("run", 1))
-        eventually(lambda: node.acks() == [Acknowledgement(reader.process.pid, revision + 1, MarkRecord("run", 1))])
+        until(
+            "the reader acknowledges",
+            lambda: node.acks() == [Acknowledgement(reader.process.pid, revision + 1, MarkRecord("run", 1))],
+        )
 
 
 def test_catching_up_is_not_ready_but_readable(tmp_path):
@@ -148,13 +152,13 @@ def test_catching_up_is_not_ready_but_readable(tmp_path):
         node.put("t", b"k", b"v")
         reader.wait_ready()
         node.say_view(table, 0, "catching-up")
-        eventually(lambda: reader.get("/readyz").status_code == 503)
+        until("it is not ready", lambda: reader.get("/readyz").status_code == 503)
         assert "behind" in reader.get("/readyz").json()["detail"]
         assert reader.get("/v1/tables/t/rows/k").status_code == 200
         node.say_view(table, 0, "live")
         reader.wait_ready()
         node.say_applied(table, 0, behind=11)
-        eventually(lambda: reader.get("/readyz").status_code == 503)
+        until("it is not ready", lambda: reader.get("/readyz").status_code == 503)
 
 
 def test_a_view_that_has_never_been_at_the_end_does_not_answer_and_says_how_far_it_is(tmp_path):
@@ -164,7 +168,7 @@ def test_a_view_that_has_never_been_at_the_end_does_not_answer_and_says_how_far_
         reader.wait_ready()
         node.say_view(table, 0, "catching-up", reached=False)
         node.say_applied(table, 0, behind=3)
-        eventually(lambda: reader.get("/v1/tables/t/rows/absent").status_code == 503)
+        until("it answers 503", lambda: reader.get("/v1/tables/t/rows/absent").status_code == 503)
         for path in ("rows/k", "rows/absent", "rows", "rows?keys_only=true"):
             document = problem(reader.get(f"/v1/tables/t/{path}"), 503, "starting")
             assert "for the first time: at offset 1 of 4, 25%" in document["detail"]
@@ -184,7 +188,7 @@ def test_while_somebody_else_is_live_a_view_on_its_first_way_leads_there(pair):
     even.slots = [*even.slots, 1]
     even.say_view(table, 1, "catching-up", reached=False)
     even.publish_nodes()
-    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 421)
+    until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 421)
     answer = reader.get(f"/v1/tables/t/rows/{named(1)}")
     assert answer.headers["ls-owner"] == odd.url
     page = reader.get("/v1/tables/t/rows?limit=1000").json()
@@ -206,7 +210,7 @@ def test_a_view_built_anew_under_the_same_path_is_noticed(tmp_path):
         node.open_view(table, 0)
         node.put("t", b"k", b"new")
         node.say_view(table, 0, "live", "built again")
-        eventually(lambda: reader.get("/v1/tables/t/rows/k").content == b"new")
+        until("the row is new", lambda: reader.get("/v1/tables/t/rows/k").content == b"new")
 
 
 def test_a_damaged_view_is_never_an_answer(tmp_path):
@@ -217,7 +221,7 @@ def test_a_damaged_view_is_never_an_answer(tmp_path):
         broken.mkdir()
         (broken / "data.mdb").write_bytes(b"not a database" * 1000)
         node.publish(ViewKey("t", table.epoch, 0), ViewRecord(str(broken), 0, LIVE))
-        eventually(lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
+        until("it answers 503", lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
         problem(reader.get("/v1/tables/t/rows/k"), 503, "starting")
 
 
@@ -269,7 +273,7 @@ def test_a_slot_that_nobody_serves_is_starting(pair):
     (even, _), (reader, _) = pair
     even.others = []
     even.publish_nodes()
-    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 503)
+    until("it answers 503", lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 503)
     problem(reader.get(f"/v1/tables/t/rows/{named(1)}"), 503, "starting")
     problem(reader.get("/v1/tables/t/rows"), 503, "starting")
     states = [(row["state"], row["owner"]) for row in reader.get("/v1/partitions").json()["partitions"]]
@@ -440,7 +444,7 @@ def test_what_another_node_answers_is_checked_and_bounded(pair, forger):
     url, body = forger
     even.others = [odd.record()._replace(url=url)]
     even.publish_nodes()
-    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").headers.get("ls-owner") == url)
+    until("its owner is named", lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").headers.get("ls-owner") == url)
     patient = {"LS-Deadline": "20000"}
     for body[0] in FORGED:
         problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
@@ -459,7 +463,7 @@ def test_a_handed_over_slot_is_forgotten(pair):
     even.others = [odd.record()]
     even.publish_nodes()
     even.publish(ViewKey("t", EPOCH, 2), None)
-    eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
+    until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
     assert reader.get(f"/v1/tables/t/rows/{named(2)}").headers["ls-owner"] == odd.url
 
 
@@ -474,7 +478,7 @@ def test_a_slot_taken_over_while_its_worker_was_away_is_answered_there(tmp_path)
         node.published[NodesKey()] = NodesRecord((node.record(), other))
         del node.published[ViewKey("t", EPOCH, 2)]
         node.open_feed()
-        eventually(lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
+        until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
         assert reader.get(f"/v1/tables/t/rows/{named(2)}").headers["ls-owner"] == "http://elsewhere:1"
         assert reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 200
 
@@ -497,8 +501,8 @@ def test_two_readers_share_one_port(tmp_path):
                 seen.add(next(line for line in text.splitlines() if line.startswith("logstore_waiters{")).split('"')[1])
                 return len(seen) == 2
 
-            eventually(label, 20)
-            eventually(lambda: len(node.acks()) == 2)
+            until("both have answered", label)
+            until("both readers acknowledge", lambda: len(node.acks()) == 2)
         finally:
             second.close()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support_wait import until
 
 from logstore.node.supervisor import Spec, Supervisor
 from logstore.process.heartbeat import HOPELESS
@@ -55,11 +56,13 @@ def start(tmp_path: Path, said: list[str]) -> Iterator[Callable[..., Supervisor]
         supervisor.close()
 
 
-def turn_until(supervisor: Supervisor, condition: Callable[[], bool], what: str, timeout_s: float = 20) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        supervisor.step(0.05)
+def turn_until(supervisor: Supervisor, condition: Callable[[], bool], what: str) -> None:
+    def turned() -> bool:
+        if not condition():
+            supervisor.step(0.05)
+        return condition()
+
+    until(what, turned, every_s=0)
 
 
 def test_children_run_and_beat_and_their_output_is_kept(start, tmp_path):

@@ -1,8 +1,8 @@
 from confluent_kafka import Producer, TopicPartition
+from support_wait import until
 
 from logstore.log import topics
 from logstore.log.registry import Registry
-from tests.support_dev import eventually
 
 
 def test_a_tables_life(dev):
@@ -54,9 +54,9 @@ def test_a_partition_that_a_transaction_stopped_is_repaired(dev):
     producer.begin_transaction()
     producer.produce("stopped", b"value", b"key")
     producer.commit_transaction(30)
-    eventually(
-        lambda: [p["state"] for p in dev.json("status")["partitions"] if p["table"] == "stopped"] == ["stopped"],
+    until(
         "it stops",
+        lambda: [p["state"] for p in dev.json("status")["partitions"] if p["table"] == "stopped"] == ["stopped"],
     )
     assert b"table repair stopped" in dev("get", "stopped", "key", status=1).stderr
     assert dev.json("doctor", status=1)["ok"] is False
@@ -77,9 +77,9 @@ def test_a_topic_that_was_created_again_is_accepted_when_told(dev):
     before = dev.json("table", "create", "again", "--partitions", "1")["epoch"]
     registry = Registry(dev.facts["bootstrap"])
     topics.delete(registry.admin, "again")
-    eventually(lambda: topics.epoch_of(registry.admin, "again") is None, "it is gone")
+    until("it is gone", lambda: topics.epoch_of(registry.admin, "again") is None)
     assert topics.create(registry.admin, "again", 1, 1, topics.wal_settings(1_000_000, 1))
-    eventually(lambda: topics.epoch_of(registry.admin, "again"), "it is back")
+    until("it is back", lambda: topics.epoch_of(registry.admin, "again"))
     assert b"--new-epoch" in dev("table", "repair", "again", "--partition", "0", status=1).stderr
     dev("table", "repair", "again", "--new-epoch", "--yes")
     assert dev.json("table", "describe", "again")["former_epochs"] == [before]

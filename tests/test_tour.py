@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from support_serve import Reader, eventually
+from support_serve import Reader
 from support_tour import DOCS, side_rooms, way_modules, ways_in
 from support_trace import CallTrace
+from support_wait import until
 from support_worker import WorkerProcess, make_table
 
 from logstore import Store
@@ -44,7 +45,7 @@ class Walk:
         self.pids = {os.getpid(): "client", self.worker.process.pid: "worker", self.reader.process.pid: "reader"}
         self.worker.watch.state(self.table, 0, "live")
         row = f"/v1/tables/{self.table.name}/rows/a"
-        eventually(lambda: self.reader.get(row).status_code == 404, 30)
+        until("it answers 404", lambda: self.reader.get(row).status_code == 404)
         with self.trace.round() as self.put, Store(bootstrap, self.reader.url) as store:
             self.trace.until(lambda call: call.of("logstore.log.tail.Tail.take"))  # so the lane waits for records
             position = store.put(self.table.name, "a", "1")
@@ -54,7 +55,9 @@ class Walk:
             assert self.reader.raw(f"GET {row} HTTP/1.1\r\nhost: reader\r\n\r\n".encode()).endswith(b"1")
         with self.trace.round() as self.compact:
             compact(bootstrap, data_dir, self.table.name)
-            eventually(lambda: self.reader.get(row).headers.get("ls-source") == "snapshot", 30)
+            until(
+                "the row comes from the snapshot", lambda: self.reader.get(row).headers.get("ls-source") == "snapshot"
+            )
 
     def by(self, who, calls):
         """The calls of those who walk a way, in the order of time."""
