@@ -115,7 +115,8 @@ def test_every_module_that_a_put_and_its_get_enter_is_named(walk: Walk):
 
 def test_every_module_that_a_compact_enters_is_named(walk: Walk):
     named = {room for page in (CORRIDOR, ACCURATE_PATH) for room in way_modules(page) | side_rooms(page)}
-    assert {call.module for call in walk.compact} - named == set()
+    entered = {call.module for call in walk.compact} - {"logstore"}  # the package itself hands out names
+    assert entered - named == set()
 
 
 @pytest.mark.parametrize("page", MOST_FILES, ids=["corridor", "accurate path"])
