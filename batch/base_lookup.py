@@ -1,13 +1,14 @@
 """Base lookup: a position of a table's history, and the snapshots it can be reached from."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from logstore.model.errors import Corrupted, EpochChanged, NotRetained, UsageError
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
+from logstore.snapshot.verdicts import PROVED, UNPROVED
 
 log = logging.getLogger(__name__)
 
@@ -40,31 +41,46 @@ def offsets_of(position: Position, table: Table, ends: Mapping[int, int]) -> dic
 
 
 def bases_of(
-    repository: Repository, table: Table, upto: Mapping[int, int], wanted: Iterable[int]
+    repository: Repository,
+    table: Table,
+    upto: Mapping[int, int],
+    wanted: Iterable[int],
+    is_whole: Callable[[int], bool],
 ) -> dict[int, Manifest]:
-    """Partition -> the newest snapshot whose cut is not behind the position; absent where the log from 0 is the way.
+    """Partition -> the snapshot that is read below a position; absent where the log from 0 is the way.
 
-    Snapshots that were rolled back do not count, nor does one whose manifest is damaged. Raises NotRetained before the
-    beginning of a restored table.
+    That is the newest proved one whose cut is not behind the position; where there is none, the log from 0 if it is known
+    from there (`is_whole`, of a partition), else the newest that nobody has proved. A refused one is never read, nor one
+    that was rolled back, nor one whose manifest is damaged. Raises NotRetained before the beginning of a restored table.
     """
-    names = repository.line()
-    names = [*([table.base["snapshot"]] if table.base and table.base["snapshot"] not in names else []), *names]
+    verdicts = repository.verdicts(table.base_snapshot)
+    manifests = list(_readable(repository, table))
     found: dict[int, Manifest] = {}
-    open_ones = set(wanted)
-    for name in reversed(names):
-        if not open_ones:
-            break
+    for partition in wanted:
+        reached = [one for one in manifests if one.parts[partition].cut <= upto[partition]]
+        standing = [(one, verdicts.proof(one.name, partition).word) for one in reached]
+        proved = [one for one, word in standing if word == PROVED]
+        unproved = [one for one, word in standing if word == UNPROVED]
+        if proved:
+            found[partition] = proved[0]
+        elif table.base:
+            raise NotRetained(
+                f"{table.name} began with the snapshot {table.base_snapshot}; partition {partition} was nothing before it"
+            )
+        elif unproved and not is_whole(partition):
+            found[partition] = unproved[0]
+            log.warning(
+                "snapshot %s of %s is read although nobody has proved it: the log and the archive do not reach back to "
+                "offset 0 of partition %d; `logstore batch audit %s` proves or refuses it",
+                unproved[0].name, table.name, partition, table.name,
+            )  # fmt: skip
+    return found
+
+
+def _readable(repository: Repository, table: Table) -> Iterator[Manifest]:
+    """The snapshots that count, newest first, without those whose manifests are damaged."""
+    for name in repository.candidates(table.base_snapshot):
         try:
-            manifest = repository.manifest(name)
+            yield repository.manifest(name)
         except Corrupted as error:
             log.warning("%s; the one before it is used", error)
-            continue
-        reached = {partition for partition in open_ones if manifest.parts[partition].cut <= upto[partition]}
-        found |= dict.fromkeys(reached, manifest)
-        open_ones -= reached
-    if table.base and open_ones:
-        raise NotRetained(
-            f"{table.name} began with the snapshot {table.base['snapshot']}; partition {min(open_ones)} was nothing "
-            "before it"
-        )
-    return found

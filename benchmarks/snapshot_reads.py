@@ -204,7 +204,7 @@ def _reader(data_dir: Path) -> Iterator[str]:
 
 def _view(feed: FeedServer, data_dir: Path, table: Table) -> View:
     entries = {_key(i): _entry(i) for i in range(ROWS)}
-    base = None if table.name == ABOVE else Base("s", ROWS, 1, digest(entries.items()).hex, ROWS)
+    base = None if table.name == ABOVE else Base("s", ROWS, 1, digest(entries.items()).hex, ROWS, "")
     path = paths.partition_dir(data_dir, table.name, table.epoch, 0) / "1"
     view = View(path, ViewIdentity(table.name, table.epoch, 0, 1, 1_000_000), base, map_bytes=1 << 30)
     shown = None

@@ -33,6 +33,7 @@ from logstore.view.view import Sync
 from streaming.adoption.adopter import Adopter, recorder
 from streaming.adoption.bootstrap import Bootstrapper
 from streaming.adoption.compaction_schedule import CompactionSchedule, compact
+from streaming.adoption.discards import Discards
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.app import make_app
@@ -77,19 +78,22 @@ class Worker:
         restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
         self._helper, progress = DigestClient(), AdoptionProgress(self._feed)
         library = SnapshotFetcher(
-            config.data_dir, f"{config.me.node}-{config.me.worker}", progress, fetch_mb_s=config.fetch_mb_s
+            config.data_dir, config.me.node, progress, fetch_mb_s=config.fetch_mb_s, worker=config.me.worker
         )
-        self._seeds = Bootstrapper(
-            library,
-            progress,
-            lambda topic, partition: kafka.bounds(registry.admin, topic, [partition])[partition].start,
-        )
+
+        def log_start(topic: str, partition: int) -> int:
+            return kafka.bounds(registry.admin, topic, [partition])[partition].start
+
+        self._seeds = Bootstrapper(library, progress, log_start)
         self._lane = Lane(
             config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync,
             queued_kbytes=config.queued_kbytes,
             cuts=Cuts(self._helper, recorder(progress)), seed=self._seeds,
         )  # fmt: skip
-        self._adopter = Adopter(config.bootstrap, self._lane, library, self._helper, progress, self._found_damaged)
+        self._adopter = Adopter(
+            config.bootstrap, self._lane, library, self._helper, progress, self._found_damaged, log_start,
+            Discards(config.data_dir),
+        )  # fmt: skip
         self._schedule = CompactionSchedule(
             library,
             lambda table: {

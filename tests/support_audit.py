@@ -51,7 +51,14 @@ class Whole:
 
     def create(self, name: str, *more: str) -> Table:
         """A table of two partitions that is served."""
-        cli("table", "create", name, "--partitions", "2", "--data-dir", str(self.data), *more)
+        cli(
+            "table",
+            "create",
+            name,
+            *(more if "--partitions" in more else ("--partitions", "2", *more)),
+            "--data-dir",
+            str(self.data),
+        )
         return Registry(self.node.bootstrap).table(name)
 
     def base(self, table: Table) -> set[Any]:

@@ -148,7 +148,7 @@ class Node:
         entries = {key: entry for key, entry in self.entries(name, partition).items() if entry[0] != TOMBSTONE}
         path = write_snapshot(paths.snapshot_dir(self.data_dir, name, table.epoch, partition) / snapshot, entries)
         amount = digest(entries.items())
-        base = Base(snapshot, cut, old.state.log_time_ms, amount.hex, amount.entries)
+        base = Base(snapshot, cut, old.state.log_time_ms, amount.hex, amount.entries, "")
         identity = ViewIdentity(name, table.epoch, partition, table.partitions, table.max_value_bytes)
         self.views[where] = View(old.path.with_name(str(number)), identity, base, map_bytes=MAP_BYTES)
         shown = LocalSnapshotRecord(str(path), snapshot, cut, base.log_time_ms)

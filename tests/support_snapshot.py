@@ -22,6 +22,7 @@ from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstWriter
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.verdicts import PIN, Verdict
 
 Entries = dict[bytes, bytes]
 
@@ -68,10 +69,11 @@ def make_snapshot(
     cuts: dict[int, int] | None = None,
     change: Callable[[int, Entries], Entries] = lambda _, entries: entries,
     move: bool = True,
+    word: str | None = None,
 ) -> Manifest:
     """Cut (or use these cuts), fold, write, publish, and make it current.
 
-    `change` plants what the fold would not have made.
+    `change` plants what the fold would not have made. `word`: what a node that began at offset 0 says of it.
     """
     cuts = cut(bootstrap, table) if cuts is None else cuts
     job = secrets.token_hex(4)
@@ -94,9 +96,25 @@ def make_snapshot(
         parts=parts, files=files,
     )  # fmt: skip
     repository.publish(manifest)
+    if word is not None:
+        judge(repository, manifest, word)
     if move:
         repository.move(repository.current(), name, "test")
     return manifest
+
+
+def judge(
+    repository: Repository,
+    manifest: Manifest,
+    word: str,
+    *,
+    judge: str = "0123456789ab",
+    root: str = "",
+    how: str = PIN,
+) -> None:
+    """Have a node (or an audit) say its word on every partition of a snapshot."""
+    parts = {p: Verdict(word, part.digest, part.entries, part.cut, how, root) for p, part in manifest.parts.items()}
+    repository.verdicts().say(manifest.name, judge, parts)
 
 
 def _written(repository: Repository, name: str, partition: int, entries: Entries) -> list[FileFacts]:

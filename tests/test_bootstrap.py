@@ -2,12 +2,13 @@
 
 import pytest
 from support_log import produce, until
-from support_snapshot import make_snapshot
+from support_snapshot import judge, make_snapshot
 from support_worker import make_table
 
 from logstore.log import topics
 from logstore.log.kafka import admin, bounds
 from logstore.model.errors import NoSuchSnapshot, NotYet
+from logstore.snapshot.verdicts import AUDITOR
 from logstore.view.feed import FeedServer
 from streaming.adoption.bootstrap import Bootstrapper
 from streaming.adoption.progress import AdoptionProgress
@@ -67,16 +68,18 @@ def test_with_one_it_is_the_snapshot_and_what_was_skipped_below_it(kafka, tmp_pa
     seeds.library.at(f"file://{tmp_path}/storage")
     table, target = written(kafka)
     produce(kafka.bootstrap, table.topic, [(None, b"garbage")])
-    manifest = make_snapshot(kafka.bootstrap, table, f"file://{tmp_path}/storage")
+    manifest = make_snapshot(kafka.bootstrap, table, f"file://{tmp_path}/storage", word="agree")
     seed = answer(seeds, target)
     assert (seed.base.snapshot, seed.base.cut, seed.base.entries) == (manifest.name, 11, 10)
+    assert seed.base.root == manifest.name
     assert seed.quarantine == ({"null-key": 1}, [(10, "null-key")])
 
 
 def test_a_damaged_snapshot_gives_way_to_the_older_one_and_then_to_the_log(kafka, tmp_path, seeds):
     seeds.library.at(f"file://{tmp_path}/storage")
     table, target = written(kafka)
-    first, second = (make_snapshot(kafka.bootstrap, table, f"file://{tmp_path}/storage") for _ in range(2))
+    url = f"file://{tmp_path}/storage"
+    first, second = (make_snapshot(kafka.bootstrap, table, url, word="agree") for _ in range(2))
     damage(tmp_path, second)
     assert answer(seeds, target).base.snapshot == first.name
     damage(tmp_path, first)
@@ -123,3 +126,52 @@ def test_until_it_is_known_where_the_storage_lies_nothing_begins(kafka, tmp_path
         until("there is an answer", lambda: asked(seeds, target), timeout_s=0.5)
     seeds.library.at(f"file://{tmp_path}/storage")
     assert answer(seeds, target) == Bootstrap()
+
+
+def test_a_refused_snapshot_is_as_if_it_were_not_there_and_an_unproved_one_is_the_last_resort(kafka, tmp_path, seeds):
+    url = f"file://{tmp_path}/storage"
+    seeds.library.at(url)
+    table, target = written(kafka)
+    good = make_snapshot(kafka.bootstrap, table, url, word="agree")
+    make_snapshot(kafka.bootstrap, table, url, word="refuse")
+    unproved = make_snapshot(kafka.bootstrap, table, url)
+    assert answer(seeds, target).base.snapshot == good.name  # what nobody has compared waits
+    assert shown(seeds, target)["proof"] == "proved"
+    topics.truncate(admin(kafka.bootstrap), table.topic, {0: good.parts[0].cut + 1})
+    assert answer(seeds, target).base.snapshot == unproved.name  # nothing that is proved reaches as far
+    assert shown(seeds, target)["proof"] == "unproved"
+    assert f"`logstore batch audit {table.name}`" in shown(seeds, target)["reason"]
+    judge(repository(seeds, table), unproved, "refuse", judge=AUDITOR)
+    until("the verdict is read", lambda: seeds.library.verdicts(table).proof(unproved.name, 0).word == "refused")
+    assert answer(seeds, target) == Bootstrap()  # and the lane stops: the log does not begin there
+    judge(repository(seeds, table), unproved, "agree", judge=AUDITOR)
+    until("the verdict is read", lambda: seeds.library.verdicts(table).proof(unproved.name, 0).word == "proved")
+    assert answer(seeds, target).base.snapshot == unproved.name
+
+
+def test_without_a_proved_snapshot_a_log_that_is_whole_is_the_beginning(kafka, tmp_path, seeds):
+    url = f"file://{tmp_path}/storage"
+    seeds.library.at(url)
+    table, target = written(kafka)
+    make_snapshot(kafka.bootstrap, table, url)
+    assert answer(seeds, target) == Bootstrap()
+
+
+def test_what_a_rebuild_replaced_is_begun_from_while_the_rebuilt_one_is_unproved(kafka, tmp_path, seeds):
+    url = f"file://{tmp_path}/storage"
+    seeds.library.at(url)
+    table, target = written(kafka)
+    good = make_snapshot(kafka.bootstrap, table, url, word="agree")
+    rebuilt = make_snapshot(kafka.bootstrap, table, url, move=False)
+    found = repository(seeds, table)
+    found.move(found.current(), rebuilt.name, "rebuild", anew=True)
+    assert (found.line(), found.candidates()) == ([rebuilt.name], [rebuilt.name, good.name])
+    assert answer(seeds, target).base.snapshot == good.name
+
+
+def repository(seeds, table):
+    return seeds.library.repository(table)
+
+
+def shown(seeds, target):
+    return seeds.library._progress._shown["snapshot", target.table.name, *target.key]

@@ -92,7 +92,7 @@ def based_view(tmp_path, count, changed):
     writer.close()
     prepare(tmp_path / "base", [tmp_path / "one.sst"])
     amount = digest(old.items())
-    base = Base("00000000000001-0000abcd", count, 1, amount.hex, amount.entries)
+    base = Base("00000000000001-0000abcd", count, 1, amount.hex, amount.entries, "")
     view = View(tmp_path / "1", IDENTITY, base)
     new = {b"k%07d" % n: Entry(VALUE, count + n, 2, b"new").encode() for n in range(0, count, changed)}
     new |= {b"k%07d" % n: Entry(TOMBSTONE, 2 * count + n, 3).encode() for n in range(1, count, changed)}

@@ -14,7 +14,7 @@ from logstore.view.reader import ViewReader
 from logstore.view.view import View
 from streaming.lane.change_buffer import ChangeBuffer
 
-BASE = Base("00000000000001-0000abcd", 500, 999, "0" * 32, 7)
+BASE = Base("00000000000001-0000abcd", 500, 999, "0" * 32, 7, "")
 
 
 def content(view):

@@ -48,9 +48,8 @@ def store(tmp_path):
 def adopt(node: Node, reader: Reader, name: str = "t", partition: int = 0, keep: int = 1) -> LocalSnapshotRecord:
     """Adopt a snapshot and wait until the reader answers from it."""
     base = node.adopt(name, partition, keep)
-    until(
-        "the base is served", lambda: base_of(reader, name, partition) == {"snapshot": base.snapshot, "cut": base.cut}
-    )
+    shown = {"snapshot": base.snapshot, "cut": base.cut, "proof": "unproved"}  # no worker has said more of it
+    until("the base is served", lambda: base_of(reader, name, partition) == shown)
     return base
 
 
@@ -245,7 +244,7 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
         ("t", epoch, 0, base.snapshot, 1, "adopted")
     ]
     digests = (DigestRecord(1, "ab" * 16, 1),)
-    said = AdoptionRecord(base.snapshot, 1, "x", "refused", "digests differ", 5, 9, digests)
+    said = AdoptionRecord(base.snapshot, 1, "x", "refused", "digests differ", 5, 9, digests, "proved")
     node.publish(AdoptionKey("t", epoch, 0), said)
     until("the snapshot is refused", lambda: reader.get("/v1/snapshots").json()["snapshots"][0]["state"] == "refused")
     (one,) = reader.get("/v1/snapshots").json()["snapshots"]
@@ -255,6 +254,7 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
         "partition": 0,
         **said._asdict(),
         "digests": [{"cut": 1, "digest": "ab" * 16, "entries": 1}],
+        "proof": "proved",
     }
     assert 'logstore_snapshot_refused{partition="0",table="t"} 1.0' in reader.get("/metrics").text
 

@@ -66,7 +66,7 @@ def rebuild(ctx: Context, table: str, wait_s: float | None, as_json: bool) -> No
 def _tell(ctx: Context, table: Table, done: compacting.Compacted, wait_s: float | None, *, as_json: bool) -> None:
     document = done.document()
     if wait_s is not None:
-        document["seconds"]["adopt"] = round(await_adopted(ctx, table, done.manifest.name, wait_s), 3)
+        document["seconds"]["adopt"] = round(await_adopted(ctx, table, done.manifest, wait_s), 3)
     if as_json:
         show.as_json(document)
         return

@@ -30,7 +30,7 @@ def restore(ctx: Context, table: str, at: str, name: str, wait_s: float | None, 
     done = run(ctx, table, at, name)
     document = done.document()
     if wait_s is not None:
-        document["seconds"]["adopt"] = round(await_adopted(ctx, done.table, done.manifest.name, wait_s), 3)
+        document["seconds"]["adopt"] = round(await_adopted(ctx, done.table, done.manifest, wait_s), 3)
     if as_json:
         show.as_json(document)
         return

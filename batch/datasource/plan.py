@@ -1,5 +1,6 @@
 """Plan of a reading, made once, before the first task: positions, snapshots, segments. No Spark in here."""
 
+import logging
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +18,8 @@ from logstore.snapshot.archive import ArchiveIndex
 from logstore.snapshot.manifest import FileFacts, Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
+
+log = logging.getLogger(__name__)
 
 LATEST, EARLIEST, CURRENT = "latest", "earliest", "current"
 TASK_RECORDS = 500_000  # of the log, that one task reads
@@ -45,9 +48,16 @@ class Planner:
     def snapshot(self, name: str, keys: Keys) -> list[FilePiece]:
         """The SSTables of a snapshot that may hold a wanted key.
 
-        Raises NoSuchSnapshot, Corrupted, StorageUnreachable.
+        Raises NoSuchSnapshot, SnapshotRefused, Corrupted, StorageUnreachable.
         """
-        manifest = self._named(name)
+        manifest, table = self._named(name), self.where.table
+        verdicts = self._repository().verdicts(table.base_snapshot)
+        verdicts.check(manifest.name, sorted(manifest.parts), table.name, "read")
+        if lacking := verdicts.lacking(manifest):
+            log.warning(
+                "snapshot %s of %s is read although nobody has proved %d of its partitions; `logstore batch audit %s` does",
+                manifest.name, table.name, len(lacking), table.name,
+            )  # fmt: skip
         wanted = set(keys.partitions(manifest.partitions))
         files = [
             file for file in manifest.files if file.partition in wanted and keys.meets(file.first_key, file.last_key)
@@ -61,7 +71,7 @@ class Planner:
         """
         upto = self._position(text)
         wanted = keys.partitions(self.where.table.partitions)
-        bases = bases_of(self._repository(), self.where.table, upto, wanted)
+        bases = bases_of(self._repository(), self.where.table, upto, wanted, self._is_whole)
         pieces: list[StatePiece] = []
         for partition in wanted:
             base = bases.get(partition)
@@ -107,6 +117,14 @@ class Planner:
         """Partition -> offset; raises BadToken, EpochChanged, UsageError."""
         table, ends = self.where.table, committed_ends(self.where.bootstrap, self.where.table)
         return ends if text == LATEST else offsets_of(Position.parse(text), table, ends)
+
+    def _is_whole(self, partition: int) -> bool:
+        """True when log and archive hold the partition from offset 0 on."""
+        table = self.where.table
+        if kafka.bounds(kafka.admin(self.where.bootstrap), table.topic, [partition])[partition].start == 0:
+            return True
+        index = ArchiveIndex(self.where.storage, table.topic, table.epoch)
+        return index.next_offsets().get(partition, 0) > 0
 
     def _stretch(self, partition: int, start: int, end: int) -> Stretch:
         """From the log, and from the archive what is not in the log any more."""

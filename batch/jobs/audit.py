@@ -2,12 +2,13 @@
 
     1 cut       append a `cut` control record; every node computes a digest there
     2 archive   the log below the cut
-    3 fold      from offset 0 (a restored table: from its base), to digests: at the new cut, and at the cut of the
-                current snapshot
-    4 judge     the snapshot: its digest and, read back, its files; every node: its digest at the new cut
+    3 fold      from offset 0 (a restored table: from its base), to digests: at the new cut, and at the snapshots' cuts
+    4 judge     every snapshot that a view may begin from: its digest; of the current one also, read back, its files;
+                every node: its digest at the new cut. The word on the snapshots is written down, and settles what nodes
+                say of them
     5 explain   (when asked) which keys differ
 
-Nothing is changed but for the cut records, which change no row.
+Nothing is changed but for the cut records, which change no row, and the verdicts (`logstore.snapshot.verdicts`).
 """
 
 import re
@@ -22,10 +23,13 @@ from batch.tasks import compare
 from batch.tasks.sstables import SstTarget
 from logstore.log.control import append_control
 from logstore.log.ranges import committed_ends
-from logstore.model.errors import LogTruncated
+from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.verdicts import AGREE as AGREES
+from logstore.snapshot.verdicts import AUDIT as HOW
+from logstore.snapshot.verdicts import AUDITOR, FROM_LOG, REFUSE, Verdict
 
 AGREE, DIFFER, UNKNOWN, NOT_COMPARED = "agree", "differ", "unknown", "not compared"
 TIMEOUT_S = 60.0
@@ -99,6 +103,7 @@ class _AuditRun:
                 folded = self._fold(cuts)
             with self.clock.step("snapshot"):
                 problems, suspects = self._snapshot(snapshot, cuts) if snapshot else ([], [])
+                suspects += self._others(snapshot, cuts) if snapshot else []
         with self.clock.step("nodes"):
             suspects += self._nodes(cuts, folded)
         return Audit(self.table, cuts, snapshot, folded, problems, suspects, self.clock.seconds)
@@ -140,10 +145,31 @@ class _AuditRun:
         found = self.ctx.run("fold", partial(compare.fold_digest, where=self.where), work)
         return dict(zip(sorted(cuts), found, strict=True))
 
+    def _others(self, snapshot: Manifest, cuts: dict[int, int]) -> list[Suspect]:
+        """The rest of the line, and what a rebuild replaced: the latter counts for nobody who is served now."""
+        suspects: list[Suspect] = []
+        line = self.repository.line()
+        for name in self.repository.candidates():
+            if name in (snapshot.name, self.table.base_snapshot):
+                continue
+            try:
+                older = self.repository.manifest(name)
+            except Corrupted as error:
+                found = [Suspect(f"snapshot {name}", p, DIFFER, str(error)) for p in sorted(cuts)]
+            else:
+                found = self._judged_snapshot(older, cuts, {})
+            suspects += found if name in line else []
+        return suspects
+
     def _snapshot(self, snapshot: Manifest, cuts: dict[int, int]) -> tuple[list[str], list[Suspect]]:
-        folded = self._fold({partition: snapshot.parts[partition].cut for partition in cuts})
         problems = self.repository.verify(snapshot.name)
         damaged = {partition: problem for problem in reversed(problems) for partition in _partitions(problem, cuts)}
+        return problems, self._judged_snapshot(snapshot, cuts, damaged)
+
+    def _judged_snapshot(self, snapshot: Manifest, cuts: dict[int, int], damaged: dict[int, str]) -> list[Suspect]:
+        """Compare a snapshot with the fold, write the verdict, and explain. Damage is no verdict: it may be mended."""
+        folded = self._fold({partition: snapshot.parts[partition].cut for partition in cuts})
+        self._say(snapshot, folded)
         name = f"snapshot {snapshot.name}"
         suspects: list[Suspect] = []
         for partition, (digest, entries) in sorted(folded.items()):
@@ -156,7 +182,16 @@ class _AuditRun:
             if partition in damaged:
                 suspects[-1].verdict, suspects[-1].reason = DIFFER, damaged[partition]
         self._explain_snapshot(snapshot, [suspect for suspect in suspects if suspect.verdict == DIFFER])
-        return problems, suspects
+        return suspects
+
+    def _say(self, snapshot: Manifest, folded: Folded) -> None:
+        root = self.table.base_snapshot or FROM_LOG
+        words = {
+            partition: Verdict(AGREES if found == (part.digest, part.entries) else REFUSE, *found, part.cut, HOW, root)
+            for partition, found in folded.items()
+            for part in [snapshot.parts[partition]]
+        }
+        self.repository.verdicts().say(snapshot.name, AUDITOR, words)
 
     def _explain_snapshot(self, snapshot: Manifest, suspects: list[Suspect]) -> None:
         if not self.explain:

@@ -8,14 +8,15 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from batch.context import Context
 from logstore.log.live_workers import LiveWorkers
-from logstore.model.errors import LogStoreError
+from logstore.model.errors import LogStoreError, SnapshotRefused
 from logstore.model.table import Table
+from logstore.snapshot.manifest import Manifest
 
 ASK_S, AGAIN_S = 5.0, 0.2
 
 
-def await_adopted(ctx: Context, table: Table, snapshot: str, timeout_s: float) -> float:
-    """Wait until each replica group serves every partition from `snapshot`; returns the seconds it took.
+def await_adopted(ctx: Context, table: Table, snapshot: Manifest, timeout_s: float) -> float:
+    """Wait until each replica group serves every partition from `snapshot` or a later one; returns the seconds it took.
 
     Raises LogStoreError when a node refuses it, or when `timeout_s` passed: the snapshot is published all the same.
     """
@@ -32,14 +33,14 @@ def await_adopted(ctx: Context, table: Table, snapshot: str, timeout_s: float) -
             waiting(look, live_workers)
         except RetryError as error:
             raise LogStoreError(
-                f"snapshot {snapshot} is published, but after {timeout_s:g} s not everybody serves from it: "
+                f"snapshot {snapshot.name} is published, but after {timeout_s:g} s not everybody serves from it: "
                 f"{'; '.join(lacking[:5])}; "
                 "`logstore status` shows how it goes on"
             ) from error
     return time.monotonic() - began
 
 
-def _lacking(live_workers: LiveWorkers, table: Table, snapshot: str) -> list[str]:
+def _lacking(live_workers: LiveWorkers, table: Table, snapshot: Manifest) -> list[str]:
     """Which partitions of which replica groups are not served from the snapshot yet."""
     groups: dict[str, set[int]] = {}
     for url, group in sorted({(worker.url, worker.group) for worker in live_workers.look()}):
@@ -53,18 +54,15 @@ def _lacking(live_workers: LiveWorkers, table: Table, snapshot: str) -> list[str
     return [f"group {group} lacks the partitions {partitions}" for group, partitions in missing.items() if partitions]
 
 
-def _holds(row: dict[str, Any], snapshot: str, url: str) -> bool:
-    """True when a partition is served from the snapshot or a younger one.
-
-    Names sort by age. Raises LogStoreError when it was refused.
-    """
-    if row["state"] == "refused" and row["candidate"] == snapshot:
-        raise LogStoreError(
-            f"{url} refuses snapshot {snapshot} for partition {row['partition']}: {row['reason']}; `logstore batch "
+def _holds(row: dict[str, Any], snapshot: Manifest, url: str) -> bool:
+    """True when a partition is served from the snapshot or one with a later cut. Raises SnapshotRefused."""
+    if row["state"] == "refused" and row["candidate"] == snapshot.name:
+        raise SnapshotRefused(
+            f"{url} refuses snapshot {snapshot.name} for partition {row['partition']}: {row['reason']}; `logstore batch "
             f"audit {row['table']} "
             "--explain` names the rows that differ"
         )
-    return row["base"] is not None and row["base"] >= snapshot
+    return row["base"] is not None and row["cut"] >= snapshot.parts[row["partition"]].cut
 
 
 def _ask(url: str) -> list[dict[str, Any]]:

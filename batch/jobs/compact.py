@@ -2,12 +2,12 @@
 
     1 cut        append a `cut` control record to every partition; its offset is where the snapshot ends
     2 archive    copy the log below the cut to Parquet
-    3 fold       the snapshot before, and the archived log since: new SSTables; partitions where nothing changed keep
-                 their files
+    3 fold       the snapshot before (the newest of the line that nobody refused), and the archived log since: new
+                 SSTables; partitions where nothing changed keep their files
     4 verify     read every new SSTable back: checksum, order, counts, digest
     5 publish    the manifest, then the pointer, from where it stood at the beginning
 
-`rebuild` is the same from the archive's beginning (in a restored table: from its base snapshot), whatever snapshots
+`rebuild` begins a new line: it is the same from the archive's beginning (in a restored table: from its base snapshot), whatever snapshots
 there are. A job that dies leaves nothing visible but, after step 1, cut records, which change no row; the next run does
 it all again.
 """
@@ -28,6 +28,7 @@ from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer, Repository
+from logstore.snapshot.verdicts import REFUSED
 
 Kind = Literal["compact", "rebuild"]
 
@@ -91,7 +92,7 @@ class _CompactRun:
         self.clock, self.warnings = Clock(), list[str]()
         self.created_ms = time.time_ns() // 1_000_000
         self.name = f"{self.created_ms:014d}-{job}"
-        self.expected = repository.current()
+        self.expected, self.verdicts = repository.current(), repository.verdicts(table.base_snapshot)
         self.parent = self._parent()
         self.target = sstables.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
 
@@ -118,8 +119,16 @@ class _CompactRun:
 
     def _parent(self) -> Manifest | None:
         """The snapshot that is continued; None begins at offset 0."""
-        if self.kind == "compact" and self.expected is not None:
-            return self.repository.manifest(self.expected.name)
+        if self.kind == "compact":
+            for name in reversed(self.repository.line()):
+                manifest = self.repository.manifest(name)
+                proof = self.verdicts.whole(name, manifest.parts)
+                if proof.word != REFUSED:
+                    return manifest
+                self.warnings.append(
+                    f"snapshot {name} is refused, and is not continued: {proof.why}; `logstore batch audit "
+                    f"{self.table.name} --explain` settles who is wrong"
+                )
         return self.repository.manifest(self.table.base["snapshot"]) if self.table.base else None
 
     def _cut(self) -> dict[int, int]:
@@ -175,7 +184,8 @@ class _CompactRun:
         failpoints.crash("compact:5")
         self.repository.publish(manifest)
         failpoints.crash("publisher:5")
-        pointer: Pointer = self.repository.move(self.expected, manifest.name, f"{self.kind} {self.job}")
+        why, upon = f"{self.kind} {self.job}", manifest.parent if self.kind == "compact" else None
+        pointer: Pointer = self.repository.move(self.expected, manifest.name, why, upon=upon, anew=upon is None)
         if pointer.name != manifest.name:
             raise Corrupted(f"the pointer names {pointer.name} after it was moved to {manifest.name}")
         removed = self._collect()

@@ -60,7 +60,7 @@ class History:
     def parts(self, upto: dict[int, int]) -> list[Part]:
         """Parts to read for the state at a position, by partition. Raises LogTruncated, NotRetained."""
         found: list[Part] = []
-        bases = bases_of(self.repository, self.table, upto, upto)
+        bases = bases_of(self.repository, self.table, upto, upto, self._is_whole)
         for partition, end in sorted(upto.items()):
             base = bases.get(partition)
             since = base.parts[partition].cut if base else 0
@@ -108,6 +108,10 @@ class History:
             "look up the time", partial(first_archived_later, time_ms=time_ms, storage=self.ctx.storage), work
         )
         return dict(zip(unknown, found, strict=True))
+
+    def _is_whole(self, partition: int) -> bool:
+        """True when log and archive hold the partition from offset 0 on."""
+        return self.archived[partition] > 0 or (self.current and self.log[partition].start == 0)
 
     def _in_the_log(self, partition: int, reach: int) -> bool:
         """True when the log holds everything below `reach`."""

@@ -1,6 +1,7 @@
 """Trim: delete the part of a log that snapshot and archive hold; both are read back first.
 
-The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no
+Both must not be refused, and every partition of the newest one must be proved: by a node whose own fold agrees, or by an
+audit. The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no
 control records. Both are verified, and every archived file of what is deleted is. Views are made from the snapshot
 then, `rebuild` and `audit` from the archive.
 """
@@ -19,6 +20,7 @@ from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.verdicts import REFUSED
 
 
 @dataclass
@@ -66,6 +68,7 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
         below = {partition: part.cut for partition, part in reach.parts.items()}
         starts = _starts(ctx, table)
         _check_archive(ctx, table, starts, below)
+        _check_verdicts(table, repository, predecessor, newest)
         for snapshot in (predecessor, newest):
             _check_snapshot(repository, snapshot)
         if yes:
@@ -86,6 +89,24 @@ def _two(table: Table, repository: Repository) -> tuple[Manifest, Manifest]:
         return repository.manifest(names[-2]), repository.manifest(names[-1])
     except Corrupted as error:
         raise NotTrimmable(f"a snapshot of table {table.name} is damaged: {error}") from error
+
+
+def _check_verdicts(table: Table, repository: Repository, predecessor: Manifest, newest: Manifest) -> None:
+    verdicts = repository.verdicts(table.base_snapshot)
+    for snapshot in (predecessor, newest):
+        proof = verdicts.whole(snapshot.name, snapshot.parts)
+        if proof.word == REFUSED:
+            raise NotTrimmable(
+                f"snapshot {snapshot.name} of table {table.name} is refused, and must not stand for the log: {proof.why}; "
+                f"`logstore batch audit {table.name} --explain` settles who is wrong"
+            )
+    lacking = verdicts.lacking(newest)
+    if lacking:
+        raise NotTrimmable(
+            f"snapshot {newest.name} of table {table.name} is unproved in {len(lacking):,} partitions, {lacking[0]} first: "
+            f"{verdicts.proof(newest.name, lacking[0]).why}; nodes prove it when they take it over, `logstore batch audit "
+            f"{table.name}` does without them"
+        )
 
 
 def _starts(ctx: Context, table: Table) -> dict[int, int]:

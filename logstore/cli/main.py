@@ -16,7 +16,7 @@ from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError
 _SECTIONS = {
     "Rows": {"put": "rows", "get": "rows", "delete": "rows", "scan": "rows", "load": "load"},
     "Tables": {"table": "table"},
-    "Snapshots": {"snapshot": "snapshot"},
+    "Snapshots": {"snapshot": "snapshot", "view": "view"},
     "Running": {"dev": "node", "node": "node", "kafka": "kafka"},
     "Proving": {"batch": "batch.cli.group"},  # a program that stands on this library, plugged in by name
     "Looking": {"status": "status", "doctor": "doctor", "version": "version"},
@@ -29,6 +29,7 @@ _HELP = {
     "load": "Write the rows of a CSV, JSON lines or Parquet file.",
     "table": "Create, list, describe, alter, drop and repair tables.",
     "snapshot": "List, verify, pin, roll back and collect snapshots.",
+    "view": "Throw a view away, and begin it again.",
     "dev": "Run a whole store on this machine: Kafka, workers, readers.",
     "node": "Run a node: workers and readers, on a Kafka that is there.",
     "kafka": "Run a real Apache Kafka broker in the background, for development.",

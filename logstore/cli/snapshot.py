@@ -16,6 +16,7 @@ from logstore.settings import Settings
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
+from logstore.snapshot.verdicts import REFUSED, Verdicts
 
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -32,12 +33,12 @@ def snapshot() -> None:
 @options.AS_JSON
 def list_(settings: Settings, table: str, storage: str | None, as_json: bool) -> None:
     """List the snapshots of a table, oldest first. One that was rolled back is there, but does not count."""
-    _, repository = _found(settings, table, storage)
-    now, pins = repository.current(), repository.pins()
+    found, repository = _found(settings, table, storage)
+    now, pins, verdicts = repository.current(), repository.pins(), repository.verdicts(found.base_snapshot)
     counting = repository.line()
     rows = [
         {
-            **_listed(repository, name),
+            **_listed(repository, verdicts, name),
             "current": now is not None and now.name == name,
             "pinned": name in pins,
             "counts": name in counting,
@@ -49,9 +50,11 @@ def list_(settings: Settings, table: str, storage: str | None, as_json: bool) ->
     elif not rows:
         show.warn(f"there is no snapshot yet; `logstore batch compact {table}` makes one")
     else:
-        columns = ("name", "kind", "entries", "size_bytes", "current", "pinned", "counts")
+        columns = ("name", "kind", "entries", "size_bytes", "current", "pinned", "counts", "proof")
         show.table(columns, [[row[column] for column in columns] for row in rows])
         for row in rows:
+            if row["proof"] == REFUSED:
+                show.warn(f"snapshot {row['name']} is refused: {row['why']}; `logstore batch audit {table}` settles it")
             if row.get("damage"):
                 show.warn(f"{row['damage']}; `logstore snapshot drop {table} {row['name']}` takes it out of sight")
 
@@ -64,8 +67,8 @@ def list_(settings: Settings, table: str, storage: str | None, as_json: bool) ->
 @options.AS_JSON
 def describe(settings: Settings, table: str, name: str | None, storage: str | None, as_json: bool) -> None:
     """Show a snapshot: the current one, or NAME."""
-    _, repository = _found(settings, table, storage)
-    document = _document(repository, _name(repository, name))
+    found, repository = _found(settings, table, storage)
+    document = _document(repository, repository.verdicts(found.base_snapshot), _name(repository, name))
     if as_json:
         show.as_json(document)
     else:
@@ -134,7 +137,9 @@ def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage:
     registry = Registry(need_bootstrap(settings))
     found, repository = _found(settings, table, storage, registry)
     to = to or repository.before()
-    _check_reached(registry, found, repository.manifest(to))
+    older = repository.manifest(to)
+    _check_reached(registry, found, older)
+    repository.verdicts(found.base_snapshot).check(to, older.parts, table, "made current")
     if not yes:
         click.confirm(f"make {to} the current one of {table}?", abort=True, err=True)
     moved = repository.rollback(to)
@@ -220,19 +225,21 @@ def _name(repository: Repository, name: str | None) -> str:
     return now.name
 
 
-def _listed(repository: Repository, name: str) -> dict[str, Any]:
+def _listed(repository: Repository, verdicts: Verdicts, name: str) -> dict[str, Any]:
     """The facts of a snapshot, or what is wrong with its manifest."""
     try:
-        return _document(repository, name)
+        return _document(repository, verdicts, name)
     except Corrupted as error:
-        return {"name": name, "kind": "damaged", "entries": None, "size_bytes": None, "damage": str(error)}
+        gone = dict.fromkeys(("entries", "size_bytes", "proof", "why"))
+        return {"name": name, "kind": "damaged", **gone, "damage": str(error)}
 
 
-def _document(repository: Repository, name: str) -> dict[str, Any]:
+def _document(repository: Repository, verdicts: Verdicts, name: str) -> dict[str, Any]:
     found = repository.manifest(name)
+    proof = verdicts.whole(name, sorted(found.parts))
     return {
         "name": found.name, "kind": found.kind, "parent": found.parent, "created_ms": found.created_ms,
-        "position": found.position.token,
+        "position": found.position.token, "proof": proof.word, "why": proof.why,
         "entries": sum(part.entries for part in found.parts.values()), "files": len(found.files),
         "size_bytes": sum(file.size_bytes for file in found.files),
         "digests": {str(partition): part.digest for partition, part in found.parts.items()},

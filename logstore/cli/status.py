@@ -9,10 +9,11 @@ from logstore.cli import options, show
 from logstore.model.errors import LogStoreError, ServerUnreachable
 from logstore.node.node import need_url
 from logstore.settings import Settings
+from logstore.snapshot.verdicts import PROVED
 
 TIMEOUT_S = 5.0
 _NOT_HERE = ("elsewhere", "unserved")
-_SNAPSHOT = ("base", "cut", "candidate", "state", "reason", "fetched_bytes", "total_bytes")
+_SNAPSHOT = ("base", "cut", "candidate", "state", "reason", "fetched_bytes", "total_bytes", "proof")
 _COLUMNS = ("table", "partition", "group", "state", "applied", "end", "lag")
 
 
@@ -117,6 +118,8 @@ def _print(found: dict[str, Any]) -> None:
                 f"warning: {row['table']}/{row['partition']} refuses snapshot {snapshot['candidate']}: "
                 f"{snapshot['reason']}"
             )
+        elif snapshot.get("proof", PROVED) != PROVED:
+            show.warn(f"warning: {row['table']}/{row['partition']} is {snapshot['proof']}: {snapshot['reason']}")
     for table in found["tables"]:
         for reason, count in table["quarantined"].items():
             where = f"{found['url']}/v1/tables/{table['name']}/quarantine"
@@ -132,6 +135,8 @@ def _snapshot(row: dict[str, Any] | None) -> tuple[str, str]:
     if row is None:
         return "", ""
     base = "" if row["base"] is None else f"{row['base']} @ {row['cut']:,}"
+    if row["proof"] != PROVED:
+        base += f" ({row['proof']})"
     if row["state"] == "fetching" and row["total_bytes"]:
         return base, f"fetching {row['fetched_bytes'] / row['total_bytes']:.0%}"
     return base, row["state"]

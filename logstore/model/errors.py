@@ -35,6 +35,7 @@ LogStoreError
     ├── EpochChanged           the topic was deleted and created again
     ├── Unsupported            a record that only a later build can fold
     ├── TopicMisconfigured     the topic's partitions or settings contradict the definition
+    ├── SnapshotRefused        a node or an audit found a snapshot not to be what the log says
     └── Corrupted              bytes that fail their checksum, order or format
 
 try:
@@ -282,6 +283,12 @@ class TopicMisconfigured(Stopped):
     """The topic's partition count or settings contradict the table's definition."""
 
     word = "misconfigured"
+
+
+class SnapshotRefused(Stopped):
+    """A node or an audit found a snapshot not to be what the log says; nothing stands on it until that is settled."""
+
+    word = "refused"
 
 
 class Corrupted(Stopped):

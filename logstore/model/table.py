@@ -68,6 +68,11 @@ class Table:
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
 
+    @property
+    def base_snapshot(self) -> str | None:
+        """The snapshot that a restored table began with; None: it began with an empty log."""
+        return self.base["snapshot"] if self.base else None
+
     def with_skip(self, partition: int, first: int, last: int) -> "Table":
         """The definition after `table repair`: offsets first..last (both included) of `partition` are stepped over."""
         ranges = sorted([*self.skips.get(partition, []), (first, last)])

@@ -4,6 +4,7 @@ from typing import Any
 
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import ServedPartition
+from logstore.snapshot.verdicts import PROVED, UNPROVED
 from logstore.view.feed_records import ADOPTED, AdoptionRecord
 
 
@@ -16,7 +17,9 @@ def standing(catalog: Catalog, served: ServedPartition) -> AdoptionRecord:
     if told is not None:
         return told
     base = served.base
-    return AdoptionRecord() if base is None else AdoptionRecord(base.where.snapshot, base.cut, state=ADOPTED)
+    if base is None:
+        return AdoptionRecord(proof=PROVED)
+    return AdoptionRecord(base.where.snapshot, base.cut, state=ADOPTED, proof=UNPROVED)
 
 
 def rows(catalog: Catalog) -> list[dict[str, Any]]:
@@ -25,9 +28,11 @@ def rows(catalog: Catalog) -> list[dict[str, Any]]:
     return [_row(served, standing(catalog, served)) for served in ordered]
 
 
-def base_of(served: ServedPartition) -> dict[str, Any] | None:
-    """The snapshot that the view stands on, as `/v1/partitions` shows it."""
-    return None if served.base is None else {"snapshot": served.base.where.snapshot, "cut": served.base.cut}
+def base_of(catalog: Catalog, served: ServedPartition) -> dict[str, Any] | None:
+    """The snapshot that the view stands on, and whether what its fold began with is proved, as `/v1/partitions` shows it."""
+    if served.base is None:
+        return None
+    return {"snapshot": served.base.where.snapshot, "cut": served.base.cut, "proof": standing(catalog, served).proof}
 
 
 def _row(served: ServedPartition, stands: AdoptionRecord) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class Pages:
             state=served.state,
             reason=served.reason or ("" if served.answers else served.first_catch_up()),
             owner=own[0].url if own else None,
-            base=base_of(served),
+            base=base_of(self._catalog, served),
         )
         return {**row, **_standing(served)}
 

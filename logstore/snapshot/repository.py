@@ -1,8 +1,8 @@
 """Repository: the snapshots of one table, its current one, and those that must be kept."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import orjson
@@ -11,6 +11,7 @@ from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot, UsageErro
 from logstore.snapshot.lease import lease, live
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.verdicts import PROVED, Verdicts
 from logstore.snapshot.verify import problems
 
 _MANIFEST = "_MANIFEST.json"
@@ -26,9 +27,10 @@ class Pointer(NamedTuple):
     name: str
     moved_ms: int
     why: str
-    line: tuple[
-        str, ...
-    ] = ()  # oldest first, `name` last; those that were rolled back, or never became current, are not in it
+    line: tuple[str, ...] = ()
+    """Oldest first, `name` last; those that were rolled back, refused, or never became current, are not in it."""
+    former: tuple[str, ...] = ()
+    """The lines before a rebuild began this one, oldest first: begun from only where they are proved."""
 
 
 class Collected(NamedTuple):
@@ -47,13 +49,30 @@ class Repository:
         self.storage, self.root = storage, f"{topic}/{epoch}/snapshots"
 
     def names(self) -> list[str]:
-        """The published snapshots, oldest first."""
+        """The published snapshots, by name. Their order in time is the pointer's (`line`): clocks differ."""
         return [name for name in self._folders() if _MANIFEST in self.storage.list(self.file_path(name))]
 
     def line(self) -> list[str]:
         """The published snapshots that count, oldest first, the current one last: none that was rolled back."""
         now = self.current()
-        return [] if now is None else [name for name in self.names() if name in now.line]
+        published = set(self.names()) if now else set()
+        return [] if now is None else [name for name in now.line if name in published]
+
+    def candidates(self, origin: str | None = None) -> list[str]:
+        """The published snapshots that a view may begin from, newest first: the line, then what a rebuild replaced.
+
+        `origin`: the snapshot that a restored table began with.
+        """
+        now = self.current()
+        wanted = [] if now is None else [*reversed(now.line), *reversed(now.former)]
+        if origin is not None and origin not in wanted:
+            wanted.append(origin)
+        published = set(self.names()) if wanted else set()
+        return [name for name in wanted if name in published]
+
+    def verdicts(self, origin: str | None = None) -> Verdicts:
+        """The words on these snapshots, as they are now. `origin`: the snapshot that a restored table began with."""
+        return Verdicts(self.storage, self.root, origin)
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of a snapshot. Raises NoSuchSnapshot, Corrupted."""
@@ -80,22 +99,28 @@ class Repository:
         try:
             fields = orjson.loads(self.storage.read(self.file_path(f"_CURRENT/{numbers[-1]}")))
             number = int(numbers[-1].removesuffix(".json"))
-            return Pointer(
-                number, fields["name"], fields["moved_ms"], fields["why"], tuple(fields.get("line", (fields["name"],)))
-            )
+            line, former = fields.get("line", (fields["name"],)), fields.get("former", ())
+            return Pointer(number, fields["name"], fields["moved_ms"], fields["why"], tuple(line), tuple(former))
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupted(
                 f"the pointer {numbers[-1]} is damaged: {error}; remove the file to go back to the one before"
             ) from error
 
-    def move(self, expected: Pointer | None, name: str, why: str) -> Pointer:
+    def move(
+        self, expected: Pointer | None, name: str, why: str, *, upon: str | None = None, anew: bool = False
+    ) -> Pointer:
         """Make `name` current if `expected` still is.
+
+        `upon`: the snapshot of the line that `name` continues; what came after it leaves the line. By default that is
+        the current one. `anew`: `name` continues none, and begins a line.
 
         Raises Conflict otherwise. Of many at once exactly one succeeds.
         """
-        published = self.names()
-        before = [one for one in (expected.line if expected else ()) if one < name and one in published]
-        moved = Pointer(1 if expected is None else expected.number + 1, name, _now_ms(), why, (*before, name))
+        number = 1 if expected is None else expected.number + 1
+        line, former = _line(expected, name, upon, anew=anew)
+        published = set(self.names())
+        before = [one for one in line if one in published]
+        moved = Pointer(number, name, _now_ms(), why, (*before, name), tuple(one for one in former if one in published))
         if self.current() != expected:
             raise Conflict("somebody else moved the pointer first; look at `logstore snapshot list`, then try again")
         try:
@@ -144,8 +169,11 @@ class Repository:
         """Move the pointer to `to`, or to the one that it stood on before; raises NoSuchSnapshot, Conflict."""
         now = self.current()
         to = to or self.before()
-        self.manifest(to)
-        return self.move(now, to, "rollback")
+        older = self.manifest(to)
+        if now is None or to in now.line:
+            return self.move(now, to, "rollback")
+        reached = [name for name in now.line if self._is_below(name, older)]
+        return self.move(now, to, "rollback", upon=reached[-1] if reached else None, anew=not reached)
 
     def before(self) -> str:
         """The snapshot before the current one; raises NoSuchSnapshot."""
@@ -199,9 +227,11 @@ class Repository:
         job, now = live(self.storage, self.file_path("_JOB")), self.current()
         folders = {name: self.storage.list(self.file_path(name)) for name in self._folders()}
         published = [name for name, files in folders.items() if _MANIFEST in files]
-        kept = self._kept(keep, now, published) | set(extra_keep)
+        extra = set(extra_keep)
+        kept = self._kept(keep, now, published, extra) | extra
         young = f"{_now_ms() - _YOUNG_MS:014d}"
-        open_ones = [name for name in folders if name not in published or now is None or name > now.name]
+        counting = set(now.line + now.former) if now else set()
+        open_ones = [name for name in folders if name not in published or name not in counting]
         spared = {name for name in open_ones if name >= young or (job is not None and name.endswith(f"-{job}"))}
         needed = {file.path for name in (kept | spared) & set(published) for file in self.manifest(name).files}
         gone = [name for name in folders if name not in kept | spared]
@@ -215,20 +245,75 @@ class Repository:
                 self.storage.tidy(self.file_path(name))
             for old in self.storage.list(self.file_path("_CURRENT"))[:-_POINTERS]:
                 self.storage.remove(self.file_path(f"_CURRENT/{old}"))
+            self.verdicts().forget_others(set(folders) - set(gone))
         return Collected([name for name in gone if name in published], len(files), size)
 
-    def _kept(self, keep: int, now: Pointer | None, published: Sequence[str]) -> set[str]:
-        line = [name for name in published if now is None or name in now.line]
+    def _kept(self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str]) -> set[str]:
+        """What is needed: the newest of the line, what is pinned or fetched, and the newest that is proved."""
+        line = published if now is None else [name for name in now.line if name in published]
         kept = {*(line[-keep:] if now is not None else line), *self.pins(), *([now.name] if now is not None else [])}
-        for node in self.storage.list(self.file_path("_USES")):
-            with suppress(FileNotFoundError):  # it is done with them in this moment
-                mark = orjson.loads(self.storage.read(self.file_path(f"_USES/{node}")))
-                if mark["until_ms"] > _now_ms():
-                    kept.update(mark["names"])
+        kept |= {name for used in self._uses() for name in used}
+        if not origins & kept:
+            kept |= self._newest_proved(now, published, kept)
         return kept
+
+    def _newest_proved(self, now: Pointer | None, published: Sequence[str], kept: set[str]) -> set[str]:
+        """The newest snapshot that is proved: while those that are kept are not, an empty node begins there."""
+        verdicts = self.verdicts()
+        for name in reversed(now.former + now.line if now else ()):
+            if name in published and verdicts.of(name):
+                parts = self._partitions(name, kept)
+                if parts and verdicts.whole(name, parts).word == PROVED:
+                    return {name}
+        return set()
+
+    def _partitions(self, name: str, kept: set[str]) -> list[int]:
+        """The partitions of a snapshot; none where its manifest is damaged and nobody needs it."""
+        try:
+            return sorted(self.manifest(name).parts)
+        except Corrupted:
+            if name in kept:
+                raise
+            return []
+
+    def _uses(self) -> Iterator[list[str]]:
+        """The snapshots that nodes fetch now. A mark that cannot be read is removed: its node writes it again."""
+        for node in self.storage.list(self.file_path("_USES")):
+            path = self.file_path(f"_USES/{node}")
+            try:
+                mark = orjson.loads(self.storage.read(path))
+                if mark["until_ms"] > _now_ms():
+                    yield [str(name) for name in mark["names"]]
+            except FileNotFoundError:  # it is done with them in this moment
+                continue
+            except (ValueError, KeyError, TypeError):
+                self.storage.remove(path)
+
+    def _is_below(self, name: str, newer: Manifest) -> bool:
+        """True when a snapshot ends nowhere behind another one."""
+        try:
+            parts = self.manifest(name).parts
+        except Corrupted:
+            return False
+        return all(part.cut <= newer.parts[partition].cut for partition, part in parts.items())
 
     def _folders(self) -> list[str]:
         return [name for name in self.storage.list(self.root) if not name.startswith("_")]
+
+
+def _line(expected: Pointer | None, name: str, upon: str | None, *, anew: bool) -> tuple[Sequence[str], Sequence[str]]:
+    """What stands in the line before `name`, and the lines before that one."""
+    if expected is None:
+        return (), ()
+    line, former = expected.line, expected.former
+    if name in line:  # back
+        return line[: line.index(name)], former
+    if anew:
+        return (), tuple(dict.fromkeys(one for one in former + line if one != name))
+    end = upon or expected.name
+    return (line[: line.index(end) + 1] if end in line else (end,)), tuple(
+        one for one in former if one not in (name, end)
+    )
 
 
 def _now_ms() -> int:

@@ -233,6 +233,7 @@ class AdoptionRecord(NamedTuple):
     fetched_bytes: int = 0
     total_bytes: int = 0
     digests: tuple[DigestRecord, ...] = ()  # this node's own, newest last
+    proof: str = "unproved"  # standing of what the view's fold began with: proved, unproved, refused
 
     def encode(self) -> object:
         """The record as a msgpack value."""
@@ -243,7 +244,7 @@ class AdoptionRecord(NamedTuple):
         """Record of a msgpack value; raises UnreadableRecord."""
         return read_map(
             cls, raw, base=text, cut=number, candidate=text, state=text, reason=text, fetched_bytes=number,
-            total_bytes=number, digests=each(DigestRecord.decode),
+            total_bytes=number, digests=each(DigestRecord.decode), proof=text,
         )  # fmt: skip
 
 

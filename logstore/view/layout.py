@@ -91,6 +91,9 @@ class Base(NamedTuple):
     log_time_ms: int  # at the cut, milliseconds since 1970
     digest: str  # of this partition's live entries at the cut, 32 hex digits
     entries: int  # how many those are
+    root: (
+        str  # what the fold began with: "" = offset 0, else the name of a snapshot; a digest is worth what it is worth
+    )
 
     def encode(self) -> bytes:
         """The value of "base"."""
@@ -103,7 +106,8 @@ class Base(NamedTuple):
             base = cls(**orjson.loads(raw))
         except (ValueError, TypeError) as error:
             raise Corrupted(f"a view's base cannot be read: {error}") from error
-        if not (isinstance(base.snapshot, str) and isinstance(base.cut, int) and base.cut >= 0):
+        named = isinstance(base.snapshot, str) and isinstance(base.root, str)
+        if not (named and isinstance(base.cut, int) and base.cut >= 0):
             raise Corrupted(f"a view's base is damaged: {raw[:200]!r}")
         return base
 

@@ -9,6 +9,7 @@
                                         /digests.json             digests at the newest cuts (`digest.digest_file`)
 <data>/snapshots/<table>/<epoch>/<partition>/<name>/              a RocksDB directory over a snapshot's files
                                             /<name>.files/        those files as they were fetched, and the manifest
+<data>/discards/<epoch>-<partition>                               asked for by `logstore view discard`
 <data>/workers/<index>.json                                       its served state, for a reader that starts first
 <data>/run/worker-<index>.sock                                    the worker's feed
 <data>/run/node.json                                              process ids
@@ -23,6 +24,7 @@ from logstore.model.safe_path import below
 from logstore.view.preallocate import room_for
 
 _REACHED = "reached"
+DIGESTS = "digests.json"  # beside the generations of a partition
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -44,6 +46,16 @@ def snapshots_dir(data_dir: Path, table: str, epoch: str) -> Path:
 def snapshot_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
     """The folder of one partition's local snapshots."""
     return below(snapshots_dir(data_dir, table, epoch), str(partition))
+
+
+def discards_dir(data_dir: Path) -> Path:
+    """The folder of requests to throw views away."""
+    return data_dir / "discards"
+
+
+def discard_path(data_dir: Path, epoch: str, partition: int) -> Path:
+    """The request to throw away the view of one partition."""
+    return discards_dir(data_dir) / f"{epoch}-{partition}"
 
 
 def default_storage(data_dir: Path) -> str:

@@ -3,13 +3,16 @@
 All of its waiting is its own, never the lane's.
 
     1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is
-                shown. Where no pin was had at the cut, the log is folded again up to there (`refold`)
+                shown. Where no pin was had at the cut, the log is folded again up to there (`refold`). The word outlives
+                this process (`logstore.snapshot.verdicts`), and what anybody refused is not adopted until an audit
+                settles it
     2. fetch    the files of the partition, checked against the manifest (`snapshot_fetcher.SnapshotFetcher.bring`)
     3. build    the next generation beside the one in use (`logstore.view.generation`, in the helper process)
     4. flip     between two batches of the lane (`flip`)
     5. sweep    generations and local snapshots that nobody is told of any more, some time later
 
-A view whose next record is gone from the log leaps to a snapshot that lies ahead. A pointer that was moved back changes
+A view whose next record is gone from the log leaps to a snapshot that lies ahead. A view that began with a snapshot
+which was refused since begins again, where it can. A pointer that was moved back changes
 nothing here: the newer snapshot agreed with this node's own fold, and a position never goes back; nodes that begin anew
 begin where the pointer shows.
 """
@@ -22,22 +25,44 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
-from logstore.model.errors import Corrupted, LogStoreError, LogTruncated, NotYet, StorageUnreachable
+from logstore.model.errors import (
+    Corrupted,
+    LogStoreError,
+    LogTruncated,
+    NoSuchSnapshot,
+    NotYet,
+    StorageUnreachable,
+)
 from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.repository import Pointer
+from logstore.snapshot.verdicts import (
+    AGREE,
+    CONSISTENT,
+    PIN,
+    PROVED,
+    REFUSE,
+    REFUSED,
+    UNPROVED,
+    Proof,
+    Verdict,
+)
 from logstore.view import generation
-from logstore.view.feed_records import DigestRecord, SnapshotPlace
+from logstore.view.feed_records import SnapshotPlace
 from logstore.view.layout import Quarantine
 from streaming.adoption import flip
+from streaming.adoption.beginning import beginnings
+from streaming.adoption.discards import Discards
 from streaming.adoption.flip import Step
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.refold import NotFolded, refold
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.digest import digest_file
 from streaming.digest.client import DigestClient, PendingDigest
+from streaming.digest.digest_file import FiledDigest
 from streaming.digest.digester import DigestRequest
 from streaming.lane import local_snapshots
+from streaming.lane.cuts import Pin
 from streaming.lane.lane import Lane
 from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
 from streaming.lane.target import Target
@@ -48,6 +73,7 @@ NEAR_S, FAR_S = 1.0, 5.0  # between two looks at a storage that is a disk here, 
 MOST_S = 60.0
 BUILD_S = 900.0
 LOST_S = 15.0  # a digest that is not there after so long is computed in another way
+SAY_S = 2.0  # words are collected for so long: all partitions of a node lie in one file
 SWEEP_S = 10.0  # readers follow the feed within milliseconds; a reader that is busy for so long is stuck
 
 
@@ -69,10 +95,12 @@ class Adopter(threading.Thread):
         helper: DigestClient,
         progress: AdoptionProgress,
         damaged: Callable[[], list[SnapshotPlace]],
+        log_start: Callable[[str, int], int],
+        discards: Discards,
     ) -> None:
-        """`damaged`: the snapshots that readers have found damaged."""
+        """`damaged`: the snapshots that readers have found damaged. `log_start`: as of `Bootstrapper`."""
         super().__init__(name="adopter", daemon=True)
-        self._damaged = damaged
+        self._damaged, self._log_start, self._discards = damaged, log_start, discards
         self._brokers = bootstrap
         self._lane, self._library, self._helper, self._progress = lane, library, helper, progress
         self._seen: dict[
@@ -82,6 +110,10 @@ class Adopter(threading.Thread):
         self._checked: set[PartitionKey] = set()  # bases whose files were looked at since the start
         self._brought_s: dict[PartitionKey, float] = {}  # when a base was brought again, of a monotonic clock
         self._trials: dict[PartitionKey, _Trial] = {}
+        self._words: dict[
+            tuple[str, str], tuple[Table, dict[int, Verdict]]
+        ] = {}  # (epoch, snapshot) -> not written yet
+        self._words_s = 0.0  # since when
         self._missed: dict[PartitionKey, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
         self._closing = threading.Event()
         self.beat_s = time.monotonic()
@@ -93,10 +125,15 @@ class Adopter(threading.Thread):
 
     def run(self) -> None:
         """The thread. What fails is shown and tried again: a partition that cannot adopt goes on serving as it is."""
-        patience_s = NEAR_S
-        while not self._closing.wait(patience_s):
+        patience_s, due_s = NEAR_S, time.monotonic() + NEAR_S
+        while not self._closing.wait(min(NEAR_S, max(due_s - time.monotonic(), 0.0))):
+            self.beat_s = time.monotonic()
+            self._discards.take(self._lane)
+            if time.monotonic() < due_s:
+                continue
             least_s = NEAR_S if self._library.near else FAR_S
             patience_s = least_s if self._look() else min(max(patience_s, least_s) * 2, MOST_S)
+            due_s = time.monotonic() + patience_s
 
     def _look(self) -> bool:
         """Look at all followed partitions once; False when the storage did not answer for one."""
@@ -112,7 +149,9 @@ class Adopter(threading.Thread):
             if self._closing.is_set():
                 return True
             self._try(one, found[table.epoch])
-        return not any(isinstance(pointer, StorageUnreachable) for pointer in found.values())
+            if self._words and time.monotonic() - self._words_s > SAY_S:
+                self._say()
+        return self._say() and not any(isinstance(pointer, StorageUnreachable) for pointer in found.values())
 
     def _current(self, table: Table) -> Pointer | LogStoreError | None:
         try:
@@ -146,53 +185,122 @@ class Adopter(threading.Thread):
         """Take the next step of adoption for one partition."""
         target, base = followed.target, followed.view.base
         self._progress.digests(target, digest_file.load(followed.directory))
-        self._progress.show(target, base=base and base.snapshot, cut=base and base.cut)
+        proof = self._proof(followed)
+        self._progress.show(target, base=base and base.snapshot, cut=base and base.cut, proof=proof.word)
+        if proof.word == REFUSED and self._begin_again(followed, proof):
+            return
         self._mend(followed)
         if pointer is None or (base is not None and base.snapshot == pointer.name):
-            self._progress.show(target, candidate=None, state="adopted" if base else "none", reason="")
+            state, reason = ("adopted" if base else "none"), _doubt(followed, proof)
+            self._progress.show(target, candidate=None, state=state, reason=reason)
             self._sweep(followed)
             return
         manifest = self._library.manifest(target.table, pointer.name)
         part = manifest.parts[target.partition]
         if base is not None and base.cut >= part.cut:
             reason = f"the current snapshot is the older {pointer.name} ({pointer.why}): {base.snapshot} is kept"
+            reason += _doubt(followed, proof, "; ")
             self._progress.show(target, candidate=None, state="adopted", reason=reason)
             return
         self._progress.show(target, candidate=manifest.name)
         if followed.stop is not None and followed.stop.word == LogTruncated.word and followed.next_offset < part.cut:
-            self._leap(followed, manifest, part)
-        elif (target.key in self._lost_bases and followed.next_offset >= part.cut) or self._agree(
-            followed, manifest.name, part
-        ):
-            self._adopt(followed, manifest)
+            self._leap(followed)
+        elif (root := self._root_over(followed, manifest.name, part)) is not None:
+            self._adopt(followed, manifest, root)
 
     # 1. agree
 
-    def _agree(self, followed: FollowedPartition, name: str, part: PartFacts) -> bool:
+    def _root_over(self, followed: FollowedPartition, name: str, part: PartFacts) -> str | None:
+        """What the view's root will be over a snapshot; None: it is not adopted now, and the reason is shown."""
         target = followed.target
-        where = f"{target.table.name}/{target.partition}"
+        proof = self._library.verdicts(target.table).proof(name, target.partition)
+        if target.key in self._lost_bases and followed.next_offset >= part.cut and proof.word != REFUSED:
+            return name  # unchecked: what the view stood on is gone
         if followed.next_offset < part.cut:
+            where = f"{target.table.name}/{target.partition}"
             reason = f"the view of {where} stands at {followed.next_offset:,}, the snapshot's cut is {part.cut:,}"
-            self._progress.show(target, state="waiting", reason=reason)
-            return False
+            self._waits(target, reason)
+            return None
         mine = next((found for found in digest_file.load(followed.directory) if found.cut == part.cut), None)
         if mine is None and not self._is_lost(followed, part.cut):
-            self._progress.show(target, state="waiting", reason=_no_digest(followed, part.cut))
-            return False
-        if mine is None:
-            mine = self._refolded(followed, part.cut)
-        if (mine.digest, mine.entries) == (part.digest, part.entries):
-            return True
-        reason = (
-            f"{where} differs from snapshot {name} at cut {part.cut:,}: digest {mine.digest} of {mine.entries:,} "
-            "entries here, the "
-            f"snapshot has {part.digest} of {part.entries:,}; `logstore batch audit {target.table.name} --explain` "
-            "names the keys"
-        )
+            self._waits(target, _no_digest(followed, part.cut))
+            return None
+        if mine is None and (start := self._starts_behind(followed)) is not None:
+            if proof.word == PROVED:
+                return name  # on the word of others, who could fold what is gone here
+            self._waits(target, _cannot_fold(followed, name, part.cut, start, proof))
+            return None
+        return self._judged(followed, name, part, mine or self._refolded(followed, part.cut))
+
+    def _judged(self, followed: FollowedPartition, name: str, part: PartFacts, mine: FiledDigest) -> str | None:
+        """Compare, say so, and return the view's root over the snapshot; None: this node or another one refuses it."""
+        target = followed.target
+        verdicts = self._library.verdicts(target.table)
+        equal = (mine.digest, mine.entries) == (part.digest, part.entries)
+        trusted = not mine.root or verdicts.proof(mine.root, target.partition).word == PROVED
+        word = (AGREE if trusted else CONSISTENT) if equal else REFUSE
+        self._word(followed, name, Verdict(word, mine.digest, mine.entries, part.cut, mine.how, mine.root))
+        proof = verdicts.proof(name, target.partition)
+        if equal and proof.word != REFUSED:
+            return name if followed.root and proof.word == PROVED else followed.root
+        reason = _refusal(followed, name, part, mine, proof) if not equal else _others_refuse(followed, name, proof)
         if self._progress.state(target) != "refused":
             log.error("%s", reason)
         self._progress.show(target, state="refused", reason=reason)
+        return None
+
+    def _waits(self, target: Target, reason: str) -> None:
+        self._progress.show(target, state="waiting", reason=reason)
+
+    def _starts_behind(self, followed: FollowedPartition) -> int | None:
+        """Where the log begins, when that is behind what a fold of it would begin with; None: it can be folded."""
+        target, base = followed.target, followed.view.base
+        start = self._log_start(target.table.topic, target.partition)
+        return start if start > (base.cut if base else 0) else None
+
+    def _word(self, followed: FollowedPartition, name: str, verdict: Verdict) -> None:
+        """Have it written soon, if it is not there yet."""
+        table, partition = followed.target.table, followed.target.partition
+        if self._library.said(table, name, partition) == verdict:
+            return
+        if not self._words:
+            self._words_s = time.monotonic()
+        self._words.setdefault((table.epoch, name), (table, {}))[1][partition] = verdict
+
+    def _say(self) -> bool:
+        """Write what was found; False when the storage did not take it: it is kept, and tried again."""
+        for key, (table, parts) in list(self._words.items()):
+            try:
+                self._library.say(table, key[1], parts)
+            except (LogStoreError, OSError) as error:
+                log.warning("the verdict on snapshot %s of %s is not written yet: %s", key[1], table.name, error)
+                return False
+            del self._words[key]
+        return True
+
+    def _proof(self, followed: FollowedPartition) -> Proof:
+        """The standing of the view itself: that of what its fold began with."""
+        if not followed.root:
+            return Proof(PROVED, "folded from offset 0")
+        return self._library.verdicts(followed.target.table).proof(followed.root, followed.target.partition)
+
+    def _begin_again(self, followed: FollowedPartition, proof: Proof) -> bool:
+        """Throw away a view whose root was refused since; False when there is nothing better to begin with."""
+        target = followed.target
+        start = self._log_start(target.table.topic, target.partition)
+        for beginning in beginnings(self._library, target.table, target.partition):
+            if beginning.proof.word == PROVED and self._cut(target, beginning.snapshot) >= start:
+                why = f"the view began with snapshot {followed.root}, which is refused: {proof.why}; it begins again"
+                self._lane.asked.do(target.key, flip.discard(why))
+                return True
         return False
+
+    def _cut(self, target: Target, name: str | None) -> int:
+        """Where a beginning ends; -1 when its manifest is damaged or gone."""
+        try:
+            return self._library.manifest(target.table, name).parts[target.partition].cut if name else 0
+        except (Corrupted, NoSuchSnapshot):
+            return -1
 
     def _is_lost(self, followed: FollowedPartition, cut: int) -> bool:
         """True when no digest at the cut is to be expected: the topic has no cuts, or it should be there by now."""
@@ -201,7 +309,7 @@ class Adopter(threading.Thread):
             self._missed[key] = cut, now_s
         return not followed.target.table.allow_control_records or now_s - self._missed[key][1] > LOST_S
 
-    def _refolded(self, followed: FollowedPartition, cut: int) -> DigestRecord:
+    def _refolded(self, followed: FollowedPartition, cut: int) -> FiledDigest:
         target = followed.target
         if followed.view.base is not None and followed.base_dir is None:
             raise NotFolded("the snapshot that the view stands on is not here")
@@ -214,15 +322,16 @@ class Adopter(threading.Thread):
 
     # 2. fetch, 3. build, 4. flip
 
-    def _adopt(self, followed: FollowedPartition, manifest: Manifest) -> None:
+    def _adopt(self, followed: FollowedPartition, manifest: Manifest, root: str) -> None:
         target = followed.target
         local = self._library.bring(target, manifest)
+        base = local.base._replace(root=root)
         self._progress.show(target, state="building", reason="")
         path = followed.view.path
         number = int(path.name) + 1
         order = DigestRequest(
             str(path), str(generation.unborn(path.parent, number)), asdict(identity_of(target)),
-            local.base._asdict(), followed.sync
+            base._asdict(), followed.sync
         )  # fmt: skip
         errand = self._helper.build(order)
         try:
@@ -236,8 +345,22 @@ class Adopter(threading.Thread):
             raise
         self._adopted(target, local.base.snapshot, local.base.cut)
 
-    def _leap(self, followed: FollowedPartition, manifest: Manifest, part: PartFacts) -> None:
+    def _leap(self, followed: FollowedPartition) -> None:
+        """Begin anew over the best snapshot that lies ahead; it is the view's root from then on."""
         target = followed.target
+        start = max(self._log_start(target.table.topic, target.partition), followed.next_offset + 1)
+        for beginning in beginnings(self._library, target.table, target.partition):
+            if beginning.snapshot is not None and self._cut(target, beginning.snapshot) >= start:
+                self._leap_to(followed, self._library.manifest(target.table, beginning.snapshot), beginning.proof)
+                return
+        reason = (
+            f"no snapshot that reaches offset {start:,} may be leapt to: each is older, or refused; `logstore batch audit "
+            f"{target.table.name}` settles who is wrong, `logstore batch rebuild {target.table.name}` makes one"
+        )
+        self._waits(target, reason)
+
+    def _leap_to(self, followed: FollowedPartition, manifest: Manifest, proof: Proof) -> None:
+        target, part = followed.target, manifest.parts[followed.target.partition]
         local = self._library.bring(target, manifest)
         seed = Bootstrap(
             local.base,
@@ -245,6 +368,8 @@ class Adopter(threading.Thread):
         )
         log.warning("%s/%d leaps from %d to %d", target.table.name, target.partition, followed.next_offset, part.cut)
         self._flip(target, flip.begin(seed, self._library.snapshots(target)))
+        digest_file.path_in(followed.directory).unlink(missing_ok=True)  # those of the view that was left
+        self._progress.show(target, proof=proof.word)
         self._adopted(target, local.base.snapshot, local.base.cut)
 
     def _flip(self, target: Target, step: Step) -> None:
@@ -327,18 +452,59 @@ def _no_digest(followed: FollowedPartition, cut: int) -> str:
     return f"this node's digest at the cut {cut:,} is not known: {why}; {again}"
 
 
+def _cannot_fold(followed: FollowedPartition, name: str, cut: int, start: int, proof: Proof) -> str:
+    table = followed.target.table.name
+    return (
+        f"this node has no digest at the cut {cut:,} of snapshot {name} and cannot fold the log again up to there: it begins "
+        f"at {start:,}, what is below was deleted before this node took a snapshot over; {proof.why}; `logstore batch audit "
+        f"{table}` compares the snapshot with the archive, and once it is proved this node goes on from it by itself"
+    )
+
+
+def _refusal(followed: FollowedPartition, name: str, part: PartFacts, mine: FiledDigest, proof: Proof) -> str:
+    table, partition = followed.target.table.name, followed.target.partition
+    began = f" (this view began with snapshot {mine.root})" if mine.root else ""
+    return (
+        f"{table}/{partition} differs from snapshot {name} at cut {part.cut:,}: digest {mine.digest} of {mine.entries:,} "
+        f"entries here{began}, the snapshot has {part.digest} of {part.entries:,}; `logstore batch audit {table} --explain` "
+        f"settles who is wrong and names the keys. If it is the snapshot, `logstore batch rebuild {table}` makes another; if "
+        f"it is this view, `logstore view discard {table} --partition {partition}` begins it again"
+        + ("; an audit agrees with the snapshot" if proof.word == PROVED else "")
+    )
+
+
+def _others_refuse(followed: FollowedPartition, name: str, proof: Proof) -> str:
+    table = followed.target.table.name
+    return (
+        f"snapshot {name} agrees with this node, but others refuse it: {proof.why}; `logstore batch audit {table} --explain` "
+        "settles who is wrong"
+    )
+
+
+def _doubt(followed: FollowedPartition, proof: Proof, between: str = "") -> str:
+    """What is to be said of a view whose root is not proved."""
+    if proof.word == PROVED:
+        return ""
+    table, partition = followed.target.table.name, followed.target.partition
+    way = f"`logstore view discard {table} --partition {partition}` begins the view again"
+    if proof.word == UNPROVED:
+        way = f"`logstore batch audit {table}` proves or refuses it"
+    return f"{between}the view began with snapshot {followed.root}, which is {proof.word}: {proof.why}; {way}"
+
+
 class NotBuilt(NotYet):
     """The next generation could not be built; it is tried again."""
 
 
-Recorder = Callable[[FollowedPartition, int, PendingDigest], None]
+Recorder = Callable[[FollowedPartition, Pin, PendingDigest], None]
 
 
 def recorder(progress: AdoptionProgress) -> Recorder:
     """Function that files a digest once it has been computed."""
 
-    def record(followed: FollowedPartition, cut: int, errand: PendingDigest) -> None:
-        if errand.outcome is None or errand.pinned_at != cut + 1:
+    def record(followed: FollowedPartition, pin: Pin, errand: PendingDigest) -> None:
+        cut = pin.cut
+        if errand.outcome is None or errand.pinned_at != pin.position:
             followed.undigested[cut] = errand.failure or f"the view was pinned at {errand.pinned_at}"
             log.warning(
                 "%s/%d: no digest at %d: %s",
@@ -348,8 +514,9 @@ def recorder(progress: AdoptionProgress) -> Recorder:
                 followed.undigested[cut],
             )
             return
+        digest, entries = errand.outcome
         try:
-            kept = digest_file.add(followed.directory, DigestRecord(cut, *errand.outcome))
+            kept = digest_file.add(followed.directory, FiledDigest(cut, digest, entries, pin.root, PIN))
         except OSError as error:
             followed.undigested[cut] = str(error)
             return

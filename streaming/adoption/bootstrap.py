@@ -2,23 +2,27 @@
 
 The lane asks and never waits; looking and fetching are done on threads here.
 
-the table has a current snapshot       fetched and checked; the view begins at its cut
+the table has a snapshot               fetched and checked; the view begins at its cut: the newest that is proved, and where none
+                                       is, the log from offset 0, else one that nobody has proved (`beginning`)
 it has none, and was not restored      the log, from offset 0
 the storage does not answer            the log, if it still begins at 0; else the partition waits and says so
-the snapshot is damaged                the next older one that the log still reaches, or the log from 0
+the snapshot is damaged                the next one that the log still reaches, or the log from 0
+a node or an audit refused it          as if it were not there
 nothing of that is there               the partition is stopped and says so, until something of it is
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from logstore.model.errors import Corrupted, NoSuchSnapshot, NotYet, StorageUnreachable
-from logstore.model.table import PartitionKey, Table
+from logstore.model.errors import Corrupted, LogUnreachable, NoSuchSnapshot, NotYet, StorageUnreachable
+from logstore.model.table import PartitionKey
 from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.verdicts import PROVED, Proof
 from logstore.view.layout import Quarantine
+from streaming.adoption.beginning import beginnings
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.lane.partition import Bootstrap, BootstrapPending
@@ -74,9 +78,9 @@ class Bootstrapper:
             pointer = self._library.current(target.table)
         except (StorageUnreachable, Corrupted) as error:
             return self._without(target, error)
-        if pointer is None:
+        if pointer is None and target.table.base is None:
             return self._without(target, None)
-        self._fetch.submit(_into, answer, lambda: self._newest(target, pointer.name))
+        self._fetch.submit(_into, answer, lambda: self._best(target))
         return None
 
     def _without(self, target: Target, error: Exception | None) -> Bootstrap:
@@ -99,32 +103,48 @@ class Bootstrapper:
             return Bootstrap()
         raise NotYet(missing) if isinstance(error, StorageUnreachable) else NoSuchSnapshot(missing)
 
-    def _newest(self, target: Target, current: str) -> Bootstrap:
-        """Over the newest snapshot that is whole."""
+    def _best(self, target: Target) -> Bootstrap:
+        """Over the best snapshot that is whole and that the log goes on from."""
         failure: Corrupted | NoSuchSnapshot | None = None
-        for name in self._names(target.table, current):
+        for beginning in beginnings(self._library, target.table, target.partition):
             try:
-                manifest = self._library.manifest(target.table, name)
-                if failure is not None and manifest.parts[target.partition].cut < self._log_start(
-                    target.table.topic, target.partition
-                ):
+                if beginning.snapshot is None:
+                    if self._starts(target) > 0:
+                        continue
                     break
-                return self._over(target, manifest)
+                manifest = self._library.manifest(target.table, beginning.snapshot)
+                if manifest.parts[target.partition].cut < self._starts(target, proved=beginning.proof.word == PROVED):
+                    continue
+                return self._over(target, manifest, beginning.proof)
             except (Corrupted, NoSuchSnapshot) as error:
                 log.warning("%s/%d: %s", target.table.name, target.partition, error)
-                self._progress.show(target, candidate=name, state="refused", reason=str(error))
+                self._progress.show(target, candidate=beginning.snapshot, state="refused", reason=str(error))
                 failure = error
         return self._without(target, failure)
 
-    def _names(self, table: Table, current: str) -> Iterator[str]:
-        yield current
-        yield from (name for name in reversed(self._library.repository(table).line()) if name < current)
+    def _starts(self, target: Target, *, proved: bool = False) -> int:
+        """Where the partition's log begins.
 
-    def _over(self, target: Target, manifest: Manifest) -> Bootstrap:
+        Over what is proved a node may serve although Kafka is away, and finds out later whether the log goes on there.
+        """
+        try:
+            return self._log_start(target.table.topic, target.partition)
+        except LogUnreachable:
+            if proved:
+                return 0
+            raise
+
+    def _over(self, target: Target, manifest: Manifest, proof: Proof) -> Bootstrap:
         local = self._library.bring(target, manifest)
         part = manifest.parts[target.partition]
+        reason = "begun from this snapshot"
+        if proof.word != PROVED:
+            reason += (
+                f", which is unproved: {proof.why}; `logstore batch audit {target.table.name}` proves or refuses it"
+            )
+            log.warning("%s/%d: %s", target.table.name, target.partition, reason)
         self._progress.show(
-            target, base=manifest.name, cut=part.cut, candidate=None, state="adopted", reason="begun from this snapshot"
+            target, base=manifest.name, cut=part.cut, candidate=None, state="adopted", reason=reason, proof=proof.word
         )
         return Bootstrap(
             local.base,

@@ -4,6 +4,7 @@ keep      begin to keep what is applied, for `flip`
 flip      go on with the generation that was built: add what was kept, give it its number, let the old one go
 begin     go on with a new, empty generation over a snapshot whose cut lies ahead: the log between is gone
 rebase    the view's base is here again
+discard   throw the view away, and what is known of it: it begins again as one that was never here
 """
 
 import logging
@@ -15,6 +16,7 @@ from logstore.model.errors import Overloaded
 from logstore.model.safe_path import below
 from logstore.view import generation
 from logstore.view.view import View
+from streaming.digest import digest_file
 from streaming.lane.change_buffer import LIMIT_BYTES, ChangeBuffer
 from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
 
@@ -74,6 +76,18 @@ def begin(seed: Bootstrap, snapshots: Path) -> Step:
 def rebase(snapshots: Path) -> Step:
     """Look for the view's base again."""
     return lambda followed: followed.find_base(snapshots)
+
+
+def discard(why: str) -> Step:
+    """Throw the view away, with its digests: they are those of what it held."""
+
+    def step(followed: FollowedPartition) -> None:
+        for old in generation.older(followed.directory, int(followed.view.path.name)):
+            generation.remove(old)
+        digest_file.path_in(followed.directory).unlink(missing_ok=True)
+        followed.discarded = why
+
+    return step
 
 
 def _next(followed: FollowedPartition) -> tuple[Path, int]:

@@ -4,7 +4,8 @@ import threading
 from typing import Any
 
 from logstore.view.feed import FeedServer
-from logstore.view.feed_records import AdoptionKey, AdoptionRecord, DigestRecord
+from logstore.view.feed_records import AdoptionKey, AdoptionRecord
+from streaming.digest.digest_file import FiledDigest
 from streaming.lane.target import Target
 
 
@@ -28,9 +29,9 @@ class AdoptionProgress:
         """The word that is shown."""
         return self._shown.get(_key(target), AdoptionRecord()).state
 
-    def digests(self, target: Target, found: list[DigestRecord]) -> None:
+    def digests(self, target: Target, found: list[FiledDigest]) -> None:
         """Publish the digests of a partition."""
-        self.show(target, digests=tuple(found))
+        self.show(target, digests=tuple(one.shown() for one in found))
 
     def only(self, targets: list[Target]) -> None:
         """Take back what is shown of other partitions."""

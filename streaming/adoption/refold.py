@@ -27,9 +27,10 @@ from logstore.model.errors import LogStoreError, LogUnreachable, NotYet
 from logstore.model.table import Table
 from logstore.process import child
 from logstore.snapshot.sst import SstReader
-from logstore.view.feed_records import DigestRecord
+from logstore.snapshot.verdicts import REFOLD
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
+from streaming.digest.digest_file import FiledDigest
 from streaming.digest.view_digest import digest_of
 from streaming.lane.partition import Bootstrap, FollowedPartition
 from streaming.lane.target import Target
@@ -44,7 +45,7 @@ class NotFolded(NotYet):
     """The log could not be folded up to the cut; it is tried again."""
 
 
-def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: threading.Event) -> DigestRecord:
+def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: threading.Event) -> FiledDigest:
     """The digest of a partition at `cut`, from its base and the log. Waits for it; another thread than the lane's.
 
     Raises NotFolded that says why there is none, also when `stopping` was set or MOST_S have passed.
@@ -62,7 +63,7 @@ def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: thre
         (place / "order.json").write_bytes(orjson.dumps(order))
         process = child.spawn([sys.executable, "-m", "streaming.adoption.refold", str(place)])
         _wait(process, stopping)
-        return DigestRecord(cut, *_answer(place / "digest.json"))
+        return FiledDigest(cut, *_answer(place / "digest.json"), base.root if base else "", REFOLD)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

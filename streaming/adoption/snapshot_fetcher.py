@@ -2,7 +2,10 @@
 
 import contextlib
 import errno
+import fcntl
 import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from logstore.model.errors import Corrupted, DiskFull, StorageUnreachable
@@ -10,6 +13,7 @@ from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.verdicts import Verdict, Verdicts
 from logstore.view import paths
 from streaming.adoption.progress import AdoptionProgress
 from streaming.lane import local_snapshots
@@ -17,18 +21,24 @@ from streaming.lane.local_snapshots import LocalSnapshot
 from streaming.lane.target import Target
 
 _MANIFESTS = 64
+_NEAR_S, _FAR_S = 2.0, 15.0  # for so long a verdict that was read counts, from a disk here and from afar
+_RENEW_S = 60.0  # of what a fetch keeps from collection
 
 
 class SnapshotFetcher:
     """Thread-safe. Every call may wait for the storage, so none is made from the lane."""
 
-    def __init__(self, data_dir: Path, node: str, progress: AdoptionProgress, *, fetch_mb_s: float | None) -> None:
-        self._data_dir, self._node, self._progress = data_dir, node, progress
+    def __init__(
+        self, data_dir: Path, node: str, progress: AdoptionProgress, *, fetch_mb_s: float | None, worker: int = 0
+    ) -> None:
+        """`node` and `worker`: in whose name snapshots are judged, and fetched."""
+        self._data_dir, self._node, self._worker, self._progress = data_dir, node, worker, progress
         self._bytes_per_s = int(fetch_mb_s * 1e6) if fetch_mb_s else None
         self._url: str | None = None
         self._unknown = "the store's definition has not been read yet: where its storage lies is not known"
         self._storage: Storage | None = None
         self._manifests: dict[tuple[str, str, str], Manifest] = {}
+        self._verdicts: dict[str, tuple[Verdicts, float]] = {}  # epoch -> what was read, and when
         self._lock, self._far = (
             threading.Lock(),
             threading.Lock(),
@@ -39,7 +49,7 @@ class SnapshotFetcher:
         url = url or paths.default_storage(self._data_dir)
         with self._lock:
             if url != self._url:
-                self._url, self._storage, self._manifests = url, None, {}
+                self._url, self._storage, self._manifests, self._verdicts = url, None, {}, {}
 
     def lost(self, why: str) -> None:
         """The store's definition names no storage that may be asked."""
@@ -90,6 +100,29 @@ class SnapshotFetcher:
                 self._manifests[key] = found
         return found
 
+    def verdicts(self, table: Table) -> Verdicts:
+        """The words on the table's snapshots, some seconds old at most. Raises StorageUnreachable."""
+        repository, now_s = self.repository(table), time.monotonic()
+        with self._lock:
+            known, read_s = self._verdicts.get(table.epoch, (None, 0.0))
+            if known is None or now_s - read_s > (_NEAR_S if self.near else _FAR_S):
+                known = repository.verdicts(table.base_snapshot)
+                self._verdicts[table.epoch] = known, now_s
+            return known
+
+    def said(self, table: Table, name: str, partition: int) -> Verdict | None:
+        """This node's own word on a partition of a snapshot. Raises StorageUnreachable."""
+        return self.verdicts(table).of(name).get(self._node, {}).get(partition)
+
+    def say(self, table: Table, name: str, parts: Mapping[int, Verdict]) -> None:
+        """Write this node's words on a snapshot; its workers take turns. Raises StorageUnreachable, OSError."""
+        verdicts = self.repository(table).verdicts(table.base_snapshot)
+        with (self._data_dir / "verdicts.lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            verdicts.say(name, self._node, parts)
+        with self._lock:
+            self._verdicts[table.epoch] = verdicts, time.monotonic()
+
     def bring(self, target: Target, manifest: Manifest, *, again: bool = False) -> LocalSnapshot:
         """Have a snapshot's files of a partition here and readable.
 
@@ -102,18 +135,20 @@ class SnapshotFetcher:
         if known is not None:
             return known
         repository = self.repository(target.table)
-        fetched = 0
+        mark, fetched, marked_s = f"{self._node}-{self._worker}-{target.partition}", 0, time.monotonic()
 
         def on_bytes(count: int) -> None:
-            nonlocal fetched
+            nonlocal fetched, marked_s
             fetched += count
             self._progress.show(target, fetched_bytes=fetched)
+            if time.monotonic() - marked_s > _RENEW_S:
+                repository.use(mark, [manifest.name])
+                marked_s = time.monotonic()
 
         total = sum(facts.size_bytes for facts in manifest.files_of(target.partition))
         self._progress.show(
             target, candidate=manifest.name, state="fetching", reason="", fetched_bytes=0, total_bytes=total
         )
-        mark = f"{self._node}-{target.partition}"
         repository.use(mark, [manifest.name])
         try:
             with contextlib.nullcontext() if self.near else self._far:

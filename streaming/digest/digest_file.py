@@ -1,32 +1,51 @@
 """Digest file: digests of a partition at its newest cuts, beside its generations, where a restart finds them."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
+from logstore.view import paths
 from logstore.view.feed_records import DigestRecord
 from logstore.view.paths import write_whole
 
 KEPT = 8
 
 
+class FiledDigest(NamedTuple):
+    """The digest of a partition at one cut: 32 hex digits, and how many live entries.
+
+    `root`: what the fold began with ("": offset 0, else a snapshot), `how`: pin or refold.
+    """
+
+    cut: int
+    digest: str
+    entries: int
+    root: str
+    how: str
+
+    def shown(self) -> DigestRecord:
+        """The digest as readers are told of it."""
+        return DigestRecord(self.cut, self.digest, self.entries)
+
+
 def path_in(directory: Path) -> Path:
     """Path of a partition's digest file. `directory`: `paths.partition_dir`."""
-    return directory / "digests.json"
+    return directory / paths.DIGESTS
 
 
-def load(directory: Path) -> list[DigestRecord]:
+def load(directory: Path) -> list[FiledDigest]:
     """The newest digests, newest last.
 
     None can be trusted in a file that cannot be read: it is as if there were none.
     """
     try:
-        return [DigestRecord(*found) for found in orjson.loads(path_in(directory).read_bytes())]
+        return [FiledDigest(*found) for found in orjson.loads(path_in(directory).read_bytes())]
     except (FileNotFoundError, ValueError, TypeError):
         return []
 
 
-def add(directory: Path, found: DigestRecord) -> list[DigestRecord]:
+def add(directory: Path, found: FiledDigest) -> list[FiledDigest]:
     """Keep one more, atomically; returns the newest. Raises OSError when the disk is full."""
     kept = sorted([*(known for known in load(directory) if known.cut != found.cut), found])[-KEPT:]
     write_whole(path_in(directory), orjson.dumps([list(one) for one in kept]))

@@ -1,4 +1,6 @@
-"""Cuts: the lane commits exactly up to a snapshot's cut, then has the view pinned as it stands.
+"""Cuts: the lane commits what is before a snapshot's cut, has the view pinned as it stands, then applies the cut.
+
+A cut at c is the records below c and their log time, here as in every other engine.
 
 The digester begins a reading, says where it stands, and computes the digest while the lane goes on. If it does not
 answer at once, this partition alone waits for it (the others go on), at most HOLD_S: then the cut has no digest, and
@@ -20,7 +22,18 @@ log = logging.getLogger(__name__)
 WAIT_S = 0.015
 HOLD_S = 5.0
 
-OnDigest = Callable[[FollowedPartition, int, PendingDigest], None]  # (partition, cut, the errand, ended)
+
+class Pin(NamedTuple):
+    """Where a view is pinned: the cut's offset, the view's next offset (below it where a repair steps over the rest), its root."""
+
+    cut: int
+    position: int
+    root: str
+
+
+OnDigest = Callable[
+    [FollowedPartition, Pin, PendingDigest], None
+]  # (partition, where it was pinned, the errand, ended)
 
 
 class _Held(NamedTuple):
@@ -34,6 +47,7 @@ class Cuts:
     def __init__(self, helper: DigestClient, on_digest: OnDigest) -> None:
         self._helper, self._on_digest = helper, on_digest
         self._held: dict[PartitionKey, _Held] = {}
+        self._pinned: dict[PartitionKey, int] = {}  # cuts that come again, after their pins were waited for
 
     def watch(self, followed: Iterable[FollowedPartition]) -> None:
         """Watch these partitions for cuts."""
@@ -42,27 +56,32 @@ class Cuts:
     def take(self, followed: FollowedPartition, records: Records, leader_epoch: int) -> bool:
         """Take records as `FollowedPartition.take`, but commit up to each cut on the way and pin the view there.
 
-        What follows a pin that `holds` is left.
+        The cut behind a pin that `holds`, and what follows it, is left.
         """
         while (at := followed.cut_in(records)) is not None:
-            if not followed.take(records.slice(0, at + 1), leader_epoch):
+            cut, key = records.offsets[at], followed.target.key
+            if at and not followed.take(records.slice(0, at), leader_epoch):
                 return False
-            if not self.reached(followed):
+            if followed.reaches(cut) and self._pinned.get(key) != cut and not self.reached(followed, cut):
                 return True
+            if not followed.take(records.slice(at, at + 1), leader_epoch):
+                return False
+            self._pinned.pop(key, None)
             records = records.slice(at + 1)
         return followed.take(records, leader_epoch) if records.offsets else True
 
-    def reached(self, followed: FollowedPartition) -> bool:
-        """The cut is the last record applied.
+    def reached(self, followed: FollowedPartition, cut: int) -> bool:
+        """Everything below the cut is applied.
 
         Pin it. False: nothing more may be applied to this partition until `over` names it.
         """
         if followed.stop is not None:
             return True
-        cut, path = followed.next_offset - 1, str(followed.view.path)
+        self._pinned[followed.target.key] = cut
+        where, path = Pin(cut, followed.next_offset, followed.root), str(followed.view.path)
         base_dir = str(followed.base_dir) if followed.base_dir else None
         begun_s = time.monotonic()
-        errand = self._helper.pin(path, base_dir, lambda errand: self._on_digest(followed, cut, errand))
+        errand = self._helper.pin(path, base_dir, lambda errand: self._on_digest(followed, where, errand))
         prompt = errand.begun.wait(WAIT_S)
         waited_ms = (time.monotonic() - begun_s) * 1000
         log.info(

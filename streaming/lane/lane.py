@@ -309,6 +309,9 @@ class Lane(threading.Thread):
             if key in self._followed:
                 self._restart_one(tail, self._followed[key])
         for followed, moved in self.asked.answer(self._followed):
+            if followed.discarded is not None:
+                self._remove(tail, followed, Corrupted(followed.discarded))
+                continue
             if moved:
                 self._restart_one(tail, followed)
             if followed.target.key in self._followed:

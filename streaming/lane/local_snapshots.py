@@ -49,9 +49,9 @@ def record_of(base: Base, path: Path | None) -> LocalSnapshotRecord:
 
 
 def base_of(manifest: Manifest, partition: int) -> Base:
-    """The base that a snapshot is for one partition."""
+    """The base that a snapshot is for one partition of a view that begins with it."""
     part = manifest.parts[partition]
-    return Base(manifest.name, part.cut, part.log_time_ms, part.digest, part.entries)
+    return Base(manifest.name, part.cut, part.log_time_ms, part.digest, part.entries, manifest.name)
 
 
 def find(directory: Path, name: str) -> LocalSnapshot | None:

@@ -68,6 +68,7 @@ class FollowedPartition:
         table, partition = target.table, target.partition
         self.owner = paths.Owner(paths.partition_dir(data_dir, table.name, table.epoch, partition))
         try:
+            _discard_if_asked(target, data_dir)
             self.view = _left(target, data_dir, sync) or _begun(target, data_dir, sync, seed)
         except BaseException:
             self.owner.release()
@@ -86,11 +87,17 @@ class FollowedPartition:
         self._held_up_at = -1
         self.open_transaction = False
         self.held: str | None = None  # what it waits for before it can go on
+        self.discarded: str | None = None  # why the view is to be thrown away, and begun again
 
     @property
     def next_offset(self) -> int:
         """The offset of the record that is applied next."""
         return self.view.next_offset
+
+    @property
+    def root(self) -> str:
+        """What the view's fold began with: "" is offset 0, else a snapshot."""
+        return self.view.base.root if self.view.base else ""
 
     @property
     def directory(self) -> Path:
@@ -173,6 +180,10 @@ class FollowedPartition:
                 if found == Control("cut"):
                     return i
         return None
+
+    def reaches(self, offset: int) -> bool:
+        """Everything below `offset` is applied, but for what a repair steps over."""
+        return self._first_missing(range(self.next_offset, offset)) is None
 
     def at_end(self, offset: int) -> bool:
         """The log has nothing more below `offset`; False when that shows a gap, and the partition stopped."""
@@ -298,6 +309,18 @@ def identity_of(target: Target) -> ViewIdentity:
     """Identity of the target's view."""
     table = target.table
     return ViewIdentity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
+
+
+def _discard_if_asked(target: Target, data_dir: Path) -> None:
+    """Do what `logstore view discard` asked for while nobody had the view open."""
+    asked = paths.discard_path(data_dir, *target.key)
+    if asked.exists():
+        directory = paths.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
+        log.warning("%s: the views there are thrown away, as was asked for", directory)
+        for child in [child for child in directory.iterdir() if child.is_dir()]:
+            generation.remove(child)
+        (directory / paths.DIGESTS).unlink(missing_ok=True)
+        asked.unlink(missing_ok=True)
 
 
 def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
