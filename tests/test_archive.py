@@ -10,7 +10,7 @@ from support_log import produce
 from support_spark import context, make_table, write
 
 from batch.jobs import archive as archiving
-from batch.jobs.archive import archive, verify_archive
+from batch.jobs.archive import archive, repair_archive, verify_archive
 from batch.jobs.compact import compact
 from batch.tasks import segments
 from logstore.log import kafka as door
@@ -22,7 +22,11 @@ from logstore.snapshot.storage import Storage
 
 @pytest.fixture
 def index(tmp_path):
-    return ArchiveIndex(Storage(f"file://{tmp_path}"), "t", "e" * 32)
+    """An archive whose segments' files are there, 9 bytes each."""
+    storage = Storage(f"file://{tmp_path}")
+    for partition, start in ((0, 0), (0, 9), (0, 10), (0, 11), (0, 20), (1, 0), (1, 1)):
+        storage.create(f"p{partition}/{start}", b"123456789")
+    return ArchiveIndex(storage, "t", "e" * 32)
 
 
 def segment(partition, start, end):
@@ -73,6 +77,47 @@ def test_of_two_jobs_that_commit_at_once_one_loses(index):
     other.storage = Late(index.storage.url)
     with pytest.raises(Conflict, match="run this one again"):
         other.append([segment(0, 0, 1)], "j")
+
+
+def test_what_was_committed_without_the_lease_or_its_files_is_taken_back(index):
+    index.append([segment(0, 0, 10)], "j")
+    with pytest.raises(Conflict, match="nothing was committed"):
+        index.append([segment(0, 10, 20)], "j", lambda: False)
+    index.storage.remove("p0/10")
+    with pytest.raises(Conflict, match="removed p0/10"):
+        index.append([segment(0, 10, 20)], "j")
+    assert ArchiveIndex(index.storage, "t", "e" * 32).next_offsets() == {0: 10}
+
+
+def test_a_commit_without_its_files_that_others_follow_stays_and_is_named(index):
+    number = "t/" + "e" * 32 + "/archive/manifests/00000001.json"
+
+    class Followed(Storage):
+        """Another job reads the manifest, and commits behind it, before it can be taken back."""
+
+        def create(self, path, data):
+            super().create(path, data)
+            if path == number:
+                ArchiveIndex(Storage(self.url), "t", "e" * 32).append([segment(0, 20, 30)], "other")
+                self.remove("p0/10")
+
+    index.append([segment(0, 0, 10)], "j")
+    index.storage = Followed(index.storage.url)
+    with pytest.raises(Corrupted, match=r"p0/10 is gone.*--repair"):
+        index.append([segment(0, 10, 20)], "j", lambda: False)
+
+
+def test_what_a_repair_names_is_all_there_is(index):
+    index.append([segment(0, 0, 10), segment(1, 0, 5)], "j")
+    index.append([segment(0, 10, 20)], "j")
+    index.storage.remove("t/" + "e" * 32 + "/archive/manifests/00000000.json")
+    fresh = ArchiveIndex(index.storage, "t", "e" * 32)
+    assert fresh.readable() == []  # nothing lies end to end from offset 0
+    assert fresh.replace([segment(0, 0, 10)], "repair") == 2
+    for one in (fresh, index, ArchiveIndex(index.storage, "t", "e" * 32)):
+        assert one.segments() == [segment(0, 0, 10)]
+    assert fresh.append([segment(0, 10, 20)], "j") == 3
+    assert index.next_offsets() == {0: 20}
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1]", b"\xff"])
@@ -183,9 +228,35 @@ def test_holes_are_archived_only_where_a_repair_steps_over_them(ctx):
 def test_files_of_killed_attempts_are_removed(ctx):
     table = make_table(ctx, "arch-garbage")
     write(ctx.bootstrap, table, 100)
-    ctx.storage.create(f"{ctx.archive(table).root}/p00000/{0:020d}-{9:020d}-dead.parquet", b"half")
+    left = f"{ctx.archive(table).root}/p00000/{0:020d}-{9:020d}-dead.parquet"
+    ctx.storage.create(left, b"half")
+    assert archive(ctx, table).removed == 0  # of a job that was suspended, perhaps
+    os.utime(str(ctx.storage.local(left)), (1, 1))
     assert archive(ctx, table).removed == 1
     assert archive(ctx, table).removed == 0
+
+
+def test_an_archive_is_cut_back_to_what_is_whole_while_the_log_holds_the_rest(ctx):
+    table = make_table(ctx, "arch-repair", 2)
+    for seed in (1, 2, 3):
+        write(ctx.bootstrap, table, 100, seed=seed)
+        archive(ctx, table)
+    assert not repair_archive(ctx, table).replaced
+    before = ctx.archive(table).segments()
+    middle = [segment for segment in before if segment.partition == 0][1]
+    ctx.storage.remove(middle.path)
+    with pytest.raises(Corrupted):
+        verify_archive(ctx, table)
+    done = repair_archive(ctx, table)
+    assert (done.replaced, done.given_up, done.upto[0]) == (True, 2, middle.start)
+    assert ctx.archive(table).next_offsets()[0] == middle.start
+    archive(ctx, table)
+    assert verify_archive(ctx, table)["records"] == 300
+    last = ctx.archive(table).segments()[-1]
+    ctx.storage.remove(last.path)
+    topics.truncate(door.admin(ctx.bootstrap), table.topic, {last.partition: last.end})
+    with pytest.raises(LogTruncated, match="are nowhere; nothing was changed"):
+        repair_archive(ctx, table)
 
 
 def test_a_log_that_lost_its_end_and_grew_again_is_never_put_behind_what_was_archived(kafka, tmp_path):

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support_snapshot import judge
 
 from logstore.model.digest import digest
 from logstore.model.entry import VALUE, Entry
@@ -161,3 +162,73 @@ def test_one_job_at_a_time(repository):
         pass
     with repository.lease("b", "compact"):
         pass
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b"\xff", b'{"job":1,"what":2,"until_ms":"x"}'])
+def test_a_lease_that_cannot_be_read_is_waited_for_and_then_taken_over(repository, damage):
+    with repository.lease("a", "compact"):
+        pass
+    path = repository.file_path("_JOB/0000000001.json")
+    repository.storage.replace(path, damage)
+    begun_s = time.monotonic()
+    with repository.lease("b", "compact", ttl_s=0.5):
+        assert time.monotonic() - begun_s > 0.2
+        assert (repository.holds("b"), repository.holds("a")) == (True, False)
+
+
+def test_a_job_that_lives_writes_its_damaged_lease_again(repository):
+    with repository.lease("a", "compact", ttl_s=0.9):
+        repository.storage.replace(repository.file_path("_JOB/0000000001.json"), b"?")
+        with pytest.raises(JobRunning), repository.lease("b", "compact", ttl_s=30):
+            pass
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{}", b"\xff", b'{"until_ms":"x"}'])
+def test_a_mark_of_use_that_cannot_be_read_is_removed(repository, tmp_path, damage):
+    name = "00000000000001-aaaaaaaa"
+    published(repository, tmp_path, name)
+    repository.move(None, name, "test")
+    repository.storage.create(repository.file_path("_USES/n-0-0.json"), damage)
+    assert repository.gc(1).snapshots == []
+    assert repository.storage.list(repository.file_path("_USES")) == []
+
+
+def test_the_order_of_snapshots_is_the_pointers_and_not_that_of_clocks(repository, tmp_path):
+    names = [f"{n:014d}-aaaaaaaa" for n in (700, 500, 600)]  # of a machine whose clock stepped back
+    for name in names:
+        published(repository, tmp_path, name)
+        repository.move(repository.current(), name, "test")
+    assert repository.line() == names
+    assert repository.before() == names[1]
+    assert repository.candidates() == names[::-1]
+    assert repository.gc(2).snapshots == [names[0]]
+    assert repository.rollback(None).name == names[1]
+    assert repository.line() == [names[1]]
+
+
+def test_a_new_line_leaves_the_old_one_out_and_its_proved_snapshots_are_kept_while_nothing_newer_is(
+    repository, tmp_path
+):
+    good, bad, rebuilt, later = (f"{n:014d}-aaaaaaaa" for n in range(1, 5))
+    for name, word in ((good, "agree"), (bad, "refuse")):
+        judge(repository, published(repository, tmp_path, name), word)
+        repository.move(repository.current(), name, "test")
+    made = published(repository, tmp_path, rebuilt)
+    moved = repository.move(repository.current(), rebuilt, "rebuild", anew=True)
+    assert (moved.line, moved.former) == ((rebuilt,), (good, bad))
+    assert repository.candidates() == [rebuilt, bad, good]
+    assert repository.gc(1).snapshots == [bad]
+    judge(repository, made, "agree")
+    assert repository.gc(1).snapshots == [good]
+    published(repository, tmp_path, later)
+    assert repository.move(repository.current(), later, "compact", upon=rebuilt).line == (rebuilt, later)
+
+
+def test_a_snapshot_made_upon_an_older_one_leaves_out_what_came_between(repository, tmp_path):
+    first, refused, second = (f"{n:014d}-aaaaaaaa" for n in range(1, 4))
+    for name in (first, refused, second):
+        published(repository, tmp_path, name)
+    repository.move(None, first, "test")
+    repository.move(repository.current(), refused, "test")
+    repository.move(repository.current(), second, "test", upon=first)
+    assert repository.line() == [first, second]

@@ -57,7 +57,9 @@ def test_of_nodes_one_that_refuses_outweighs_all_that_agree_and_an_audit_settles
     assert standing(storage, "s1", partition=1) == UNPROVED
     say(storage, "s1", "b", REFUSE)
     assert standing(storage, "s1") == REFUSED
-    with pytest.raises(SnapshotRefused, match="node a agrees .*; node b refuses it .*`logstore batch audit t --explain`"):
+    with pytest.raises(
+        SnapshotRefused, match=r"node a agrees .*; node b refuses it .*`logstore batch audit t --explain`"
+    ):
         Verdicts(storage, ROOT).check("s1", [0], "t", "read")
     say(storage, "s1", AUDITOR, AGREE)
     assert standing(storage, "s1") == PROVED

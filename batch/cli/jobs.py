@@ -16,10 +16,25 @@ from logstore.model.table import Table
 @with_context
 @click.argument("table")
 @click.option("--verify", is_flag=True, help="Archive nothing; read all that is archived back.")
+@click.option("--repair", is_flag=True, help="Cut the archive back to what is whole, where the log holds the rest.")
 @AS_JSON
-def archive(ctx: Context, table: str, verify: bool, as_json: bool) -> None:
+def archive(ctx: Context, table: str, verify: bool, repair: bool, as_json: bool) -> None:
     """Copy a table's log to Parquet, from where the last run ended. Safe to kill and to run again."""
     definition = ctx.table(table)
+    if repair:
+        mended = archiving.repair_archive(ctx, definition)
+        if as_json:
+            show.as_json(
+                {"table": table, "repaired": mended.replaced, "segments": mended.segments, "given_up": mended.given_up}
+            )
+        elif mended.replaced:
+            click.echo(
+                f"table {table}: {mended.given_up:,} files given up, {mended.segments:,} are whole; `logstore batch archive "
+                f"{table}` copies the rest from the log again"
+            )
+        else:
+            click.echo(f"table {table}: the archive is whole, nothing was changed")
+        return
     if verify:
         found = archiving.verify_archive(ctx, definition)
         if as_json:

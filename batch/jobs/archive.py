@@ -18,6 +18,7 @@ from logstore.log.ranges import committed_ends, first_missing
 from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.table import Table
 from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.storage import Storage
 
 ROUND_RECORDS = 4_000_000
 CHUNK_RECORDS = 500_000
@@ -70,7 +71,7 @@ def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | 
             _ = ctx.spark
         with clock.step("archive"):
             copied = _extract(ctx, table, job, chunks)
-            index.append(copied, job)
+            index.append(copied, job, lambda: ctx.repository(table).holds(job))
         failpoints.crash("archive:round")
         done.rounds += 1
         done.records += sum(segment.records for segment in copied)
@@ -95,6 +96,60 @@ def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
         "segments": len(archived), "records": sum(s.records for s in archived),
         "size_bytes": sum(s.size_bytes for s in archived),
     }  # fmt: skip
+
+
+@dataclass
+class Repaired:
+    """What a repair left and gave up; `replaced` false: the archive was whole."""
+
+    segments: int
+    given_up: int
+    upto: dict[int, int]
+    replaced: bool
+
+
+def repair_archive(ctx: Context, table: Table) -> Repaired:
+    """Cut the archive back to what is whole, where the log still holds the rest: the next run archives that again.
+
+    Raises LogTruncated, and changes nothing, when it does not; JobRunning, StorageUnreachable, LogUnreachable.
+    """
+    job = new_id()
+    with ctx.repository(table).lease(job, "archive --repair", ctx.lease_s):
+        index = ctx.archive(table)
+        known = index.readable()
+        sound = ctx.run("verify", partial(_is_sound, storage=ctx.storage, skips=table.skips), known)
+        reach: dict[int, int] = {}
+        kept: list[Segment] = []
+        for segment, fine in zip(known, sound, strict=True):
+            if fine and segment.start == reach.get(segment.partition, 0):
+                reach[segment.partition] = segment.end
+                kept.append(segment)
+        upto = {partition: reach.get(partition, 0) for partition in range(table.partitions)}
+        try:
+            whole = index.segments() == kept
+        except Corrupted:
+            whole = False
+        if whole:
+            return Repaired(len(kept), 0, upto, replaced=False)
+        bounds = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(upto))
+        for partition, offset in upto.items():
+            if bounds[partition].start > offset:
+                raise LogTruncated(
+                    f"the archive of {table.name}/{partition} is whole up to {offset:,}, and the log begins at "
+                    f"{bounds[partition].start:,}: offsets {offset:,} to {bounds[partition].start - 1:,} are nowhere; nothing "
+                    f"was changed; `logstore batch archive {table.name} --verify` names what is damaged, bring it back from "
+                    "a copy of the storage"
+                )
+        index.replace(kept, job)
+    return Repaired(len(kept), len(known) - len(kept), upto, replaced=True)
+
+
+def _is_sound(segment: Segment, storage: Storage, skips: dict[int, list[tuple[int, int]]]) -> bool:
+    try:
+        segments.verify_segment(segment, storage, skips.get(segment.partition, []))
+    except Corrupted:
+        return False
+    return True
 
 
 def _checked(table: Table, archived: dict[int, int], ends: dict[int, int]) -> dict[int, int]:

@@ -24,7 +24,7 @@ from batch.jobs.archive import Archived, archive_leased
 from batch.tasks import sstables
 from logstore.log.control import append_control
 from logstore.log.ranges import committed_ends
-from logstore.model.errors import Corrupted, LogTruncated
+from logstore.model.errors import Conflict, Corrupted, LogTruncated
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer, Repository
@@ -184,6 +184,11 @@ class _CompactRun:
         failpoints.crash("compact:5")
         self.repository.publish(manifest)
         failpoints.crash("publisher:5")
+        if not self.repository.holds(self.job):
+            raise Conflict(
+                f"another job took table {self.table.name} while this one worked; snapshot {manifest.name} does not count, run "
+                "this one again"
+            )
         why, upon = f"{self.kind} {self.job}", manifest.parent if self.kind == "compact" else None
         pointer: Pointer = self.repository.move(self.expected, manifest.name, why, upon=upon, anew=upon is None)
         if pointer.name != manifest.name:

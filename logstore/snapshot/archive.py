@@ -2,9 +2,10 @@
 
     <topic>/<epoch>/archive/p00000/<from>-<to>-<attempt>.parquet      the records of one stretch [from, to)
     <topic>/<epoch>/archive/manifests/<number>.json                   created exclusively: the commit of one run
+    <topic>/<epoch>/archive/manifests/<number>.whole                  empty: that manifest names all there is, older ones do not count
 
     {"format": 1, "number", "topic", "epoch", "job", "created_ms",
-     "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
+     "whole": true (of a repair), "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
      "checksum": xxh3-128 of the document without this field}
 
 Segments of a partition follow each other without a hole and without an overlap, from offset 0 on; both is checked at
@@ -12,7 +13,8 @@ every reading.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,6 +24,10 @@ from logstore.model.errors import Conflict, Corrupted
 from logstore.snapshot.storage import Storage
 
 FORMAT = 1
+_KINDS = ("json", "whole")
+YOUNG_S = (
+    3_600.0  # a file that no manifest names may be about to be named: of a job that was suspended, and lost its lease
+)
 
 
 class Segment(NamedTuple):
@@ -51,12 +57,17 @@ class ArchiveIndex:
 
         Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap.
         """
-        numbers = self._numbers()
-        if numbers != list(range(len(numbers))):
+        numbers, first = self._numbers()
+        if self._read < first:
+            self._known, self._read = [], first
+        counting = [number for number in numbers if number >= first]
+        if counting != list(range(first, first + len(counting))):
+            absent = next(number for number in range(first, first + len(counting)) if number not in counting)
             raise Corrupted(
-                f"{self.root}/manifests lacks the manifest {_first_absent(numbers)}: part of the archive is gone"
+                f"{self.root}/manifests lacks the manifest {absent}: part of the archive is gone; `logstore batch archive "
+                "--repair` goes on from what is whole"
             )
-        for number in numbers[self._read :]:
+        for number in [number for number in counting if number >= self._read]:
             self._known.extend(self._manifest(number))
             self._read = number + 1
         self._known.sort(key=lambda segment: (segment.partition, segment.start))
@@ -90,28 +101,78 @@ class ArchiveIndex:
             )
         return found
 
-    def append(self, segments: Iterable[Segment], job: str) -> int:
-        """Commit segments; returns the manifest's number.
+    def append(self, segments: Iterable[Segment], job: str, holds: Callable[[], bool] = lambda: True) -> int:
+        """Commit segments; returns the manifest's number. `holds`: whether the job still has the table to itself.
 
-        Raises Corrupted when they do not follow what is there, Conflict when another job came first.
+        Both that and the files are proved once the manifest is there; otherwise it is taken back, where nothing follows it.
+
+        Raises Corrupted when they do not follow what is there, Conflict when another job came first, or took the table.
         """
         fresh = sorted(segments, key=lambda segment: (segment.partition, segment.start))
         _following(fresh, self.next_offsets())
         number = self._read
+        self._commit(number, fresh, job)
+        gone = [segment.path for segment in fresh if not self._is_there(segment)]
+        if not gone and holds():
+            return number
+        if number + 1 not in self._numbers()[0]:
+            self.storage.remove(self._path(number))
+            raise Conflict(
+                f"another job took the archive of {self.topic} while this one wrote"
+                + (f", and removed {gone[0]}" if gone else "")
+                + "; nothing was committed, run this one again"
+            )
+        if gone:
+            raise Corrupted(
+                f"{gone[0]} is gone, and more was archived behind it; `logstore batch archive --repair` mends it"
+            )
+        return number
+
+    def readable(self) -> list[Segment]:
+        """The segments that lie end to end from offset 0, in manifests that can be read; holes end a partition."""
+        numbers, first = self._numbers()
+        found: set[Segment] = set()
+        for number in [number for number in numbers if number >= first] or numbers:
+            with suppress(Corrupted):
+                found.update(self._manifest(number))
+        reach: dict[int, int] = {}
+        kept = []
+        for segment in sorted(found, key=lambda segment: (segment.partition, segment.start)):
+            if segment.start == reach.get(segment.partition, 0) < segment.end:
+                reach[segment.partition] = segment.end
+                kept.append(segment)
+        return kept
+
+    def replace(self, segments: Iterable[Segment], job: str) -> int:
+        """Commit that these are all there is; what older manifests say does not count any more. Raises Conflict."""
+        fresh = sorted(segments, key=lambda segment: (segment.partition, segment.start))
+        _following(fresh, {})
+        number = max(self._numbers()[0], default=-1) + 1
+        self._commit(number, fresh, job, whole=True)
+        self.storage.replace(f"{self.root}/manifests/{number:08d}.whole", b"")
+        return number
+
+    def _commit(self, number: int, segments: list[Segment], job: str, *, whole: bool = False) -> None:
         body = {
             "format": FORMAT, "number": number, "topic": self.topic, "epoch": self.epoch, "job": job,
-            "created_ms": time.time_ns() // 1_000_000, "segments": [list(segment) for segment in fresh],
+            "created_ms": time.time_ns() // 1_000_000, "segments": [list(segment) for segment in segments],
+            **({"whole": True} if whole else {}),
         }  # fmt: skip
         try:
             self.storage.create(self._path(number), orjson.dumps({**body, "checksum": _checksum(body)}))
         except FileExistsError as error:
             raise Conflict(f"another job archived {self.topic} at the same time; run this one again") from error
-        return number
+
+    def _is_there(self, segment: Segment) -> bool:
+        try:
+            return self.storage.size(segment.path) == segment.size_bytes
+        except FileNotFoundError:
+            return False
 
     def collect(self) -> list[str]:
-        """Remove files that no manifest names.
+        """Remove files that no manifest names, an hour after they were written.
 
-        Leftovers of killed attempts. Requires: no other job archives this table.
+        Leftovers of killed attempts; younger ones may be those of a job that does not know that it lost the table.
         """
         named = {segment.path for segment in self.segments()}
         lying = [
@@ -120,7 +181,7 @@ class ArchiveIndex:
             if folder != "manifests"
             for name in self.storage.list(f"{self.root}/{folder}")
         ]
-        garbage = [path for path in lying if path not in named]
+        garbage = [path for path in lying if path not in named and self._is_old(path)]
         for path in garbage:
             self.storage.remove(path)
         for folder in self.storage.list(self.root):
@@ -131,9 +192,21 @@ class ArchiveIndex:
         """Path of a segment's file; `attempt` is unique to the try at writing it."""
         return f"{self.root}/p{partition:05d}/{start:020d}-{end:020d}-{attempt}.parquet"
 
-    def _numbers(self) -> list[int]:
+    def _is_old(self, path: str) -> bool:
+        try:
+            return self.storage.age_s(path) > YOUNG_S
+        except FileNotFoundError:
+            return False
+
+    def _numbers(self) -> tuple[list[int], int]:
+        """The manifests' numbers, and the first one that counts."""
         names = self.storage.list(f"{self.root}/manifests")
-        return sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit())
+        found = [name.partition(".") for name in names]
+        numbers = {
+            kind: sorted(int(number) for number, _, one in found if number.isdigit() and one == kind) for kind in _KINDS
+        }
+        whole = [number for number in numbers["whole"] if number in numbers["json"]]
+        return numbers["json"], whole[-1] if whole else 0
 
     def _path(self, number: int) -> str:
         return f"{self.root}/manifests/{number:08d}.json"
@@ -158,10 +231,6 @@ class ArchiveIndex:
 
 def _checksum(body: dict[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
-
-
-def _first_absent(numbers: list[int]) -> int:
-    return next(n for n in range(len(numbers) + 1) if n not in numbers)
 
 
 def _following(segments: list[Segment], known: dict[int, int]) -> dict[int, int]:

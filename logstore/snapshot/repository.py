@@ -8,7 +8,7 @@ from typing import NamedTuple
 import orjson
 
 from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot, UsageError
-from logstore.snapshot.lease import lease, live
+from logstore.snapshot.lease import holder, lease, live
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.verdicts import PROVED, Verdicts
@@ -214,6 +214,10 @@ class Repository:
         """Hold the table for one job; raises JobRunning while another holds it."""
         return lease(self.storage, self.file_path("_JOB"), job, what, ttl_s)
 
+    def holds(self, job: str) -> bool:
+        """True while no other job has taken the table since `job` did."""
+        return holder(self.storage, self.file_path("_JOB")) == job
+
     def verify(self, name: str, on_bytes: Callable[[int], None] | None = None) -> list[str]:
         """Read a snapshot back; every problem names file, partition and, for an entry, the key."""
         return problems(self.storage, self.root, self.manifest(name), on_bytes or (lambda _: None))
@@ -232,7 +236,9 @@ class Repository:
         young = f"{_now_ms() - _YOUNG_MS:014d}"
         counting = set(now.line + now.former) if now else set()
         open_ones = [name for name in folders if name not in published or name not in counting]
-        spared = {name for name in open_ones if name >= young or (job is not None and name.endswith(f"-{job}"))}
+        spared = {
+            name for name in open_ones if name >= young or (job is not None and (not job or name.endswith(f"-{job}")))
+        }
         needed = {file.path for name in (kept | spared) & set(published) for file in self.manifest(name).files}
         gone = [name for name in folders if name not in kept | spared]
         files = [f"{name}/{file}" for name in gone for file in sorted(folders[name]) if f"{name}/{file}" not in needed]

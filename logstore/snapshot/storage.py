@@ -86,6 +86,14 @@ class Storage:
         with self._asked(path):
             return int(self._fs.info(self._full(path))["size"])
 
+    def age_s(self, path: str) -> float:
+        """Seconds since a file was last written, by the clocks of this machine and of the storage.
+
+        Raises FileNotFoundError.
+        """
+        with self._asked(path):
+            return time.time() - float(self._fs.modified(self._full(path)).timestamp())
+
     def create(self, path: str, data: bytes) -> None:
         """Write a file that is not there; raises FileExistsError. Of many at once exactly one succeeds."""
         with self._asked(path):
