@@ -49,9 +49,10 @@ def bases_of(
 ) -> dict[int, Manifest]:
     """Partition -> the snapshot that is read below a position; absent where the log from 0 is the way.
 
-    That is the newest proved one whose cut is not behind the position; where there is none, the log from 0 if it is known
-    from there (`is_whole`, of a partition), else the newest that nobody has proved. A refused one is never read, nor one
-    that was rolled back, nor one whose manifest is damaged. Raises NotRetained before the beginning of a restored table.
+    The newest proved one whose cut is not behind the position; where there is none, the log from 0 if it is known from
+    there (`is_whole`, of a partition), else the newest that nobody has proved. A refused one is never read, nor one
+    that was rolled back, nor one whose manifest is damaged. Raises NotRetained before the beginning of a restored
+    table.
     """
     verdicts = repository.verdicts(table.base_snapshot)
     manifests = list(_readable(repository, table))
@@ -65,7 +66,8 @@ def bases_of(
             found[partition] = proved[0]
         elif table.base:
             raise NotRetained(
-                f"{table.name} began with the snapshot {table.base_snapshot}; partition {partition} was nothing before it"
+                f"{table.name} began with the snapshot {table.base_snapshot}; partition {partition} was nothing before "
+                "it"
             )
         elif unproved and not is_whole(partition):
             found[partition] = unproved[0]

@@ -29,7 +29,8 @@ def archive(ctx: Context, table: str, verify: bool, repair: bool, as_json: bool)
             )
         elif mended.replaced:
             click.echo(
-                f"table {table}: {mended.given_up:,} files given up, {mended.segments:,} are whole; `logstore batch archive "
+                f"table {table}: {mended.given_up:,} files given up, {mended.segments:,} are whole; `logstore batch "
+                "archive "
                 f"{table}` copies the rest from the log again"
             )
         else:

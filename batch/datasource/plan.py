@@ -55,7 +55,8 @@ class Planner:
         verdicts.check(manifest.name, sorted(manifest.parts), table.name, "read")
         if lacking := verdicts.lacking(manifest):
             log.warning(
-                "snapshot %s of %s is read although nobody has proved %d of its partitions; `logstore batch audit %s` does",
+                "snapshot %s of %s is read although nobody has proved %d of its partitions; `logstore batch audit %s` "
+                "does",
                 manifest.name, table.name, len(lacking), table.name,
             )  # fmt: skip
         wanted = set(keys.partitions(manifest.partitions))

@@ -136,8 +136,10 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
             if bounds[partition].start > offset:
                 raise LogTruncated(
                     f"the archive of {table.name}/{partition} is whole up to {offset:,}, and the log begins at "
-                    f"{bounds[partition].start:,}: offsets {offset:,} to {bounds[partition].start - 1:,} are nowhere; nothing "
-                    f"was changed; `logstore batch archive {table.name} --verify` names what is damaged, bring it back from "
+                    f"{bounds[partition].start:,}: offsets {offset:,} to {bounds[partition].start - 1:,} are nowhere; "
+                    "nothing "
+                    f"was changed; `logstore batch archive {table.name} --verify` names what is damaged, bring it back "
+                    "from "
                     "a copy of the storage"
                 )
         index.replace(kept, job)

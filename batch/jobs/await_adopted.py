@@ -58,7 +58,8 @@ def _holds(row: dict[str, Any], snapshot: Manifest, url: str) -> bool:
     """True when a partition is served from the snapshot or one with a later cut. Raises SnapshotRefused."""
     if row["state"] == "refused" and row["candidate"] == snapshot.name:
         raise SnapshotRefused(
-            f"{url} refuses snapshot {snapshot.name} for partition {row['partition']}: {row['reason']}; `logstore batch "
+            f"{url} refuses snapshot {snapshot.name} for partition {row['partition']}: {row['reason']}; `logstore "
+            "batch "
             f"audit {row['table']} "
             "--explain` names the rows that differ"
         )

@@ -7,9 +7,9 @@
     4 verify     read every new SSTable back: checksum, order, counts, digest
     5 publish    the manifest, then the pointer, from where it stood at the beginning
 
-`rebuild` begins a new line: it is the same from the archive's beginning (in a restored table: from its base snapshot), whatever snapshots
-there are. A job that dies leaves nothing visible but, after step 1, cut records, which change no row; the next run does
-it all again.
+`rebuild` begins a new line: it is the same from the archive's beginning (in a restored table: from its base snapshot),
+whatever snapshots there are. A job that dies leaves nothing visible but, after step 1, cut records, which change no
+row; the next run does it all again.
 """
 
 import time
@@ -186,7 +186,8 @@ class _CompactRun:
         failpoints.crash("publisher:5")
         if not self.repository.holds(self.job):
             raise Conflict(
-                f"another job took table {self.table.name} while this one worked; snapshot {manifest.name} does not count, run "
+                f"another job took table {self.table.name} while this one worked; snapshot {manifest.name} does not "
+                "count, run "
                 "this one again"
             )
         why, upon = f"{self.kind} {self.job}", manifest.parent if self.kind == "compact" else None

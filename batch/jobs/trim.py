@@ -1,9 +1,9 @@
 """Trim: delete the part of a log that snapshot and archive hold; both are read back first.
 
-Both must not be refused, and every partition of the newest one must be proved: by a node whose own fold agrees, or by an
-audit. The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no
-control records. Both are verified, and every archived file of what is deleted is. Views are made from the snapshot
-then, `rebuild` and `audit` from the archive.
+The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no
+control records. Both are verified, neither may be refused, and every partition of the newest one must be proved: by a
+node whose own fold agrees, or by an audit. Every archived file of what is deleted is verified. Views are made from the
+snapshot then, `rebuild` and `audit` from the archive.
 """
 
 from dataclasses import dataclass
@@ -97,14 +97,17 @@ def _check_verdicts(table: Table, repository: Repository, predecessor: Manifest,
         proof = verdicts.whole(snapshot.name, snapshot.parts)
         if proof.word == REFUSED:
             raise NotTrimmable(
-                f"snapshot {snapshot.name} of table {table.name} is refused, and must not stand for the log: {proof.why}; "
+                f"snapshot {snapshot.name} of table {table.name} is refused, and must not stand for the log: "
+                f"{proof.why}; "
                 f"`logstore batch audit {table.name} --explain` settles who is wrong"
             )
     lacking = verdicts.lacking(newest)
     if lacking:
         raise NotTrimmable(
-            f"snapshot {newest.name} of table {table.name} is unproved in {len(lacking):,} partitions, {lacking[0]} first: "
-            f"{verdicts.proof(newest.name, lacking[0]).why}; nodes prove it when they take it over, `logstore batch audit "
+            f"snapshot {newest.name} of table {table.name} is unproved in {len(lacking):,} partitions, {lacking[0]} "
+            "first: "
+            f"{verdicts.proof(newest.name, lacking[0]).why}; nodes prove it when they take it over, `logstore batch "
+            "audit "
             f"{table.name}` does without them"
         )
 

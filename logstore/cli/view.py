@@ -72,7 +72,8 @@ def _check_beginning(registry: Registry, table: Table, partition: int, repositor
         if verdicts.proof(name, partition).word != REFUSED and repository.manifest(name).parts[partition].cut >= start:
             return
     raise UsageError(
-        f"the view of {table.name}/{partition} could not begin again: the log begins at {start:,} and no snapshot that is "
+        f"the view of {table.name}/{partition} could not begin again: the log begins at {start:,} and no snapshot that "
+        "is "
         f"not refused reaches it; `logstore batch rebuild {table.name}` makes one from the archive first"
     )
 
@@ -83,7 +84,8 @@ def _wait(asked: Path, timeout_s: float) -> bool:
     while asked.exists():
         if time.monotonic() > deadline:
             raise NotYet(
-                f"nobody on this node took the request up within {timeout_s:g} s: the partition is another node's, or the "
+                f"nobody on this node took the request up within {timeout_s:g} s: the partition is another node's, or "
+                "the "
                 f"worker is busy; it stands until {asked} is removed"
             )
         time.sleep(ASK_S)

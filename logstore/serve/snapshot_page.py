@@ -29,7 +29,7 @@ def rows(catalog: Catalog) -> list[dict[str, Any]]:
 
 
 def base_of(catalog: Catalog, served: ServedPartition) -> dict[str, Any] | None:
-    """The snapshot that the view stands on, and whether what its fold began with is proved, as `/v1/partitions` shows it."""
+    """The snapshot that the view stands on, as `/v1/partitions` shows it; `proof`: that of what its fold began with."""
     if served.base is None:
         return None
     return {"snapshot": served.base.where.snapshot, "cut": served.base.cut, "proof": standing(catalog, served).proof}

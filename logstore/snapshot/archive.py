@@ -2,7 +2,7 @@
 
     <topic>/<epoch>/archive/p00000/<from>-<to>-<attempt>.parquet      the records of one stretch [from, to)
     <topic>/<epoch>/archive/manifests/<number>.json                   created exclusively: the commit of one run
-    <topic>/<epoch>/archive/manifests/<number>.whole                  empty: that manifest names all there is, older ones do not count
+    <topic>/<epoch>/archive/manifests/<number>.whole                  empty: that manifest names all there is
 
     {"format": 1, "number", "topic", "epoch", "job", "created_ms",
      "whole": true (of a repair), "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
@@ -64,7 +64,8 @@ class ArchiveIndex:
         if counting != list(range(first, first + len(counting))):
             absent = next(number for number in range(first, first + len(counting)) if number not in counting)
             raise Corrupted(
-                f"{self.root}/manifests lacks the manifest {absent}: part of the archive is gone; `logstore batch archive "
+                f"{self.root}/manifests lacks the manifest {absent}: part of the archive is gone; `logstore batch "
+                "archive "
                 "--repair` goes on from what is whole"
             )
         for number in [number for number in counting if number >= self._read]:
@@ -104,7 +105,8 @@ class ArchiveIndex:
     def append(self, segments: Iterable[Segment], job: str, holds: Callable[[], bool] = lambda: True) -> int:
         """Commit segments; returns the manifest's number. `holds`: whether the job still has the table to itself.
 
-        Both that and the files are proved once the manifest is there; otherwise it is taken back, where nothing follows it.
+        Both that and the files are proved once the manifest is there; otherwise it is taken back, where nothing
+        follows it.
 
         Raises Corrupted when they do not follow what is there, Conflict when another job came first, or took the table.
         """

@@ -1,6 +1,6 @@
 """Verdicts: the words of nodes and audits on snapshots, which outlive the processes that found them.
 
-    <topic>/<epoch>/snapshots/_VERDICTS/<snapshot>/<judge>.json       one file per judge with all its partitions, replaced whole
+    <topic>/<epoch>/snapshots/_VERDICTS/<snapshot>/<judge>.json    all partitions of one judge, replaced whole
 
     {"snapshot", "judge", "parts": {partition: {"word", "digest", "entries", "cut", "how", "root"}}, "checksum"}
 
@@ -64,7 +64,7 @@ class Verdicts:
     """The verdicts on the snapshots of one table, each file read once. Every method raises StorageUnreachable."""
 
     def __init__(self, storage: Storage, root: str, origin: str | None = None) -> None:
-        """`root`: the folder of the snapshots. `origin`: the snapshot a restored table begins with, proved by definition."""
+        """`root`: the folder of the snapshots. `origin`: what a restored table begins with, proved by definition."""
         self._storage, self._folder, self._origin = storage, f"{root}/{_FOLDER}", origin
         self._known: dict[str, Judged] = {}
 
@@ -111,7 +111,8 @@ class Verdicts:
             proof = self.proof(snapshot, partition)
             if proof.word == REFUSED:
                 raise SnapshotRefused(
-                    f"snapshot {snapshot} of {table} is refused, so it is not {what}: {proof.why}; `logstore batch audit "
+                    f"snapshot {snapshot} of {table} is refused, so it is not {what}: {proof.why}; `logstore batch "
+                    "audit "
                     f"{table} --explain` settles who is wrong, `logstore batch rebuild {table}` makes a new one"
                 )
 
@@ -188,7 +189,8 @@ def _sides(partition: int, said: Mapping[str, Verdict]) -> str:
 def _side(judge: str, verdict: Verdict) -> str:
     who = "an audit" if judge == AUDITOR else f"node {judge}"
     word = {AGREE: "agrees", CONSISTENT: f"is consistent with {verdict.root}, on which it stands", REFUSE: "refuses it"}
-    return f"{who} {word.get(verdict.word, verdict.word)} (digest {verdict.digest} of {verdict.entries:,} entries, {verdict.how})"
+    found = f"digest {verdict.digest} of {verdict.entries:,} entries, {verdict.how}"
+    return f"{who} {word.get(verdict.word, verdict.word)} ({found})"
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -3,9 +3,9 @@
 All of its waiting is its own, never the lane's.
 
     1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is
-                shown. Where no pin was had at the cut, the log is folded again up to there (`refold`). The word outlives
-                this process (`logstore.snapshot.verdicts`), and what anybody refused is not adopted until an audit
-                settles it
+                shown. Where no pin was had at the cut, the log is folded again up to there (`refold`). The word
+                outlives this process (`logstore.snapshot.verdicts`), and what anybody refused is not adopted until an
+                audit settles it
     2. fetch    the files of the partition, checked against the manifest (`snapshot_fetcher.SnapshotFetcher.bring`)
     3. build    the next generation beside the one in use (`logstore.view.generation`, in the helper process)
     4. flip     between two batches of the lane (`flip`)
@@ -354,7 +354,8 @@ class Adopter(threading.Thread):
                 self._leap_to(followed, self._library.manifest(target.table, beginning.snapshot), beginning.proof)
                 return
         reason = (
-            f"no snapshot that reaches offset {start:,} may be leapt to: each is older, or refused; `logstore batch audit "
+            f"no snapshot that reaches offset {start:,} may be leapt to: each is older, or refused; `logstore batch "
+            "audit "
             f"{target.table.name}` settles who is wrong, `logstore batch rebuild {target.table.name}` makes one"
         )
         self._waits(target, reason)
@@ -455,8 +456,10 @@ def _no_digest(followed: FollowedPartition, cut: int) -> str:
 def _cannot_fold(followed: FollowedPartition, name: str, cut: int, start: int, proof: Proof) -> str:
     table = followed.target.table.name
     return (
-        f"this node has no digest at the cut {cut:,} of snapshot {name} and cannot fold the log again up to there: it begins "
-        f"at {start:,}, what is below was deleted before this node took a snapshot over; {proof.why}; `logstore batch audit "
+        f"this node has no digest at the cut {cut:,} of snapshot {name} and cannot fold the log again up to there: it "
+        "begins "
+        f"at {start:,}, what is below was deleted before this node took a snapshot over; {proof.why}; `logstore batch "
+        "audit "
         f"{table}` compares the snapshot with the archive, and once it is proved this node goes on from it by itself"
     )
 
@@ -465,9 +468,12 @@ def _refusal(followed: FollowedPartition, name: str, part: PartFacts, mine: File
     table, partition = followed.target.table.name, followed.target.partition
     began = f" (this view began with snapshot {mine.root})" if mine.root else ""
     return (
-        f"{table}/{partition} differs from snapshot {name} at cut {part.cut:,}: digest {mine.digest} of {mine.entries:,} "
-        f"entries here{began}, the snapshot has {part.digest} of {part.entries:,}; `logstore batch audit {table} --explain` "
-        f"settles who is wrong and names the keys. If it is the snapshot, `logstore batch rebuild {table}` makes another; if "
+        f"{table}/{partition} differs from snapshot {name} at cut {part.cut:,}: digest {mine.digest} of "
+        f"{mine.entries:,} "
+        f"entries here{began}, the snapshot has {part.digest} of {part.entries:,}; `logstore batch audit {table} "
+        "--explain` "
+        f"settles who is wrong and names the keys. If it is the snapshot, `logstore batch rebuild {table}` makes "
+        "another; if "
         f"it is this view, `logstore view discard {table} --partition {partition}` begins it again"
         + ("; an audit agrees with the snapshot" if proof.word == PROVED else "")
     )
@@ -476,7 +482,8 @@ def _refusal(followed: FollowedPartition, name: str, part: PartFacts, mine: File
 def _others_refuse(followed: FollowedPartition, name: str, proof: Proof) -> str:
     table = followed.target.table.name
     return (
-        f"snapshot {name} agrees with this node, but others refuse it: {proof.why}; `logstore batch audit {table} --explain` "
+        f"snapshot {name} agrees with this node, but others refuse it: {proof.why}; `logstore batch audit {table} "
+        "--explain` "
         "settles who is wrong"
     )
 

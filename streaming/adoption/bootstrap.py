@@ -2,8 +2,8 @@
 
 The lane asks and never waits; looking and fetching are done on threads here.
 
-the table has a snapshot               fetched and checked; the view begins at its cut: the newest that is proved, and where none
-                                       is, the log from offset 0, else one that nobody has proved (`beginning`)
+the table has a snapshot               fetched and checked; the view begins at its cut: the newest that is proved; where
+                                       none is, the log from offset 0, else the newest unproved one (`beginning`)
 it has none, and was not restored      the log, from offset 0
 the storage does not answer            the log, if it still begins at 0; else the partition waits and says so
 the snapshot is damaged                the next one that the log still reaches, or the log from 0

@@ -24,7 +24,7 @@ HOLD_S = 5.0
 
 
 class Pin(NamedTuple):
-    """Where a view is pinned: the cut's offset, the view's next offset (below it where a repair steps over the rest), its root."""
+    """Place of a pin: the cut, the view's next offset (below it where a repair steps over the rest), and its root."""
 
     cut: int
     position: int
