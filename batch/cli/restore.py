@@ -7,7 +7,11 @@ from batch.context import Context
 from batch.jobs.await_adopted import await_adopted
 from batch.jobs.restore import restore as run
 from logstore.cli import show
+from logstore.cli.definition import holds
 from logstore.cli.options import AS_JSON
+from logstore.log.ddl import Change
+
+SERVED_S = 30.0  # until every reader serves the new table
 
 
 @click.command()
@@ -29,6 +33,7 @@ def restore(ctx: Context, table: str, at: str, name: str, wait_s: float | None, 
     """
     done = run(ctx, table, at, name)
     document = done.document()
+    holds(ctx.registry, Change(done.table, done.table.revision + 1, []), SERVED_S, new=True)
     if wait_s is not None:
         document["seconds"]["adopt"] = round(await_adopted(ctx, done.table, done.manifest, wait_s), 3)
     if as_json:

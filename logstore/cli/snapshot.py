@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from logstore.cli import options, show
+from logstore.cli import leftovers, options, show
 from logstore.log.kafka import bounds
 from logstore.log.registry import Registry
 from logstore.model.errors import Corrupted, NoSuchSnapshot, UsageError
@@ -148,7 +148,8 @@ def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage:
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", required=False)
+@click.option("--orphans", is_flag=True, help="Archive and snapshots of dropped tables and former topics, instead.")
 @click.option(
     "--keep", type=click.IntRange(1), help="How many of the newest stay.  [default: the table's keep_snapshots]"
 )
@@ -157,9 +158,21 @@ def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage:
 @options.STORAGE
 @options.AS_JSON
 def gc(
-    settings: Settings, table: str, keep: int | None, dry_run: bool, yes: bool, storage: str | None, as_json: bool
+    settings: Settings,
+    table: str | None,
+    orphans: bool,
+    keep: int | None,
+    dry_run: bool,
+    yes: bool,
+    storage: str | None,
+    as_json: bool,
 ) -> None:
-    """Remove snapshots that nothing needs."""
+    """Remove snapshots of TABLE that nothing needs, or (--orphans) what dropped tables left in the storage."""
+    if orphans == (table is not None):
+        raise UsageError("name a table, or say --orphans")
+    if table is None:
+        _gc_orphans(settings, storage, dry_run=dry_run, yes=yes, as_json=as_json)
+        return
     found, repository = _found(settings, table, storage)
     base = [found.base["snapshot"]] if found.base else []
     keep = keep or found.keep_snapshots
@@ -173,6 +186,21 @@ def gc(
             would = repository.gc(keep, extra_keep=base)
     text = f"{len(would.snapshots):,} snapshots, {would.files:,} files, {would.size_bytes:,} bytes"
     _say({**would._asdict(), "dry_run": dry_run}, f"{'would remove' if dry_run else 'removed'} {text}", as_json=as_json)
+
+
+def _gc_orphans(settings: Settings, url: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    definitions = Registry(need_bootstrap(settings)).read()
+    storage = leftovers.storage_of(settings, definitions, url)
+    found = leftovers.leftovers(definitions, storage)
+    for folder in found:
+        show.warn(f"{folder.path}: of table {folder.table}")
+    if found and not dry_run:
+        if not yes:
+            click.confirm(f"remove {len(found):,} folders of {storage.url}, archives included?", abort=True, err=True)
+        for folder in found:
+            leftovers.remove(storage, folder)
+    what = "would remove" if dry_run else "removed"
+    _say({"orphans": [f.path for f in found], "dry_run": dry_run}, f"{what} {len(found):,} folders", as_json=as_json)
 
 
 @snapshot.command()

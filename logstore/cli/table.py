@@ -4,11 +4,12 @@ A command returns when every live reader serves its change.
 """
 
 import functools
+import sys
 from typing import Any
 
 import click
 
-from logstore.cli import options, show
+from logstore.cli import leftovers, options, show
 from logstore.cli.definition import document, done, holds
 from logstore.cli.promote import promote
 from logstore.cli.repair import repair
@@ -194,14 +195,38 @@ def alter(
 @click.option(
     "--yes", is_flag=True, help="Yes, delete the topic and every row (of an adopted topic: only forget the table)."
 )
+@click.option(
+    "--storage",
+    "files",
+    type=click.Choice(["keep", "delete"]),
+    help="What becomes of its archive and snapshots.  [default: asks; with --yes alone, keep]",
+)
 @options.AS_JSON
-def drop(settings: Settings, name: str, yes: bool, as_json: bool) -> None:
-    """Drop a table: its topic, and every row in it, is deleted. An adopted topic stays."""
-    if not yes:
+def drop(settings: Settings, name: str, yes: bool, files: str | None, as_json: bool) -> None:
+    """Drop a table: its topic, and every row in it, is deleted. An adopted topic stays.
+
+    Archive and snapshots stay in the storage until --storage delete or `logstore snapshot gc --orphans` removes them.
+    """
+    if not yes and not sys.stdin.isatty():
         raise UsageError(f"dropping {name!r} deletes its rows and its log; say --yes if that is meant")
     registry = Registry(need_bootstrap(settings))
+    definitions = registry.read()
+    if not yes:
+        click.confirm(f"drop {name}, and delete its log and every row?", abort=True, err=True)
+    known = definitions.tables.get(name)
+    storage = leftovers.storage_of(settings, definitions)
+    held = known is not None and leftovers.has_files(storage, known)
+    if held and files is None and not yes:
+        files = "delete" if click.confirm("delete its archive and snapshots too?", err=True) else "keep"
     change = ddl.drop(registry, name)
     holds(registry, change, settings.timeout_s, finish=lambda: ddl.delete_topic(registry, change.table))
+    if held and files == "delete":
+        leftovers.remove(storage, leftovers.Leftover(change.table.topic, change.table.epoch, name))
+    elif held:
+        show.warn(
+            f"archive and snapshots of {name} stay in {storage.url}; `logstore snapshot gc --orphans` removes what "
+            "dropped tables left"
+        )
     done(
         change,
         "dropped" if not change.table.adopted else f"dropped; its topic {change.table.topic} stays",
