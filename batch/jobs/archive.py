@@ -100,7 +100,7 @@ def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
 
 @dataclass
 class Repaired:
-    """What a repair left and gave up; `replaced` false: the archive was whole."""
+    """Outcome of a repair; `replaced` false: the archive was whole."""
 
     segments: int
     given_up: int

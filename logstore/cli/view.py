@@ -63,7 +63,7 @@ def discard(
 
 
 def _check_beginning(registry: Registry, table: Table, partition: int, repository: Repository) -> None:
-    """Raises UsageError when the view could not begin again."""
+    """Check that the view could begin again. Raises UsageError."""
     start = kafka.bounds(registry.admin, table.topic, [partition])[partition].start
     if start == 0 and table.base is None:
         return

@@ -20,13 +20,13 @@ from logstore.snapshot.storage import Storage
 ASK_S = 0.2
 
 
-class _Held(NamedTuple):
+class _Holder(NamedTuple):
     job: str
     what: str
     until_ms: int
 
 
-_UNREADABLE = _Held("", "a job whose lease cannot be read,", 0)
+_UNREADABLE = _Holder("", "a job whose lease cannot be read,", 0)
 
 
 def live(storage: Storage, folder: str) -> str | None:
@@ -74,8 +74,8 @@ def _renew(storage: Storage, path: str, job: str, what: str, ttl_s: float, ended
             continue
 
 
-def _readable(storage: Storage, folder: str, ttl_s: float) -> tuple[int, _Held | None]:
-    """As `_latest`; one that cannot be read is waited for as long as its holder may take to renew it."""
+def _readable(storage: Storage, folder: str, ttl_s: float) -> tuple[int, _Holder | None]:
+    """Read the latest lease; one that cannot be read is waited for as long as its holder may take to renew it."""
     end_s = time.monotonic() + ttl_s / 2
     while True:
         number, held = _latest(storage, folder)
@@ -84,14 +84,14 @@ def _readable(storage: Storage, folder: str, ttl_s: float) -> tuple[int, _Held |
         time.sleep(min(ASK_S, ttl_s / 10))
 
 
-def _latest(storage: Storage, folder: str) -> tuple[int, _Held | None]:
+def _latest(storage: Storage, folder: str) -> tuple[int, _Holder | None]:
     names = [name for name in storage.list(folder) if name.removesuffix(".json").isdigit()]
     if not names:
         return 0, None
     number = int(names[-1].removesuffix(".json"))
     try:
         found = orjson.loads(storage.read(f"{folder}/{names[-1]}"))
-        return number, _Held(str(found["job"]), str(found["what"]), int(found["until_ms"]))
+        return number, _Holder(str(found["job"]), str(found["what"]), int(found["until_ms"]))
     except (ValueError, KeyError, TypeError):
         return number, _UNREADABLE
 

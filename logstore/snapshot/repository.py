@@ -255,7 +255,7 @@ class Repository:
         return Collected([name for name in gone if name in published], len(files), size)
 
     def _kept(self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str]) -> set[str]:
-        """What is needed: the newest of the line, what is pinned or fetched, and the newest that is proved."""
+        """Snapshots that are needed: the newest of the line, what is pinned or fetched, and the newest proved one."""
         line = published if now is None else [name for name in now.line if name in published]
         kept = {*(line[-keep:] if now is not None else line), *self.pins(), *([now.name] if now is not None else [])}
         kept |= {name for used in self._uses() for name in used}
@@ -308,7 +308,7 @@ class Repository:
 
 
 def _line(expected: Pointer | None, name: str, upon: str | None, *, anew: bool) -> tuple[Sequence[str], Sequence[str]]:
-    """What stands in the line before `name`, and the lines before that one."""
+    """The line before `name`, and the lines before that one."""
     if expected is None:
         return (), ()
     line, former = expected.line, expected.former

@@ -106,7 +106,7 @@ class Verdicts:
         return [p for p in sorted(manifest.parts) if self.proof(manifest.name, p).word != PROVED]
 
     def check(self, snapshot: str, partitions: Iterable[int], table: str, what: str) -> None:
-        """Raises SnapshotRefused when the snapshot must not be used; `what` would have been done with it."""
+        """Check that a snapshot may be used; `what` is what is done with it. Raises SnapshotRefused."""
         for partition in partitions:
             proof = self.proof(snapshot, partition)
             if proof.word == REFUSED:

@@ -211,7 +211,7 @@ class Adopter(threading.Thread):
     # 1. agree
 
     def _root_over(self, followed: FollowedPartition, name: str, part: PartFacts) -> str | None:
-        """What the view's root will be over a snapshot; None: it is not adopted now, and the reason is shown."""
+        """Root of the view over a snapshot; None: it is not adopted now, and the reason is shown."""
         target = followed.target
         proof = self._library.verdicts(target.table).proof(name, target.partition)
         if target.key in self._lost_bases and followed.next_offset >= part.cut and proof.word != REFUSED:
@@ -253,7 +253,7 @@ class Adopter(threading.Thread):
         self._progress.show(target, state="waiting", reason=reason)
 
     def _starts_behind(self, followed: FollowedPartition) -> int | None:
-        """Where the log begins, when that is behind what a fold of it would begin with; None: it can be folded."""
+        """Start of the log, when that is behind what a fold of it would begin with; None: it can be folded."""
         target, base = followed.target, followed.view.base
         start = self._log_start(target.table.topic, target.partition)
         return start if start > (base.cut if base else 0) else None
@@ -296,7 +296,7 @@ class Adopter(threading.Thread):
         return False
 
     def _cut(self, target: Target, name: str | None) -> int:
-        """Where a beginning ends; -1 when its manifest is damaged or gone."""
+        """Cut of a beginning; -1 when its manifest is damaged or gone."""
         try:
             return self._library.manifest(target.table, name).parts[target.partition].cut if name else 0
         except (Corrupted, NoSuchSnapshot):
@@ -489,7 +489,7 @@ def _others_refuse(followed: FollowedPartition, name: str, proof: Proof) -> str:
 
 
 def _doubt(followed: FollowedPartition, proof: Proof, between: str = "") -> str:
-    """What is to be said of a view whose root is not proved."""
+    """Reason to doubt a view: its root is not proved; "" when it is."""
     if proof.word == PROVED:
         return ""
     table, partition = followed.target.table.name, followed.target.partition

@@ -123,7 +123,7 @@ class Bootstrapper:
         return self._without(target, failure)
 
     def _starts(self, target: Target, *, proved: bool = False) -> int:
-        """Where the partition's log begins.
+        """Start of the partition's log.
 
         Over what is proved a node may serve although Kafka is away, and finds out later whether the log goes on there.
         """

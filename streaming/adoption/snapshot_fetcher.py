@@ -111,7 +111,7 @@ class SnapshotFetcher:
             return known
 
     def said(self, table: Table, name: str, partition: int) -> Verdict | None:
-        """This node's own word on a partition of a snapshot. Raises StorageUnreachable."""
+        """The own word of this node on a partition of a snapshot. Raises StorageUnreachable."""
         return self.verdicts(table).of(name).get(self._node, {}).get(partition)
 
     def say(self, table: Table, name: str, parts: Mapping[int, Verdict]) -> None:

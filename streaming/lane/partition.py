@@ -96,7 +96,7 @@ class FollowedPartition:
 
     @property
     def root(self) -> str:
-        """What the view's fold began with: "" is offset 0, else a snapshot."""
+        """Root of the view, with which its fold began: "" is offset 0, else a snapshot."""
         return self.view.base.root if self.view.base else ""
 
     @property
