@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support_log import produce, until
-from support_snapshot import cut, folded, make_snapshot
+from support_snapshot import cut, folded, judge, make_snapshot
 from support_tiers import short_and_long
 from support_worker import make_table, running_worker
 
@@ -24,6 +24,7 @@ from logstore.model.entry import TOMBSTONE
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
 from logstore.view.feed_records import AdoptionKey, AdoptionRecord, AppliedKey, ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
@@ -325,6 +326,50 @@ def test_without_control_records_a_snapshot_that_is_not_the_fold_is_refused(kafk
     make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), change=without_one)
     shown = snapshot_is(worker, table, "refused")
     assert "differs from snapshot" in shown.reason
+
+
+def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_proved(kafka, tmp_path, rng):
+    """The log was trimmed while the node was away, up to where its view stands: nothing tells it what was at the cut."""
+    table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        write(kafka, worker, table, some(rng, 500))
+        worker.stop()
+        first = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), word="agree")
+        produce(kafka.bootstrap, table.topic, list(some(rng, 300)))
+        cuts = ends(kafka, table)
+        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
+        produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
+        expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
+        topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
+        worker.start()
+        shown = snapshot_is(worker, table, "waiting", candidate=manifest.name)
+        for word in ("was deleted before this node took a snapshot over", f"`logstore batch audit {table.name}`"):
+            assert word in shown.reason
+        assert worker.watch.state(table, 0, "live")
+        judge(repository(worker, table), manifest, "agree", judge=AUDITOR)
+        adopted(worker, table, manifest)
+        worker.watch.position(table, 0, cuts[0] + 50)
+        assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
+
+
+def test_a_view_whose_beginning_is_refused_later_begins_again_by_itself(kafka, tmp_path, rng):
+    table = make_table(kafka.bootstrap, partitions=1)
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        write(kafka, worker, table, some(rng, 300))
+        worker.stop()
+        good = make_snapshot(kafka.bootstrap, table, storage_of(worker), word="agree")
+
+        def one_less(_, entries):
+            entries.pop(next(iter(entries)))
+            return entries
+
+        wrong = make_snapshot(kafka.bootstrap, table, storage_of(worker), change=one_less, word="agree")
+        shutil.rmtree(worker.data_dir / "views")
+        worker.start()
+        adopted(worker, table, wrong)  # believed, for a node said so
+        judge(repository(worker, table), wrong, "refuse", judge=AUDITOR)
+        snapshot_is(worker, table, "refused", base=good.name, proof="proved")
+        assert_equals_the_log(kafka, worker, table)
 
 
 def test_a_digest_that_was_lost_is_had_by_folding_again(kafka, worker, rng):

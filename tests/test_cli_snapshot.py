@@ -4,7 +4,7 @@ import orjson
 import pytest
 from support_dev import call
 from support_log import produce
-from support_snapshot import make_snapshot
+from support_snapshot import judge, make_snapshot
 from support_worker import make_table
 
 from logstore.log import kafka as door
@@ -90,3 +90,47 @@ def test_a_rollback_makes_what_followed_not_count_and_is_refused_where_the_log_i
     topics.truncate(door.admin(kafka.bootstrap), repository.root.split("/")[0], cuts)
     assert b"could not go on from it; `logstore batch rebuild" in run("rollback", "--yes", status=2).stderr
     assert repository.current().name == names[1]
+
+
+def test_a_refused_snapshot_is_listed_with_both_sides_and_never_rolled_back_to(snapshots):
+    run, made, repository = snapshots
+    good, bad, last = (made() for _ in range(3))
+    judge(repository, repository.manifest(good), "agree")
+    judge(repository, repository.manifest(bad), "agree")
+    judge(repository, repository.manifest(bad), "refuse", judge="ba9876543210")
+    listed = run("list")
+    assert b"node 0123456789ab agrees" in listed.stderr
+    assert b"node ba9876543210 refuses it" in listed.stderr
+    proofs = {one["name"]: one["proof"] for one in orjson.loads(run("list", "--json").stdout)["snapshots"]}
+    assert proofs == {good: "proved", bad: "refused", last: "unproved"}
+    assert b"is refused, so it is not made current" in run("rollback", "--to", bad, "--yes", status=1).stderr
+    assert repository.current().name == last
+    run("rollback", "--to", good, "--yes")
+
+
+def test_what_a_dropped_table_leaves_in_the_storage_is_said_and_removed_by_command(kafka, tmp_path):
+    url = f"file://{tmp_path}/storage"
+    where = {"LOGSTORE_BOOTSTRAP": kafka.bootstrap, "LOGSTORE_STORAGE": url}
+    storage = Storage(url)
+
+    def with_snapshot():
+        table = make_table(kafka.bootstrap, partitions=1)
+        produce(kafka.bootstrap, table.topic, [(b"k", b"v")])
+        make_snapshot(kafka.bootstrap, table, url)
+        return table
+
+    kept, deleted, live = (with_snapshot() for _ in range(3))
+    storage.create(f"others/{'f' * 32}/snapshots/x/_MANIFEST.json", b"of another store")
+    done = call("table", "drop", kept.name, "--yes", **where)
+    assert (done.returncode, b"`logstore snapshot gc --orphans` removes" in done.stderr) == (0, True)
+    assert storage.list(f"{kept.topic}/{kept.epoch}") == ["snapshots"]
+    assert call("table", "drop", deleted.name, "--yes", "--storage", "delete", **where).returncode == 0
+    assert storage.list(deleted.topic) == []
+    dry = call("snapshot", "gc", "--orphans", "--dry-run", "--json", **where)
+    assert orjson.loads(dry.stdout)["orphans"] == [f"{kept.topic}/{kept.epoch}"]
+    assert storage.list(kept.topic) != []
+    assert call("snapshot", "gc", "--orphans", "--yes", **where).returncode == 0
+    assert storage.list(kept.topic) == []
+    assert storage.list(f"{live.topic}/{live.epoch}") == ["snapshots"]
+    assert storage.list("others") == ["f" * 32]
+    assert call("snapshot", "gc", **where).returncode == 2

@@ -356,7 +356,10 @@ def test_the_client_asks_for_the_past_and_status_shows_the_base(store):
     node.publish_nodes()
     until("the node's address is told", lambda: reader.get("/v1/cluster").json()["nodes"][0]["url"] == reader.url)
     (row,) = status.gather(reader.http, reader.url)["partitions"]
-    assert (row["base"], row["snapshot"]["state"]) == ({"snapshot": base.snapshot, "cut": 1}, "adopted")
+    assert (row["base"], row["snapshot"]["state"]) == (
+        {"snapshot": base.snapshot, "cut": 1, "proof": "unproved"},
+        "adopted",
+    )
 
 
 def history(node: Node, reader: Reader, source: random.Random) -> list[tuple[int, bytes, bytes | None]]:
