@@ -329,7 +329,7 @@ def test_without_control_records_a_snapshot_that_is_not_the_fold_is_refused(kafk
 
 
 def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_proved(kafka, tmp_path, rng):
-    """The log was trimmed while the node was away, up to where its view stands: nothing tells it what was at the cut."""
+    """The log is trimmed while the node is away, up to where its view stands: nobody tells it what was at the cut."""
     table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
         write(kafka, worker, table, some(rng, 500))

@@ -68,7 +68,7 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
         below = {partition: part.cut for partition, part in reach.parts.items()}
         starts = _starts(ctx, table)
         _check_archive(ctx, table, starts, below)
-        _check_verdicts(table, repository, predecessor, newest)
+        _check_verdicts(table, repository, predecessor, newest, reach)
         for snapshot in (predecessor, newest):
             _check_snapshot(repository, snapshot)
         if yes:
@@ -91,7 +91,10 @@ def _two(table: Table, repository: Repository) -> tuple[Manifest, Manifest]:
         raise NotTrimmable(f"a snapshot of table {table.name} is damaged: {error}") from error
 
 
-def _check_verdicts(table: Table, repository: Repository, predecessor: Manifest, newest: Manifest) -> None:
+def _check_verdicts(
+    table: Table, repository: Repository, predecessor: Manifest, newest: Manifest, reach: Manifest
+) -> None:
+    """Check that nobody refuses either, and that the newest and the reached one are proved. Raises NotTrimmable."""
     verdicts = repository.verdicts(table.base_snapshot)
     for snapshot in (predecessor, newest):
         proof = verdicts.whole(snapshot.name, snapshot.parts)
@@ -101,15 +104,13 @@ def _check_verdicts(table: Table, repository: Repository, predecessor: Manifest,
                 f"{proof.why}; "
                 f"`logstore batch audit {table.name} --explain` settles who is wrong"
             )
-    lacking = verdicts.lacking(newest)
-    if lacking:
-        raise NotTrimmable(
-            f"snapshot {newest.name} of table {table.name} is unproved in {len(lacking):,} partitions, {lacking[0]} "
-            "first: "
-            f"{verdicts.proof(newest.name, lacking[0]).why}; nodes prove it when they take it over, `logstore batch "
-            "audit "
-            f"{table.name}` does without them"
-        )
+    for snapshot in (newest, reach):
+        if lacking := verdicts.lacking(snapshot):
+            why = verdicts.proof(snapshot.name, lacking[0]).why
+            raise NotTrimmable(
+                f"snapshot {snapshot.name} of table {table.name} is unproved in {len(lacking):,} partitions: {why}; "
+                f"nodes prove it when they take it over, `logstore batch audit {table.name}` does without them"
+            )
 
 
 def _starts(ctx: Context, table: Table) -> dict[int, int]:

@@ -106,7 +106,7 @@ class Adopter(threading.Thread):
         self._seen: dict[
             PartitionKey, float
         ] = {}  # partition -> when its generation was first seen or flipped, of a monotonic clock
-        self._lost_bases: set[PartitionKey] = set()  # bases that are damaged and cannot be fetched again
+        self._lost_bases: dict[PartitionKey, str] = {}  # snapshots that are damaged here and cannot be fetched again
         self._checked: set[PartitionKey] = set()  # bases whose files were looked at since the start
         self._brought_s: dict[PartitionKey, float] = {}  # when a base was brought again, of a monotonic clock
         self._trials: dict[PartitionKey, _Trial] = {}
@@ -214,7 +214,7 @@ class Adopter(threading.Thread):
         """Root of the view over a snapshot; None: it is not adopted now, and the reason is shown."""
         target = followed.target
         proof = self._library.verdicts(target.table).proof(name, target.partition)
-        if target.key in self._lost_bases and followed.next_offset >= part.cut and proof.word != REFUSED:
+        if self._has_lost_base(followed) and followed.next_offset >= part.cut and proof.word != REFUSED:
             return name  # unchecked: what the view stood on is gone
         if followed.next_offset < part.cut:
             where = f"{target.table.name}/{target.partition}"
@@ -376,7 +376,7 @@ class Adopter(threading.Thread):
     def _flip(self, target: Target, step: Step) -> None:
         self._lane.asked.do(target.key, step)
         self._seen[target.key] = time.monotonic()
-        self._lost_bases.discard(target.key)
+        self._lost_bases.pop(target.key, None)
 
     def _adopted(self, target: Target, name: str, cut: int) -> None:
         log.info("%s/%d stands on snapshot %s, cut %d", target.table.name, target.partition, name, cut)
@@ -392,7 +392,7 @@ class Adopter(threading.Thread):
         Also when a reader says so: what it has open may be damaged although the files look well now.
         """
         key, base = followed.target.key, followed.view.base
-        if base is None or key in self._lost_bases:
+        if base is None or self._has_lost_base(followed):
             return
         told = self._is_told(followed.target, base.snapshot)
         if followed.base_dir is not None and key in self._checked and not told:
@@ -407,6 +407,11 @@ class Adopter(threading.Thread):
             self._fetch_again(followed, base.snapshot)
         self._checked.add(key)
 
+    def _has_lost_base(self, followed: FollowedPartition) -> bool:
+        """True when the snapshot that the view stands on is damaged here and cannot be fetched again."""
+        base = followed.view.base
+        return base is not None and self._lost_bases.get(followed.target.key) == base.snapshot
+
     def _is_told(self, target: Target, name: str) -> bool:
         """True when readers found the base damaged, and had the time to see what was brought since."""
         if time.monotonic() - self._brought_s.get(target.key, -SWEEP_S) < SWEEP_S:
@@ -420,7 +425,7 @@ class Adopter(threading.Thread):
         except NotYet:
             raise
         except LogStoreError as error:
-            self._lost_bases.add(target.key)
+            self._lost_bases[target.key] = name
             raise Corrupted(
                 f"{error}; `logstore batch rebuild {target.table.name}` makes a new snapshot, which is taken over"
             ) from error
