@@ -342,9 +342,11 @@ def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_pro
         expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
         topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
         worker.start()
-        shown = snapshot_is(worker, table, "waiting", candidate=manifest.name)
-        for word in ("was deleted before this node took a snapshot over", f"`logstore batch audit {table.name}`"):
-            assert word in shown.reason
+        key = AdoptionKey(table.name, table.epoch, 0)
+        word = "was deleted before this node took a snapshot over"
+        shown = worker.watch.until(word, lambda values: (one := values.get(key)) and word in one.reason and one, WAIT_S)
+        assert (shown.state, shown.candidate) == ("waiting", manifest.name)
+        assert f"`logstore batch audit {table.name}`" in shown.reason
         assert worker.watch.state(table, 0, "live")
         judge(repository(worker, table), manifest, "agree", judge=AUDITOR)
         adopted(worker, table, manifest)

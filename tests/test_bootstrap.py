@@ -10,6 +10,7 @@ from logstore.log.kafka import admin, bounds
 from logstore.model.errors import NoSuchSnapshot, NotYet
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view.feed import FeedServer
+from logstore.view.feed_records import AdoptionKey
 from streaming.adoption.bootstrap import Bootstrapper
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
@@ -136,11 +137,11 @@ def test_a_refused_snapshot_is_as_if_it_were_not_there_and_an_unproved_one_is_th
     make_snapshot(kafka.bootstrap, table, url, word="refuse")
     unproved = make_snapshot(kafka.bootstrap, table, url)
     assert answer(seeds, target).base.snapshot == good.name  # what nobody has compared waits
-    assert shown(seeds, target)["proof"] == "proved"
+    assert shown(seeds, target).proof == "proved"
     topics.truncate(admin(kafka.bootstrap), table.topic, {0: good.parts[0].cut + 1})
     assert answer(seeds, target).base.snapshot == unproved.name  # nothing that is proved reaches as far
-    assert shown(seeds, target)["proof"] == "unproved"
-    assert f"`logstore batch audit {table.name}`" in shown(seeds, target)["reason"]
+    assert shown(seeds, target).proof == "unproved"
+    assert f"`logstore batch audit {table.name}`" in shown(seeds, target).reason
     judge(repository(seeds, table), unproved, "refuse", judge=AUDITOR)
     until("the verdict is read", lambda: seeds.library.verdicts(table).proof(unproved.name, 0).word == "refused")
     assert answer(seeds, target) == Bootstrap()  # and the lane stops: the log does not begin there
@@ -174,4 +175,4 @@ def repository(seeds, table):
 
 
 def shown(seeds, target):
-    return seeds.library._progress._shown["snapshot", target.table.name, *target.key]
+    return seeds.library._progress._shown[AdoptionKey(target.table.name, *target.key)]
