@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from support_needs import needs
 from support_tiers import TIERS, CpuBudget, ordered
 
@@ -15,6 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     tier = config.getoption("--tier")
+    for name, each in TIERS.items():
+        settings.register_profile(name, derandomize=True, deadline=None, max_examples=each.examples)
+    settings.load_profile(tier or "quick")
     if tier is not None:
         config.option.markexpr = TIERS[tier].expression
         config.pluginmanager.register(CpuBudget(config, TIERS[tier]), "cpu-budget")

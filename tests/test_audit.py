@@ -17,8 +17,6 @@ from logstore.model.fold import Folded
 from logstore.view import paths
 from logstore.view.view import View, ViewIdentity
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):

@@ -22,8 +22,6 @@ from logstore.model.entry import Entry
 from logstore.model.errors import LogStoreError
 from logstore.view.reader import ViewReader
 
-pytestmark = pytest.mark.integration
-
 PARTITIONS = 4
 
 

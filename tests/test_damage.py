@@ -17,7 +17,6 @@ from support_view import truncate, used_bytes, zero_root
 from logstore import Store
 from logstore.model.partitioner import partition_of
 
-pytestmark = pytest.mark.integration
 ROWS = 3_000
 _client = httpx.Client(trust_env=False)  # a context of its own for every question takes longer than the answer
 

@@ -2,12 +2,9 @@ import os
 import signal
 
 import psutil
-import pytest
 from support_wait import until
 
 from tests.support_dev import Dev, call
-
-pytestmark = pytest.mark.integration
 
 
 def test_dev_says_that_it_is_ready_in_one_line_of_json(dev):

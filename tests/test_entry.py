@@ -1,7 +1,7 @@
 """The bytes of an entry, and what damaged ones are."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry, encode_head
@@ -75,7 +75,6 @@ def test_a_tombstone_with_a_payload_is_never_written():
 NUMBERS = st.integers(0, 2**63 - 1)
 
 
-@settings(derandomize=True, max_examples=500, deadline=None)
 @given(NUMBERS, NUMBERS, st.binary(max_size=40), st.none() | NUMBERS)
 def test_every_entry_is_read_as_it_was_written(version, timestamp_ms, payload, expires_ms):
     for entry in (
@@ -86,7 +85,6 @@ def test_every_entry_is_read_as_it_was_written(version, timestamp_ms, payload, e
         assert Entry.decode(memoryview(entry.encode())) == entry, "a view of LMDB's own pages is read alike"
 
 
-@settings(derandomize=True, max_examples=500, deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_an_entry_that_writes_the_same_bytes_or_damage(raw):
     try:
@@ -97,7 +95,6 @@ def test_any_bytes_are_an_entry_that_writes_the_same_bytes_or_damage(raw):
         assert entry.encode() == raw
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(NUMBERS, min_size=2, max_size=9, unique=True))
 def test_entries_of_one_key_sort_like_their_versions(versions):
     encoded = sorted(Entry(VALUE, version, 5, b"x").encode() for version in versions)

@@ -38,8 +38,6 @@ from logstore.model.position import Position
 from logstore.model.table import TABLES_TOPIC
 from logstore.view.reader import ViewReader
 
-pytestmark = pytest.mark.integration
-
 DEV = ("--http", "127.0.0.1:0", "--kafka-heap-mb", "256")
 PAUSE_S = 8.0
 

@@ -13,7 +13,6 @@ from support_worker import make_table
 from logstore import Store
 from logstore.model.errors import EpochChanged
 
-pytestmark = pytest.mark.integration
 ROWS = 200
 
 

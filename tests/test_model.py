@@ -14,8 +14,6 @@ from support_store import Running, cli, running
 from logstore import Store
 from logstore.model.position import Position
 
-pytestmark = pytest.mark.integration
-
 STEPS = int(os.environ.get("LOGSTORE_MODEL_STEPS", "3000"))
 EDGES = [b"\x00", b"\xff", b"\xff\xff", b"a/b%2F c+d?#", b"\xc3\x28", "schlüssel".encode(), b".", b".."]
 

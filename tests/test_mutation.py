@@ -2,7 +2,7 @@
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore.model.mutation import (
@@ -150,7 +150,6 @@ KEYS = st.none() | st.binary(max_size=4) | st.just(b"elsewhere")
 VALUES = st.none() | st.binary(max_size=LIMIT + 2)
 
 
-@settings(derandomize=True, max_examples=2_000, deadline=None)
 @given(KEYS, VALUES, st.lists(st.tuples(NAMES, CONTENTS), max_size=3))
 def test_every_record_means_something(key, value, headers):
     meant = meaning(key, value, *headers)
@@ -162,7 +161,6 @@ def test_every_record_means_something(key, value, headers):
         assert isinstance(meant, Refused), "the format version is looked at before anything else"
 
 
-@settings(derandomize=True, max_examples=500, deadline=None)
 @given(
     KEYS,
     VALUES,

@@ -9,7 +9,6 @@ from support_store import cli, running
 
 from logstore import Store
 
-pytestmark = pytest.mark.integration
 ROWS = 500
 
 

@@ -111,7 +111,6 @@ def test_a_topic_that_was_adopted_is_left_alone_unless_it_is_said(ctx):
     assert starts(ctx, table) == {0: older.parts[0].cut}  # nodes fold from there to prove the newer one
 
 
-@pytest.mark.integration
 def test_after_a_trim_a_node_without_views_starts_from_the_snapshot_and_the_audit_agrees(tmp_path, monkeypatch):
     with whole(tmp_path / "data") as store:
         table = store.create("trimmed")

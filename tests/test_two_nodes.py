@@ -12,8 +12,6 @@ from support_store import Running, cli, running
 from logstore import Store
 from logstore.broker.embedded import EmbeddedKafka
 
-pytestmark = pytest.mark.integration
-
 ROWS = 500
 
 

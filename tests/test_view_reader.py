@@ -101,9 +101,7 @@ ROWS = st.dictionaries(st.binary(min_size=1, max_size=3), st.none() | st.binary(
 EDGES = st.binary(max_size=3)
 
 
-@settings(
-    derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=settings.default.max_examples // 4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS, st.sampled_from([0, 492, 493, 494, 495, 501]), EDGES, EDGES, st.booleans(), st.booleans())
 def test_around_the_longest_short_key_every_range_is_exact(tmp_path, tails, common, low, high, bounded, reverse):
     rows = {b"\xff" * common + tail: value for tail, value in tails.items()}
