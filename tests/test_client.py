@@ -1,11 +1,14 @@
 """The reading half of the clients against a small real HTTP server that follows the contract of the read API."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
 import time
 from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
@@ -20,6 +23,7 @@ from logstore.model.errors import (
     BadToken,
     ConsistencyTimeout,
     EpochChanged,
+    LogUnreachable,
     NoSuchTable,
     NotOwner,
     Overloaded,
@@ -308,6 +312,81 @@ def test_a_server_that_is_not_there_is_said_within_the_deadline():
         with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:1"):
             store.get("t", "k", deadline_ms=200)
         assert time.monotonic() - begin < 2
+
+
+@contextmanager
+def dripping(text: bytes):
+    """A server that answers every request with `text`, and then a byte now and then, for as long as it is read."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    over = threading.Event()
+
+    def serve():
+        while not over.is_set():
+            with suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(text)
+                    while not over.wait(0.1):
+                        connection.sendall(b"x")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        over.set()
+        with suppress(OSError):  # wakes the accept
+            socket.create_connection(listener.getsockname(), 1).close()
+        thread.join(10)
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"HTTP/1.1 200 OK\r\nX-Long: ", b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"]
+)
+def test_a_server_that_drips_holds_nobody_beyond_the_deadline(text):
+    async def read_async(url):
+        async with AsyncStore(url=url) as store:
+            await store.get("t", "k", deadline_ms=200)
+
+    with dripping(text) as url, Store(url=url) as store:
+        for read in (
+            lambda: store.get("t", "k", deadline_ms=200),
+            lambda: list(store.scan("t", deadline_ms=200)),
+            lambda: asyncio.run(read_async(url)),
+        ):
+            begin = time.monotonic()
+            with pytest.raises(ServerUnreachable):
+                read()
+            assert time.monotonic() - begin < 5  # 1.2 s on an idle machine; for ever without the deadline
+
+
+def test_several_keys_are_wanted_in_an_order(node, store):
+    node.rows = {b"a": b"1", b"b": b"2"}
+    for wrong in ("ab", b"ab", {"a", "b"}, 7, None, [1], ["\ud800"]):
+        with pytest.raises(UsageError):
+            store.get_many("t", wrong)
+    assert [row.value for row in store.get_many("t", iter(("a", b"b")))] == [b"1", b"2"]
+    assert [row.value for row in store.get_many("t", {"a": 0, "b": 0})] == [b"1", b"2"]
+
+
+def test_reads_do_not_wait_for_writes_that_wait_for_kafka(node):
+    node.rows = {b"k": b"v"}
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never says a word
+        store = Store(f"127.0.0.1:{silent.getsockname()[1]}", node.url, delivery_timeout_s=6)
+        with store, ThreadPoolExecutor(8) as threads:
+            began_s = time.monotonic()
+            writes = [threads.submit(store.put, "t", "k", "v") for _ in range(8)]
+            for _ in range(3):
+                begin = time.monotonic()
+                assert store.get("t", "k", deadline_ms=2_000).value == b"v"
+                assert time.monotonic() - begin < 3
+            assert not any(write.done() for write in writes)
+            for write in writes:
+                with pytest.raises(LogUnreachable):
+                    write.result(60)
+            assert time.monotonic() - began_s < 30  # one attempt for all, not one after the other: that would be 48 s
 
 
 def test_the_async_store_reads_the_same(node):

@@ -195,6 +195,46 @@ def test_a_dropped_table_leaves_its_epoch_behind_for_the_next_of_its_name(regist
     ddl.delete_topic(registry, ddl.drop(registry, name).table)
     third = ddl.create(registry, name).table
     assert third.former_epochs == (first.epoch, second.epoch)
+    assert [first.topic, second.topic, third.topic] == [name, f"{name}.2", f"{name}.3"]
+    assert topics.epoch_of(registry.admin, name) is None
+
+
+def test_of_many_who_make_a_dropped_table_again_one_wins(registry, name):
+    ddl.create(registry, name)
+    ddl.delete_topic(registry, ddl.drop(registry, name).table)
+    barrier = threading.Barrier(4)
+
+    def one(partitions: int) -> str:
+        mine = Registry(registry.bootstrap)
+        barrier.wait(10)
+        try:
+            return ddl.create(mine, name, partitions=partitions).table.epoch
+        except TableExists:
+            return ""
+
+    with ThreadPoolExecutor(4) as pool:
+        epochs = [epoch for epoch in pool.map(one, range(1, 5)) if epoch]
+    assert epochs == [registry.table(name).epoch]
+    assert [topic for topic in topics.names(registry.admin) if topic.startswith(name)] == [f"{name}.2"]
+
+
+def test_a_table_made_again_steps_over_topics_that_are_somebody_elses(registry, name):
+    ddl.delete_topic(registry, ddl.drop(registry, ddl.create(registry, name).table.name).table)
+    topics.create(registry.admin, f"{name}.2", 1, 1, {})  # not as a table's topic should be
+    topics.create(registry.admin, f"{name}_3", 1, 1, {})  # Kafka refuses one that differs in . and _ alone
+    again = ddl.create(registry, name, partitions=2).table
+    assert again.topic == f"{name}.4"
+    ddl.delete_topic(registry, ddl.drop(registry, name).table)
+    named_so = ddl.create(registry, f"{name}.4").table  # writers of the other table may still know this topic's name
+    assert named_so.topic == f"{name}.4.2"
+
+
+def test_a_create_that_was_killed_over_a_dropped_table_is_taken_over(registry, name, monkeypatch):
+    monkeypatch.setattr(ddl, "RIVAL_S", 0.5)
+    ddl.delete_topic(registry, ddl.drop(registry, ddl.create(registry, name).table.name).table)
+    topics.create(registry.admin, f"{name}.2", 2, 1, topics.wal_settings(1_000_000, 1))
+    again = ddl.create(registry, name, partitions=2).table
+    assert (again.topic, again.epoch) == (f"{name}.2", topics.epoch_of(registry.admin, f"{name}.2"))
 
 
 def test_a_drop_that_was_interrupted_is_ended_by_the_next(registry, name):

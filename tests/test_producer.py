@@ -213,15 +213,36 @@ def test_what_cannot_be_a_row_is_refused_before_the_log(kafka):
     assert read_log(kafka.bootstrap, table) == {}
 
 
-def test_a_bad_pair_among_many_names_its_place_and_writes_nothing_after(kafka, table, store):
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_a_bad_pair_among_many_names_its_place_and_nothing_is_written(kafka, table, store, kind):
     pairs = [(b"%d" % i, b"v") for i in range(2000)]
-    pairs[1234] = (b"", b"v")
+    pairs[1534] = (b"", b"v")
     with pytest.raises(BadKey) as caught:
-        store.put_many(table.name, pairs)
+        store.put_many(table.name, kind(pairs))
+    assert "place 1534" in " ".join(caught.value.__notes__)
+    assert read_log(kafka.bootstrap, table) == {}
+
+
+def test_a_bad_pair_far_down_a_stream_says_exactly_what_was_written(kafka, table, store, monkeypatch):
+    monkeypatch.setattr("logstore.client.batch.AHEAD_RECORDS", 1_000)
+    pairs = [(b"%d" % i, b"v") for i in range(2000)]
+    pairs[1534] = (b"", b"v")
+    with pytest.raises(BadKey) as caught:
+        store.put_many(table.name, iter(pairs))
     notes = " ".join(caught.value.__notes__)
-    assert "place 1234" in notes
-    assert "1,000 pairs before" in notes
-    assert len(read_log(kafka.bootstrap, table)) == 1000
+    assert "place 1534" in notes
+    assert "1,500 pairs before" in notes
+    assert len(read_log(kafka.bootstrap, table)) == 1500
+
+
+def test_a_mapping_is_its_items_and_what_has_no_pairs_is_refused(kafka, table, store):
+    store.put_many(table.name, {"ab": "1", b"cd": None, "ef": b""})
+    assert sorted(read_log(kafka.bootstrap, table).values()) == [(b"ab", b"1"), (b"cd", None), (b"ef", b"")]
+    for wrong in ["xy", b"xy", ["xy"], [b"xy"], [{"a", "b"}], {("a", "1")}, [("a",)], [("a", "1", "2")], [{"a": 1}], 7,
+                  None, ["a", "b"], iter(["ab"]), {"ab": 1}, {"\ud800": "x"}]:  # fmt: skip
+        with pytest.raises(UsageError):
+            store.put_many(table.name, wrong)
+    assert len(read_log(kafka.bootstrap, table)) == 3
 
 
 def test_the_longest_key_and_value_go_through(kafka):
@@ -462,7 +483,7 @@ def test_settings_that_cannot_be_are_refused(monkeypatch):
     [
         (KafkaError.MSG_SIZE_TOO_LARGE, WriteFailed),
         (KafkaError.TOPIC_AUTHORIZATION_FAILED, WriteFailed),
-        (KafkaError._PURGE_QUEUE, WriteFailed),
+        (KafkaError._PURGE_QUEUE, Unknown),
         (KafkaError._PURGE_INFLIGHT, Unknown),
         (KafkaError._MSG_TIMED_OUT, Unknown),
         (KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, Unknown),

@@ -99,7 +99,8 @@ def create(
             snapshots=snapshots,
         )  # fmt: skip
     holds(registry, change, settings.timeout_s, new=True)
-    done(change, "created" if topic is None else f"made of topic {topic}", as_json=as_json)
+    own = "created" if change.table.topic == name else f"created; its topic is {change.table.topic}"
+    done(change, own if topic is None else f"made of topic {topic}", as_json=as_json)
 
 
 @table.command(name="list")

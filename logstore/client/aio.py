@@ -6,7 +6,7 @@ batch of acknowledgements, not once per write.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -18,8 +18,9 @@ from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.store import DEADLINE_MS, Store
 from logstore.client.tables import renewing
+from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.producer import GRACE_S, Producer
-from logstore.model.errors import LogStoreError, Overloaded, StillPending
+from logstore.model.errors import LogStoreError, Overloaded, StillPending, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -84,20 +85,31 @@ class AsyncPipeline:
     """
 
     def __init__(
-        self, producer: Producer, table: Table, wakeups: _Wakeups, on_failure: Callable[[], object] | None = None
+        self,
+        producer: Producer,
+        table: Table,
+        wakeups: _Wakeups,
+        on_failure: Callable[[], object] | None = None,
+        ask_again: Callable[[], Table] | None = None,
     ) -> None:
-        self._producer, self._table = producer, table
-        self._inner = Pipeline(producer, table, AsyncPending, _AsyncShared(table.epoch, producer, wakeups), on_failure)
+        """See `Pipeline`; `ask_again` is called on another thread."""
+        self._producer, self._ask_again = producer, ask_again
+        self._inner = Pipeline(
+            producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure
+        )
 
     async def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
         """Queue one write; waits only while the queue is full. Raises like `Pipeline.put`."""
-        return await self._queue(
-            check_key(to_bytes(key)), check_value(to_bytes(value), self._table.max_value_bytes), headers
-        )
+        return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers)
 
     async def delete(self, key: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
         """Queue one delete."""
         return await self._queue(check_key(to_bytes(key)), None, headers)
+
+    @property
+    def epoch(self) -> str:
+        """The log that is written to."""
+        return self._inner.epoch
 
     async def flush(self, timeout_s: float | None = None) -> None:
         """Wait for every write so far; raises like `Pipeline.flush`."""
@@ -115,8 +127,19 @@ class AsyncPipeline:
             if error is None:
                 raise
             error.add_note(f"besides, in the pipeline: {failure}")
+        finally:
+            self._inner.end("the block of this pipeline has ended; open another one")
 
     async def _queue(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None) -> AsyncPending:
+        try:
+            return await self._queue_there(key, value, headers)
+        except WriteFailed:
+            if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
+                raise
+        return await self._queue_there(key, value, headers)
+
+    async def _queue_there(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None) -> AsyncPending:
+        check_value(value, self._inner.limit)
         deadline = asyncio.get_running_loop().time() + self._producer.delivery_timeout_s
         while True:
             try:
@@ -136,21 +159,29 @@ class AsyncStore:
     def __init__(self, bootstrap: str | None = None, url: str | None = None, **settings: Any) -> None:
         """Arguments as of `Store`; nothing is connected before the first call that needs it."""
         self._store = Store(bootstrap, url, **settings)
+        self._connect()
+        renew_in_child(self)
+
+    def _connect(self) -> None:
         self._reader: AsyncReader | None = None
         self._wakeups: _Wakeups | None = None
         self._pipelines: dict[str, AsyncPipeline] = {}
 
+    def after_fork(self) -> None:
+        """Connect anew in the child, in the loop that is used there; see `log.after_fork`."""
+        for inherited in (self._reader, self._wakeups, self._pipelines):
+            keep(inherited)
+        self._connect()
+
     async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Write a row and wait for its position, as `Store.put`."""
-        with renewing(partial(self._forget, table)):
-            return await (await (await self._singles(table)).put(key, value, headers=headers))
+        return await self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers))
 
     async def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Delete a row and wait for the position, as `Store.delete`."""
-        with renewing(partial(self._forget, table)):
-            return await (await (await self._singles(table)).delete(key, headers=headers))
+        return await self._write(table, lambda pipeline: pipeline.delete(key, headers=headers))
 
-    async def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
+    async def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """See `Store.put_many`; `pairs` is consumed on another thread."""
         return await asyncio.to_thread(self._store.put_many, table, pairs)
 
@@ -218,7 +249,19 @@ class AsyncStore:
         definition = await asyncio.to_thread(self._store.tables.get, table)
         if self._wakeups is None:
             self._wakeups = _Wakeups(asyncio.get_running_loop())
-        return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table))
+        again = partial(self._store.ask_again, table)
+        return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table), again)
+
+    async def _write(self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]) -> Position:
+        """As `Store._write`."""
+        with renewing(partial(self._forget, table)):
+            pipeline = await self._singles(table)
+            try:
+                return await (await queue(pipeline))
+            except WriteFailed as error:
+                self._forget(table)
+                await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
+            return await (await queue(await self._singles(table)))
 
     async def _singles(self, table: str) -> AsyncPipeline:
         self._store.check_open()

@@ -12,22 +12,23 @@ follow when it has its offset.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from time import monotonic
 from typing import Any
 
-from logstore.client.checks import CheckedWrites, Pair
+from logstore.client.checks import CheckedWrites, Pair, Text, pairs_of
 from logstore.log.delivery import delivery_error, unproved
 from logstore.log.producer import GRACE_S, Producer
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, Overloaded, Unknown, UsageError
-from logstore.model.partitioner import partition_of, partitions_of
+from logstore.model.partitioner import partitions_of
 from logstore.model.position import Position
 from logstore.model.table import Table
 
+AHEAD_RECORDS, AHEAD_BYTES = 20_000, 32 * 1024 * 1024  # of a stream: taken and checked before anything is written
 CHUNK = 500  # records; from 250 to 10,000 the measured difference is within the noise
 _LATE = "no acknowledgement came before the deadline: the writes may or may not be in the log"
-_FEW_PARTITIONS = 16  # up to here the last record of each is found quicker from the end than by placing all keys
+_HELD = (list, tuple, Mapping)  # pairs that can be gone through twice
 
 Reports = dict[Any, Any]  # KafkaError or None -> the newest message so reported
 
@@ -35,10 +36,10 @@ Reports = dict[Any, Any]  # KafkaError or None -> the newest message so reported
 class _Sent:
     """A chunk of writes on its way."""
 
-    __slots__ = ("last", "others", "places", "reports")
+    __slots__ = ("last", "others", "places", "proved", "reports")
 
-    def __init__(self, places: range, last: dict[int, Reports], others: int) -> None:
-        self.places, self.last, self.others = places, last, others
+    def __init__(self, places: range, last: dict[int, Reports], others: int, proved: set[int]) -> None:
+        self.places, self.last, self.others, self.proved = places, last, others, proved
         self.reports: Reports = {}
 
     def acknowledged(self) -> bool:
@@ -67,24 +68,61 @@ class WriteBatch:
 
     def __init__(self, producer: Producer, table: Table) -> None:
         self._producer, self._table = producer, table
-        self._proved = producer.proved(table.topic)
         self._sent: deque[_Sent] = deque()
         self._count = 0
         self._pieces: dict[tuple[str, int], int] = {}
         self._failed: list[range] = []
         self._unknown: list[range] = []
         self._first: LogStoreError | None = None
+        self._source: Iterator[Pair] = iter(())
+        self._taken: list[Pair] | None = []  # from the source, while nothing of it is in the log
 
-    def run(self, pairs: Iterable[Pair]) -> Position:
+    def run(self, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write all; returns when everything is acknowledged.
 
-        Raises BatchFailed, BatchUnknown; UsageError when a pair cannot be written: those before its chunk are then
-        written, none after.
+        Raises BatchFailed, BatchUnknown; UsageError when a pair cannot be written. A list, a tuple or a mapping is
+        checked whole, and of any other source the first `AHEAD_RECORDS` (or `AHEAD_BYTES`), before anything is written.
+        Beyond that the pairs before the chunk of the bad one are written, none after; a note of the error counts them.
         """
-        source = iter(pairs)
+        self._source = pairs_of(pairs)
+        if isinstance(pairs, _HELD):
+            for _ in self._chunks(pairs_of(pairs)):
+                pass
+            return self._write(self._chunks(self._source))
+        chunks, ahead = self._chunks(self._source), deque[CheckedWrites]()
+        records = size_bytes = 0
+        while records < AHEAD_RECORDS and size_bytes < AHEAD_BYTES and (chunk := next(chunks, None)):
+            ahead.append(chunk)
+            records, size_bytes = records + len(chunk.keys), size_bytes + chunk.size_bytes
+        return self._write(_drained(ahead, chunks))
+
+    @property
+    def epoch(self) -> str:
+        """The log that is written to."""
+        return self._table.epoch
+
+    def unwritten(self) -> bool:
+        """True when nothing of it is, or may be, in the log."""
+        return not self._pieces and not self._unknown
+
+    def over_again(
+        self, pairs: Mapping[Text, Text | None] | Iterable[Pair]
+    ) -> Mapping[Text, Text | None] | Iterable[Pair]:
+        """All of the pairs, to be written anew. Requires: `unwritten`."""
+        return pairs if isinstance(pairs, _HELD) else chain(self._taken or (), self._source)
+
+    def _chunks(self, source: Iterator[Pair]) -> Iterator[CheckedWrites]:
+        start = 0
+        while some := list(islice(source, CHUNK)):
+            if self._taken is not None and source is self._source:
+                self._taken += some
+            yield CheckedWrites(some, self._table, start)
+            start += len(some)
+
+    def _write(self, chunks: Iterator[CheckedWrites]) -> Position:
         try:
-            while self._first is None and (some := list(islice(source, CHUNK))):
-                self._send_all(CheckedWrites(some, self._table, self._count))
+            while self._first is None and (chunk := next(chunks, None)) is not None:
+                self._send_all(chunk)
         except UsageError as error:
             self._await_reports()
             error.add_note(
@@ -98,7 +136,7 @@ class WriteBatch:
 
     def _send_all(self, chunk: CheckedWrites) -> None:
         """A chunk, in pieces as long as it has the first record of a partition."""
-        while self._first is None and len(self._proved) < self._table.partitions:
+        while self._first is None and len(self._proved) < self._table.partitions:  # of the connection as it is now
             end, alone = self._until_second(chunk.keys)
             if not alone:
                 break
@@ -110,25 +148,32 @@ class WriteBatch:
             self._producer.poll()
             self._collect()
 
+    @property
+    def _proved(self) -> set[int]:
+        return self._producer.proved(self._table.topic)
+
     def _until_second(self, keys: list[bytes]) -> tuple[int, bool]:
         """(keys before the second one of a partition that is not proved, is there a first one among them?)."""
         firsts: set[int] = set()
+        proved = self._proved
         for place, partition in enumerate(partitions_of(keys, self._table.partitions).tolist() if keys else ()):
             if partition in firsts:
                 return place, True
-            if partition not in self._proved:
+            if partition not in proved:
                 firsts.add(partition)
         return len(keys), bool(firsts)
 
     def _send(self, chunk: CheckedWrites) -> None:
+        partitions = partitions_of(chunk.keys, self._table.partitions).tolist()
         messages: list[dict[str, Any]] = [
-            {"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)
+            {"key": key, "value": value, "partition": partition}
+            for key, value, partition in zip(chunk.keys, chunk.values, partitions, strict=True)
         ]
         last: dict[int, Reports] = {}
-        for partition, place in _last_places(chunk.keys, self._table.partitions).items():
+        for partition, place in dict(zip(partitions, range(len(partitions)), strict=True)).items():
             last[partition] = {}
             messages[place]["callback"] = last[partition].__setitem__
-        sent = _Sent(range(self._count, self._count + len(messages)), last, len(messages) - len(last))
+        sent = _Sent(range(self._count, self._count + len(messages)), last, len(messages) - len(last), self._proved)
         rejected = self._producer.send_batch(self._table.topic, messages, sent.reports.__setitem__, chunk.largest_bytes)
         self._count += len(messages)
         if rejected is None:
@@ -165,7 +210,8 @@ class WriteBatch:
                 partition, offset = reports[None].partition(), reports[None].offset()
                 where = self._table.epoch, partition
                 self._pieces[where] = max(self._pieces.get(where, 0), offset + 1)
-                self._proved.add(partition)
+                sent.proved.add(partition)
+                self._taken = None
 
     def _await_reports(self) -> None:
         """Poll until every chunk is judged.
@@ -225,16 +271,11 @@ def _proved(reports: Reports) -> bool:
     return None in reports and reports[None].offset() is not None
 
 
-def _last_places(keys: list[bytes], partitions: int) -> dict[int, int]:
-    """Partition -> place of its last key."""
-    if partitions > _FEW_PARTITIONS:
-        return dict(zip(partitions_of(keys, partitions).tolist(), range(len(keys)), strict=True))
-    last: dict[int, int] = {}
-    for place in range(len(keys) - 1, -1, -1):
-        last.setdefault(partition_of(keys[place], partitions), place)
-        if len(last) == partitions:
-            break
-    return last
+def _drained(ahead: deque[CheckedWrites], rest: Iterator[CheckedWrites]) -> Iterator[CheckedWrites]:
+    """What was taken ahead, each let go as it is taken, and then the rest."""
+    while ahead:
+        yield ahead.popleft()
+    yield from rest
 
 
 def _is_of(message: dict[str, Any], reports: Reports) -> bool:

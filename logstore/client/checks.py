@@ -3,8 +3,10 @@
 Types, lengths, header names. Afterwards nobody could take it back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
+from typing import Any
 
 from logstore.model.errors import UsageError, ValueTooLarge
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
@@ -13,6 +15,7 @@ from logstore.model.table import Table
 
 Text = bytes | str
 Pair = tuple[Text, Text | None]
+_NO_SEQUENCE = (str, bytes, bytearray, memoryview, set, frozenset)  # of pairs or keys: one text, or no order
 _HEADER_BYTES = 16 * 1024 - 1024  # what RECORD_OVERHEAD_BYTES leaves to headers, less the framing
 
 
@@ -43,6 +46,30 @@ def check_headers(headers: Mapping[str, bytes] | None) -> list[tuple[str, bytes]
     return pairs
 
 
+def pairs_of(pairs: "Mapping[Text, Text | None] | Iterable[Pair]") -> Iterator[Pair]:
+    """The pairs in their order; a mapping is its items. Raises UsageError for what has no pairs."""
+    if isinstance(pairs, Mapping):
+        return iter(pairs.items())
+    if isinstance(pairs, _NO_SEQUENCE) or not isinstance(pairs, Iterable):
+        raise UsageError(f"put_many takes a mapping, or pairs (key, value) in an order, not {type(pairs).__name__}")
+    return iter(pairs)
+
+
+def keys_of(keys: "Iterable[Text]") -> list[bytes]:
+    """The keys of a get_many. Raises UsageError for one text, and for sets, which have no order to answer in."""
+    if isinstance(keys, _NO_SEQUENCE) or not isinstance(keys, Iterable):
+        raise UsageError(f"get_many takes several keys in an order, such as a list, not {type(keys).__name__}")
+    return [to_bytes(key) for key in keys]
+
+
+def _pair(pair: Any) -> Pair:
+    """A pair as it should be: a str or a set of two would be one to Python's own unpacking. Raises UsageError."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        what = f"{type(pair).__name__} of {len(pair)}" if isinstance(pair, (tuple, list)) else type(pair).__name__
+        raise UsageError(f"put_many takes pairs (key, value), not a {what}")
+    return pair[0], pair[1]
+
+
 class CheckedWrites:
     """Keys and values of some writes, checked all at once: a tenth of a microsecond each."""
 
@@ -51,13 +78,9 @@ class CheckedWrites:
 
         Raises UsageError (with the place in a note) when one of them cannot be written.
         """
-        try:
-            self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]
-            self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]
-        except (TypeError, ValueError) as error:
-            raise UsageError(
-                f"put_many takes pairs (key, value); something else is among places {start}-{start + len(pairs) - 1}"
-            ) from error
+        self._check_shapes(pairs, start)
+        self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]
+        self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]
         if not self._plain(table.max_value_bytes):
             self._one_by_one(table.max_value_bytes, start)
 
@@ -66,6 +89,18 @@ class CheckedWrites:
         part = copy(self)
         part.keys, part.values = self.keys[first:end], self.values[first:end]
         return part
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all keys and values."""
+        return sum(map(len, self.keys)) + sum(len(value) for value in self.values if value is not None)
+
+    def _check_shapes(self, pairs: Sequence[Pair], start: int) -> None:
+        if {*map(type, pairs)} == {tuple} and {*map(len, pairs)} == {2}:
+            return
+        for i, pair in enumerate(pairs):
+            with _at(start + i):
+                _pair(pair)
 
     def _plain(self, limit: int) -> bool:
         kinds = {*map(type, self.values)}
@@ -79,14 +114,21 @@ class CheckedWrites:
 
     def _one_by_one(self, limit: int, start: int) -> None:
         for i, (key, value) in enumerate(zip(self.keys, self.values, strict=True)):
-            try:
+            with _at(start + i):
                 self.keys[i], self.values[i] = check_key(to_bytes(key)), check_value(value, limit)
-            except UsageError as error:
-                error.add_note(f"at place {start + i} of put_many")
-                raise
         self._plain(limit)
 
     @property
     def largest_bytes(self) -> int:
         """Bound on the size of the largest record."""
         return self.longest_key + self.longest_value
+
+
+@contextmanager
+def _at(place: int) -> Iterator[None]:
+    """Note the place of a pair that is refused."""
+    try:
+        yield
+    except UsageError as error:
+        error.add_note(f"at place {place} of put_many")
+        raise

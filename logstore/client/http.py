@@ -7,7 +7,8 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import httpx
 
-from logstore.client.checks import Text
+from logstore.client.checks import Text, keys_of
+from logstore.client.deadline import transport, within
 from logstore.client.reading import MANY, After, Ask, Conversation, HttpAnswer, Row, Steps
 from logstore.model.errors import UsageError
 from logstore.model.key import to_base64url, to_bytes
@@ -78,7 +79,7 @@ class HttpReader:
     def __init__(self, url: str) -> None:
         """`url`: any node of the store; raises UsageError when it is none."""
         self._conversation = Conversation(url)
-        self._http = httpx.Client(limits=_LIMITS, trust_env=False)
+        self._http = httpx.Client(transport=transport(_LIMITS), trust_env=False)
 
     def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
         """Read a row, or None, as `Store.get`."""
@@ -120,7 +121,8 @@ class HttpReader:
 
     def _ask(self, ask: Ask) -> HttpAnswer | float:
         try:
-            reply = self._http.request(ask.method, ask.base, **_rest(ask))
+            with within(ask.timeout_s):
+                reply = self._http.request(ask.method, ask.base, **_rest(ask))
         except httpx.TransportError:
             return time.monotonic()
         return _answer(reply)
@@ -178,8 +180,9 @@ class AsyncReader:
 
     async def _ask(self, ask: Ask) -> HttpAnswer | float:
         try:
-            reply = await self._http.request(ask.method, ask.base, **_rest(ask))
-        except httpx.TransportError:
+            async with asyncio.timeout(ask.timeout_s):
+                reply = await self._http.request(ask.method, ask.base, **_rest(ask))
+        except (httpx.TransportError, TimeoutError):
             return time.monotonic()
         return _answer(reply)
 
@@ -210,7 +213,7 @@ def _thousands(keys: Sequence[Text]) -> Iterator[list[bytes]]:
     """Keys in as many requests as it takes: by number, and by bytes, which JSON may make six times as many."""
     some: list[bytes] = []
     size_bytes = 0
-    for key in map(to_bytes, keys):
+    for key in keys_of(keys):
         if some and (len(some) == MANY or size_bytes + len(key) > _MANY_BYTES):
             yield some
             some, size_bytes = [], 0

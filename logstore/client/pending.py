@@ -122,6 +122,7 @@ class Pending:
         if self._offset is not None:
             return
         producer = self._shared.producer
+        producer.check_process("this write")
         if threading.current_thread().name == "logstore-producer":
             raise UsageError(
                 "a done-callback must not wait for another write: it runs on the thread that completes writes"

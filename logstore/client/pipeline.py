@@ -1,23 +1,36 @@
 """Pipeline: writes to one table without waiting for each, and one place where their failures come together."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from logstore.client.checks import Text, check_headers, check_value
 from logstore.client.pending import Pending, Shared
+from logstore.log.librdkafka import placing
 from logstore.log.producer import Producer
-from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, StillPending, Unknown
+from logstore.model.errors import (
+    BatchFailed,
+    BatchUnknown,
+    LogStoreError,
+    StillPending,
+    Unknown,
+    UsageError,
+    WriteFailed,
+)
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
 from logstore.model.table import Table
 
 _POLL_EVERY = 100  # writes; the reports that are due are taken while they are warm in the cache
+_ASK_AGAIN_S = 1.0
 
 
 class Pipeline:
     """Use as a context manager.
 
-    Leaving the block waits for every write and raises what failed. One thread at a time.
+    Leaving the block waits for every write and raises what failed; the pipeline takes nothing afterwards. One thread at
+    a time.
     """
 
     def __init__(
@@ -25,19 +38,28 @@ class Pipeline:
         producer: Producer,
         table: Table,
         kind: type[Pending] = Pending,
-        shared: Shared | None = None,
+        share: Callable[[str, Producer], Shared] = Shared,
         on_failure: Callable[[], object] | None = None,
+        ask_again: Callable[[], Table] | None = None,
     ) -> None:
-        """`on_failure` is called when `flush` finds writes that failed."""
+        """`on_failure` is called when `flush` finds writes that failed.
+
+        `ask_again` gives the definition as it is now: a write that is refused because the table was made again, or
+        another one promoted over it, goes to the new log.
+        """
         self._producer, self._kind, self._on_failure = producer, kind, on_failure
-        self._shared = shared or Shared(table.epoch, producer)
-        self._topic, self._limit = table.topic, table.max_value_bytes
-        self._produce, self._left, self._count = producer.produce, _POLL_EVERY, 0
+        self._share, self._ask_again = share, ask_again
+        self._place, self._left, self._count = placing(), _POLL_EVERY, 0
+        self._ended, self._asked_s, self._told = "", 0.0, 0
+        self._produce: Callable[..., None] = producer.produce
+        self._all_shared: list[Shared] = []
+        self._aim(table)
+        producer.attach(self)
 
     def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Pending:
         """Queue one write.
 
-        Raises BadKey, ValueTooLarge, UsageError, Overloaded, WriteFailed: then it is not written.
+        Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
         if not (
             type(key) is bytes
@@ -46,12 +68,13 @@ class Pipeline:
             and len(value) <= self._limit
             and headers is None
         ):
-            return self.queue(check_key(to_bytes(key)), check_value(to_bytes(value), self._limit), headers)
+            return self.queue(check_key(to_bytes(key)), _present(value, self._limit), headers)
         pending = self._kind()  # spelled out: this is the path of a million writes a second
         pending._shared = self._shared
         pending._offset = None
+        partition = self._place(None, key, len(key), self._partitions, None, None)
         try:
-            self._produce(self._topic, value, key, -1, pending)
+            self._produce(self._topic, value, key, partition, pending)
         except Exception:  # BufferError, KafkaException: `send` waits, or types it
             return self.queue(key, value, None)
         self._left = left = self._left - 1
@@ -79,7 +102,22 @@ class Pipeline:
         """Writes queued by this pipeline."""
         return self._count + _POLL_EVERY - self._left
 
+    @property
+    def limit(self) -> int:
+        """Bytes of a value, at most."""
+        return self._limit
+
+    @property
+    def epoch(self) -> str:
+        """The log that is written to."""
+        return self._table.epoch
+
+    def end(self, why: str) -> None:
+        """Take no more writes: each is refused with `why`."""
+        self._ended, self._produce = self._ended or why, _refuse
+
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -91,27 +129,70 @@ class Pipeline:
             if error is None:
                 raise
             error.add_note(f"besides, in the pipeline: {failure}")
+        finally:
+            self.end("the block of this pipeline has ended; open another one")
 
     def queue(
         self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None = None
     ) -> Pending:
         """Queue a checked record (None deletes), waiting up to `patience_s` for room (default: as the Store says)."""
+        self._check_open()
+        try:
+            return self._queue(key, value, headers, patience_s)
+        except WriteFailed:
+            if self._ask_again is None or not self.aim_at(self._ask_again()):
+                raise
+        check_value(value, self._limit)
+        return self._queue(key, value, headers, patience_s)
+
+    def aim_at(self, table: Table) -> bool:
+        """Write to the table as it is now. False when it is the one that was known."""
+        if table.epoch == self._table.epoch:
+            return False
+        self._aim(table)
+        return True
+
+    def _queue(
+        self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None
+    ) -> Pending:
         pending = self._kind.of(self._shared)
-        self._producer.send(self._topic, key, value, pending, headers=check_headers(headers), patience_s=patience_s)
+        partition = self._place(None, key, len(key), self._partitions, None, None)
+        self._producer.send(
+            self._topic, key, value, pending, partition, headers=check_headers(headers), patience_s=patience_s
+        )
+        self._produce = self._producer.produce  # of another connection, if the one before met a fatal error
         self._left -= 1
         if self._left <= 0:
             self._breathe()
         return pending
 
+    def _aim(self, table: Table) -> None:
+        self._table, self._shared = table, self._share(table.epoch, self._producer)
+        self._all_shared.append(self._shared)
+        self._topic, self._limit, self._partitions = table.topic, table.max_value_bytes, table.partitions
+
     def _breathe(self) -> None:
         self._count += _POLL_EVERY
         self._left = _POLL_EVERY
         self._producer.poll()
+        shared = self._shared
+        failures = shared.failed + shared.unknown
+        if self._ask_again is not None and failures > self._told and monotonic() - self._asked_s > _ASK_AGAIN_S:
+            self._told, self._asked_s = failures, monotonic()
+            with suppress(LogStoreError):  # the write that brought us here is queued; a later one meets the same error
+                self.aim_at(self._ask_again())
+
+    def _check_open(self) -> None:
+        if self._ended:
+            raise UsageError(self._ended)
 
     def _raise(self, total: int) -> None:
-        shared = self._shared
-        failed, unknown, failures = shared.failed, shared.unknown, shared.failures
-        shared.failed, shared.unknown, shared.failures = 0, 0, []
+        failed = sum(shared.failed for shared in self._all_shared)
+        unknown = sum(shared.unknown for shared in self._all_shared)
+        failures = [error for shared in self._all_shared for error in shared.failures]
+        for shared in self._all_shared:
+            shared.failed, shared.unknown, shared.failures = 0, 0, []
+        self._all_shared, self._told = [self._shared], 0
         if failed + unknown and self._on_failure is not None:
             self._on_failure()
         if failed + unknown == 1:
@@ -120,3 +201,13 @@ class Pipeline:
             raise BatchUnknown(total, failed, unknown, next(e for e in failures if isinstance(e, Unknown)))
         if failed:
             raise BatchFailed(total, failed, failures[0])
+
+
+def _present(value: Any, limit: int) -> bytes | None:
+    """The bytes of a value that is one: `put` does not delete."""
+    return check_value(to_bytes(value), limit)
+
+
+def _refuse(*_: Any) -> None:
+    """Stands in for librdkafka in a pipeline that has ended; `queue` says why."""
+    raise BufferError

@@ -241,7 +241,8 @@ class Conversation:
         if key is None:
             return
         if table not in self._partitions:
-            answer = yield Ask("GET", owner, _table_path(table), {}, None, budget.deadline_ms / 1000 + _GRACE_S)
+            left_ms = _left_ms(budget, (yield Pause(0.0)))
+            answer = yield Ask("GET", owner, _table_path(table), {}, None, left_ms / 1000 + _GRACE_S)
             count = (
                 parse(answer.content).get("partitions")
                 if isinstance(answer, HttpAnswer) and answer.status == 200

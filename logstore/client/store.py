@@ -1,8 +1,7 @@
 """Store: the synchronous client. Writes go to the log, reads to the readers; a `Position` ties the two together."""
 
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -10,9 +9,12 @@ from typing import Any, Self, Unpack
 from logstore.client.batch import WriteBatch
 from logstore.client.checks import Pair, Text
 from logstore.client.http import HttpReader, ScanArguments
+from logstore.client.lazily import Lazily
+from logstore.client.pending import Pending
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.tables import CachedDefinitions, Tables, renewing
+from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.producer import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
@@ -22,14 +24,18 @@ from logstore.log.producer import (
     OnFull,
     Producer,
 )
-from logstore.model.errors import UsageError
+from logstore.model.errors import LogStoreError, NotYet, UsageError, WriteFailed
 from logstore.model.position import Position
+from logstore.model.table import Table
 
 DEADLINE_MS = 2_000
 
 
 class Store:
     """A connection to one store. Thread-safe; close it, or use it in a `with` block: closing waits for every write.
+
+    In a forked child it connects anew when it is used (gunicorn --preload, Celery, multiprocessing); writes that the
+    parent has queued stay the parent's, and so do its pipelines.
 
     bootstrap           Kafka's host:port[,host:port], for writing; default: LOGSTORE_BOOTSTRAP
     url                 a node's http://host:port, for reading; default: LOGSTORE_URL
@@ -69,11 +75,22 @@ class Store:
             "compression": compression,
             "extra": kafka,
         }
-        self._lock, self._closed = threading.RLock(), False
-        self._producer: Producer | None = None
-        self._tables: Tables | None = None if definitions is None else Tables(definitions)
-        self._reader: HttpReader | None = None
+        self._definitions, self._closed = definitions, False
+        self._connect()
+        renew_in_child(self)
+
+    def _connect(self) -> None:
+        """Have everything connected on first use, each on its own: who reads never waits for Kafka."""
+        self._producer: Lazily[Producer] = Lazily(self._make_producer, lambda producer: producer.close(0.0))
+        self._tables: Lazily[Tables] = Lazily(self._make_tables, lambda tables: tables.close())
+        self._reader: Lazily[HttpReader] = Lazily(lambda: HttpReader(self.need_url()), lambda reader: reader.close())
         self._pipelines: dict[str, Pipeline] = {}
+
+    def after_fork(self) -> None:
+        """Connect anew in the child; see `log.after_fork`."""
+        for inherited in (self._producer, self._tables, self._reader, self._pipelines):
+            keep(inherited)
+        self._connect()
 
     def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Write one row and wait for the acknowledgement; returns its position.
@@ -81,27 +98,37 @@ class Store:
         `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable:
         then it is not written; Unknown: perhaps it is.
         """
-        with renewing(partial(self.forget, table)):
-            return self._singles(table).put(key, value, headers=headers).result()
+        return self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers))
 
     def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
         """Delete one row and wait for the acknowledgement; raises like `put`."""
-        with renewing(partial(self.forget, table)):
-            return self._singles(table).delete(key, headers=headers).result()
+        return self._write(table, lambda pipeline: pipeline.delete(key, headers=headers))
 
-    def put_many(self, table: str, pairs: Iterable[Pair]) -> Position:
-        """Write pairs (key, value), a value None deletes.
+    def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
+        """Write pairs (key, value), or the items of a mapping; a value None deletes.
 
-        Returns when all are acknowledged, with the position that covers them.
+        Returns when all are acknowledged, with the position that covers them. Order per key is the order given.
 
-        Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. Order per key is the order given.
+        Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. A pair that cannot be written is found
+        before anything is written when `pairs` is a list, a tuple or a mapping, or an iterator of up to 20,000 pairs;
+        of a longer iterator the pairs before it may be written by then: a note of the error says how many.
         """
         with renewing(partial(self.forget, table)):
-            return WriteBatch(self.producer, self.tables.get(table)).run(pairs)
+            batch = WriteBatch(self.producer, self.tables.get(table))
+            try:
+                return batch.run(pairs)
+            except WriteFailed as error:
+                if not batch.unwritten():
+                    raise
+                moved = self.moved(table, batch.epoch, error)
+            return WriteBatch(self.producer, moved).run(batch.over_again(pairs))
 
     def pipeline(self, table: str) -> Pipeline:
         """Write without waiting for each; see `Pipeline`."""
-        return Pipeline(self.producer, self.tables.get(table), on_failure=partial(self.forget, table))
+        return Pipeline(
+            self.producer, self.tables.get(table),
+            on_failure=partial(self.forget, table), ask_again=partial(self.ask_again, table),
+        )  # fmt: skip
 
     def get(
         self,
@@ -151,17 +178,16 @@ class Store:
 
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
-        return self._producer.flush(timeout_s) if self._producer else 0
+        producer = self._producer.value
+        return producer.flush(timeout_s) if producer is not None else 0
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Flush and let go.
+        """Flush and let go; pipelines that are still open take nothing more.
 
         Raises Unknown when writes remain without acknowledgement after `timeout_s` (default: the delivery timeout).
         """
-        with self._lock:
-            self._closed = True
-            producer, reader, tables = self._producer, self._reader, self._tables
-            self._producer = self._reader = self._tables = None
+        self._closed = True
+        producer, reader, tables = self._producer.close(), self._reader.close(), self._tables.close()
         try:
             if producer is not None:
                 producer.close(timeout_s)
@@ -174,35 +200,17 @@ class Store:
     @property
     def producer(self) -> Producer:
         """Producer that writes to the log, connected on first use. Raises LogUnreachable, SetupError."""
-        if self._producer is not None:
-            return self._producer
-        with self._lock:
-            self.check_open()
-            if self._producer is None:
-                self._producer = Producer(self._need_bootstrap(), **self._settings)
-            return self._producer
+        return self._producer.get()
 
     @property
     def tables(self) -> Tables:
         """The definitions this client knows."""
-        if self._tables is not None:
-            return self._tables
-        with self._lock:
-            self.check_open()
-            if self._tables is None:
-                from logstore.log.registry import Registry  # noqa: PLC0415 - readers alone do not need it
-
-                self._tables = Tables(Registry(self._need_bootstrap()))
-            return self._tables
+        return self._tables.get()
 
     @property
     def reader(self) -> HttpReader:
         """Client that reads over HTTP, made on first use."""
-        with self._lock:
-            self.check_open()
-            if self._reader is None:
-                self._reader = HttpReader(self.need_url())
-            return self._reader
+        return self._reader.get()
 
     def need_url(self) -> str:
         """The URL to read from; raises UsageError when there is none."""
@@ -220,10 +228,41 @@ class Store:
 
     def _singles(self, table: str) -> Pipeline:
         """The pipeline of single writes to a table: their failures are raised by each `result`, never collected."""
+        self.check_open()
         pipeline = self._pipelines.get(table)
-        if pipeline is None or self._producer is None:
-            pipeline = self._pipelines[table] = self.pipeline(table)
+        if pipeline is None:
+            pipeline = self._pipelines[table] = Pipeline(self.producer, self.tables.get(table))
         return pipeline
+
+    def _write(self, table: str, queue: Callable[[Pipeline], Pending]) -> Position:
+        """One write, acknowledged; to the log that the table has by now, if the one that was known refuses it."""
+        with renewing(partial(self.forget, table)):
+            pipeline = self._singles(table)
+            try:
+                return queue(pipeline).result()
+            except WriteFailed as error:
+                self.moved(table, pipeline.epoch, error)
+            return queue(self._singles(table)).result()
+
+    def moved(self, table: str, epoch: str, error: LogStoreError) -> Table:
+        """The table as it is now. Raises `error` when it still has the log of that epoch, NoSuchTable."""
+        try:
+            found = self.ask_again(table)
+        except NotYet:
+            raise error from None
+        if found.epoch == epoch:
+            raise error
+        return found
+
+    def _make_producer(self) -> Producer:
+        return Producer(self._need_bootstrap(), **self._settings)
+
+    def _make_tables(self) -> Tables:
+        if self._definitions is not None:
+            return Tables(self._definitions)
+        from logstore.log.registry import Registry  # noqa: PLC0415 - readers alone do not need it
+
+        return Tables(Registry(self._need_bootstrap()))
 
     def _need_bootstrap(self) -> str:
         if not self._bootstrap:
@@ -233,8 +272,14 @@ class Store:
     def forget(self, table: str) -> None:
         """Ask for a definition again when it is needed next."""
         self._pipelines.pop(table, None)
-        if self._tables is not None:
-            self._tables.forget(table)
+        tables = self._tables.value
+        if tables is not None:
+            tables.forget(table)
+
+    def ask_again(self, table: str) -> Table:
+        """The definition as it is now. Raises NoSuchTable, LogUnreachable."""
+        self.forget(table)
+        return self.tables.get(table)
 
     def check_open(self) -> None:
         """Raise UsageError when this client is closed."""

@@ -1,11 +1,12 @@
 """Table definitions as a client learns and keeps them."""
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
-from logstore.model.errors import EpochChanged, Unknown, WriteFailed
+from logstore.client.lazily import Lazily
+from logstore.model.errors import EpochChanged, NoSuchTable, Unknown, ValueTooLarge, WriteFailed
 from logstore.model.table import Table
 
 
@@ -20,40 +21,39 @@ class CachedDefinitions(Protocol):
 
 
 class Tables:
-    """Definitions, asked for once each. Thread-safe."""
+    """Definitions, asked for once each. Thread-safe; to wait for one holds up nobody who wants another."""
 
     def __init__(self, source: CachedDefinitions) -> None:
-        self._source, self._known, self._lock = source, dict[str, Table](), threading.Lock()
-
-    def known(self, name: str) -> Table | None:
-        """The definition if it has been asked for before: never waits."""
-        return self._known.get(name)
+        self.source, self._known = source, dict[str, Lazily[Table]]()
 
     def get(self, name: str) -> Table:
         """The definition; asks the source for a name not met before. Raises NoSuchTable, LogUnreachable."""
-        table = self._known.get(name)
-        if table is None:
-            with self._lock:
-                table = self._known.setdefault(name, self._source.table(name))
-        return table
+        known = self._known.get(name)
+        if known is None:
+            known = self._known.setdefault(name, Lazily(partial(self.source.table, name)))
+        try:
+            return known.get()
+        except NoSuchTable:
+            self.forget(name)  # names that are none are not kept
+            raise
 
     def forget(self, name: str) -> None:
         """Ask again next time."""
         self._known.pop(name, None)
 
     def close(self) -> None:
-        """Close the source of definitions."""
-        self._source.close()
+        """Close the source."""
+        self.source.close()
 
 
 @contextmanager
 def renewing(forget: Callable[[], object]) -> Iterator[None]:
     """Have a definition asked for again after a failure that may come of it.
 
-    The table was promoted over, or dropped and made again.
+    The table was promoted over, or dropped and made again, perhaps with another limit.
     """
     try:
         yield
-    except (WriteFailed, Unknown, EpochChanged):
+    except (WriteFailed, Unknown, EpochChanged, ValueTooLarge):
         forget()
         raise

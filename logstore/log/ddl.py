@@ -4,20 +4,21 @@ Every change is one record of `logstore.tables`; `live_workers` says which worke
 
 The order of steps is what makes them safe to repeat and to race:
 
-    create   1 topic (creating it is the lock: one of two wins; what a killed one left is taken over after a while)
+    create   1 topic, of a name that no table had before (`topic_names`); creating it is the lock: one of two wins,
+               and what a killed one left is taken over after a while
              2 definition
     drop     1 definition says dropped   2 readers stop serving
              3 topic, if it is the store's own and still the same one
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from logstore.log import holes, kafka, topics
-from logstore.log.registry import Registry
+from logstore.log import holes, kafka, topic_names, topics
+from logstore.log.registry import Definitions, Registry
 from logstore.model.errors import BadDefinition, EpochChanged, LogUnreachable, NoSuchTable, TableExists, UsageError
 from logstore.model.table import (
     DEFAULT_MAX_VALUE_BYTES,
@@ -56,15 +57,41 @@ def create(
     """
     check_name(name)
     check_limits(partitions, max_value_bytes)
-    before = free(registry, name)
+    definitions = free(registry, name)
+    before = definitions.tables.get(name)
     replicas = topics.replication(registry.admin)
     wanted = _with_snapshots(Table(name, name, "", partitions, max_value_bytes, description=description), snapshots)
     settings = _allowed(wanted, topics.wal_settings(max_value_bytes, replicas) | dict(topic_config or {}), replicas)
-    made = topics.create(registry.admin, name, partitions, replicas, settings)
-    wanted = replace(wanted, epoch=_epoch(registry, name))
-    if not made and (not is_usable(registry, wanted, before) or _has_rival(registry, name)):
-        raise in_the_way(registry, name, before)
-    return write(registry, heir(wanted, before), [])
+    table, _ = claim_topic(registry, wanted, settings, definitions, lambda table: is_usable(registry, table, before))
+    return write(registry, heir(table, before), [])
+
+
+def claim_topic(
+    registry: Registry,
+    table: Table,
+    settings: dict[str, str],
+    definitions: Definitions,
+    is_left_over: Callable[[Table], bool],
+) -> tuple[Table, bool]:
+    """The table with a topic of its own, and whether this call has made the topic.
+
+    `is_left_over`: whether a topic that is there already is what a killed command of this kind has left. Raises
+    TableExists: somebody makes the table at this moment, drops it, or has a topic of its name.
+    """
+    client, before = registry.admin, definitions.tables.get(table.name)
+    if before is not None and _left_over(registry, before):
+        raise in_the_way(registry, table.topic, before)
+    replicas = topics.replication(client)
+    for topic in topic_names.candidates(definitions, table.name, topics.names(client)):
+        made = topics.create(client, topic, table.partitions, replicas, settings)
+        claimed = replace(table, topic=topic, epoch=_epoch(registry, topic))
+        if made:
+            return claimed, True
+        if is_left_over(claimed) and not _has_rival(registry, table.name):
+            return claimed, False
+        if topic == table.name or _has_rival(registry, table.name):
+            raise in_the_way(registry, topic, before)
+    raise AssertionError("there is always another name")
 
 
 def adopt(
@@ -86,7 +113,7 @@ def adopt(
     check_name(name)
     if topic.startswith(INTERNAL):
         raise BadDefinition(f"topics that begin with {INTERNAL!r} are the store's own")
-    before = free(registry, name)
+    before = free(registry, name).tables.get(name)
     partitions = _partitions_of(registry, topic)
     check_limits(partitions, max_value_bytes)
     _unclaimed(registry, topic)
@@ -284,15 +311,15 @@ def write(registry: Registry, table: Table, warnings: list[str]) -> Change:
     return Change(replace(table, revision=offset), offset + 1, warnings)
 
 
-def free(registry: Registry, name: str) -> Table | None:
-    """The dropped table of that name, if there was one; raises TableExists."""
+def free(registry: Registry, name: str) -> Definitions:
+    """All definitions, among which that of the name is at most a dropped one; raises TableExists."""
     definitions = registry.read()
     if (why := definitions.stopped(name)) is not None:
         raise TableExists(str(why)) from why
     before = definitions.tables.get(name)
     if before is not None and not before.dropped:
         raise TableExists(f"there is a table {name!r} already; `logstore table describe {name}` shows it")
-    return before
+    return definitions
 
 
 def heir(table: Table, before: Table | None) -> Table:
@@ -315,16 +342,17 @@ def _allowed(
     return settings
 
 
-def in_the_way(registry: Registry, name: str, before: Table | None) -> TableExists:
+def in_the_way(registry: Registry, topic: str, before: Table | None) -> TableExists:
     """The error for a topic that is there already, although no table has the name."""
     if before is not None and _left_over(registry, before):
+        name = before.name
         return TableExists(
             f"table {name!r} is being dropped, or its drop was interrupted; `logstore table drop {name} --yes` ends it"
         )
-    owner = owner_of(registry, name)
+    owner = owner_of(registry, topic)
     if owner is not None:
-        return TableExists(f"the topic {name!r} is that of table {owner.name!r}; take another name")
-    return topics.taken(name)
+        return TableExists(f"the topic {topic!r} is that of table {owner.name!r}; take another name")
+    return topics.taken(topic)
 
 
 def _has_rival(registry: Registry, name: str) -> bool:

@@ -6,7 +6,7 @@
 
 Only codes that prove the absence count as failed; every other one, a new one too, is unknown. A broker's refusal proves
 nothing about an earlier attempt of the same record whose answer was lost, so only refusals that every attempt would
-have met are in the list.
+have met are in the list. Neither does a purge of the local queue: a record waits there between two attempts too.
 """
 
 from typing import Any
@@ -26,14 +26,14 @@ _REFUSED = {
     KafkaError.INVALID_RECORD: "the topic refuses the record; `logstore doctor` names the setting",
     KafkaError.INVALID_MSG: "the broker refuses the record as malformed",
 }
-_GONE = "the topic or partition does not exist (any more), `logstore doctor` compares it with the definition"
+_GONE = (
+    "the topic or partition does not exist (any more): the next write asks for the definition again; `logstore doctor` "
+    "compares both"
+)
 _HINTS = {
     KafkaError._UNKNOWN_TOPIC: _GONE,
     KafkaError._UNKNOWN_PARTITION: _GONE,
     KafkaError.UNKNOWN_TOPIC_OR_PART: _GONE,
-}
-_UNSENT = {
-    KafkaError._PURGE_QUEUE: "it was still in the local queue when the client was closed; write it again",
 }
 
 
@@ -44,10 +44,13 @@ def delivery_error(error: Any) -> LogStoreError:
         return queue_full()
     if code in _REFUSED:
         return WriteFailed(f"the write was refused ({text}): {_REFUSED[code]}")
-    if code in _UNSENT:
-        return WriteFailed(f"the write was not sent ({text}): {_UNSENT[code]}", retriable=True)
-    hint = _HINTS.get(code, "read the row before writing it again")
-    return Unknown(f"no acknowledgement came ({text}): the write may or may not be in the log; {hint}")
+    step = hint(error) or "read the row before writing it again"
+    return Unknown(f"no acknowledgement came ({text}): the write may or may not be in the log; {step}")
+
+
+def hint(error: Any) -> str:
+    """What can be done about a cause, where there is something."""
+    return _HINTS.get(error.code(), "")
 
 
 def unproved() -> Unknown:

@@ -33,24 +33,32 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
     Raises BadDefinition, TableExists, LogUnreachable.
     """
     check_name(name)
-    before = ddl.free(registry, name)
-    client = registry.admin
-    replicas = topics.replication(client)
-    settings = topics.wal_settings(source.max_value_bytes, replicas)
-    made = topics.create(client, name, source.partitions, replicas, settings)
-    epoch = topics.epoch_of(client, name)
-    if epoch is None:
-        raise LogUnreachable(f"topic {name} is gone again: somebody else deleted it, or its broker is away; try again")
-    fork = Table(
-        name, name, epoch, source.partitions, source.max_value_bytes,
+    definitions = ddl.free(registry, name)
+    before = definitions.tables.get(name)
+    settings = topics.wal_settings(source.max_value_bytes, topics.replication(registry.admin))
+    wanted = Table(
+        name, name, "", source.partitions, source.max_value_bytes,
         compression=source.compression, block_bytes=source.block_bytes, keep_snapshots=source.keep_snapshots,
     )  # fmt: skip
+
+    def is_ours(table: Table) -> bool:
+        return _is_left_over(registry, table) or ddl.is_usable(registry, table, before)
+
+    fork, made = ddl.claim_topic(registry, wanted, settings, definitions, is_ours)
     if not made and _is_left_over(registry, fork):
-        made = topics.delete(client, name) and topics.create(client, name, source.partitions, replicas, settings)
-        fork = replace(fork, epoch=topics.epoch_of(client, name) or "")
-    elif not made and not ddl.is_usable(registry, fork, before):
-        raise ddl.in_the_way(registry, name, before)
+        fork, made = _made_anew(registry, fork, settings), True
     return ddl.heir(fork, before), made
+
+
+def _made_anew(registry: Registry, fork: Table, settings: dict[str, str]) -> Table:
+    """The fork with an empty topic in place of one that no definition, and so no writer, has ever named."""
+    client = registry.admin
+    topics.delete(client, fork.topic)
+    made = topics.create(client, fork.topic, fork.partitions, topics.replication(client), settings)
+    epoch = topics.epoch_of(client, fork.topic)
+    if not made or epoch is None:
+        raise LogUnreachable(f"somebody else makes or deletes the topic {fork.topic} at the same time; try again")
+    return replace(fork, epoch=epoch)
 
 
 def announce(bootstrap: str, fork: Table, payload: Mapping[str, Any]) -> None:

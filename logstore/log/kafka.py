@@ -1,7 +1,6 @@
 """The door to Kafka: connections with the settings this store relies on, and types for what comes back."""
 
-import functools
-import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -10,10 +9,12 @@ from confluent_kafka import TopicCollection as _TopicCollection
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
+from logstore.log.after_fork import keep_for_ever, renew_in_child
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated, LogUnreachable, UsageError
 
 REQUEST_S = 10.0
 _ENDS_S = 5.0  # what is asked every second
+_MOST_CLIENTS = 8  # clusters
 _T = TypeVar("_T")
 
 _UNREACHABLE = {
@@ -84,13 +85,36 @@ def admin(bootstrap: str) -> Any:
     One is kept: of fresh ones every fiftieth waits 3 s before it asks for the offsets of a topic, whose leaders it has
     to find out first.
     """
-    return _admin(bootstrap, os.getpid())
+    return _clients.get(bootstrap)
 
 
-@functools.lru_cache(maxsize=8)
-def _admin(bootstrap: str, _pid: int) -> Any:
-    """`_pid`: what a parent process connected is of no use after a fork."""
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "socket.connection.setup.timeout.ms": 5_000})
+class _Clients:
+    """Admin clients of this process, by cluster."""
+
+    def __init__(self) -> None:
+        self._lock, self._connected = threading.Lock(), dict[str, Any]()
+        renew_in_child(self)
+
+    def get(self, bootstrap: str) -> Any:
+        """The client of a cluster."""
+        with self._lock:
+            client = self._connected.get(bootstrap)
+            if client is None:
+                if len(self._connected) >= _MOST_CLIENTS:
+                    del self._connected[next(iter(self._connected))]
+                client = self._connected[bootstrap] = AdminClient(
+                    {"bootstrap.servers": bootstrap, "log_level": 2, "socket.connection.setup.timeout.ms": 5_000}
+                )
+            return client
+
+    def after_fork(self) -> None:
+        """Connect anew in the child."""
+        for client in self._connected.values():
+            keep_for_ever(client)
+        self._lock, self._connected = threading.Lock(), {}
+
+
+_clients = _Clients()
 
 
 def cluster_id(bootstrap: str, timeout_s: float) -> str | None:

@@ -4,7 +4,10 @@ A wrong partitioner would hide rows from every reader.
 """
 
 import ctypes
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 
@@ -14,6 +17,21 @@ from logstore.model.partitioner import partition_of
 _SAMPLES = (b"a", b"ab", b"abc", b"abcd", b"key-1", b"\xff\x80\x00", b"JFK/2013-01-01/B6 725", bytes(range(256)))
 _PARTITIONS = (1, 3, 4, 64, 1000)
 _SYMBOL = "rd_kafka_msg_partitioner_murmur2"
+_SIGNATURE = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
+
+# (None, key, length of key, partitions, None, None) -> partition: the signature of librdkafka, which saves a call
+Place = Callable[[None, bytes, int, int, None, None], int]
+
+
+@functools.cache
+def placing() -> Place:
+    """The quickest function that places a key: librdkafka's where it can be called, a fifth of the time of ours."""
+    library = _library()
+    if library is None:
+        return lambda _topic, key, _length, partitions, _opaque, _message: partition_of(key, partitions)
+    place: Any = getattr(ctypes.PyDLL(library._name), _SYMBOL)  # keeps the interpreter lock: it is over at once
+    place.restype, place.argtypes = ctypes.c_int32, _SIGNATURE
+    return place  # type: ignore[no-any-return]
 
 
 def agrees_on_murmur2() -> bool:
@@ -26,14 +44,7 @@ def agrees_on_murmur2() -> bool:
         return False
     place = getattr(library, _SYMBOL)
     place.restype = ctypes.c_int32
-    place.argtypes = [
-        ctypes.c_void_p,
-        ctypes.c_char_p,
-        ctypes.c_size_t,
-        ctypes.c_int32,
-        ctypes.c_void_p,
-        ctypes.c_void_p,
-    ]
+    place.argtypes = _SIGNATURE
     for key in _SAMPLES:
         for partitions in _PARTITIONS:
             theirs, ours = place(None, key, len(key), partitions, None, None), partition_of(key, partitions)

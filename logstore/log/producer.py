@@ -1,26 +1,33 @@
 """Producer: the one place that writes to Kafka through librdkafka.
 
-Idempotent, acks=all, Java's partitioner, a bounded queue.
+Idempotent, acks=all, a bounded queue; every record goes to the
+partition that its writer names: librdkafka would place it by the partition count that it has heard of.
 
 Who runs the delivery callbacks: a thread of its own, so that a write completes although its writer does nothing; but
 while somebody writes in bulk that caller polls, under a lease that keeps the thread out (two threads that hand the
 interpreter lock to and fro per record cost half of the throughput). A lease ends by itself after 20 ms.
 """
 
+import logging
+import os
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
-import confluent_kafka
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
-from logstore.log.delivery import delivery_error, queue_full
+from logstore.log.after_fork import keep_for_ever, renew_in_child
+from logstore.log.connection import LEASE_S, Connection, is_fatal
+from logstore.log.delivery import delivery_error, hint, queue_full
 from logstore.log.librdkafka import agrees_on_murmur2
 from logstore.model.errors import LogStoreError, LogUnreachable, Unknown, UsageError, WriteFailed
 from logstore.model.table import MAX_MAX_VALUE_BYTES, RECORD_OVERHEAD_BYTES
+
+log = logging.getLogger(__name__)
 
 OnFull = Literal["wait", "error"]
 Delivered = Callable[[Any, Any], object]  # (KafkaError or None, message), called by whoever polls
@@ -32,10 +39,10 @@ LINGER_MS = 0.5  # how long librdkafka waits for company for a record
 COMPRESSION = "lz4"
 GRACE_S = 5.0  # beyond the delivery timeout, for librdkafka to report it
 _START_S = 10.0
-_LEASE_S = 0.02
-_IDLE_POLL_S = 0.1
 _ABANDONED_FLUSH_S = 10.0
-_PROVED_S = 3_600.0
+_FORKED = (
+    "{} belongs to the process that this one was forked from, which alone learns what becomes of it; open one here"
+)
 
 
 class Rejected(NamedTuple):
@@ -45,8 +52,19 @@ class Rejected(NamedTuple):
     error: LogStoreError
 
 
+class Writer(Protocol):
+    """Something that writes through a producer, and has to know when that ends."""
+
+    def end(self, why: str) -> None:
+        """Take no more writes."""
+
+
 class Producer:
-    """Writes records; thread-safe. Close it: what is queued is lost with the process otherwise."""
+    """Writes records; thread-safe. Close it: what is queued is lost with the process otherwise.
+
+    A fatal error of librdkafka ends a connection, not the producer: what was on its way is Unknown, and the next write
+    goes through a new one.
+    """
 
     def __init__(
         self,
@@ -70,7 +88,7 @@ class Producer:
         self.on_full, self.queue_records, self.queue_bytes = on_full, queue_records, queue_bytes
         self.delivery_timeout_s = delivery_timeout_s
         self._patience_s = delivery_timeout_s if on_full == "wait" else 0.0
-        settings = self.settings(
+        self._settings = self.settings(
             bootstrap,
             queue_records=queue_records,
             queue_bytes=queue_bytes,
@@ -79,15 +97,16 @@ class Producer:
             compression=compression,
             extra=extra,
         )
-        self._raw = _connect(settings, bootstrap)
-        self._poller = _Poller(self._raw)
-        self._proved: dict[str, tuple[float, set[int]]] = {}
-        self._batch_lock = threading.Lock()
+        first = Connection(self._settings)
+        _await_kafka(first, bootstrap, min(_START_S, delivery_timeout_s))
+        self._connections = [first]  # the last one takes writes; those before it have ended, and report what they had
+        self.produce: Callable[..., None] = first.raw.produce  # straight into librdkafka: BufferError when it is full
+        self._renewing, self._batch_lock = threading.Lock(), threading.Lock()
         self._largest = 0  # bytes of the largest record that may still be in the queue
-        self._abandoned = weakref.finalize(self, _abandon, self._raw, self._poller)
-        self.produce: Callable[..., None] = (
-            self._raw.produce
-        )  # straight into librdkafka: BufferError when the queue is full
+        self._writers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._pid = os.getpid()
+        self._abandoned = weakref.finalize(self, _abandon, self._connections)
+        renew_in_child(self)
 
     @staticmethod
     def settings(
@@ -109,7 +128,7 @@ class Producer:
             "bootstrap.servers": bootstrap,
             "acks": "all",
             "enable.idempotence": True,
-            "partitioner": "murmur2_random",
+            "partitioner": "murmur2_random",  # of a record without a partition, of which there is none
             "message.max.bytes": MAX_MAX_VALUE_BYTES + RECORD_OVERHEAD_BYTES,
             "linger.ms": linger_ms,
             "compression.type": compression,
@@ -126,20 +145,41 @@ class Producer:
 
     def __len__(self) -> int:
         """Records not yet acknowledged or reported as failed."""
-        return len(self._raw)
+        return sum(map(len, self._connections))
 
     def proved(self, topic: str) -> set[int]:
         """The partitions of a topic of which a write of this producer has come back with its offset.
 
         The broker knows the producer there.
 
-        To be added to by who learns of it. Empty again after an hour: brokers forget a producer that is silent for a
-        day.
+        To be added to by who learns of it. Empty again after an hour, since brokers forget a producer that is silent
+        for a day, and after a fatal error, since they do not know the new connection.
         """
-        now_s = monotonic()
-        used_s, partitions = self._proved.get(topic, (now_s, set()))
-        self._proved[topic] = now_s, partitions if now_s - used_s < _PROVED_S else set()
-        return self._proved[topic][1]
+        return self._connections[-1].proved(topic)
+
+    def attach(self, writer: Writer) -> None:
+        """Have a writer told when this producer ends."""
+        self._writers.add(writer)
+
+    def check_process(self, what: str) -> None:
+        """Raises UsageError in a child process: what the parent has queued is the parent's."""
+        if self._pid != os.getpid():
+            raise UsageError(_FORKED.format(what))
+
+    def after_fork(self) -> None:
+        """Let go of the parent's connections; see `log.after_fork`."""
+        self._abandoned.detach()
+        for connection in self._connections:
+            keep_for_ever(connection.raw)
+        self.produce = self._inherited
+        self._end(_FORKED.format("this pipeline"))
+
+    def _inherited(self, *_: Any, **__: Any) -> None:
+        self.check_process("this producer")
+
+    def _end(self, why: str) -> None:
+        for writer in list(self._writers):
+            writer.end(why)
 
     def send(
         self,
@@ -147,7 +187,7 @@ class Producer:
         key: bytes,
         value: bytes | None,
         delivered: Delivered,
-        partition: int = -1,
+        partition: int,
         headers: Any = None,
         patience_s: float | None = None,
     ) -> None:
@@ -159,6 +199,7 @@ class Producer:
         patience_s = self._patience_s if patience_s is None else patience_s
         deadline = None
         while True:
+            connection = self._connections[-1]
             try:
                 return self.produce(topic, value, key, partition, delivered, **more)
             except BufferError:
@@ -168,61 +209,83 @@ class Producer:
                 deadline = deadline or now + patience_s
                 self.poll(min(0.01, max(deadline - now, 0.0)))
             except KafkaException as error:
-                raise refused(error) from error
+                if not is_fatal(error.args[0]):
+                    raise refused(error.args[0]) from error
+                self._renew(connection)
 
     def send_batch(
         self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, largest_bytes: int
     ) -> Rejected | None:
-        """Queue messages (`{"key", "value"[, "partition"][, "callback"]}`) in their order; returns what did not get in.
+        """Queue messages (`{"key", "value", "partition"[, "callback"]}`) in their order; returns what did not get in.
 
         `largest_bytes`: of the largest record among them. A record whose predecessor stayed out is never put in after
         it.
         """
         with self._batch_lock:
             if not self._makes_room(len(messages), largest_bytes):
-                return self._one_by_one(topic, messages, delivered, 0)
-            queued = self._raw.produce_batch(topic, messages, -1, delivered)
-            if queued == len(messages):
-                return None
-            out = [i for i, message in enumerate(messages) if "_error" in message]
-            first = messages[out[0]].pop("_error")
-            if out != list(range(out[0], len(messages))) or first.code() != confluent_kafka.KafkaError._QUEUE_FULL:
-                return Rejected([range(i, i + 1) for i in out], delivery_error(first))
-            return self._one_by_one(topic, messages, delivered, out[0])
+                return self._one_by_one(topic, messages, delivered, range(len(messages)))
+            out: list[int] = []
+            error: LogStoreError | None = None
+            groups = deque(_by_partition(messages).items())
+            while groups:
+                partition, places = groups.popleft()
+                connection = self._connections[-1]
+                some = [messages[place] for place in places]
+                # librdkafka takes one partition for the whole call, and none from the messages
+                if connection.raw.produce_batch(topic, some, partition, delivered) == len(some):
+                    continue
+                refused_here = [place for place in places if "_error" in messages[place]]
+                first = messages[refused_here[0]].pop("_error")
+                rest = [*refused_here, *(place for _, later in groups for place in later)]
+                if is_fatal(first):
+                    self._renew(connection)
+                    if len(rest) == len(messages):
+                        return self._one_by_one(topic, messages, delivered, rest)
+                    return Rejected(_ranges([*out, *rest]), error or refused(first))
+                if first.code() == KafkaError._QUEUE_FULL and refused_here == places[-len(refused_here) :]:
+                    left = self._one_by_one(topic, messages, delivered, rest)
+                    if left is None:
+                        break
+                    return Rejected(_ranges([*out, *(i for r in left.places for i in r)]), error or left.error)
+                out, error = [*out, *refused_here], error or refused(first)
+            return None if error is None else Rejected(_ranges(out), error)
 
     def poll(self, timeout_s: float = 0.0) -> None:
         """Run the callbacks that are due, waiting up to `timeout_s` for the first.
 
         Takes the lease: for those who write in bulk.
         """
-        self._poller.lease_until = monotonic() + _LEASE_S + timeout_s
-        self._raw.poll(timeout_s)
+        self._connections[-1].poll(timeout_s)
 
     def release(self) -> None:
         """End the lease: the thread polls again."""
-        self._poller.release()
+        self.check_process("this write")
+        self._connections[-1].poller.release()
 
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait until every queued record is reported.
 
         Returns how many are not by `timeout_s` (default: the delivery timeout).
         """
+        self.check_process("this producer")
         deadline = monotonic() + (self.delivery_timeout_s + GRACE_S if timeout_s is None else timeout_s)
-        while len(self._raw) and (left := deadline - monotonic()) > 0:
-            self._poller.lease_until = monotonic() + _LEASE_S + 1.0
-            self._raw.flush(min(1.0, left))
-        self.release()
-        return len(self._raw)
+        for connection in list(self._connections):
+            while len(connection) and (left := deadline - monotonic()) > 0:
+                connection.flush(min(1.0, left))
+            connection.poller.release()
+        return len(self)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Flush, then let go. Raises Unknown when records remain; their callbacks have been told before."""
         if self._abandoned.detach() is None:
             return
+        self._end("the Store of this pipeline is closed; open a new one")
         left = self.flush(timeout_s)
-        if left:
-            self._raw.purge()
-            self._raw.flush(1.0)
-        self._poller.stop()
+        for connection in self._connections:
+            if len(connection):
+                connection.raw.purge()
+                connection.flush(1.0)
+            connection.poller.stop()
         if left:
             raise Unknown(
                 f"the client was closed while {left:,} writes had no acknowledgement: they may or may not be in the "
@@ -230,103 +293,107 @@ class Producer:
                 "read the rows before writing them again, or close with a longer timeout"
             )
 
+    def _renew(self, ended: Connection) -> None:
+        """Go on with a new connection after a fatal error of `ended`, whose records are reported as they stand.
+
+        One that has nothing more to report is let go.
+        """
+        with self._renewing:
+            if self._connections[-1] is not ended:
+                return
+            fresh = Connection(self._settings)
+            for connection in self._connections[:-1]:
+                if not len(connection):
+                    self._connections.remove(connection)
+                    connection.poller.stop()
+            self._connections.append(fresh)
+            self.produce = fresh.raw.produce
+            ended.give_up()
+            ended.poller.release()
+        log.warning(
+            "Kafka's client ended over an error; writes go on with a new one, those without an answer are unknown"
+        )
+
     def _makes_room(self, records: int, largest_bytes: int) -> bool:
         """True when `records` fit for sure.
 
         Half of the queue is left to those who write one by one at the same time.
         """
-        if len(self._raw) == 0:
+        if len(self) == 0:
             self._largest = 0
         self._largest = max(self._largest, largest_bytes)
         most = min(self.queue_records // 2, self.queue_bytes // (2 * self._largest + 1)) - records
         if most < 0:
             return False
         deadline = monotonic() + self._patience_s
-        while len(self._raw) > most:
+        while len(self._connections[-1]) > most:
             left = deadline - monotonic()
             self.poll(min(0.01, max(left, 0.0)))
             if left <= 0:
-                return len(self._raw) <= most
+                return len(self._connections[-1]) <= most
         return True
 
     def _one_by_one(
-        self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, start: int
+        self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, places: Sequence[int]
     ) -> Rejected | None:
-        for i in range(start, len(messages)):
-            message = messages[i]
+        for done, place in enumerate(places):
+            message = messages[place]
             callback = message.get("callback", delivered)
             try:
-                self.send(topic, message["key"], message["value"], callback, message.get("partition", -1))
+                self.send(topic, message["key"], message["value"], callback, message["partition"])
             except LogStoreError as error:
-                return Rejected([range(i, len(messages))], error)
+                return Rejected(_ranges(places[done:]), error)
         return None
 
 
-class _Poller(threading.Thread):
-    """Runs callbacks while nobody holds the lease.
-
-    Knows the raw producer only, so that an abandoned `Producer` can be collected.
-    """
-
-    def __init__(self, raw: Any) -> None:
-        super().__init__(name="logstore-producer", daemon=True)
-        self._raw, self._wake, self._stopped = raw, threading.Event(), False
-        self.lease_until = 0.0
-        self.start()
-
-    def run(self) -> None:
-        while not self._stopped:
-            left = self.lease_until - monotonic()
-            if left > 0:
-                self._wake.wait(left)
-                self._wake.clear()
-            else:
-                self._raw.poll(_IDLE_POLL_S)
-
-    def release(self) -> None:
-        self.lease_until = 0.0
-        self._wake.set()
-
-    def stop(self) -> None:
-        self._stopped = True
-        self.release()
-        if threading.current_thread() is not self:
-            self.join(_IDLE_POLL_S + GRACE_S)
+def _by_partition(messages: Sequence[dict[str, Any]]) -> dict[int, list[int]]:
+    """Partition -> places of its messages, in their order."""
+    groups: dict[int, list[int]] = {}
+    for place, message in enumerate(messages):
+        groups.setdefault(message["partition"], []).append(place)
+    return groups
 
 
-def refused(error: KafkaException) -> LogStoreError:
+def _ranges(places: Iterable[int]) -> list[range]:
+    """Places as ranges, as few as there can be."""
+    found: list[range] = []
+    for place in sorted(places):
+        if found and found[-1].stop == place:
+            found[-1] = range(found[-1].start, place + 1)
+        else:
+            found.append(range(place, place + 1))
+    return found
+
+
+def refused(error: Any) -> LogStoreError:
     """The typed error of a record that librdkafka did not take into its queue: certainly not in the log."""
-    typed = delivery_error(error.args[0])
+    typed = delivery_error(error)
     if isinstance(typed, Unknown):
-        return WriteFailed(
-            f"the write was not queued: {error.args[0].str()}; open a new Store and write it again", retriable=True
-        )
+        return WriteFailed(f"the write was not sent: {error.str()}; {hint(error) or 'write it again'}", retriable=True)
     return typed
 
 
-def _connect(settings: dict[str, Any], bootstrap: str) -> Any:
+def _await_kafka(connection: Connection, bootstrap: str, timeout_s: float) -> None:
+    """Return when Kafka answers. Raises LogUnreachable."""
     try:
-        raw = confluent_kafka.Producer(settings)
+        connection.raw.list_topics(timeout=timeout_s)
     except KafkaException as error:
-        raise UsageError(f"Kafka's client refuses a setting: {error.args[0].str()}") from error
-    try:
-        raw.list_topics(timeout=_START_S)
-    except KafkaException as error:
+        connection.poller.stop()
         raise LogUnreachable(
             f"Kafka does not answer at {bootstrap}: {error.args[0].str()}; is it running, is the address right?"
         ) from error
-    return raw
 
 
-def _abandon(raw: Any, poller: _Poller) -> None:
+def _abandon(connections: list[Connection]) -> None:
     """Best effort for a producer nobody closed: at the latest when the interpreter ends."""
-    if threading.current_thread() is poller:
-        left = len(
-            raw
-        )  # the last report let go of the producer: nothing is on its way but what nobody holds a future of
-    else:
-        poller.lease_until = monotonic() + _ABANDONED_FLUSH_S
-        left = raw.flush(_ABANDONED_FLUSH_S)
-    poller.stop()
+    left = 0
+    for connection in connections:
+        if threading.current_thread() is connection.poller:
+            # the last report let go of the producer: nothing is on its way but what nobody holds a future of
+            left += len(connection)
+        else:
+            connection.poller.lease_until = monotonic() + LEASE_S + _ABANDONED_FLUSH_S
+            left += connection.flush(_ABANDONED_FLUSH_S)
+        connection.poller.stop()
     lost = f"; {left:,} writes are unknown" if left else ""
     warnings.warn(f"a logstore Store was not closed: use `with`, or call close(){lost}", ResourceWarning, stacklevel=2)

@@ -11,7 +11,6 @@ A record that cannot be read concerns its key alone, until a later one that can 
     of no table's key  nobody's: it is counted, and `logstore doctor` says so
 """
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -121,27 +120,22 @@ class Registry:
     def __init__(self, bootstrap: str) -> None:
         """`bootstrap`: host:port[,host:port]. Nothing is connected before the first call."""
         self.bootstrap = bootstrap
-        self._lock = threading.Lock()
-        self._admin: Any = None
 
     @property
     def admin(self) -> Any:
         """The admin client, connected on first use."""
-        if self._admin is None:
-            self._admin = kafka.admin(self.bootstrap)
-        return self._admin
+        return kafka.admin(self.bootstrap)
 
     def read(self, timeout_s: float = kafka.REQUEST_S) -> Definitions:
         """Definitions of all tables as of now.
 
         Raises LogUnreachable; SetupError when the store has never been started on this Kafka.
         """
-        with self._lock:
-            end = self._end()
-            found = EMPTY
-            for record in _read_compacted(self.bootstrap, end, timeout_s):
-                found = found.with_record(record)
-            return found._replace(revision=max(found.revision, end))
+        end = self._end()
+        found = EMPTY
+        for record in _read_compacted(self.bootstrap, end, timeout_s):
+            found = found.with_record(record)
+        return found._replace(revision=max(found.revision, end))
 
     def tables(self) -> dict[str, Table]:
         """Every table that is there, by name."""
@@ -197,8 +191,7 @@ class Registry:
         return self.slots()
 
     def close(self) -> None:
-        """Let the connection go."""
-        self._admin = None
+        """Nothing is to be let go: the admin client is the process's."""
 
     def _end(self) -> int:
         try:

@@ -173,6 +173,11 @@ def replication(client: Any) -> int:
     return min(3, max(1, len(call("ask for the brokers", lambda: client.list_topics(timeout=REQUEST_S)).brokers)))
 
 
+def names(client: Any) -> set[str]:
+    """Every topic there is."""
+    return set(call("ask for the topics", lambda: client.list_topics(timeout=REQUEST_S)).topics)
+
+
 def partition_count(client: Any, topic: str) -> int:
     """Partitions of a topic; raises NoSuchTable when it does not exist."""
     described = call(f"describe topic {topic}", lambda: client.list_topics(topic, timeout=REQUEST_S)).topics[topic]

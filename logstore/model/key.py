@@ -21,7 +21,10 @@ def to_bytes(text: bytes | str) -> bytes:
     if isinstance(text, bytes):
         return text
     if isinstance(text, str):
-        return text.encode()
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"not text that UTF-8 can hold: {text[:40]!r}; give bytes") from error
     raise UsageError(f"keys and values are bytes or str, this one is {type(text).__name__}")
 
 

@@ -99,5 +99,8 @@ class Position:
     def __hash__(self) -> int:
         return hash(frozenset(self._pieces.items()))
 
+    def __str__(self) -> str:
+        return self.token
+
     def __repr__(self) -> str:
         return f"Position({self.token!r})"

@@ -1,0 +1,119 @@
+"""Connection: one librdkafka producer, and the thread that runs its callbacks.
+
+A producer that has met a fatal error (KIP-360: a sequence number the broker does not expect, a producer it has fenced)
+takes nothing more; `Producer` then goes on with another connection, and this one only reports what it had.
+"""
+
+import logging
+import threading
+from time import monotonic
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException
+
+from logstore.model.errors import UsageError
+
+LEASE_S = 0.02
+IDLE_POLL_S = 0.1
+_STOP_S = 5.0
+_PROVED_S = 3_600.0
+
+log = logging.getLogger(__name__)
+
+
+def is_fatal(error: Any) -> bool:
+    """True for an error after which a librdkafka producer takes nothing more."""
+    return bool(error.fatal()) or error.code() in (KafkaError._FATAL, KafkaError._FENCED)
+
+
+class _fatal_errors_left_to_the_writes:  # noqa: N801 - reads as `suppress` does; a class, since `poll` is called a lot
+    """Whoever polls has done nothing wrong: the binding raises a fatal error wherever it is noticed first."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        return isinstance(error, KafkaException) and is_fatal(error.args[0])
+
+
+class Connection:
+    """A librdkafka producer with its poller, and the partitions where a broker knows it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Nothing is awaited. Raises UsageError (a setting that librdkafka refuses)."""
+        try:
+            self.raw: Any = confluent_kafka.Producer(settings)
+        except KafkaException as error:
+            raise UsageError(f"Kafka's client refuses a setting: {error.args[0].str()}") from error
+        self.poller = Poller(self.raw)
+        self._proved: dict[str, tuple[float, set[int]]] = {}
+
+    def __len__(self) -> int:
+        """Records not yet reported."""
+        return len(self.raw)
+
+    def proved(self, topic: str) -> set[int]:
+        """The partitions of a topic of which a write has come back with its offset; see `Producer.proved`."""
+        now_s = monotonic()
+        used_s, partitions = self._proved.get(topic, (now_s, set()))
+        self._proved[topic] = now_s, partitions if now_s - used_s < _PROVED_S else set()
+        return self._proved[topic][1]
+
+    def poll(self, timeout_s: float) -> None:
+        """Run the callbacks that are due, under the lease."""
+        self.poller.lease_until = monotonic() + LEASE_S + timeout_s
+        with _fatal_errors_left_to_the_writes():
+            self.raw.poll(timeout_s)
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait until every record is reported, or for `timeout_s`; returns how many are not."""
+        self.poller.lease_until = monotonic() + LEASE_S + timeout_s
+        with _fatal_errors_left_to_the_writes():
+            self.raw.flush(timeout_s)
+        return len(self)
+
+    def give_up(self) -> None:
+        """Report everything that is on its way now, whatever became of it."""
+        self.raw.purge(blocking=False)
+
+
+class Poller(threading.Thread):
+    """Runs callbacks while nobody holds the lease.
+
+    Knows the raw producer only, so that an abandoned `Producer` can be collected.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__(name="logstore-producer", daemon=True)
+        self._raw, self._wake, self._stopped = raw, threading.Event(), False
+        self.lease_until = 0.0
+        self.start()
+
+    def run(self) -> None:
+        """Poll until stopped."""
+        while not self._stopped:
+            left = self.lease_until - monotonic()
+            if left > 0:
+                self._wake.wait(left)
+                self._wake.clear()
+            else:
+                self._poll()
+
+    def _poll(self) -> None:
+        try:
+            with _fatal_errors_left_to_the_writes():
+                self._raw.poll(IDLE_POLL_S)
+        except Exception:  # of a callback: this thread has to report the other writes all the same
+            log.exception("a delivery callback failed")
+
+    def release(self) -> None:
+        """End the lease."""
+        self.lease_until = 0.0
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped = True
+        self.release()
+        if threading.current_thread() is not self:
+            self.join(IDLE_POLL_S + _STOP_S)

@@ -1,0 +1,121 @@
+"""A fatal error ends a librdkafka producer, not a Store: it is planted with librdkafka's own test function."""
+
+import asyncio
+import ctypes
+from contextlib import suppress
+
+import pytest
+from test_producer import Fixed, make_table, read_log
+
+from logstore import AsyncStore, Store
+from logstore.log.librdkafka import _library
+from logstore.model.errors import BatchUnknown, LogStoreError, Unknown
+
+OUT_OF_ORDER_SEQUENCE_NUMBER = 45
+
+
+def plant(store):
+    """Have the producer of a Store meet what it meets when a broker has lost the end of the log."""
+    raw = store.producer._connections[-1].raw
+    handle = ctypes.c_void_p.from_address(
+        id(raw) + object.__basicsize__
+    )  # of confluent_kafka's Handle: its first field
+    fail = _library().rd_kafka_test_fatal_error
+    fail.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p]
+    assert fail(handle.value, OUT_OF_ORDER_SEQUENCE_NUMBER, b"planted") == 0
+
+
+@pytest.fixture
+def table(kafka):
+    return make_table(kafka.bootstrap)
+
+
+@pytest.fixture
+def store(kafka, table):
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+        yield store
+
+
+def test_the_next_write_of_every_kind_goes_through_a_new_producer(kafka, table, store):
+    def piped():
+        with store.pipeline(table.name) as pipe:
+            for i in range(300):
+                pipe.put(b"piped-%d" % i, "v")
+
+    for turn, write in enumerate(
+        [
+            lambda: store.put(table.name, "one", "v"),
+            lambda: store.put_many(table.name, [(f"many-{i}", "v") for i in range(1_000)]),
+            piped,
+            lambda: store.delete(table.name, "none"),
+        ]
+    ):
+        store.put(table.name, f"before-{turn}", "v")
+        plant(store)
+        write()
+    written = {key for key, _ in read_log(kafka.bootstrap, table).values()}
+    assert len(written) == 1 + 1_000 + 300 + 1 + 4
+    assert len(store.producer._connections) <= 5
+
+
+def test_an_open_pipeline_goes_on_and_says_what_is_unknown(kafka, table, store):
+    pipe = store.pipeline(table.name)
+    before = [pipe.put(b"before-%d" % i, "v") for i in range(5_000)]
+    plant(store)
+    after = [pipe.put(b"after-%d" % i, "v") for i in range(5_000)]
+    failed = [pending.exception(60) for pending in before if pending.exception(60) is not None]
+    assert all(isinstance(error, Unknown) for error in failed)
+    assert [pending.exception(60) for pending in after] == [None] * 5_000
+    if failed:
+        with pytest.raises(Unknown):
+            pipe.flush()
+    pipe.flush()
+    log = {key for key, _ in read_log(kafka.bootstrap, table).values()}
+    assert {b"after-%d" % i for i in range(5_000)} <= log
+    assert {b"before-%d" % i for i, pending in enumerate(before) if pending.exception() is None} <= log
+
+
+def test_a_batch_that_is_under_way_accounts_for_every_record(kafka, table, store):
+    def pairs():
+        for i in range(60_000):
+            if i == 40_000:
+                plant(store)
+            yield b"k%d" % i, b"v"
+
+    store.put_many(table.name, [(b"warm-%d" % i, b"v") for i in range(100)])
+    total, lost = 60_000, set()
+    with suppress(BatchUnknown):
+        try:
+            store.put_many(table.name, pairs())
+        except BatchUnknown as error:
+            total = error.total
+            lost = {i for places in (*error.failed_places, *error.unknown_places) for i in places}
+            raise
+    there = {key for key, _ in read_log(kafka.bootstrap, table).values()}
+    assert [i for i in range(total) if i not in lost and b"k%d" % i not in there] == []
+    store.put_many(table.name, [(b"again-%d" % i, b"v") for i in range(100)])
+
+
+def test_the_async_store_goes_on_too(kafka, table):
+    asyncio.run(_goes_on(kafka, table))
+
+
+async def _goes_on(kafka, table):
+    async with AsyncStore(kafka.bootstrap, definitions=Fixed(table)) as store:
+        await store.put(table.name, "before", "v")
+        plant(store._store)
+        await store.put(table.name, "after", "v")
+        async with store.pipeline(table.name) as pipe:
+            plant(store._store)
+            await (await pipe.put("piped", "v"))
+    assert len(read_log(kafka.bootstrap, table)) == 3
+
+
+def test_flush_and_close_say_no_more_than_there_is(kafka, table):
+    store = Store(kafka.bootstrap, definitions=Fixed(table))
+    store.put(table.name, "before", "v")
+    plant(store)
+    assert store.flush(5) == 0
+    store.close(5)
+    with pytest.raises(LogStoreError, match="closed"):
+        store.put(table.name, "after", "v")

@@ -1,0 +1,166 @@
+"""A writer goes on while its table is dropped and made again, with other partitions and another limit."""
+
+import asyncio
+import itertools
+import threading
+import uuid
+from contextlib import suppress
+
+import pytest
+from support_log import until
+from test_producer import read_log
+
+from logstore import AsyncStore, Store
+from logstore.log import ddl
+from logstore.log.registry import Registry
+from logstore.model.errors import BatchFailed, BatchUnknown, NoSuchTable, Unknown, ValueTooLarge, WriteFailed
+from logstore.model.partitioner import partition_of
+
+
+@pytest.fixture(scope="module")
+def registry(kafka):
+    registry = Registry(kafka.bootstrap)
+    registry.ensure_store()
+    return registry
+
+
+@pytest.fixture
+def name():
+    return f"again-{uuid.uuid4().hex[:8]}"
+
+
+def make_again(registry, name, **fields):
+    ddl.delete_topic(registry, ddl.drop(registry, name).table)
+    return ddl.create(registry, name, **fields).table
+
+
+def settle(write):
+    """Write until the client knows the new table: what it cannot know meanwhile is Unknown, never acknowledged."""
+
+    def known():
+        try:
+            return write()
+        except (Unknown, NoSuchTable):
+            return None
+
+    return until("the writer knows the new table", known)
+
+
+def placed_well(bootstrap, table):
+    """Every record of the log; all of them stand in the partition of their key."""
+    log = read_log(bootstrap, table)
+    assert [p for (p, _), (key, _) in log.items() if p != partition_of(key, table.partitions)] == []
+    return dict(log.values())
+
+
+@pytest.mark.parametrize("kind", [list, iter, dict])
+def test_put_many_goes_to_the_partitions_of_the_new_definition(kafka, registry, name, kind):
+    ddl.create(registry, name, partitions=8)
+    with Store(kafka.bootstrap) as store:
+        store.put_many(name, [(f"k{i}", "old") for i in range(700)])
+        table = make_again(registry, name, partitions=3)
+        position = settle(lambda: store.put_many(name, kind([(f"k{i}", "new") for i in range(700)])))
+    assert {epoch for epoch, _ in position.pieces} == {table.epoch}
+    assert placed_well(kafka.bootstrap, table) == {b"k%d" % i: b"new" for i in range(700)}
+
+
+def test_a_pure_writer_never_has_a_token_of_the_dead_log(kafka, registry, name):
+    ddl.create(registry, name, partitions=4)
+    acknowledged, refused, over = {}, [], threading.Event()
+
+    def write_on(store):
+        for i in itertools.count():
+            if over.is_set():
+                return
+            try:
+                acknowledged[b"w%d" % i] = store.put(name, f"w{i}", "v")
+            except (Unknown, WriteFailed, NoSuchTable) as error:
+                refused.append(error)
+
+    with Store(kafka.bootstrap) as store:
+        writer = threading.Thread(target=write_on, args=(store,))
+        writer.start()
+        until("it writes", lambda: len(acknowledged) > 20)
+        table = make_again(registry, name, partitions=3)
+        until("it writes to the new log", lambda: list(acknowledged.values())[-1:][0].token.startswith(table.epoch))
+        count = len(acknowledged)
+        until("it goes on", lambda: len(acknowledged) > count + 20)
+        over.set()
+        writer.join(60)
+    assert not writer.is_alive()
+    there = placed_well(kafka.bootstrap, table)
+    assert [key for key, at in acknowledged.items() if at.token.startswith(table.epoch) and key not in there] == []
+    tokens = [at.token.startswith(table.epoch) for at in acknowledged.values()]
+    assert tokens == sorted(tokens)  # the old log, and then the new one, never back
+
+
+def test_a_pipeline_writes_to_the_new_log_and_says_what_is_unknown(kafka, registry, name):
+    ddl.create(registry, name, partitions=8)
+    with Store(kafka.bootstrap) as store:
+        pipe = store.pipeline(name)
+        pipe.put("before", "old").result()
+        table = make_again(registry, name, partitions=3, max_value_bytes=1000)
+        lost = pipe.put("lost", "v")
+        with pytest.raises((Unknown, WriteFailed)):
+            lost.result()
+        after = [pipe.put(b"k%d" % i, "new") for i in range(500)]
+        with pytest.raises(ValueTooLarge):
+            pipe.put("long", "x" * 1001)
+        with pytest.raises((Unknown, WriteFailed)):
+            pipe.flush()
+        assert {pending.result().token.split("-")[0] for pending in after} == {table.epoch}
+        pipe.flush()  # told once
+    assert placed_well(kafka.bootstrap, table) == {b"k%d" % i: b"new" for i in range(500)}
+
+
+def test_so_does_an_asynchronous_writer(kafka, registry, name):
+    ddl.create(registry, name, partitions=8)
+
+    async def go_through():
+        async with AsyncStore(kafka.bootstrap) as store:
+            pipe = await store.open_pipeline(name)
+            await store.put(name, "before", "old")
+            table = await asyncio.to_thread(make_again, registry, name, partitions=3)
+            position = None
+            async with asyncio.timeout(120):
+                while position is None:
+                    with suppress(Unknown):
+                        position = await store.put(name, "one", "new")
+            assert position.token.startswith(table.epoch)
+            assert (await (await pipe.put("two", "new"))).token.startswith(table.epoch)
+            assert (await store.put_many(name, {"three": "new"})).token.startswith(table.epoch)
+        return table
+
+    table = asyncio.run(go_through())
+    assert placed_well(kafka.bootstrap, table) == dict.fromkeys((b"one", b"two", b"three"), b"new")
+
+
+def test_a_table_that_is_gone_for_good_is_said(kafka, registry, name):
+    ddl.create(registry, name)
+    with Store(kafka.bootstrap) as store:
+        store.put(name, "k", "v")
+        ddl.delete_topic(registry, ddl.drop(registry, name).table)
+        with pytest.raises((Unknown, NoSuchTable)):
+            store.put(name, "k", "v")
+        for write in (lambda: store.put(name, "k", "v"), lambda: store.put_many(name, [("k", "v")])):
+            with pytest.raises(NoSuchTable):
+                write()
+
+
+def test_a_batch_that_meets_the_end_of_its_table_half_way_says_which_part(kafka, registry, name, monkeypatch):
+    monkeypatch.setattr("logstore.client.batch.AHEAD_RECORDS", 500)
+    ddl.create(registry, name, partitions=2)
+    with Store(kafka.bootstrap, queue_records=2_000) as store:
+
+        def pairs():
+            for i in range(6_000):
+                if i == 4_000:
+                    ddl.delete_topic(registry, ddl.drop(registry, name).table)
+                yield f"k{i}", "v"
+
+        store.put(name, "first", "v")
+        with pytest.raises((BatchUnknown, BatchFailed)) as caught:
+            store.put_many(name, pairs())
+    lost = [place for places in (*caught.value.failed_places, *caught.value.unknown_places) for place in places]
+    assert min(lost) >= 500
+    assert len(lost) == caught.value.failed + caught.value.unknown
