@@ -7,6 +7,7 @@ import pytest
 from confluent_kafka import Producer
 from support_wait import until
 
+from logstore import Store
 from logstore.cli.main import main, status_of
 from logstore.log import topics
 from logstore.log.registry import Registry
@@ -110,11 +111,17 @@ def test_a_command_without_a_store_says_how_to_get_one(tmp_path):
     assert b"--bootstrap HOST:PORT or set LOGSTORE_BOOTSTRAP; `logstore dev`" in done.stderr
 
 
-def test_the_node_that_runs_on_the_data_directory_is_found_without_being_named(dev, users):
+def test_the_node_that_runs_on_the_data_directory_is_found_without_being_named(dev, users, monkeypatch):
     environ = {"LOGSTORE_DATA_DIR": str(dev.data), "LOGSTORE_BOOTSTRAP": "", "LOGSTORE_URL": ""}
     written = call("put", users, "found", "here", "--json", **environ)
     token = orjson.loads(written.stdout)["token"]
     assert call("get", users, "found", "--token", token, **environ).stdout == b"here"
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with Store() as store:
+        assert store.get(users, "found", after=store.put(users, "found", "by a client")).value == b"by a client"
+    with Store(dev.facts["bootstrap"]) as half, pytest.raises(UsageError, match="reading needs the URL"):
+        half.get(users, "found")  # the one that runs here may be another store
 
 
 def test_a_reader_that_went_away_is_no_error(dev, users):

@@ -38,7 +38,8 @@ class Store:
     parent has queued stay the parent's, and so do its pipelines.
 
     bootstrap           Kafka's host:port[,host:port], for writing; default: LOGSTORE_BOOTSTRAP
-    url                 a node's http://host:port, for reading; default: LOGSTORE_URL
+    url                 a node's http://host:port, for reading; default: LOGSTORE_URL. Without any of the four: what
+                        `logstore.toml` says, else the node that runs here (`logstore dev`), as for every command
     on_full             "wait": a write waits for room in the queue; "error": it raises Overloaded at once
     queue_records       writes without acknowledgement, at most
     queue_bytes         of them, at most: the memory this client may take
@@ -214,9 +215,13 @@ class Store:
 
     def need_url(self) -> str:
         """The URL to read from; raises UsageError when there is none."""
-        if not self._url:
-            raise UsageError("reading needs the URL of a node: Store(url=...), or LOGSTORE_URL")
-        return self._url
+        url = self._url or self._found("url")
+        if not url:
+            raise UsageError(
+                "reading needs the URL of a node: Store(url=...), or LOGSTORE_URL; `logstore dev` starts a store "
+                "that is found by itself"
+            )
+        return url
 
     def __enter__(self) -> Self:
         return self
@@ -265,9 +270,29 @@ class Store:
         return Tables(Registry(self._need_bootstrap()))
 
     def _need_bootstrap(self) -> str:
-        if not self._bootstrap:
-            raise UsageError("writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP")
-        return self._bootstrap
+        bootstrap = self._bootstrap or self._found("bootstrap")
+        if not bootstrap:
+            raise UsageError(
+                "writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP; `logstore dev` starts "
+                "a store that is found by itself"
+            )
+        return bootstrap
+
+    def _found(self, name: str) -> str | None:
+        """An address where the commands would look: `logstore.toml`, then the node that runs on the data directory.
+
+        Only for a Store that was told nothing: half of another store's addresses must never be mixed in.
+        """
+        if self._bootstrap or self._url:
+            return None
+        from logstore import settings  # noqa: PLC0415 - only where nothing is given
+        from logstore.process.running_node import running_on  # noqa: PLC0415
+
+        chosen = settings.load()
+        if chosen.bootstrap or chosen.url:
+            return str(found) if (found := getattr(chosen, name)) else None
+        running = running_on(chosen.data_dir)
+        return str(running[name]) if running else None
 
     def forget(self, table: str) -> None:
         """Ask for a definition again when it is needed next."""

@@ -22,7 +22,7 @@ from logstore.log import kafka, topics
 from logstore.log.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
-from logstore.process.dir_lock import DirLock
+from logstore.process.running_node import lock_of, record_of, running_on
 from logstore.view.feed_fields import UnreadableRecord
 from logstore.view.paths import write_whole
 from logstore.view.served import Served
@@ -37,7 +37,7 @@ class NodeDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._lock, self._run_file = DirLock(self.path / "node.lock"), self.path / "run" / "node.json"
+        self._lock, self._run_file = lock_of(self.path), record_of(self.path)
         self._store_file = self.path / "store.json"
         self._written: object = None
 
@@ -86,17 +86,7 @@ class NodeDir:
 
     def running(self) -> dict[str, Any] | None:
         """Record of the node that runs on this directory; None when none runs, or it is only starting."""
-        try:
-            holder = self._lock.holder()
-        except OSError:
-            holder = None
-        if holder is None:
-            return None
-        try:
-            found: dict[str, Any] = orjson.loads(self._run_file.read_bytes())
-            return found
-        except FileNotFoundError:
-            return None
+        return running_on(self.path)
 
     def check_store(self, registry: Registry) -> None:
         """Make sure that Kafka still holds the store whose views lie here, and note how far it goes.

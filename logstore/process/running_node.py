@@ -1,38 +1,33 @@
-"""The node that runs on a data directory of this machine, as it has recorded itself."""
+"""Running node: the one on a data directory of this machine, as it has recorded itself."""
 
-import fcntl
-import os
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from logstore.process.dir_lock import DirLock
 
-def running_node(lock_file: Path, run_file: Path) -> dict[str, Any] | None:
-    """What the node that holds the lock recorded; None when none runs, or it is only starting."""
-    try:
-        fd = os.open(lock_file, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        if _is_free(fd):
-            return None
-        found: dict[str, Any] = orjson.loads(run_file.read_bytes())
-        return found
-    except FileNotFoundError:
-        return None
-    finally:
-        os.close(fd)
+
+def lock_of(data_dir: Path) -> DirLock:
+    """The lock that a node holds on its data directory."""
+    return DirLock(data_dir / "node.lock")
+
+
+def record_of(data_dir: Path) -> Path:
+    """The file where a node records its process ids and addresses while it runs."""
+    return data_dir / "run" / "node.json"
 
 
 def running_on(data_dir: Path) -> dict[str, Any] | None:
-    """The same for a node's data directory."""
-    return running_node(data_dir / "node.lock", data_dir / "run" / "node.json")
-
-
-def _is_free(fd: int) -> bool:
+    """Record of the node that runs on a data directory; None when none runs, or it is only starting."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        holder = lock_of(data_dir).holder()
+    except OSError:
+        return None
+    if holder is None:
+        return None
+    try:
+        found: dict[str, Any] = orjson.loads(record_of(data_dir).read_bytes())
+        return found
+    except FileNotFoundError:
+        return None
