@@ -9,6 +9,7 @@ import pytest
 from support_wait import until
 
 from logstore.model.partitioner import partition_of
+from logstore.model.position import Position
 from logstore.view.feed_records import LogKey, LogRecord
 from tests.support_serve import epoch_of, problem, read_answer, serving
 
@@ -104,6 +105,20 @@ def test_a_token_with_eventual_is_ignored(store):
     headers = {"LS-Consistency": "eventual", "LS-Token": ahead(node, 1_000)}
     assert reader.get(ROW, headers=headers).status_code == 200
     assert reader.get(ROW, headers={**headers, "LS-Token": "nonsense"}).status_code == 200
+
+
+def test_a_token_over_many_partitions_is_taken_as_it_was_given(store):
+    node, reader = store
+    pieces = {(epoch_of("elsewhere"), partition): 10**9 for partition in range(1_024)}
+    pieces |= {(epoch_of("far"), partition): 10**9 for partition in range(900)}
+    token = Position(pieces).token
+    answer = reader.get(ROW, headers={"LS-Token": token, "LS-Deadline": "300"})
+    assert answer.status_code == 504  # epochs that it has not heard of are waited for
+    for table in ("elsewhere", "far"):
+        node.create(table, 1)
+    answer = eventually(lambda: (got := reader.get(ROW, headers={"LS-Token": token})).status_code == 200 and got)
+    assert Position.parse(answer.headers["ls-token"]).covers(Position(pieces))
+    assert reader.get(ROW, headers={"LS-Token": answer.headers["ls-token"]}).status_code == 200
 
 
 def test_tokens_of_other_epochs(store):

@@ -17,7 +17,7 @@ from logstore.model.errors import BadToken
 _PIECE = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})", re.ASCII)
 _MAX_OFFSET = 2**63 - 1
 _MAX_PARTITION = 2**31 - 1
-MAX_TOKEN_BYTES = 64 * 1024
+MAX_TOKEN_BYTES = 96 * 1024  # 2,000 pieces or more; HTTP clients take an answer's headers up to 100 KiB
 
 
 class Position:

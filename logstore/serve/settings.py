@@ -7,7 +7,7 @@ from pathlib import Path
 from logstore.model.errors import SetupError
 
 MAX_URL_BYTES = 256 * 1024  # an encoded 65,535-byte key fits
-MAX_HEADER_BYTES = 64 * 1024  # all headers of a request together
+MAX_HEADER_BYTES = 128 * 1024  # all headers of a request together: the longest token and others
 MAX_BODY_BYTES = 16 * 1024 * 1024  # keys of one multi-get as JSON: more than a page answers, however they are escaped
 MAX_PARSED_BYTES = 128 * 1024  # of a body that is parsed on the event loop; a larger one is parsed beside it
 MAX_ACCEPT_BYTES = 4 * 1024
