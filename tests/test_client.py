@@ -1,6 +1,7 @@
 """The reading half of the clients against a small real HTTP server that follows the contract of the read API."""
 
 import asyncio
+import inspect
 import socket
 import subprocess
 import sys
@@ -403,6 +404,14 @@ def test_the_async_store_reads_the_same(node):
     assert one.value == b"v"
     assert [row and row.key for row in many] == [b"1", None, b"2"]
     assert scanned == sorted(node.rows)
+
+
+def test_both_stores_take_the_same_arguments():
+    for name in ("__init__", "put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "flush", "close"):
+        mine, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Store, AsyncStore))
+        assert [(p.name, p.kind, p.default) for p in mine.values()] == [
+            (p.name, p.kind, p.default) for p in theirs.values()
+        ], name
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -19,7 +19,8 @@ def test_a_tables_life(dev):
     assert dev.json("table", "drop", "life", "--yes")["dropped"] is True
     assert dev("get", "life", "k", status=1).stderr.startswith(b"logstore: there is no table 'life'")
     again = dev.json("table", "create", "life", "--partitions", "1")
-    assert again["former_epochs"] == [created["epoch"]]
+    assert (again["former_epochs"], again["topic"]) == ([created["epoch"]], "life.2")
+    assert b"topic\tlife.2\n" in dev("table", "describe", "life").stdout
     assert dev("get", "life", "k", status=1).stderr.startswith(b"logstore: there is no row 'k'")
 
 

@@ -17,9 +17,18 @@ from logstore.client.pending import Pending, Shared
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.store import DEADLINE_MS, Store
-from logstore.client.tables import renewing
+from logstore.client.tables import CachedDefinitions, renewing
 from logstore.log.after_fork import keep, renew_in_child
-from logstore.log.producer import GRACE_S, Producer
+from logstore.log.producer import (
+    COMPRESSION,
+    DELIVERY_TIMEOUT_S,
+    GRACE_S,
+    LINGER_MS,
+    QUEUE_BYTES,
+    QUEUE_RECORDS,
+    OnFull,
+    Producer,
+)
 from logstore.model.errors import LogStoreError, Overloaded, StillPending, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
@@ -156,9 +165,26 @@ class AsyncPipeline:
 class AsyncStore:
     """A connection to one store, for asyncio: the methods of `Store`, awaitable. Belongs to one event loop."""
 
-    def __init__(self, bootstrap: str | None = None, url: str | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        bootstrap: str | None = None,
+        url: str | None = None,
+        *,
+        on_full: OnFull = "wait",
+        queue_records: int = QUEUE_RECORDS,
+        queue_bytes: int = QUEUE_BYTES,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+        linger_ms: float = LINGER_MS,
+        compression: str = COMPRESSION,
+        definitions: CachedDefinitions | None = None,
+        kafka: Mapping[str, Any] | None = None,
+    ) -> None:
         """Arguments as of `Store`; nothing is connected before the first call that needs it."""
-        self._store = Store(bootstrap, url, **settings)
+        self._store = Store(
+            bootstrap, url, on_full=on_full, queue_records=queue_records, queue_bytes=queue_bytes,
+            delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms, compression=compression,
+            definitions=definitions, kafka=kafka,
+        )  # fmt: skip
         self._connect()
         renew_in_child(self)
 
