@@ -116,7 +116,10 @@ def test_a_token_over_many_partitions_is_taken_as_it_was_given(store):
     assert answer.status_code == 504  # epochs that it has not heard of are waited for
     for table in ("elsewhere", "far"):
         node.create(table, 1)
-    answer = eventually(lambda: (got := reader.get(ROW, headers={"LS-Token": token})).status_code == 200 and got)
+    answer = until(
+        "both tables are known",
+        lambda: (got := reader.get(ROW, headers={"LS-Token": token})).status_code == 200 and got,
+    )
     assert Position.parse(answer.headers["ls-token"]).covers(Position(pieces))
     assert reader.get(ROW, headers={"LS-Token": answer.headers["ls-token"]}).status_code == 200
 

@@ -7,7 +7,7 @@ import uuid
 from contextlib import suppress
 
 import pytest
-from support_log import until
+from support_wait import until
 from test_producer import read_log
 
 from logstore import AsyncStore, Store
