@@ -25,8 +25,6 @@ from logstore.snapshot.verdicts import AGREE, CONSISTENT, REFUSE
 from logstore.view import paths
 from logstore.view.view import View, ViewIdentity
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def store(tmp_path):
