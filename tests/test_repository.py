@@ -177,7 +177,7 @@ def test_a_lease_that_cannot_be_read_is_waited_for_and_then_taken_over(repositor
 
 
 def test_a_job_that_lives_writes_its_damaged_lease_again(repository):
-    with repository.lease("a", "compact", ttl_s=0.9):
+    with repository.lease("a", "compact", ttl_s=6):
         repository.storage.replace(repository.file_path("_JOB/0000000001.json"), b"?")
         with pytest.raises(JobRunning), repository.lease("b", "compact", ttl_s=30):
             pass

@@ -122,10 +122,9 @@ class Planner:
     def _is_whole(self, partition: int) -> bool:
         """True when log and archive hold the partition from offset 0 on."""
         table = self.where.table
-        if kafka.bounds(kafka.admin(self.where.bootstrap), table.topic, [partition])[partition].start == 0:
-            return True
+        start = kafka.bounds(kafka.admin(self.where.bootstrap), table.topic, [partition])[partition].start
         index = ArchiveIndex(self.where.storage, table.topic, table.epoch)
-        return index.next_offsets().get(partition, 0) > 0
+        return start == 0 or index.next_offsets().get(partition, 0) >= start
 
     def _stretch(self, partition: int, start: int, end: int) -> Stretch:
         """From the log, and from the archive what is not in the log any more."""

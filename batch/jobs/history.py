@@ -111,7 +111,7 @@ class History:
 
     def _is_whole(self, partition: int) -> bool:
         """True when log and archive hold the partition from offset 0 on."""
-        return self.archived[partition] > 0 or (self.current and self.log[partition].start == 0)
+        return self.archived[partition] >= (self.log[partition].start if self.current else 1)
 
     def _in_the_log(self, partition: int, reach: int) -> bool:
         """True when the log holds everything below `reach`."""
