@@ -5,15 +5,26 @@ import itertools
 import threading
 import uuid
 from contextlib import suppress
+from string import Template
 
 import pytest
 from support_wait import until
 from test_producer import read_log
 
 from logstore import AsyncStore, Store
-from logstore.log import ddl
+from logstore.broker.embedded import EmbeddedKafka
+from logstore.log import ddl, topics
+from logstore.log.control import append_control
 from logstore.log.registry import Registry
-from logstore.model.errors import BatchFailed, BatchUnknown, NoSuchTable, Unknown, ValueTooLarge, WriteFailed
+from logstore.model.errors import (
+    BatchFailed,
+    BatchUnknown,
+    EpochChanged,
+    NoSuchTable,
+    Unknown,
+    ValueTooLarge,
+    WriteFailed,
+)
 from logstore.model.partitioner import partition_of
 
 
@@ -133,6 +144,28 @@ def test_so_does_an_asynchronous_writer(kafka, registry, name):
 
     table = asyncio.run(go_through())
     assert placed_well(kafka.bootstrap, table) == dict.fromkeys((b"one", b"two", b"three"), b"new")
+
+
+def test_a_broker_that_makes_topics_on_demand_is_not_asked_to(tmp_path, monkeypatch):
+    def obliging(text):
+        assert "auto.create.topics.enable=false" in text
+        return Template(text.replace("auto.create.topics.enable=false", "auto.create.topics.enable=true"))
+
+    monkeypatch.setattr("logstore.broker.embedded.Template", obliging)
+    with EmbeddedKafka(tmp_path, heap_mb=256) as kafka, Store(kafka.bootstrap) as store:
+        registry = Registry(kafka.bootstrap)
+        registry.ensure_store()
+        dropped = ddl.create(registry, "t").table
+        store.put("t", "k", "v")
+        pipe = store.pipeline("t")
+        ddl.delete_topic(registry, ddl.drop(registry, "t").table)
+        with pytest.raises((Unknown, WriteFailed)):
+            pipe.put("k", "v").result()
+        with pytest.raises((NoSuchTable, BatchFailed, BatchUnknown)):
+            store.put_many("t", [("k", "v")])
+        with pytest.raises(EpochChanged):
+            append_control(kafka.bootstrap, dropped, "barrier", {})
+        assert "t" not in topics.names(registry.admin)
 
 
 def test_a_table_that_is_gone_for_good_is_said(kafka, registry, name):

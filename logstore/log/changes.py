@@ -4,7 +4,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
-from logstore.log.kafka import consumer
+from logstore.log.kafka import MAKES_NO_TOPICS, consumer
 from logstore.log.nodes import Announcement, Nodes
 from logstore.log.registry import EMPTY
 from logstore.model.errors import LogTruncated
@@ -83,6 +83,7 @@ class Announcer:
                 "message.timeout.ms": 5_000,
                 "queue.buffering.max.messages": 100,
                 "log_level": 2,
+                **MAKES_NO_TOPICS,
             }
         )
 

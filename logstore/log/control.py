@@ -80,7 +80,7 @@ def _deliver(bootstrap: str, table: Table, op: str, value: bytes, partitions: It
     producer = Producer(
         {
             "bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
-            "delivery.timeout.ms": int(DELIVERY_S * 1000), "log_level": 2,
+            "delivery.timeout.ms": int(DELIVERY_S * 1000), "log_level": 2, **kafka.MAKES_NO_TOPICS,
         }
     )  # fmt: skip
     delivered: list[tuple[Any, Any]] = []

@@ -33,6 +33,11 @@ _STALE = {
 }  # fmt: skip
 
 
+# Producers and admin clients make a topic by asking for it, where brokers let them: writes to a table that was dropped
+# would be acknowledged, and be nobody's.
+MAKES_NO_TOPICS = {"allow.auto.create.topics": False}
+
+
 class Record(Protocol):
     """A record as librdkafka hands it over (confluent_kafka.Message, which carries no types)."""
 
@@ -103,7 +108,12 @@ class _Clients:
                 if len(self._connected) >= _MOST_CLIENTS:
                     del self._connected[next(iter(self._connected))]
                 client = self._connected[bootstrap] = AdminClient(
-                    {"bootstrap.servers": bootstrap, "log_level": 2, "socket.connection.setup.timeout.ms": 5_000}
+                    {
+                        "bootstrap.servers": bootstrap,
+                        "log_level": 2,
+                        "socket.connection.setup.timeout.ms": 5_000,
+                        **MAKES_NO_TOPICS,
+                    }
                 )
             return client
 

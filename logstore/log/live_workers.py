@@ -44,6 +44,7 @@ class LiveWorkers:
                 "linger.ms": 0,
                 "message.timeout.ms": int(kafka.REQUEST_S * 1000),
                 "log_level": 2,
+                **kafka.MAKES_NO_TOPICS,
             }
         )
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
+from logstore.log import kafka
 from logstore.log.after_fork import keep_for_ever, renew_in_child
 from logstore.log.connection import LEASE_S, Connection, is_fatal
 from logstore.log.delivery import delivery_error, hint, queue_full
@@ -128,6 +129,7 @@ class Producer:
             "bootstrap.servers": bootstrap,
             "acks": "all",
             "enable.idempotence": True,
+            **kafka.MAKES_NO_TOPICS,
             "partitioner": "murmur2_random",  # of a record without a partition, of which there is none
             "message.max.bytes": MAX_MAX_VALUE_BYTES + RECORD_OVERHEAD_BYTES,
             "linger.ms": linger_ms,

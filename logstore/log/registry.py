@@ -210,6 +210,7 @@ class Registry:
             {
                 "bootstrap.servers": self.bootstrap, "acks": "all", "enable.idempotence": True, "log_level": 2,
                 "linger.ms": 0 if len(records) == 1 else _TOGETHER_MS, "delivery.timeout.ms": int(WRITE_S * 1000),
+                **kafka.MAKES_NO_TOPICS,
             }
         )  # fmt: skip
         delivered: list[tuple[Any, Any]] = []
