@@ -229,7 +229,7 @@ def test_what_passes_is_tried_again_until_the_deadline(node, store, word, kind):
     begin = time.monotonic()
     with pytest.raises(kind):
         store.get("t", "k", deadline_ms=300)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 10  # without a deadline: 30 s
 
 
 def test_the_owner_is_followed_and_remembered_per_partition(node, store):
@@ -312,7 +312,7 @@ def test_a_server_that_is_not_there_is_said_within_the_deadline():
         begin = time.monotonic()
         with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:1"):
             store.get("t", "k", deadline_ms=200)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 10  # without a deadline: 30 s
 
 
 @contextmanager
@@ -382,7 +382,7 @@ def test_reads_do_not_wait_for_writes_that_wait_for_kafka(node):
             for _ in range(3):
                 begin = time.monotonic()
                 assert store.get("t", "k", deadline_ms=2_000).value == b"v"
-                assert time.monotonic() - begin < 3
+                assert time.monotonic() - begin < 5
             assert not any(write.done() for write in writes)
             for write in writes:
                 with pytest.raises(LogUnreachable):

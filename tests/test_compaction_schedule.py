@@ -116,6 +116,6 @@ def test_a_job_ends_with_its_leader(kafka, tmp_path, started):
     pid = int(until("the job runs", lambda: log_of(tmp_path).strip()))
     begun = time.monotonic()
     one.close()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from support_log import until
 from support_store import Running, cli, running
 
@@ -101,7 +100,6 @@ class Prober(threading.Thread):
             self.wrong.append(f"{key} {place}: {answer.status_code} applied {applied} {answer.text[:50]}")
 
 
-@pytest.mark.timeout(480)
 def test_nothing_is_lost_or_wrong_while_processes_are_killed(tmp_path):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
@@ -127,7 +125,6 @@ def test_nothing_is_lost_or_wrong_while_processes_are_killed(tmp_path):
     assert [wrong for prober in probers for wrong in prober.wrong] == []
 
 
-@pytest.mark.timeout(480)
 def test_a_whole_node_is_killed_again_and_again(tmp_path):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")

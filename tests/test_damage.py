@@ -9,7 +9,6 @@ import threading
 from contextlib import contextmanager
 
 import httpx
-import pytest
 from support_log import until
 from support_store import cli, running
 from support_view import truncate, used_bytes, zero_root
@@ -21,7 +20,6 @@ ROWS = 3_000
 _client = httpx.Client(trust_env=False)  # a context of its own for every question takes longer than the answer
 
 
-@pytest.mark.timeout(300)
 def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
     with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "2") as node:
         cli("table", "create", "t", "--partitions", "1", "--compression", "none", LOGSTORE_DATA_DIR=str(tmp_path))

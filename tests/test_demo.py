@@ -135,7 +135,7 @@ def test_a_connection_that_ends_in_the_middle_of_an_answer_is_an_error():
 def test_the_demo_runs_end_to_end(tmp_path):
     file = tmp_path / "figures.json"
     with demo("--limit", "4000", "--json", str(file), "--data-dir", str(tmp_path / "data")) as running:
-        output, errors = running.communicate(timeout=360)
+        output, errors = running.communicate(timeout=800)
     assert running.returncode == 0, output + errors
     figures = orjson.loads(file.read_bytes())
     assert figures["ok"] is True
@@ -186,7 +186,7 @@ def test_the_demo_runs_end_to_end(tmp_path):
 def test_the_fast_path_alone_makes_no_snapshot(tmp_path):
     file = tmp_path / "figures.json"
     with demo("--fast", "--limit", "1000", "--json", str(file), "--data-dir", str(tmp_path / "data")) as running:
-        output, errors = running.communicate(timeout=120)
+        output, errors = running.communicate(timeout=400)
     assert running.returncode == 0, output + errors
     figures = orjson.loads(file.read_bytes())
     assert (figures["ok"], figures["archive_s"], figures["bootstrap_rows_checked"]) == (True, None, None)
@@ -201,10 +201,10 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path, after):
             until("Spark starts", lambda: any("SparkSubmit" in word for word in commands(running.pid)))
         descendants = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
     assert running.returncode == 130
     assert holders(tmp_path) == []
-    assert psutil.wait_procs(descendants, timeout=20)[1] == [], "Spark's Java ends too"
+    assert psutil.wait_procs(descendants, timeout=60)[1] == [], "Spark's Java ends too"
     assert list(tmp_path.glob("logstore-demo-*")) == []
 
 
@@ -213,14 +213,14 @@ def test_the_store_ends_with_a_demo_that_is_killed(tmp_path):
         read_until(running, "start")
         assert len(holders(tmp_path)) > 4, "the demo, the node, Kafka, a worker, readers"
         running.kill()
-        running.communicate(timeout=10)
+        running.communicate(timeout=60)
         until("the store has ended", lambda: not holders(tmp_path))
 
 
 def test_a_directory_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine").touch()
     with demo("--data-dir", str(tmp_path)) as running:
-        _, errors = running.communicate(timeout=30)
+        _, errors = running.communicate(timeout=120)
     assert running.returncode == 2
     assert "not empty" in errors
 

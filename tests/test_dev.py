@@ -49,13 +49,13 @@ def test_a_warm_start_is_quick_and_has_everything_and_a_killed_node_leaves_nothi
     second = Dev(tmp_path / "data")
     try:
         print(f"cold {first.ready_s:.1f} s, warm {second.ready_s:.1f} s")
-        assert second.ready_s < max(10, 1.5 * first.ready_s)
+        assert second.ready_s < max(30, 1.5 * first.ready_s)
         assert second.facts["bootstrap"] == first.facts["bootstrap"]
         assert second("get", "kept", "k").stdout == b"v"
         pids = second.facts["pids"]
         children = [psutil.Process(pid) for pid in (pids["kafka"], *pids["workers"], *pids["readers"])]
         second.process.kill()
-        assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert psutil.wait_procs(children, timeout=60)[1] == []
     finally:
         second.end()
 

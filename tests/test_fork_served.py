@@ -16,7 +16,6 @@ from logstore.model.errors import EpochChanged
 ROWS = 200
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("processes", ["one", pytest.param("each", marks=pytest.mark.long)])
 def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path, processes):
     with (
@@ -75,7 +74,6 @@ def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path, proc
         assert {row["state"] for row in _partitions(node)} == {"live"}
 
 
-@pytest.mark.timeout(200)
 def test_a_table_whose_snapshot_is_lost_is_stopped_and_keeps_nobody_else_waiting(tmp_path):
     with running("dev", tmp_path, "--http", "127.0.0.1:0", "--readers", "1", "--workers", "1") as node:
         cli("table", "create", "whole", "--partitions", "1", LOGSTORE_DATA_DIR=str(tmp_path))

@@ -8,7 +8,6 @@ import os
 import random
 from collections import deque
 
-import pytest
 from support_store import Running, cli, running
 
 from logstore import Store
@@ -106,7 +105,6 @@ class Model:
         assert found == sorted(self.rows.items())
 
 
-@pytest.mark.timeout(480)
 def test_the_store_agrees_with_a_dict_through_restarts(tmp_path):
     seed = int(os.environ.get("LOGSTORE_MODEL_SEED", random.SystemRandom().randrange(1 << 32)))
     print(f"seed {seed}: LOGSTORE_MODEL_SEED={seed} repeats it")

@@ -243,7 +243,7 @@ def test_a_killed_node_leaves_nothing_and_its_directory_is_free_at_once(run, tmp
     again, facts_again = small_node(run, tmp_path, kafka)
     assert facts_again["node_id"] == facts["node_id"]
     assert facts_again["node"] == again.pid
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
 def test_a_node_without_kafka_says_so_and_ends(run, tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from support_batch import commands
 from support_s3 import BUCKET, s3_server
 from support_store import cli, running
@@ -12,14 +11,12 @@ from logstore import Store
 ROWS = 500
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("processes", ["one", pytest.param("each", marks=pytest.mark.long)])
-def test_a_store_keeps_its_snapshots_in_s3(tmp_path, processes):
+def test_a_store_keeps_its_snapshots_in_s3(tmp_path):
     url = f"s3://{BUCKET}/store"
     with (
         s3_server(),
         running("dev", tmp_path / "one", "--http", "127.0.0.1:0", "--storage", url, "--readers", "1") as node,
-        commands(tmp_path / "one", processes) as batch,
+        commands(tmp_path / "one", "one") as batch,
     ):
         cli("table", "create", "t", "--partitions", "2", LOGSTORE_DATA_DIR=str(tmp_path / "one"))
         with Store(node.bootstrap, node.url) as store:

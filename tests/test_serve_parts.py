@@ -121,7 +121,7 @@ def test_waiters_that_gave_up_leave_nothing_behind():
 
     began = time.monotonic()
     run(story())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 def test_too_many_waiters_are_refused_and_a_closed_place_takes_none():

@@ -197,4 +197,4 @@ while True:
     process.kill()
     process.wait(10)
     process.stdout.close()
-    assert psutil.wait_procs([child], timeout=10)[1] == []
+    assert psutil.wait_procs([child], timeout=60)[1] == []

@@ -5,7 +5,6 @@ import threading
 from functools import partial
 
 import httpx
-import pytest
 from support_log import until
 from support_store import Running, cli, running
 
@@ -43,7 +42,6 @@ def owners(url: str) -> list[tuple[int, int]]:
     return sorted((len(node["slots"]), len(node["live"])) for node in nodes)
 
 
-@pytest.mark.timeout(400)
 def test_joining_and_leaving_fails_no_read_and_scans_see_everything(tmp_path):
     with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:  # of its own: a node opens every table of its Kafka
         _join_and_leave(kafka, tmp_path)
