@@ -23,12 +23,12 @@ from typing import Any, NamedTuple
 
 from logstore.log import kafka
 from logstore.log.registry import Registry
-from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
+from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated, NotYet
 from logstore.process import descriptors
 from logstore.process.heartbeat import Heartbeat
 from logstore.view import paths
 from logstore.view.feed import FeedServer
-from logstore.view.feed_records import CATCHING_UP, STOPPED, NodesKey, SnapshotPlace, TablesKey
+from logstore.view.feed_records import CATCHING_UP, STOPPED, LogKey, LogRecord, NodesKey, SnapshotPlace, TablesKey
 from logstore.view.view import Sync
 from streaming.adoption.adopter import Adopter, recorder
 from streaming.adoption.bootstrap import Bootstrapper
@@ -48,6 +48,7 @@ from streaming.lane.lane import Lane
 log = logging.getLogger(__name__)
 
 WATCH_S = 1.0
+PROBE_S = 3.0  # asking whether Kafka is there
 STUCK_S = 20.0
 ORPHANED_S = 10.0  # a rebalance takes some 3 s, the death of a worker 6 s more
 DRAIN_S = 15.0
@@ -69,13 +70,13 @@ class Worker:
     """A worker from start to end."""
 
     def __init__(self, config: Config) -> None:
-        """Connect and start the threads. Raises LogUnreachable, SetupError."""
+        """Connect, as soon as Kafka answers; until then readers are shown what was served before."""
         registry = Registry(config.bootstrap)
-        self._slots = registry.ensure_store()
-        self._config = config
+        self._config, self._heartbeat = config, Heartbeat(config.heartbeat_fd)
         self._group = f"logstore.{config.me.group}"
         self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker))
         restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
+        self._slots = self._await_store(registry)
         self._helper, progress = DigestClient(), AdoptionProgress(self._feed)
         library = SnapshotFetcher(
             config.data_dir, config.me.node, progress, fetch_mb_s=config.fetch_mb_s, worker=config.me.worker
@@ -109,7 +110,6 @@ class Worker:
         )  # fmt: skip
         self._ends = EndOffsets(lambda: registry.admin, self._feed, self._lane)
         self._watchdog = Watchdog()
-        self._heartbeat = Heartbeat(config.heartbeat_fd)
         self.failure: str | None = None
 
     def run(self) -> int:
@@ -145,6 +145,22 @@ class Worker:
         if isinstance(self._catalogue.failure, (EpochChanged, LogTruncated)):
             raise self._catalogue.failure
         return 1 if self.failure else 0
+
+    def _await_store(self, registry: Registry) -> int:
+        """The number of slots. A broker that is away, or has just started and leads nothing yet, ends no worker."""
+        said = ""
+        while True:
+            self._heartbeat.beat()
+            try:
+                if kafka.cluster_id(self._config.bootstrap, PROBE_S) is not None:
+                    return registry.ensure_store()
+                why = f"Kafka at {self._config.bootstrap} does not answer"
+            except NotYet as error:
+                why = str(error)
+            self._feed.publish_changed(LogKey(), LogRecord(reachable=False))
+            if why != said:
+                said = why
+                log.warning("%s; readers are shown what was served before, and it goes on by itself", why)
 
     async def _watch(self, app: Any) -> None:
         """Look once a second whether everything lives and progresses."""

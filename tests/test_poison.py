@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from pathlib import Path
 import httpx
 import orjson
 import pytest
+from confluent_kafka import Producer
 from support_wait import until
 
+from logstore.log import kafka
+from logstore.log.nodes import MAX_WORKERS, Announcement
 from logstore.log.registry import STORE, Registry
-from logstore.model.table import TABLES_TOPIC, Table
+from logstore.model.table import NODES_TOPIC, SLOTS_TOPIC, TABLES_TOPIC, Table
 from tests.support_dev import Dev
 from tests.support_log import produce
 
@@ -175,3 +179,86 @@ def test_a_storage_that_nobody_may_go_to_is_not_asked_and_stops_nothing(store):
         trap.shutdown()
         trap.server_close()
         store.write((STORE, None))
+
+
+NESTED: object = 1
+for _ in range(900):
+    NESTED = [NESTED]
+FORGED = orjson.loads(Announcement("forged", 0, "http://127.0.0.1:1", "default").to_json())
+
+
+def test_forged_announcements_end_nothing_are_bounded_and_hold_no_command_up(store):
+    wrong = [
+        {"pids": NESTED},
+        {"pids": {"workers": 5}},
+        {"url": "file:///etc"},
+        {"slots": [{}]},
+        {"node": 5},
+        {"live": 7},
+    ]
+    store.write(*((b"forged/0", orjson.dumps({**FORGED, **one})) for one in wrong), topic=NODES_TOPIC)
+    store.write((b"forged/0", orjson.dumps(FORGED)), topic=NODES_TOPIC)  # silent from now on
+    began_s = time.monotonic()
+    store.dev("table", "create", "meanwhile", "--partitions", "1")
+    assert time.monotonic() - began_s < 25  # nobody waits for it until the deadline
+    flood = [{**FORGED, "node": f"forged-{number}", "group": "other"} for number in range(5_000)]
+    store.write(*((f"{one['node']}/0".encode(), orjson.dumps(one)) for one in flood), topic=NODES_TOPIC)
+    store.holds()
+    assert len(store.get("/v1/cluster").json()["nodes"]) <= MAX_WORKERS
+    until("the flood is forgotten", lambda: len(store.get("/v1/cluster").json()["nodes"]) == 1)
+
+
+def test_the_topic_of_the_slots_takes_no_records(store):
+    errors: list[object] = []
+    producer = Producer({"bootstrap.servers": store.bootstrap})
+    producer.produce(SLOTS_TOPIC, b"x" * 10, b"k", partition=0, on_delivery=lambda error, _: errors.append(error))
+    producer.flush(30)
+    assert [error.name() for error in errors] == ["MSG_SIZE_TOO_LARGE"]
+    assert kafka.bounds(kafka.admin(store.bootstrap), SLOTS_TOPIC, [0])[0].end == 0
+
+
+SEED = 20_261
+
+
+def mutated(rng: random.Random, value: object, depth: int = 0) -> object:
+    """The document with some of its parts replaced by what nobody expects there."""
+    if rng.random() < 0.12 + 0.1 * depth:
+        return rng.choice([None, -1, 0, 2**62, 0.5, "", "../../x", "a" * 5_000, [], {}, [[[]]], True, "\x00", NESTED])
+    if isinstance(value, dict):
+        found = {key: mutated(rng, item, depth + 1) for key, item in value.items() if rng.random() > 0.05}
+        return {**found, **({rng.choice(["later", "", "../x"]): 1} if rng.random() < 0.1 else {})}
+    if isinstance(value, list):
+        return [mutated(rng, item, depth + 1) for item in value]
+    return value
+
+
+def torn(rng: random.Random, raw: bytes) -> bytes:
+    """The bytes cut off, or with one of them changed."""
+    at = rng.randrange(len(raw))
+    return raw[:at] if rng.random() < 0.5 else raw[:at] + bytes([rng.randrange(256)]) + raw[at + 1 :]
+
+
+def test_no_record_of_any_internal_topic_ends_a_process_or_makes_a_page_500(store):
+    rng = random.Random(SEED)
+    print("seed", SEED)
+    documents = {
+        TABLES_TOPIC: [(b"fuzzed", orjson.loads(definition(name="fuzzed", topic="fuzzed"))),
+                       (STORE, {"format": 1, "storage": "file:///nowhere"})],
+        NODES_TOPIC: [(b"forged/0", FORGED)],
+    }  # fmt: skip
+    for topic, templates in documents.items():
+        records: list[tuple[bytes | None, bytes | None]] = []
+        for _ in range(400):
+            key, document = rng.choice(templates)
+            if key == STORE and rng.random() < 0.5:
+                document = {"format": 1, "storage": rng.choice(["http://127.0.0.1:1/x", "s3://a:b@c", "", 5, None])}
+            raw = orjson.dumps(mutated(rng, document))
+            raw = torn(rng, raw) if raw and rng.random() < 0.3 else raw
+            records.append((rng.choice([key, key, key, b"", None, rng.randbytes(5), b"../../x"]), raw))
+        store.write(*records, topic=topic)
+    store.hears()
+    store.holds(8)
+    store.write((b"fuzzed", None), (STORE, None))
+    store.write((b"forged/0", None), topic=NODES_TOPIC)
+    store.hears()
+    store.holds(0)

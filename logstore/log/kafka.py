@@ -146,7 +146,7 @@ def call(what: str, function: Callable[[], _T]) -> _T:
 
 def translate(error: Any, what: str) -> LogStoreError:
     """The error of this package for a KafkaError."""
-    if error.code() in _UNREACHABLE:
+    if error.code() in _UNREACHABLE or error.retriable():
         return LogUnreachable(
             f"{what}: Kafka does not answer ({error.str()}); is the broker running, and is the bootstrap address right?"
         )

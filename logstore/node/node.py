@@ -22,8 +22,9 @@ from typing import Any
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.broker.restarter import Restarter
+from logstore.log.kafka import cluster_id
 from logstore.log.registry import Registry
-from logstore.model.errors import SetupError, Stopped, UsageError
+from logstore.model.errors import LogUnreachable, NotYet, SetupError, Stopped, UsageError
 from logstore.node.node_dir import NodeDir
 from logstore.node.port import Reservation
 from logstore.node.readiness import Readiness
@@ -34,6 +35,8 @@ from logstore.view.paths import default_storage
 
 STEP_S = 0.5
 READY_STEP_S = 0.05
+FIRST_S = 30.0  # for a Kafka that was never reached from here: the address may be wrong
+PROBE_S = 3.0  # asking whether Kafka is there; the children are looked after in between
 PATIENCE_S = 10.0  # between two words on stderr about what a start still waits for
 KAFKA_GRACE_S = 20.0
 
@@ -56,7 +59,7 @@ class Node:
         """
         self.settings = settings
         self.id = self.url = self.bootstrap = ""
-        self.slots = 0
+        self.slots: int | None = None  # of the store; None until Kafka has answered
         self._commands, self._loud = commands or children, loud or _to_stderr
         self._dir = NodeDir(settings.data_dir)
         self._kafka: EmbeddedKafka | None = None
@@ -113,10 +116,38 @@ class Node:
             self._embed(stack)
         else:
             self.bootstrap = self.settings.bootstrap
+        if not self._find_store() and self._dir.has_served():
+            self._loud(
+                f"Kafka at {self.bootstrap} does not answer: what is here is served as it was, and goes on by itself"
+            )
+            return
+        since_s = time.monotonic()
+        while self.slots is None:  # nothing is here that could be served meanwhile
+            if cluster_id(self.bootstrap, PROBE_S) is not None:
+                since_s = time.monotonic()
+            elif time.monotonic() - since_s > FIRST_S:
+                raise LogUnreachable(
+                    f"Kafka does not answer at {self.bootstrap}, asked for {FIRST_S:g} s; is the broker running, and "
+                    "is that the right --bootstrap?"
+                )
+            self._find_store()
+
+    def _find_store(self) -> bool:
+        """False while Kafka does not answer, or not yet as it should. Raises EpochChanged, LogTruncated."""
+        if self.slots is not None:
+            return True
+        if cluster_id(self.bootstrap, PROBE_S) is None:
+            return False
         registry = Registry(self.bootstrap)
-        self.slots = registry.ensure_store(self.settings.slots)
-        self._dir.check_store(registry)
-        self._settle_storage(registry)
+        try:
+            slots = registry.ensure_store(self.settings.slots)
+            self._dir.check_store(registry)
+            self._settle_storage(registry)
+        except NotYet as error:  # a broker that has just started leads nothing yet
+            self._loud(f"{error}; it is tried again")
+            return False
+        self.slots = slots
+        return True
 
     def _settle_storage(self, registry: Registry) -> None:
         """Record the location of archive and snapshots: the store knows it, not a node.
@@ -185,11 +216,18 @@ class Node:
     # 4. ready
 
     def _wait_ready(self, supervisor: Supervisor, on_ready: Callable[[dict[str, Any]], None]) -> None:
-        with contextlib.closing(self._readiness()) as readiness:
+        with contextlib.ExitStack() as stack:
+            readiness: Readiness | None = None
             asked_s, lacking = time.monotonic(), ["children start"]
             while lacking and not self._over(supervisor):
                 self._turn(supervisor, READY_STEP_S)
-                lacking = readiness.lacking() if supervisor.sound() else ["not every child process has got going"]
+                if not self._find_store():
+                    lacking = [f"Kafka at {self.bootstrap} does not answer"]
+                elif not supervisor.sound():
+                    lacking = ["not every child process has got going"]
+                else:
+                    readiness = readiness or stack.enter_context(contextlib.closing(self._readiness()))
+                    lacking = readiness.lacking()
                 if lacking and time.monotonic() - asked_s > PATIENCE_S:
                     asked_s = time.monotonic()
                     self._loud(f"not ready yet: {'; '.join(lacking)}")
@@ -200,8 +238,9 @@ class Node:
         s = self.settings
         url = _local_url(self)
         return Readiness(
-            self.bootstrap, node=self.id, group=s.group, url=url, workers=s.workers, readers=s.readers, slots=self.slots
-        )
+            self.bootstrap, node=self.id, group=s.group, url=url, workers=s.workers, readers=s.readers,
+            slots=self.slots or s.slots,
+        )  # fmt: skip
 
     # 5. end
 

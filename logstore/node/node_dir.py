@@ -110,6 +110,10 @@ class NodeDir:
             )
         _write(self._store_file, orjson.dumps({"topic_id": topic_id, "revision": end}))
 
+    def has_served(self) -> bool:
+        """True when a worker that ran here left what it served: readers answer from that without Kafka."""
+        return any(_left(path) is not None for path in (self.path / "workers").glob("*.json"))
+
     def _known(self) -> dict[str, Any] | None:
         """The store as last seen, by a supervisor or by a worker since."""
         found = [_load(self._store_file)] if self._store_file.exists() else []

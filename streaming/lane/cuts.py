@@ -5,6 +5,10 @@ A cut at c is the records below c and their log time, here as in every other eng
 The digester begins a reading, says where it stands, and computes the digest while the lane goes on. If it does not
 answer at once, this partition alone waits for it (the others go on), at most HOLD_S: then the cut has no digest, and
 its snapshot is not adopted here.
+
+Anybody who may write to a table can write cuts. Of those in one batch the newest alone is pinned, and of one partition
+BURST at once and then one in PIN_EVERY_S: a flood of them holds no other partition up. A cut that is passed over has no
+digest; a node that needs it folds the log again up to there.
 """
 
 import logging
@@ -21,6 +25,7 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.015
 HOLD_S = 5.0
+BURST, PIN_EVERY_S = 8, 1.0
 
 
 class Pin(NamedTuple):
@@ -48,17 +53,22 @@ class Cuts:
         self._helper, self._on_digest = helper, on_digest
         self._held: dict[PartitionKey, _Held] = {}
         self._pinned: dict[PartitionKey, int] = {}  # cuts that come again, after their pins were waited for
+        self._allowed: dict[PartitionKey, tuple[float, float]] = {}  # (pins left, as of when), of what is followed
 
     def watch(self, followed: Iterable[FollowedPartition]) -> None:
         """Watch these partitions for cuts."""
-        self._helper.views(str(one.view.path) for one in followed)
+        known = list(followed)
+        self._helper.views(str(one.view.path) for one in known)
+        keys = {one.target.key for one in known}
+        self._allowed = {key: allowed for key, allowed in self._allowed.items() if key in keys}
 
     def take(self, followed: FollowedPartition, records: Records, leader_epoch: int) -> bool:
-        """Take records as `FollowedPartition.take`, but commit up to each cut on the way and pin the view there.
+        """Take records as `FollowedPartition.take`, but commit up to the newest cut on the way and pin the view there.
 
         The cut behind a pin that `holds`, and what follows it, is left.
         """
-        while (at := followed.cut_in(records)) is not None:
+        at = followed.cut_in(records)
+        if at is not None and self._may_pin(followed.target.key, records.offsets[at]):
             cut, key = records.offsets[at], followed.target.key
             if at and not followed.take(records.slice(0, at), leader_epoch):
                 return False
@@ -69,6 +79,17 @@ class Cuts:
             self._pinned.pop(key, None)
             records = records.slice(at + 1)
         return followed.take(records, leader_epoch) if records.offsets else True
+
+    def _may_pin(self, key: PartitionKey, cut: int) -> bool:
+        """Take one from the partition's allowance (a token bucket); a cut that comes again has taken its own."""
+        if self._pinned.get(key) == cut:
+            return True
+        now_s = time.monotonic()
+        left, at_s = self._allowed.get(key, (float(BURST), now_s))
+        left = min(float(BURST), left + (now_s - at_s) / PIN_EVERY_S)
+        may = left >= 1
+        self._allowed[key] = left - 1 if may else left, now_s
+        return may
 
     def reached(self, followed: FollowedPartition, cut: int) -> bool:
         """Everything below the cut is applied.

@@ -167,12 +167,13 @@ class FollowedPartition:
         return stop is None
 
     def cut_in(self, records: Records) -> int | None:
-        """The index of the first `cut` control record that is not applied yet."""
+        """The index of the newest `cut` control record that is not applied yet: it supersedes those before it."""
         if None not in records.keys:
             return None
-        for i, (offset, key, value, headers) in enumerate(
-            zip(records.offsets, records.keys, records.values, records.headers, strict=True)
-        ):
+        for i in range(len(records.offsets) - 1, -1, -1):
+            offset, key, value, headers = (
+                records.offsets[i], records.keys[i], records.values[i], records.headers[i],
+            )  # fmt: skip
             if key is None and headers and offset >= self.next_offset:
                 found = parse(
                     key, value, headers, max_value_bytes=self.place.max_value_bytes, right_partition=lambda _: True
