@@ -182,12 +182,14 @@ def test_a_storage_that_nobody_may_go_to_is_not_asked_and_stops_nothing(store):
 
 
 NESTED: object = 1
-for _ in range(900):
+for _ in range(100):
     NESTED = [NESTED]
 FORGED = orjson.loads(Announcement("forged", 0, "http://127.0.0.1:1", "default").to_json())
 
 
 def test_forged_announcements_end_nothing_are_bounded_and_hold_no_command_up(store):
+    deep = orjson.dumps({**FORGED, "pids": "@"}).replace(b'"@"', b"[" * 1_000 + b"]" * 1_000)
+    store.write((b"forged/0", deep), topic=NODES_TOPIC)
     wrong = [
         {"pids": NESTED},
         {"pids": {"workers": 5}},
