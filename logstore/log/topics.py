@@ -38,7 +38,6 @@ _ANNOUNCEMENTS = {
     "retention.ms": "3600000",
     **_SETTLES,
     "message.timestamp.type": "LogAppendTime",
-    "max.message.bytes": "65536",
 }
 _NO_RECORDS = {  # Kafka's group protocol assigns the partitions; what lies in them means nothing
     "cleanup.policy": "delete",
