@@ -39,9 +39,12 @@ def test_the_newest_cut_of_a_batch_is_pinned_and_every_record_is_applied(tmp_pat
     followed, helper = FollowedPartition(TARGET, tmp_path), Helper()
     found: list[int] = []
     cuts = Cuts(helper, lambda *_: None)
-    cuts.reached = lambda one, cut: (
-        found.append((one.next_offset, cut)) or True
-    )  # where the view stands when it is pinned
+
+    def reached(one, cut):
+        found.append((one.next_offset, cut))  # where the view stands when it is pinned
+        return True
+
+    cuts.reached = reached
     try:
         assert cuts.take(followed, batch(0, "vcvccvv"), 0)
         assert (found, followed.next_offset) == ([(4, 4)], 7)

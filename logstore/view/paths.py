@@ -55,7 +55,7 @@ def discards_dir(data_dir: Path) -> Path:
 
 def discard_path(data_dir: Path, epoch: str, partition: int) -> Path:
     """The request to throw away the view of one partition."""
-    return discards_dir(data_dir) / f"{epoch}-{partition}"
+    return below(discards_dir(data_dir), f"{epoch}-{partition}")
 
 
 def default_storage(data_dir: Path) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import orjson
 
+from logstore.model.safe_path import below
 from logstore.view import paths
 from logstore.view.feed_records import DigestRecord
 from logstore.view.paths import write_whole
@@ -31,7 +32,7 @@ class FiledDigest(NamedTuple):
 
 def path_in(directory: Path) -> Path:
     """Path of a partition's digest file. `directory`: `paths.partition_dir`."""
-    return directory / paths.DIGESTS
+    return below(directory, paths.DIGESTS)
 
 
 def load(directory: Path) -> list[FiledDigest]:

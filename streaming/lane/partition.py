@@ -320,7 +320,7 @@ def _discard_if_asked(target: Target, data_dir: Path) -> None:
         log.warning("%s: the views there are thrown away, as was asked for", directory)
         for child in [child for child in directory.iterdir() if child.is_dir()]:
             generation.remove(child)
-        (directory / paths.DIGESTS).unlink(missing_ok=True)
+        below(directory, paths.DIGESTS).unlink(missing_ok=True)
         asked.unlink(missing_ok=True)
 
 
