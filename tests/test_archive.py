@@ -18,6 +18,7 @@ from logstore.log import ranges, topics
 from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
 from logstore.snapshot.archive import ArchiveIndex, Segment
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.work import OffsetRange
 
 
 @pytest.fixture
@@ -183,7 +184,7 @@ def test_large_values_are_archived_in_several_files_of_one_stretch(ctx, monkeypa
     values = [rng.randbytes(700_000) for _ in range(9)]
     for n, value in enumerate(values):
         produce(ctx.bootstrap, table.topic, [(b"k%d" % n, value)])
-    copied = segments.extract(segments.OffsetRange(0, 0, 9), ctx.bootstrap, table, ctx.storage, "j")
+    copied = segments.extract(OffsetRange(0, 0, 9), ctx.bootstrap, table, ctx.storage, "j")
     assert len(copied) > 1
     ctx.archive(table).append(copied, "j")
     assert [row[3] for row in rows_of(ctx, table, 0)] == values

@@ -14,6 +14,7 @@ from batch.jobs.compact import compact
 from batch.tasks import compare
 from logstore.model.entry import Entry
 from logstore.model.fold import Folded
+from logstore.snapshot.work import SeenValue
 from logstore.view import paths
 from logstore.view.view import View, ViewIdentity
 
@@ -173,7 +174,7 @@ def test_a_node_that_does_not_answer_in_time_leaves_the_verdict_open(store, monk
 
 def test_what_two_sorted_lists_do_not_share_is_missing_extra_or_different():
     def cells(**rows):
-        return [(key.encode(), (version, 1), value) for key, (version, value) in sorted(rows.items())]
+        return [(key.encode(), SeenValue(version, 1), value) for key, (version, value) in sorted(rows.items())]
 
     expected = cells(a=(1, b"x"), b=(2, b"x"), d=(4, b"x"), e=(5, b"x"))
     found = cells(b=(2, b"x"), c=(3, b"x"), d=(4, b"y"), e=(6, b"x"), z=(9, b"x"))

@@ -8,9 +8,10 @@ from batch.cli.options import with_context
 from batch.context import Context
 from batch.jobs.audit import AGREE, TIMEOUT_S, Audit, Suspect
 from batch.jobs.audit import audit as run
-from batch.tasks.compare import LISTED, Guilty, Seen
+from batch.tasks.compare import LISTED
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+from logstore.snapshot.work import GuiltyKey, SeenValue
 
 
 @click.command()
@@ -45,11 +46,11 @@ def document(found: Audit) -> dict[str, Any]:
         "partitions": [
             {
                 "partition": partition, "verdict": found.verdict(partition), "cut": found.cuts[partition],
-                "digest": digest,
-                "entries": entries,
+                "digest": folded.digest,
+                "entries": folded.entries,
                 "compared": [_suspect(suspect) for suspect in found.suspects if suspect.partition == partition],
             }
-            for partition, (digest, entries) in sorted(found.folded.items())
+            for partition, folded in sorted(found.folded.items())
         ],
         "seconds": {name: round(seconds, 3) for name, seconds in found.seconds.items()},
     }  # fmt: skip
@@ -65,8 +66,8 @@ def _suspect(suspect: Suspect) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _seen(seen: Seen | None) -> dict[str, int] | None:
-    return None if seen is None else {"version": seen[0], "bytes": seen[1]}
+def _seen(seen: SeenValue | None) -> dict[str, int] | None:
+    return None if seen is None else {"version": seen.version, "bytes": seen.size_bytes}
 
 
 def _tell(found: Audit) -> None:
@@ -77,7 +78,7 @@ def _tell(found: Audit) -> None:
     for problem in found.problems:
         click.echo(f"snapshot: {problem}")
     _tell_keys(found)
-    entries = sum(entries for _, entries in found.folded.values())
+    entries = sum(folded.entries for folded in found.folded.values())
     compared = f"snapshot {found.snapshot.name}" if found.snapshot else "no snapshot yet"
     nodes = len({suspect.url for suspect in found.suspects if suspect.url}) if found.table.allow_control_records else 0
     why = (
@@ -102,10 +103,10 @@ def _tell_keys(found: Audit) -> None:
         room = max(0, room - len(suspect.guilty))
 
 
-def _line(guilty: Guilty) -> str:
+def _line(guilty: GuiltyKey) -> str:
     key, expected, found = guilty
     return f"  {show.field(key)!r}: expected {_text(expected)}, found {_text(found)}"
 
 
-def _text(seen: Seen | None) -> str:
-    return "nothing" if seen is None else f"version {seen[0]:,} of {seen[1]:,} bytes"
+def _text(seen: SeenValue | None) -> str:
+    return "nothing" if seen is None else f"version {seen.version:,} of {seen.size_bytes:,} bytes"

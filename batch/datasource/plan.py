@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from batch.base_lookup import bases_of, offsets_of
 from batch.datasource.key_filter import Keys
-from batch.datasource.read import Stretch, TableSource
+from batch.datasource.read import TableSource
 from logstore.log import kafka
 from logstore.log.control import check_epoch
 from logstore.log.ranges import committed_ends, first_missing
@@ -15,17 +15,15 @@ from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
 from logstore.model.position import Position
 from logstore.settings import load
 from logstore.snapshot.archive import ArchiveIndex
-from logstore.snapshot.manifest import FileFacts, Manifest
+from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
+from logstore.snapshot.work import FileOrder, LogStretch, StateOrder
 
 log = logging.getLogger(__name__)
 
 LATEST, EARLIEST, CURRENT = "latest", "earliest", "current"
 TASK_RECORDS = 500_000  # of the log, that one task reads
-
-FilePiece = tuple[int, list[FileFacts]]  # partition, one SSTable: what one task reads of a snapshot
-StatePiece = tuple[Stretch, list[FileFacts]]  # what one task folds: all of a partition
 
 
 def find(bootstrap: str, table: str, storage: str | None) -> TableSource:
@@ -45,7 +43,7 @@ class Planner:
 
     where: TableSource
 
-    def snapshot(self, name: str, keys: Keys) -> list[FilePiece]:
+    def snapshot(self, name: str, keys: Keys) -> list[FileOrder]:
         """The SSTables of a snapshot that may hold a wanted key.
 
         Raises NoSuchSnapshot, SnapshotRefused, Corrupted, StorageUnreachable.
@@ -63,9 +61,9 @@ class Planner:
         files = [
             file for file in manifest.files if file.partition in wanted and keys.meets(file.first_key, file.last_key)
         ]
-        return [(file.partition, [file]) for file in files]
+        return [FileOrder(file.partition, file) for file in files]
 
-    def as_of(self, text: str, keys: Keys) -> list[StatePiece]:
+    def as_of(self, text: str, keys: Keys) -> list[StateOrder]:
         """The newest snapshot at or before a position, and the log since.
 
         Raises UsageError, NotRetained, LogTruncated.
@@ -73,15 +71,15 @@ class Planner:
         upto = self._position(text)
         wanted = keys.partitions(self.where.table.partitions)
         bases = bases_of(self._repository(), self.where.table, upto, wanted, self._is_whole)
-        pieces: list[StatePiece] = []
+        pieces: list[StateOrder] = []
         for partition in wanted:
             base = bases.get(partition)
             lo = base.parts[partition].cut if base else 0
             files = base.files_of(partition) if base else []
-            pieces.append((self._stretch(partition, lo, upto[partition]), list(files)))
+            pieces.append(StateOrder(self._stretch(partition, lo, upto[partition]), list(files)))
         return pieces
 
-    def changes(self, since: str, until: str, keys: Keys) -> list[Stretch]:
+    def changes(self, since: str, until: str, keys: Keys) -> list[LogStretch]:
         """The stretches from one position to another, in pieces for many tasks. Raises UsageError, LogTruncated."""
         table = self.where.table
         end = self._position(until)
@@ -126,13 +124,13 @@ class Planner:
         index = ArchiveIndex(self.where.storage, table.topic, table.epoch)
         return start == 0 or index.next_offsets().get(partition, 0) >= start
 
-    def _stretch(self, partition: int, start: int, end: int) -> Stretch:
+    def _stretch(self, partition: int, start: int, end: int) -> LogStretch:
         """From the log, and from the archive what is not in the log any more."""
         table = self.where.table
         begin = kafka.bounds(kafka.admin(self.where.bootstrap), table.topic, [partition])[partition].start
         gone = first_missing(range(start, min(begin, end)), table.skips.get(partition, ()))
         if gone is None:
-            return Stretch(partition, start, end, [], start)
+            return LogStretch(partition, start, end, [], start)
         index = ArchiveIndex(self.where.storage, table.topic, table.epoch)
         reach = min(index.next_offsets().get(partition, 0), end)
         if first_missing(range(max(start, reach), min(begin, end)), table.skips.get(partition, ())) is not None:
@@ -141,14 +139,14 @@ class Planner:
                 f"{begin:,}, nor in the "
                 f"archive {self.where.storage.url}, which ends at {reach:,}; is this the right storage?"
             )
-        return Stretch(partition, start, end, index.covering(partition, start, reach), reach)
+        return LogStretch(partition, start, end, index.covering(partition, start, reach), reach)
 
 
-def _pieces(stretch: Stretch) -> list[Stretch]:
+def _pieces(stretch: LogStretch) -> list[LogStretch]:
     """A piece for each segment, and for every TASK_RECORDS offsets of the log."""
     partition, start, end, segments, log_start = stretch
     pieces = [
-        Stretch(
+        LogStretch(
             partition,
             max(start, segment.start),
             min(end, segment.end, log_start),
@@ -159,4 +157,4 @@ def _pieces(stretch: Stretch) -> list[Stretch]:
     ]
     count = -(-(end - log_start) // TASK_RECORDS)
     bounds = [log_start + (end - log_start) * number // count for number in range(count + 1)] if count > 0 else []
-    return [*pieces, *(Stretch(partition, a, b, [], a) for a, b in pairwise(bounds))]
+    return [*pieces, *(LogStretch(partition, a, b, [], a) for a, b in pairwise(bounds))]

@@ -24,9 +24,9 @@ from logstore.model.fold import FoldRules
 from logstore.model.mutation import Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.table import Table
-from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.work import LogStretch
 
 BATCH_ROWS, BATCH_BYTES = 10_000, 16 << 20
 _TIME = pa.timestamp("us", tz="UTC")
@@ -37,16 +37,6 @@ ROWS = pa.schema(
 CHANGES = pa.schema([*ROWS, ("headers", HEADERS)])
 
 Saw = Callable[[int], None]  # so many rows or records were looked at
-
-
-class Stretch(NamedTuple):
-    """Records `[start, end)` of a partition: those of the segments, then from `log_start` on those of the log."""
-
-    partition: int
-    start: int
-    end: int
-    segments: list[Segment]
-    log_start: int
 
 
 class TableSource(NamedTuple):
@@ -71,7 +61,7 @@ def snapshot_rows(
 
 
 def rows_as_of(
-    where: TableSource, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
+    where: TableSource, stretch: LogStretch, files: list[FileFacts], keys: Keys, saw: Saw
 ) -> Iterator[pa.RecordBatch]:
     """The wanted rows of SSTables after the stretch that follows them.
 
@@ -83,7 +73,7 @@ def rows_as_of(
 
 @contextmanager
 def state_as_of(
-    where: TableSource, stretch: Stretch, files: list[FileFacts], keys: Keys, saw: Saw
+    where: TableSource, stretch: LogStretch, files: list[FileFacts], keys: Keys, saw: Saw
 ) -> Iterator[tuple[Fold, Iterator[tuple[bytes, bytes]]]]:
     """The fold of the stretch, and the wanted entries after it in key order. Raises as `rows_as_of`."""
     table, partition = where.table, stretch.partition
@@ -99,7 +89,7 @@ def state_as_of(
         yield fold, over(_base(where, files, keys, Path(scratch), saw), tail)
 
 
-def changes(where: TableSource, stretch: Stretch, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
+def changes(where: TableSource, stretch: LogStretch, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
     """The puts and deletes of a stretch, in order.
 
     Without control records and what the fold quarantines. Raises as `rows_as_of`.
@@ -122,7 +112,7 @@ def _base(
             yield pair
 
 
-def _records(where: TableSource, stretch: Stretch) -> Iterator[pa.RecordBatch]:
+def _records(where: TableSource, stretch: LogStretch) -> Iterator[pa.RecordBatch]:
     skips = where.table.skips.get(stretch.partition, [])
     for segment in stretch.segments:
         for batch in read_segment(segment, where.storage, skips):

@@ -12,7 +12,6 @@ this code goes to them by value.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import pyarrow as pa
 from pyspark.errors import AnalysisException
@@ -35,6 +34,7 @@ from batch.datasource import plan, read
 from batch.datasource.key_filter import Keys
 from batch.session import pickle_by_value
 from logstore.model.errors import LogStoreError, UsageError
+from logstore.snapshot.work import FileOrder, ReadOrder, StateOrder
 
 FORMAT = "logstore"
 PUSHDOWN = "spark.sql.python.filterPushdown.enabled"
@@ -109,29 +109,31 @@ class TableReader(DataSourceReader):
     def partitions(self) -> list[InputPartition]:
         """Partitions of the reading, one a task, none for those without a wanted key. Raises as `plan.Planner`."""
         planner = plan.Planner(self.where)
-        # plain tuples: classes of this package are not known where these arrive
+        orders: Iterable[ReadOrder]  # classes of this package are not known where these arrive
         if self.kind == "snapshot":
-            return [InputPartition(piece) for piece in planner.snapshot(self.what, self.keys)]
-        if self.kind == "as_of":
-            return [InputPartition((tuple(stretch), files)) for stretch, files in planner.as_of(self.what, self.keys)]
-        return [InputPartition(tuple(stretch)) for stretch in planner.changes(self.what, self.until, self.keys)]
+            orders = planner.snapshot(self.what, self.keys)
+        elif self.kind == "as_of":
+            orders = planner.as_of(self.what, self.keys)
+        else:
+            orders = planner.changes(self.what, self.until, self.keys)
+        return [InputPartition(order) for order in orders]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
         """Rows of one task. Raises LogStoreError."""
-        piece = partition.value
-        if piece is None:  # Spark's one partition where there is none
+        order: ReadOrder | None = partition.value
+        if order is None:  # Spark's one partition where there is none
             return
         try:
-            yield from self._read(piece)
+            yield from self._read(order)
         except LogStoreError as error:
             raise error from None  # a trace of one error, not of its causes
 
-    def _read(self, piece: Any) -> Iterator[pa.RecordBatch]:
-        if self.kind == "snapshot":
-            return read.snapshot_rows(self.where, piece[0], piece[1], self.keys, self._saw)
-        if self.kind == "as_of":
-            return read.rows_as_of(self.where, read.Stretch(*piece[0]), piece[1], self.keys, self._saw)
-        return read.changes(self.where, read.Stretch(*piece), self.keys, self._saw)
+    def _read(self, order: ReadOrder) -> Iterator[pa.RecordBatch]:
+        if isinstance(order, FileOrder):
+            return read.snapshot_rows(self.where, order.partition, [order.file], self.keys, self._saw)
+        if isinstance(order, StateOrder):
+            return read.rows_as_of(self.where, order.stretch, order.base_files, self.keys, self._saw)
+        return read.changes(self.where, order, self.keys, self._saw)
 
     def _saw(self, count: int) -> None:
         self.examined += count

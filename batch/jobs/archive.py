@@ -19,6 +19,7 @@ from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.table import Table
 from logstore.snapshot.archive import ArchiveIndex, Segment
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.work import OffsetRange
 
 ROUND_RECORDS = 4_000_000
 CHUNK_RECORDS = 500_000
@@ -185,25 +186,24 @@ def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, 
     return found
 
 
-def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str]) -> list[segments.OffsetRange]:
+def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str]) -> list[OffsetRange]:
     """The stretches of one round: of every partition alike, of each at most its share."""
     open_ends = {p: end for p, end in ends.items() if end > reached[p]}
     if not open_ends:
         return []
     share = max(1, ROUND_RECORDS // len(open_ends))
-    chunks: list[segments.OffsetRange] = []
+    chunks: list[OffsetRange] = []
     for partition, end in sorted(open_ends.items()):
         start, stop = reached[partition], min(end, reached[partition] + share)
         pieces = -(-(stop - start) // CHUNK_RECORDS)
         bounds = [start + (stop - start) * piece // pieces for piece in range(pieces + 1)]
         chunks += [
-            segments.OffsetRange(partition, a, b, lasts.get(partition, "") if a == start else "")
-            for a, b in pairwise(bounds)
+            OffsetRange(partition, a, b, lasts.get(partition, "") if a == start else "") for a, b in pairwise(bounds)
         ]
     return chunks
 
 
-def _extract(ctx: Context, table: Table, job: str, chunks: list[segments.OffsetRange]) -> list[Segment]:
+def _extract(ctx: Context, table: Table, job: str, chunks: list[OffsetRange]) -> list[Segment]:
     work = partial(segments.extract, bootstrap=ctx.bootstrap, table=table, storage=ctx.storage, job=job)
     copied = [segment for found in ctx.run("archive", work, chunks) for segment in found]
     _covered(chunks, copied)
@@ -216,7 +216,7 @@ def _extract(ctx: Context, table: Table, job: str, chunks: list[segments.OffsetR
     return copied
 
 
-def _covered(chunks: list[segments.OffsetRange], copied: list[Segment]) -> None:
+def _covered(chunks: list[OffsetRange], copied: list[Segment]) -> None:
     """Requires: the copied segments lie end to end over the chunks."""
     wanted = sorted((chunk.partition, chunk.start, chunk.end) for chunk in chunks)
     given = sorted((segment.partition, segment.start, segment.end) for segment in copied)

@@ -30,12 +30,13 @@ from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.verdicts import AGREE as AGREES
 from logstore.snapshot.verdicts import AUDIT as HOW
 from logstore.snapshot.verdicts import AUDITOR, FROM_LOG, REFUSE, Verdict
+from logstore.snapshot.work import Comparison, FoldOrder, GuiltyKey, PartDigest, ServedOrder, SnapshotOrder
 
 AGREE, DIFFER, UNKNOWN, NOT_COMPARED = "agree", "differ", "unknown", "not compared"
 TIMEOUT_S = 60.0
 _PARTITION = re.compile(r"partition (\d+):|[^ ]+ \(partition (\d+)\)")
 
-Folded = dict[int, tuple[str, int]]  # partition -> digest, entries
+Folded = dict[int, PartDigest]  # by partition
 
 
 @dataclass
@@ -48,7 +49,7 @@ class Suspect:
     reason: str = ""
     url: str | None = None  # of the node; None: a snapshot, or nobody
     counts: dict[str, int] = field(default_factory=dict)  # of differing keys: missing, extra, different
-    guilty: list[compare.Guilty] = field(default_factory=list)
+    guilty: list[GuiltyKey] = field(default_factory=list)
 
 
 @dataclass
@@ -135,10 +136,10 @@ class _AuditRun:
                     "lost its end; `logstore batch restore` makes a table of what the snapshot holds"
                 )
 
-    def _part(self, partition: int, cut: int) -> compare.Part:
+    def _part(self, partition: int, cut: int) -> FoldOrder:
         since = self.base.parts[partition].cut if self.base else 0
         files = self.base.files_of(partition) if self.base else []
-        return partition, since, cut, self.index.covering(partition, since, cut), files
+        return FoldOrder(partition, since, cut, self.index.covering(partition, since, cut), files)
 
     def _fold(self, cuts: dict[int, int]) -> Folded:
         work = [self._part(partition, cut) for partition, cut in sorted(cuts.items())]
@@ -172,12 +173,10 @@ class _AuditRun:
         self._say(snapshot, folded)
         name = f"snapshot {snapshot.name}"
         suspects: list[Suspect] = []
-        for partition, (digest, entries) in sorted(folded.items()):
+        for partition, mine in sorted(folded.items()):
             part = snapshot.parts[partition]
             suspects.append(
-                _judged(
-                    Suspect(name, partition, AGREE), (digest, entries), (part.digest, part.entries), f"{part.cut:,}"
-                )
+                _judged(Suspect(name, partition, AGREE), mine, PartDigest(part.digest, part.entries), f"{part.cut:,}")
             )
             if partition in damaged:
                 suspects[-1].verdict, suspects[-1].reason = DIFFER, damaged[partition]
@@ -197,7 +196,8 @@ class _AuditRun:
         if not self.explain:
             return
         work = [
-            (self._part(s.partition, snapshot.parts[s.partition].cut), snapshot.files_of(s.partition)) for s in suspects
+            SnapshotOrder(self._part(s.partition, snapshot.parts[s.partition].cut), snapshot.files_of(s.partition))
+            for s in suspects
         ]
         _name(suspects, self.ctx.run("explain snapshot", partial(compare.compare_snapshot, where=self.where), work))
 
@@ -213,7 +213,9 @@ class _AuditRun:
         ]
         if self.explain:
             unclear = [suspect for suspect in suspects if suspect.verdict != AGREE and suspect.url is not None]
-            work = [(self._part(s.partition, cuts[s.partition]), str(s.url), self.timeout_s) for s in unclear]
+            work = [
+                ServedOrder(self._part(s.partition, cuts[s.partition]), str(s.url), self.timeout_s) for s in unclear
+            ]
             _name(unclear, self.ctx.run("explain views", partial(compare.compare_view, where=self.where), work))
         return suspects
 
@@ -225,7 +227,7 @@ class _AuditRun:
     def _judge(self, partition: int, heard: Heard, cuts: dict[int, int], folded: Folded) -> Suspect:
         suspect = Suspect(f"view of {heard.url or f'group {heard.group}'}", partition, AGREE, url=heard.url)
         if heard.digest is not None:
-            return _judged(suspect, folded[partition], (heard.digest, heard.entries), f"{cuts[partition]:,}")
+            return _judged(suspect, folded[partition], PartDigest(heard.digest, heard.entries), f"{cuts[partition]:,}")
         suspect.verdict, suspect.reason = UNKNOWN, heard.reason
         if not self.table.allow_control_records:
             suspect.verdict = NOT_COMPARED
@@ -235,25 +237,26 @@ class _AuditRun:
         return suspect
 
 
-def _judged(suspect: Suspect, expected: tuple[str, int], found: tuple[str, int], cut: str) -> Suspect:
+def _judged(suspect: Suspect, expected: PartDigest, found: PartDigest, cut: str) -> Suspect:
     if expected != found:
         suspect.verdict = DIFFER
         suspect.reason = (
-            f"at {cut}: {found[1]:,} entries, digest {found[0]}; the log has {expected[1]:,}, {expected[0]}"
+            f"at {cut}: {found.entries:,} entries, digest {found.digest}; "
+            f"the log has {expected.entries:,}, {expected.digest}"
         )
     return suspect
 
 
-def _name(suspects: list[Suspect], compared: list[compare.Compared]) -> None:
+def _name(suspects: list[Suspect], compared: list[Comparison]) -> None:
     """Note the keys; a view whose rows differ does so whatever its digest was."""
-    for suspect, (counts, guilty, why) in zip(suspects, compared, strict=True):
-        suspect.counts, suspect.guilty = counts, guilty
-        if counts:
+    for suspect, found in zip(suspects, compared, strict=True):
+        suspect.counts, suspect.guilty = found.counts, found.guilty
+        if found.counts:
             suspect.verdict = DIFFER
-        elif suspect.verdict == NOT_COMPARED and not why:
+        elif suspect.verdict == NOT_COMPARED and not found.why:
             suspect.verdict, suspect.reason = AGREE, "compared row by row"
-        if why:
-            suspect.reason = f"{suspect.reason}; not all of it could be read: {why}"
+        if found.why:
+            suspect.reason = f"{suspect.reason}; not all of it could be read: {found.why}"
 
 
 def _partitions(problem: str, cuts: dict[int, int]) -> list[int]:

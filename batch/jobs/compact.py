@@ -29,6 +29,7 @@ from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.verdicts import REFUSED
+from logstore.snapshot.work import CheckOrder, FoldOrder, FoldResult
 
 Kind = Literal["compact", "rebuild"]
 
@@ -114,7 +115,7 @@ class _CompactRun:
         failpoints.crash("compact:4")
         with self.clock.step("publish"):
             removed = self._publish(manifest)  # 5
-        records, linked = sum(read for *_, read in done), sum(linked for _, _, linked, _ in done)
+        records, linked = sum(part.records for part in done), sum(part.linked for part in done)
         return Compacted(manifest, archived, records, linked, removed, self.warnings, self.clock.seconds)
 
     def _parent(self) -> Manifest | None:
@@ -154,18 +155,18 @@ class _CompactRun:
     def _since(self, partition: int) -> int:
         return self.parent.parts[partition].cut if self.parent else 0
 
-    def _fold(self, cuts: dict[int, int]) -> list[sstables.Done]:
+    def _fold(self, cuts: dict[int, int]) -> list[FoldResult]:
         index = self.ctx.archive(self.table)
-        work: list[sstables.Work] = []
+        work: list[FoldOrder] = []
         for partition, cut in sorted(cuts.items()):
             since = self._since(partition)
             files = self.parent.files_of(partition) if self.parent else []
             before = self.parent.parts[partition] if self.parent else None
-            work.append((partition, since, cut, index.covering(partition, since, cut), list(files), before))
+            work.append(FoldOrder(partition, since, cut, index.covering(partition, since, cut), list(files), before))
         return self.ctx.run("fold", partial(sstables.fold_partition, table=self.table, where=self.target), work)
 
-    def _verify(self, done: list[sstables.Done]) -> Manifest:
-        work = [(partition, files, facts, linked) for partition, (facts, files, linked, _) in enumerate(done)]
+    def _verify(self, done: list[FoldResult]) -> Manifest:
+        work = [CheckOrder(partition, part.files, part.facts, part.linked) for partition, part in enumerate(done)]
         self.ctx.run("verify", partial(sstables.check_partition, where=self.target), work)
         table = self.table
         return Manifest(
@@ -173,8 +174,8 @@ class _CompactRun:
             max_value_bytes=table.max_value_bytes, kind=self.kind, parent=self.parent.name if self.parent else None,
             created_ms=self.created_ms, verified_ms=time.time_ns() // 1_000_000, job=self.job,
             build=logstore.__version__,
-            parts={partition: facts for partition, (facts, *_) in enumerate(done)},
-            files=[file for _, files, _, _ in done for file in files],
+            parts={partition: part.facts for partition, part in enumerate(done)},
+            files=[file for part in done for file in part.files],
         )  # fmt: skip
 
     def _publish(self, manifest: Manifest) -> int:

@@ -6,14 +6,12 @@ take. The log is read for what is not archived yet.
 
 import time
 from functools import partial
-from typing import Any
 
 from pyarrow import compute as pc
 from pyarrow import parquet
 
 from batch.base_lookup import bases_of, offsets_of
 from batch.context import Context
-from batch.datasource.read import Stretch
 from batch.tasks.segments import local_copy
 from logstore.log import kafka, topics
 from logstore.log.ranges import first_later, first_missing
@@ -22,11 +20,8 @@ from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.archive import Segment
-from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.storage import Storage
-
-# As in `tables`: what goes to executors is plain tuples and classes of the library.
-Part = tuple[tuple[Any, ...], list[FileFacts], int]  # a Stretch, files of the snapshot below it, its log time (ms)
+from logstore.snapshot.work import LogStretch, RestoreOrder
 
 
 class History:
@@ -57,21 +52,16 @@ class History:
         moment = read_moment(text)
         return offsets_of(moment, self.table, self.ends) if isinstance(moment, Position) else self._at(text, moment)
 
-    def parts(self, upto: dict[int, int]) -> list[Part]:
+    def parts(self, upto: dict[int, int]) -> list[RestoreOrder]:
         """Parts to read for the state at a position, by partition. Raises LogTruncated, NotRetained."""
-        found: list[Part] = []
+        found: list[RestoreOrder] = []
         bases = bases_of(self.repository, self.table, upto, upto, self._is_whole)
         for partition, end in sorted(upto.items()):
             base = bases.get(partition)
             since = base.parts[partition].cut if base else 0
             files = base.files_of(partition) if base else []
-            found.append(
-                (
-                    tuple(self._stretch(partition, since, end)),
-                    list(files),
-                    base.parts[partition].log_time_ms if base else 0,
-                )
-            )
+            log_time_ms = base.parts[partition].log_time_ms if base else 0
+            found.append(RestoreOrder(self._stretch(partition, since, end), list(files), log_time_ms))
         return found
 
     def _at(self, text: str, time_ms: int) -> dict[int, int]:
@@ -117,14 +107,14 @@ class History:
         """True when the log holds everything below `reach`."""
         return self.current and self.log[partition].start == 0 and self.log[partition].end >= reach
 
-    def _stretch(self, partition: int, start: int, end: int) -> Stretch:
+    def _stretch(self, partition: int, start: int, end: int) -> LogStretch:
         reach = min(max(self.archived[partition], start), end)
         if reach < end and not self.current:
             raise LogTruncated(
                 f"offsets {reach:,} to {end - 1:,} of {self.table.name}/{partition} are not archived, and its topic is "
                 "gone"
             )
-        return Stretch(partition, start, end, self.index.covering(partition, start, reach), reach)
+        return LogStretch(partition, start, end, self.index.covering(partition, start, reach), reach)
 
 
 def first_archived_later(segments: list[Segment], time_ms: int, storage: Storage) -> int | None:

@@ -24,18 +24,17 @@ from batch import failpoints
 from batch.context import Clock, Context, new_id
 from batch.datasource import read
 from batch.datasource.key_filter import Keys
-from batch.jobs.history import History, Part
+from batch.jobs.history import History
 from batch.tasks import sstables
 from logstore.log import ddl, forks, topics
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
-from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
+from logstore.snapshot.manifest import Manifest, PartFacts
+from logstore.snapshot.work import CheckOrder, FoldResult, RestoreOrder
 
 CUT = 1  # the snapshot stands for the base record at offset 0
 _VERSION = bytes(8)
 _SHORT = 40  # of a token in a description
-
-Done = tuple[PartFacts, list[FileFacts], int]  # facts, files, records folded
 
 
 @dataclass
@@ -120,21 +119,21 @@ class _RestoreRun:
             done = self.ctx.run("fold", partial(restore_partition, where=where, fork=fork, target=target), self.parts)
         failpoints.crash("restore:2")
         with self.clock.step("verify"):
-            work = [(partition, files, facts, False) for partition, (facts, files, _) in enumerate(done)]
+            work = [CheckOrder(partition, part.files, part.facts, part.linked) for partition, part in enumerate(done)]
             self.ctx.run("verify", partial(sstables.check_partition, where=target), work)
         failpoints.crash("restore:3")
         manifest = Manifest(
             name=self.name, table=fork.name, topic=fork.topic, epoch=fork.epoch, partitions=fork.partitions,
             max_value_bytes=fork.max_value_bytes, kind="restore", parent=None, created_ms=self.created_ms,
             verified_ms=time.time_ns() // 1_000_000, job=self.job, build=logstore.__version__,
-            parts={partition: facts for partition, (facts, *_) in enumerate(done)},
-            files=[file for _, files, _ in done for file in files],
+            parts={partition: part.facts for partition, part in enumerate(done)},
+            files=[file for part in done for file in part.files],
         )  # fmt: skip
         with self.clock.step("publish"):
             repository.publish(manifest)
             repository.move(repository.current(), self.name, f"restore {self.job}")
             repository.gc(1)
-        return manifest, sum(records for *_, records in done)
+        return manifest, sum(part.records for part in done)
 
     @contextmanager
     def _undone(self, fork: Table, *, made: bool) -> Iterator[None]:
@@ -148,9 +147,10 @@ class _RestoreRun:
             raise
 
 
-def restore_partition(part: Part, where: read.TableSource, fork: Table, target: sstables.SstTarget) -> Done:
+def restore_partition(
+    order: RestoreOrder, where: read.TableSource, fork: Table, target: sstables.SstTarget
+) -> FoldResult:
     """Write one partition of the fork's first snapshot. Raises as `state.rows_as_of`."""
-    stretch, files, log_time_ms = read.Stretch(*part[0]), part[1], part[2]
     examined = [0]
 
     def saw(count: int) -> None:
@@ -158,11 +158,12 @@ def restore_partition(part: Part, where: read.TableSource, fork: Table, target: 
 
     with (
         tempfile.TemporaryDirectory(prefix="logstore-restore-") as scratch,
-        read.state_as_of(where, stretch, files, Keys(), saw) as (fold, entries),
+        read.state_as_of(where, order.stretch, order.base_files, Keys(), saw) as (fold, entries),
     ):
         records = examined[0]
-        written, total = sstables.write(_as_begun(entries), fork, stretch.partition, target, Path(scratch))
-        return PartFacts(CUT, max(log_time_ms, fold.log_time_ms), total.entries, total.hex, {}, []), written, records
+        written, total = sstables.write(_as_begun(entries), fork, order.stretch.partition, target, Path(scratch))
+        log_time_ms = max(order.log_time_ms, fold.log_time_ms)
+        return FoldResult(PartFacts(CUT, log_time_ms, total.entries, total.hex, {}, []), written, False, records)
 
 
 def _as_begun(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:

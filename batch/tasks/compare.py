@@ -25,22 +25,14 @@ from logstore.model.fold import FoldRules
 from logstore.model.position import Position
 from logstore.model.sorted_merge import join
 from logstore.model.table import Table
-from logstore.snapshot.archive import Segment
-from logstore.snapshot.manifest import FileFacts
+from logstore.snapshot.work import Comparison, FoldOrder, GuiltyKey, PartDigest, SeenValue, ServedOrder, SnapshotOrder
 
 LISTED = 100  # guilty keys of one comparison that are named
 PAGE_ROWS = 1_000
 AGAIN_S = 0.2
 ASK_MS = 10_000
 
-# As in `tables`: what goes to executors and comes back is plain tuples and classes of the library.
-Part = tuple[
-    int, int, int, list[Segment], list[FileFacts]
-]  # partition, since, cut, segments, files of the base (none: from offset 0)
-Seen = tuple[int, int]  # version, bytes of the payload
-Guilty = tuple[bytes, Seen | None, Seen | None]  # key, expected, found
-Compared = tuple[dict[str, int], list[Guilty], str]  # counts by kind, some of them, why it could not go on ("": it did)
-Cell = tuple[bytes, Seen, bytes]  # key, what is shown, what is compared
+Cell = tuple[bytes, SeenValue, bytes]  # key, what is shown, what is compared
 
 
 class CompareSource(NamedTuple):
@@ -52,50 +44,47 @@ class CompareSource(NamedTuple):
 
 
 @contextmanager
-def entries(part: Part, where: CompareSource) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+def entries(order: FoldOrder, where: CompareSource) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """The live entries of a partition at a cut, in key order. Raises Corrupted, Unsupported, StorageUnreachable."""
-    partition, since, cut, segments, files = part
-    table = where.table
+    partition, table = order.partition, where.table
     skips = table.skips.get(partition, [])
     shape = Shape(table.name, FoldRules(partition, table.partitions, table.max_value_bytes), skips)
     with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch:
         fold = Fold(shape, Path(scratch))
-        feed(fold, segments, where.target.storage, skips, since, cut)
+        feed(fold, order.segments, where.target.storage, skips, order.since, order.cut)
         fold.finish()
-        with scanned(where.target, files, Path(scratch)) as base:
+        with scanned(where.target, order.base_files, Path(scratch)) as base:
             yield over(base, fold.items())
 
 
-def fold_digest(part: Part, where: CompareSource) -> tuple[str, int]:
-    """(digest, entries) of a partition at a cut; raises as `entries`."""
-    with entries(part, where) as expected:
+def fold_digest(order: FoldOrder, where: CompareSource) -> PartDigest:
+    """Digest of a partition at a cut; raises as `entries`."""
+    with entries(order, where) as expected:
         found = digest(expected)
-    return found.hex, found.entries
+    return PartDigest(found.hex, found.entries)
 
 
-def compare_snapshot(work: tuple[Part, list[FileFacts]], where: CompareSource) -> Compared:
+def compare_snapshot(order: SnapshotOrder, where: CompareSource) -> Comparison:
     """Compare the fold with the files of a snapshot at the same cut, byte for byte. Raises as `entries`."""
-    part, files = work
     tally = Tally()
-    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch, entries(part, where) as expected:
+    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch, entries(order.fold, where) as expected:
         try:
-            with scanned(where.target, files, Path(scratch)) as held:
+            with scanned(where.target, order.files, Path(scratch)) as held:
                 tally.take(differences(map(_entry, expected), map(_entry, held)))
         except Corrupted as error:
             return tally.result(str(error))
     return tally.result()
 
 
-def compare_view(work: tuple[Part, str, float], where: CompareSource) -> Compared:
+def compare_view(order: ServedOrder, where: CompareSource) -> Comparison:
     """Compare the fold with what the node at a URL serves of the partition.
 
     Raises as `entries`, and what `read_range` does.
     """
-    part, url, timeout_s = work
-    pages = _Pages(url, where.table, part, timeout_s)
-    changed = _Changed(where, part)
+    pages = _Pages(order, where.table)
+    changed = _Changed(where, order.fold)
     tally = Tally(lambda key: changed.since_cut(key, pages.position))
-    with entries(part, where) as expected, pages:
+    with entries(order.fold, where) as expected, pages:
         try:
             tally.take(differences(map(_row, expected), pages.rows()))
         except ServerUnreachable as error:
@@ -103,16 +92,16 @@ def compare_view(work: tuple[Part, str, float], where: CompareSource) -> Compare
     return tally.result()
 
 
-def differences(expected: Iterable[Cell], found: Iterable[Cell]) -> Iterator[Guilty]:
+def differences(expected: Iterable[Cell], found: Iterable[Cell]) -> Iterator[GuiltyKey]:
     """Cells that two lists do not have in common. Requires: both in key order."""
     for left, right in join(expected, found):
         if left is None:
             assert right is not None, "one of them is there"
-            yield right[0], None, right[1]
+            yield GuiltyKey(right[0], None, right[1])
         elif right is None:
-            yield left[0], left[1], None
+            yield GuiltyKey(left[0], left[1], None)
         elif left[1:] != right[1:]:
-            yield left[0], left[1], right[1]
+            yield GuiltyKey(left[0], left[1], right[1])
 
 
 class Tally:
@@ -122,29 +111,28 @@ class Tally:
         """`excused`: true for a key that may differ."""
         self._excused = excused
         self.counts: dict[str, int] = {}
-        self.listed: list[Guilty] = []
+        self.listed: list[GuiltyKey] = []
 
-    def take(self, guilty: Iterable[Guilty]) -> None:
+    def take(self, guilty: Iterable[GuiltyKey]) -> None:
         """Count the differences."""
         for one in guilty:
-            key, expected, found = one
-            if self._excused(key):
+            if self._excused(one.key):
                 continue
-            kind = "missing" if found is None else "extra" if expected is None else "different"
+            kind = "missing" if one.found is None else "extra" if one.expected is None else "different"
             self.counts[kind] = self.counts.get(kind, 0) + 1
             if len(self.listed) < LISTED:
                 self.listed.append(one)
 
-    def result(self, why: str = "") -> Compared:
+    def result(self, why: str = "") -> Comparison:
         """Result of the count; `why` it ended early."""
-        return self.counts, self.listed, why
+        return Comparison(self.counts, self.listed, why)
 
 
 class _Changed:
     """The keys that the log names from the cut on."""
 
-    def __init__(self, where: CompareSource, part: Part) -> None:
-        self._where, self._partition, self._reached = where, part[0], part[2]
+    def __init__(self, where: CompareSource, order: FoldOrder) -> None:
+        self._where, self._partition, self._reached = where, order.partition, order.cut
         self._keys: set[bytes] = set()
 
     def since_cut(self, key: bytes, position: int) -> bool:
@@ -159,16 +147,16 @@ class _Changed:
 class _Pages:
     """The rows of one partition as one node serves them. Pages are asked for again until the time is over."""
 
-    def __init__(self, url: str, table: Table, part: Part, timeout_s: float) -> None:
-        self._partition = part[0]
-        self._url, self._timeout_s = f"{url}/v1/tables/{table.name}/rows", timeout_s
-        token = Position({(table.epoch, self._partition): part[2]}).token
+    def __init__(self, order: ServedOrder, table: Table) -> None:
+        self._partition = order.fold.partition
+        self._url, self._timeout_s = f"{order.url}/v1/tables/{table.name}/rows", order.timeout_s
+        token = Position({(table.epoch, self._partition): order.fold.cut}).token
         self._headers = {
             "Accept": "application/msgpack", "LS-Forwarded": "1", "LS-Consistency": "session", "LS-Token": token,
             "LS-Deadline": str(ASK_MS),
         }  # fmt: skip
         self._http = httpx.Client(timeout=ASK_MS / 1_000 + 1, trust_env=False)
-        self.position = part[2]  # of the newest page
+        self.position = order.fold.cut  # of the newest page
 
     def rows(self) -> Iterator[Cell]:
         """Rows of the partition, in key order; raises ServerUnreachable when a page does not come in time."""
@@ -179,7 +167,7 @@ class _Pages:
             self.position = max(self.position, *page["positions"].values())
             cursor = page["cursor"]
             for row in page["rows"]:
-                yield row["key"], (row["version"], len(row["value"])), row["value"]
+                yield row["key"], SeenValue(row["version"], len(row["value"])), row["value"]
 
     def _page(self, query: dict[str, str]) -> dict[str, Any]:
         end = time.monotonic() + self._timeout_s
@@ -206,10 +194,10 @@ class _Pages:
 def _entry(pair: tuple[bytes, bytes]) -> Cell:
     """Cell of a snapshot's entry: every byte counts."""
     entry = Entry.decode(pair[1])
-    return pair[0], (entry.version, len(entry.payload)), pair[1]
+    return pair[0], SeenValue(entry.version, len(entry.payload)), pair[1]
 
 
 def _row(pair: tuple[bytes, bytes]) -> Cell:
     """Cell of a served row: the part that the read API shows."""
     entry = Entry.decode(pair[1])
-    return pair[0], (entry.version, len(entry.payload)), entry.payload
+    return pair[0], SeenValue(entry.version, len(entry.payload)), entry.payload

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,21 +23,10 @@ from logstore.model.table import Table
 from logstore.snapshot.archive import ArchiveIndex, Segment
 from logstore.snapshot.sst import checksum
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.work import OffsetRange
 
 _AGAIN = "snapshots stand on what was folded before, but `batch rebuild` and `batch restore` need it"
 FILE_BYTES = 256 << 20  # a segment is closed when its records have so many bytes
-
-
-class OffsetRange(NamedTuple):
-    """A stretch `[start, end)` of a partition's log.
-
-    `after`: the last record archived before it, as `Segment.last` has it.
-    """
-
-    partition: int
-    start: int
-    end: int
-    after: str = ""
 
 
 def extract(chunk: OffsetRange, bootstrap: str, table: Table, storage: Storage, job: str) -> list[Segment]:

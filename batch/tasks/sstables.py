@@ -27,15 +27,9 @@ from logstore.snapshot import sst
 from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import FileFacts, PartFacts
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.work import CheckOrder, FoldOrder, FoldResult
 
 TABLE_BYTES = 256 << 20  # an SSTable is closed at this size: small enough to fetch again, large enough to be few
-
-# What goes to executors and comes back is made of plain tuples and classes of the library: executors do not have this
-# package.
-Work = tuple[
-    int, int, int, list[Segment], list[FileFacts], PartFacts | None
-]  # partition, lo, cut, segments, base's files and facts
-Done = tuple[PartFacts, list[FileFacts], bool, int]  # facts, files, are they the base's?, records read
 
 
 class SstTarget(NamedTuple):
@@ -46,9 +40,9 @@ class SstTarget(NamedTuple):
     name: str
 
 
-def fold_partition(work: Work, table: Table, where: SstTarget) -> Done:
+def fold_partition(order: FoldOrder, table: Table, where: SstTarget) -> FoldResult:
     """Fold one partition. Raises Unsupported, Corrupted, StorageUnreachable."""
-    partition, lo, cut, segments, base_files, before = work
+    partition, cut, before = order.partition, order.cut, order.base
     place = FoldRules(partition, table.partitions, table.max_value_bytes)
     skips = table.skips.get(partition, [])
     known = QuarantineTally(before.quarantine_counts, before.quarantine_records) if before else QuarantineTally()
@@ -59,24 +53,24 @@ def fold_partition(work: Work, table: Table, where: SstTarget) -> Done:
             log_time_ms=before.log_time_ms if before else 0,
             quarantine=known,
         )
-        records = feed(fold, segments, where.storage, skips, lo, cut)
+        records = feed(fold, order.segments, where.storage, skips, order.since, cut)
         failpoints.crash("worker:3")
         fold.finish()
         if before is not None and not fold.mutations:
-            return _facts(fold, cut, before.entries, before.digest), base_files, True, records
-        with scanned(where, base_files, Path(scratch)) as base:
+            return FoldResult(_facts(fold, cut, before.entries, before.digest), order.base_files, True, records)
+        with scanned(where, order.base_files, Path(scratch)) as base:
             files, total = write(over(base, fold.items()), table, partition, where, Path(scratch))
-        return _facts(fold, cut, total.entries, total.hex), files, False, records
+        return FoldResult(_facts(fold, cut, total.entries, total.hex), files, False, records)
 
 
-def check_partition(work: tuple[int, list[FileFacts], PartFacts, bool], where: SstTarget) -> int:
+def check_partition(order: CheckOrder, where: SstTarget) -> int:
     """Read a partition's SSTables back.
 
     Returns their bytes. Linked ones (verified when they were made) are compared by checksum.
 
     Raises Corrupted that names the file.
     """
-    partition, files, facts, linked = work
+    partition, files, facts, linked = order
     total = Digest()
     for one, after in pairwise(files):
         if after.first_key <= one.last_key:

@@ -1,0 +1,149 @@
+"""Work of batch jobs: orders that a driver gives to executors, one to a task, and results that come back.
+
+Executors know `logstore` and not `batch`, whose code reaches them by value. So what is passed is of classes that both
+sides import: those of this module, and those they are made of.
+
+    order             task                                          result
+    OffsetRange       archive a stretch of the log                  [Segment]
+    FoldOrder         fold a partition into SSTables                FoldResult
+    RestoreOrder      fold a partition into a fork's SSTables       FoldResult
+    CheckOrder        read a partition's SSTables back              its bytes
+    FoldOrder         fold a partition, and keep nothing            PartDigest
+    SnapshotOrder     compare that fold with a snapshot's files     Comparison
+    ServedOrder       compare that fold with what a node serves     Comparison
+    FileOrder         read one SSTable for Spark                    rows
+    StateOrder        read a partition as of a position for Spark   rows
+    LogStretch        read changes for Spark                        rows
+"""
+
+from typing import NamedTuple
+
+from logstore.snapshot.archive import Segment
+from logstore.snapshot.manifest import FileFacts, PartFacts
+
+
+class OffsetRange(NamedTuple):
+    """Offsets `[start, end)` of a partition's log.
+
+    `after`: the last record archived before them, as `Segment.last` has it.
+    """
+
+    partition: int
+    start: int
+    end: int
+    after: str = ""
+
+
+class LogStretch(NamedTuple):
+    """Records `[start, end)` of a partition: those of the segments, then from `log_start` on those of the log."""
+
+    partition: int
+    start: int
+    end: int
+    segments: list[Segment]
+    log_start: int
+
+
+class FoldOrder(NamedTuple):
+    """Fold the records `[since, cut)` of a partition, which the segments hold, over a base that ends at `since`.
+
+    `base` None: it is not to be continued (an audit), or there is none, and then there are no files of it.
+    """
+
+    partition: int
+    since: int
+    cut: int
+    segments: list[Segment]
+    base_files: list[FileFacts]
+    base: PartFacts | None = None
+
+
+class RestoreOrder(NamedTuple):
+    """Fold a stretch of the source's log over the files of a base whose log time is `log_time_ms`."""
+
+    stretch: LogStretch
+    base_files: list[FileFacts]
+    log_time_ms: int
+
+
+class FoldResult(NamedTuple):
+    """SSTables of one partition. `linked`: they are the base's, for nothing changed; `records`: how many were read."""
+
+    facts: PartFacts
+    files: list[FileFacts]
+    linked: bool
+    records: int
+
+
+class CheckOrder(NamedTuple):
+    """Read the files of a partition back and compare them with its facts; linked ones by checksum only."""
+
+    partition: int
+    files: list[FileFacts]
+    facts: PartFacts
+    linked: bool
+
+
+class PartDigest(NamedTuple):
+    """Digest of a partition's live entries, 32 hex digits, and how many those are."""
+
+    digest: str
+    entries: int
+
+
+class SnapshotOrder(NamedTuple):
+    """Compare a fold with the files of a snapshot at the same cut."""
+
+    fold: FoldOrder
+    files: list[FileFacts]
+
+
+class ServedOrder(NamedTuple):
+    """Compare a fold with what the node at `url` serves of the partition."""
+
+    fold: FoldOrder
+    url: str
+    timeout_s: float
+
+
+class SeenValue(NamedTuple):
+    """Version and length of a row's value, as one side of a comparison has it."""
+
+    version: int
+    size_bytes: int
+
+
+class GuiltyKey(NamedTuple):
+    """Key in which two sides differ; None: that side has no such row."""
+
+    key: bytes
+    expected: SeenValue | None
+    found: SeenValue | None
+
+
+class Comparison(NamedTuple):
+    """Counts of differing keys by kind (missing, extra, different), and the first of them.
+
+    `why`: the reason why it ended early, or nothing.
+    """
+
+    counts: dict[str, int]
+    guilty: list[GuiltyKey]
+    why: str
+
+
+class FileOrder(NamedTuple):
+    """Read one SSTable of a partition."""
+
+    partition: int
+    file: FileFacts
+
+
+class StateOrder(NamedTuple):
+    """Read a partition: a base's files, and the stretch of the log behind them."""
+
+    stretch: LogStretch
+    base_files: list[FileFacts]
+
+
+ReadOrder = FileOrder | StateOrder | LogStretch
