@@ -9,10 +9,11 @@ from batch.datasource.key_filter import Keys
 from batch.datasource.read import TableSource
 from logstore.log import kafka
 from logstore.log.control import check_epoch
-from logstore.log.ranges import committed_ends, first_missing
+from logstore.log.ranges import committed_ends
 from logstore.log.registry import Registry
 from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
 from logstore.model.position import Position
+from logstore.model.skips import first_missing
 from logstore.settings import load
 from logstore.snapshot.archive import ArchiveIndex
 from logstore.snapshot.manifest import Manifest

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch.datasource.key_filter import Keys
-from batch.tasks.fold import Fold, Shape, is_plain, over
+from batch.tasks.fold import Fold, Shape, is_plain, over, without_skipped
 from batch.tasks.segments import read_segment
 from batch.tasks.sstables import SstTarget, readable
 from logstore.log.ranges import HEADERS, read_range
@@ -135,12 +135,8 @@ def _mutations(table: Table, partition: int, batch: pa.RecordBatch) -> pa.Record
 
     Offsets that a repair gave up are not among them.
     """
-    offsets = batch.column("offset")
+    batch = without_skipped(batch, table.skips.get(partition, ()))
     keep = is_plain(batch, table.max_value_bytes)
-    for first, last in table.skips.get(partition, []):
-        given_up = pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last))
-        batch, keep = batch.filter(pc.invert(given_up)), keep.filter(pc.invert(given_up))
-        offsets = batch.column("offset")
     odd = [
         row
         for row in (_parsed(table, partition, record) for record in batch.filter(pc.invert(keep)).to_pylist())

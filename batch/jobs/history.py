@@ -14,10 +14,11 @@ from batch.base_lookup import bases_of, offsets_of
 from batch.context import Context
 from batch.tasks.segments import local_copy
 from logstore.log import kafka, topics
-from logstore.log.ranges import first_later, first_missing
+from logstore.log.ranges import first_later
 from logstore.model.errors import LogTruncated, UsageError
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
+from logstore.model.skips import first_missing
 from logstore.model.table import Table
 from logstore.snapshot.archive import Segment
 from logstore.snapshot.storage import Storage

@@ -29,6 +29,7 @@ from logstore.model.fold import FoldRules
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
+from logstore.model.skips import Skips, kept
 from logstore.model.sorted_merge import overlay
 
 BUFFER_BYTES = 32 << 20
@@ -70,7 +71,7 @@ class Shape(NamedTuple):
 
     table: str
     place: FoldRules
-    skips: Sequence[tuple[int, int]] = ()
+    skips: Skips = ()
 
 
 class Fold:
@@ -99,7 +100,7 @@ class Fold:
 
         Raises Unsupported for a record that only a later build can fold.
         """
-        batch = self._without_skipped(batch)
+        batch = without_skipped(batch, self.shape.skips)
         if not batch.num_rows:
             return
         self.log_time_ms = max(self.log_time_ms, pc.max(batch.column("timestamp")).as_py())
@@ -123,15 +124,6 @@ class Fold:
     def finish(self) -> None:
         """Check what is left to check, so that `mutations` and `quarantine` are complete."""
         self._collapse()
-
-    def _without_skipped(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        offsets = batch.column("offset")
-        for first, last in self.shape.skips:
-            inside = pc.and_(pc.greater_equal(offsets, first), pc.less_equal(offsets, last))
-            if pc.any(inside).as_py():
-                batch = batch.filter(pc.invert(inside))
-                offsets = batch.column("offset")
-        return batch
 
     def _mutations(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows of a batch that change something, in order; key and value as the fold sees them."""
@@ -248,6 +240,12 @@ def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[
     for key, entry in overlay(tail, base):
         if entry is not None:
             yield key, entry
+
+
+def without_skipped(batch: pa.RecordBatch, skips: Skips) -> pa.RecordBatch:
+    """The records of a batch that no repair gave up. Requires: offsets rise."""
+    left = kept(batch.column("offset").to_numpy(), skips)
+    return batch if left is None else batch.take(pa.array(left, pa.int64()))
 
 
 def is_plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:

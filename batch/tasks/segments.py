@@ -17,8 +17,9 @@ from pyarrow import parquet
 from xxhash import xxh3_128_hexdigest
 
 from batch import failpoints
-from logstore.log.ranges import SCHEMA, first_missing, read_range
+from logstore.log.ranges import SCHEMA, read_range
 from logstore.model.errors import Corrupted, LogTruncated
+from logstore.model.skips import first_missing
 from logstore.model.table import Table
 from logstore.snapshot.archive import ArchiveIndex, Segment
 from logstore.snapshot.sst import checksum

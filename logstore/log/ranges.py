@@ -18,6 +18,7 @@ from logstore.log import kafka
 from logstore.log.control import check_epoch
 from logstore.log.tail import headers_of
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated
+from logstore.model.skips import first_missing
 from logstore.model.table import Table
 
 HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
@@ -79,15 +80,6 @@ def first_later(bootstrap: str, table: Table, time_ms: int) -> dict[int, int | N
     None where there is none. Raises LogUnreachable.
     """
     return kafka.first_from(kafka.admin(bootstrap), table.topic, list(range(table.partitions)), time_ms + 1)
-
-
-def first_missing(offsets: range, skips: Sequence[tuple[int, int]]) -> int | None:
-    """The first of `offsets` that no repair steps over; None when there is none."""
-    at = offsets.start
-    for first, last in sorted(skips):
-        if first <= at <= last:
-            at = last + 1
-    return at if at < offsets.stop else None
 
 
 def _beginning(bootstrap: str, table: Table, partition: int, start: int, end: int) -> int:

@@ -10,10 +10,11 @@ nothing else.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from logstore.model import skips
 from logstore.model.errors import Corrupted, Overloaded
 from logstore.model.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.mutation import Control, parse
@@ -184,12 +185,12 @@ class FollowedPartition:
 
     def reaches(self, offset: int) -> bool:
         """Everything below `offset` is applied, but for what a repair steps over."""
-        return self._first_missing(range(self.next_offset, offset)) is None
+        return skips.first_missing(range(self.next_offset, offset), self._skips) is None
 
     def at_end(self, offset: int) -> bool:
         """The log has nothing more below `offset`; False when that shows a gap, and the partition stopped."""
         if offset > self.next_offset:
-            missing = self._first_missing(range(self.next_offset, offset))
+            missing = skips.first_missing(range(self.next_offset, offset), self._skips)
             if missing is not None:
                 self.view.stop(stop_reasons.gap(self.target, missing, offset))
                 return False
@@ -277,33 +278,20 @@ class FollowedPartition:
             return records, None
         following = self.next_offset
         for i, offset in enumerate(offsets):
-            missing = self._first_missing(range(following, offset))
+            missing = skips.first_missing(range(following, offset), self._skips)
             if missing is not None:
                 return records.slice(0, i), range(missing, offset)
             following = offset + 1
         return records, None
 
     @property
-    def _skips(self) -> Sequence[tuple[int, int]]:
+    def _skips(self) -> skips.Skips:
         return self.target.table.skips.get(self.target.partition, ())
 
     def _without_skipped(self, records: Records) -> Records:
         """Leave out the records that a repair gave up although the log holds them."""
-        offsets = records.offsets
-        if not any(first <= offsets[-1] and offsets[0] <= last for first, last in self._skips if offsets):
-            return records
-        kept = [
-            i for i, offset in enumerate(offsets) if not any(first <= offset <= last for first, last in self._skips)
-        ]
-        return records.pick(kept)
-
-    def _first_missing(self, offsets: range) -> int | None:
-        """The first of `offsets` that no repair steps over."""
-        at = offsets.start
-        for first, last in sorted(self._skips):
-            if first <= at <= last:
-                at = last + 1
-        return at if at < offsets.stop else None
+        kept = skips.kept(records.offsets, self._skips)
+        return records if kept is None else records.pick(kept)
 
 
 def identity_of(target: Target) -> ViewIdentity:
