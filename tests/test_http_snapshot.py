@@ -11,6 +11,7 @@ import msgpack
 import pytest
 from support_wait import until
 
+from batch.jobs.node_adoptions import adoptions_at
 from logstore.cli import status
 from logstore.client.store import Store
 from logstore.model.errors import NotRetained, UsageError
@@ -256,6 +257,8 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
         "digests": [{"cut": 1, "digest": "ab" * 16, "entries": 1}],
         "proof": "proved",
     }
+    assert adoptions_at(reader.url, node.tables["t"]) == {0: said}  # as batch jobs read the page
+    assert adoptions_at(f"{reader.url}/absent", node.tables["t"]) == {}
     assert 'logstore_snapshot_refused{partition="0",table="t"} 1.0' in reader.get("/metrics").text
 
 

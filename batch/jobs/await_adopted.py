@@ -1,18 +1,16 @@
 """Await adopted: until every node serves a table from a snapshot, or with the nodes that do not and why."""
 
 import time
-from typing import Any
 
-import httpx
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from batch.context import Context
+from batch.jobs.node_adoptions import AGAIN_S, adoptions_at
 from logstore.log.live_workers import LiveWorkers
 from logstore.model.errors import LogStoreError, SnapshotRefused
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
-
-ASK_S, AGAIN_S = 5.0, 0.2
+from logstore.view.feed_records import REFUSED, AdoptionRecord
 
 
 def await_adopted(ctx: Context, table: Table, snapshot: Manifest, timeout_s: float) -> float:
@@ -45,31 +43,19 @@ def _lacking(live_workers: LiveWorkers, table: Table, snapshot: Manifest) -> lis
     groups: dict[str, set[int]] = {}
     for url, group in sorted({(worker.url, worker.group) for worker in live_workers.look()}):
         adopted = groups.setdefault(group, set())
-        for row in _ask(url):
-            if (row["table"], row["epoch"]) == (table.name, table.epoch):
-                adopted.update([row["partition"]] if _holds(row, snapshot, url) else [])
+        adoptions = adoptions_at(url, table)
+        adopted.update(partition for partition, one in adoptions.items() if _holds(one, snapshot, partition, url))
     if not groups:
         return ["no node runs"]
     missing = {group: sorted(set(range(table.partitions)) - adopted) for group, adopted in groups.items()}
     return [f"group {group} lacks the partitions {partitions}" for group, partitions in missing.items() if partitions]
 
 
-def _holds(row: dict[str, Any], snapshot: Manifest, url: str) -> bool:
+def _holds(adoption: AdoptionRecord, snapshot: Manifest, partition: int, url: str) -> bool:
     """True when a partition is served from the snapshot or one with a later cut. Raises SnapshotRefused."""
-    if row["state"] == "refused" and row["candidate"] == snapshot.name:
+    if adoption.state == REFUSED and adoption.candidate == snapshot.name:
         raise SnapshotRefused(
-            f"{url} refuses snapshot {snapshot.name} for partition {row['partition']}: {row['reason']}; `logstore "
-            "batch "
-            f"audit {row['table']} "
-            "--explain` names the rows that differ"
+            f"{url} refuses snapshot {snapshot.name} for partition {partition}: {adoption.reason}; `logstore batch "
+            f"audit {snapshot.table} --explain` names the rows that differ"
         )
-    return row["base"] is not None and row["cut"] >= snapshot.parts[row["partition"]].cut
-
-
-def _ask(url: str) -> list[dict[str, Any]]:
-    try:
-        answer = httpx.get(f"{url}/v1/snapshots", timeout=ASK_S, trust_env=False)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()["snapshots"]
-    except (httpx.HTTPError, ValueError, KeyError):
-        return []  # its partitions stay on the list of what is missing
-    return found
+    return adoption.base is not None and adoption.cut is not None and adoption.cut >= snapshot.parts[partition].cut

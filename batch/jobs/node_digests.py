@@ -1,15 +1,14 @@
 """Node digests: digests of the nodes' views at a cut, from `/v1/snapshots`, as soon as they have them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import httpx
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from batch.context import Context
+from batch.jobs.node_adoptions import AGAIN_S, adoptions_at
 from logstore.log.live_workers import LiveWorkers
 from logstore.model.table import Table
-
-ASK_S, AGAIN_S = 5.0, 0.2
+from logstore.view.feed_records import AdoptionRecord
 
 
 class Heard(NamedTuple):
@@ -49,9 +48,9 @@ def _look(live_workers: LiveWorkers, table: Table, cuts: dict[int, int]) -> Test
     found: Testimony = {partition: [] for partition in cuts}
     urls = sorted({(worker.group, worker.url) for worker in live_workers.look()})
     for group, url in urls:
-        for row in _rows(url):
-            if (row["table"], row["epoch"]) == (table.name, table.epoch) and row["partition"] in cuts:
-                found[row["partition"]].append(_heard(group, url, row, cuts[row["partition"]]))
+        for partition, adoption in adoptions_at(url, table).items():
+            if partition in cuts:
+                found[partition].append(_heard(group, url, adoption, cuts[partition]))
     for group in sorted({group for group, _ in urls}):
         for partition, those in found.items():
             if all(heard.group != group for heard in those):
@@ -59,19 +58,9 @@ def _look(live_workers: LiveWorkers, table: Table, cuts: dict[int, int]) -> Test
     return found
 
 
-def _heard(group: str, url: str, row: dict[str, Any], cut: int) -> Heard:
-    for one in row["digests"]:
-        if one["cut"] == cut:
-            return Heard(group, url, one["digest"], one["entries"])
-    return Heard(
-        group, url, reason=f"it has no digest at {cut:,} yet" + (f" ({row['reason']})" if row["reason"] else "")
-    )
-
-
-def _rows(url: str) -> list[dict[str, Any]]:
-    try:
-        answer = httpx.get(f"{url}/v1/snapshots", timeout=ASK_S, trust_env=False)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()["snapshots"]
-    except (httpx.HTTPError, ValueError, KeyError):
-        return []  # its partitions are those that nobody serves
-    return found
+def _heard(group: str, url: str, adoption: AdoptionRecord, cut: int) -> Heard:
+    for one in adoption.digests:
+        if one.cut == cut:
+            return Heard(group, url, one.digest, one.entries)
+    why = f" ({adoption.reason})" if adoption.reason else ""
+    return Heard(group, url, reason=f"it has no digest at {cut:,} yet{why}")
