@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 from pyspark import cloudpickle
+from support_spark import context
 
 from batch import session
 from logstore.snapshot import work
@@ -47,7 +48,8 @@ def test_an_order_and_a_result_are_pickled_by_reference_and_keep_their_classes(p
     assert b"batch" not in raw
 
 
-def test_orders_reach_executors_and_come_back(ctx):
+def test_orders_reach_executors_and_come_back(kafka, tmp_path):
+    ctx = context(kafka.bootstrap, tmp_path)
     assert [(back, classes(back)) for back in ctx.run("echo", lambda passed: passed, PASSED)] == [
         (passed, classes(passed)) for passed in PASSED
     ]
