@@ -49,6 +49,11 @@ def standing(store, table):
     return row
 
 
+def live(store, table):
+    pages = httpx.get(f"{store.node.url}/v1/partitions", timeout=10).json()["partitions"]
+    return {row["state"] for row in pages if row["table"] == table.name} == {"live"}
+
+
 def becomes(store, table, **wanted):
     """Wait until the node shows these fields of the partition."""
     seen = {}
@@ -162,6 +167,7 @@ def test_a_view_that_an_audit_found_wrong_is_discarded_by_command(store, monkeyp
     discarded = cli("view", "discard", table.name, "--partition", "0", "--yes", "--data-dir", str(store.data)).stdout
     assert "thrown away, it begins again" in discarded
     becomes(store, table, base=right.name, proof="proved")
+    until("it is caught up again", lambda: live(store, table))
     assert len(store.rows(table)) == 300
     until("its word is another one", lambda: ctx.repository(table).verdicts().proof(right.name, 0).word == "proved")
 
