@@ -29,6 +29,7 @@ from logstore.process.heartbeat import Heartbeat
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import CATCHING_UP, STOPPED, LogKey, LogRecord, NodesKey, SnapshotPlace, TablesKey
+from logstore.view.positions import PositionKeeper, position_name
 from logstore.view.view import Sync
 from streaming.adoption.adopter import Adopter, recorder
 from streaming.adoption.bootstrap import Bootstrapper
@@ -40,6 +41,7 @@ from streaming.app import make_app
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
 from streaming.control.end_offsets import EndOffsets
 from streaming.control.served_state import ServedState
+from streaming.control.ticks import Ticks
 from streaming.control.watchdog import Watchdog
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
@@ -109,6 +111,17 @@ class Worker:
             snapshots=SnapshotServices(library, progress, self._schedule),
         )  # fmt: skip
         self._ends = EndOffsets(lambda: registry.admin, self._feed, self._lane)
+        self._positions = PositionKeeper(
+            config.data_dir,
+            config.me.worker,
+            lambda: [(position_name(one.target.name, *one.target.key), one.proved) for one in self._lane.followed()],
+        )
+        self._ticks = Ticks(
+            config.bootstrap,
+            self._lane,
+            self._feed,
+            lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ticks],
+        )
         self._watchdog = Watchdog()
         self.failure: str | None = None
 
@@ -124,7 +137,10 @@ class Worker:
         app.task(self._watch)
         runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
         try:
-            for part in (self._helper, self._lane, self._catalogue, self._adopter, self._schedule, self._ends):
+            for part in (
+                self._helper, self._lane, self._catalogue, self._adopter, self._schedule, self._ends, self._positions,
+                self._ticks,
+            ):  # fmt: skip
                 part.start()
             signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
             runner.execute_from_commandline()
@@ -135,7 +151,9 @@ class Worker:
             self._adopter.close()
             self._schedule.close()
             self._ends.close()
+            self._ticks.close()
             self._lane.close()
+            self._positions.close()
             self._catalogue.close()
             self._seeds.close()
             self._helper.close()
@@ -182,7 +200,8 @@ class Worker:
                 return f"the {part.name} failed: {part.failure}"
             if time.monotonic() - part.beat_s > STUCK_S:
                 return f"the {part.name} has been stuck for {STUCK_S:g} s"
-        for thread in (self._feed.thread, self._helper, self._adopter, self._schedule, self._ends):
+        threads = (self._helper, self._adopter, self._schedule, self._ends, self._positions, self._ticks)
+        for thread in (self._feed.thread, *threads):
             if not thread.is_alive():
                 return f"the {thread.name} failed"
         if self._lane.reachable and time.monotonic() - self._catalogue.whole_s > ORPHANED_S:

@@ -186,8 +186,10 @@ class Node:
     def publish_nodes(self) -> None:
         self.publish(NodesKey(), NodesRecord((self.record(), *self.others)))
 
-    def put_many(self, name: str, rows: dict[bytes, bytes | None]) -> dict[bytes, tuple[int, int]]:
-        """Write rows (None deletes); key -> (partition, offset)."""
+    def put_many(
+        self, name: str, rows: dict[bytes, bytes | None], *, at_ms: int = 1
+    ) -> dict[bytes, tuple[int, int]]:  # fmt: skip
+        """Write rows (None deletes) at a time of the broker; key -> (partition, offset)."""
         table = self.tables[name]
         written: dict[bytes, tuple[int, int]] = {}
         by_partition: dict[int, list[bytes]] = {}
@@ -195,24 +197,30 @@ class Node:
             by_partition.setdefault(partition_of(key, table.partitions), []).append(key)
         for partition, keys in by_partition.items():
             first = self.views[table.epoch, partition].next_offset
-            self.append(name, partition, [(key, rows[key]) for key in keys])
+            self.append(name, partition, [(key, rows[key]) for key in keys], at_ms=at_ms)
             written.update((key, (partition, first + i)) for i, key in enumerate(keys))
         return written
 
-    def append(self, name: str, partition: int, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
+    def append(
+        self, name: str, partition: int, records: Sequence[tuple[bytes | None, bytes | None]], *, at_ms: int = 1
+    ) -> None:
         """Fold records into a view and publish the new position, as the lane does."""
         table = self.tables[name]
         view = self.views[table.epoch, partition]
         first, count = view.next_offset, len(records)
         columns = Records(
-            range(first, first + count), [k for k, _ in records], [v for _, v in records], [1] * count, [None] * count
+            range(first, first + count),
+            [k for k, _ in records],
+            [v for _, v in records],
+            [at_ms] * count,
+            [None] * count,
         )
         place = FoldRules(partition, table.partitions, table.max_value_bytes)
         view.apply(fold_batch(columns, place, first, view.state.log_time_ms))
         self.say_applied(table, partition)
 
-    def put(self, name: str, key: bytes, value: bytes) -> tuple[int, int]:
-        return self.put_many(name, {key: value})[key]
+    def put(self, name: str, key: bytes, value: bytes, *, at_ms: int = 1) -> tuple[int, int]:
+        return self.put_many(name, {key: value}, at_ms=at_ms)[key]
 
     def delete(self, name: str, key: bytes) -> tuple[int, int]:
         return self.put_many(name, {key: None})[key]

@@ -34,11 +34,15 @@ from logstore.view.feed_records import (
     PartitionEnd,
     ProcessIds,
     SnapshotPlace,
+    StoodAt,
     TablesKey,
     TablesRecord,
+    TimesKey,
+    TimesRecord,
     UnreadableTable,
     ViewKey,
     ViewRecord,
+    WantedTick,
     decode_change,
     encode_change,
 )
@@ -58,8 +62,10 @@ CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (ViewKey("t", "e", 2), VIEW),
     (AdoptionKey("t", "e", 2), AdoptionRecord("b", 5, "c", "fetching", "", 1, 2, (DigestRecord(5, "ab", 9),))),
     (AppliedKey("e", 2), AppliedRecord(300, 301)),
+    (TimesKey("e", 2), TimesRecord((StoodAt(1_000, 300),))),
     (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),))),
 ]
+TICKS = (WantedTick("e", 2, 1_000),)
 GOLDEN = Path(__file__).parent / "vectors" / "feed.json"
 
 
@@ -72,7 +78,7 @@ def test_the_bytes_of_every_record_are_the_golden_ones():
     golden = json.loads(GOLDEN.read_text())
     assert {key.word: encode_change(key, record).hex() for key, record in CHANGES} == golden["changes"]
     assert encode_change(ViewKey("t", "e", 2), None).hex() == golden["removed"]
-    ack = Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),))
+    ack = Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),), TICKS)
     assert ack.encode().hex() == golden["acknowledgement"]
     assert Served(TABLES, NODES, (3,), {ViewKey("t", "e", 2): VIEW}).encode().decode() == golden["served"]
 
@@ -82,7 +88,7 @@ def test_what_the_golden_bytes_say_is_read_back():
     assert FeedReader().decode(bytes.fromhex("".join(golden["changes"].values()))) == CHANGES
     assert FeedReader().decode(bytes.fromhex(golden["removed"])) == [(ViewKey("t", "e", 2), None)]
     ack = Acknowledgement.decode(msgpack.unpackb(bytes.fromhex(golden["acknowledgement"])))
-    assert ack == Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),))
+    assert ack == Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),), TICKS)
     assert Served.decode(golden["served"].encode()) == Served(TABLES, NODES, (3,), {ViewKey("t", "e", 2): VIEW})
 
 
@@ -95,7 +101,7 @@ def test_a_field_of_a_later_version_is_passed_over_and_one_that_is_missing_has_i
             less = {field: value for field, value in raw.items() if field != name}
             assert kind.decode(less) == kind.decode({**raw, name: None}) == record._replace(**_default(kind, name))
         assert kind.decode({}) == kind()
-    elif not isinstance(record, NodesRecord):
+    elif not isinstance(record, NodesRecord | TimesRecord):
         assert kind.decode([*raw, "later"]) == record
         assert kind.decode(raw[:1]) == kind(record[0])
         assert kind.decode([]) == kind()
@@ -161,7 +167,7 @@ def later_bytes(key, record):
         raw["later"] = {"x": [1]}
     elif isinstance(record, NodesRecord):
         raw = [{**node, "zone": None, "rack": "r", "pids": {}} for node in raw]
-    elif raw is not None:
+    elif raw is not None and not isinstance(record, TimesRecord):
         raw = [*raw, "later"]
     return msgpack.packb((key.encode(), raw)) + msgpack.packb([["load", "t", 1], {"p99_ms": 3}])
 

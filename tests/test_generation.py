@@ -32,7 +32,7 @@ def apply(view, first, behind, tee=None):
 def test_a_new_view_over_a_base_begins_at_its_cut(tmp_path):
     skipped = Quarantine({"null-key": 3, "long-key": 1}, [(4, "null-key"), (9, "long-key")])
     view = View(tmp_path / "1", IDENTITY, BASE, quarantine=skipped)
-    assert content(view) == ({}, (500, 999, -1, None), skipped, BASE)
+    assert content(view) == ({}, (500, 999, -1, None, None), skipped, BASE)
     put(view, {b"k": b"v"})
     view.close()
     again = open_view(tmp_path / "1")

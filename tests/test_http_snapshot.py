@@ -27,6 +27,10 @@ from logstore.view.feed_records import (
     MarkKey,
     MarkRecord,
     SnapshotPlace,
+    StoodAt,
+    TimesKey,
+    TimesRecord,
+    WantedTick,
 )
 from tests.support_serve import Node, Reader, problem, serving, write_snapshot
 
@@ -313,29 +317,38 @@ def test_times_are_answered_as_far_as_they_can_be_proved(store):
     adopt(node, reader)
     node.put("t", b"b", b"2")
     past, before = "1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.000Z"
-    problem(
-        row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout"
-    )  # perhaps the log holds more of that time
-    node.say_ends(400)  # too near: a record of that time may still be on its way
+    # perhaps the log holds more of that time, whatever any clock but the broker's says
     problem(row(reader, "b", LS_As_Of=past, LS_Deadline="100"), 504, "consistency-timeout")
-    node.say_ends(2_000)
-    node.publish(LogKey(), LogRecord(reachable=False))  # what was asked for in time stays known
+    where = (node.tables["t"].epoch, 0)
+    node.publish(TimesKey(*where), TimesRecord((StoodAt(1, node.views[where].next_offset),)))
+    node.put("t", b"c", b"3", at_ms=5_000)
+    assert row(reader, "b", LS_As_Of=past).content == b"2"  # log time has gone beyond it, and nothing else came between
+    node.publish(LogKey(), LogRecord(reachable=False))
     until("the log is away", lambda: reader.get("/v1/cluster").json()["log"]["reachable"] is False)
     problem(row(reader, "b", LS_As_Of="1970-01-01T00:00:05Z"), 503, "log-unreachable")
-    assert row(reader, "b", LS_As_Of=past).content == b"2"  # log time has not gone beyond it
+    problem(row(reader, "c", LS_As_Of=past), 400, "bad-level")
     assert row(reader, "a", LS_As_Of="1970-01-01T02:00:00.001+02:00").content == b"1"
     problem(row(reader, "a", LS_As_Of=before), 400, "bad-level")
     problem(row(reader, "never", LS_As_Of=before), 400, "bad-level")
 
 
-def test_a_time_is_waited_for_until_the_log_was_asked_after_it(store):
+def test_a_time_is_waited_for_until_a_record_with_a_later_one_was_applied(store):
     node, reader = store
     node.put("t", b"a", b"1")
-    later = threading.Timer(0.3, lambda: (node.put("t", b"a", b"2"), node.say_ends(9_000)))
+    where = (node.tables["t"].epoch, 0)
+
+    def answer_tick():
+        until("it asks", lambda: (WantedTick(*where, 8_000),) in [ack and ack.ticks for ack in node.acks()])
+        node.put("t", b"a", b"2", at_ms=7_000)
+        node.publish(TimesKey(*where), TimesRecord((StoodAt(7_000, node.views[where].next_offset),)))
+        node.put("t", b"other", b"3", at_ms=9_000)
+
+    later = threading.Thread(target=answer_tick)
     later.start()
     answer = row(reader, "a", LS_As_Of="1970-01-01T00:00:08Z", LS_Deadline="20000")
-    assert (answer.status_code, answer.content) == (200, b"2")
     later.join()
+    assert (answer.status_code, answer.content) == (200, b"2")
+    until("nobody asks", lambda: all(not (ack and ack.ticks) for ack in node.acks()))
 
 
 def test_the_client_asks_for_the_past_and_status_shows_the_base(store):

@@ -1,7 +1,9 @@
+import shutil
 import socket
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
@@ -98,6 +100,42 @@ def test_only_partitions_that_are_read_are_waited_for(store):
     assert reader.http.post("/v1/tables/t/rows:get", json=keys, headers={"LS-Token": token}).status_code == 200
     late = {"LS-Token": ahead(node, 5), "LS-Deadline": "50"}
     problem(reader.http.post("/v1/tables/t/rows:get", json=keys, headers=late), 504, "consistency-timeout")
+
+
+@pytest.mark.parametrize("page", ["scan", "multi-get"])
+def test_a_view_that_begins_again_while_another_partition_is_waited_for_is_waited_for_too(tmp_path, page):
+    with serving(tmp_path) as (node, reader):
+        table = node.create("t", 2)
+        keys = [[key for key in (b"k%d" % n for n in range(50)) if partition_of(key, 2) == p] for p in (0, 1)]
+        node.put_many("t", dict.fromkeys([*keys[0], *keys[1]], b"v"))
+        reader.wait_ready()
+        reached = [node.views[EPOCH, p].next_offset for p in (0, 1)]
+        params = {"token": f"{EPOCH}-0-{reached[0]},{EPOCH}-1-{reached[1] + 1}", "deadline_ms": "20000"}
+
+        def ask():
+            path = "/v1/tables/t/rows"
+            if page == "scan":
+                return httpx.get(reader.url + path, params=params, timeout=30, trust_env=False)
+            asked = {"keys": [key.decode() for key in [*keys[1], *keys[0]]]}
+            return httpx.post(f"{reader.url}{path}:get", params=params, json=asked, timeout=30, trust_env=False)
+
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(ask)
+            until("it waits", lambda: waiting(reader) == 1)
+            damaged = node.views[EPOCH, 0]
+            damaged.close(flush=False)
+            shutil.rmtree(damaged.path)
+            node.open_view(table, 0)  # it begins again at offset 0
+            until("it has begun again", lambda: reader.get("/v1/partitions").json()["partitions"][0]["applied"] == 0)
+            node.put("t", keys[1][0], b"v2")
+            until("it waits again", lambda: waiting(reader) == 1)  # for the one that has begun again, now
+            assert not answer.done()
+            node.put_many("t", dict.fromkeys(keys[0], b"again"))
+            found = answer.result(30)
+        assert found.status_code == 200, found.text
+        rows = found.json()["rows" if page == "scan" else "results"]
+        assert sum(row["value"] == "again" for row in rows) == len(keys[0])
+        assert found.json()["positions"] == {"0": reached[0], "1": reached[1] + 1}
 
 
 def test_a_token_with_eventual_is_ignored(store):

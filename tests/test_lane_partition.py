@@ -6,10 +6,10 @@ import pytest
 from support_view import copy, records, truncate, used_bytes, zero_pages, zero_root
 
 from logstore.model.entry import VALUE, Entry
-from logstore.model.errors import Corrupted, Overloaded
+from logstore.model.errors import Corrupted, LogUnreachable, Overloaded
 from logstore.model.table import Table
-from logstore.view.layout import Stop
-from streaming.lane.partition import FollowedPartition
+from logstore.view.layout import Base, Stop
+from streaming.lane.partition import Bootstrap, FollowedPartition
 from streaming.lane.target import Target
 
 TABLE = Table("t", "t", "e" * 32, 1)
@@ -199,9 +199,113 @@ def test_a_record_of_a_later_build_stops_the_partition(follow):
 
 def test_a_log_that_was_cut_back_says_what_helps(follow):
     followed = follow()
-    followed.cut_back("Broker: Offset out of range")
+    followed.out_of_range(50, 60, "Broker: Offset out of range")
     assert followed.stop.word == "truncated"
     assert "table repair t --partition 0" in followed.reason
+
+
+def test_nothing_is_applied_before_the_log_has_shown_the_last_record_that_was(follow):
+    followed = follow()
+    followed.take(rows(5), 3)
+    followed = reopened(follow, followed)
+    assert followed.start() == (4, 3)
+    assert followed.proved is None
+    assert followed.prove(rows(3, first=4))
+    assert followed.take(rows(3, first=4), 3)
+    assert (followed.next_offset, followed.proved.last.offset) == (7, 6)
+
+
+@pytest.mark.parametrize("holds", ["another", "none there", "less"])
+def test_a_log_without_the_last_record_that_was_applied_stops_and_stays_stopped(follow, holds):
+    followed = follow()
+    followed.take(rows(5), 3)
+    for _ in range(2):
+        followed = reopened(follow, followed)
+        assert followed.start() == (4, 3)
+        if holds == "less":
+            followed.prove_end(2)
+        else:
+            assert not followed.prove(records([(b"other", b"v")], first=4 if holds == "another" else 9))
+        assert (followed.stop.word, followed.next_offset) == ("truncated", 5)
+        assert "--accept-loss" in followed.reason
+    assert followed.start() == (4, 3)  # it is looked at again, and may be as it was
+    assert followed.prove(rows(1, first=4))
+    assert (followed.phase, followed.stop) == ("catching-up", None)
+
+
+def test_a_leader_that_has_just_come_is_asked_again(follow):
+    followed = follow()
+    followed.take(rows(5), 3)
+    assert followed.start() == (4, 3)
+    with pytest.raises(LogUnreachable):
+        followed.prove_end(5)
+    assert followed.stop is None
+
+
+def test_a_log_whose_beginning_was_trimmed_up_to_the_view_is_followed(follow):
+    followed = follow()
+    followed.take(rows(5), 3)
+    assert followed.start() == (4, 3)
+    followed.out_of_range(5, 9, "")
+    assert (followed.proof.again, followed.start()) == (True, (5, 3))
+    assert followed.prove(rows(2, first=5))
+    assert followed.take(rows(2, first=5), 3)
+
+
+def test_a_beginning_that_is_gone_and_given_up_is_stepped_over(follow):
+    followed = follow()
+    followed.take(rows(5), 3)
+    for start, again in ((4, True), (5, False)):
+        assert followed.start() == (start, 3)
+        followed.out_of_range(9, 20, "")
+        assert followed.proof.again == again
+    assert (followed.stop.word, followed.stop.offset) == ("truncated", 5)
+    followed = reopened(follow, followed, TABLE.with_skip(0, 5, 8))
+    assert followed.start() == (4, 3)
+    assert (followed.next_offset, followed.stop) == (9, None)
+    followed.out_of_range(9, 20, "")
+    assert followed.start() == (9, 3)
+
+
+def test_a_view_of_what_was_lost_is_thrown_away_once_that_is_accepted(follow):
+    followed = follow()
+    followed.take(rows(5), 3)
+    accepted = TABLE.with_loss(0, [(2, 4)])
+    followed = reopened(follow, followed, accepted)
+    assert followed.start() == (4, 3)
+    with pytest.raises(Corrupted, match="the loss was accepted"):
+        followed.prove(records([(b"other", b"v")], first=4))
+    assert not accepted.is_void(0, 2, 3)
+    assert not accepted.is_void(0, 5, 4)
+    assert not accepted.is_void(1, 5, 3)
+
+
+def test_what_outlived_the_view_is_asked_for_first(tmp_path):
+    first = FollowedPartition(Target(TABLE, 0, 0), tmp_path / "a")
+    first.take(rows(5), 3)
+    outlived = first.applied
+    first.close()
+    followed = FollowedPartition(Target(TABLE, 0, 0), tmp_path / "b", outlived=outlived)
+    assert followed.start() == (4, 3)
+    assert not followed.prove(records([(b"other", b"v")], first=4))
+    assert followed.phase == "stopped"
+    assert followed.start() == (4, 3)
+    assert not followed.prove(rows(3, first=4))
+    assert (followed.proof.again, followed.stop) == (True, None)
+    assert followed.start() == (0, -1)
+    followed.close()
+
+
+def test_a_view_that_begins_on_a_snapshot_asks_for_the_record_below_its_cut(tmp_path):
+    first = FollowedPartition(Target(TABLE, 0, 0), tmp_path / "a")
+    first.take(rows(5), 3)
+    base = Base("s", 5, 1, "0" * 32, 5, "", 3, first.applied.last.text)
+    first.close()
+    followed = FollowedPartition(Target(TABLE, 0, 0), tmp_path / "b", seed=lambda _: Bootstrap(base))
+    assert followed.start() == (4, 3)
+    assert not followed.prove(records([(b"other", b"v")], first=4))
+    assert followed.stop.word == "truncated"
+    followed.close()
 
 
 def test_the_same_halt_twice_is_one(follow):

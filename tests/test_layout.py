@@ -4,13 +4,18 @@ import pytest
 import xxhash
 
 from logstore.model.errors import Corrupted
+from logstore.model.record_identity import RecordIdentity, identify
 from logstore.view import layout
 from logstore.view.layout import State, Stop
 
+NO_RECORD = "ffffffffffffffff" + "00" * 16
 STATES = {
-    State(0, 0): "0000000000000000 0000000000000000 ffffffff",
-    State(258, 1_700_000_000_000, 3): "0000000000000102 0000018bcfe56800 00000003",
+    State(0, 0): "0000000000000000 0000000000000000 ffffffff" + NO_RECORD,
+    State(258, 1_700_000_000_000, 3, last=RecordIdentity(257, bytes(range(16)))): (
+        "0000000000000102 0000018bcfe56800 00000003 0000000000000101 000102030405060708090a0b0c0d0e0f"
+    ),
     State(1, 2, 3, Stop("gap", "d", 1)): "0000000000000001 0000000000000002 00000003"
+    + NO_RECORD
     + b'{"word":"gap","detail":"d","offset":1}'.hex(),
 }
 
@@ -23,7 +28,19 @@ def test_the_bytes_of_a_state_never_change(state, golden):
 
 def test_a_state_that_is_too_short_is_damaged():
     with pytest.raises(Corrupted):
-        State.decode(b"\0" * 19)
+        State.decode(b"\0" * 43)
+
+
+def test_the_identity_of_a_record_never_changes():
+    one = identify(257, 1_700_000_000_000, b"k", b"v")
+    hashed = "0000000000000101 0000018bcfe56800 00000001 6b 00000001 76"
+    assert one == RecordIdentity(257, xxhash.xxh3_128_digest(bytes.fromhex(hashed)))
+    assert RecordIdentity.parse(one.text) == one
+    null = "0000000000000007 0000000000000001 ffffffff ffffffff"
+    assert identify(7, 1, None, None).digest == xxhash.xxh3_128_digest(bytes.fromhex(null))
+    assert identify(7, 1, b"", b"") != identify(7, 1, None, None)
+    with pytest.raises(Corrupted):
+        RecordIdentity.parse("7-abc")
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[]", b"null", b'{"word":"gap"}', b"\0"])

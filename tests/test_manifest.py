@@ -1,16 +1,20 @@
 """The manifest's bytes, and that damage to any of them is found."""
 
 import random
+from dataclasses import replace
 
+import orjson
 import pytest
+from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import Corrupted
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 
 EPOCH = "ab" * 16
+LAST = "6-" + "2" * 32
 MADE = Manifest(
     "00000000000001-aaaaaaaa", "t", "topic", EPOCH, 1, 100, "compact", None, 1, 2, "job", "1.0",
-    {0: PartFacts(7, 5, 3, "0" * 32, {"null-key": 1}, [(2, "null-key")])},
+    {0: PartFacts(7, 5, 3, "0" * 32, {"null-key": 1}, [(2, "null-key")], 3, LAST)},
     [FileFacts(0, "00000000000001-aaaaaaaa/p00000-00000.sst", 3, 900, b"a", b"\xff", "1" * 32)],
 )  # fmt: skip
 GOLDEN = (
@@ -18,7 +22,7 @@ GOLDEN = (
     b'"11111111111111111111111111111111","entries":3,"first_key":"YQ==","last_key":"/w==","partition":0,"path":'
     b'"00000000000001-aaaaaaaa/p00000-00000.sst","size_bytes":900}],"format":1,"job":"job","kind":"compact","max_value_bytes":100,"name":'
     b'"00000000000001-aaaaaaaa","parent":null,"partitions":1,"parts":{"0":{"cut":7,"digest":"00000000000000000000000000000000","entries":3,'
-    b'"log_time_ms":5,"quarantine_counts":{"null-key":1},"quarantine_records":[[2,"null-key"]]}},"sst_format":5,"table":"t","topic":"topic",'
+    b'"last":"6-22222222222222222222222222222222","leader_epoch":3,"log_time_ms":5,"quarantine_counts":{"null-key":1},"quarantine_records":[[2,"null-key"]]}},"sst_format":5,"table":"t","topic":"topic",'
     b'"verified_ms":2}'
 )
 
@@ -32,6 +36,15 @@ def test_golden_bytes():
 def test_it_reads_back_the_same():
     assert Manifest.from_json(MADE.to_json()) == MADE
     assert MADE.position.token == f"{EPOCH}-0-7"
+
+
+def test_a_manifest_without_the_last_records_still_reads():
+    older = replace(MADE, parts={0: MADE.parts[0]._replace(leader_epoch=-1, last="")})
+    fields = orjson.loads(older.to_json())
+    del fields["checksum"], fields["parts"]["0"]["leader_epoch"], fields["parts"]["0"]["last"]
+    bare = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    raw = orjson.dumps({**fields, "checksum": xxh3_128_hexdigest(bare)}, option=orjson.OPT_SORT_KEYS)
+    assert Manifest.from_json(raw) == older
 
 
 def test_a_flipped_bit_or_a_missing_end_is_found():

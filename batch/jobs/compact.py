@@ -23,10 +23,12 @@ from batch.context import Clock, Context, new_id
 from batch.jobs.archive import Archived, archive_leased
 from batch.tasks import sstables
 from logstore.log.control import append_control
+from logstore.log.leader_epochs import records_from
 from logstore.log.ranges import committed_ends
 from logstore.model.errors import Conflict, Corrupted, LogTruncated
+from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
-from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.verdicts import REFUSED
 from logstore.snapshot.work import CheckOrder, FoldOrder, FoldResult
@@ -174,9 +176,31 @@ class _CompactRun:
             max_value_bytes=table.max_value_bytes, kind=self.kind, parent=self.parent.name if self.parent else None,
             created_ms=self.created_ms, verified_ms=time.time_ns() // 1_000_000, job=self.job,
             build=logstore.__version__,
-            parts={partition: part.facts for partition, part in enumerate(done)},
+            parts=self._with_epochs({partition: part.facts for partition, part in enumerate(done)}),
             files=[file for part in done for file in part.files],
         )  # fmt: skip
+
+    def _with_epochs(self, parts: dict[int, PartFacts]) -> dict[int, PartFacts]:
+        """The parts with the leader epochs of their last records.
+
+        Raises LogTruncated when the log does not have one of those records any more: it lost its end meanwhile.
+        """
+        lasts = {partition: RecordIdentity.parse(part.last) for partition, part in parts.items()}
+        found = records_from(
+            self.ctx.bootstrap, self.table.topic, {p: last.offset for p, last in lasts.items() if last is not None}
+        )
+        for partition, last in lasts.items():
+            there = found.get(partition)
+            if last is None or there is None or there.identity.offset > last.offset:  # trimmed, or nothing there
+                continue
+            if there.identity != last:
+                raise LogTruncated(
+                    f"the record at offset {last.offset:,} of {self.table.name}/{partition} is not the one that was "
+                    "folded: the log lost its end meanwhile and was written to again; "
+                    f"`logstore table repair {self.table.name} --partition {partition}` shows the way on"
+                )
+            parts[partition] = parts[partition]._replace(leader_epoch=there.leader_epoch)
+        return parts
 
     def _publish(self, manifest: Manifest) -> int:
         """Make it count, then clean up behind it; returns how many snapshots went."""

@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from logstore.log.ranges import identity_at
 from logstore.model import entry as entries
 from logstore.model.errors import Unsupported
 from logstore.model.fold import FoldRules
@@ -90,6 +91,7 @@ class Fold:
         self.shape, self.log_time_ms = shape, max(log_time_ms, 0)
         self.quarantine = quarantine or QuarantineTally()
         self.mutations = 0  # records that change a row
+        self.last = ""  # identity of the newest record that was handed over
         self._runs, self._buffer_bytes = Runs(directory), buffer_bytes
         self._fresh: list[pa.Table] = []  # as they came: the keys' partition is not checked yet
         self._newest: pa.Table | None = None  # of what came before them: one row a key
@@ -100,6 +102,8 @@ class Fold:
 
         Raises Unsupported for a record that only a later build can fold.
         """
+        if batch.num_rows:
+            self.last = identity_at(batch, batch.num_rows - 1)
         batch = without_skipped(batch, self.shape.skips)
         if not batch.num_rows:
             return

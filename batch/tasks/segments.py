@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
-from xxhash import xxh3_128_hexdigest
 
 from batch import failpoints
-from logstore.log.ranges import SCHEMA, read_range
+from logstore.log.ranges import SCHEMA, identity_at, read_range
 from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
@@ -62,7 +61,7 @@ def _behind(chunk: OffsetRange, bootstrap: str, table: Table) -> Iterator[pa.Rec
     before = int(chunk.after.partition("-")[0])
     batches = read_range(bootstrap, table, chunk.partition, before, chunk.end)
     first = next(batches, None)
-    if first is None or _identity(first, 0) != chunk.after:
+    if first is None or identity_at(first, 0) != chunk.after:
         raise LogTruncated(
             f"the record at offset {before:,} of {table.name}/{chunk.partition} is not the one that was archived: the "
             "log lost its end "
@@ -74,12 +73,6 @@ def _behind(chunk: OffsetRange, bootstrap: str, table: Table) -> Iterator[pa.Rec
     if inside < first.num_rows:
         yield first.slice(inside)
     yield from batches
-
-
-def _identity(batch: pa.RecordBatch, row: int) -> str:
-    """`<offset>-<xxh3-128 of offset, timestamp, key and value>` of a record."""
-    offset, *rest = (batch.column(name)[row].as_py() for name in ("offset", "timestamp", "key", "value"))
-    return f"{offset}-{xxh3_128_hexdigest(repr((offset, *rest)).encode())}"
 
 
 def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int, int, str]:
@@ -96,7 +89,7 @@ def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int
     ) as writer:
         for batch in batches:
             writer.write_batch(batch)  # a row group each: readers hold one at a time
-            last = _identity(batch, batch.num_rows - 1)
+            last = identity_at(batch, batch.num_rows - 1)
             size, records = size + batch.nbytes, records + batch.num_rows
             if size >= FILE_BYTES:
                 reached = batch.column("offset")[-1].as_py() + 1

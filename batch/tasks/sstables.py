@@ -57,10 +57,12 @@ def fold_partition(order: FoldOrder, table: Table, where: SstTarget) -> FoldResu
         failpoints.crash("worker:3")
         fold.finish()
         if before is not None and not fold.mutations:
-            return FoldResult(_facts(fold, cut, before.entries, before.digest), order.base_files, True, records)
+            facts = _facts(fold, cut, before.entries, before.digest, before.last)
+            return FoldResult(facts, order.base_files, True, records)
         with scanned(where, order.base_files, Path(scratch)) as base:
             files, total = write(over(base, fold.items()), table, partition, where, Path(scratch))
-        return FoldResult(_facts(fold, cut, total.entries, total.hex), files, False, records)
+        facts = _facts(fold, cut, total.entries, total.hex, before.last if before else "")
+        return FoldResult(facts, files, False, records)
 
 
 def check_partition(order: CheckOrder, where: SstTarget) -> int:
@@ -166,9 +168,10 @@ def _fill(writer: sst.SstWriter, source: Iterator[tuple[bytes, bytes]], at_once:
     return True
 
 
-def _facts(fold: Fold, cut: int, entries: int, digest_hex: str) -> PartFacts:
-    quarantine = fold.quarantine
-    return PartFacts(cut, fold.log_time_ms, entries, digest_hex, quarantine.counts, quarantine.records)
+def _facts(fold: Fold, cut: int, entries: int, digest_hex: str, last_before: str) -> PartFacts:
+    """`last_before`: identity of the last record below the snapshot that is continued."""
+    tally, last = fold.quarantine, fold.last or last_before
+    return PartFacts(cut, fold.log_time_ms, entries, digest_hex, tally.counts, tally.records, last=last)
 
 
 def _fetched(where: SstTarget, file: FileFacts, local: Path) -> Path:

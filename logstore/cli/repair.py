@@ -10,7 +10,7 @@ from typing import Any
 import click
 import httpx
 
-from logstore.cli import options, show
+from logstore.cli import lost_end, options, show
 from logstore.cli.definition import holds
 from logstore.cli.repair_definition import repair_definition
 from logstore.log import ddl, holes
@@ -34,14 +34,14 @@ _SHOWN = 20  # holes; a long list helps nobody
 @click.option("--skip", "skip", metavar="A..B", help="Step over these offsets.  [default: those that are missing]")
 @click.option("--new-epoch", is_flag=True, help="The topic was created again: begin anew with it.")
 @click.option("--definition", is_flag=True, help="Its definition cannot be read: write the last one that can.")
+@click.option("--accept-loss", is_flag=True, help="The log lost its end: go on with the log as it is now.")
 @click.option("--force", is_flag=True, help="Skip also offsets that hold records: they are undone, on every replica.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options.STORAGE
 @options.AS_JSON
 def repair(
     settings: Settings, name: str, partition: int | None, skip: str | None, new_epoch: bool, definition: bool,
-    force: bool, yes: bool,
-    storage: str | None, as_json: bool,
+    accept_loss: bool, force: bool, yes: bool, storage: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what is missing in a partition's log, and have it stepped over: now, by every rebuild, on every replica."""
     if [new_epoch, definition, partition is not None].count(True) != 1:
@@ -65,7 +65,10 @@ def repair(
     ddl.check_partition(table, partition)
     standing = _standing(settings, table, partition)
     kept = _kept(settings, registry, table, partition, storage, standing)
-    damage = ddl.examine(registry, table, partition, kept.reach)
+    if accept_loss:
+        _accept_loss(settings, registry, table, partition, kept, yes=yes, as_json=as_json)
+        return
+    damage = ddl.examine(registry, table, partition, max(kept.reach, kept.applied))
     ddl.check_epoch(table, damage)
     assert damage.log is not None
     report = _report(table, partition, damage.log, standing, kept)
@@ -77,7 +80,10 @@ def repair(
     if not ranges:
         click.echo("nothing is missing: there is nothing to repair", err=True)
         return
-    _agree(f"step over {_named(ranges)} of {name}/{partition}, for ever?", yes=yes)
+    differs = _differs(damage.log, kept)
+    if differs:
+        click.echo(f"  {differs}", err=as_json)
+    _agree(f"step over {_named(ranges)} of {name}/{partition}, for ever?{' ' if differs else ''}{differs}", yes=yes)
     _skip(settings, registry, table, partition, ranges, kept, force=force)
 
 
@@ -89,6 +95,25 @@ def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) 
     )
     holds(registry, ddl.new_epoch(registry, table), settings.timeout_s, new=True)
     click.echo(f"table {table.name}: begun anew", err=True)
+
+
+def _accept_loss(
+    settings: Settings, registry: Registry, table: Table, partition: int, kept: ddl.Kept, *, yes: bool, as_json: bool
+) -> None:
+    """Show what the log lost and what still holds it; ask; have everybody go on with the log as it is."""
+    found = lost_end.examine(settings.data_dir, registry, table, partition, kept)
+    if as_json:
+        show.as_json(found.document())
+    else:
+        found.tell()
+    _agree(
+        f"go on with the log of {table.name}/{partition} as it is, for ever? Views and snapshots that hold what it "
+        "lost are thrown away; tokens and versions of what was lost may meet other rows",
+        yes=yes,
+    )
+    holds(registry, ddl.accept_loss(registry, table, partition, found.starts), settings.timeout_s)
+    _await_running(settings, table, partition)
+    click.echo(f"table {table.name}: partition {partition} goes on with the log as it is", err=True)
 
 
 def _skip(
@@ -139,6 +164,18 @@ def _await_going(settings: Settings, table: Table, partition: int, offset: int) 
                 "after "
                 f"{settings.timeout_s:g} s: {standing['reason'] or 'it has not said why'}; `logstore status` shows how "
                 "it goes on"
+            )
+        time.sleep(0.1)
+
+
+def _await_running(settings: Settings, table: Table, partition: int) -> None:
+    """Return when the partition is not stopped any more. Raises LogStoreError when that takes too long."""
+    deadline = time.monotonic() + settings.timeout_s
+    while (standing := _standing(settings, table, partition)) is not None and standing["state"] == "stopped":
+        if time.monotonic() > deadline:
+            raise LogStoreError(
+                f"the decision is written, but {table.name}/{partition} is still stopped after {settings.timeout_s:g} "
+                f"s: {standing['reason']}"
             )
         time.sleep(0.1)
 
@@ -214,8 +251,19 @@ def _tell(report: dict[str, Any], log: holes.Log) -> None:
     if applied is not None and applied > log.end:
         click.echo(
             f"  the view has applied {applied:,}, the log ends at {log.end:,}: records are lost; --skip cannot help, "
-            "rebuild the view"
+            "--accept-loss shows what still holds them, and asks whether to go on with the log as it is"
         )
+
+
+def _differs(log: holes.Log, kept: ddl.Kept) -> str:
+    """Sentence about rows that a node that begins anew, and a rebuild, will not have; empty: none."""
+    upto = min(kept.applied, log.start)
+    if kept.reach >= upto:
+        return ""
+    return (
+        f"Offsets {kept.reach:,} to {upto - 1:,} are in views only: a node that begins anew, `batch rebuild` and "
+        "`batch compact` stop there, until they are skipped too (--skip, --force) and those rows are written again"
+    )
 
 
 def _why(hole: holes.Hole, log: holes.Log) -> str:

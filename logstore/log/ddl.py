@@ -261,6 +261,11 @@ def skip(
     return write(registry, table.with_skip(partition, first, last), [])
 
 
+def accept_loss(registry: Registry, table: Table, partition: int, starts: list[tuple[int, int]]) -> Change:
+    """Have views and snapshots that hold what the log lost thrown away: it goes on at each (offset, leader epoch)."""
+    return write(registry, table.with_loss(partition, starts), [])
+
+
 def new_epoch(registry: Registry, table: Table) -> Change:
     """Begin anew with a topic that was created again under the table's name; raises like `renewed`."""
     anew = renewed(registry, table)
@@ -279,7 +284,9 @@ def renewed(registry: Registry, table: Table) -> Table:
         raise UsageError(f"the topic {table.topic} is still the one of the definition; there is no new epoch to accept")
     partitions = topics.partition_count(registry.admin, table.topic)
     former = (*table.former_epochs, table.epoch)
-    return replace(table, epoch=epoch, partitions=partitions, former_epochs=former, skips={}, base=None, origin=None)
+    return replace(
+        table, epoch=epoch, partitions=partitions, former_epochs=former, skips={}, losses={}, base=None, origin=None
+    )
 
 
 def when_gone(table: Table) -> str:

@@ -49,6 +49,7 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...  # noqa: D102
     def headers(self) -> list[tuple[str, bytes | None]] | None: ...  # noqa: D102
     def timestamp(self) -> tuple[int, int]: ...  # noqa: D102
+    def leader_epoch(self) -> int | None: ...  # noqa: D102
 
 
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -223,6 +224,14 @@ def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = Fa
     if known and not found:  # librdkafka's answer when a broker has just gone away: no error, and no offset
         raise LogUnreachable("look up the ends of the log: Kafka does not answer")
     return found
+
+
+def leader_epoch(client: Any, topic: str, partition: int) -> int:
+    """The epoch of a partition's leadership now; -1: the broker does not tell. Raises LogUnreachable."""
+    where = TopicPartition(topic, partition)
+    future = client.list_offsets({where: _LATEST}, request_timeout=REQUEST_S)[where]
+    found = call(f"ask for the leader epoch of {topic}/{partition}", future.result).leader_epoch
+    return -1 if found is None else int(found)
 
 
 def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> dict[int, int | None]:

@@ -18,6 +18,7 @@ from logstore.log import kafka
 from logstore.log.control import check_epoch
 from logstore.log.tail import headers_of
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated
+from logstore.model.record_identity import identify
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
 
@@ -182,3 +183,11 @@ def columns(partition: int, records: Sequence[kafka.Record]) -> pa.RecordBatch:
         ],
         schema=SCHEMA,
     )
+
+
+def identity_at(batch: pa.RecordBatch, row: int) -> str:
+    """The identity of a record, as text."""
+    offset, timestamp_ms, key, value = (
+        batch.column(name)[row].as_py() for name in ("offset", "timestamp", "key", "value")
+    )
+    return identify(offset, timestamp_ms, key, value).text

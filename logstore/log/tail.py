@@ -13,11 +13,13 @@ from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from logstore.log.kafka import Record, consumer
+from logstore.log.kafka import Record, call, consumer
+from logstore.model.errors import LogUnreachable
 from logstore.model.fold import Records
 from logstore.model.mutation import RESERVED, Headers
 
 INTRODUCE_S = 1.0
+BOUNDS_S = 2.0
 MOST_RECORDS = 10_000  # of one take: some 30 ms of work, and the size of a commit under load
 UNREADABLE: Headers = (
     (RESERVED, None),
@@ -147,6 +149,17 @@ class Tail:
         except KafkaException:
             return -1
         return int(bounds[1]) if bounds else -1
+
+    def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Offsets `[start, end)` that the log holds, asked now. Raises LogUnreachable."""
+        where = TopicPartition(topic, partition)
+        found = call(
+            f"ask what {topic}/{partition} holds",
+            lambda: self._consumer.get_watermark_offsets(where, timeout=BOUNDS_S, cached=False),
+        )
+        if found is None:
+            raise LogUnreachable(f"{topic}/{partition}: Kafka did not tell within {BOUNDS_S:g} s what it holds")
+        return int(found[0]), int(found[1])
 
     def announce(self, positions: Iterable[tuple[str, int, int]]) -> None:
         """Commit (topic, partition, next offset) to the group, so that Kafka's lag tools see them.

@@ -7,6 +7,7 @@ column by column; for plain puts and deletes (no reserved header) it takes a sho
 (`tests/test_fold.py` holds that).
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from logstore.model.entry import TOMBSTONE, VALUE, Entry, encode_head
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.mutation import RESERVED, Control, Delete, Headers, Put, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
+
+_FEW_ODD = 8  # of so many records one may be odd: with more of them, record by record is quicker
+_VERSION = slice(1, 9)  # of an encoded entry
 
 
 class FoldRules(NamedTuple):
@@ -44,6 +48,12 @@ class Records(NamedTuple):
         offsets, keys, values, timestamps_ms, headers = (list(map(column.__getitem__, indices)) for column in self)
         return Records(offsets, keys, values, timestamps_ms, headers)  # type: ignore[arg-type]
 
+    def without(self, indices: Sequence[int]) -> "Records":
+        """The records at all other indices. Requires: those rise."""
+        bounds = list(zip([0, *(i + 1 for i in indices)], [*indices, len(self.offsets)], strict=True))
+        kept = ([one for a, b in bounds for one in column[a:b]] for column in self)
+        return Records(*kept)  # type: ignore[arg-type]
+
 
 class Folded(NamedTuple):
     """Changes that a run of records makes to a partition."""
@@ -72,22 +82,48 @@ def fold_batch(records: Records, place: FoldRules, next_offset: int, log_time_ms
     if not offsets:
         return Folded(next_offset, log_time_ms, {}, [], None)
     assert offsets[0] >= next_offset, "offset is next when applying"
-    if _is_plain(records, place):
+    odd = _odd(records, place)
+    if not odd:
         return Folded(offsets[-1] + 1, max(log_time_ms, *timestamps, 0), _newest(records), [], None)
-    return _fold_each(records, place, next_offset, log_time_ms)
+    if len(odd) * _FEW_ODD > len(offsets):
+        return _fold_each(records, place, next_offset, log_time_ms)
+    return _fold_mixed(records, odd, place, next_offset, log_time_ms)
 
 
-def _is_plain(records: Records, place: FoldRules) -> bool:
-    """True when every record is a put or delete without reserved headers that is right in every respect."""
+def _odd(records: Records, place: FoldRules) -> list[int]:
+    """Indices of the records that are no put or delete without reserved headers that is right in every respect."""
     keys, values = records.keys, records.values
-    if any(records.headers) and any(_reserved(headers) for headers in records.headers if headers):
-        return False
+    odd: set[int] = set()
+    if any(records.headers):
+        odd.update(i for i, headers in enumerate(records.headers) if headers and _reserved(headers))
     if not all(keys):  # null and empty alike
-        return False
+        odd.update(i for i, key in enumerate(keys) if not key)
+        keys = [key or b"-" for key in keys]
     lengths = list(map(len, keys))  # type: ignore[arg-type]
-    if max(lengths) > MAX_KEY_BYTES or max(map(len, filter(None, values)), default=0) > place.max_value_bytes:
-        return False
-    return bool((partitions_of(keys, place.partitions, lengths) == place.partition).all())  # type: ignore[arg-type]
+    if max(lengths) > MAX_KEY_BYTES:
+        odd.update(i for i, length in enumerate(lengths) if length > MAX_KEY_BYTES)
+    if max(map(len, filter(None, values)), default=0) > place.max_value_bytes:
+        odd.update(i for i, value in enumerate(values) if value and len(value) > place.max_value_bytes)
+    elsewhere = partitions_of(keys, place.partitions, lengths) != place.partition  # type: ignore[arg-type]
+    if elsewhere.any():
+        odd.update(elsewhere.nonzero()[0].tolist())
+    return sorted(odd)
+
+
+def _fold_mixed(records: Records, odd: list[int], place: FoldRules, next_offset: int, log_time_ms: int) -> Folded:
+    """Plain records take the short cut, the odd ones among them the long way; of a row, the newer of both counts."""
+    slow = _fold_each(records.pick(odd), place, next_offset, log_time_ms)
+    if slow.refused is not None:  # nothing from there on counts
+        records = records.slice(0, bisect_left(records.offsets, slow.next_offset))
+        odd = [i for i in odd if i < len(records.offsets)]
+    plain = records.without(odd)
+    entries = _newest(plain) if plain.offsets else {}
+    for key, entry in slow.entries.items():
+        if key not in entries or entries[key][_VERSION] < entry[_VERSION]:
+            entries[key] = entry
+    following = slow.next_offset if slow.refused is not None else records.offsets[-1] + 1
+    log_time_ms = max(log_time_ms, *records.timestamps_ms, 0)
+    return Folded(following, log_time_ms, entries, slow.quarantined, slow.refused)
 
 
 def _reserved(headers: Headers) -> bool:

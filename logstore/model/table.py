@@ -23,6 +23,7 @@ COMPRESSIONS = ("none", "lz4", "zstd")
 _FORMAT = 1
 _LATER = {  # written only where they differ, so that the record of a definition that does without them never changes
     "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "schedule": None, "base": None, "origin": None,
+    "losses": {},
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")  # Kafka's own rule
@@ -64,6 +65,9 @@ class Table:
     origin: dict[str, str] | None = (
         None  # {"table", "epoch", "position"} it was restored from, or {"replaced_by"}: epoch of a promoted one
     )
+    losses: dict[int, list[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # partition -> [offset, leader epoch] where the log went on after losses of its end that `table repair` accepted
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
@@ -78,6 +82,15 @@ class Table:
         ranges = sorted([*self.skips.get(partition, []), (first, last)])
         return replace(self, skips={**self.skips, partition: ranges})
 
+    def with_loss(self, partition: int, starts: list[tuple[int, int]]) -> "Table":
+        """The definition after `table repair --accept-loss`: the log of `partition` goes on at each (offset, epoch)."""
+        merged = sorted({*self.losses.get(partition, []), *starts})
+        return replace(self, losses={**self.losses, partition: merged})
+
+    def is_void(self, partition: int, next_offset: int, leader_epoch: int) -> bool:
+        """True when what stands there holds records that were lost, and the loss was accepted."""
+        return any(next_offset > at and leader_epoch < epoch for at, epoch in self.losses.get(partition, ()))
+
     def to_json(self) -> bytes:
         """The definition's record value, JSON."""
         fields = asdict(self)
@@ -86,6 +99,8 @@ class Table:
             if fields[name] == default:
                 del fields[name]
         fields["skips"] = {str(partition): ranges for partition, ranges in self.skips.items()}
+        if self.losses:
+            fields["losses"] = {str(partition): starts for partition, starts in self.losses.items()}
         return orjson.dumps({"format": _FORMAT, **fields}, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -99,6 +114,7 @@ class Table:
             _known(found)
             del found["format"]
             found["skips"] = {int(p): [(a, b) for a, b in ranges] for p, ranges in found["skips"].items()}
+            found["losses"] = {int(p): [(a, b) for a, b in starts] for p, starts in found.get("losses", {}).items()}
             found["former_epochs"] = tuple(found["former_epochs"])
             return _sound(cls(**found, revision=revision), key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -137,7 +153,17 @@ def _sound(table: Table, key: bytes | None) -> Table:
             raise ValueError(f"{first!r}..{last!r} is no range of offsets")
         if not 0 <= partition < table.partitions:
             raise ValueError(f"it skips offsets of partition {partition}, of {table.partitions}")
+    _sound_losses(table)
     return table
+
+
+def _sound_losses(table: Table) -> None:
+    """Raise ValueError for losses that no partition of the table can have."""
+    for partition, (offset, epoch) in ((p, start) for p, starts in table.losses.items() for start in starts):
+        if not (_is_whole(offset) and _is_whole(epoch) and 0 <= offset <= _MAX_OFFSET):
+            raise ValueError(f"{offset!r}, {epoch!r} is no offset and leader epoch")
+        if not 0 <= partition < table.partitions:
+            raise ValueError(f"it accepts a loss in partition {partition}, of {table.partitions}")
 
 
 def _sound_names(table: Table) -> None:

@@ -35,6 +35,8 @@ class PartFacts(NamedTuple):
     digest: str  # 32 hex digits, see logstore.model.digest
     quarantine_counts: dict[str, int]  # by reason
     quarantine_records: list[tuple[int, str]]  # (offset, reason), the newest 1,000
+    leader_epoch: int = -1  # of the last record below the cut, -1 = unknown
+    last: str = ""  # its identity, `<offset>-<xxh3-128>`; empty: unknown, or there is no such record
 
 
 @dataclass(frozen=True)

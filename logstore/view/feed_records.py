@@ -11,6 +11,7 @@ record, so that both sides speak of the same fields. What goes the other way is 
     ViewKey(table, epoch, partition)       ViewRecord       a partition served here: its view, the snapshots under it
     AdoptionKey(table, epoch, partition)   AdoptionRecord   how far the adoption of a snapshot has come
     AppliedKey(epoch, partition)           AppliedRecord    where a view and its log stand
+    TimesKey(epoch, partition)             TimesRecord      where a partition stood in log time before ticks
     EndsKey()                              EndsRecord       where the logs ended when Kafka was asked
 
 Versions stand beside each other while a node is upgraded, so both sides read leniently: a key and a field of a later
@@ -264,6 +265,33 @@ class AppliedRecord(NamedTuple):
         return read_array(cls, raw, next_offset=number, end=number)
 
 
+class StoodAt(NamedTuple):
+    """A log time, and the next offset of a partition that stood there."""
+
+    log_time_ms: int = 2**63 - 1
+    next_offset: int = 0
+
+    @classmethod
+    def decode(cls, raw: object) -> "StoodAt":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_array(cls, raw, log_time_ms=number, next_offset=number)
+
+
+class TimesRecord(NamedTuple):
+    """Places of one partition's log, each the last that was applied before a tick moved log time on, newest last."""
+
+    stood: tuple[StoodAt, ...] = ()
+
+    def encode(self) -> object:
+        """The record as a msgpack value."""
+        return tuple(tuple(one) for one in self.stood)
+
+    @classmethod
+    def decode(cls, raw: object) -> "TimesRecord":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return cls(each(StoodAt.decode)(raw))
+
+
 class PartitionEnd(NamedTuple):
     """End of one partition's log."""
 
@@ -371,10 +399,20 @@ class AppliedKey(FeedKey[AppliedRecord]):
     partition: int
 
 
-AnyKey = TablesKey | NodesKey | LogKey | MarkKey | EndsKey | ViewKey | AdoptionKey | AppliedKey
+@dataclass(frozen=True, slots=True)
+class TimesKey(FeedKey[TimesRecord]):
+    """One partition's places in log time."""
+
+    word, record = "times", TimesRecord
+    epoch: str
+    partition: int
+
+
+AnyKey = TablesKey | NodesKey | LogKey | MarkKey | EndsKey | ViewKey | AdoptionKey | AppliedKey | TimesKey
 AnyRecord = (
     TablesRecord | NodesRecord | LogRecord | MarkRecord | EndsRecord | ViewRecord | AdoptionRecord | AppliedRecord
-)
+    | TimesRecord
+)  # fmt: skip
 Change = tuple[AnyKey, AnyRecord | None]  # the record is None: the key is removed
 
 _PLAIN = {key.word: key for key in (TablesKey(), NodesKey(), LogKey(), MarkKey(), EndsKey())}
@@ -395,6 +433,19 @@ class SnapshotPlace(NamedTuple):
         return read_array(cls, raw, table=text, epoch=text, partition=number, snapshot=text)
 
 
+class WantedTick(NamedTuple):
+    """A partition of which a reader waits for a record with a later time than this."""
+
+    epoch: str = ""
+    partition: int = -1
+    time_ms: int = -1
+
+    @classmethod
+    def decode(cls, raw: object) -> "WantedTick":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_array(cls, raw, epoch=text, partition=number, time_ms=number)
+
+
 class Acknowledgement(NamedTuple):
     """State of a reader, as it tells the worker; the latest counts."""
 
@@ -402,6 +453,7 @@ class Acknowledgement(NamedTuple):
     tables: int = -1  # revision of the definitions whose claimed partitions are all open
     mark: MarkRecord | None = None  # the newest that was taken in
     damaged: tuple[SnapshotPlace, ...] = ()  # local snapshots that were found damaged
+    ticks: tuple[WantedTick, ...] = ()  # records with a later time that are waited for
 
     def encode(self) -> bytes:
         """The acknowledgement as bytes for the way up."""
@@ -410,7 +462,10 @@ class Acknowledgement(NamedTuple):
     @classmethod
     def decode(cls, raw: object) -> "Acknowledgement":
         """Acknowledgement of a msgpack value; raises UnreadableRecord."""
-        return read_map(cls, raw, pid=number, tables=number, mark=MarkRecord.decode, damaged=each(SnapshotPlace.decode))
+        return read_map(
+            cls, raw, pid=number, tables=number, mark=MarkRecord.decode, damaged=each(SnapshotPlace.decode),
+            ticks=each(WantedTick.decode),
+        )  # fmt: skip
 
 
 def encode_change(key: FeedKey[R], record: R | None) -> bytes:
@@ -434,6 +489,8 @@ def decode_key(raw: object) -> AnyKey | None:
     match raw:
         case ("applied", str(epoch), int(partition)):
             return AppliedKey(epoch, partition)
+        case ("times", str(epoch), int(partition)):
+            return TimesKey(epoch, partition)
         case (str(word), str(table), str(epoch), int(partition)) if word in _OF_TABLE:
             return _OF_TABLE[word](table, epoch, partition)
         case str(word) | (str(word),):

@@ -46,7 +46,8 @@ class Builder:
                 copied += len(chunk)
             self._view.set_quarantine(reading.quarantine())
             state = reading.state
-        self._view.apply(Folded(state.next_offset, state.log_time_ms, {}, [], None), state.leader_epoch, state.stop)
+        moved = Folded(state.next_offset, state.log_time_ms, {}, [], None)
+        self._view.apply(moved, state.leader_epoch, state.stop, state.last)
         self._since = state.next_offset
         return copied
 

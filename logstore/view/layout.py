@@ -4,8 +4,9 @@
     entries      cell key (below)              entry, or for a long cell key a bucket
     quarantine   8 bytes, offset big-endian    the reason, a word of `mutation.REASONS`
     meta         "identity"                    JSON: table, epoch, partition and rules that this view is made for
-                 "state"                       8 bytes next offset, 8 bytes log time, 4 bytes leader epoch (all
-                                               big-endian), then the stop as JSON, or nothing while the partition runs
+                 "state"                       next offset (8 bytes), log time (8), leader epoch (4), offset (8) and
+                                               identity (16) of the last record, all big-endian; then the stop as
+                                               JSON, or nothing while the partition runs
                  "quarantine"                  JSON: {reason: count}
                  "base"                        JSON: the snapshot that holds what the entries leave out; absent: none
 
@@ -28,6 +29,7 @@ import orjson
 import xxhash
 
 from logstore.model.errors import Corrupted
+from logstore.model.record_identity import DIGEST_BYTES, RecordIdentity
 
 ENTRIES, META, QUARANTINE = b"entries", b"meta", b"quarantine"
 DATABASES = 16  # room for the databases of later formats
@@ -39,7 +41,8 @@ MAX_QUARANTINED = 1_000
 MAX_READERS = 1_024  # reader slots of an environment
 DEFAULT_MAP_BYTES = 1 << 30  # address space, not disk; doubled when it is full, so that 100,000 views fit into 47 bits
 
-_STATE = struct.Struct(">QQi")
+_STATE = struct.Struct(">QQiQ16s")
+_NO_RECORD = 2**64 - 1  # in place of the last record's offset: no record below the position is known
 STATE_BYTES = _STATE.size  # a state that is longer carries a stop
 _ITEM = struct.Struct(">II")
 _OFFSET = struct.Struct(">Q")
@@ -65,10 +68,12 @@ class State(NamedTuple):
         -1
     )  # of the last record applied, -1 = unknown; Kafka tells by it whether the log was cut back since (KIP-320)
     stop: Stop | None = None
+    last: RecordIdentity | None = None  # the newest record below the next offset; None = unknown
 
     def encode(self) -> bytes:
         """The value of "state"."""
-        head = _STATE.pack(self.next_offset, self.log_time_ms, self.leader_epoch)
+        last = self.last or RecordIdentity(_NO_RECORD, bytes(DIGEST_BYTES))
+        head = _STATE.pack(self.next_offset, self.log_time_ms, self.leader_epoch, *last)
         return head + orjson.dumps(self.stop._asdict()) if self.stop else head
 
     @classmethod
@@ -76,8 +81,10 @@ class State(NamedTuple):
         """Decode a state; raises Corrupted when the bytes are too short, or the stop behind them cannot be read."""
         if len(raw) < _STATE.size:
             raise Corrupted(f"a view's state of {len(raw)} bytes is too short")
-        following, log_time_ms, leader_epoch = _STATE.unpack_from(raw)
-        return cls(following, log_time_ms, leader_epoch, _stop(raw[_STATE.size :]) if len(raw) > _STATE.size else None)
+        following, log_time_ms, leader_epoch, offset, digest = _STATE.unpack_from(raw)
+        stop = _stop(raw[_STATE.size :]) if len(raw) > _STATE.size else None
+        last = None if offset == _NO_RECORD else RecordIdentity(offset, digest)
+        return cls(following, log_time_ms, leader_epoch, stop, last)
 
 
 class Base(NamedTuple):
@@ -94,6 +101,8 @@ class Base(NamedTuple):
     root: (
         str  # what the fold began with: "" = offset 0, else the name of a snapshot; a digest is worth what it is worth
     )
+    leader_epoch: int = -1  # of the last record below the cut, -1 = unknown
+    last: str = ""  # that record's identity, `<offset>-<32 hex digits>`; empty: unknown
 
     def encode(self) -> bytes:
         """The value of "base"."""
@@ -109,6 +118,7 @@ class Base(NamedTuple):
         named = isinstance(base.snapshot, str) and isinstance(base.root, str)
         if not (named and isinstance(base.cut, int) and base.cut >= 0):
             raise Corrupted(f"a view's base is damaged: {raw[:200]!r}")
+        RecordIdentity.parse(base.last)
         return base
 
 

@@ -11,6 +11,7 @@
                                             /<name>.files/        those files as they were fetched, and the manifest
 <data>/discards/<epoch>-<partition>                               asked for by `logstore view discard`
 <data>/workers/<index>.json                                       its served state, for a reader that starts first
+<data>/positions/<worker>.json                                    positions that outlive the views (`positions`)
 <data>/run/worker-<index>.sock                                    the worker's feed
 <data>/run/node.json                                              process ids
 """
@@ -36,6 +37,11 @@ def epoch_dir(data_dir: Path, table: str, epoch: str) -> Path:
 def partition_dir(data_dir: Path, table: str, epoch: str, partition: int) -> Path:
     """The folder of one partition's generations."""
     return below(epoch_dir(data_dir, table, epoch), str(partition))
+
+
+def positions_dir(data_dir: Path) -> Path:
+    """The folder of what each worker has followed, see `logstore.view.positions`."""
+    return data_dir / "positions"
 
 
 def snapshots_dir(data_dir: Path, table: str, epoch: str) -> Path:

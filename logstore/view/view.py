@@ -26,6 +26,7 @@ import orjson
 
 from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.fold import Folded
+from logstore.model.record_identity import RecordIdentity
 from logstore.view import damage, layout, paths, preallocate
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader
@@ -97,10 +98,16 @@ class View:
         """The offset of the record that is applied next."""
         return self.state.next_offset
 
-    def apply(self, folded: Folded, leader_epoch: int | None = None, stop: Stop | None = None) -> None:
+    def apply(
+        self,
+        folded: Folded,
+        leader_epoch: int | None = None,
+        stop: Stop | None = None,
+        last: RecordIdentity | None = None,
+    ) -> None:
         """Commit a folded batch and its position; `stop` marks the partition as stopped at the new position.
 
-        `leader_epoch` is that of the batch's last record; None leaves the one before.
+        `leader_epoch` and `last` are those of the batch's last record; None leaves the one before.
 
         Raises DiskFull, NotYet (retriable), OSError: nothing has changed then; Corrupted when the view is damaged.
         """
@@ -110,6 +117,7 @@ class View:
             folded.log_time_ms,
             self.state.leader_epoch if leader_epoch is None else leader_epoch,
             stop,
+            last or self.state.last,
         )
         self._make_room(folded.entries)
         while not self._commit(folded, state):
@@ -179,7 +187,7 @@ class View:
 
     def _begin_new(self, txn: Any, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> State:
         """Write all that a new view knows, in the transaction that creates it."""
-        state = State(base.cut, base.log_time_ms) if base else State(0, 0)
+        state = _standing_on(base) if base else State(0, 0)
         txn.put(layout.IDENTITY, _identity_bytes(identity), db=self._meta)
         txn.put(layout.STATE, state.encode(), db=self._meta)
         if base:
@@ -266,6 +274,10 @@ class View:
         with preallocate.room_for(self.path):
             preallocate.allocate(self.path / "data.mdb", size_bytes)
         self._allocated = size_bytes
+
+
+def _standing_on(base: Base) -> State:
+    return State(base.cut, base.log_time_ms, base.leader_epoch, last=RecordIdentity.parse(base.last))
 
 
 def discard_if_torn(path: Path) -> bool:

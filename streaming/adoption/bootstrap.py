@@ -115,6 +115,7 @@ class Bootstrapper:
                 manifest = self._library.manifest(target.table, beginning.snapshot)
                 if manifest.parts[target.partition].cut < self._starts(target, proved=beginning.proof.word == PROVED):
                     continue
+                _check_held(target, manifest)
                 return self._over(target, manifest, beginning.proof)
             except (Corrupted, NoSuchSnapshot) as error:
                 log.warning("%s/%d: %s", target.table.name, target.partition, error)
@@ -149,6 +150,16 @@ class Bootstrapper:
         return Bootstrap(
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), reason) for at, reason in part.quarantine_records]),
+        )
+
+
+def _check_held(target: Target, manifest: Manifest) -> None:
+    """Check a snapshot; raises Corrupted when it is one of records that the log lost, when the loss was accepted."""
+    table, part = target.table, manifest.parts[target.partition]
+    if table.is_void(target.partition, part.cut, part.leader_epoch):
+        raise Corrupted(
+            f"snapshot {manifest.name} holds records that the log of {table.name}/{target.partition} lost, and the "
+            "loss was accepted"
         )
 
 

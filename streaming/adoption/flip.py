@@ -49,7 +49,7 @@ def flip(snapshots: Path) -> Step:
         view = View(generation.unborn(directory, number), identity_of(followed.target), sync=followed.sync)
         try:
             state = followed.view.state
-            view.apply(tee.since(view.next_offset, state), state.leader_epoch, state.stop)
+            view.apply(tee.since(view.next_offset, state), state.leader_epoch, state.stop, state.last)
             view.move(below(directory, str(number)))
         except BaseException:
             view.close(flush=False)

@@ -42,6 +42,7 @@ TICK_S = 1.0
 OPEN_S = 0.1  # of opening views before the others' records are taken again
 ANNOUNCE_S = 5.0
 CHECK_S = 10.0
+RECHECK_S = 30.0  # between two looks at a log that does not hold what was applied
 
 
 class Targets(NamedTuple):
@@ -208,11 +209,21 @@ class Lane(threading.Thread):
         self._start(tail, followed)
 
     def _start(self, tail: Tail, followed: FollowedPartition) -> None:
-        target, state = followed.target, followed.view.state
-        if target.problem is None:
-            tail.follow(target.table.topic, target.partition, state.next_offset, state.leader_epoch)
-        elif not self._halt(tail, followed, target.problem):
+        target = followed.target
+        if target.problem is not None:
+            if self._halt(tail, followed, target.problem):
+                self._publish(followed)
             return
+        try:
+            where = followed.start()
+        except Corrupted as error:
+            self._remove(tail, followed, error)
+            return
+        except (NotYet, OSError) as error:
+            self._hold(tail, followed, str(error))
+            where = None
+        if where is not None:
+            tail.follow(target.table.topic, target.partition, *where)
         self._publish(followed)
 
     def _halt(self, tail: Tail, followed: FollowedPartition, problem: Stop) -> bool:
@@ -276,17 +287,27 @@ class Lane(threading.Thread):
             following = True
         if not following:
             tail.leave(event.topic, event.partition)
+        if followed.proof.again:  # after all events that were fetched before
+            self._retry(tail, followed, 0.0)
+        elif followed.is_cut_back:  # an unclean leader may go as it came
+            self._retry(tail, followed, RECHECK_S)
         self._publish(followed)
 
     def _apply(self, tail: Tail, followed: FollowedPartition, event: FetchedBatch | End | Trouble) -> bool:
         if isinstance(event, FetchedBatch):
             self.applied += len(event.records.offsets)
             followed.end = max(followed.end, tail.end(event.topic, event.partition))
+            if not followed.prove(event.records):
+                return False
             return self._cuts.take(followed, event.records, event.leader_epoch)
         if isinstance(event, End):
-            return followed.at_end(event.offset)
+            if followed.proof.wanted is None:
+                return followed.at_end(event.offset)
+            # a leader that has just come hands over less than it has, until its followers have fetched (KIP-207)
+            followed.prove_end(tail.bounds(event.topic, event.partition)[1])
+            return False
         if event.word == "truncated":
-            followed.cut_back(event.detail)
+            followed.out_of_range(*tail.bounds(event.topic, event.partition), event.detail)
             return False
         # a topic that is gone is found out by the catalogue, which looks at the ids
         self._hold(tail, followed, f"{event.topic}/{event.partition}: {event.detail}")
@@ -299,10 +320,10 @@ class Lane(threading.Thread):
             followed.held = why
         self._retry(tail, followed)
 
-    def _retry(self, tail: Tail, followed: FollowedPartition) -> None:
+    def _retry(self, tail: Tail, followed: FollowedPartition, again_s: float = RETRY_S) -> None:
         """Let go now, begin again at the view's position a little later."""
         tail.leave(followed.target.table.topic, followed.target.partition)
-        self._retry_at_s[followed.target.key] = time.monotonic() + RETRY_S
+        self._retry_at_s[followed.target.key] = time.monotonic() + again_s
 
     def _do_asked(self, tail: Tail) -> None:
         for key in self._cuts.over():

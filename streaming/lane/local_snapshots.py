@@ -51,7 +51,16 @@ def record_of(base: Base, path: Path | None) -> LocalSnapshotRecord:
 def base_of(manifest: Manifest, partition: int) -> Base:
     """The base that a snapshot is for one partition of a view that begins with it."""
     part = manifest.parts[partition]
-    return Base(manifest.name, part.cut, part.log_time_ms, part.digest, part.entries, manifest.name)
+    return Base(
+        manifest.name,
+        part.cut,
+        part.log_time_ms,
+        part.digest,
+        part.entries,
+        manifest.name,
+        part.leader_epoch,
+        part.last,
+    )
 
 
 def find(directory: Path, name: str) -> LocalSnapshot | None:

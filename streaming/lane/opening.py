@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import Corrupted, DiskFull, NoSuchSnapshot, NotYet, Overloaded
+from logstore.view.positions import AppliedPositions, position_name
 from logstore.view.view import Sync
 from streaming.lane.partition import Bootstrap, BootstrapPending, FollowedPartition, Phase
 from streaming.lane.status import LaneStatus
@@ -25,11 +26,13 @@ class ViewOpening:
 
     def __init__(self, data_dir: Path, sync: Sync, seed: Callable[[Target], Bootstrap], shown: LaneStatus) -> None:
         self._data_dir, self._sync, self._seed, self._shown = data_dir, sync, seed, shown
+        self._outlived = AppliedPositions(data_dir)
 
     def open(self, target: Target) -> FollowedPartition | OpenLater:
         """The partition, ready to be followed."""
         try:
-            return FollowedPartition(target, self._data_dir, sync=self._sync, seed=self._seed)
+            outlived = self._outlived.of(position_name(target.table.name, *target.key))
+            return FollowedPartition(target, self._data_dir, sync=self._sync, seed=self._seed, outlived=outlived)
         except BootstrapPending as error:
             return OpenLater(error.again_s)
         except Overloaded:  # another worker of this node still has it

@@ -10,14 +10,16 @@ nothing else.
 """
 
 import logging
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from logstore.model import skips
-from logstore.model.errors import Corrupted, Overloaded
+from logstore.model.errors import Corrupted, LogTruncated, LogUnreachable, Overloaded
 from logstore.model.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.mutation import Control, parse
+from logstore.model.record_identity import AppliedPosition, RecordIdentity, identify
 from logstore.model.safe_path import below
 from logstore.view import generation, paths
 from logstore.view.feed_records import LocalSnapshotRecord, ViewRecord
@@ -25,6 +27,7 @@ from logstore.view.layout import Base, Quarantine, Stop
 from logstore.view.view import Sync, View, ViewIdentity, discard_if_torn
 from streaming.lane import local_snapshots, stop_reasons
 from streaming.lane.change_buffer import ChangeBuffer
+from streaming.lane.lineage import LineageProof
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
@@ -60,8 +63,11 @@ class FollowedPartition:
         *,
         sync: Sync = "none",
         seed: Callable[[Target], Bootstrap] = lambda _: Bootstrap(),
+        outlived: AppliedPosition | None = None,
     ) -> None:
         """Open the view; where there is none, begin one with what `seed` says.
+
+        `outlived`: how far this node had followed the log, whatever became of its view since.
 
         Raises Overloaded while another process of this node still writes it, DiskFull, NotYet, OSError, and what `seed`
         raises.
@@ -81,6 +87,7 @@ class FollowedPartition:
         self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
         self.tee: ChangeBuffer | None = None
         self.place = FoldRules(partition, table.partitions, table.max_value_bytes)
+        self.proof = LineageProof(outlived)
         self.end = self.view.next_offset  # of the log, as last heard
         self.reached_end = False  # by this run
         self.was_at_end = paths.has_reached(self.directory)  # by any: what was there then is here
@@ -163,7 +170,7 @@ class FollowedPartition:
             None if hole is None else stop_reasons.gap(self.target, hole.start, hole.stop)
         )
         if records.offsets or stop:
-            self._commit(folded, leader_epoch, stop)
+            self._commit(folded, leader_epoch, stop, _last(records, folded.next_offset))
         self.end = max(self.end, self.next_offset)
         return stop is None
 
@@ -220,9 +227,110 @@ class FollowedPartition:
         if self.stop != stop:
             self.view.stop(stop)
 
-    def cut_back(self, detail: str) -> None:
-        """The log begins later or ends earlier than the view's position."""
-        self.halt(stop_reasons.cut_back(self.target, self.next_offset, detail))
+    # whether this still is the log that was followed (`lineage`)
+
+    @property
+    def applied(self) -> AppliedPosition | None:
+        """Position to which the log was followed, by the view; None while no record below it is known."""
+        state = self.view.state
+        return state.last and AppliedPosition(state.next_offset, state.leader_epoch, state.last)
+
+    @property
+    def proved(self) -> AppliedPosition | None:
+        """`applied`, once the log has shown that it holds it."""
+        return self.applied if self.proof.wanted is None and not self.is_cut_back else None
+
+    @property
+    def is_cut_back(self) -> bool:
+        """True when the log is not, or not any more, the one that was followed."""
+        return self.stop is not None and self.stop.word == LogTruncated.word
+
+    def start(self) -> tuple[int, int] | None:
+        """(offset, leader epoch) to follow the log from: at a record that it must still hold, if one is known.
+
+        None: nothing can show that the log still is the one that was followed, and the partition stays stopped.
+        """
+        if self.is_cut_back:
+            self._step_over_skipped()
+        wanted = self.proof.begin(self.applied, self.next_offset)
+        if wanted is not None:
+            return wanted.last.offset, wanted.leader_epoch
+        return None if self.is_cut_back else (self.next_offset, self.view.state.leader_epoch)
+
+    def prove(self, records: Records) -> bool:
+        """Compare what the log hands over first with what it must hold; False when nothing of it may be applied now.
+
+        Raises Corrupted when it shows that the view holds what was lost, and the loss was accepted.
+        """
+        wanted = self.proof.wanted
+        if wanted is None:
+            return True
+        first = _last(records, records.offsets[0] + 1)
+        if first != wanted.last:
+            self._lost(wanted, f"the next record that it holds is another one, at offset {records.offsets[0]:,}")
+            return False
+        self._held()
+        return not self.proof.again
+
+    def prove_end(self, end: int) -> None:
+        """The log, which ends at `end`, did not hand over what it must hold.
+
+        Raises as `prove`, NotYet when it still may.
+        """
+        wanted = self.proof.wanted
+        assert wanted is not None, "something was to be proved"
+        if end > wanted.last.offset:
+            raise LogUnreachable(
+                f"the log of {self.target.table.name}/{self.target.partition} ends at {end:,} and does not hand over "
+                f"the record at offset {wanted.last.offset:,} yet"
+            )
+        self._lost(wanted, f"it ends at {end:,}")
+
+    def out_of_range(self, start: int, end: int, detail: str) -> None:
+        """The log, which holds offsets `[start, end)`, cannot be followed from where it was. Raises as `prove`."""
+        wanted, applied = self.proof.wanted, self.applied
+        where = f"it holds offsets {start:,} to {end:,}: {detail}"
+        if wanted is not None and wanted.last.offset < start:
+            self.proof.trimmed(start)
+        elif wanted is not None:
+            self._lost(wanted, where)
+        elif self.next_offset < start:
+            if not self._step_over_skipped():
+                self.halt(stop_reasons.cut_back(self.target, self.next_offset, f"it begins at {start:,}"))
+        elif applied is not None and applied.last.offset >= start:
+            self.proof.again = True  # has it lost its end, or only a leader?
+        else:
+            self.halt(stop_reasons.cut_back(self.target, self.next_offset, where))
+
+    def _held(self) -> None:
+        """The log holds what it must hold: a stop that said otherwise is over."""
+        self.proof.held()
+        if self.is_cut_back:
+            self.view.resume()
+
+    def _lost(self, wanted: AppliedPosition, detail: str) -> None:
+        table, partition = self.target.table, self.target.partition
+        if not table.is_void(partition, wanted.next_offset, wanted.leader_epoch):
+            self.proof.wanted = None
+            self.halt(stop_reasons.lost_end(self.target, wanted, self.next_offset, detail))
+        elif wanted == self.applied:
+            raise Corrupted(
+                f"the view holds records that the log of {table.name}/{partition} lost, and the loss was accepted: it "
+                "begins again"
+            )
+        else:
+            self._held()
+
+    def _step_over_skipped(self) -> bool:
+        """Go behind the offsets that a repair gave up, if they are the next ones; True when there were some."""
+        at = self.next_offset
+        while (skipped := next((last for first, last in self._skips if first <= at <= last), None)) is not None:
+            at = skipped + 1
+        if at == self.next_offset:
+            return False
+        self._commit(Folded(at, self.view.state.log_time_ms, {}, [], None))
+        self.proof.again = True
+        return True
 
     def replace(self, view: View, snapshots: Path) -> View:
         """Go on with another generation; returns the one before, still open. `snapshots`: the partition's local ones.
@@ -257,8 +365,14 @@ class FollowedPartition:
         finally:
             self.owner.release()
 
-    def _commit(self, folded: Folded, leader_epoch: int | None = None, stop: Stop | None = None) -> None:
-        self.view.apply(folded, leader_epoch, stop)
+    def _commit(
+        self,
+        folded: Folded,
+        leader_epoch: int | None = None,
+        stop: Stop | None = None,
+        last: RecordIdentity | None = None,
+    ) -> None:
+        self.view.apply(folded, leader_epoch, stop, last)
         if self.tee is not None:
             self.tee.add(folded)
 
@@ -292,6 +406,14 @@ class FollowedPartition:
         """Leave out the records that a repair gave up although the log holds them."""
         kept = skips.kept(records.offsets, self._skips)
         return records if kept is None else records.pick(kept)
+
+
+def _last(records: Records, next_offset: int) -> RecordIdentity | None:
+    """The identity of the newest of these records below `next_offset`."""
+    at = bisect_left(records.offsets, next_offset) - 1
+    if at < 0:
+        return None
+    return identify(records.offsets[at], records.timestamps_ms[at], records.keys[at], records.values[at])
 
 
 def identity_of(target: Target) -> ViewIdentity:

@@ -3,6 +3,7 @@
 from logstore.log import ddl
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported
 from logstore.model.fold import Folded
+from logstore.model.record_identity import AppliedPosition
 from logstore.model.table import Table
 from logstore.view.layout import Stop
 from streaming.lane.target import Target
@@ -29,13 +30,27 @@ def refused(target: Target, folded: Folded) -> Stop | None:
 
 
 def cut_back(target: Target, position: int, detail: str) -> Stop:
-    """The log begins later or ends earlier than the view's position."""
+    """The log begins later than the view's position."""
     table, partition = target.table.name, target.partition
     lost = f"the log of {table}/{partition} does not hold offset {position:,}, which this view needs next: {detail}"
     way = f"where the archive holds it `logstore batch compact {table}` makes a snapshot that this view goes on from"
     return Stop(
         LogTruncated.word,
         f"{lost}; {way}; `logstore table repair {table} --partition {partition}` shows what is missing",
+        position,
+    )
+
+
+def lost_end(target: Target, applied: AppliedPosition, position: int, detail: str) -> Stop:
+    """The log does not hold a record that was applied here: it lost its end after it."""
+    table, partition = target.table.name, target.partition
+    return Stop(
+        LogTruncated.word,
+        f"the log of {table}/{partition} lost its end: this node has applied everything below offset "
+        f"{applied.next_offset:,}, up to leader epoch {applied.leader_epoch}, and the log does not hold its last "
+        f"record at offset {applied.last.offset:,} any more: {detail}; acknowledged writes are gone from the log; "
+        f"`logstore table repair {table} --partition {partition} --accept-loss` shows what still holds them, and asks "
+        "whether to go on with the log as it is",
         position,
     )
 

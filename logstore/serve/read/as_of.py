@@ -15,6 +15,7 @@ log held when it was asked after T.
 """
 
 import time
+from itertools import chain
 from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted
@@ -112,7 +113,8 @@ def look_back(served: ServedPartition, state: State, as_of: AsOf) -> AsOfReads:
     """
     if as_of.time_ms is not None:
         cuts = (one.cut for one in served.local_snapshots() if one.log_time_ms <= as_of.time_ms)
-        sure = state.next_offset if state.log_time_ms <= as_of.time_ms else max(cuts, default=0)
+        seen = (offset for log_time_ms, offset in served.times if log_time_ms <= as_of.time_ms)
+        sure = state.next_offset if state.log_time_ms <= as_of.time_ms else max(chain(cuts, seen), default=0)
         return AsOfReads(served, as_of, sure, None)
     asked = position_of(as_of, served.epoch, served.partition)
     return AsOfReads(

@@ -4,20 +4,21 @@ Under `session` data is never stale.
 """
 
 import asyncio
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.serve.read.as_of import position_of
 from logstore.serve.read.consistency import Consistency
+from logstore.serve.read.merged_read import FellBehind, Floor
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import ServedPartition, next_offset_of
-from logstore.serve.state.waiters import ASKED, TABLES, Waiters
+from logstore.serve.state.partition import ServedPartition, next_offset_of, state_of
+from logstore.serve.state.waiters import CLOCK, TABLES, Waiters
 from logstore.serve.wire.problems import Problem
 
-_SETTLED_MS = (
-    500  # between the time that a broker gives a record and its being below the end that is told (KIP-32; replication)
-)
+T = TypeVar("T")
 
 
 class ConsistencyWait:
@@ -44,12 +45,31 @@ class ConsistencyWait:
                     epoch=unknown,
                 )
 
-    async def partitions(self, table: Table, partitions: Iterable[int], level: Consistency, deadline: float) -> None:
-        """Return when every one of these partitions that is served here has applied what the token names."""
+    async def read(
+        self, table: Table, partitions: Iterable[int], level: Consistency, deadline: float, read: Callable[[Floor], T]
+    ) -> T:
+        """Wait for what the token names, then `read`, which compares it inside its own reading.
+
+        A view that began again in between is waited for again, until the deadline. Raises Problem.
+        """
+        wanted = list(partitions)
+        while True:
+            floor = await self.partitions(table, wanted, level, deadline)
+            with contextlib.suppress(FellBehind):
+                return read(floor)
+
+    async def partitions(self, table: Table, partitions: Iterable[int], level: Consistency, deadline: float) -> Floor:
+        """Wait until every one of these partitions, served here, has applied what the token names.
+
+        Returns partition -> the next offset that a reading of it must have at least.
+        """
+        floor = {}
         for partition in partitions:
             offset = await self._needed(table, partition, level, deadline)
             if offset is not None:
+                floor[partition] = offset
                 await self._one(table, partition, offset, level, deadline)
+        return floor
 
     async def _needed(self, table: Table, partition: int, level: Consistency, deadline: float) -> int | None:
         """The next offset that must have been applied; None: any will do."""
@@ -57,27 +77,29 @@ class ConsistencyWait:
             return level.floor.pieces.get((table.epoch, partition))
         if level.as_of.time_ms is None:
             return position_of(level.as_of, table.epoch, partition)
-        served = self._catalog.served.get((table.epoch, partition))
-        if served is None or served.reader is None or served.reader.state().log_time_ms > level.as_of.time_ms:
-            return None
-        return await self._end_since(table, partition, level.as_of.time_ms + _SETTLED_MS, level, deadline)
+        return await self._behind_time(table, partition, level.as_of.time_ms, level, deadline)
 
-    async def _end_since(self, table: Table, partition: int, since_ms: int, level: Consistency, deadline: float) -> int:
-        """The end of the log as Kafka told it after a time. Raises Problem when it tells none by the deadline."""
+    async def _behind_time(
+        self, table: Table, partition: int, time_ms: int, level: Consistency, deadline: float
+    ) -> int:  # fmt: skip
+        """A next offset at which all is applied that the log held at a time.
+
+        Log time never falls, so a record that the broker gave a later time closes all before it; no other clock is
+        asked. A worker appends one (`ticks`) where the table takes control records. Raises Problem by the deadline.
+        """
         where = table.epoch, partition
-        while self._catalog.asked_ends[where][0] < since_ms:
-            if self._catalog.reachable is False:
-                raise Problem(
-                    "log-unreachable", f"what partition {partition} held then cannot be told: the log does not answer; "
-                    "a token can be read, and an earlier time", partition=partition,
-                )  # fmt: skip
-            if not await self._waiters.wait((ASKED, *where), since_ms, deadline):
-                raise Problem(
-                    "consistency-timeout", f"where the log of partition {partition} ended at that time is not known "
-                    f"here after {level.deadline_ms:,} ms; wait longer (deadline_ms)",
-                    table=table.name, partition=partition,
-                )  # fmt: skip
-        return self._catalog.asked_ends[where][1]
+        with contextlib.ExitStack() as stack:
+            while (state := state_of(self._catalog.locate(table, partition))).log_time_ms <= time_ms:
+                if self._catalog.reachable is False:
+                    raise Problem(
+                        "log-unreachable", f"what partition {partition} held then cannot be told: the log does not "
+                        "answer; a token can be read, and an earlier time", partition=partition,
+                    )  # fmt: skip
+                if table.allow_control_records:
+                    stack.enter_context(self._catalog.ticks.wanted(where, time_ms))
+                if not await self._waiters.wait((CLOCK, *where), time_ms, deadline):
+                    raise _not_closed(table, partition, level)
+        return state.next_offset
 
     async def _one(self, table: Table, partition: int, offset: int, level: Consistency, deadline: float) -> None:
         while True:
@@ -132,4 +154,18 @@ def _late(served: ServedPartition, offset: int, level: Consistency) -> Problem:
         f"after {level.deadline_ms:,} ms; wait longer (deadline_ms), read with less consistency, or look at "
         "`logstore status`",
         table=served.table, partition=served.partition, asked=offset, applied=applied,
+    )  # fmt: skip
+
+
+def _not_closed(table: Table, partition: int, level: Consistency) -> Problem:
+    why = (
+        "no record with a later time of the broker has come"
+        if table.allow_control_records
+        else "no record with a later time has come, and the table takes no control records that would show the time"
+    )
+    return Problem(
+        "consistency-timeout",
+        f"whether partition {partition} holds all that came before that time is not known after "
+        f"{level.deadline_ms:,} ms: {why}; wait longer (deadline_ms), or read as of a token",
+        table=table.name, partition=partition,
     )  # fmt: skip

@@ -3,9 +3,10 @@
 The view's entry is the newer one and wins; its tombstone is an answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from logstore.model.errors import Starting
 from logstore.model.sorted_merge import overlay
 from logstore.serve.read.as_of import AsOf, AsOfReads, look_back
 from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, ServedPartition
@@ -14,12 +15,33 @@ from logstore.view.reader import Reading
 Items = Iterator[tuple[bytes, bytes]]
 
 
+Floor = Mapping[int, int]  # partition -> the next offset that a reading of it must have at least; absent: any
+
+
+class FellBehind(Starting):
+    """The view stands below what was waited for: it began again meanwhile."""
+
+
+def check_floor(served: ServedPartition, next_offset: int, floor: Floor) -> None:
+    """Check a reading that stands at `next_offset`; raises FellBehind when it is below `floor`."""
+    least = floor.get(served.partition, 0)
+    if next_offset < least:
+        raise FellBehind(
+            f"partition {served.partition} of {served.table!r} began again while it was waited for: it stands at "
+            f"{next_offset:,}, wanted {least:,}"
+        )
+
+
 class MergedRead:
     """Reads one partition; `next_offset` is where its view stands."""
 
-    def __init__(self, served: ServedPartition, reading: Reading, as_of: AsOf | None) -> None:
-        """Begin to read; raises Problem when the partition has stopped, or has no answer for the point."""
+    def __init__(self, served: ServedPartition, reading: Reading, as_of: AsOf | None, floor: Floor) -> None:
+        """Begin to read.
+
+        Raises Problem when the partition has stopped, or has no answer for the point; FellBehind.
+        """
         self.next_offset = served.next_offset(reading.raw_state)
+        check_floor(served, self.next_offset, floor)
         self._reading, self._base = reading, served.base
         self._as_of = None if as_of is None else look_back(served, reading.state, as_of)
 
@@ -50,19 +72,23 @@ class MergedRead:
 
 
 @contextmanager
-def merged(served: ServedPartition, as_of: AsOf | None = None) -> Iterator[MergedRead]:
-    """The partition at one committed state; raises Problem when it does not answer. Keep it short, as any reading."""
+def merged(served: ServedPartition, as_of: AsOf | None, floor: Floor) -> Iterator[MergedRead]:
+    """The partition at one committed state, not below `floor`. Keep it short, as any reading.
+
+    Raises Problem when it does not answer, FellBehind.
+    """
     with served.open().reading() as reading:
-        yield MergedRead(served, reading, as_of)
+        yield MergedRead(served, reading, as_of, floor)
 
 
-def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None = None) -> tuple[int, Cell]:
-    """(next offset, row) of one committed state; raises Problem when the partition does not answer."""
+def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None, floor: Floor) -> tuple[int, Cell]:
+    """(next offset, row) of one committed state; raises as `merged`."""
     if as_of is not None:
-        with merged(served, as_of) as merged_read:
+        with merged(served, as_of, floor) as merged_read:
             return merged_read.next_offset, merged_read.cell(key)
     raw_state, raw = served.open().point(key)
     next_offset = served.next_offset(raw_state)
+    check_floor(served, next_offset, floor)
     if raw is None and served.base is not None:
         return next_offset, Cell(served.base.get(key), SNAPSHOT)
     return next_offset, Cell(raw)

@@ -17,7 +17,7 @@ from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, 
 from logstore.serve.read.encoding import Field, FoundKey, encode, negotiate, with_token
 from logstore.serve.read.fan_out import FanOut
 from logstore.serve.read.key_list import read_keys
-from logstore.serve.read.merged_read import MergedRead, merged
+from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
 from logstore.serve.settings import MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
@@ -50,24 +50,33 @@ class MultiGet:
         table = await self._consistency_wait.table(name, level, deadline)
         wanted = list(zip(keys, partitions_of(keys, table.partitions).tolist(), strict=True))
         here, elsewhere = self._fan_out.split(table, sorted({p for _, p in wanted}), request, strict=False)
-        refused = await self._wait(table, here, level, deadline)
+        refused, floor = await self._wait(table, here, level, deadline)
         remote: dict[bytes, FoundKey] = {}
         positions: dict[int, int] = {}
         if elsewhere:
             remote, positions = await self._fan_out.keys(table, elsewhere, wanted, level, deadline)
-        found = self._read(table, wanted, remote, refused, positions, level.as_of)
+        while True:
+            read_at: dict[int, int] = {}
+            try:
+                found = self._read(table, wanted, remote, refused, read_at, level.as_of, floor)
+                break
+            except FellBehind:  # it began again meanwhile: what was waited for is waited for again
+                refused, floor = await self._wait(table, here, level, deadline)
+        positions |= read_at
         token = answer_token(level, table.epoch, positions)
         return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token)
 
-    async def _wait(self, table: Table, here: Iterable[int], level: Consistency, deadline: float) -> dict[int, str]:
-        """Partitions that do not answer, with the word why.
+    async def _wait(
+        self, table: Table, here: Iterable[int], level: Consistency, deadline: float
+    ) -> tuple[dict[int, str], dict[int, int]]:  # fmt: skip
+        """(partitions that do not answer, with the word why; how far the others must be).
 
         A token that is not reached fails the request as a whole.
         """
-        refused = {}
+        refused, floor = {}, dict[int, int]()
         for partition in here:
             try:
-                await self._consistency_wait.partitions(table, (partition,), level, deadline)
+                floor.update(await self._consistency_wait.partitions(table, (partition,), level, deadline))
                 self._catalog.locate(table, partition).open()
             except Problem as problem:
                 if problem.word not in _LEFT_OUT:
@@ -75,7 +84,7 @@ class MultiGet:
                 refused[partition] = problem.word
             except Corrupted as error:
                 refused[partition] = problem_of(error).word
-        return refused
+        return refused, floor
 
     def _read(
         self,
@@ -85,6 +94,7 @@ class MultiGet:
         refused: dict[int, str],
         positions: dict[int, int],
         as_of: AsOf | None,
+        floor: Floor,
     ) -> list[FoundKey]:
         """Entries in the order of the request, until the page is full; every partition at one committed state."""
         found: list[FoundKey] = []
@@ -97,7 +107,7 @@ class MultiGet:
                 elif key in remote:
                     one = remote[key]
                 else:
-                    one = self._read_one(stack, readings, table, key, partition, refused, positions, as_of)
+                    one = self._read_one(stack, readings, table, key, partition, refused, positions, as_of, floor)
                 size += len(key) + len(one.value or b"")
                 over = size > MAX_PAGE_BYTES and found and one.reason is None
                 found.append(FoundKey(key, partition, reason=PAGE_FULL) if over else one)
@@ -106,13 +116,13 @@ class MultiGet:
     def _read_one(
         self, stack: ExitStack, readings: dict[int, MergedRead], table: Table, key: bytes, partition: int,
         refused: dict[int, str],
-        positions: dict[int, int], as_of: AsOf | None,
+        positions: dict[int, int], as_of: AsOf | None, floor: Floor,
     ) -> FoundKey:  # fmt: skip
         if partition in refused:
             return FoundKey(key, partition, reason=refused[partition])
         try:
             if partition not in readings:
-                merged_read = stack.enter_context(merged(self._catalog.locate(table, partition), as_of))
+                merged_read = stack.enter_context(merged(self._catalog.locate(table, partition), as_of, floor))
                 positions[partition], readings[partition] = merged_read.next_offset, merged_read
             cell = readings[partition].cell(key)
         except Problem as problem:

@@ -8,7 +8,7 @@ import re
 from logstore.model.partitioner import partition_of
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.merged_read import read_cell
+from logstore.serve.read.merged_read import Floor, read_cell
 from logstore.serve.read.row_key import decode_key
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import Cell, ServedPartition
@@ -40,9 +40,12 @@ class PointRead:
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
         partition = partition_of(key, table.partitions)
-        await self._consistency_wait.partitions(table, (partition,), level, deadline)
-        served = self._catalog.locate(table, partition)
-        next_offset, cell = read_cell(served, key, level.as_of)
+
+        def read(floor: Floor) -> tuple[ServedPartition, int, Cell]:
+            served = self._catalog.locate(table, partition)
+            return served, *read_cell(served, key, level.as_of, floor)
+
+        served, next_offset, cell = await self._consistency_wait.read(table, (partition,), level, deadline, read)
         self._catalog.reads[cell.source] += 1
         return _answer(request, served, next_offset, cell, level)
 

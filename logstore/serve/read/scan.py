@@ -17,7 +17,7 @@ from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import EncodedRow, arrow, encode, negotiate, rows_of, with_token
 from logstore.serve.read.fan_out import FanOut
-from logstore.serve.read.merged_read import merged
+from logstore.serve.read.merged_read import Floor, merged
 from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.read.scan_query import QUERY_PARAMS, Query, read_query
 from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
@@ -28,6 +28,7 @@ from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response
 
+_ANY: Floor = {}
 _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW)
 
 
@@ -51,14 +52,19 @@ class ScanPage:
         digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
         rest = query.behind(cursor.read(params["cursor"].decode("latin-1"), digest)) if "cursor" in params else query
         here, elsewhere = self._fan_out.split(table, _partitions(query, table), request)
-        await self._consistency_wait.partitions(table, here, level, deadline)
         parts = await self._fan_out.scan(table, elsewhere, rest, level, deadline) if elsewhere else []
+
         # Where each partition lies is asked again: it may have moved while this request waited.
-        parts.append(read_page([self._catalog.locate(table, p) for p in here], rest, level.as_of))
+        def read(floor: Floor) -> PagePart:
+            return read_page([self._catalog.locate(table, p) for p in here], rest, level.as_of, floor)
+
+        parts.append(await self._consistency_wait.read(table, here, level, deadline, read))
         return _answer(media_type, query, merge(parts, limit=query.limit, reverse=query.reverse), table, level, digest)
 
 
-def read_page(served: Sequence[ServedPartition], query: Query, as_of: AsOf | None = None) -> PagePart:
+def read_page(
+    served: Sequence[ServedPartition], query: Query, as_of: AsOf | None = None, floor: Floor = _ANY
+) -> PagePart:
     """Part of a page that these partitions contribute, each at one committed state.
 
     Raises Problem when one has stopped.
@@ -66,7 +72,7 @@ def read_page(served: Sequence[ServedPartition], query: Query, as_of: AsOf | Non
     with ExitStack() as stack:
         positions, sources = {}, []
         for one in served:
-            merged_read = stack.enter_context(merged(one, as_of))
+            merged_read = stack.enter_context(merged(one, as_of, floor))
             positions[one.partition] = merged_read.next_offset
             sources.append(zip(merged_read.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
         found = (

@@ -4,7 +4,6 @@ What a worker said stays known while it is away, so that reads go on: its views 
 back, its new views take the place of the old ones one by one; `WorkerFeed.remembered` says when the rest is forgotten.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -19,7 +18,8 @@ from logstore.serve.state.partition import (
     Views,
     detach,
 )
-from logstore.serve.state.waiters import ASKED, Waiters
+from logstore.serve.state.waiters import CLOCK, Waiters
+from logstore.serve.state.wanted_ticks import WantedTicks
 from logstore.serve.state.worker_feed import WorkerFeed
 from logstore.serve.wire.problems import Problem
 from logstore.view.feed_records import (
@@ -30,6 +30,7 @@ from logstore.view.feed_records import (
     AppliedRecord,
     EndsRecord,
     NodeRecord,
+    TimesRecord,
     ViewKey,
     ViewRecord,
 )
@@ -65,9 +66,8 @@ class Catalog:
         self.snapshots: dict[PartitionKey, AdoptionRecord] = {}
         self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
         self._ends: dict[tuple[str, int], int] = {}
-        self.asked_ends = defaultdict[tuple[str, int], tuple[int, int]](
-            lambda: (0, 0)
-        )  # (epoch, partition) -> (asked at, ms since 1970, end)
+        self.ticks = WantedTicks()
+        self._times: dict[PartitionKey, TimesRecord] = {}
 
     def table(self, name: str) -> Table:
         """The table of that name; raises Problem."""
@@ -156,14 +156,23 @@ class Catalog:
         if served is not None:
             served.end, served.stood = end, b""
         self._waiters.reached(where, stands.next_offset)
+        self._waiters.wake((CLOCK, *where))
 
     def asked(self, told: EndsRecord) -> None:
         """A worker has asked Kafka where the logs end."""
         for epoch, partition, end in told.ends:
             where = epoch, partition
-            if told.asked_ms > self.asked_ends[where][0]:
-                self.asked_ends[where] = told.asked_ms, end
-                self._waiters.reached((ASKED, *where), told.asked_ms)
+            self._ends[where] = newest = max(end, self._ends.get(where, 0))
+            served = self.served.get(where)
+            if served is not None and served.end != newest:  # also of one that has stopped, and hears nothing itself
+                served.end, served.stood = newest, b""
+
+    def ticked(self, epoch: str, partition: int, times: TimesRecord) -> None:
+        """A worker has told where the partition stood before it appended ticks."""
+        self._times[epoch, partition] = times
+        served = self.served.get((epoch, partition))
+        if served is not None:
+            served.times = times.stood
 
     def told(self, epoch: str, partition: int, record: AdoptionRecord | None) -> None:
         """A worker has said how it stands with the snapshots of a partition; None: it has let the partition go."""
@@ -224,17 +233,19 @@ class Catalog:
             served.update(record)
             changed = fields != served.record_fields()
             served.end, served.stood = self._ends.get(where), b""
+            served.times = self._times.get(where, TimesRecord()).stood
             self.served[where] = served
             if changed or served.reader is None or key in updated:
                 self.views.attach(served)
                 self._waiters.wake(where)
+                self._waiters.wake((CLOCK, *where))
         for gone in before.keys() - self.served.keys():
             detach(before[gone])
             self._waiters.wake(gone)
+            self._waiters.wake((CLOCK, *gone))
         past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
         self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
-        for where in [where for where in self.asked_ends if where[0] in past]:
-            del self.asked_ends[where]
+        self._times = {where: times for where, times in self._times.items() if where[0] not in past}
         self.views.keep(self.served.values())
         for feed in feeds:
             feed.updated.clear()

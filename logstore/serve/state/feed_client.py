@@ -3,7 +3,8 @@
 1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
 2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
 3 acknowledge the revision of the tables, once every view that the node claims is open, the newest mark that was heard,
-  and at once which snapshots were found damaged: [table, epoch, partition, name] each
+  and at once which snapshots were found damaged: [table, epoch, partition, name] each, and of which partitions a
+  record with a later time is waited for: [epoch, partition, time] each
 """
 
 import asyncio
@@ -26,6 +27,8 @@ from logstore.view.feed_records import (
     AppliedRecord,
     Change,
     EndsRecord,
+    TimesKey,
+    TimesRecord,
 )
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -45,7 +48,8 @@ class FeedClient:
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
         self.served_revision = -1
-        catalog.views.bases.on_damage = self._tell_damage
+        catalog.views.bases.on_damage = self._tell
+        catalog.ticks.on_change = self._tell
 
     def start(self) -> None:
         """Begin to follow; what the workers left on disk is served until they speak."""
@@ -115,6 +119,8 @@ class FeedClient:
                     self._catalog.applied(key.epoch, key.partition, stands)
                 case (AdoptionKey() as key, (AdoptionRecord() | None) as adoption):
                     self._catalog.told(key.epoch, key.partition, adoption)
+                case (TimesKey() as key, TimesRecord() as times):
+                    self._catalog.ticked(key.epoch, key.partition, times)
                 case (_, EndsRecord() as ends):
                     self._catalog.asked(ends)
 
@@ -126,15 +132,17 @@ class FeedClient:
     async def _acknowledge(self) -> None:
         """Tell every worker that is there; only what is new to it."""
         loop, damaged = asyncio.get_running_loop(), self._catalog.views.bases.damaged()
+        ticks = self._catalog.ticks.listed()
         for feed in self.feeds:
             sock = self._sockets.get(feed.worker)
-            ack = Acknowledgement(os.getpid(), self.served_revision, feed.mark, damaged)
-            if sock is not None and (self.served_revision >= 0 or damaged) and self._acked.get(feed.worker) != ack:
+            ack = Acknowledgement(os.getpid(), self.served_revision, feed.mark, damaged, ticks)
+            due = self.served_revision >= 0 or damaged or ticks
+            if sock is not None and due and self._acked.get(feed.worker) != ack:
                 self._acked[feed.worker] = ack
                 with contextlib.suppress(OSError):  # its own task sees it hang up
                     await loop.sock_sendall(sock, ack.encode())
 
-    def _tell_damage(self) -> None:
+    def _tell(self) -> None:
         task = asyncio.get_running_loop().create_task(self._acknowledge())
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)

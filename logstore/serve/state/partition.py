@@ -7,7 +7,7 @@ are let go.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class ServedPartition:
         "base", "base_record", "end", "epoch", "head", "older", "older_records", "partition", "path", "reached",
         "reader", "reason",
         "slot", "state",
-        "stood", "table", "tail",
+        "stood", "table", "tail", "times",
     )  # fmt: skip
 
     def __init__(self, key: ViewKey, record: ViewRecord) -> None:
@@ -42,6 +42,7 @@ class ServedPartition:
         self.base: OpenSnapshot | None = None  # the snapshot that the view stands on
         self.older: list[OpenSnapshot] = []  # older ones, still on this disk
         self.end: int | None = None
+        self.times: Sequence[tuple[int, int]] = ()  # (log time, next offset) that it has stood at
         self.stood = b""  # the fast path's: the state it saw last
         self.tail = ("", "")  # and the headers that follow from it, of an entry of the view and of the snapshot
         self.update(record)
@@ -147,6 +148,14 @@ def next_offset_of(served: ServedPartition) -> int:
     """Next offset of the view; raises Problem when the partition does not answer."""
     with served.open().reading() as reading:
         return served.next_offset(reading.raw_state)
+
+
+def state_of(served: ServedPartition) -> State:
+    """State of the view; raises Problem when the partition does not answer."""
+    with served.open().reading() as reading:
+        raw = reading.raw_state
+    served.next_offset(raw)
+    return State.decode(raw)
 
 
 def detach(served: ServedPartition) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 from logstore.serve.wire.problems import Problem
 
 TABLES = "tables"  # the place to wait for a change of the definitions
-ASKED = "asked"  # (this, epoch, partition): to wait for a time, in ms, after which Kafka was asked where that log ends
+CLOCK = "clock"  # (this, epoch, partition): to wait for anything that is applied there
 _MANY = 64
 
 

@@ -1,0 +1,123 @@
+"""Lost end: what a partition's log lost when it was cut back and written to again, and what still holds it.
+
+The leader epochs of the log tell where it went on: whoever has applied a record of an earlier epoch behind that place
+has applied what is gone now.
+"""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from logstore.cli import show
+from logstore.log import ddl
+from logstore.log.leader_epochs import epoch_starts
+from logstore.log.registry import Registry
+from logstore.model.entry import TOMBSTONE, Entry
+from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.record_identity import AppliedPosition
+from logstore.model.table import Table
+from logstore.view import paths
+from logstore.view.positions import AppliedPositions, position_name
+from logstore.view.reader import ViewReader
+
+_SHOWN = 20  # rows
+
+
+class LostRow(NamedTuple):
+    """A row that the view on this machine still has from a record that was lost."""
+
+    key: bytes
+    version: int
+    value: bytes | None  # None: it was deleted
+
+
+class LostEnd(NamedTuple):
+    """Loss of one partition, as far as it is known."""
+
+    table: Table
+    partition: int
+    starts: list[tuple[int, int]]  # (offset, leader epoch) where the log went on
+    start_of_new: int  # the first offset that may have been lost
+    applied: int  # the first offset behind those that may have been lost
+    kept: ddl.Kept
+    rows: list[LostRow]
+
+    def document(self) -> dict[str, Any]:
+        """Document to be printed as JSON."""
+        return {
+            "table": self.table.name, "partition": self.partition, "lost": [self.start_of_new, self.applied],
+            "epochs": [list(start) for start in self.starts], "archived": self.kept.archived,
+            "snapshot": self.kept.cut,
+            "rows": [
+                {
+                    "key": show.field(row.key), "version": row.version,
+                    "value": None if row.value is None else show.field(row.value),
+                }
+                for row in self.rows
+            ],
+        }  # fmt: skip
+
+    def tell(self) -> None:
+        """For a person."""
+        where = f"{self.table.name}/{self.partition}"
+        click.echo(
+            f"{where}: offsets {self.start_of_new:,} to {self.applied - 1:,} were acknowledged, and the log has other "
+            "records there now, or none"
+        )
+        reach = min(self.kept.reach, self.applied)
+        if reach > self.start_of_new:
+            at = f"{self.table.epoch}-{self.partition}-{reach}"
+            click.echo(
+                f"  archive or snapshots hold those below {reach:,}: `logstore batch restore {self.table.name} --at "
+                f"{at} --as {self.table.name}_lost` makes a table of them"
+            )
+        click.echo(f"  the view on this machine holds {len(self.rows):,} rows of them")
+        for row in self.rows[:_SHOWN]:
+            what = "deleted" if row.value is None else f"{len(row.value):,} bytes"
+            click.echo(f"    {row.version:,}  {show.field(row.key)}  {what}")
+        if len(self.rows) > _SHOWN:
+            click.echo(f"    ... and {len(self.rows) - _SHOWN:,} more (--json lists all, with values)")
+
+
+def examine(data_dir: Path, registry: Registry, table: Table, partition: int, kept: ddl.Kept) -> LostEnd:
+    """Find out. Raises UsageError where nothing that is known contradicts the log, LogUnreachable."""
+    found = epoch_starts(registry.bootstrap, registry.admin, table.topic, partition)
+    stood = _stood(data_dir, table, partition)
+    applied = max(kept.reach, kept.applied, stood.next_offset if stood else 0)
+    epoch = stood.leader_epoch if stood else -1
+    later = [(at, number) for at, number in found if number > epoch and at < applied]
+    if not later:
+        raise UsageError(
+            f"the log of {table.name}/{partition} lost nothing that is known here: no leader epoch begins below offset "
+            f"{applied:,} that is later than {epoch}; run this on the machine whose node says so (--data-dir)"
+        )
+    first = later[0][0] if stood else later[-1][0]
+    return LostEnd(table, partition, later, first, applied, kept, _rows(data_dir, table, partition, first))
+
+
+def _stood(data_dir: Path, table: Table, partition: int) -> AppliedPosition | None:
+    """Position to which the node on this machine had followed the log."""
+    return AppliedPositions(data_dir).of(position_name(table.name, table.epoch, partition))
+
+
+def _rows(data_dir: Path, table: Table, partition: int, first: int) -> list[LostRow]:
+    """Rows that the view on this machine has from offset `first` on, as long as it was not begun again since."""
+    directory = paths.partition_dir(data_dir, table.name, table.epoch, partition)
+    if not directory.is_dir():
+        return []
+    try:
+        with (
+            closing(ViewReader.open(directory / str(paths.newest_generation(directory)))) as view,
+            view.reading() as reading,
+        ):
+            found = ((key, Entry.decode(raw)) for key, raw in reading.scan())
+            return [
+                LostRow(key, entry.version, None if entry.kind == TOMBSTONE else entry.payload)
+                for key, entry in found
+                if entry.version >= first
+            ]
+    except LogStoreError as error:
+        show.warn(f"warning: the view on this machine cannot be read: {error}")
+        return []
