@@ -68,7 +68,7 @@ def repair(
     if accept_loss:
         _accept_loss(settings, registry, table, partition, kept, yes=yes, as_json=as_json)
         return
-    damage = ddl.examine(registry, table, partition, max(kept.reach, kept.applied))
+    damage = ddl.examine(registry, table, partition, kept.reach)
     ddl.check_epoch(table, damage)
     assert damage.log is not None
     report = _report(table, partition, damage.log, standing, kept)
@@ -76,13 +76,14 @@ def repair(
         show.as_json(report)
     else:
         _tell(report, damage.log)
-    ranges = chosen or [(hole.first, hole.last) for hole in damage.log.holes]
-    if not ranges:
-        click.echo("nothing is missing: there is nothing to repair", err=True)
-        return
     differs = _differs(damage.log, kept)
     if differs:
-        click.echo(f"  {differs}", err=as_json)
+        click.echo(f"  {differs}", err=True)
+    behind = [hole for hole in damage.log.holes if hole.last >= kept.applied]
+    ranges = chosen or [(max(hole.first, kept.applied), hole.last) for hole in behind]
+    if not ranges:
+        click.echo("nothing is missing from where the view stands on: there is nothing to repair", err=True)
+        return
     _agree(f"step over {_named(ranges)} of {name}/{partition}, for ever?{' ' if differs else ''}{differs}", yes=yes)
     _skip(settings, registry, table, partition, ranges, kept, force=force)
 
