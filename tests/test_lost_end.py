@@ -61,8 +61,8 @@ def test_a_log_that_lost_its_end_while_nobody_followed_stops_until_the_loss_is_a
         write(kafka, table, 0, 60, b"new")
         for _ in range(2):
             shown = worker.start().watch.state(table, 0, "stopped")
-            assert f"lost its end: this node has applied everything below offset {LOST}" in shown["reason"]
-            assert "--accept-loss" in shown["reason"]
+            assert f"lost its end: this node has applied everything below offset {LOST}" in shown.reason
+            assert "--accept-loss" in shown.reason
             worker.kill()
         starts = epoch_starts(kafka.bootstrap, admin(kafka.bootstrap), table.topic, 0)
         assert starts[-1][0] == KEPT

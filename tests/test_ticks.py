@@ -10,8 +10,6 @@ from logstore import Store
 from logstore.log import kafka as door
 from logstore.model.errors import LogStoreError
 
-pytestmark = pytest.mark.integration
-
 
 def test_a_time_is_answered_once_a_record_with_a_later_one_was_applied(kafka, tmp_path):
     table = make_table(kafka.bootstrap, 1)

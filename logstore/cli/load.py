@@ -1,4 +1,4 @@
-"""`logstore load`.
+"""Rows of files become rows of a table: `logstore load`.
 
 The rows of a file become rows of a table. The file is streamed: memory is bounded by the batch, not by the file.
 """
@@ -133,7 +133,7 @@ def key_maker(template: str) -> Callable[[Place], str]:
 
 
 def _key_part(value: Any) -> Any:
-    """What a key is made of: the text of the file."""
+    """Text of one key column, as the file has it."""
     return str(value).lower() if isinstance(value, bool) else value
 
 

@@ -279,7 +279,7 @@ class AsyncStore:
         return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table), again)
 
     async def _write(self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]) -> Position:
-        """As `Store._write`."""
+        """Write one record, as `Store._write` does."""
         with renewing(partial(self._forget, table)):
             pipeline = await self._singles(table)
             try:

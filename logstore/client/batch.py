@@ -108,7 +108,7 @@ class WriteBatch:
     def over_again(
         self, pairs: Mapping[Text, Text | None] | Iterable[Pair]
     ) -> Mapping[Text, Text | None] | Iterable[Pair]:
-        """All of the pairs, to be written anew. Requires: `unwritten`."""
+        """Pairs of the whole batch, to be written anew. Requires: `unwritten`."""
         return pairs if isinstance(pairs, _HELD) else chain(self._taken or (), self._source)
 
     def _chunks(self, source: Iterator[Pair]) -> Iterator[CheckedWrites]:
@@ -272,7 +272,7 @@ def _proved(reports: Reports) -> bool:
 
 
 def _drained(ahead: deque[CheckedWrites], rest: Iterator[CheckedWrites]) -> Iterator[CheckedWrites]:
-    """What was taken ahead, each let go as it is taken, and then the rest."""
+    """Pairs that were taken ahead, each let go as it is taken, and then the rest."""
     while ahead:
         yield ahead.popleft()
     yield from rest

@@ -92,7 +92,7 @@ class CheckedWrites:
 
     @property
     def size_bytes(self) -> int:
-        """Of all keys and values."""
+        """Bytes of all keys and values."""
         return sum(map(len, self.keys)) + sum(len(value) for value in self.values if value is not None)
 
     def _check_shapes(self, pairs: Sequence[Pair], start: int) -> None:

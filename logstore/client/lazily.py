@@ -27,7 +27,7 @@ class Lazily(Generic[T]):
 
     @property
     def value(self) -> T | None:
-        """What there is by now: never waits."""
+        """Value that there is by now; never waits."""
         return self._value
 
     def get(self) -> T:

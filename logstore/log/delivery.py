@@ -49,7 +49,7 @@ def delivery_error(error: Any) -> LogStoreError:
 
 
 def hint(error: Any) -> str:
-    """What can be done about a cause, where there is something."""
+    """Advice for the cause of a failure, where there is some."""
     return _HINTS.get(error.code(), "")
 
 

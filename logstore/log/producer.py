@@ -164,7 +164,7 @@ class Producer:
         self._writers.add(writer)
 
     def check_process(self, what: str) -> None:
-        """Raises UsageError in a child process: what the parent has queued is the parent's."""
+        """Refuse a child process, by UsageError: what the parent has queued is the parent's."""
         if self._pid != os.getpid():
             raise UsageError(_FORKED.format(what))
 
