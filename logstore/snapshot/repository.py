@@ -255,7 +255,7 @@ class Repository:
         return Collected([name for name in gone if name in published], len(files), size)
 
     def _kept(self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str]) -> set[str]:
-        """Snapshots that are needed: the newest of this line and the former, what is pinned or fetched, a proved one."""
+        """Snapshots that are needed: the newest of this line and the former, pinned, fetched, and a proved one."""
         line = published if now is None else [name for name in now.former + now.line if name in published]
         kept = {*(line[-keep:] if now is not None else line), *self.pins(), *([now.name] if now is not None else [])}
         kept |= {name for used in self._uses() for name in used}
