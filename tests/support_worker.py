@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from support_wait import until
+
 from logstore.log import topics
 from logstore.log.registry import Registry
 from logstore.model.entry import TOMBSTONE, Entry
@@ -173,6 +175,7 @@ def running_worker(bootstrap: str, data_dir: Path, **more: Any) -> Iterator[Work
 def opened(data_dir: Path, table: Table, partition: int) -> Iterator[ViewReader]:
     """The newest view of a partition, opened for reading."""
     directory = paths.partition_dir(data_dir, table.name, table.epoch, partition)
+    until(f"{table.name}/{partition} has a view", lambda: directory.exists() and paths.newest_generation(directory) > 0)
     reader = ViewReader.open(directory / str(paths.newest_generation(directory)))
     try:
         yield reader

@@ -14,7 +14,8 @@ def test_dev_says_that_it_is_ready_in_one_line_of_json(dev):
     assert facts["http"].startswith("http://127.0.0.1:")
     assert all(psutil.pid_exists(pid) for pid in (facts["pids"]["node"], facts["pids"]["kafka"]))
     assert (len(facts["pids"]["workers"]), len(facts["pids"]["readers"])) == (1, 2)
-    assert f"export LOGSTORE_BOOTSTRAP={facts['bootstrap']} LOGSTORE_URL={facts['http']}" in dev.stderr
+    export = f"export LOGSTORE_BOOTSTRAP={facts['bootstrap']} LOGSTORE_URL={facts['http']}"
+    until("it has said what to type", lambda: export in dev.stderr)  # behind the line of JSON
 
 
 def test_a_killed_kafka_worker_or_reader_is_back_and_nothing_is_lost(dev, users):

@@ -206,7 +206,8 @@ def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(ka
 
 
 def _kill_again_and_again(kafka, worker, table, rng, rounds):
-    worker.watch.state(table, 0, "live")
+    for partition in range(2):
+        worker.watch.state(table, partition, "live")
     written: dict[bytes, bytes] = {}
     ends = {0: 0, 1: 0}
     for round_ in range(rounds):

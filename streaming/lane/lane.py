@@ -172,8 +172,8 @@ class Lane(threading.Thread):
             if followed.target != wanted.targets[key] or key in due:
                 followed.target = wanted.targets[key]
                 self._restart_one(tail, followed)
-        missing = wanted.targets.keys() - self._followed.keys()
-        self._open_some(tail, [wanted.targets[key] for key in missing if changed or key in due])
+        closed = [key for key in wanted.targets if key not in self._followed and (changed or key in due)]
+        self._open_some(tail, [wanted.targets[key] for key in closed])
         if changed:
             self._forget_others(wanted)
         self._generation = wanted.generation
