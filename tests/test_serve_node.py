@@ -527,15 +527,28 @@ def test_pages_tell_of_tables_and_quarantine(tmp_path):
         page = reader.get("/v1/tables/t/quarantine").json()
         assert page["counts"]["null-key"] == 1_005
         assert sum(page["counts"].values()) == 1_007
-        assert len(page["records"]) == 1_000
-        assert page["dropped"] == 7
-        assert page["records"][-1] == {"partition": 0, "offset": 1_004, "reason": "null-key"}
+        assert len(page["records"]) == 1_002
+        assert page["dropped"] == 5
+        assert page["records"][999] == {"partition": 0, "offset": 1_004, "reason": "null-key"}
+        assert [record["partition"] for record in page["records"][1_000:]] == [1, 1]
         text = reader.get("/metrics").text
         assert 'logstore_quarantined_total{partition="0",reason="null-key",table="t"} 1005.0' in text
         assert 'logstore_applied_offset{partition="0",table="t"} 1005.0' in text
         assert 'logstore_http_requests_total{method="GET",reader="0",route="quarantine",status="200"} 1.0' in text
         assert 'logstore_http_request_seconds_count{reader="0",route="quarantine"} 1.0' in text
         problem(reader.get("/v1/tables/none/quarantine"), 404, "no-such-table")
+
+
+def test_a_noisy_partition_hides_no_quarantine_of_a_quiet_one(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        node.create("t", 2)
+        node.append("t", 1, [(None, b"x")])
+        node.append("t", 0, [(None, b"x")] * 1_200)
+        reader.wait_ready()
+        page = reader.get("/v1/tables/t/quarantine").json()
+        assert page["records"][-1] == {"partition": 1, "offset": 0, "reason": "null-key"}
+        assert len(page["records"]) == 1_001
+        assert (page["counts"], page["dropped"]) == ({"null-key": 1_201}, 200)
 
 
 def test_openapi_is_true(tmp_path):
