@@ -1,0 +1,51 @@
+"""Tiers: tests are marked by what they need, and a run that costs too much fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BUDGETED = """
+import sys
+sys.path.insert(0, "tests")
+import pytest, support_tiers
+support_tiers.TIERS["quick"] = support_tiers.TIERS["quick"]._replace(cpu_s=float(sys.argv[1]))
+sys.exit(pytest.main(["--tier", "quick", "tests/test_wait.py", *sys.argv[2:]]))
+"""
+
+
+def run(*argv):
+    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_run_that_uses_half_as_much_again_as_its_budget_fails_and_says_so(processes):
+    done = run("-c", BUDGETED, "0.01", "-n", processes)
+    assert (done.returncode, "4 passed" in done.stdout) == (1, True), done.stdout
+    assert "EXCEEDED" in done.stdout
+    done = run("-c", BUDGETED, "100", "-n", processes)
+    assert (done.returncode, "4 passed" in done.stdout) == (0, True), done.stdout
+    assert "limit 150" in done.stdout
+    assert "EXCEEDED" not in done.stdout
+
+
+def test_a_tier_in_which_no_test_runs_is_no_success():
+    assert run("-m", "pytest", "--tier", "rest", "tests/test_wait.py").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.mark.parametrize(
+    ("expression", "file", "name"),
+    [
+        ("kafka", "test_lane.py", "test_the_broker_dies_and_comes_back"),  # a fixture
+        ("kafka", "test_kafka_bounds.py", ""),  # started by the test itself
+        ("store and not dev", "test_crash.py", "test_a_whole_node_is_killed_again_and_again"),  # by a helper's class
+        ("store", "test_demo.py", "test_the_store_ends_with_a_demo_that_is_killed"),  # by a program's name
+        ("dev and not store", "test_table.py", ""),  # the shared one
+        ("not (kafka or spark or dev or store)", "test_demo.py", "test_verdicts_of_ranges_add_up"),
+    ],
+)
+def test_a_test_is_marked_by_what_it_uses(expression, file, name):
+    found = run("-m", "pytest", "--collect-only", "-q", "-m", expression, f"tests/{file}").stdout
+    assert f"tests/{file}::{name}" in found
