@@ -248,7 +248,10 @@ def test_the_broker_dies_and_comes_back(kafka, worker, tmp_path):
         "it is heard of although nothing is written",
         lambda v: v.get(LogKey()) == LogRecord(reachable=True) and v.get(EndsKey(), EndsRecord()).asked_ms > back_ms,
     )
-    assert (table.epoch, 0, 1) in worker.watch.values[EndsKey()].ends
+    worker.watch.until(
+        "the end of its log is told again",
+        lambda v: (table.epoch, 0, 1) in v.get(EndsKey(), EndsRecord()).ends,
+    )
     produce(kafka.bootstrap, table.topic, [(b"k", b"2")])
     worker.watch.position(table, 0, 2, timeout_s=60)
     assert rows(worker.data_dir, table) == {b"k": b"2"}

@@ -17,6 +17,7 @@ from logstore.log.registry import Registry
 from logstore.model.entry import TOMBSTONE, Entry
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.record_identity import AppliedPosition
+from logstore.model.safe_path import below
 from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.positions import AppliedPositions, position_name
@@ -109,7 +110,7 @@ def _rows(data_dir: Path, table: Table, partition: int, first: int) -> list[Lost
         return []
     try:
         with (
-            closing(ViewReader.open(directory / str(paths.newest_generation(directory)))) as view,
+            closing(ViewReader.open(below(directory, str(paths.newest_generation(directory))))) as view,
             view.reading() as reading,
         ):
             found = ((key, Entry.decode(raw)) for key, raw in reading.scan())

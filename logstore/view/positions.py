@@ -57,7 +57,7 @@ class PositionKeeper(threading.Thread):
     def __init__(self, data_dir: Path, worker: int, now: Now) -> None:
         super().__init__(name="positions", daemon=True)
         self._views, self._now = data_dir / "views", now
-        self._path = positions_dir(data_dir) / f"{worker}.json"
+        self._path = below(positions_dir(data_dir), f"{worker}.json")
         self._written: Positions | None = None
         self._closing = threading.Event()
 
