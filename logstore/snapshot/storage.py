@@ -18,7 +18,6 @@ from typing import Any
 
 import fsspec  # type: ignore[import-untyped]
 
-from logstore import settings
 from logstore.model.errors import LogStoreError, StorageUnreachable
 from logstore.model.safe_path import below, relative
 from logstore.model.storage_url import check_storage_url
@@ -37,6 +36,8 @@ def storage_url(flag: str | None, definitions_storage: str | None, data_dir: Pat
 
 
 def _schemes() -> tuple[str, ...]:
+    from logstore import settings  # noqa: PLC0415 - executors, which only unpickle a storage, have none
+
     return settings.load().storage_schemes
 
 
