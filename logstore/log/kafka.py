@@ -195,10 +195,12 @@ def uuid_hex(topic_id: Any) -> str:
     return f"{topic_id.get_most_significant_bits() & mask:016x}{topic_id.get_least_significant_bits() & mask:016x}"
 
 
-def bounds(client: Any, topic: str, partitions: list[int], *, committed: bool = False) -> dict[int, Bounds]:
+def bounds(
+    client: Any, topic: str, partitions: list[int], *, committed: bool = False, timeout_s: float = REQUEST_S
+) -> dict[int, Bounds]:
     """Partition -> what its log holds now; with `committed` the end is that of the last stable offset (KIP-98)."""
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-    starts, ends = (_offsets(client, topic, partitions, spec, level) for spec in (_EARLIEST, _LATEST))
+    starts, ends = (_offsets(client, topic, partitions, spec, level, timeout_s) for spec in (_EARLIEST, _LATEST))
     return {p: Bounds(starts[p], ends[p]) for p in partitions}
 
 
@@ -243,7 +245,9 @@ def first_from(client: Any, topic: str, partitions: list[int], time_ms: int) -> 
     return {partition: None if offset < 0 else offset for partition, offset in found.items()}
 
 
-def _offsets(client: Any, topic: str, partitions: list[int], spec: Any, level: IsolationLevel) -> dict[int, int]:
+def _offsets(
+    client: Any, topic: str, partitions: list[int], spec: Any, level: IsolationLevel, timeout_s: float = REQUEST_S
+) -> dict[int, int]:
     """Offsets that the partitions' leaders report.
 
     A client that does not know of a change of leaders yet finds them, and asks again.
@@ -251,12 +255,12 @@ def _offsets(client: Any, topic: str, partitions: list[int], spec: Any, level: I
 
     def ask() -> dict[int, int]:
         futures = client.list_offsets(
-            {TopicPartition(topic, p): spec for p in partitions}, isolation_level=level, request_timeout=REQUEST_S
+            {TopicPartition(topic, p): spec for p in partitions}, isolation_level=level, request_timeout=timeout_s
         )
         return {where.partition: int(future.result().offset) for where, future in futures.items()}
 
     again = Retrying(
-        retry=retry_if_exception(lambda error: _is_stale(client, topic, error)), stop=stop_after_delay(REQUEST_S),
+        retry=retry_if_exception(lambda error: _is_stale(client, topic, error)), stop=stop_after_delay(timeout_s),
         wait=wait_exponential(multiplier=0.02, max=0.5), reraise=True,
     )  # fmt: skip
     return call(f"look up the offsets of {topic}", lambda: again(ask))

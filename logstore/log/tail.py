@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from logstore.log.kafka import Record, call, consumer
-from logstore.model.errors import LogUnreachable
+from logstore.log import kafka
+from logstore.log.kafka import Record, consumer
 from logstore.model.fold import Records
 from logstore.model.mutation import RESERVED, Headers
 
@@ -86,7 +86,7 @@ class Tail:
 
     def __init__(self, bootstrap: str, *, group: str, queued_kbytes: int = 32_768) -> None:
         """`group` receives applied positions for information; `queued_kbytes` bounds what is fetched ahead."""
-        self._followed: set[tuple[str, int]] = set()
+        self._bootstrap, self._followed = bootstrap, set[tuple[str, int]]()
         self._introduced: set[str] = set()
         self._consumer = consumer(
             bootstrap,
@@ -152,14 +152,8 @@ class Tail:
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Offsets `[start, end)` that the log holds, asked now. Raises LogUnreachable."""
-        where = TopicPartition(topic, partition)
-        found = call(
-            f"ask what {topic}/{partition} holds",
-            lambda: self._consumer.get_watermark_offsets(where, timeout=BOUNDS_S, cached=False),
-        )
-        if found is None:
-            raise LogUnreachable(f"{topic}/{partition}: Kafka did not tell within {BOUNDS_S:g} s what it holds")
-        return int(found[0]), int(found[1])
+        start, end = kafka.bounds(kafka.admin(self._bootstrap), topic, [partition], timeout_s=BOUNDS_S)[partition]
+        return start, end
 
     def announce(self, positions: Iterable[tuple[str, int, int]]) -> None:
         """Commit (topic, partition, next offset) to the group, so that Kafka's lag tools see them.
