@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 WATCH_S = 1.0
 PROBE_S = 3.0  # asking whether Kafka is there
 STUCK_S = 20.0
-ORPHANED_S = 60.0  # a rebalance takes some 3 s, the death of a worker 6 s more
+ORPHANED_S = 10.0  # a rebalance takes some 3 s, the death of a worker 6 s more
 DRAIN_S = 15.0
 
 
