@@ -1,13 +1,15 @@
 """Changes: follows the two small topics that tell what the store is: `logstore.tables` and `logstore.nodes`."""
 
+import math
 from typing import Any
 
 from confluent_kafka import KafkaError, Producer, TopicPartition
 
+from logstore.log import kafka
 from logstore.log.kafka import MAKES_NO_TOPICS, consumer
 from logstore.log.nodes import Announcement, Nodes
 from logstore.log.registry import EMPTY
-from logstore.model.errors import LogTruncated
+from logstore.model.errors import LogTruncated, LogUnreachable
 from logstore.model.table import NODES_TOPIC, TABLES_TOPIC
 
 
@@ -16,16 +18,17 @@ class Changes:
 
     def __init__(self, bootstrap: str, *, begins_at_end: bool = True) -> None:
         """`begins_at_end`: what was announced before is judged once it is read; else whoever reads begins `nodes`."""
-        self._begins_at_end = begins_at_end
+        self._begins_at_end, self._bootstrap = begins_at_end, bootstrap
         self._consumer = consumer(
             bootstrap, **{"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100}
         )
         self._consumer.assign([TopicPartition(TABLES_TOPIC, 0, 0), TopicPartition(NODES_TOPIC, 0, 0)])
         self.definitions = EMPTY
         self.nodes = Nodes()
-        self.complete = False  # both topics have been read to their ends once
+        self.complete = False  # all that was there at the first look has been read
         self.heard_to = {TABLES_TOPIC: 0, NODES_TOPIC: 0}  # next offsets
         self._to_read = {TABLES_TOPIC, NODES_TOPIC}
+        self._ends: dict[str, int] = {}  # of their logs at the first look; while others write there may be no last record
 
     def take(self, timeout_s: float) -> bool:
         """Take in what has come, waiting up to `timeout_s` for it; True when there was something.
@@ -36,9 +39,12 @@ class Changes:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return False
+        ends = self._first_ends() if self._to_read else {}
         for record in [first, *self._consumer.consume(1_000, 0)]:
             if record.error() is None:
                 self._hear(record)
+                if self.heard_to[record.topic()] >= ends.get(record.topic(), math.inf):
+                    self._read_whole(record.topic())
             elif record.error().code() == KafkaError._PARTITION_EOF:
                 self._at_end(record)
         return True
@@ -66,10 +72,23 @@ class Changes:
 
     def _at_end(self, record: Any) -> None:
         self._check(record)
-        self._to_read.discard(record.topic())
-        if self._begins_at_end and record.topic() == NODES_TOPIC:
+        self._read_whole(record.topic())
+
+    def _read_whole(self, topic: str) -> None:
+        self._to_read.discard(topic)
+        if self._begins_at_end and topic == NODES_TOPIC:
             self.nodes.begin()
         self.complete = not self._to_read
+
+    def _first_ends(self) -> dict[str, int]:
+        """Ends of both topics' logs when first asked for; empty while Kafka does not tell."""
+        if not self._ends:
+            try:
+                found = kafka.ends(kafka.admin(self._bootstrap), [(topic, 0) for topic in self.heard_to])
+            except LogUnreachable:  # the consumer too says when it comes to an end
+                return {}
+            self._ends = {topic: end for (topic, _), end in found.items()}
+        return self._ends
 
 
 class Announcer:

@@ -2,7 +2,8 @@
 
 A worker that was killed says nothing more, so its last announcement looks fresh until something newer is heard. A
 look therefore appends a tick (a null value under a key that no worker has) and reads up to it: the tick's broker time
-is "now". Where that time has stepped since a worker announced itself, its next announcement tells.
+is "now". Where that time has stepped since a worker announced itself, its next announcement tells. Every worker hears
+every tick, so looks that follow each other closely wait: a topic that never ends to grow is never read to its end.
 """
 
 import time
@@ -38,6 +39,7 @@ class LiveWorkers:
         """Connect. Raises LogUnreachable; SetupError when no store has been started on this Kafka."""
         Registry(bootstrap).read()
         self._changes, self._greeted = Changes(bootstrap, begins_at_end=False), False
+        self._next_tick_s = 0.0
         self._producer: Any = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -49,7 +51,12 @@ class LiveWorkers:
         )
 
     def look(self, timeout_s: float = kafka.REQUEST_S) -> list[Announcement]:
-        """Every worker alive now; `definitions` is as new. Raises LogUnreachable."""
+        """Every worker alive now; `definitions` is as new.
+
+        At most one look in AGAIN_S: a later one waits for its time. Raises LogUnreachable.
+        """
+        self._hear_until(self._next_tick_s)
+        self._next_tick_s = time.monotonic() + AGAIN_S
         deadline = time.monotonic() + timeout_s
         behind_tick = self._tick(timeout_s) + 1
         while not self._changes.complete or self._changes.heard_to[NODES_TOPIC] < behind_tick:
@@ -59,6 +66,11 @@ class LiveWorkers:
         self._changes.nodes.begin()
         self._greet(deadline)
         return self._changes.nodes.live()
+
+    def _hear_until(self, moment_s: float) -> None:
+        """Take in what comes until a moment of the monotonic clock."""
+        while (left_s := moment_s - time.monotonic()) > 0:
+            self._changes.take(left_s)
 
     def _greet(self, deadline: float) -> None:
         """At the first look nobody is there: perhaps the broker's clock has stepped, so wait for the next round."""
@@ -95,7 +107,6 @@ class LiveWorkers:
             found = self.lacking(revision, table, slots)
             if not found.reasons or time.monotonic() > deadline:
                 return found
-            self._changes.take(AGAIN_S)
 
     def close(self) -> None:
         """Let the connections go."""
