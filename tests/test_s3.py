@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 from support_batch import commands
 from support_s3 import BUCKET, s3_server
 from support_store import cli, running

@@ -28,7 +28,9 @@ class Changes:
         self.complete = False  # all that was there at the first look has been read
         self.heard_to = {TABLES_TOPIC: 0, NODES_TOPIC: 0}  # next offsets
         self._to_read = {TABLES_TOPIC, NODES_TOPIC}
-        self._ends: dict[str, int] = {}  # of their logs at the first look; while others write there may be no last record
+        self._ends: dict[
+            str, int
+        ] = {}  # of their logs at the first look; while others write there may be no last record
 
     def take(self, timeout_s: float) -> bool:
         """Take in what has come, waiting up to `timeout_s` for it; True when there was something.
