@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from batch import failpoints, session
 from logstore.log.control import check_epoch
-from logstore.log.registry import Definitions, Registry
+from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
 from logstore.node.node import need_bootstrap

@@ -28,7 +28,7 @@ from examples.flights.running import CALL_S, STORE, Dev, RunningStore, call
 from examples.flights.source import Stream
 from logstore import Store
 from logstore.log.control import append_control
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.partitioner import partition_of
 
 TABLE, PARTITIONS, ROWS, VALUE_BYTES = "rows", 4, 1_000_000, 100

@@ -30,7 +30,7 @@ from batch.jobs.archive import archive
 from batch.jobs.compact import Compacted, compact, rebuild
 from logstore.log import topics
 from logstore.log.kafka import admin, topic_ids
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.table import Table
 from logstore.snapshot.storage import Storage
 

@@ -17,7 +17,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from logstore.client.store import Store
 from logstore.log import kafka
-from logstore.log.producer import Producer
+from logstore.log.write.producer import Producer
 from logstore.model.errors import LogUnreachable
 from logstore.model.table import Table
 

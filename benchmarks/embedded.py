@@ -8,7 +8,7 @@ from typing import Any
 
 import lmdb
 
-from logstore.model.fold import FoldRules, Records, fold_batch
+from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.view.reader import ViewReader
 from logstore.view.view import View, ViewIdentity
 

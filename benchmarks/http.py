@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from logstore.model.fold import FoldRules, Records, fold_batch
+from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partitions_of
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table

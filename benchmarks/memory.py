@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from examples.flights import load, wire
 from examples.flights.source import Stream
 from logstore import LogStoreError, Store
-from logstore.log import ddl
-from logstore.log.registry import Registry
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 
 PARTITIONS, KEYS, VALUE_BYTES, SAMPLE = 4, 200_000, 100, 20_000
 READ_S, CONNECTIONS = 3.0, 32

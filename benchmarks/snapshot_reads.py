@@ -25,9 +25,9 @@ import msgpack
 import xxhash
 
 from benchmarks import http
-from logstore.model.digest import digest
-from logstore.model.entry import VALUE, Entry
-from logstore.model.fold import Folded
+from logstore.model.folding.digest import digest
+from logstore.model.folding.entry import VALUE, Entry
+from logstore.model.folding.fold import Folded
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table
 from logstore.snapshot.sst import SstWriter, prepare

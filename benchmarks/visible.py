@@ -27,10 +27,11 @@ from examples.flights import visible
 from examples.flights.load import create
 from examples.flights.source import Stream
 from logstore import Store
-from logstore.log import ddl, topics
+from logstore.log import topics
 from logstore.log.kafka import admin
-from logstore.log.producer import QUEUE_BYTES, QUEUE_RECORDS, Producer
-from logstore.log.registry import Registry
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
+from logstore.log.write.producer import QUEUE_BYTES, QUEUE_RECORDS, Producer
 from logstore.model.table import DEFAULT_MAX_VALUE_BYTES
 
 PARTITIONS = 4

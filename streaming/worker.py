@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from logstore.log import kafka
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated, NotYet
 from logstore.process import descriptors
 from logstore.process.heartbeat import Heartbeat

@@ -13,7 +13,7 @@ from support_spark import CONF, MASTER, spark
 from support_store import Running, cli, running
 
 from batch.context import Context
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.table import Table
 from logstore.snapshot.storage import Storage
 from logstore.view import paths

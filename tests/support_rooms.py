@@ -7,7 +7,8 @@ from pathlib import Path
 
 import grimp
 
-PAGE = Path(__file__).parent.parent / "docs" / "rooms.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "rooms.md"
 PACKAGES = ("logstore", "streaming", "batch")
 Graph = dict[str, set[str]]  # room -> rooms that it imports
 

@@ -16,9 +16,9 @@ from typing import Any
 import httpx
 from support_wait import until
 
-from logstore.model.digest import digest
-from logstore.model.entry import TOMBSTONE
-from logstore.model.fold import FoldRules, Records, fold_batch
+from logstore.model.folding.digest import digest
+from logstore.model.folding.entry import TOMBSTONE
+from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.model.slots import slot_of
 from logstore.model.table import PartitionKey, Table

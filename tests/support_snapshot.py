@@ -13,10 +13,10 @@ import msgpack
 from support_log import produce
 
 from logstore.log.kafka import read_range
-from logstore.log.tail import headers_of
-from logstore.model.digest import digest
-from logstore.model.entry import TOMBSTONE
-from logstore.model.fold import FoldRules, Records, fold_batch
+from logstore.log.read.tail import headers_of
+from logstore.model.folding.digest import digest
+from logstore.model.folding.entry import TOMBSTONE
+from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository

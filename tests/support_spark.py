@@ -16,10 +16,10 @@ from pyspark.sql import SparkSession
 from batch import failpoints, session
 from batch.context import Context
 from logstore.log import kafka, topics
-from logstore.log.ranges import committed_ends
-from logstore.log.registry import Registry
-from logstore.model.entry import TOMBSTONE
-from logstore.model.fold import Folded, FoldRules, Records, fold_batch
+from logstore.log.read.ranges import committed_ends
+from logstore.log.tables.registry import Registry
+from logstore.model.folding.entry import TOMBSTONE
+from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot import sst
@@ -122,7 +122,7 @@ DRIVER = """
 import json, sys
 from batch.context import Context
 from batch.jobs import archive, compact, restore
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.snapshot.storage import Storage
 bootstrap, storage, table, job, master, conf = sys.argv[1:]
 registry = Registry(bootstrap)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from logstore.model.fold import Folded, FoldRules, Records, fold_batch
+from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
 from logstore.view.view import View, ViewIdentity
 
 PLACE = FoldRules(partition=0, partitions=1, max_value_bytes=1_000_000)

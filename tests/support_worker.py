@@ -15,8 +15,8 @@ from typing import Any
 from support_wait import until
 
 from logstore.log import topics
-from logstore.log.registry import Registry
-from logstore.model.entry import TOMBSTONE, Entry
+from logstore.log.tables.registry import Registry
+from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.table import Table
 from logstore.process import child
 from logstore.view import feed, paths

@@ -18,9 +18,9 @@ from support_worker import make_table, running_worker
 
 from logstore.log import topics
 from logstore.log.kafka import admin
-from logstore.log.ranges import committed_ends
-from logstore.log.registry import Registry
-from logstore.model.entry import TOMBSTONE
+from logstore.log.read.ranges import committed_ends
+from logstore.log.tables.registry import Registry
+from logstore.model.folding.entry import TOMBSTONE
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader
 from logstore.snapshot.storage import Storage

@@ -14,7 +14,8 @@ from batch.jobs.archive import archive, repair_archive, verify_archive
 from batch.jobs.compact import compact
 from batch.tasks import segments
 from logstore.log import kafka as door
-from logstore.log import ranges, topics
+from logstore.log import topics
+from logstore.log.read import ranges
 from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
 from logstore.snapshot.archive import ArchiveIndex, Segment
 from logstore.snapshot.storage import Storage

@@ -12,8 +12,8 @@ from batch.cli import audit as cli_audit
 from batch.jobs.audit import audit
 from batch.jobs.compact import compact
 from batch.tasks import compare
-from logstore.model.entry import Entry
-from logstore.model.fold import Folded
+from logstore.model.folding.entry import Entry
+from logstore.model.folding.fold import Folded
 from logstore.snapshot.work import SeenValue
 from logstore.view import paths
 from logstore.view.view import View, ViewIdentity

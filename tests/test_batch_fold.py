@@ -7,11 +7,11 @@ import pytest
 
 from batch.tasks import fold as folding
 from batch.tasks.fold import Fold, QuarantineTally, Runs, Shape, over
-from logstore.log.ranges import HEADERS, SCHEMA
-from logstore.model.entry import TOMBSTONE, VALUE, Entry
+from logstore.log.read.ranges import HEADERS, SCHEMA
 from logstore.model.errors import Unsupported
-from logstore.model.fold import FoldRules, Records, fold_batch
-from logstore.model.mutation import REASONS
+from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry
+from logstore.model.folding.fold import FoldRules, Records, fold_batch
+from logstore.model.folding.mutation import REASONS
 from logstore.model.partitioner import partition_of
 
 PLACE = FoldRules(1, 3, 200)

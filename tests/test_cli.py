@@ -10,7 +10,7 @@ from support_wait import until
 from logstore import Store
 from logstore.cli.main import main, status_of
 from logstore.log import topics
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import BadKey, LogUnreachable, NoSuchTable, SetupError, UsageError
 from tests.support_dev import call
 

@@ -17,8 +17,8 @@ from support_store import Running, cli, running
 
 from logstore import Store
 from logstore.client.pending import Pending
-from logstore.model.entry import Entry
 from logstore.model.errors import LogStoreError
+from logstore.model.folding.entry import Entry
 from logstore.view.reader import ViewReader
 
 PARTITIONS = 4

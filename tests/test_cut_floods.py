@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from logstore.model.fold import Records
+from logstore.model.folding.fold import Records
 from logstore.model.table import Table
 from streaming.lane.cuts import BURST, Cuts
 from streaming.lane.partition import FollowedPartition

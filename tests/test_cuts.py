@@ -4,7 +4,7 @@ import pytest
 from support_log import until
 from support_view import records
 
-from logstore.model.digest import digest
+from logstore.model.folding.digest import digest
 from logstore.model.table import Table
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts

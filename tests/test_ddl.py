@@ -7,11 +7,13 @@ from confluent_kafka import Producer, TopicPartition
 from support_log import markers_written, until
 
 from logstore.broker.embedded import EmbeddedKafka
-from logstore.log import ddl, holes, kafka, topics
-from logstore.log.changes import Announcer
-from logstore.log.live_workers import LiveWorkers
-from logstore.log.nodes import Announcement
-from logstore.log.registry import Registry
+from logstore.log import kafka, topics
+from logstore.log.membership.changes import Announcer
+from logstore.log.membership.live_workers import LiveWorkers
+from logstore.log.membership.nodes import Announcement
+from logstore.log.read import holes
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import BadDefinition, EpochChanged, NoSuchTable, SetupError, TableExists, UsageError
 
 
@@ -363,7 +365,7 @@ def test_a_worker_that_says_nothing_more_is_gone_after_a_while(registry, name, m
     announcer.announce(Announcement(name, 0, "http://n", "g", tables=1))
     with LiveWorkers(registry.bootstrap) as live_workers:
         eventually_known(live_workers, name, 1)
-        monkeypatch.setattr("logstore.log.nodes.TTL_S", 0.05)
+        monkeypatch.setattr("logstore.log.membership.nodes.TTL_S", 0.05)
         until("it is taken for gone", lambda: not [a for a in live_workers.look() if a.node == name])
 
 

@@ -4,8 +4,8 @@ import random
 
 import xxhash
 
-from logstore.model.digest import Digest, digest, pair
-from logstore.model.entry import TOMBSTONE, VALUE, Entry
+from logstore.model.folding.digest import Digest, digest, pair
+from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry
 
 PAIRS = [(b"k%d" % n, Entry(VALUE, n, 7, b"v" * (n % 5)).encode()) for n in range(500)]
 

@@ -16,9 +16,9 @@ import pytest
 from support_log import until
 from support_view import IDENTITY, open_view, put, zero_pages
 
-from logstore.model.digest import digest
-from logstore.model.entry import TOMBSTONE, VALUE, Entry
-from logstore.model.fold import Folded
+from logstore.model.folding.digest import digest
+from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry
+from logstore.model.folding.fold import Folded
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
 from logstore.view import generation
 from logstore.view.layout import Base

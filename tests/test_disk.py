@@ -16,7 +16,7 @@ FILL_AND_FREE = """
     from pathlib import Path
     from support_view import IDENTITY
     from logstore.model.errors import DiskFull
-    from logstore.model.fold import Folded
+    from logstore.model.folding.fold import Folded
     from logstore.view.view import View
 
     disk, seed, map_bytes, sync = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry, encode_head
 from logstore.model.errors import Corrupted
+from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry, encode_head
 
 GOLDEN = {
     Entry(VALUE, 0, 0): "00 0000000000000000 0000000000000000",

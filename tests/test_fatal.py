@@ -8,7 +8,7 @@ import pytest
 from test_producer import Fixed, make_table, read_log
 
 from logstore import AsyncStore, Store
-from logstore.log.librdkafka import _library
+from logstore.log.write.librdkafka import _library
 from logstore.model.errors import BatchUnknown, LogStoreError, Unknown
 
 OUT_OF_ORDER_SEQUENCE_NUMBER = 45

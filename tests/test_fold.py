@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from logstore.model import fold
-from logstore.model.entry import TOMBSTONE, VALUE, Entry
-from logstore.model.fold import FoldRules, Records, fold_batch, fold_row
-from logstore.model.mutation import Delete, Put
+from logstore.model.folding import fold
+from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry
+from logstore.model.folding.fold import FoldRules, Records, fold_batch, fold_row
+from logstore.model.folding.mutation import Delete, Put
 from logstore.model.partitioner import partition_of
 
 PLACE = FoldRules(partition=0, partitions=2, max_value_bytes=50)

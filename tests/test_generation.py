@@ -7,7 +7,7 @@ import pytest
 from support_view import IDENTITY, PLACE, mixed, open_view, put
 
 from logstore.model.errors import Corrupted
-from logstore.model.fold import Folded, fold_batch
+from logstore.model.folding.fold import Folded, fold_batch
 from logstore.view import generation, paths
 from logstore.view.layout import Base, Quarantine
 from logstore.view.reader import ViewReader

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from logstore.serve.read.consistency import PARAMS
-from logstore.serve.read.scan_query import QUERY_PARAMS
+from logstore.serve.read.parameters.scan_query import QUERY_PARAMS
 from logstore.serve.wire.problems import WORDS
 
 ROOT = Path(__file__).parent.parent

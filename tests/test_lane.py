@@ -13,8 +13,8 @@ from support_worker import make_table, opened, rows, running_worker
 
 from logstore.log import topics
 from logstore.log.kafka import admin
-from logstore.log.registry import Registry
-from logstore.model.fold import FoldRules, Records, fold_batch
+from logstore.log.tables.registry import Registry
+from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.view import paths
 from logstore.view.feed import FeedServer

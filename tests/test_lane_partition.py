@@ -5,8 +5,8 @@ import random
 import pytest
 from support_view import copy, records, truncate, used_bytes, zero_pages, zero_root
 
-from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Corrupted, LogUnreachable, Overloaded
+from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.table import Table
 from logstore.view.layout import Base, Stop
 from streaming.lane.partition import Bootstrap, FollowedPartition

@@ -7,8 +7,8 @@ from confluent_kafka import Producer
 from support_worker import make_table
 
 from logstore.log import kafka as door
-from logstore.log.changes import Changes
-from logstore.log.live_workers import AGAIN_S, TICK, LiveWorkers
+from logstore.log.membership.changes import Changes
+from logstore.log.membership.live_workers import AGAIN_S, TICK, LiveWorkers
 from logstore.model.table import NODES_TOPIC
 
 

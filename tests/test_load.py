@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from logstore.cli.files import How, Place, kind_of, rows
-from logstore.cli.load import _value as value_of
-from logstore.cli.load import key_maker
+from logstore.cli.rows.files import How, Place, kind_of, rows
+from logstore.cli.rows.load import _value as value_of
+from logstore.cli.rows.load import key_maker
 from logstore.model.errors import UsageError
 
 ROWS = [{"id": i, "name": f"n{i}", "score": i / 2} for i in range(1, 26)]

@@ -10,8 +10,8 @@ from support_worker import make_table, rows, running_worker
 
 from logstore import Store
 from logstore.log.kafka import admin
-from logstore.log.leader_epochs import epoch_starts, records_from
-from logstore.log.registry import Registry
+from logstore.log.read.leader_epochs import epoch_starts, records_from
+from logstore.log.tables.registry import Registry
 from logstore.view import paths
 from logstore.view.positions import AppliedPositions, position_name
 

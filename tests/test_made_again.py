@@ -13,9 +13,10 @@ from test_producer import read_log
 
 from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka
-from logstore.log import ddl, topics
+from logstore.log import topics
 from logstore.log.control import append_control
-from logstore.log.registry import Registry
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import (
     BatchFailed,
     BatchUnknown,

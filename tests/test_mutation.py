@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logstore.model.mutation import (
+from logstore.model.folding.mutation import (
     CONTROLS,
     LATER,
     OPERATIONS,

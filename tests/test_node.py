@@ -15,8 +15,8 @@ from support_wait import until
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.client.store import Store
-from logstore.log.ddl import create
-from logstore.log.registry import Registry
+from logstore.log.tables.ddl import create
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.node.node import Node
 from logstore.node.node_dir import NodeDir

@@ -4,9 +4,9 @@ import orjson
 import pytest
 from support_log import produce
 
-from logstore.log.live_workers import LiveWorkers
-from logstore.log.nodes import MAX_WORKERS, Announcement, Nodes
-from logstore.log.registry import Registry
+from logstore.log.membership.live_workers import LiveWorkers
+from logstore.log.membership.nodes import MAX_WORKERS, Announcement, Nodes
+from logstore.log.tables.registry import Registry
 from logstore.model.table import NODES_TOPIC
 
 ME = Announcement("n", 1, "http://n", "g", "z", [1, 2], [2], 7, {"node": 5, "workers": [6]})

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from logstore.log import librdkafka
-from logstore.log.librdkafka import agrees_on_murmur2
+from logstore.log.write import librdkafka
+from logstore.log.write.librdkafka import agrees_on_murmur2
 from logstore.model.errors import SetupError
 from logstore.model.partitioner import murmur2, partition_of, partitions_of
 

@@ -1,6 +1,6 @@
 """Placement: what a worker follows while slots move."""
 
-from logstore.log.nodes import Announcement
+from logstore.log.membership.nodes import Announcement
 from streaming.control.placement import Placement
 
 

@@ -15,8 +15,8 @@ from confluent_kafka import Producer
 from support_wait import until
 
 from logstore.log import kafka
-from logstore.log.nodes import MAX_WORKERS, Announcement
-from logstore.log.registry import STORE, Registry
+from logstore.log.membership.nodes import MAX_WORKERS, Announcement
+from logstore.log.tables.registry import STORE, Registry
 from logstore.model.table import NODES_TOPIC, SLOTS_TOPIC, TABLES_TOPIC, Table
 from tests.support_dev import Dev
 from tests.support_log import produce

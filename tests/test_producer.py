@@ -20,9 +20,9 @@ from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.client.pending import Pending, Shared
 from logstore.log import kafka as door
-from logstore.log import producer
-from logstore.log.delivery import delivery_error
-from logstore.log.producer import Producer
+from logstore.log.write import producer
+from logstore.log.write.delivery import delivery_error
+from logstore.log.write.producer import Producer
 from logstore.model.errors import (
     BadKey,
     BatchFailed,

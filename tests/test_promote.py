@@ -15,7 +15,8 @@ from batch.jobs.diff import diff
 from batch.jobs.restore import restore
 from logstore import AsyncStore
 from logstore.client.store import Store
-from logstore.log import ddl, forks, kafka, topics
+from logstore.log import kafka, topics
+from logstore.log.tables import ddl, forks
 from logstore.model.errors import NoSuchTable, UsageError, WriteFailed
 
 

@@ -5,11 +5,12 @@ import msgpack
 import pytest
 from support_log import markers_written, produce, transactional
 
-from logstore.log import ranges, topics
+from logstore.log import topics
 from logstore.log.control import append_control
 from logstore.log.kafka import admin
+from logstore.log.read import ranges
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, UsageError
-from logstore.model.mutation import RESERVED
+from logstore.model.folding.mutation import RESERVED
 from logstore.model.table import Table
 
 

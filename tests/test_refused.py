@@ -18,9 +18,9 @@ from batch.jobs.compact import compact, rebuild
 from batch.jobs.restore import restore
 from batch.jobs.trim import trim
 from logstore.log import kafka, topics
-from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import NotTrimmable, SnapshotRefused
-from logstore.model.fold import Folded
+from logstore.model.folding.entry import VALUE, Entry
+from logstore.model.folding.fold import Folded
 from logstore.snapshot.verdicts import AGREE, CONSISTENT, REFUSE
 from logstore.view import paths
 from logstore.view.view import View, ViewIdentity

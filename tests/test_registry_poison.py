@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import orjson
 import pytest
 
-from logstore.log.registry import EMPTY, STORE, Definitions
+from logstore.log.tables.registry import EMPTY, STORE, Definitions
 from logstore.model.errors import Corrupted, NoSuchTable, Unsupported
 from logstore.model.table import Table
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support_snapshot import judge
 
-from logstore.model.digest import digest
-from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Conflict, Corrupted, JobRunning, NoSuchSnapshot, UsageError
+from logstore.model.folding.digest import digest
+from logstore.model.folding.entry import VALUE, Entry
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstWriter

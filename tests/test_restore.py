@@ -30,8 +30,8 @@ from batch.jobs.diff import diff
 from batch.jobs.history import History
 from batch.jobs.restore import restore
 from batch.jobs.trim import trim
-from logstore.log import forks, kafka, topics
-from logstore.model.entry import Entry
+from logstore.log import kafka, topics
+from logstore.log.tables import forks
 from logstore.model.errors import (
     BadDefinition,
     BadToken,
@@ -43,6 +43,7 @@ from logstore.model.errors import (
     TableExists,
     UsageError,
 )
+from logstore.model.folding.entry import Entry
 
 
 @pytest.fixture

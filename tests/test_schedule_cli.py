@@ -4,7 +4,7 @@ import orjson
 from support_dev import call
 from support_worker import make_table
 
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 
 
 def test_a_schedule_is_set_shown_and_taken_back(kafka):

@@ -6,9 +6,9 @@ import pytest
 
 from logstore.model.errors import SetupError
 from logstore.serve.protocol import Stall
-from logstore.serve.read import cursor
 from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.read.page_merge import PagePart, merge
+from logstore.serve.read.parameters import cursor
 from logstore.serve.settings import check_bind
 from logstore.serve.state.waiters import Waiters
 from logstore.serve.wire import media_types

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logstore.model.sorted_merge import join, overlaid, overlay
+from logstore.model.folding.sorted_merge import join, overlaid, overlay
 
 CELLS = st.dictionaries(st.binary(max_size=3), st.one_of(st.none(), st.binary(max_size=2)), max_size=30)
 

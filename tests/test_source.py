@@ -21,9 +21,9 @@ from batch.jobs.compact import compact
 from batch.tasks.fold import Fold
 from examples.notebook import cells
 from logstore.log import kafka as door
-from logstore.log.ranges import committed_ends
-from logstore.model.entry import TOMBSTONE, Entry
+from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import NoSuchSnapshot, UsageError
+from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from logstore.model.digest import digest
-from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import digest
+from logstore.model.folding.entry import VALUE, Entry
 from logstore.snapshot.sst import SstReader, SstWriter, opened, prepare
 
 

@@ -14,7 +14,7 @@ from test_client import Node
 from test_producer import Fixed, make_table, read_log
 
 from logstore import AsyncStore, Store
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
 
 pytestmark = pytest.mark.filterwarnings(

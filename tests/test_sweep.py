@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support_tiers import short_and_long
 
-from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Overloaded
+from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.table import Table
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
 from logstore.view import paths

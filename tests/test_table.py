@@ -2,7 +2,7 @@ from confluent_kafka import Producer, TopicPartition
 from support_wait import until
 
 from logstore.log import topics
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 
 
 def test_a_tables_life(dev):

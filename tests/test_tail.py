@@ -6,9 +6,9 @@ import time
 from support_log import produce
 from support_worker import make_table
 
-from logstore.log.tail import FetchedBatch, Tail
-from logstore.model.entry import VALUE, Entry
-from logstore.model.fold import FoldRules, fold_batch
+from logstore.log.read.tail import FetchedBatch, Tail
+from logstore.model.folding.entry import VALUE, Entry
+from logstore.model.folding.fold import FoldRules, fold_batch
 
 USUAL, ODD = 300, 100  # enough of the usual ones that the interpreter specialises the loop for them
 

@@ -12,7 +12,7 @@ from support_wait import until
 from support_worker import WorkerProcess, make_table
 
 from logstore import Store
-from logstore.log import registry  # noqa: F401 - imported before calls are followed
+from logstore.log.tables import registry  # noqa: F401 - imported before calls are followed
 
 CORRIDOR, ACCURATE_PATH = ((DOCS / f"{name}.md").read_text() for name in ("corridor", "accurate_path"))
 THREADS = {"lane": "lane", "adopter": "adopter", "helper": "worker's end of the helper process"}  # of the worker
@@ -47,7 +47,7 @@ class Walk:
         row = f"/v1/tables/{self.table.name}/rows/a"
         until("it answers 404", lambda: self.reader.get(row).status_code == 404)
         with self.trace.round() as self.put, Store(bootstrap, self.reader.url) as store:
-            self.trace.until(lambda call: call.of("logstore.log.tail.Tail.take"))  # so the lane waits for records
+            self.trace.until(lambda call: call.of("logstore.log.read.tail.Tail.take"))  # so the lane waits for records
             position = store.put(self.table.name, "a", "1")
             assert store.get(self.table.name, "a", after=position).value == b"1"
             self.trace.until(lambda call: call.of("logstore.serve.state.waiters.Waiters.reached"))  # the feed has come

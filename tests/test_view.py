@@ -22,7 +22,7 @@ from support_view import (
 )
 
 from logstore.model.errors import Corrupted, NotYet, Overloaded
-from logstore.model.fold import Folded, fold_batch
+from logstore.model.folding.fold import Folded, fold_batch
 from logstore.view import layout, paths
 from logstore.view.layout import Stop
 from logstore.view.reader import ViewReader
@@ -69,7 +69,7 @@ MIXED = """
     sys.path.insert(0, "tests")
     from pathlib import Path
     from support_view import PLACE, mixed, open_view
-    from logstore.model.fold import fold_batch
+    from logstore.model.folding.fold import fold_batch
     view = open_view(Path(sys.argv[1]), sync=sys.argv[2], map_bytes=1 << 20)
     print("open", flush=True)
     begun = view.next_offset

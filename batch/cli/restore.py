@@ -7,9 +7,9 @@ from batch.context import Context
 from batch.jobs.await_adopted import await_adopted
 from batch.jobs.restore import restore as run
 from logstore.cli import show
-from logstore.cli.definition import holds
 from logstore.cli.options import AS_JSON
-from logstore.log.ddl import Change
+from logstore.cli.table.definition import holds
+from logstore.log.tables.ddl import Change
 
 SERVED_S = 30.0  # until every reader serves the new table
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from logstore.cli import options, show
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
 from logstore.node.node import need_bootstrap
 from logstore.settings import Settings

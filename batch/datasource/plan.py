@@ -9,8 +9,8 @@ from batch.datasource.key_filter import Keys
 from batch.datasource.read import TableSource
 from logstore.log import kafka
 from logstore.log.control import check_epoch
-from logstore.log.ranges import committed_ends
-from logstore.log.registry import Registry
+from logstore.log.read.ranges import committed_ends
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
 from logstore.model.position import Position
 from logstore.model.skips import first_missing

@@ -17,11 +17,11 @@ from batch.datasource.key_filter import Keys
 from batch.tasks.fold import Fold, Shape, is_plain, over, without_skipped
 from batch.tasks.segments import read_segment
 from batch.tasks.sstables import SstTarget, readable
-from logstore.log.ranges import HEADERS, read_range
-from logstore.model.entry import Entry
+from logstore.log.read.ranges import HEADERS, read_range
 from logstore.model.errors import Unsupported
-from logstore.model.fold import FoldRules
-from logstore.model.mutation import Control, Delete, Quarantined, Refused, parse
+from logstore.model.folding.entry import Entry
+from logstore.model.folding.fold import FoldRules
+from logstore.model.folding.mutation import Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts

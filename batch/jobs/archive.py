@@ -14,7 +14,7 @@ from batch import failpoints
 from batch.context import Clock, Context, new_id
 from batch.tasks import segments
 from logstore.log import kafka
-from logstore.log.ranges import committed_ends
+from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.skips import first_missing
 from logstore.model.table import Table

@@ -22,7 +22,7 @@ from batch.jobs.node_digests import Heard, Testimony
 from batch.tasks import compare
 from batch.tasks.sstables import SstTarget
 from logstore.log.control import append_control
-from logstore.log.ranges import committed_ends
+from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.position import Position
 from logstore.model.table import Table

@@ -6,7 +6,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 
 from batch.context import Context
 from batch.jobs.node_adoptions import AGAIN_S, adoptions_at
-from logstore.log.live_workers import LiveWorkers
+from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.errors import LogStoreError, SnapshotRefused
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest

@@ -23,8 +23,8 @@ from batch.context import Clock, Context, new_id
 from batch.jobs.archive import Archived, archive_leased
 from batch.tasks import sstables
 from logstore.log.control import append_control
-from logstore.log.leader_epochs import records_from
-from logstore.log.ranges import committed_ends
+from logstore.log.read.leader_epochs import records_from
+from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Conflict, Corrupted, LogTruncated
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table

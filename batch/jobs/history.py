@@ -14,7 +14,7 @@ from batch.base_lookup import bases_of, offsets_of
 from batch.context import Context
 from batch.tasks.segments import local_copy
 from logstore.log import kafka, topics
-from logstore.log.ranges import first_later
+from logstore.log.read.ranges import first_later
 from logstore.model.errors import LogTruncated, UsageError
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position

@@ -6,7 +6,7 @@ from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from batch.context import Context
 from batch.jobs.node_adoptions import AGAIN_S, adoptions_at
-from logstore.log.live_workers import LiveWorkers
+from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.table import Table
 from logstore.view.feed_records import AdoptionRecord
 

@@ -26,7 +26,8 @@ from batch.datasource import read
 from batch.datasource.key_filter import Keys
 from batch.jobs.history import History
 from batch.tasks import sstables
-from logstore.log import ddl, forks, topics
+from logstore.log import topics
+from logstore.log.tables import ddl, forks
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
 from logstore.snapshot.manifest import Manifest, PartFacts

@@ -17,13 +17,13 @@ import msgpack
 
 from batch.tasks.fold import Fold, Shape, over
 from batch.tasks.sstables import SstTarget, feed, scanned
-from logstore.log.ranges import read_range
-from logstore.model.digest import digest
-from logstore.model.entry import Entry
+from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, ServerUnreachable
-from logstore.model.fold import FoldRules
+from logstore.model.folding.digest import digest
+from logstore.model.folding.entry import Entry
+from logstore.model.folding.fold import FoldRules
+from logstore.model.folding.sorted_merge import join
 from logstore.model.position import Position
-from logstore.model.sorted_merge import join
 from logstore.model.table import Table
 from logstore.snapshot.work import Comparison, FoldOrder, GuiltyKey, PartDigest, SeenValue, ServedOrder, SnapshotOrder
 

@@ -23,15 +23,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from logstore.log.ranges import identity_at
-from logstore.model import entry as entries
+from logstore.log.read.ranges import identity_at
 from logstore.model.errors import Unsupported
-from logstore.model.fold import FoldRules
+from logstore.model.folding import entry as entries
+from logstore.model.folding.fold import FoldRules
+from logstore.model.folding.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
+from logstore.model.folding.sorted_merge import overlay
 from logstore.model.key import MAX_KEY_BYTES
-from logstore.model.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.skips import Skips, kept
-from logstore.model.sorted_merge import overlay
 
 BUFFER_BYTES = 32 << 20
 LISTED = 1_000  # quarantined records of a partition that are listed, the newest

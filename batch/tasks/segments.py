@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from batch import failpoints
-from logstore.log.ranges import SCHEMA, identity_at, read_range
+from logstore.log.read.ranges import SCHEMA, identity_at, read_range
 from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.skips import first_missing
 from logstore.model.table import Table

@@ -18,10 +18,10 @@ from typing import NamedTuple
 from batch import failpoints
 from batch.tasks.fold import Fold, QuarantineTally, Shape, over
 from batch.tasks.segments import read_segment
-from logstore.model.digest import Digest, digest
-from logstore.model.entry import VALUE
 from logstore.model.errors import Corrupted
-from logstore.model.fold import FoldRules
+from logstore.model.folding.digest import Digest, digest
+from logstore.model.folding.entry import VALUE
+from logstore.model.folding.fold import FoldRules
 from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.archive import Segment

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from examples.flights.source import Pair, Stream
 from examples.flights.steps import Advance
 from logstore import ConsistencyTimeout, LogStoreError, Position, Store
-from logstore.log import ddl
-from logstore.log.live_workers import LiveWorkers
-from logstore.log.registry import Registry
+from logstore.log.membership.live_workers import LiveWorkers
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 
 SERVED_S = 30.0
 APPLIED_S = 120.0

@@ -12,10 +12,11 @@ from logstore.broker.jars import VERSION, cache_dir
 from logstore.broker.java import find_java
 from logstore.cli import options, show
 from logstore.cli.version import versions
-from logstore.log import ddl, topics
+from logstore.log import topics
 from logstore.log.kafka import describe
-from logstore.log.librdkafka import agrees_on_murmur2
-from logstore.log.registry import Definitions, Registry
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Definitions, Registry
+from logstore.log.write.librdkafka import agrees_on_murmur2
 from logstore.model.errors import LogStoreError, SetupError, UsageError
 from logstore.model.table import TABLES_TOPIC
 from logstore.node.node import need_bootstrap, need_url

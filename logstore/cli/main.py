@@ -14,11 +14,17 @@ import click
 from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError, UsageError, ValueTooLarge
 
 _SECTIONS = {
-    "Rows": {"put": "rows", "get": "rows", "delete": "rows", "scan": "rows", "load": "load"},
-    "Tables": {"table": "table"},
+    "Rows": {
+        "put": "rows.put_get",
+        "get": "rows.put_get",
+        "delete": "rows.put_get",
+        "scan": "rows.put_get",
+        "load": "rows.load",
+    },
+    "Tables": {"table": "table.group"},
     "Snapshots": {"snapshot": "snapshot", "view": "view"},
     "Running": {"dev": "node", "node": "node", "kafka": "kafka"},
-    "Proving": {"batch": "batch.cli.group"},  # a program that stands on this library, plugged in by name
+    "Proving": {"batch": "batch"},
     "Looking": {"status": "status", "doctor": "doctor", "version": "version"},
 }
 _HELP = {
@@ -38,7 +44,9 @@ _HELP = {
     "doctor": "Look for what is wrong with this machine, Kafka and the tables.",
     "version": "Show versions.",
 }
-_MODULES = {name: module for section in _SECTIONS.values() for name, module in section.items()}
+_MODULES = {name: f"logstore.cli.{module}" for section in _SECTIONS.values() for name, module in section.items()} | {
+    "batch": "batch.cli.group"  # a program that stands on this library, plugged in by name
+}
 _CALLERS_WORDS = (BadDefinition, BadKey, BadToken, ValueTooLarge)
 
 
@@ -52,7 +60,7 @@ class LazyGroup(click.Group):
         module = _MODULES.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(import_module(module if "." in module else f"logstore.cli.{module}"), cmd_name)
+        command: click.Command = getattr(import_module(module), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, D102 - click's signature

@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
-from logstore.cli import leftovers, options, show
+from logstore.cli import options, show
+from logstore.cli.table import leftovers
 from logstore.log.kafka import bounds
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import Corrupted, NoSuchSnapshot, UsageError
 from logstore.model.table import Table
 from logstore.node.node import need_bootstrap

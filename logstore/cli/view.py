@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from logstore.cli import options, show
-from logstore.log import ddl, kafka
-from logstore.log.registry import Registry
+from logstore.log import kafka
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import NotYet, UsageError
 from logstore.model.table import Table
 from logstore.node.node import need_bootstrap

@@ -19,7 +19,7 @@ from logstore.client.reading import PointInTime, Row, when
 from logstore.client.store import DEADLINE_MS, Store
 from logstore.client.tables import CachedDefinitions, renewing
 from logstore.log.after_fork import keep, renew_in_child
-from logstore.log.producer import (
+from logstore.log.write.producer import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
     GRACE_S,

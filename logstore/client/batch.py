@@ -18,8 +18,8 @@ from time import monotonic
 from typing import Any
 
 from logstore.client.checks import CheckedWrites, Pair, Text, pairs_of
-from logstore.log.delivery import delivery_error, unproved
-from logstore.log.producer import GRACE_S, Producer
+from logstore.log.write.delivery import delivery_error, unproved
+from logstore.log.write.producer import GRACE_S, Producer
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, Overloaded, Unknown, UsageError
 from logstore.model.partitioner import partitions_of
 from logstore.model.position import Position

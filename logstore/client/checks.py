@@ -9,8 +9,8 @@ from copy import copy
 from typing import Any
 
 from logstore.model.errors import UsageError, ValueTooLarge
+from logstore.model.folding.mutation import RESERVED
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
-from logstore.model.mutation import RESERVED
 from logstore.model.table import Table
 
 Text = bytes | str

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from logstore.log.delivery import delivery_error, unproved
-from logstore.log.producer import GRACE_S, Producer
+from logstore.log.write.delivery import delivery_error, unproved
+from logstore.log.write.producer import GRACE_S, Producer
 from logstore.model.errors import LogStoreError, StillPending, Unknown, UsageError
 from logstore.model.position import Position
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from logstore.client.checks import Text, check_headers, check_value
 from logstore.client.pending import Pending, Shared
-from logstore.log.librdkafka import placing
-from logstore.log.producer import Producer
+from logstore.log.write.librdkafka import placing
+from logstore.log.write.producer import Producer
 from logstore.model.errors import (
     BatchFailed,
     BatchUnknown,

@@ -15,7 +15,7 @@ from logstore.client.pipeline import Pipeline
 from logstore.client.reading import PointInTime, Row, when
 from logstore.client.tables import CachedDefinitions, Tables, renewing
 from logstore.log.after_fork import keep, renew_in_child
-from logstore.log.producer import (
+from logstore.log.write.producer import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
     LINGER_MS,
@@ -265,7 +265,7 @@ class Store:
     def _make_tables(self) -> Tables:
         if self._definitions is not None:
             return Tables(self._definitions)
-        from logstore.log.registry import Registry  # noqa: PLC0415 - readers alone do not need it
+        from logstore.log.tables.registry import Registry  # noqa: PLC0415 - readers alone do not need it
 
         return Tables(Registry(self._need_bootstrap()))
 

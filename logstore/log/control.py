@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, Producer
 
 from logstore.log import kafka, topics
 from logstore.model.errors import EpochChanged, LogUnreachable, UsageError
-from logstore.model.mutation import CONTROLS
+from logstore.model.folding.mutation import CONTROLS
 from logstore.model.table import Table
 
 DELIVERY_S = 60.0  # after a broker's start an idempotent producer can wait 10 s for its coordinator

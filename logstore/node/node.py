@@ -23,7 +23,7 @@ from typing import Any
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.broker.restarter import Restarter
 from logstore.log.kafka import cluster_id
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogUnreachable, NotYet, SetupError, Stopped, UsageError
 from logstore.node.node_dir import NodeDir
 from logstore.node.port import Reservation

@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from logstore.log import kafka, topics
-from logstore.log.registry import Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
 from logstore.process.running_node import lock_of, record_of, running_on

@@ -7,8 +7,8 @@
 
 import httpx
 
-from logstore.log.live_workers import LiveWorkers
-from logstore.log.nodes import Announcement
+from logstore.log.membership.live_workers import LiveWorkers
+from logstore.log.membership.nodes import Announcement
 from logstore.model.errors import LogUnreachable
 
 LOOK_S = 2.0

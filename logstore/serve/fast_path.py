@@ -7,8 +7,8 @@ here (None) and goes the ordinary way, which gives the same bytes for what both 
 import re
 from time import perf_counter
 
-from logstore.model.entry import HEAD_BYTES, VALUE
 from logstore.model.errors import LogStoreError
+from logstore.model.folding.entry import HEAD_BYTES, VALUE
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.partitioner import murmur2
 from logstore.serve.metrics import Metrics

@@ -25,8 +25,8 @@ from logstore.serve.fast_path import FastPath
 from logstore.serve.metrics import Metrics
 from logstore.serve.protocol import Connections, protocol_class
 from logstore.serve.read.consistency_wait import ConsistencyWait
-from logstore.serve.read.fan_out import FanOut
 from logstore.serve.read.multiget import MultiGet
+from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
 from logstore.serve.settings import ReaderSettings, check_bind

@@ -32,7 +32,7 @@ class PartFacts(NamedTuple):
     cut: int  # offset; the fold of everything below it is in the snapshot
     log_time_ms: int
     entries: int
-    digest: str  # 32 hex digits, see logstore.model.digest
+    digest: str  # 32 hex digits, see logstore.model.folding.digest
     quarantine_counts: dict[str, int]  # by reason
     quarantine_records: list[tuple[int, str]]  # (offset, reason), the newest 1,000
     leader_epoch: int = -1  # of the last record below the cut, -1 = unknown

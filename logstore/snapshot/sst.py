@@ -26,8 +26,8 @@ from rocksdict import (
 )
 from xxhash import xxh3_128, xxh3_128_intdigest
 
-from logstore.model.digest import Digest
 from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import Digest
 
 CACHE_BYTES = 64 << 20
 _COMPRESSIONS = {"lz4": DBCompressionType.lz4, "zstd": DBCompressionType.zstd, "none": DBCompressionType.none}

@@ -4,9 +4,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from logstore.model.digest import Digest, digest
-from logstore.model.entry import VALUE, Entry
 from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import Digest, digest
+from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.partitioner import partition_of
 from logstore.snapshot.manifest import FileFacts, Manifest
 from logstore.snapshot.sst import checksum, opened

@@ -94,7 +94,7 @@ class ProcessIds(NamedTuple):
 
 
 class NodeRecord(NamedTuple):
-    """Worker of any node, as it announced itself (`logstore.log.nodes`)."""
+    """Worker of any node, as it announced itself (`logstore.log.membership.nodes`)."""
 
     node: str = ""
     worker: int = -1

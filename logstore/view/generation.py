@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from logstore.model.fold import Folded
+from logstore.model.folding.fold import Folded
 from logstore.model.safe_path import below
 from logstore.view import paths
 from logstore.view.layout import Base, Quarantine, State

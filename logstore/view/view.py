@@ -25,7 +25,7 @@ import lmdb
 import orjson
 
 from logstore.model.errors import Corrupted, DiskFull
-from logstore.model.fold import Folded
+from logstore.model.folding.fold import Folded
 from logstore.model.record_identity import RecordIdentity
 from logstore.view import damage, layout, paths, preallocate
 from logstore.view.layout import Base, Quarantine, State, Stop

@@ -21,9 +21,9 @@ from typing import Any
 
 import orjson
 
-from logstore.log.tail import End, FetchedBatch, Tail, Trouble
-from logstore.model.digest import Digest
+from logstore.log.read.tail import End, FetchedBatch, Tail, Trouble
 from logstore.model.errors import LogStoreError, LogUnreachable, NotYet
+from logstore.model.folding.digest import Digest
 from logstore.model.table import Table
 from logstore.process import child
 from logstore.snapshot.sst import SstReader

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from logstore.log import kafka
-from logstore.log.changes import Announcer, Changes
-from logstore.log.nodes import ANNOUNCE_S, Announcement
-from logstore.log.registry import Definitions
+from logstore.log.membership.changes import Announcer, Changes
+from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
+from logstore.log.tables.registry import Definitions
 from logstore.model.errors import Corrupted, EpochChanged, LogStoreError, LogUnreachable
 from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, PartitionKey, Table

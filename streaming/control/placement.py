@@ -12,7 +12,7 @@ A slot that was taken away is kept until its new owner serves it, so no read fai
 
 from collections.abc import Iterable
 
-from logstore.log.nodes import Announcement
+from logstore.log.membership.nodes import Announcement
 
 
 class Placement:

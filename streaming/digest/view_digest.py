@@ -9,8 +9,8 @@ otherwise.
 
 from collections.abc import Iterator
 
-from logstore.model.digest import Digest, digest
-from logstore.model.sorted_merge import overlaid
+from logstore.model.folding.digest import Digest, digest
+from logstore.model.folding.sorted_merge import overlaid
 from logstore.snapshot.sst import SstReader
 from logstore.view.layout import Base
 from logstore.view.reader import Reading

@@ -1,6 +1,6 @@
 """Change buffer: entries the lane writes while a partition's next generation is built, handed over at the flip."""
 
-from logstore.model.fold import Folded
+from logstore.model.folding.fold import Folded
 from logstore.view.layout import State
 
 LIMIT_BYTES = 64 << 20

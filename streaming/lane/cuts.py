@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from logstore.model.fold import Records
+from logstore.model.folding.fold import Records
 from logstore.model.table import PartitionKey
 from streaming.digest.client import DigestClient, PendingDigest
 from streaming.lane.partition import FollowedPartition

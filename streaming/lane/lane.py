@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from logstore.log.tail import End, FetchedBatch, Tail, Trouble, Unreachable
+from logstore.log.read.tail import End, FetchedBatch, Tail, Trouble, Unreachable
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.model.table import PartitionKey
 from logstore.view.feed import FeedServer

@@ -17,8 +17,8 @@ from typing import Literal, NamedTuple
 
 from logstore.model import skips
 from logstore.model.errors import Corrupted, LogTruncated, LogUnreachable, Overloaded
-from logstore.model.fold import Folded, FoldRules, Records, fold_batch
-from logstore.model.mutation import Control, parse
+from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
+from logstore.model.folding.mutation import Control, parse
 from logstore.model.record_identity import AppliedPosition, RecordIdentity, identify
 from logstore.model.safe_path import below
 from logstore.view import generation, paths

@@ -1,8 +1,8 @@
 """Stop reasons: causes for which a partition answers nothing, each with the command that helps."""
 
-from logstore.log import ddl
+from logstore.log.tables import ddl
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported
-from logstore.model.fold import Folded
+from logstore.model.folding.fold import Folded
 from logstore.model.record_identity import AppliedPosition
 from logstore.model.table import Table
 from logstore.view.layout import Stop

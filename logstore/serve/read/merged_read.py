@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from logstore.model.errors import Starting
-from logstore.model.sorted_merge import overlay
+from logstore.model.folding.sorted_merge import overlay
 from logstore.serve.read.as_of import AsOf, AsOfReads, look_back
 from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, ServedPartition
 from logstore.view.reader import Reading

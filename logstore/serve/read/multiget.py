@@ -15,9 +15,9 @@ from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import Field, FoundKey, encode, negotiate, with_token
-from logstore.serve.read.fan_out import FanOut
-from logstore.serve.read.key_list import read_keys
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
+from logstore.serve.read.parameters.key_list import read_keys
+from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.settings import MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types

@@ -9,7 +9,7 @@ from logstore.model.partitioner import partition_of
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.merged_read import Floor, read_cell
-from logstore.serve.read.row_key import decode_key
+from logstore.serve.read.parameters.row_key import decode_key
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire import media_types

@@ -11,15 +11,15 @@ from contextlib import ExitStack
 from itertools import repeat
 
 from logstore.model.table import Table
-from logstore.serve.read import cursor
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import EncodedRow, arrow, encode, negotiate, rows_of, with_token
-from logstore.serve.read.fan_out import FanOut
 from logstore.serve.read.merged_read import Floor, merged
 from logstore.serve.read.page_merge import PagePart, merge
-from logstore.serve.read.scan_query import QUERY_PARAMS, Query, read_query
+from logstore.serve.read.parameters import cursor
+from logstore.serve.read.parameters.scan_query import QUERY_PARAMS, Query, read_query
+from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import Cell, ServedPartition

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from logstore.model.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.model.errors import Corrupted, LogStoreError, Starting
+from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
 from logstore.view.feed_records import CATCHING_UP, STOPPED, LocalSnapshotRecord, SnapshotPlace, ViewKey, ViewRecord

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 from confluent_kafka import Producer
 
 from logstore.log import kafka
-from logstore.log.changes import Changes
-from logstore.log.nodes import ANNOUNCE_S, Announcement
-from logstore.log.registry import Definitions, Registry
+from logstore.log.membership.changes import Changes
+from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
+from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import LogUnreachable
 from logstore.model.slots import slot_of
 from logstore.model.table import NODES_TOPIC, Table

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from logstore.model.key import MAX_KEY_BYTES, after_prefix
-from logstore.serve.read import cursor
 from logstore.serve.read.consistency import PARAMS
-from logstore.serve.read.row_key import encoded
+from logstore.serve.read.parameters import cursor
+from logstore.serve.read.parameters.row_key import encoded
 from logstore.serve.settings import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import boolean, integer, text

@@ -11,7 +11,7 @@ gone.
 from collections.abc import Collection, Iterator
 from itertools import count
 
-from logstore.log.registry import Definitions
+from logstore.log.tables.registry import Definitions
 from logstore.model.table import Table
 
 

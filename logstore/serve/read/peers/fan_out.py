@@ -20,8 +20,8 @@ from logstore.model.table import Table
 from logstore.serve.read.consistency import SESSION, Consistency
 from logstore.serve.read.encoding import FoundKey
 from logstore.serve.read.page_merge import PagePart
-from logstore.serve.read.peer_page import PeerPage, most_bytes, read_body
-from logstore.serve.read.scan_query import Query
+from logstore.serve.read.parameters.scan_query import Query
+from logstore.serve.read.peers.peer_page import PeerPage, most_bytes, read_body
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import WORDS, Problem

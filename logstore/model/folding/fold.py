@@ -11,9 +11,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from logstore.model.entry import TOMBSTONE, VALUE, Entry, encode_head
+from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry, encode_head
+from logstore.model.folding.mutation import RESERVED, Control, Delete, Headers, Put, Quarantined, Refused, parse
 from logstore.model.key import MAX_KEY_BYTES
-from logstore.model.mutation import RESERVED, Control, Delete, Headers, Put, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
 
 _FEW_ODD = 8  # of so many records one may be odd: with more of them, record by record is quicker

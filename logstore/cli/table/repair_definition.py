@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import orjson
 
-from logstore.log import ddl
-from logstore.log.registry import Definitions, Registry
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import Corrupted, LogStoreError, Unsupported
 from logstore.model.table import Table
 

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from logstore.log import holes, kafka, topic_names, topics
-from logstore.log.registry import Definitions, Registry
+from logstore.log import kafka, topics
+from logstore.log.read import holes
+from logstore.log.tables import topic_names
+from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import BadDefinition, EpochChanged, LogUnreachable, NoSuchTable, TableExists, UsageError
 from logstore.model.table import (
     DEFAULT_MAX_VALUE_BYTES,

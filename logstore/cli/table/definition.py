@@ -5,9 +5,9 @@ from typing import Any
 import click
 
 from logstore.cli import show
-from logstore.log import ddl
-from logstore.log.live_workers import LiveWorkers
-from logstore.log.registry import Registry
+from logstore.log.membership.live_workers import LiveWorkers
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
 

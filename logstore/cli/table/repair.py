@@ -10,11 +10,13 @@ from typing import Any
 import click
 import httpx
 
-from logstore.cli import lost_end, options, show
-from logstore.cli.definition import holds
-from logstore.cli.repair_definition import repair_definition
-from logstore.log import ddl, holes
-from logstore.log.registry import Registry
+from logstore.cli import options, show
+from logstore.cli.table import lost_end
+from logstore.cli.table.definition import holds
+from logstore.cli.table.repair_definition import repair_definition
+from logstore.log.read import holes
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
 from logstore.node.node import need_bootstrap, need_url

@@ -22,9 +22,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 from logstore.log import kafka
 from logstore.log.after_fork import keep_for_ever, renew_in_child
-from logstore.log.connection import LEASE_S, Connection, is_fatal
-from logstore.log.delivery import delivery_error, hint, queue_full
-from logstore.log.librdkafka import agrees_on_murmur2
+from logstore.log.write.connection import LEASE_S, Connection, is_fatal
+from logstore.log.write.delivery import delivery_error, hint, queue_full
+from logstore.log.write.librdkafka import agrees_on_murmur2
 from logstore.model.errors import LogStoreError, LogUnreachable, Unknown, UsageError, WriteFailed
 from logstore.model.table import MAX_MAX_VALUE_BYTES, RECORD_OVERHEAD_BYTES
 

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from logstore.log import kafka
 from logstore.log.control import check_epoch
-from logstore.log.tail import headers_of
+from logstore.log.read.tail import headers_of
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated
 from logstore.model.record_identity import identify
 from logstore.model.skips import first_missing

@@ -6,7 +6,7 @@ A storage may serve several stores, so only folders that this store's definition
 from pathlib import Path
 from typing import NamedTuple
 
-from logstore.log.registry import Definitions
+from logstore.log.tables.registry import Definitions
 from logstore.model.table import Table
 from logstore.settings import Settings
 from logstore.snapshot.storage import Storage, storage_url

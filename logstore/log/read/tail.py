@@ -15,8 +15,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from logstore.log import kafka
 from logstore.log.kafka import Record, consumer
-from logstore.model.fold import Records
-from logstore.model.mutation import RESERVED, Headers
+from logstore.model.folding.fold import Records
+from logstore.model.folding.mutation import RESERVED, Headers
 
 INTRODUCE_S = 1.0
 BOUNDS_S = 2.0

@@ -2,9 +2,10 @@
 
 import click
 
-from logstore.cli import definition, options, show
-from logstore.log import forks
-from logstore.log.registry import Registry
+from logstore.cli import options, show
+from logstore.cli.table import definition
+from logstore.log.tables import forks
+from logstore.log.tables.registry import Registry
 from logstore.node.node import need_bootstrap
 from logstore.settings import Settings
 

@@ -12,10 +12,10 @@ import msgpack
 from logstore.model.errors import BadToken
 from logstore.model.position import Position
 from logstore.model.table import Table
-from logstore.serve.read import cursor
 from logstore.serve.read.encoding import EncodedRow, FoundKey
 from logstore.serve.read.page_merge import PagePart
-from logstore.serve.read.scan_query import Query
+from logstore.serve.read.parameters import cursor
+from logstore.serve.read.parameters.scan_query import Query
 from logstore.serve.settings import MAX_PAGE_BYTES
 from logstore.serve.wire.problems import Problem
 

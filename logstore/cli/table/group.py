@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
-from logstore.cli import leftovers, options, show
-from logstore.cli.definition import document, done, holds
-from logstore.cli.promote import promote
-from logstore.cli.repair import repair
-from logstore.log import ddl, topics
-from logstore.log.registry import Registry
+from logstore.cli import options, show
+from logstore.cli.table import leftovers
+from logstore.cli.table.definition import document, done, holds
+from logstore.cli.table.promote import promote
+from logstore.cli.table.repair import repair
+from logstore.log import topics
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
 from logstore.model.table import COMPRESSIONS, DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
 from logstore.node.node import need_bootstrap

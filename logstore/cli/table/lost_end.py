@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import click
 
 from logstore.cli import show
-from logstore.log import ddl
-from logstore.log.leader_epochs import epoch_starts
-from logstore.log.registry import Registry
-from logstore.model.entry import TOMBSTONE, Entry
+from logstore.log.read.leader_epochs import epoch_starts
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.record_identity import AppliedPosition
 from logstore.model.safe_path import below
 from logstore.model.table import Table

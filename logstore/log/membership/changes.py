@@ -7,8 +7,8 @@ from confluent_kafka import KafkaError, Producer, TopicPartition
 
 from logstore.log import kafka
 from logstore.log.kafka import MAKES_NO_TOPICS, consumer
-from logstore.log.nodes import Announcement, Nodes
-from logstore.log.registry import EMPTY
+from logstore.log.membership.nodes import Announcement, Nodes
+from logstore.log.tables.registry import EMPTY
 from logstore.model.errors import LogTruncated, LogUnreachable
 from logstore.model.table import NODES_TOPIC, TABLES_TOPIC
 

@@ -15,7 +15,7 @@ import msgpack
 import orjson
 
 from logstore.model.key import check_key
-from logstore.serve.read.row_key import encoded
+from logstore.serve.read.parameters.row_key import encoded
 from logstore.serve.settings import MAX_BODY_BYTES, MAX_PAGE_ROWS, MAX_PARSED_BYTES
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem

@@ -14,10 +14,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from logstore.log import ddl, kafka, topics
+from logstore.log import kafka, topics
 from logstore.log.control import append_control, is_fenced
-from logstore.log.ranges import committed_ends, read_range
-from logstore.log.registry import Registry
+from logstore.log.read.ranges import committed_ends, read_range
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError, LogTruncated, LogUnreachable, TableExists, UsageError
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name

@@ -16,8 +16,9 @@ from typing import Any
 import click
 import orjson
 
-from logstore.cli import files, options, show
-from logstore.cli.files import FORMATS, How, Number, Place, Row
+from logstore.cli import options, show
+from logstore.cli.rows import files
+from logstore.cli.rows.files import FORMATS, How, Number, Place, Row
 from logstore.client.store import Store
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.position import Position

@@ -1,0 +1,1 @@
+"""Commands about rows: put, get, delete and scan; load from files."""

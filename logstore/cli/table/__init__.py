@@ -1,0 +1,1 @@
+"""Commands about tables, `logstore table`: definitions, promotion, repair."""

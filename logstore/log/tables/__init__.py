@@ -1,0 +1,1 @@
+"""Tables in the log: the registry of their definitions, DDL, names of their topics, forks."""

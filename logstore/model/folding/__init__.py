@@ -1,0 +1,1 @@
+"""Folding: what records mean, the rows they fold to, and sums over those."""

@@ -1,0 +1,1 @@
+"""Peers: parts of a list that other nodes serve."""
