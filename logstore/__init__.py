@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from logstore.client.aio import AsyncStore
     from logstore.client.pending import Pending
-    from logstore.client.reading import Row
+    from logstore.client.row import Row
     from logstore.client.store import Store
     from logstore.model.errors import (
         BatchFailed,
@@ -44,7 +44,7 @@ _HOMES = {
     "AsyncStore": "logstore.client.aio",
     "Pending": "logstore.client.pending",
     "Position": "logstore.model.position",
-    "Row": "logstore.client.reading",
+    "Row": "logstore.client.row",
     "Store": "logstore.client.store",
 }
 

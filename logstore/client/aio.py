@@ -15,8 +15,9 @@ from logstore.client.checks import Pair, Text, check_value
 from logstore.client.http import AsyncReader, ScanArguments
 from logstore.client.pending import Pending, Shared
 from logstore.client.pipeline import Pipeline
-from logstore.client.reading import PointInTime, Row, when
-from logstore.client.store import DEADLINE_MS, Store
+from logstore.client.reading import DEADLINE_MS, PointInTime, when
+from logstore.client.row import Row
+from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, renewing
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.producer import (
@@ -259,7 +260,7 @@ class AsyncStore:
         finally:
             reader, self._reader = self._reader, None
             if reader is not None:
-                await reader.close()
+                reader.close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,22 +1,27 @@
-"""HTTP: the sockets under `reading`, blocking and not. Pooled HTTP/1.1 connections (httpx)."""
+"""HTTP: the two edges of `reading`, blocking and not, over the connections of `transport`."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack
-
-import httpx
+from time import monotonic
+from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 from logstore.client.checks import Text, keys_of
-from logstore.client.deadline import transport, within
-from logstore.client.reading import MANY, After, Ask, Conversation, HttpAnswer, Row, Steps
-from logstore.model.errors import UsageError
+from logstore.client.reading import MANY, After, Ask, Budget, Conversation, Steps
+from logstore.client.row import Row
+from logstore.client.transport.answer import HttpAnswer, Malformed
+from logstore.client.transport.origin import Origin
+from logstore.client.transport.protocol import ProtocolPool
+from logstore.client.transport.request import request_bytes
+from logstore.client.transport.sockets import SocketPool
+from logstore.model.errors import ServerUnreachable, UsageError
 from logstore.model.key import to_base64url, to_bytes
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 T = TypeVar("T")
 _LONG = 16_384  # bytes
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=32)
-
 _MANY_BYTES = 2 * 1024 * 1024  # keys of one multi-get
 
 
@@ -65,46 +70,51 @@ class ScanPages:
         page = {**self._query, "limit": str(limit)}
         return page if self._cursor is None else {**page, "cursor": self._cursor}
 
-    def took(self, rows: list[Row], cursor: str | None) -> None:
-        """Note what a page brought."""
+    def took(self, rows: list[Row], cursor: str | None) -> list[Row]:
+        """The rows of a page, noted."""
         self._cursor = cursor
         if self._left is not None:
             self._left -= len(rows)
         self.done = cursor is None or self._left == 0
+        return rows
 
 
 class HttpReader:
     """Reads rows, blocking. Thread-safe."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: "SSLContext | None" = None) -> None:
         """`url`: any node of the store; raises UsageError when it is none."""
-        self._conversation = Conversation(url)
-        self._http = httpx.Client(transport=transport(_LIMITS), trust_env=False)
+        self._conversation, self._tls = Conversation(url), tls
+        self._pools: dict[str, SocketPool] = {}
 
     def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
         """Read a row, or None, as `Store.get`."""
-        return self._run(self._conversation.get(table, to_bytes(key), after, deadline_ms))
+        now = monotonic()
+        return self._run(self._conversation.get(table, to_bytes(key), after, Budget.of(deadline_ms, now), now))
 
     def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
         """Read many rows, as `Store.get_many`."""
         rows: list[Row | None] = []
         for some in _thousands(keys):
-            rows += self._run(self._conversation.get_many(table, some, after, deadline_ms))
+            now = monotonic()
+            rows += self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
         return rows
 
     def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Unpack[ScanArguments]) -> Iterator[Row]:
         """Read rows in order, as `Store.scan`."""
+        Budget.of(deadline_ms, 0.0)
         return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 
     def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> Iterator[Row]:
         while not scan.done:
-            rows, cursor = self._run(self._conversation.page(table, scan.query(), after, deadline_ms))
-            scan.took(rows, cursor)
-            yield from rows
+            now = monotonic()
+            page = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
+            yield from scan.took(*self._run(page))
 
     def close(self) -> None:
-        """Close the pooled connections."""
-        self._http.close()
+        """Close the connections; those in use are closed when their answer is there."""
+        for pool in list(self._pools.values()):
+            pool.close()
 
     def _run(self, steps: Steps[T]) -> T:
         try:
@@ -113,56 +123,62 @@ class HttpReader:
                 if isinstance(step, Ask):
                     step = steps.send(self._ask(step))
                 else:
-                    time.sleep(step.seconds)
-                    step = steps.send(time.monotonic())
+                    if step.seconds:
+                        time.sleep(step.seconds)
+                    step = steps.send(monotonic())
         except StopIteration as end:
             result: T = end.value
             return result
 
     def _ask(self, ask: Ask) -> HttpAnswer | float:
+        pool = self._pools.get(ask.base) or self._pools.setdefault(ask.base, SocketPool(Origin.of(ask.base), self._tls))
+        request = request_bytes(pool.origin, ask.method, ask.path, ask.headers, ask.content)
         try:
-            with within(ask.timeout_s):
-                reply = self._http.request(ask.method, ask.base, **_rest(ask))
-        except httpx.TransportError:
-            return time.monotonic()
-        return _answer(reply)
+            return pool.ask(request, ask.end)
+        except (OSError, Malformed) as error:
+            raise_final(ask.base, error)
+        return monotonic()
 
 
 class AsyncReader:
-    """Reads rows without blocking the event loop."""
+    """Reads rows without blocking the event loop that it is used in first."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: "SSLContext | None" = None) -> None:
         """`url`: any node of the store; raises UsageError when it is none."""
-        self._conversation = Conversation(url)
-        self._http = httpx.AsyncClient(limits=_LIMITS, trust_env=False)
+        self._conversation, self._tls = Conversation(url), tls
+        self._pools: dict[str, ProtocolPool] = {}
 
     async def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
         """Read a row, or None, as `Store.get`."""
-        return await self._run(self._conversation.get(table, to_bytes(key), after, deadline_ms))
+        now = monotonic()
+        return await self._run(self._conversation.get(table, to_bytes(key), after, Budget.of(deadline_ms, now), now))
 
     async def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
         """Read many rows, as `Store.get_many`."""
         rows: list[Row | None] = []
         for some in _thousands(keys):
-            rows += await self._run(self._conversation.get_many(table, some, after, deadline_ms))
+            now = monotonic()
+            rows += await self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
         return rows
 
     def scan(
         self, table: str, *, after: After, deadline_ms: int, **arguments: Unpack[ScanArguments]
     ) -> AsyncIterator[Row]:
         """Read rows in order, as `Store.scan`."""
+        Budget.of(deadline_ms, 0.0)
         return self._pages(ScanPages(**arguments), table, after, deadline_ms)
 
     async def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> AsyncIterator[Row]:
         while not scan.done:
-            rows, cursor = await self._run(self._conversation.page(table, scan.query(), after, deadline_ms))
-            scan.took(rows, cursor)
-            for row in rows:
+            now = monotonic()
+            page = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
+            for row in scan.took(*await self._run(page)):
                 yield row
 
-    async def close(self) -> None:
-        """Close the pooled connections."""
-        await self._http.aclose()
+    def close(self) -> None:
+        """Close the connections; those in use are closed when their answer is there. Requires: in the loop."""
+        for pool in self._pools.values():
+            pool.close()
 
     async def _run(self, steps: Steps[T]) -> T:
         try:
@@ -173,18 +189,32 @@ class AsyncReader:
                 else:
                     if step.seconds:
                         await asyncio.sleep(step.seconds)
-                    step = steps.send(time.monotonic())
+                    step = steps.send(monotonic())
         except StopIteration as end:
             result: T = end.value
             return result
 
     async def _ask(self, ask: Ask) -> HttpAnswer | float:
+        pool = self._pools.get(ask.base)
+        if pool is None:
+            pool = self._pools[ask.base] = ProtocolPool(Origin.of(ask.base), self._tls)
+        request = request_bytes(pool.origin, ask.method, ask.path, ask.headers, ask.content)
         try:
-            async with asyncio.timeout(ask.timeout_s):
-                reply = await self._http.request(ask.method, ask.base, **_rest(ask))
-        except (httpx.TransportError, TimeoutError):
-            return time.monotonic()
-        return _answer(reply)
+            return await pool.ask(request, ask.end)
+        except (OSError, Malformed) as error:
+            raise_final(ask.base, error)
+        return monotonic()
+
+
+def raise_final(base: str, error: Exception) -> None:
+    """Raise ServerUnreachable for what would come again; whatever else kept an answer away may pass."""
+    if isinstance(error, Malformed):
+        raise ServerUnreachable(f"what {base} sent is no HTTP answer: {error}; is it the URL of a node?") from error
+    if hasattr(error, "verify_message"):  # ssl.SSLCertVerificationError, without loading OpenSSL for it
+        raise ServerUnreachable(
+            f"{base} has no certificate that is trusted here: {error.verify_message}; SSL_CERT_FILE, or "
+            "Store(tls=...), says which are"
+        ) from error
 
 
 def _encoded(bounds: dict[str, bytes]) -> dict[str, bytes | str]:
@@ -192,21 +222,6 @@ def _encoded(bounds: dict[str, bytes]) -> dict[str, bytes | str]:
     if sum(map(len, bounds.values())) < _LONG:
         return dict(bounds)
     return {"key_encoding": "base64url", **{name: to_base64url(bound) for name, bound in bounds.items()}}
-
-
-def _rest(ask: Ask) -> dict[str, Any]:
-    """Headers, body and time-out of a request.
-
-    The path is handed over as it stands: httpx takes no URL of more than 64 KiB.
-    """
-    return {
-        "headers": ask.headers, "content": ask.content, "timeout": ask.timeout_s,
-        "extensions": {"target": ask.target.encode()},
-    }  # fmt: skip
-
-
-def _answer(reply: httpx.Response) -> HttpAnswer:
-    return HttpAnswer(reply.status_code, reply.headers, reply.content, time.monotonic())
 
 
 def _thousands(keys: Sequence[Text]) -> Iterator[list[bytes]]:

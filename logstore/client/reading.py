@@ -5,19 +5,22 @@ Both clients run the same steps, one blocking, one not.
 A step is a generator: it yields `Ask` (send this; give me the `HttpAnswer`, or just the time when the server cannot be
 reached) and `Pause` (seconds; give me the time), and returns what the caller wanted. It follows 421 to the owner of a
 partition and remembers it, and tries again, until the deadline, what the server calls temporary. Times are monotonic
-seconds.
+seconds. Every request is a read and may be sent again.
 """
 
 from base64 import b64encode
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlsplit
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote
 
-import msgpack
 import orjson
 
 from logstore.client.problem import error_of, parse, word_of
+from logstore.client.row import MSGPACK, Row, many_of, page_of
+from logstore.client.transport.answer import HttpAnswer
+from logstore.client.transport.origin import Origin
 from logstore.model.errors import (
     ConsistencyTimeout,
     LogStoreError,
@@ -25,10 +28,9 @@ from logstore.model.errors import (
     NotYet,
     ServerError,
     ServerUnreachable,
-    Stopped,
     UsageError,
 )
-from logstore.model.key import check_key, to_bytes
+from logstore.model.key import check_key
 from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
 
@@ -41,28 +43,12 @@ class AsOfBound(NamedTuple):
 
 After = Position | str | AsOfBound | None
 PointInTime = Position | str | datetime | None
+DEADLINE_MS = 2_000  # of a read; the read API has the same default, so it needs not be said
 MANY = 1000  # keys of one multi-get, rows of one page
 _MAX_DEADLINE_MS = 30_000
 _GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.5
 _MAX_HOPS = 5
-_MSGPACK = "application/msgpack"
-
-
-class Row(NamedTuple):
-    """A row as it was read."""
-
-    key: bytes
-    value: bytes
-    version: int  # offset of the mutation that wrote it
-    partition: int
-    token: str  # of the answer: read elsewhere after it, and at least this is seen
-    source: str = ""  # "view" or "snapshot": where the entry was; empty in a list
-
-    @property
-    def position(self) -> Position:
-        """The token as a position, for `after`."""
-        return Position.parse(self.token)
 
 
 def when(after: Position | str | None, as_of: PointInTime) -> After:
@@ -82,16 +68,11 @@ class Ask(NamedTuple):
     """A request to send."""
 
     method: str
-    base: str  # of the URL: http://host:port
+    base: str  # URL of the node
     path: str  # and query, quoted
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     content: bytes | None
-    timeout_s: float
-
-    @property
-    def target(self) -> str:
-        """Path and query from the root of the host; a node may lie below a path."""
-        return urlsplit(self.base).path.rstrip("/") + self.path
+    end: float  # of the whole exchange, monotonic seconds
 
 
 class Pause(NamedTuple):
@@ -100,13 +81,23 @@ class Pause(NamedTuple):
     seconds: float
 
 
-class HttpAnswer(NamedTuple):
-    """An HTTP answer. Header names are lower case."""
+class Budget(NamedTuple):
+    """Time that a read may take."""
 
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    now: float  # monotonic seconds
+    deadline_ms: int
+    end: float  # monotonic seconds
+
+    @classmethod
+    def of(cls, deadline_ms: int, now: float) -> "Budget":
+        """From `now` on; raises UsageError for a deadline that the read API does not take."""
+        if not isinstance(deadline_ms, int) or not 1 <= deadline_ms <= _MAX_DEADLINE_MS:
+            raise UsageError(f"deadline_ms is a whole number from 1 to {_MAX_DEADLINE_MS:,}, not {deadline_ms!r}")
+        return cls(deadline_ms, now + deadline_ms / 1000)
+
+    def left_ms(self, now: HttpAnswer | float) -> int:
+        """Milliseconds that are left, at least one."""
+        assert isinstance(now, float), "a pause is answered with the time"
+        return max(1, round((self.end - now) * 1000))
 
 
 T = TypeVar("T")
@@ -114,78 +105,75 @@ Steps = Generator[Ask | Pause, HttpAnswer | float, T]
 
 
 class Conversation:
-    """The steps of every kind of read against one URL, and what is known about owners."""
+    """The steps of every kind of read against one URL, and what is known about owners.
+
+    `budget` is what a read may take, `now` the time at which it begins.
+    """
 
     def __init__(self, url: str) -> None:
         """Take the address apart; raises UsageError when `url` is no http(s) URL."""
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-            raise UsageError(f"not the URL of a node: {url!r}; give http://host:port")
+        Origin.of(url)
         self.url = url.rstrip("/")
         self.owners: dict[tuple[str, int], str] = {}
         self._partitions: dict[str, int] = {}
 
-    def get(self, table: str, key: bytes, after: After, deadline_ms: int) -> Steps[Row | None]:
+    def get(self, table: str, key: bytes, after: After, budget: Budget, now: float) -> Steps[Row | None]:
         """Steps that read one row."""
-        check_key(key)
-        path = f"{_table_path(table)}/rows/{_path_key(key)}"
-        budget = yield from _budget(deadline_ms)
-        answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget)
+        path = f"{_table_path(table)}/rows/{_path_key(check_key(key))}"
+        answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
         if answer.status == 404:
             return None
-        try:
-            version, partition = int(answer.headers["ls-version"]), int(answer.headers["ls-partition"])
-        except (KeyError, ValueError) as error:
+        headers = answer.headers
+        version, partition = headers.get(b"ls-version", b""), headers.get(b"ls-partition", b"")
+        if not (version.isdigit() and partition.isdigit()):
             raise ServerError(
-                f"{self.url} does not speak the read API: no LS-Version; is the URL right?", answer.status, {}
-            ) from error
-        return Row(
-            key,
-            answer.content,
-            version,
-            partition,
-            answer.headers.get("ls-token", ""),
-            answer.headers.get("ls-source", ""),
+                f"{self.url} does not speak the read API: no LS-Version and LS-Partition; is the URL right?",
+                answer.status, {},
+            )  # fmt: skip
+        token, source = (
+            headers.get(b"ls-token", b"").decode("latin-1"),
+            headers.get(b"ls-source", b"").decode("latin-1"),
         )
+        return Row(key, answer.content, int(version), int(partition), token, source)
 
-    def get_many(self, table: str, keys: Sequence[bytes], after: After, deadline_ms: int) -> Steps[list[Row | None]]:
+    def get_many(
+        self, table: str, keys: Sequence[bytes], after: After, budget: Budget, now: float
+    ) -> Steps[list[Row | None]]:
         """Up to `MANY` rows in the order of `keys`."""
-        for key in keys:
-            check_key(key)
-        budget = yield from _budget(deadline_ms)
         found: dict[bytes, Row | None] = {}
-        wanted = list(dict.fromkeys(keys))
+        wanted = list(dict.fromkeys(map(check_key, keys)))
         pause = _FIRST_PAUSE_S
         while wanted:
-            body = yield from self._many(table, wanted, after, budget)
+            answer = yield from self._many(table, wanted, after, budget, now)
             before = len(found)
-            for result in body["results"]:
-                found[result["key"]] = _row(result, body) if result["found"] else None
-            elsewhere = {entry["key"] for entry in body["unprocessed"] if _reason(entry, table) == "not-owner"}
+            here, elsewhere = many_of(answer, table, wanted)
+            found |= here
             for key in elsewhere:
-                found[key] = yield from self.get(table, key, after, _left_ms(budget, (yield Pause(0.0))))
+                found[key] = yield from self.get(table, key, after, budget, (yield from _time()))
             wanted = [key for key in wanted if key not in found]
             if wanted and len(found) == before:
                 pause = yield from _pause(
                     pause, budget, NotYet(f"{len(wanted):,} keys of table {table} were left out by the server")
                 )
+            if wanted:
+                now = yield from _time()
         return [found[key] for key in keys]
 
     def page(
-        self, table: str, query: Mapping[str, bytes | str], after: After, deadline_ms: int
+        self, table: str, query: Mapping[str, bytes | str], after: After, budget: Budget, now: float
     ) -> Steps[tuple[list[Row], str | None]]:
         """Steps that read a page of a scan: its rows, and the cursor of the next page or None."""
-        text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
-        headers = {**_session(after), "Accept": _MSGPACK}
-        budget = yield from _budget(deadline_ms)
-        answer = yield from self._ask(table, None, "GET", f"{_table_path(table)}/rows?{text}", headers, None, budget)
-        body = _body(answer)
-        return [_row(result, body) for result in body["rows"]], body["cursor"]
+        text = "&".join([f"{name}={quote(value, safe='')}" for name, value in query.items()])
+        headers = {**_session(after), "Accept": MSGPACK}
+        path = f"{_table_path(table)}/rows?{text}"
+        answer = yield from self._ask(table, None, "GET", path, headers, None, budget, now)
+        return page_of(answer, keys_only="keys_only" in query)
 
-    def _many(self, table: str, keys: list[bytes], after: After, budget: "_Budget") -> Steps[dict[str, Any]]:
-        headers = {**_session(after), "Accept": _MSGPACK, "Content-Type": "application/json"}
-        content = orjson.dumps({"keys": [_json_bytes(key) for key in keys]})
-        answer = yield from self._ask(table, None, "POST", f"{_table_path(table)}/rows:get", headers, content, budget)
-        return _body(answer)
+    def _many(self, table: str, keys: list[bytes], after: After, budget: Budget, now: float) -> Steps[HttpAnswer]:
+        headers = {**_session(after), "Accept": MSGPACK, "Content-Type": "application/json"}
+        content = orjson.dumps({"keys": _json_keys(keys)})
+        path = f"{_table_path(table)}/rows:get"
+        return (yield from self._ask(table, None, "POST", path, headers, content, budget, now))
 
     def _ask(
         self,
@@ -195,16 +183,16 @@ class Conversation:
         path: str,
         headers: dict[str, str],
         content: bytes | None,
-        budget: "_Budget",
+        budget: Budget,
+        now: float,
     ) -> Steps[HttpAnswer]:
         """Steps to an answer that is one (200 or a row's 404), from the partition's owner, within the deadline."""
         base, hops, pause = self._owner(table, key), 0, _FIRST_PAUSE_S
         if_wrong = self._partitions if base != self.url else {}  # it was placed by a count that may be a former table's
-        now = yield Pause(0.0)
         while True:
-            left_ms = _left_ms(budget, now)
-            sent = {**headers, "LS-Deadline": str(left_ms)}
-            answer = yield Ask(method, base, path, sent, content, left_ms / 1000 + _GRACE_S)
+            left_ms = budget.left_ms(now)
+            sent = headers if left_ms == DEADLINE_MS else {**headers, "LS-Deadline": str(left_ms)}
+            answer = yield Ask(method, base, path, sent, content, now + left_ms / 1000 + _GRACE_S)
             if isinstance(answer, HttpAnswer):
                 if answer.status == 200 or (answer.status == 404 and word_of(parse(answer.content)) == "not-found"):
                     return answer
@@ -220,17 +208,22 @@ class Conversation:
                 base, hops = error.owner, hops + 1
                 if_wrong.pop(table, None)
                 yield from self._remember(table, key, base, budget)
+                now = yield from _time()
                 continue
             base = self.url
             hint = _retry_after(answer) if isinstance(answer, HttpAnswer) else None
             pause = yield from _pause(hint or pause, budget, error)
-            now = yield Pause(0.0)
+            now = yield from _time()
 
     def _error(self, answer: HttpAnswer, table: str) -> LogStoreError:
-        owner = answer.headers.get("ls-owner")
-        if owner is not None and urlsplit(owner).scheme not in ("http", "https"):
-            return ServerError(f"the server names an owner that is no URL: {owner[:80]!r}", answer.status, {})
-        return error_of(answer.status, parse(answer.content), table, owner.rstrip("/") if owner else None)
+        text = answer.headers.get(b"ls-owner")
+        owner = None if text is None else text.decode("latin-1").rstrip("/")
+        if owner is not None:
+            try:
+                Origin.of(owner)
+            except UsageError as error:
+                return ServerError(f"the server names an owner that is none: {error}", answer.status, {})
+        return error_of(answer.status, parse(answer.content), table, owner)
 
     def _owner(self, table: str, key: bytes | None) -> str:
         partitions = self._partitions.get(table)
@@ -238,13 +231,14 @@ class Conversation:
             return self.url
         return self.owners.get((table, partition_of(key, partitions)), self.url)
 
-    def _remember(self, table: str, key: bytes | None, owner: str, budget: "_Budget") -> Steps[None]:
+    def _remember(self, table: str, key: bytes | None, owner: str, budget: Budget) -> Steps[None]:
         """Note the owner of the key's partition; the partition count comes from the server, once per table."""
         if key is None:
             return
         if table not in self._partitions:
-            left_ms = _left_ms(budget, (yield Pause(0.0)))
-            answer = yield Ask("GET", owner, _table_path(table), {}, None, left_ms / 1000 + _GRACE_S)
+            now = yield from _time()
+            end = now + budget.left_ms(now) / 1000 + _GRACE_S
+            answer = yield Ask("GET", owner, _table_path(table), {}, None, end)
             count = (
                 parse(answer.content).get("partitions")
                 if isinstance(answer, HttpAnswer) and answer.status == 200
@@ -259,31 +253,19 @@ class Conversation:
         self.owners = {where: owner for where, owner in self.owners.items() if owner != base}
 
 
-class _Budget(NamedTuple):
-    deadline_ms: int
-    end: float  # monotonic seconds
-
-
-def _budget(deadline_ms: int) -> Steps[_Budget]:
-    if not 1 <= deadline_ms <= _MAX_DEADLINE_MS:
-        raise UsageError(f"deadline_ms is 1 to {_MAX_DEADLINE_MS:,}, not {deadline_ms:,}")
+def _time() -> Steps[float]:
+    """The time now."""
     now = yield Pause(0.0)
     assert isinstance(now, float), "a pause is answered with the time"
-    return _Budget(deadline_ms, now + deadline_ms / 1000)
+    return now
 
 
-def _left_ms(budget: _Budget, now: HttpAnswer | float) -> int:
-    assert isinstance(now, float), "a pause is answered with the time"
-    return max(1, int((budget.end - now) * 1000))
-
-
-def _pause(seconds: float, budget: _Budget, error: LogStoreError) -> Steps[float]:
+def _pause(seconds: float, budget: Budget, error: LogStoreError) -> Steps[float]:
     """Wait before the next attempt and return the pause after that.
 
     Raises `error` when it is final or the deadline would pass.
     """
-    now = yield Pause(0.0)
-    assert isinstance(now, float), "a pause is answered with the time"
+    now = yield from _time()
     if not error.retriable or isinstance(error, ConsistencyTimeout) or now + seconds >= budget.end:
         raise error
     yield Pause(seconds)
@@ -292,25 +274,21 @@ def _pause(seconds: float, budget: _Budget, error: LogStoreError) -> Steps[float
 
 def _retry_after(answer: HttpAnswer) -> float | None:
     try:
-        return max(float(answer.headers["retry-after"]), _FIRST_PAUSE_S)
+        return max(float(answer.headers[b"retry-after"]), _FIRST_PAUSE_S)
     except (KeyError, ValueError):
         return None
 
 
-def _reason(entry: Mapping[str, Any], table: str) -> str:
-    reason = str(entry["reason"])
-    if reason == "partition-stopped":
-        raise Stopped(f"the partition of key {entry['key']!r} of table {table} has stopped; `logstore status` says why")
-    return reason
-
-
 def _session(after: After) -> dict[str, str]:
+    if after is None:
+        return {}
     if isinstance(after, AsOfBound):
         return {"LS-As-Of": after.text}
     token = after.token if isinstance(after, Position) else after
     return {"LS-Consistency": "session", "LS-Token": token} if token else {}
 
 
+@lru_cache(256)
 def _table_path(table: str) -> str:
     return f"/v1/tables/{quote(table, safe='')}"
 
@@ -323,29 +301,15 @@ def _path_key(key: bytes) -> str:
     return quote(key, safe="") if key.strip(b".") or len(key) > 2 else "%2E" * len(key)
 
 
-def _json_bytes(key: bytes) -> object:
+def _json_keys(keys: list[bytes]) -> list[object]:
+    try:
+        return [key.decode() for key in keys]
+    except UnicodeDecodeError:
+        return [_json_key(key) for key in keys]
+
+
+def _json_key(key: bytes) -> object:
     try:
         return key.decode()
     except UnicodeDecodeError:
         return {"base64": b64encode(key).decode()}
-
-
-def _body(answer: HttpAnswer) -> dict[str, Any]:
-    if not answer.headers.get("content-type", "").startswith(_MSGPACK):
-        raise ServerError(
-            f"the server answered a list as {answer.headers.get('content-type')!r}, not as {_MSGPACK}",
-            answer.status,
-            {},
-        )
-    body: dict[str, Any] = msgpack.unpackb(answer.content)
-    return body
-
-
-def _row(result: Mapping[str, Any], body: Mapping[str, Any]) -> Row:
-    return Row(
-        to_bytes(result["key"]),
-        to_bytes(result.get("value") or b""),
-        result["version"],
-        result["partition"],
-        body["token"] or "",
-    )

@@ -12,7 +12,8 @@ from logstore.client.http import HttpReader, ScanArguments
 from logstore.client.lazily import Lazily
 from logstore.client.pending import Pending
 from logstore.client.pipeline import Pipeline
-from logstore.client.reading import PointInTime, Row, when
+from logstore.client.reading import DEADLINE_MS, PointInTime, when
+from logstore.client.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, renewing
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.producer import (
@@ -27,8 +28,6 @@ from logstore.log.write.producer import (
 from logstore.model.errors import LogStoreError, NotYet, UsageError, WriteFailed
 from logstore.model.position import Position
 from logstore.model.table import Table
-
-DEADLINE_MS = 2_000
 
 
 class Store:

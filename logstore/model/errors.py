@@ -19,7 +19,7 @@ LogStoreError
 │   ├── DiskFull               no room for a view; it goes on by itself once there is
 │   ├── Starting               the partition is being opened here
 │   ├── NotOwner               another node serves the partition (`owner`)
-│   ├── ServerUnreachable      the HTTP endpoint does not answer
+│   ├── ServerUnreachable      the HTTP endpoint does not answer, or not in HTTP
 │   ├── StorageUnreachable     the storage of archive and snapshots does not answer
 │   ├── JobRunning             another batch job works on the table
 │   ├── Conflict               somebody else moved the pointer first
@@ -150,7 +150,7 @@ class NotOwner(NotYet):
 
 
 class ServerUnreachable(NotYet):
-    """The HTTP endpoint does not answer."""
+    """The HTTP endpoint does not answer, or what it sends is no HTTP answer, or it is cut off."""
 
 
 class StorageUnreachable(NotYet):

@@ -9,7 +9,7 @@ import click
 import orjson
 
 from logstore.cli import options, show
-from logstore.client.reading import Row
+from logstore.client.row import Row
 from logstore.client.store import Store
 from logstore.log.write.producer import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError

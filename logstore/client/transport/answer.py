@@ -1,0 +1,127 @@
+"""Answer: an HTTP/1.1 answer as its bytes arrive (llhttp parses it), bounded and whole, or none at all.
+
+Refused besides what llhttp refuses: an answer whose end only the end of the connection tells, since one that was cut
+off looks the same; codings of the body, which nobody asked for; and bytes behind an answer, since nothing else was
+asked for.
+"""
+
+from typing import NamedTuple
+
+import httptools
+
+from logstore.model.position import MAX_TOKEN_BYTES
+from logstore.model.table import MAX_MAX_VALUE_BYTES
+
+MAX_HEAD_BYTES = MAX_TOKEN_BYTES + 32 * 1024  # of an answer: the longest token, and other headers
+MAX_BODY_BYTES = MAX_MAX_VALUE_BYTES + 32 * 1024 * 1024  # the longest value, and a page of 8 MiB in its framing
+_MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # chunks carry framing of their own, and trailers
+_WITHOUT_BODY = (204, 304)
+
+
+class Malformed(Exception):
+    """Bytes that are no answer; the message says what is wrong with them."""
+
+
+class HttpAnswer(NamedTuple):
+    """An HTTP answer. Header names are lower case; the values of one that came twice are joined by a comma."""
+
+    status: int
+    headers: dict[bytes, bytes]
+    content: bytes
+    now: float  # monotonic seconds
+
+
+class AnswerParser:
+    """The answers of one connection, one at a time: `begin`, and `feed` until it says that the answer is whole."""
+
+    __slots__ = (
+        "_body", "_body_bytes", "_done", "_headers", "_http", "_in_body", "_keep_alive", "_status", "_wire_bytes",
+        "_wrong", "begun",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._http = httptools.HttpResponseParser(self)
+        self.begin()
+
+    def begin(self) -> None:
+        """Be ready for the next answer."""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: list[bytes] = []
+        self._status = self._wire_bytes = self._body_bytes = 0
+        self._done = self._in_body = self._keep_alive = False
+        self._wrong = ""
+        self.begun = False  # True: something of the answer was read
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next bytes. True when the answer is whole; raises Malformed."""
+        if not self.begun:
+            self.begun = True
+            if not b"HTTP/1.".startswith(data[:7]):
+                raise Malformed(f"it begins with {data[:40]!r}, not with HTTP/1")
+        self._wire_bytes += len(data)
+        try:
+            self._http.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise Malformed(self._wrong or str(error) or type(error).__name__) from error
+        if self._wrong:
+            raise Malformed(self._wrong)
+        if self._wire_bytes > (_MAX_WIRE_BYTES if self._in_body else MAX_HEAD_BYTES):
+            raise Malformed(
+                "it goes on for longer than any" if self._in_body else "its head goes on for longer than any"
+            )
+        return self._done
+
+    def answer(self, now: float) -> HttpAnswer:
+        """The answer. Requires: it is whole."""
+        body = self._body
+        return HttpAnswer(self._status, self._headers, body[0] if len(body) == 1 else b"".join(body), now)
+
+    @property
+    def reusable(self) -> bool:
+        """True when the connection may have another request. Requires: the answer is whole."""
+        return self._keep_alive
+
+    def on_message_begin(self) -> None:
+        """Called by the parser, also for what follows a whole answer."""
+        if self._done:
+            self._wrong = "more bytes follow it than it announces"
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser for a header, and for a trailer, which says nothing that counts here."""
+        if self._in_body:
+            return
+        name, value = name.lower(), value.strip(b" \t")
+        headers = self._headers
+        headers[name] = value if name not in headers else headers[name] + b", " + value
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser at the end of the head."""
+        status, headers = self._http.get_status_code(), self._headers
+        if 100 <= status < 200 and status != 101:
+            return  # an interim answer: the other one follows
+        self._status, self._in_body, self._keep_alive = status, True, self._http.should_keep_alive()
+        length = headers.get(b"content-length")
+        if not 200 <= status < 600 or self._http.get_http_version() not in ("1.1", "1.0"):
+            self._wrong = f"it has status {status} of HTTP {self._http.get_http_version()}"
+        elif headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            self._wrong = f"its body is coded ({headers[b'content-encoding'][:40]!r}), which was not asked for"
+        elif length is not None:
+            if int(length) > MAX_BODY_BYTES:
+                self._wrong = f"its body of {int(length):,} bytes is longer than any"
+        elif headers.get(b"transfer-encoding", b"").lower() != b"chunked" and status not in _WITHOUT_BODY:
+            self._wrong = "it does not say where it ends (Content-Length, or chunks)"
+
+    def on_body(self, data: bytes) -> None:
+        """Called by the parser with a piece of the body."""
+        self._body_bytes += len(data)
+        if self._body_bytes > MAX_BODY_BYTES:
+            self._wrong = "its body is longer than any"
+        elif not self._wrong:
+            self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser at the end of an answer, an interim one too."""
+        if self._in_body:
+            self._done = True
+        else:
+            self._headers = {}

@@ -1,0 +1,44 @@
+"""Origin: scheme, host and port of a node's URL (RFC 6454), and the path that the node lies below."""
+
+import re
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from logstore.model.errors import UsageError
+
+_PORTS = {"http": 80, "https": 443}
+_NO_URL = re.compile(r"[\x00-\x20\x7f\\]")
+
+
+class Origin(NamedTuple):
+    """Where the requests to one node go."""
+
+    host: str
+    port: int
+    tls: bool
+    prefix: str  # of every path; empty, or "/..." without a slash at its end
+
+    @classmethod
+    def of(cls, url: str) -> "Origin":
+        """Take a URL apart; raises UsageError when it is not that of a node."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+            host = (parts.hostname or "").encode("ascii" if ":" in (parts.hostname or "") else "idna").decode()
+            path = parts.path.encode("ascii").decode()
+        except (TypeError, ValueError) as error:  # UnicodeError is one
+            raise UsageError(f"not the URL of a node: {url!r} ({error}); give http://host:port") from error
+        if _NO_URL.search(url) or parts.scheme not in _PORTS or not host or port == 0 or parts.query or parts.fragment:
+            raise UsageError(f"not the URL of a node: {url!r}; give http://host:port")
+        if parts.username is not None:
+            raise UsageError(f"the URL of a node has no user or password: {host}; this build knows no authentication")
+        return cls(host, port or _PORTS[parts.scheme], parts.scheme == "https", path.rstrip("/"))
+
+    @property
+    def netloc(self) -> str:
+        """Host and port as the Host header has them."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.netloc}{self.prefix}"

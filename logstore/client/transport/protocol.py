@@ -1,0 +1,163 @@
+"""Protocol: exchanges over pooled connections of an event loop."""
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from logstore.client.transport.answer import AnswerParser, HttpAnswer, Malformed
+from logstore.client.transport.origin import Origin
+from logstore.client.transport.slots import ConnectionSlots
+from logstore.log.after_fork import keep, renew_in_child
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+
+class NodeProtocol(asyncio.Protocol):
+    """A connection to a node, for one exchange at a time."""
+
+    __slots__ = ("_answer", "_parser", "_transport", "lost", "reusable")
+
+    def __init__(self) -> None:
+        self._parser = AnswerParser()
+        self._answer: asyncio.Future[HttpAnswer] | None = None
+        self.lost = self.reusable = False
+
+    async def exchange(self, request: bytes, end: float) -> HttpAnswer:
+        """Send a request and read its answer until `end`, in the loop's time. Afterwards `reusable` counts.
+
+        Raises OSError (TimeoutError is one), Malformed; then the connection is of no use any more.
+        """
+        loop = asyncio.get_running_loop()
+        self._parser.begin()
+        self.reusable = False
+        answer: asyncio.Future[HttpAnswer] = loop.create_future()
+        self._answer = answer
+        self._transport.write(request)
+        timer = loop.call_at(end, self._expire)
+        try:
+            return await answer
+        finally:
+            timer.cancel()
+            self._answer = None
+
+    @property
+    def answered(self) -> bool:
+        """True when something of the last answer was read."""
+        return self._parser.begun
+
+    def close(self) -> None:
+        """Close the connection, without waiting for anything."""
+        self.lost = True
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop. What nobody asked for ends the connection."""
+        answer = self._answer
+        if answer is None or answer.done():
+            self.close()
+            return
+        try:
+            if self._parser.feed(data):
+                self.reusable = self._parser.reusable
+                answer.set_result(self._parser.answer(monotonic()))
+        except Malformed as error:
+            answer.set_exception(error)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Called by the loop."""
+        self.lost = True
+        self._fail(error if isinstance(error, OSError) else ConnectionResetError("the connection ended early"))
+
+    def _expire(self) -> None:
+        self._fail(TimeoutError("the deadline of the exchange has passed"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)
+
+
+_Slots = ConnectionSlots[NodeProtocol, "asyncio.Future[NodeProtocol | None]"]
+
+
+class ProtocolPool:
+    """Connections of one event loop to one node."""
+
+    def __init__(self, origin: Origin, tls: "SSLContext | None") -> None:
+        """Nothing is connected yet. `tls`: for an https origin; None: the certificates of the system count."""
+        self.origin, self._tls, self._closed = origin, tls, False
+        self._slots: _Slots = ConnectionSlots()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Leave the connections to the parent; see `log.after_fork`."""
+        keep(self._slots)
+        self._slots = ConnectionSlots()
+
+    async def ask(self, request: bytes, end: float) -> HttpAnswer:
+        """Send a request and read its answer, until `end` (monotonic seconds); as `SocketPool.ask`."""
+        end += asyncio.get_running_loop().time() - monotonic()  # uvloop counts from elsewhere
+        connection = self._slots.take()
+        if connection is None and not self._slots.may_open():
+            connection = await self._free(end)
+        try:
+            if connection is not None and connection.lost:
+                connection = None
+            kept = connection is not None
+            connection = connection or await self._connect(end)
+            try:
+                return await connection.exchange(request, end)
+            except ConnectionError:
+                if not kept or connection.answered:
+                    raise
+                connection.close()
+                connection = None
+            connection = await self._connect(end)
+            return await connection.exchange(request, end)
+        finally:
+            if connection is not None and (not connection.reusable or connection.lost or self._closed):
+                connection.close()
+                connection = None
+            self._give_back(connection)
+
+    def close(self) -> None:
+        """Close the connections that are idle; those in use are closed as they come back. Requires: in their loop."""
+        self._closed = True
+        for connection in self._slots.drain():
+            connection.close()
+
+    async def _connect(self, end: float) -> NodeProtocol:
+        origin, tls = self.origin, None
+        if origin.tls:
+            if self._tls is None:
+                from logstore.client.transport.tls import default_context  # noqa: PLC0415 - loads OpenSSL
+
+                self._tls = default_context()
+            tls = self._tls
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout_at(end):
+            return (await loop.create_connection(NodeProtocol, origin.host, origin.port, ssl=tls))[1]
+
+    async def _free(self, end: float) -> NodeProtocol | None:
+        """A connection that comes free, or None where one may be opened instead."""
+        waiter: asyncio.Future[NodeProtocol | None] = asyncio.get_running_loop().create_future()
+        self._slots.waiting.append(waiter)
+        try:
+            async with asyncio.timeout_at(end):
+                return await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                self._give_back(waiter.result())
+            raise
+
+    def _give_back(self, mine: NodeProtocol | None) -> None:
+        while (waiter := self._slots.give_back(mine, monotonic())) is not None:
+            if not waiter.done():
+                waiter.set_result(mine)
+                return
+        if (overdue := self._slots.overdue(monotonic())) is not None:
+            overdue.close()

@@ -1,0 +1,202 @@
+"""Sockets: blocking exchanges over pooled connections. Thread-safe, and safe across a fork.
+
+A socket never blocks by itself; every wait is a `poll` that ends with the exchange, whatever the server does meanwhile.
+"""
+
+import select
+import socket
+import threading
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from logstore.client.transport.answer import AnswerParser, HttpAnswer
+from logstore.client.transport.origin import Origin
+from logstore.client.transport.resolve import connected
+from logstore.client.transport.slots import ConnectionSlots
+from logstore.log.after_fork import keep, renew_in_child
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+READ_BYTES = 64 * 1024
+_READABLE, _WRITABLE = select.POLLIN, select.POLLOUT
+
+
+class PlainSocket:
+    """A connection to a node, for one exchange at a time."""
+
+    __slots__ = ("_parser", "_poll", "_sock", "_waits_for")
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Requires: `sock` is connected; it is closed with this."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        self._sock, self._parser, self._poll = sock, AnswerParser(), select.poll()
+        self._waits_for = _READABLE
+        self._poll.register(sock, _READABLE)
+
+    def exchange(self, request: bytes, end: float) -> tuple[HttpAnswer, bool]:
+        """Send a request and read its answer until `end` (monotonic seconds); True: it may have another one.
+
+        Raises OSError (TimeoutError is one), Malformed; then the connection is of no use any more.
+        """
+        parser = self._parser
+        parser.begin()
+        whole = self._send(request, end)
+        while data := self._read(end):
+            if parser.feed(data):
+                return parser.answer(monotonic()), whole and parser.reusable
+        raise ConnectionResetError("the connection ended before the answer was whole")
+
+    @property
+    def answered(self) -> bool:
+        """True when something of the last answer was read."""
+        return self._parser.begun
+
+    def quiet(self) -> bool:
+        """True while the server neither says anything unasked nor has closed the connection."""
+        self._watch(_READABLE)
+        return not self._poll.poll(0)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._sock.close()
+
+    def _send(self, request: bytes, end: float) -> bool:
+        """False when the server answers before it has everything."""
+        rest: memoryview | bytes = request
+        while True:
+            try:
+                sent = self._sock.send(rest)
+            except BlockingIOError:
+                if self._wait_for(_READABLE | _WRITABLE, end) & _READABLE:
+                    return False
+                continue
+            except ConnectionError:
+                if self._poll.poll(0):  # it may have answered before it closed the connection
+                    return False
+                raise
+            if sent == len(rest):
+                return True
+            rest = memoryview(rest)[sent:]
+
+    def _read(self, end: float) -> bytes:
+        while True:
+            self._wait_for(_READABLE, end)
+            try:
+                return self._sock.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+
+    def _watch(self, events: int) -> None:
+        if events != self._waits_for:
+            self._poll.modify(self._sock, events)
+            self._waits_for = events
+
+    def _wait_for(self, events: int, end: float) -> int:
+        """Wait for one of `events`, or the end of the connection. Raises TimeoutError after `end`."""
+        self._watch(events)
+        left_ms = (end - monotonic()) * 1000
+        ready = self._poll.poll(left_ms + 1) if left_ms > 0 else None
+        if not ready:
+            raise TimeoutError("the deadline of the exchange has passed")
+        return ready[0][1]
+
+
+_Slots = ConnectionSlots[PlainSocket, SimpleQueue[PlainSocket | None]]
+
+
+class SocketPool:
+    """Connections to one node. Thread-safe."""
+
+    def __init__(self, origin: Origin, tls: "SSLContext | None") -> None:
+        """Nothing is connected yet. `tls`: for an https origin; None: the certificates of the system count."""
+        self.origin, self._tls, self._closed = origin, tls, False
+        self._renew()
+        renew_in_child(self)
+
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: _Slots = ConnectionSlots()
+
+    def after_fork(self) -> None:
+        """Leave the connections to the parent; see `log.after_fork`."""
+        keep(self._slots)
+        self._renew()
+
+    def ask(self, request: bytes, end: float) -> HttpAnswer:
+        """Send a request and read its answer, until `end` (monotonic seconds).
+
+        A connection that was kept alive may have been closed meanwhile: then a new one is asked, once, if nothing of an
+        answer was read. Requires: the request may be sent twice. Raises OSError (TimeoutError is one), Malformed.
+        """
+        slots, connection = self._slots, self._slot(end)
+        reusable = False
+        try:
+            if connection is not None and not connection.quiet():
+                connection.close()
+                connection = None
+            kept = connection is not None
+            connection = connection or self._connect(end)
+            try:
+                answer, reusable = connection.exchange(request, end)
+            except ConnectionError:
+                if not kept or connection.answered:
+                    raise
+                connection.close()
+                connection = self._connect(end)
+                answer, reusable = connection.exchange(request, end)
+            return answer
+        finally:
+            if connection is not None and (not reusable or self._closed):
+                connection.close()
+                connection = None
+            self._give_back(slots, connection)
+
+    def close(self) -> None:
+        """Close the connections that are idle; those in use are closed as they come back."""
+        with self._lock:
+            self._closed, idle = True, self._slots.drain()
+        for connection in idle:
+            connection.close()
+
+    def _connect(self, end: float) -> PlainSocket:
+        sock = connected(self.origin, end)
+        try:
+            if not self.origin.tls:
+                return PlainSocket(sock)
+            from logstore.client.transport.tls import TlsSocket, default_context  # noqa: PLC0415 - loads OpenSSL
+
+            self._tls = self._tls or default_context()
+            return TlsSocket(sock, self._tls, self.origin.host, end)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _slot(self, end: float) -> PlainSocket | None:
+        """Room for an exchange: a connection, or None where one may be opened. Raises TimeoutError."""
+        with self._lock:
+            connection = self._slots.take()
+            if connection is not None or self._slots.may_open():
+                return connection
+            waiter: SimpleQueue[PlainSocket | None] = SimpleQueue()
+            self._slots.waiting.append(waiter)
+        try:
+            return waiter.get(timeout=max(end - monotonic(), 0.0))
+        except Empty:
+            with self._lock:
+                if waiter in self._slots.waiting:
+                    self._slots.waiting.remove(waiter)
+                    raise TimeoutError("no connection came free before the deadline") from None
+            return waiter.get()  # it came just then
+
+    def _give_back(self, slots: _Slots, mine: PlainSocket | None) -> None:
+        now = monotonic()
+        with self._lock:
+            waiter = slots.give_back(mine, now)
+            if waiter is not None:
+                waiter.put(mine)
+            overdue = slots.overdue(now)
+        if overdue is not None:
+            overdue.close()

@@ -1,0 +1,67 @@
+"""TLS: the socket of an https node."""
+
+import socket
+import ssl
+from select import POLLIN, POLLOUT
+
+from logstore.client.transport.sockets import READ_BYTES, PlainSocket
+
+
+def default_context() -> ssl.SSLContext:
+    """Certificates that this system trusts (SSL_CERT_FILE and SSL_CERT_DIR say others), and HTTP/1.1."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class TlsSocket(PlainSocket):
+    """A connection to an https node."""
+
+    __slots__ = ()
+    _sock: ssl.SSLSocket
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str, end: float) -> None:
+        """Shake hands until `end`. Raises OSError; ssl.SSLCertVerificationError is one."""
+        super().__init__(context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False))
+        while True:
+            try:
+                self._sock.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._wait_for(POLLIN, end)
+            except ssl.SSLWantWriteError:
+                self._wait_for(POLLOUT, end)
+
+    def quiet(self) -> bool:
+        """True while the server says nothing but TLS's own."""
+        try:
+            self._sock.recv(1)
+        except ssl.SSLWantReadError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def _send(self, request: bytes, end: float) -> bool:
+        rest = memoryview(request)
+        while rest:
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except ssl.SSLWantReadError:
+                self._wait_for(POLLIN, end)
+            except ssl.SSLWantWriteError:
+                self._wait_for(POLLOUT, end)
+            except ssl.SSLError as error:
+                raise ConnectionResetError(f"TLS: {error}") from error
+        return True
+
+    def _read(self, end: float) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(READ_BYTES)
+            except ssl.SSLWantReadError:
+                self._wait_for(POLLIN, end)
+            except ssl.SSLWantWriteError:
+                self._wait_for(POLLOUT, end)
+            except ssl.SSLError as error:
+                raise ConnectionResetError(f"TLS: {error}") from error
