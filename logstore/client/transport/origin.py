@@ -16,6 +16,7 @@ class Origin(NamedTuple):
     host: str
     port: int
     tls: bool
+    netloc: str  # host and port, as the Host header has them
     prefix: str  # of every path; empty, or "/..." without a slash at its end
 
     @classmethod
@@ -32,13 +33,9 @@ class Origin(NamedTuple):
             raise UsageError(f"not the URL of a node: {url!r}; give http://host:port")
         if parts.username is not None:
             raise UsageError(f"the URL of a node has no user or password: {host}; this build knows no authentication")
-        return cls(host, port or _PORTS[parts.scheme], parts.scheme == "https", path.rstrip("/"))
-
-    @property
-    def netloc(self) -> str:
-        """Host and port as the Host header has them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS["https" if self.tls else "http"] else f"{host}:{self.port}"
+        usual, named = _PORTS[parts.scheme], f"[{host}]" if ":" in host else host
+        netloc = named if port in (None, usual) else f"{named}:{port}"
+        return cls(host, port or usual, parts.scheme == "https", netloc, path.rstrip("/"))
 
     def __str__(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.netloc}{self.prefix}"

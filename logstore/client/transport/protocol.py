@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 class NodeProtocol(asyncio.Protocol):
     """A connection to a node, for one exchange at a time."""
 
-    __slots__ = ("_answer", "_parser", "_transport", "lost", "reusable")
+    __slots__ = ("_answer", "_end", "_loop", "_parser", "_timer", "_transport", "lost", "reusable")
 
     def __init__(self) -> None:
         self._parser = AnswerParser()
         self._answer: asyncio.Future[HttpAnswer] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop, self._end = asyncio.get_running_loop(), 0.0
         self.lost = self.reusable = False
 
     async def exchange(self, request: bytes, end: float) -> HttpAnswer:
@@ -28,17 +30,16 @@ class NodeProtocol(asyncio.Protocol):
 
         Raises OSError (TimeoutError is one), Malformed; then the connection is of no use any more.
         """
-        loop = asyncio.get_running_loop()
         self._parser.begin()
-        self.reusable = False
-        answer: asyncio.Future[HttpAnswer] = loop.create_future()
+        self.reusable, self._end = False, end
+        answer: asyncio.Future[HttpAnswer] = self._loop.create_future()
         self._answer = answer
         self._transport.write(request)
-        timer = loop.call_at(end, self._expire)
+        if self._timer is None or self._timer.when() > end:
+            self._set_timer()
         try:
             return await answer
         finally:
-            timer.cancel()
             self._answer = None
 
     @property
@@ -50,6 +51,8 @@ class NodeProtocol(asyncio.Protocol):
         """Close the connection, without waiting for anything."""
         self.lost = True
         self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -73,8 +76,20 @@ class NodeProtocol(asyncio.Protocol):
         self.lost = True
         self._fail(error if isinstance(error, OSError) else ConnectionResetError("the connection ended early"))
 
+    def _set_timer(self) -> None:
+        """Look again when the exchange must have ended; one timer sees many of them come and go."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._end, self._expire)
+
     def _expire(self) -> None:
-        self._fail(TimeoutError("the deadline of the exchange has passed"))
+        self._timer = None
+        if self._answer is None:
+            return
+        if self._loop.time() < self._end:
+            self._set_timer()
+        else:
+            self._fail(TimeoutError("the deadline of the exchange has passed"))
 
     def _fail(self, error: Exception) -> None:
         if self._answer is not None and not self._answer.done():
