@@ -5,14 +5,16 @@ batch of acknowledgements, not once per write.
 """
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self
 
 from logstore.client.checks import Pair, Text, check_value
-from logstore.client.http import AsyncReader, ScanArguments
+from logstore.client.http import AsyncReader, ScanPages
 from logstore.client.pending import Pending, Shared
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import DEADLINE_MS, PointInTime, when
@@ -30,10 +32,13 @@ from logstore.log.write.producer import (
     OnFull,
     Producer,
 )
-from logstore.model.errors import LogStoreError, Overloaded, StillPending, WriteFailed
+from logstore.model.errors import LogStoreError, Overloaded, StillPending, UsageError, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 class _Wakeups:
@@ -43,7 +48,11 @@ class _Wakeups:
         self._loop, self._done = loop, deque[asyncio.Future[None]]()
 
     def tell(self, future: "asyncio.Future[None]") -> None:
-        """Complete `future` in the loop. Called on any thread."""
+        """Complete `future` in its loop. Called on any thread."""
+        if (loop := future.get_loop()) is not self._loop:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_complete, future)
+            return
         first = not self._done
         self._done.append(future)
         if first and not self._loop.is_closed():
@@ -52,9 +61,12 @@ class _Wakeups:
     def _drain(self) -> None:
         # emptied one by one: whoever finds the queue empty while this runs wakes the loop again
         while self._done:
-            future = self._done.popleft()
-            if not future.done():
-                future.set_result(None)
+            _complete(self._done.popleft())
+
+
+def _complete(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class AsyncPending(Pending):
@@ -164,7 +176,10 @@ class AsyncPipeline:
 
 
 class AsyncStore:
-    """A connection to one store, for asyncio: the methods of `Store`, awaitable. Belongs to one event loop."""
+    """A connection to one store, for asyncio: the methods of `Store`, awaitable; many tasks may use it at once.
+
+    It belongs to the event loop that it is used in first; once that is closed, to the next one.
+    """
 
     def __init__(
         self,
@@ -179,17 +194,19 @@ class AsyncStore:
         compression: str = COMPRESSION,
         definitions: CachedDefinitions | None = None,
         kafka: Mapping[str, Any] | None = None,
+        tls: "SSLContext | None" = None,
     ) -> None:
-        """Arguments as of `Store`; nothing is connected before the first call that needs it."""
+        """Settle the addresses; nothing is connected before the first call that needs it. Arguments as of `Store`."""
         self._store = Store(
             bootstrap, url, on_full=on_full, queue_records=queue_records, queue_bytes=queue_bytes,
             delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms, compression=compression,
-            definitions=definitions, kafka=kafka,
+            definitions=definitions, kafka=kafka, tls=tls,
         )  # fmt: skip
         self._connect()
         renew_in_child(self)
 
     def _connect(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: AsyncReader | None = None
         self._wakeups: _Wakeups | None = None
         self._pipelines: dict[str, AsyncPipeline] = {}
@@ -201,19 +218,31 @@ class AsyncStore:
         self._connect()
 
     async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
-        """Write a row and wait for its position, as `Store.put`."""
+        """Write one row and wait for the acknowledgement; returns its position.
+
+        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable:
+        then it is not written; Unknown: perhaps it is.
+        """
         return await self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers))
 
     async def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
-        """Delete a row and wait for the position, as `Store.delete`."""
+        """Delete one row and wait for the acknowledgement; raises like `put`."""
         return await self._write(table, lambda pipeline: pipeline.delete(key, headers=headers))
 
     async def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
-        """See `Store.put_many`; `pairs` is consumed on another thread."""
+        """Write pairs (key, value), or the items of a mapping; a value None deletes.
+
+        Returns when all are acknowledged, with the position that covers them. Order per key is the order given. `pairs`
+        is consumed on another thread.
+
+        Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. A pair that cannot be written is found
+        before anything is written when `pairs` is a list, a tuple or a mapping, or an iterator of up to 20,000 pairs;
+        of a longer iterator the pairs before it may be written by then: a note of the error says how many.
+        """
         return await asyncio.to_thread(self._store.put_many, table, pairs)
 
     def pipeline(self, table: str) -> "_Opening":
-        """Use as `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
+        """Write without waiting for each: `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
         return _Opening(self, table)
 
     async def get(
@@ -225,7 +254,13 @@ class AsyncStore:
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
-        """Read a row, or None, as `Store.get`."""
+        """Read a row, or None.
+
+        With `after` (a position or token) at least that has been seen; with `as_of` (those, or a time) exactly that.
+
+        Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is
+        not kept.
+        """
         with renewing(partial(self._forget, table)):
             return await self._reads().get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
 
@@ -233,7 +268,10 @@ class AsyncStore:
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
-        """Read many rows, as `Store.get_many`."""
+        """Rows in the order of `keys`, None where there is none.
+
+        Raises like `get`. The deadline is for each 1,000 keys.
+        """
         with renewing(partial(self._forget, table)):
             return await self._reads().get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
 
@@ -241,28 +279,46 @@ class AsyncStore:
         self,
         table: str,
         *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
         after: Position | str | None = None,
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
-        **arguments: Unpack[ScanArguments],
     ) -> AsyncIterator[Row]:
-        """See `Store.scan`; use with `async for`."""
-        return self._reads().scan(table, after=when(after, as_of), deadline_ms=deadline_ms, **arguments)
+        """Rows in key order, page by page as they are taken, with `async for`.
+
+        `prefix`, or `start` and `end` (exclusive), bound the keys; `limit`: rows at most; `reverse`: keys fall;
+        `keys_only`: values are empty; the deadline is for each page. Raises like `get`.
+        """
+        pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
+        return self._reads().scan(table, pages, after=when(after, as_of), deadline_ms=deadline_ms)
 
     async def flush(self, timeout_s: float | None = None) -> int:
-        """Wait for writes on their way, as `Store.flush`."""
+        """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
         return await asyncio.to_thread(self._store.flush, timeout_s)
 
     async def close(self, timeout_s: float | None = None) -> None:
-        """Flush and end the client, as `Store.close`."""
+        """Flush and let go; pipelines that are still open take nothing more.
+
+        Raises Unknown when writes remain without acknowledgement after `timeout_s` (default: the delivery timeout).
+        """
         try:
-            await asyncio.to_thread(self._store.close, timeout_s)
+            await _in_a_thread(partial(self._store.close, timeout_s))
         finally:
             reader, self._reader = self._reader, None
-            if reader is not None:
-                reader.close()
+            if reader is not None and self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(reader.close)
+                await asyncio.sleep(0)
+
+    def __repr__(self) -> str:
+        return f"Async{self._store!r}"
 
     async def __aenter__(self) -> Self:
+        self._here()
         return self
 
     async def __aexit__(
@@ -272,10 +328,11 @@ class AsyncStore:
 
     async def open_pipeline(self, table: str) -> AsyncPipeline:
         """A pipeline of its own; connecting and asking for the definition happen on another thread, the first time."""
+        loop = self._here()
         producer = await asyncio.to_thread(lambda: self._store.producer)
         definition = await asyncio.to_thread(self._store.tables.get, table)
         if self._wakeups is None:
-            self._wakeups = _Wakeups(asyncio.get_running_loop())
+            self._wakeups = _Wakeups(loop)
         again = partial(self._store.ask_again, table)
         return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table), again)
 
@@ -291,7 +348,7 @@ class AsyncStore:
             return await (await queue(await self._singles(table)))
 
     async def _singles(self, table: str) -> AsyncPipeline:
-        self._store.check_open()
+        self._here()
         pipeline = self._pipelines.get(table)
         if pipeline is None:
             pipeline = self._pipelines[table] = await self.open_pipeline(table)
@@ -302,10 +359,39 @@ class AsyncStore:
         self._store.forget(table)
 
     def _reads(self) -> AsyncReader:
-        self._store.check_open()
+        self._here()
         if self._reader is None:
-            self._reader = AsyncReader(self._store.need_url())
+            self._reader = AsyncReader(self._store.need_url(), self._store.tls)
         return self._reader
+
+    def _here(self) -> asyncio.AbstractEventLoop:
+        """The event loop of this client: the first one that it is used in, and the next one when that is closed."""
+        self._store.check_open()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise UsageError("an AsyncStore is used inside an event loop (asyncio.run); elsewhere use Store") from None
+        if loop is not self._loop:
+            if self._loop is not None and not self._loop.is_closed():
+                raise UsageError("this AsyncStore belongs to another event loop, which is not closed; make one in each")
+            self._connect()
+            self._loop = loop
+        return loop
+
+
+async def _in_a_thread(call: Callable[[], None]) -> None:
+    """Call it on a thread of its own: those of the event loop may all be waiting for Kafka."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+            done.set_result(None)
+        except BaseException as error:  # raised where it is awaited
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="logstore-close", daemon=True).start()
+    await asyncio.wrap_future(done)
 
 
 class _Opening:

@@ -59,7 +59,11 @@ def keys_of(keys: "Iterable[Text]") -> list[bytes]:
     """The keys of a get_many. Raises UsageError for one text, and for sets, which have no order to answer in."""
     if isinstance(keys, _NO_SEQUENCE) or not isinstance(keys, Iterable):
         raise UsageError(f"get_many takes several keys in an order, such as a list, not {type(keys).__name__}")
-    return [to_bytes(key) for key in keys]
+    some = list(keys)
+    try:
+        return list(map(str.encode, some))  # type: ignore[arg-type]
+    except (TypeError, UnicodeEncodeError):  # bytes among them, or what is neither
+        return [to_bytes(key) for key in some]
 
 
 def _pair(pair: Any) -> Pair:

@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar
 
 from logstore.client.checks import Text, keys_of
+from logstore.client.lazily import CLOSED
 from logstore.client.reading import MANY, After, Ask, Budget, Conversation, Steps
 from logstore.client.row import Row
 from logstore.client.transport.answer import HttpAnswer, Malformed
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LONG = 16_384  # bytes
 _MANY_BYTES = 2 * 1024 * 1024  # keys of one multi-get
-
-
-class ScanArguments(TypedDict, total=False):
-    """Arguments of a scan: rows that begin with `prefix`, or of [start, end); at most `limit` of them."""
-
-    prefix: Text | None
-    start: Text | None
-    end: Text | None
-    limit: int | None
-    reverse: bool  # in falling order of keys
-    keys_only: bool  # values are empty
 
 
 class ScanPages:
@@ -86,6 +76,7 @@ class HttpReader:
         """`url`: any node of the store; raises UsageError when it is none."""
         self._conversation, self._tls = Conversation(url), tls
         self._pools: dict[str, SocketPool] = {}
+        self._closed = False
 
     def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
         """Read a row, or None, as `Store.get`."""
@@ -100,10 +91,10 @@ class HttpReader:
             rows += self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
         return rows
 
-    def scan(self, table: str, *, after: After, deadline_ms: int, **arguments: Unpack[ScanArguments]) -> Iterator[Row]:
+    def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> Iterator[Row]:
         """Read rows in order, as `Store.scan`."""
         Budget.of(deadline_ms, 0.0)
-        return self._pages(ScanPages(**arguments), table, after, deadline_ms)
+        return self._pages(pages, table, after, deadline_ms)
 
     def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> Iterator[Row]:
         while not scan.done:
@@ -113,6 +104,7 @@ class HttpReader:
 
     def close(self) -> None:
         """Close the connections; those in use are closed when their answer is there."""
+        self._closed = True
         for pool in list(self._pools.values()):
             pool.close()
 
@@ -131,6 +123,8 @@ class HttpReader:
             return result
 
     def _ask(self, ask: Ask) -> HttpAnswer | float:
+        if self._closed:
+            raise UsageError(CLOSED)
         pool = self._pools.get(ask.base) or self._pools.setdefault(ask.base, SocketPool(Origin.of(ask.base), self._tls))
         request = request_bytes(pool.origin, ask.method, ask.path, ask.headers, ask.content)
         try:
@@ -147,6 +141,7 @@ class AsyncReader:
         """`url`: any node of the store; raises UsageError when it is none."""
         self._conversation, self._tls = Conversation(url), tls
         self._pools: dict[str, ProtocolPool] = {}
+        self._closed = False
 
     async def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
         """Read a row, or None, as `Store.get`."""
@@ -161,12 +156,10 @@ class AsyncReader:
             rows += await self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
         return rows
 
-    def scan(
-        self, table: str, *, after: After, deadline_ms: int, **arguments: Unpack[ScanArguments]
-    ) -> AsyncIterator[Row]:
+    def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> AsyncIterator[Row]:
         """Read rows in order, as `Store.scan`."""
         Budget.of(deadline_ms, 0.0)
-        return self._pages(ScanPages(**arguments), table, after, deadline_ms)
+        return self._pages(pages, table, after, deadline_ms)
 
     async def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> AsyncIterator[Row]:
         while not scan.done:
@@ -177,6 +170,7 @@ class AsyncReader:
 
     def close(self) -> None:
         """Close the connections; those in use are closed when their answer is there. Requires: in the loop."""
+        self._closed = True
         for pool in self._pools.values():
             pool.close()
 
@@ -195,6 +189,8 @@ class AsyncReader:
             return result
 
     async def _ask(self, ask: Ask) -> HttpAnswer | float:
+        if self._closed:
+            raise UsageError(CLOSED)
         pool = self._pools.get(ask.base)
         if pool is None:
             pool = self._pools[ask.base] = ProtocolPool(Origin.of(ask.base), self._tls)
@@ -226,9 +222,14 @@ def _encoded(bounds: dict[str, bytes]) -> dict[str, bytes | str]:
 
 def _thousands(keys: Sequence[Text]) -> Iterator[list[bytes]]:
     """Keys in as many requests as it takes: by number, and by bytes, which JSON may make six times as many."""
+    every = keys_of(keys)
+    if len(every) <= MANY and sum(map(len, every)) <= _MANY_BYTES:
+        if every:
+            yield every
+        return
     some: list[bytes] = []
     size_bytes = 0
-    for key in keys_of(keys):
+    for key in every:
         if some and (len(some) == MANY or size_bytes + len(key) > _MANY_BYTES):
             yield some
             some, size_bytes = [], 0

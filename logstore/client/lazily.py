@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from logstore.model.errors import UsageError
 
 T = TypeVar("T")
+CLOSED = "this Store is closed; open a new one"
 
 
 class Lazily(Generic[T]):
@@ -66,4 +67,4 @@ class Lazily(Generic[T]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise UsageError("this Store is closed; open a new one")
+            raise UsageError(CLOSED)

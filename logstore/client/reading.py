@@ -141,12 +141,14 @@ class Conversation:
     ) -> Steps[list[Row | None]]:
         """Up to `MANY` rows in the order of `keys`."""
         found: dict[bytes, Row | None] = {}
-        wanted = list(dict.fromkeys(map(check_key, keys)))
+        wanted = list(dict.fromkeys(keys))
+        check_key(min(wanted, key=len, default=b"k"))
+        check_key(max(wanted, key=len, default=b"k"))
         pause = _FIRST_PAUSE_S
         while wanted:
             answer = yield from self._many(table, wanted, after, budget, now)
             before = len(found)
-            here, elsewhere = many_of(answer, table, wanted)
+            here, elsewhere = many_of(answer, table, set(wanted))
             found |= here
             for key in elsewhere:
                 found[key] = yield from self.get(table, key, after, budget, (yield from _time()))

@@ -1,7 +1,6 @@
 """Row: what a read returns, and the rows of a list answer (msgpack), checked before anybody has them."""
 
-from collections.abc import Iterable
-from itertools import repeat
+from collections.abc import Set
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -12,8 +11,7 @@ from logstore.model.errors import ServerError, Stopped
 from logstore.model.position import Position
 
 MSGPACK = "application/msgpack"
-_FIELDS = itemgetter("key", "value", "version", "partition")
-_FIELDS_WITHOUT_VALUE = itemgetter("key", "version", "partition")
+_new, _key = tuple.__new__, itemgetter(0)
 
 
 class Row(NamedTuple):
@@ -45,8 +43,8 @@ def page_of(answer: HttpAnswer, *, keys_only: bool) -> tuple[list[Row], str | No
     return rows, cursor
 
 
-def many_of(answer: HttpAnswer, table: str, wanted: Iterable[bytes]) -> tuple[dict[bytes, Row | None], list[bytes]]:
-    """What a multi-get found under each key, and the keys that another node has.
+def many_of(answer: HttpAnswer, table: str, wanted: Set[bytes]) -> tuple[dict[bytes, Row | None], list[bytes]]:
+    """Rows that a multi-get found, under their keys, and the keys that another node has.
 
     Raises Stopped, and ServerError when it is no such answer.
     """
@@ -54,12 +52,14 @@ def many_of(answer: HttpAnswer, table: str, wanted: Iterable[bytes]) -> tuple[di
     try:
         token, results = body["token"] or "", body["results"]
         rows = _rows([result for result in results if result["found"]], token, keys_only=False)
-        missing = [result["key"] for result in results if not result["found"]]
-        found: dict[bytes, Row | None] = {row.key: row for row in rows} | dict.fromkeys(missing)
+        found: dict[bytes, Row | None] = dict(zip(map(_key, rows), rows, strict=True))
+        if len(rows) < len(results):
+            found |= {result["key"]: None for result in results if not result["found"]}
         left_out = [(entry["key"], str(entry["reason"])) for entry in body["unprocessed"]]
+        known = found.keys() | dict(left_out).keys() if left_out else found.keys()
     except (LookupError, TypeError, ValueError) as error:
         raise _wrong(answer, error) from error
-    if not found.keys() | dict(left_out).keys() <= set(wanted):
+    if not known <= wanted:
         raise _wrong(answer, "its keys are not those that were asked for")
     for key, reason in left_out:
         if reason == "partition-stopped":
@@ -68,22 +68,18 @@ def many_of(answer: HttpAnswer, table: str, wanted: Iterable[bytes]) -> tuple[di
 
 
 def _rows(results: list[dict[str, Any]], token: str, *, keys_only: bool) -> list[Row]:
-    """All rows of a list at once: what is checked of each costs a loop in C, not in Python."""
-    if not results:
-        return []
+    """All rows of a list, each field of its kind. A million a second: so in one comprehension, past Row's own `new`."""
     if keys_only:
-        keys, versions, partitions = zip(*map(_FIELDS_WITHOUT_VALUE, results), strict=True)
-        values: Any = repeat(b"", len(keys))
-    else:
-        keys, values, versions, partitions = zip(*map(_FIELDS, results), strict=True)
-        if {*map(type, values)} != {bytes}:
-            raise TypeError("a value is no bytes")
-    if {*map(type, keys)} != {bytes}:
-        raise TypeError("a key is no bytes")
-    if {*map(type, versions)} | {*map(type, partitions)} != {int} or type(token) is not str:
-        raise TypeError("a version or partition is no number, or the token no text")
-    fields = zip(keys, values, versions, partitions, repeat(token), repeat(""))
-    return [tuple.__new__(Row, row) for row in fields]
+        results = [{**result, "value": b""} for result in results]
+    rows = [
+        _new(Row, (key, value, version, partition, token, ""))
+        for result in results
+        if type(key := result["key"]) is bytes is type(value := result["value"])
+        and type(version := result["version"]) is int is type(partition := result["partition"])
+    ]
+    if len(rows) < len(results) or type(token) is not str:
+        raise TypeError("a key, value, version, partition or token is not of its kind")
+    return rows
 
 
 def _body(answer: HttpAnswer) -> dict[str, Any]:

@@ -4,17 +4,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self
 
 from logstore.client.batch import WriteBatch
 from logstore.client.checks import Pair, Text
-from logstore.client.http import HttpReader, ScanArguments
-from logstore.client.lazily import Lazily
+from logstore.client.http import HttpReader, ScanPages
+from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.pending import Pending
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, renewing
+from logstore.client.transport.origin import Origin
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.producer import (
     COMPRESSION,
@@ -28,6 +29,9 @@ from logstore.log.write.producer import (
 from logstore.model.errors import LogStoreError, NotYet, UsageError, WriteFailed
 from logstore.model.position import Position
 from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 class Store:
@@ -45,6 +49,7 @@ class Store:
     delivery_timeout_s  after which a write without acknowledgement is Unknown
     definitions         where table definitions come from; default: the log itself
     kafka               further librdkafka settings, for security and the like
+    tls                 for https URLs: whose certificates count; default: those that the system trusts
     """
 
     def __init__(
@@ -60,12 +65,15 @@ class Store:
         compression: str = COMPRESSION,
         definitions: CachedDefinitions | None = None,
         kafka: Mapping[str, Any] | None = None,
+        tls: "SSLContext | None" = None,
     ) -> None:
         """Settle the addresses; nothing is connected before the first call that needs it."""
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self._bootstrap = bootstrap or os.environ.get("LOGSTORE_BOOTSTRAP")
         self._url = url or os.environ.get("LOGSTORE_URL")
+        if self._url is not None:
+            Origin.of(self._url)
         self._settings: dict[str, Any] = {
             "on_full": on_full,
             "queue_records": queue_records,
@@ -75,7 +83,7 @@ class Store:
             "compression": compression,
             "extra": kafka,
         }
-        self._definitions, self._closed = definitions, False
+        self._definitions, self._tls, self._closed = definitions, tls, False
         self._connect()
         renew_in_child(self)
 
@@ -83,7 +91,9 @@ class Store:
         """Have everything connected on first use, each on its own: who reads never waits for Kafka."""
         self._producer: Lazily[Producer] = Lazily(self._make_producer, lambda producer: producer.close(0.0))
         self._tables: Lazily[Tables] = Lazily(self._make_tables, lambda tables: tables.close())
-        self._reader: Lazily[HttpReader] = Lazily(lambda: HttpReader(self.need_url()), lambda reader: reader.close())
+        self._reader: Lazily[HttpReader] = Lazily(
+            lambda: HttpReader(self.need_url(), self._tls), lambda reader: reader.close()
+        )
         self._pipelines: dict[str, Pipeline] = {}
 
     def after_fork(self) -> None:
@@ -164,17 +174,23 @@ class Store:
         self,
         table: str,
         *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
         after: Position | str | None = None,
         as_of: PointInTime = None,
         deadline_ms: int = DEADLINE_MS,
-        **arguments: Unpack[ScanArguments],
     ) -> Iterator[Row]:
         """Rows in key order, page by page as they are taken.
 
         `prefix`, or `start` and `end` (exclusive), bound the keys; `limit`: rows at most; `reverse`: keys fall;
         `keys_only`: values are empty; the deadline is for each page. Raises like `get`.
         """
-        return self.reader.scan(table, after=when(after, as_of), deadline_ms=deadline_ms, **arguments)
+        pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
+        return self.reader.scan(table, pages, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
@@ -222,7 +238,17 @@ class Store:
             )
         return url
 
+    @property
+    def tls(self) -> "SSLContext | None":
+        """Certificates that count for https URLs; None: those that the system trusts."""
+        return self._tls
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._closed else ""
+        return f"Store(bootstrap={self._bootstrap!r}, url={self._url!r}{closed})"
+
     def __enter__(self) -> Self:
+        self.check_open()
         return self
 
     def __exit__(
@@ -308,4 +334,4 @@ class Store:
     def check_open(self) -> None:
         """Raise UsageError when this client is closed."""
         if self._closed:
-            raise UsageError("this Store is closed; open a new one")
+            raise UsageError(CLOSED)

@@ -61,7 +61,7 @@ class AnswerParser:
         self._wire_bytes += len(data)
         try:
             self._http.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             raise Malformed(self._wrong or str(error) or type(error).__name__) from error
         if self._wrong:
             raise Malformed(self._wrong)
@@ -73,7 +73,7 @@ class AnswerParser:
 
     def answer(self, now: float) -> HttpAnswer:
         """The answer. Requires: it is whole."""
-        body = self._body
+        body, self._body = self._body, []
         return HttpAnswer(self._status, self._headers, body[0] if len(body) == 1 else b"".join(body), now)
 
     @property

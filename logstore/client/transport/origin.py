@@ -11,7 +11,7 @@ _NO_URL = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 class Origin(NamedTuple):
-    """Where the requests to one node go."""
+    """Scheme, host, port and path of a node."""
 
     host: str
     port: int
@@ -22,12 +22,14 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, url: str) -> "Origin":
         """Take a URL apart; raises UsageError when it is not that of a node."""
+        if not isinstance(url, str):
+            raise UsageError(f"the URL of a node is text, not {type(url).__name__}")
         try:
             parts = urlsplit(url)
             port = parts.port
             host = (parts.hostname or "").encode("ascii" if ":" in (parts.hostname or "") else "idna").decode()
             path = parts.path.encode("ascii").decode()
-        except (TypeError, ValueError) as error:  # UnicodeError is one
+        except ValueError as error:  # UnicodeError is one
             raise UsageError(f"not the URL of a node: {url!r} ({error}); give http://host:port") from error
         if _NO_URL.search(url) or parts.scheme not in _PORTS or not host or port == 0 or parts.query or parts.fragment:
             raise UsageError(f"not the URL of a node: {url!r}; give http://host:port")

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, cast
 
 from logstore.client.transport.answer import AnswerParser, HttpAnswer, Malformed
 from logstore.client.transport.origin import Origin
-from logstore.client.transport.slots import ConnectionSlots
+from logstore.client.transport.stack import ConnectionStack
 from logstore.log.after_fork import keep, renew_in_child
+from logstore.model.errors import UsageError
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
 
-class NodeProtocol(asyncio.Protocol):
+class LoopConnection(asyncio.Protocol):
     """A connection to a node, for one exchange at a time."""
 
     __slots__ = ("_answer", "_end", "_loop", "_parser", "_timer", "_transport", "lost", "reusable")
@@ -96,7 +97,7 @@ class NodeProtocol(asyncio.Protocol):
             self._answer.set_exception(error)
 
 
-_Slots = ConnectionSlots[NodeProtocol, "asyncio.Future[NodeProtocol | None]"]
+_Stack = ConnectionStack[LoopConnection, "asyncio.Future[LoopConnection | None]"]
 
 
 class ProtocolPool:
@@ -105,19 +106,22 @@ class ProtocolPool:
     def __init__(self, origin: Origin, tls: "SSLContext | None") -> None:
         """Nothing is connected yet. `tls`: for an https origin; None: the certificates of the system count."""
         self.origin, self._tls, self._closed = origin, tls, False
-        self._slots: _Slots = ConnectionSlots()
+        self._stack: _Stack = ConnectionStack()
+        self._loop = asyncio.get_running_loop()
         renew_in_child(self)
 
     def after_fork(self) -> None:
         """Leave the connections to the parent; see `log.after_fork`."""
-        keep(self._slots)
-        self._slots = ConnectionSlots()
+        keep(self._stack)
+        self._stack = ConnectionStack()
 
     async def ask(self, request: bytes, end: float) -> HttpAnswer:
         """Send a request and read its answer, until `end` (monotonic seconds); as `SocketPool.ask`."""
-        end += asyncio.get_running_loop().time() - monotonic()  # uvloop counts from elsewhere
-        connection = self._slots.take()
-        if connection is None and not self._slots.may_open():
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError("this AsyncStore belongs to another event loop; make one in each")
+        end += self._loop.time() - monotonic()  # uvloop counts from elsewhere
+        connection = self._stack.take()
+        if connection is None and not self._stack.may_open():
             connection = await self._free(end)
         try:
             if connection is not None and connection.lost:
@@ -142,10 +146,10 @@ class ProtocolPool:
     def close(self) -> None:
         """Close the connections that are idle; those in use are closed as they come back. Requires: in their loop."""
         self._closed = True
-        for connection in self._slots.drain():
+        for connection in self._stack.drain():
             connection.close()
 
-    async def _connect(self, end: float) -> NodeProtocol:
+    async def _connect(self, end: float) -> LoopConnection:
         origin, tls = self.origin, None
         if origin.tls:
             if self._tls is None:
@@ -153,14 +157,13 @@ class ProtocolPool:
 
                 self._tls = default_context()
             tls = self._tls
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout_at(end):
-            return (await loop.create_connection(NodeProtocol, origin.host, origin.port, ssl=tls))[1]
+            return (await self._loop.create_connection(LoopConnection, origin.host, origin.port, ssl=tls))[1]
 
-    async def _free(self, end: float) -> NodeProtocol | None:
+    async def _free(self, end: float) -> LoopConnection | None:
         """A connection that comes free, or None where one may be opened instead."""
-        waiter: asyncio.Future[NodeProtocol | None] = asyncio.get_running_loop().create_future()
-        self._slots.waiting.append(waiter)
+        waiter: asyncio.Future[LoopConnection | None] = asyncio.get_running_loop().create_future()
+        self._stack.waiting.append(waiter)
         try:
             async with asyncio.timeout_at(end):
                 return await waiter
@@ -169,10 +172,10 @@ class ProtocolPool:
                 self._give_back(waiter.result())
             raise
 
-    def _give_back(self, mine: NodeProtocol | None) -> None:
-        while (waiter := self._slots.give_back(mine, monotonic())) is not None:
+    def _give_back(self, mine: LoopConnection | None) -> None:
+        while (waiter := self._stack.give_back(mine, monotonic())) is not None:
             if not waiter.done():
                 waiter.set_result(mine)
                 return
-        if (overdue := self._slots.overdue(monotonic())) is not None:
+        if (overdue := self._stack.overdue(monotonic())) is not None:
             overdue.close()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from logstore.client.transport.answer import AnswerParser, HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.client.transport.resolve import connected
-from logstore.client.transport.slots import ConnectionSlots
+from logstore.client.transport.stack import ConnectionStack
 from logstore.log.after_fork import keep, renew_in_child
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class PlainSocket:
         return ready[0][1]
 
 
-_Slots = ConnectionSlots[PlainSocket, SimpleQueue[PlainSocket | None]]
+_Stack = ConnectionStack[PlainSocket, SimpleQueue[PlainSocket | None]]
 
 
 class SocketPool:
@@ -118,11 +118,11 @@ class SocketPool:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._slots: _Slots = ConnectionSlots()
+        self._stack: _Stack = ConnectionStack()
 
     def after_fork(self) -> None:
         """Leave the connections to the parent; see `log.after_fork`."""
-        keep(self._slots)
+        keep(self._stack)
         self._renew()
 
     def ask(self, request: bytes, end: float) -> HttpAnswer:
@@ -131,7 +131,7 @@ class SocketPool:
         A connection that was kept alive may have been closed meanwhile: then a new one is asked, once, if nothing of an
         answer was read. Requires: the request may be sent twice. Raises OSError (TimeoutError is one), Malformed.
         """
-        slots, connection = self._slots, self._slot(end)
+        stack, connection = self._stack, self._take(end)
         reusable = False
         try:
             if connection is not None and not connection.quiet():
@@ -152,12 +152,12 @@ class SocketPool:
             if connection is not None and (not reusable or self._closed):
                 connection.close()
                 connection = None
-            self._give_back(slots, connection)
+            self._give_back(stack, connection)
 
     def close(self) -> None:
         """Close the connections that are idle; those in use are closed as they come back."""
         with self._lock:
-            self._closed, idle = True, self._slots.drain()
+            self._closed, idle = True, self._stack.drain()
         for connection in idle:
             connection.close()
 
@@ -174,29 +174,29 @@ class SocketPool:
             sock.close()
             raise
 
-    def _slot(self, end: float) -> PlainSocket | None:
+    def _take(self, end: float) -> PlainSocket | None:
         """Room for an exchange: a connection, or None where one may be opened. Raises TimeoutError."""
         with self._lock:
-            connection = self._slots.take()
-            if connection is not None or self._slots.may_open():
+            connection = self._stack.take()
+            if connection is not None or self._stack.may_open():
                 return connection
             waiter: SimpleQueue[PlainSocket | None] = SimpleQueue()
-            self._slots.waiting.append(waiter)
+            self._stack.waiting.append(waiter)
         try:
             return waiter.get(timeout=max(end - monotonic(), 0.0))
         except Empty:
             with self._lock:
-                if waiter in self._slots.waiting:
-                    self._slots.waiting.remove(waiter)
+                if waiter in self._stack.waiting:
+                    self._stack.waiting.remove(waiter)
                     raise TimeoutError("no connection came free before the deadline") from None
             return waiter.get()  # it came just then
 
-    def _give_back(self, slots: _Slots, mine: PlainSocket | None) -> None:
+    def _give_back(self, stack: _Stack, mine: PlainSocket | None) -> None:
         now = monotonic()
         with self._lock:
-            waiter = slots.give_back(mine, now)
+            waiter = stack.give_back(mine, now)
             if waiter is not None:
                 waiter.put(mine)
-            overdue = slots.overdue(now)
+            overdue = stack.overdue(now)
         if overdue is not None:
             overdue.close()

@@ -23,10 +23,16 @@ class TlsSocket(PlainSocket):
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, host: str, end: float) -> None:
         """Shake hands until `end`. Raises OSError; ssl.SSLCertVerificationError is one."""
         super().__init__(context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False))
+        try:
+            self._shake_hands(end)
+        except BaseException:
+            self._sock.close()  # `sock` is this one's by now
+            raise
+
+    def _shake_hands(self, end: float) -> None:
         while True:
             try:
-                self._sock.do_handshake()
-                break
+                return self._sock.do_handshake()
             except ssl.SSLWantReadError:
                 self._wait_for(POLLIN, end)
             except ssl.SSLWantWriteError:

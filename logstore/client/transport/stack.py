@@ -1,4 +1,4 @@
-"""Slots: which connections to one node are idle, how many there may be, and who waits for one. Does no I/O."""
+"""Stack: which connections to one node are idle, how many there may be, and who waits for one. Does no I/O."""
 
 from collections import deque
 from typing import Generic, TypeVar
@@ -10,7 +10,7 @@ C = TypeVar("C")
 W = TypeVar("W")
 
 
-class ConnectionSlots(Generic[C, W]):
+class ConnectionStack(Generic[C, W]):
     """A stack of idle connections (C), and a queue of those who wait (W), first come first served."""
 
     __slots__ = ("_idle", "_most", "_open", "waiting")
