@@ -72,7 +72,7 @@ class Store:
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self._bootstrap = bootstrap or os.environ.get("LOGSTORE_BOOTSTRAP")
         self._url = url or os.environ.get("LOGSTORE_URL")
-        if self._url is not None:
+        if self._url:
             Origin.of(self._url)
         self._settings: dict[str, Any] = {
             "on_full": on_full,
