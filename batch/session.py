@@ -80,7 +80,7 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
 
 def pickle_by_value() -> None:
     """Send the code of this package to executors with each task: they have `logstore` and no `batch`."""
-    cloudpickle.register_pickle_by_value(batch)  # type: ignore[no-untyped-call]
+    cloudpickle.register_pickle_by_value(batch)  # type: ignore[no-untyped-call]  # untyped library
 
 
 def java_home() -> Path:

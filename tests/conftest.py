@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which one process alone does without
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from support_sharing import Sharing  # noqa: PLC0415
+    from support_sharing import Sharing  # noqa: PLC0415 - only who needs it waits for its import
 
     config.option.loadscopereorder = False  # the order is that of the tests
     return Sharing(config, log)

@@ -23,15 +23,19 @@ from logstore.model.partitioner import partition_of
 from logstore.model.slots import slot_of
 from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
+from logstore.snapshot.verdicts import PROVED, UNPROVED
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import (
     Acknowledgement,
+    AdoptionKey,
+    AdoptionRecord,
     AppliedKey,
     AppliedRecord,
     EndsKey,
     EndsRecord,
     FeedKey,
+    LocalProof,
     LocalSnapshotRecord,
     NodeRecord,
     NodesKey,
@@ -135,7 +139,18 @@ class Node:
         record = ViewRecord(path, slot_of(partition, SLOTS), state, reason, base, older, reached)
         self.publish(ViewKey(table.name, table.epoch, partition), record)
 
-    def adopt(self, name: str, partition: int, keep: int = 1) -> LocalSnapshotRecord:
+    def say_proofs(self, table: Table, partition: int, *proofs: str | None) -> None:
+        """As a worker that knows how its local snapshots stand, newest first; None: it has not looked yet."""
+        known = [one for one in self.bases[table.epoch, partition] if one is not None]
+        words = [*proofs, *[PROVED] * len(known)]
+        local = tuple(LocalProof(one.snapshot, word) for one, word in zip(known, words, strict=False) if word)
+        base = known[0]
+        self.publish(
+            AdoptionKey(table.name, table.epoch, partition),
+            AdoptionRecord(base.snapshot, base.cut, state="adopted", proof=proofs[0] or UNPROVED, local=local),
+        )
+
+    def adopt(self, name: str, partition: int, keep: int = 1, proof: str | None = PROVED) -> LocalSnapshotRecord:
         """Make a snapshot of what the partition holds now and a next view that stands on it, and publish both.
 
         Returns the base as it is published; `keep`: how many older ones stay beside it.
@@ -153,6 +168,7 @@ class Node:
         self.views[where] = View(old.path.with_name(str(number)), identity, base, map_bytes=MAP_BYTES)
         shown = LocalSnapshotRecord(str(path), snapshot, cut, base.log_time_ms)
         self.bases[where] = [shown, *self.bases.get(where, [])][: keep + 1]
+        self.say_proofs(table, partition, proof)
         self.say_view(table, partition)
         old.close()
         return shown

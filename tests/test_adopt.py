@@ -341,6 +341,7 @@ def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_pro
         produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
         expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
         topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
+        repository(worker, table).verdicts().forget_others([])  # nobody has proved any of them
         worker.start()
         key = AdoptionKey(table.name, table.epoch, 0)
         word = "was deleted before this node took a snapshot over"
@@ -352,6 +353,28 @@ def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_pro
         adopted(worker, table, manifest)
         worker.watch.position(table, 0, cuts[0] + 50)
         assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
+
+
+def test_a_node_that_cannot_fold_its_log_from_where_it_stands_takes_a_proved_snapshot_on_its_way(kafka, tmp_path, rng):
+    table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        write(kafka, worker, table, some(rng, 500))
+        worker.stop()
+        first = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), word="agree")
+        produce(kafka.bootstrap, table.topic, list(some(rng, 300)))
+        cuts = ends(kafka, table)
+        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)  # nobody proves this one
+        produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
+        expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
+        topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
+        worker.start()
+        adopted(worker, table, manifest)
+        worker.watch.position(table, 0, cuts[0] + 50)
+        assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
+        until(
+            "its own fold, from the first one, has proved the second",
+            lambda: repository(worker, table).verdicts().proof(manifest.name, 0).word == "proved",
+        )
 
 
 def test_a_view_whose_beginning_is_refused_later_begins_again_by_itself(kafka, tmp_path, rng):

@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from support_wait import until
 
 from logstore.broker import embedded
 from logstore.broker.class_archive import ENDED_IN_GOOD_ORDER, ClassArchive
@@ -132,6 +134,18 @@ def test_started_in_a_thread_it_outlives_the_thread(own):
     thread.join(60)
     write(own, new_topic(own), b"still there")
     assert own.alive()
+
+
+def test_a_start_that_does_nothing_ends_and_leaves_nothing(own):
+    own.stop()
+    with ThreadPoolExecutor(1) as starting:
+        started = starting.submit(own.start, 3.0)
+        pid = until("it is started", lambda: own.pid)
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(SetupError, match=r"does not answer .* and has done nothing for 3 s"):
+            started.result(120)
+    assert not own.alive()
+    own.start()
 
 
 def test_a_taken_port_is_named(tmp_path):

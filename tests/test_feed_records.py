@@ -23,6 +23,7 @@ from logstore.view.feed_records import (
     EndsKey,
     EndsRecord,
     FeedKey,
+    LocalProof,
     LocalSnapshotRecord,
     LogKey,
     LogRecord,
@@ -54,13 +55,16 @@ OLDER = LocalSnapshotRecord(None, "00000000000003-00000001", 3, 900)
 VIEW = ViewRecord("/v", 3, "live", "why", BASE, (OLDER,), True)
 TABLES = TablesRecord(7, "t" * 32, 16, "s3://b/p", (b'{"name":"t"}',), (UnreadableTable("u", "corrupted", "why"),))
 NODES = NodesRecord((NodeRecord("n", 1, "http://n:1", "main", "z", (1, 2), (2,), ProcessIds(4, None, (5,), (6,)), 7),))
+ADOPTION = AdoptionRecord(
+    "b", 5, "c", "fetching", "", 1, 2, (DigestRecord(5, "ab", 9),), "unproved", (LocalProof("s", "proved"),)
+)
 CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (TablesKey(), TABLES),
     (NodesKey(), NODES),
     (LogKey(), LogRecord(reachable=True)),
     (MarkKey(), MarkRecord("run", 9)),
     (ViewKey("t", "e", 2), VIEW),
-    (AdoptionKey("t", "e", 2), AdoptionRecord("b", 5, "c", "fetching", "", 1, 2, (DigestRecord(5, "ab", 9),))),
+    (AdoptionKey("t", "e", 2), ADOPTION),
     (AppliedKey("e", 2), AppliedRecord(300, 301)),
     (TimesKey("e", 2), TimesRecord((StoodAt(1_000, 300),))),
     (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),))),

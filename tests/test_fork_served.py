@@ -5,13 +5,16 @@ import signal
 
 import httpx
 import pytest
+from support_audit import whole
 from support_batch import commands
-from support_log import until
+from support_log import produce, until
+from support_spark import token
 from support_store import cli, running
 from support_worker import make_table
 
+from batch.cli import restore as cli_restore
 from logstore import Store
-from logstore.model.errors import EpochChanged
+from logstore.model.errors import EpochChanged, LogStoreError
 
 ROWS = 200
 
@@ -99,3 +102,28 @@ def _partitions(node):
 def _value(store, table, key):
     row = store.get(table, key, deadline_ms=20_000)
     return None if row is None else row.value
+
+
+def test_a_restore_returns_when_readers_know_the_table_or_says_who_does_not(tmp_path, monkeypatch):
+    with whole(tmp_path / "data") as store:
+        table = store.create("source", "--partitions", "1")
+        ctx = store.context()
+        produce(ctx.bootstrap, table.topic, [(b"k", b"v")])
+        position = token(table, {0: 1})
+        stopped = [store.node.process.pid, *store.node.pids("readers")]  # the supervisor would start another reader
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            with monkeypatch.context() as impatient:
+                impatient.setattr("batch.cli.restore.SERVED_S", 3.0)
+                with pytest.raises(LogStoreError, match="not served by everybody after 3 s") as raised:
+                    store.batch(impatient, cli_restore.restore, "source", "--at", position, "--as", "unheard", status=0)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+        assert store.node.url in str(raised.value)
+        for number in range(3):
+            name = f"heard{number}"
+            store.batch(monkeypatch, cli_restore.restore, "source", "--at", position, "--as", name, status=0)
+            answer = httpx.get(f"{store.node.url}/v1/tables/{name}/rows/k", timeout=10)
+            assert (answer.status_code, answer.content) == (200, b"v"), answer.text

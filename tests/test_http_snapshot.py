@@ -53,7 +53,7 @@ def store(tmp_path):
 def adopt(node: Node, reader: Reader, name: str = "t", partition: int = 0, keep: int = 1) -> LocalSnapshotRecord:
     """Adopt a snapshot and wait until the reader answers from it."""
     base = node.adopt(name, partition, keep)
-    shown = {"snapshot": base.snapshot, "cut": base.cut, "proof": "unproved"}  # no worker has said more of it
+    shown = {"snapshot": base.snapshot, "cut": base.cut, "proof": "proved"}
     until("the base is served", lambda: base_of(reader, name, partition) == shown)
     return base
 
@@ -257,7 +257,7 @@ def test_snapshots_are_told_as_the_worker_tells_them(store):
         "table": "t",
         "epoch": epoch,
         "partition": 0,
-        **said._asdict(),
+        **{name: value for name, value in said._asdict().items() if name != "local"},
         "digests": [{"cut": 1, "digest": "ab" * 16, "entries": 1}],
         "proof": "proved",
     }
@@ -290,6 +290,84 @@ def test_as_of_answers_what_is_provable_and_names_restore_for_the_rest(store):
     many = {"keys": ["b", "a"]}
     assert reader.http.post(f"/v1/tables/t/rows:get?as_of={at[3]}", json=many).json()["results"][1]["value"] == "1"
     assert problem(reader.http.post(f"/v1/tables/t/rows:get?as_of={at[4]}", json=many), 400, "bad-level")["key"] == "a"
+
+
+@pytest.mark.parametrize("word", ["unproved", "refused"])
+def test_the_past_is_not_answered_from_a_snapshot_that_is_not_proved(store, word):
+    node, reader = store
+    table = node.tables["t"]
+    node.put_many("t", {b"a": b"1", b"b": b"1"})  # 0, 1
+    adopt(node, reader)
+    node.put("t", b"a", b"2")  # 2
+    newer = adopt(node, reader)
+    node.put("t", b"a", b"3")  # 3
+    times = (StoodAt(1, 4),)
+    node.publish(TimesKey(table.epoch, 0), TimesRecord(times))
+    node.put("t", b"c", b"3", at_ms=5_000)  # 4
+    at = {offset: token(node, offset) for offset in range(6)}
+    past, said = "1970-01-01T00:00:00.001Z", 0
+    everything = {2: b"1", 3: b"2", 4: b"3"}
+
+    def answers(as_of):
+        return row(reader, "a", LS_As_Of=as_of)
+
+    def stand(*proofs):
+        nonlocal said
+        said += 1
+        node.say_proofs(table, 0, *proofs)
+        node.publish(MarkKey(), MarkRecord("proofs", said))
+        until(f"they are heard: {proofs}", lambda: [a and a.mark for a in node.acks()] == [MarkRecord("proofs", said)])
+
+    assert {offset: answers(at[offset]).content for offset in everything} == everything
+    assert answers(past).content == b"3"
+
+    # the view's own snapshot: what is answered through it is refused, another one's own cut is not
+    stand(word, "proved")
+    for as_of in (at[3], at[4], at[5], past):
+        document = problem(answers(as_of), 400, "bad-level")
+        assert f"snapshot {newer.snapshot}, which is {word}" in document["detail"]
+        assert "`logstore batch audit t`" in document["detail"]
+        assert [cut["cut"] for cut in document["cuts"]] == [2]
+    problem(reader.get(f"/v1/tables/t/rows?as_of={at[4]}"), 400, "bad-level")
+    assert answers(at[2]).content == b"1"
+    assert row(reader, "a").content == b"3"  # of now, as every page says of what
+
+    # one beside it: its cut is as any other offset
+    stand("proved", word)
+    document = problem(answers(at[2]), 400, "bad-level")
+    assert [cut["cut"] for cut in document["cuts"]] == [3]
+    assert {offset: answers(at[offset]).content for offset in (3, 4)} == {3: b"2", 4: b"3"}
+
+    # nobody has looked yet: to be asked again
+    stand(None, None)
+    problem(answers(at[4]), 503, "starting")
+    stand("proved", "proved")
+    assert {offset: answers(at[offset]).content for offset in everything} == everything
+
+
+def test_a_view_on_its_first_way_over_a_proved_snapshot_answers_for_the_past_alone(store):
+    node, reader = store
+    table = node.tables["t"]
+    node.put_many("t", {b"a": b"1", b"b": b"1"})  # 0, 1
+    base = adopt(node, reader)
+    node.put_many("t", {b"a": b"2", b"c": b"2"})  # 2, 3
+    node.say_view(table, 0, "catching-up", reached=False)
+    node.say_applied(table, 0, behind=6)
+    until("it answers 503", lambda: row(reader, "a").status_code == 503)
+    at = token(node, 2)
+    for headers in ({}, {"LS-Consistency": "eventual"}, {"LS-Token": at}):
+        detail = problem(row(reader, "b", **headers), 503, "starting")["detail"]
+        assert f"at offset 4 of 10, 40%; rows may be missing until then, so it does not answer (as_of={at} " in detail
+        assert f"what it held when snapshot {base.snapshot} was made" in detail
+    problem(reader.get(f"/v1/tables/t/rows?token={at}"), 503, "starting")
+    assert (row(reader, "a", LS_As_Of=at).content, row(reader, "a", LS_As_Of=token(node, 4)).content) == (b"1", b"2")
+    problem(row(reader, "c", LS_As_Of=at), 404, "not-found")
+    assert [one["value"] for one in reader.get(f"/v1/tables/t/rows?as_of={at}").json()["rows"]] == ["1", "1"]
+    page = reader.http.post(f"/v1/tables/t/rows:get?as_of={at}", json={"keys": ["a", "c"]}).json()
+    assert [one["found"] for one in page["results"]] == [True, False]
+    problem(row(reader, "a", LS_As_Of=token(node, 5), LS_Deadline="50"), 504, "consistency-timeout")
+    node.say_proofs(table, 0, "unproved")
+    until("nothing of the past is offered", lambda: "as_of" not in row(reader, "a").json()["detail"])
 
 
 @pytest.mark.parametrize(
@@ -376,7 +454,7 @@ def test_the_client_asks_for_the_past_and_status_shows_the_base(store):
     until("the node's address is told", lambda: reader.get("/v1/cluster").json()["nodes"][0]["url"] == reader.url)
     (row,) = status.gather(reader.http, reader.url)["partitions"]
     assert (row["base"], row["snapshot"]["state"]) == (
-        {"snapshot": base.snapshot, "cut": 1, "proof": "unproved"},
+        {"snapshot": base.snapshot, "cut": 1, "proof": "proved"},
         "adopted",
     )
 

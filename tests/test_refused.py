@@ -49,6 +49,17 @@ def standing(store, table):
     return row
 
 
+def read_as_of(store, table, offset):
+    """A row as it was at a position; an answer that names no cause to ask again."""
+    url = f"{store.node.url}/v1/tables/{table.name}/rows/k0001"
+
+    def ask():
+        answer = httpx.get(url, headers={"LS-As-Of": token(table, {0: offset})}, timeout=10)
+        return answer if answer.status_code != 503 else None
+
+    return until("the past is answered", ask)
+
+
 def live(store, table):
     pages = httpx.get(f"{store.node.url}/v1/partitions", timeout=10).json()["partitions"]
     return {row["state"] for row in pages if row["table"] == table.name} == {"live"}
@@ -202,6 +213,9 @@ def test_an_unproved_beginning_says_so_until_an_audit_proves_it(store):
     assert f"`logstore batch audit {table.name}`" in shown["reason"]
     (row,) = httpx.get(f"{store.node.url}/v1/partitions", timeout=10).json()["partitions"]
     assert row["base"]["proof"] == "unproved"
+    refused = read_as_of(store, table, 100)
+    assert (refused.status_code, refused.json()["type"]) == (400, "urn:logstore:bad-level")
+    assert f"snapshot {first.name}, which is unproved" in refused.json()["detail"]
     assert "(unproved)" in cli("status", "--data-dir", str(store.data)).stdout
 
     # an agreement is worth what its root is worth
@@ -217,4 +231,5 @@ def test_an_unproved_beginning_says_so_until_an_audit_proves_it(store):
 
     assert audit(ctx, table).verdict() == "agree"
     becomes(store, table, proof="proved")
+    assert read_as_of(store, table, 100).content == b"v"
     assert trim(ctx, table, yes=True).records > 0

@@ -1,19 +1,29 @@
 """The repository: what is visible, what is current, what is kept, and that planted damage is found."""
 
+import errno
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support_snapshot import judge
+from support_wait import until
 
 from logstore.model.errors import Conflict, Corrupted, JobRunning, NoSuchSnapshot, UsageError
 from logstore.model.folding.digest import digest
 from logstore.model.folding.entry import VALUE, Entry
+from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstWriter
 from logstore.snapshot.storage import Storage
+from logstore.view.feed import FeedServer
+from streaming.adoption.progress import AdoptionProgress
+from streaming.adoption.snapshot_fetcher import SnapshotFetcher
+from streaming.lane import local_snapshots
+from streaming.lane.target import Target
 
 EPOCH = "0" * 32
 PAIRS = [(b"k%05d" % i, Entry(VALUE, i, 1, b"v" * 50).encode()) for i in range(3000)]
@@ -232,3 +242,33 @@ def test_a_snapshot_made_upon_an_older_one_leaves_out_what_came_between(reposito
     repository.move(repository.current(), refused, "test")
     repository.move(repository.current(), second, "test", upon=first)
     assert repository.line() == [first, second]
+
+
+def test_a_fetch_that_takes_longer_than_a_mark_counts_keeps_its_snapshot(repository, tmp_path, monkeypatch):
+    names = [f"{n:014d}-aaaaaaaa" for n in (1, 2)]
+    for name in names:
+        made = published(repository, tmp_path, name)
+        repository.move(repository.current(), name, "test")
+    slow = repository.manifest(names[0])
+    size = sum(file.size_bytes for file in slow.files)
+    monkeypatch.setattr("os.link", no_links)
+    feed = FeedServer(tmp_path / "feed.sock")
+    library = SnapshotFetcher(tmp_path / "node", "n", AdoptionProgress(feed), fetch_mb_s=size / 6e6, use_s=2)
+    library.at(repository.storage.url)
+    target = Target(Table("t", "t", EPOCH, 1), 0, 0)
+    with ThreadPoolExecutor(1) as fetching, closing(feed):
+        begun_s, done = time.monotonic(), fetching.submit(library.bring, target, slow)
+        until("it is marked", lambda: repository.storage.list(repository.file_path("_USES")))
+        while not done.done():  # a whole file, the only one, comes in one piece: nothing is told of it meanwhile
+            if repository.gc(1).snapshots:
+                assert local_snapshots.find(library.snapshots(target), names[0]), "collected before it was here"
+        assert time.monotonic() - begun_s > 2 * 2
+        assert done.result().base.snapshot == names[0]
+    assert repository.storage.list(repository.file_path("_USES")) == []
+    repository.gc(1)
+    assert (repository.names(), repository.verify(made.name)) == ([made.name], [])
+
+
+def no_links(*_):
+    """As between two filesystems."""
+    raise OSError(errno.EXDEV, "Invalid cross-device link")

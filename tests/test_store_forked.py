@@ -135,7 +135,7 @@ def _write_and_leave(writer, name):
 
 def _exit_after_finalizers(code):
     """As the interpreter ends: `atexit`, and destructors of what is left; pytest's own handlers are the parent's."""
-    import atexit  # noqa: PLC0415
+    import atexit  # noqa: PLC0415 - only who needs it waits for its import
 
     atexit._run_exitfuncs()
     sys.modules.clear()

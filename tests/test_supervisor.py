@@ -103,7 +103,20 @@ def test_a_stopped_process_is_silent_too(start):
 
 def test_a_child_that_never_beats_is_killed_when_its_start_takes_too_long(start, said):
     supervisor = start(spec("worker-0", "import time; time.sleep(600)"), stall_s=0.2, start_s=0.5)
-    turn_until(supervisor, lambda: any("did not get going within 0.5 s" in text for text in said), "the kill")
+    turn_until(
+        supervisor, lambda: any("did not get going, has done nothing for 0.5 s" in text for text in said), "the kill"
+    )
+
+
+def test_a_child_that_never_beats_is_waited_for_as_long_as_it_works(start, said):
+    works = (
+        "import os, sys, time\nwhile time.process_time() < 5: pass\nos.write(int(sys.argv[1]), b'.'); time.sleep(600)"
+    )
+    supervisor = start(spec("worker-0", works), stall_s=0.2, start_s=3)
+    turn_until(supervisor, lambda: supervisor.pids("worker"), "the start")
+    (pid,) = supervisor.pids("worker")
+    turn_until(supervisor, supervisor.sound, "its first sign")
+    assert (supervisor.pids("worker"), said) == ([pid], [])
 
 
 def test_a_supervisor_that_was_busy_does_not_take_its_children_for_silent(start, said):

@@ -1,10 +1,16 @@
+import os
 import shutil
+import signal
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from support_audit import whole
-from support_log import produce
+from support_log import produce, until
+from support_serve import serving
 from support_spark import context, digests, make_table, write
+from support_store import cli
 
 from batch.cli import trim as cli_trim
 from batch.jobs.archive import archive
@@ -12,7 +18,12 @@ from batch.jobs.audit import audit
 from batch.jobs.compact import compact, rebuild
 from batch.jobs.trim import trim
 from logstore.log import kafka as door
+from logstore.log import topics
+from logstore.log.membership.live_workers import LiveWorkers
+from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.model.errors import NotTrimmable
+from logstore.model.table import NODES_TOPIC
+from logstore.view.feed_records import AdoptionKey, AdoptionRecord
 
 
 @pytest.fixture
@@ -109,6 +120,113 @@ def test_a_topic_that_was_adopted_is_left_alone_unless_it_is_said(ctx):
     refused(ctx, table, "--adopted-too")
     assert trim(ctx, table, yes=True, adopted_too=True).records == 200
     assert starts(ctx, table) == {0: older.parts[0].cut}  # nodes fold from there to prove the newer one
+
+
+@contextmanager
+def announced(ctx, url):
+    """A worker announces itself, as often as a real one, with readers at `url`."""
+    value = Announcement("node-a", 0, url, "main").to_json()
+    ended = threading.Event()
+
+    def announce():
+        while not ended.wait(ANNOUNCE_S):
+            produce(ctx.bootstrap, NODES_TOPIC, [(b"node-a/0", value)], partition=0)
+
+    thread = threading.Thread(target=announce)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        produce(ctx.bootstrap, NODES_TOPIC, [(b"node-a/0", None)], partition=0)
+
+
+def test_what_a_node_still_folds_from_stays(ctx, tmp_path):
+    table = make_table(ctx, "trim-held", 1)
+    older, newer = twice(ctx, table)
+    with serving(tmp_path / "node") as (node, reader), announced(ctx, reader.url):
+        node.tables[table.name] = table
+        node.open_view(table, 0)
+        node.publish_tables()
+        node.publish_nodes()
+        reader.wait_ready()
+
+        def stands_on(snapshot, reason=""):
+            record = AdoptionRecord(snapshot.name, snapshot.parts[0].cut, state="adopted", reason=reason)
+            node.publish(AdoptionKey(table.name, table.epoch, 0), record)
+            until("it is heard", lambda: reader.get("/v1/snapshots").json()["snapshots"][0]["base"] == snapshot.name)
+
+        done = trim(ctx, table, yes=True)
+        assert (done.records, starts(ctx, table)) == (0, {0: 0})
+        (note,) = done.notes
+        assert f"{reader.url} stands on no snapshot in partition 0, so the log above stays" in note
+        stands_on(older, "the digest at the cut is being computed")
+        done = trim(ctx, table, yes=True)
+        assert starts(ctx, table) == {0: older.parts[0].cut} == done.below
+        (note,) = done.notes
+        assert f"stands on {older.name}, cut {older.parts[0].cut:,} in partition 0, so the log above stays: the" in note
+        stands_on(newer)
+        reader.kill()
+        (note,) = trim(ctx, table).notes
+        assert f"{reader.url} does not answer" in note
+        reader.start()
+        reader.wait_ready()
+        done = trim(ctx, table, yes=True)
+        assert (starts(ctx, table), done.notes) == ({0: newer.parts[0].cut}, [])
+
+
+def test_a_rebuild_has_the_proved_snapshot_before_it_for_a_predecessor(ctx):
+    table = make_table(ctx, "trim-rebuilt", 1)
+    _, newer = twice(ctx, table)
+    write(ctx.bootstrap, table, 50, seed=3)
+    rebuilt = rebuild(ctx, table).manifest
+    assert ctx.repository(table).line() == [rebuilt.name]
+    refused(ctx, table, f"{rebuilt.name} .* is unproved")
+    prove(ctx, table)
+    done = trim(ctx, table, yes=True)
+    assert (done.snapshot, done.predecessor) == (rebuilt.name, newer.name)
+    assert starts(ctx, table) == {0: rebuilt.parts[0].cut}
+    assert digests(rebuild(ctx, table).manifest) == digests(rebuilt)  # from the archive
+
+
+def test_a_rebuild_without_a_proved_snapshot_before_it_is_not_trimmed_behind(ctx):
+    table = make_table(ctx, "trim-alone", 1)
+    write(ctx.bootstrap, table, 50)
+    compact(ctx, table)
+    rebuild(ctx, table)
+    refused(ctx, table, "one snapshot only")
+
+
+def test_a_worker_that_was_paused_through_a_trim_finds_its_own_way(tmp_path):
+    """Its topic takes no control records: nothing but the log tells it what was at a cut."""
+    with whole(tmp_path / "data") as store:
+        admin = door.admin(store.node.bootstrap)
+        topics.create(admin, "raw", 1, 1, topics.wal_settings(1_000_000, 1))
+        cli("table", "create", "paused", "--topic", "raw", "--data-dir", str(store.data))
+        ctx = store.context()
+        table = ctx.table("paused")
+        produce(ctx.bootstrap, "raw", [(b"%d" % n, b"1") for n in range(100)])
+        until("it is caught up", lambda: len(store.rows(table)) == 100)
+        stopped = [*store.node.pids("workers"), store.node.process.pid]  # the supervisor would start another one
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            made = []
+            for first in (50, 150):
+                produce(ctx.bootstrap, "raw", [(b"%d" % n, b"2") for n in range(first, first + 100)])
+                made.append(compact(ctx, table).manifest)
+            prove(ctx, table)
+            until("it is not counted any more", lambda: not LiveWorkers(ctx.bootstrap).look())
+            done = trim(ctx, table, yes=True, adopted_too=True)
+            assert starts(ctx, table) == {0: made[0].parts[0].cut} == done.below
+            produce(ctx.bootstrap, "raw", [(b"behind", b"3")])
+        finally:
+            for pid in reversed(stopped):
+                os.kill(pid, signal.SIGCONT)
+        store.adopted(table, made[1].name)
+        until("it has all rows", lambda: len(store.rows(table)) == 251)
+        assert audit(store.context(), table).verdict() == "agree"
 
 
 def test_after_a_trim_a_node_without_views_starts_from_the_snapshot_and_the_audit_agrees(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """Two nodes on one Kafka share the slots, and hand over without a failed read."""
 
 import random
+import shutil
 import threading
 from functools import partial
 
 import httpx
+import pytest
 from support_log import until
 from support_store import Running, cli, running
 
@@ -45,6 +47,34 @@ def owners(url: str) -> list[tuple[int, int]]:
 def test_joining_and_leaving_fails_no_read_and_scans_see_everything(tmp_path):
     with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:  # of its own: a node opens every table of its Kafka
         _join_and_leave(kafka, tmp_path)
+
+
+@pytest.mark.timeout(600)
+def test_two_fresh_nodes_wait_for_a_kafka_that_is_fresh_too(tmp_path):
+    """Neither has anything to serve, both make the store's own topics at the same moment."""
+    with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:
+        port, bootstrap = int(kafka.bootstrap.rpartition(":")[2]), kafka.bootstrap
+    shutil.rmtree(tmp_path / "kafka")
+    options = ("--bootstrap", bootstrap, "--http", "127.0.0.1:0", "--readers", "1")
+    nodes = [Running("node", tmp_path / name, *options) for name in ("first", "second")]
+    try:
+        for node in nodes:
+            says = f"Kafka does not answer at {bootstrap}; is the broker running"
+            until("it has asked for longer than once", lambda node=node, says=says: node.log().count(says) >= 2)
+        assert [node.process.poll() for node in nodes] == [None, None]
+        with EmbeddedKafka(tmp_path / "kafka", port=port, heap_mb=256):
+            for node in nodes:
+                node.ready()
+            cli("table", "create", "t", "--partitions", "2", LOGSTORE_BOOTSTRAP=bootstrap)
+            until("the slots are shared", lambda: owners(nodes[0].url) == [(8, 8)] * 2)
+            with Store(bootstrap, nodes[0].url) as writer, Store(bootstrap, nodes[1].url) as reader:
+                position = writer.put_many("t", [(f"k{n}", f"v{n}") for n in range(50)])
+                rows = reader.scan("t", after=position, deadline_ms=20_000)
+                assert {row.key: row.value for row in rows} == {b"k%d" % n: b"v%d" % n for n in range(50)}
+            assert [node.stop() for node in nodes] == [0, 0]
+    finally:
+        for node in nodes:
+            node.kill()
 
 
 def _join_and_leave(kafka, tmp_path):

@@ -29,3 +29,5 @@ def trim(ctx: Context, table: str, yes: bool, adopted_too: bool, as_json: bool) 
         f"table {table}: {done.records:,} records below {done.document()['position']} {what}; snapshot {done.snapshot} "
         "stands for them"
     )
+    for note in done.notes:
+        click.echo(f"note: {note}", err=True)

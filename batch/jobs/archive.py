@@ -14,8 +14,10 @@ from batch import failpoints
 from batch.context import Clock, Context, new_id
 from batch.tasks import segments
 from logstore.log import kafka
+from logstore.log.read.leader_epochs import records_from
 from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Corrupted, LogTruncated
+from logstore.model.record_identity import RecordIdentity
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
 from logstore.snapshot.archive import ArchiveIndex, Segment
@@ -113,6 +115,8 @@ class Repaired:
 def repair_archive(ctx: Context, table: Table) -> Repaired:
     """Cut the archive back to what is whole, where the log still holds the rest: the next run archives that again.
 
+    Records that the log lost are not whole, once the loss was accepted.
+
     Raises LogTruncated, and changes nothing, when it does not; JobRunning, StorageUnreachable, LogUnreachable.
     """
     job = new_id()
@@ -120,10 +124,11 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
         index = ctx.archive(table)
         known = index.readable()
         sound = ctx.run("verify", partial(_is_sound, storage=ctx.storage, skips=table.skips), known)
+        lost = _lost(ctx, table, known)
         reach: dict[int, int] = {}
         kept: list[Segment] = []
         for segment, fine in zip(known, sound, strict=True):
-            if fine and segment.start == reach.get(segment.partition, 0):
+            if fine and segment not in lost and segment.start == reach.get(segment.partition, 0):
                 reach[segment.partition] = segment.end
                 kept.append(segment)
         upto = {partition: reach.get(partition, 0) for partition in range(table.partitions)}
@@ -148,6 +153,24 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
     return Repaired(len(kept), len(known) - len(kept), upto, replaced=True)
 
 
+def _lost(ctx: Context, table: Table, known: list[Segment]) -> set[Segment]:
+    """The segments whose last record the log has lost, of partitions that have accepted a loss below it.
+
+    What was trimmed since cannot be compared, and stays.
+    """
+    found = set[Segment]()
+    for partition, starts in table.losses.items():
+        log = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, [partition])[partition]
+        for segment in known:
+            last = RecordIdentity.parse(segment.last)
+            behind = segment.partition == partition and segment.end > min(at for at, _ in starts)
+            if behind and last is not None and last.offset >= log.start:
+                there = records_from(ctx.bootstrap, table.topic, {partition: last.offset}).get(partition)
+                if there is None or there.identity != last:
+                    found.add(segment)
+    return found
+
+
 def _is_sound(segment: Segment, storage: Storage, skips: dict[int, list[tuple[int, int]]]) -> bool:
     try:
         segments.verify_segment(segment, storage, skips.get(segment.partition, []))
@@ -163,11 +186,18 @@ def _checked(table: Table, archived: dict[int, int], ends: dict[int, int]) -> di
         if end < reached[partition]:
             raise LogTruncated(
                 f"the log of {table.name}/{partition} ends at {end:,}, the archive holds everything before "
-                f"{reached[partition]:,}: "
-                "the log lost its end (an unclean leader election?); `logstore batch restore` makes a table of what "
-                "the archive holds"
+                f"{reached[partition]:,}: the log lost its end (an unclean leader election?); "
+                f"{_lost_end(table, partition)}"
             )
     return reached
+
+
+def _lost_end(table: Table, partition: int) -> str:
+    """The way out for an archive that holds what the log lost."""
+    return (
+        f"`logstore batch restore` makes a table of what the archive holds; `logstore table repair {table.name} "
+        f"--partition {partition} --accept-loss` and then `logstore batch archive {table.name} --repair` go on without"
+    )
 
 
 def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, str]:

@@ -2,7 +2,8 @@
 
     1 cut       append a `cut` control record; every node computes a digest there
     2 archive   the log below the cut
-    3 fold      from offset 0 (a restored table: from its base), to digests: at the new cut, and at the snapshots' cuts
+    3 fold      from offset 0 (a restored table: from its base), once, to digests: at the snapshots' cuts, and at the
+                new one
     4 judge     every snapshot that a view may begin from: its digest; of the current one also, read back, its files;
                 every node: its digest at the new cut. The word on the snapshots is written down, and settles what nodes
                 say of them
@@ -30,7 +31,7 @@ from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.verdicts import AGREE as AGREES
 from logstore.snapshot.verdicts import AUDIT as HOW
 from logstore.snapshot.verdicts import AUDITOR, FROM_LOG, REFUSE, Verdict
-from logstore.snapshot.work import Comparison, FoldOrder, GuiltyKey, PartDigest, ServedOrder, SnapshotOrder
+from logstore.snapshot.work import Comparison, DigestOrder, FoldOrder, GuiltyKey, PartDigest, ServedOrder, SnapshotOrder
 
 AGREE, DIFFER, UNKNOWN, NOT_COMPARED = "agree", "differ", "unknown", "not compared"
 TIMEOUT_S = 60.0
@@ -95,16 +96,19 @@ class _AuditRun:
         )
         self.base = self.repository.manifest(table.base["snapshot"]) if table.base else None
         self.clock, self.job = Clock(), new_id()
+        self._digests: dict[tuple[int, int], PartDigest] = {}  # (partition, cut) -> of the fold
 
     def run(self) -> Audit:
         """The steps; the lease keeps the snapshot there as long as it is looked at."""
         with self.repository.lease(self.job, "audit", self.ctx.lease_s):
             cuts, snapshot = self._begin()
             with self.clock.step("fold"):
-                folded = self._fold(cuts)
+                older, damaged = self._older(snapshot, cuts) if snapshot else ([], [])
+                self._fold_all(cuts, [*older, *([snapshot] if snapshot else [])])
+                folded = self._folded_at(cuts)
             with self.clock.step("snapshot"):
                 problems, suspects = self._snapshot(snapshot, cuts) if snapshot else ([], [])
-                suspects += self._others(snapshot, cuts) if snapshot else []
+                suspects += [*damaged, *self._others(older)]
         with self.clock.step("nodes"):
             suspects += self._nodes(cuts, folded)
         return Audit(self.table, cuts, snapshot, folded, problems, suspects, self.clock.seconds)
@@ -141,35 +145,48 @@ class _AuditRun:
         files = self.base.files_of(partition) if self.base else []
         return FoldOrder(partition, since, cut, self.index.covering(partition, since, cut), files)
 
-    def _fold(self, cuts: dict[int, int]) -> Folded:
-        work = [self._part(partition, cut) for partition, cut in sorted(cuts.items())]
-        found = self.ctx.run("fold", partial(compare.fold_digest, where=self.where), work)
-        return dict(zip(sorted(cuts), found, strict=True))
+    def _fold_all(self, cuts: dict[int, int], snapshots: list[Manifest]) -> None:
+        """Fold every partition once, up to its new cut, past the cuts of all snapshots."""
+        work = []
+        for partition, new in sorted(cuts.items()):
+            at = sorted({new, *(one.parts[partition].cut for one in snapshots)})
+            work.append(DigestOrder(self._part(partition, at[-1]), at))
+        found = self.ctx.run("fold", partial(compare.fold_digests, where=self.where), work)
+        for order, digests in zip(work, found, strict=True):
+            for cut, one in zip(order.cuts, digests, strict=True):
+                self._digests[order.fold.partition, cut] = one
 
-    def _others(self, snapshot: Manifest, cuts: dict[int, int]) -> list[Suspect]:
-        """The rest of the line, and what a rebuild replaced: the latter counts for nobody who is served now."""
-        suspects: list[Suspect] = []
+    def _folded_at(self, cuts: dict[int, int]) -> Folded:
+        return {partition: self._digests[partition, cut] for partition, cut in sorted(cuts.items())}
+
+    def _older(self, snapshot: Manifest, cuts: dict[int, int]) -> tuple[list[Manifest], list[Suspect]]:
+        """The rest of the line, and what a rebuild replaced; and those of the line whose manifest is damaged."""
+        found: list[Manifest] = []
+        damaged: list[Suspect] = []
         line = self.repository.line()
         for name in self.repository.candidates():
             if name in (snapshot.name, self.table.base_snapshot):
                 continue
             try:
-                older = self.repository.manifest(name)
+                found.append(self.repository.manifest(name))
             except Corrupted as error:
-                found = [Suspect(f"snapshot {name}", p, DIFFER, str(error)) for p in sorted(cuts)]
-            else:
-                found = self._judged_snapshot(older, cuts, {})
-            suspects += found if name in line else []
-        return suspects
+                damaged += [Suspect(f"snapshot {name}", p, DIFFER, str(error)) for p in sorted(cuts) if name in line]
+        return found, damaged
+
+    def _others(self, older: list[Manifest]) -> list[Suspect]:
+        """Judge older snapshots; what a rebuild replaced counts for nobody who is served now."""
+        line = self.repository.line()
+        judged = [(one.name, self._judged_snapshot(one, {})) for one in older]
+        return [suspect for name, suspects in judged if name in line for suspect in suspects]
 
     def _snapshot(self, snapshot: Manifest, cuts: dict[int, int]) -> tuple[list[str], list[Suspect]]:
         problems = self.repository.verify(snapshot.name)
         damaged = {partition: problem for problem in reversed(problems) for partition in _partitions(problem, cuts)}
-        return problems, self._judged_snapshot(snapshot, cuts, damaged)
+        return problems, self._judged_snapshot(snapshot, damaged)
 
-    def _judged_snapshot(self, snapshot: Manifest, cuts: dict[int, int], damaged: dict[int, str]) -> list[Suspect]:
+    def _judged_snapshot(self, snapshot: Manifest, damaged: dict[int, str]) -> list[Suspect]:
         """Compare a snapshot with the fold, write the verdict, and explain. Damage is no verdict: it may be mended."""
-        folded = self._fold({partition: snapshot.parts[partition].cut for partition in cuts})
+        folded = self._folded_at({partition: part.cut for partition, part in snapshot.parts.items()})
         self._say(snapshot, folded)
         name = f"snapshot {snapshot.name}"
         suspects: list[Suspect] = []

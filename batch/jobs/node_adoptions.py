@@ -14,6 +14,11 @@ def adoptions_at(url: str, table: Table) -> dict[int, AdoptionRecord]:
 
     One that does not answer, or says what cannot be read, serves none.
     """
+    return asked_at(url, table) or {}
+
+
+def asked_at(url: str, table: Table) -> dict[int, AdoptionRecord] | None:
+    """`adoptions_at`; None: the node does not answer, or says what cannot be read."""
     try:
         answer = httpx.get(f"{url}/v1/snapshots", timeout=ASK_S, trust_env=False)
         rows = answer.raise_for_status().json()["snapshots"]
@@ -23,7 +28,7 @@ def adoptions_at(url: str, table: Table) -> dict[int, AdoptionRecord]:
             if (row["table"], row["epoch"]) == (table.name, table.epoch)
         }
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError, UnreadableRecord):
-        return {}
+        return None
 
 
 def _digest(cut: int, digest: str, entries: int, **_later: object) -> tuple[int, str, int]:

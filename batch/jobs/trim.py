@@ -1,7 +1,10 @@
 """Trim: delete the part of a log that snapshot and archive hold; both are read back first.
 
 The log is shortened to the cut of the newest snapshot that counts, or of the one before it where the topic takes no
-control records. Both are verified, neither may be refused, and every partition of the newest one must be proved: by a
+control records. The first snapshot after a rebuild has the newest proved one of the line before for its predecessor.
+Nodes are asked what they stand on: one that has not come as far folds from there to prove the next
+snapshot, so nothing above its base goes; one that does not answer is not waited for, it goes on from a proved snapshot
+when it is back. Both are verified, neither may be refused, and every partition of the newest one must be proved: by a
 node whose own fold agrees, or by an audit. Every archived file of what is deleted is verified. Views are made from the
 snapshot then, `rebuild` and `audit` from the archive.
 """
@@ -11,8 +14,10 @@ from functools import partial
 from typing import Any
 
 from batch.context import Context, new_id
+from batch.jobs.node_adoptions import asked_at
 from batch.tasks import segments
 from logstore.log import kafka, topics
+from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.errors import Corrupted, LogUnreachable, NotTrimmable
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -21,6 +26,7 @@ from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.verdicts import REFUSED
+from logstore.view.feed_records import AdoptionRecord
 
 
 @dataclass
@@ -33,6 +39,7 @@ class Trimmed:
     starts: dict[int, int]  # partition -> where its log began before
     below: dict[int, int]  # partition -> everything below goes
     done: bool
+    notes: list[str]  # which nodes hold it up, or said nothing
 
     @property
     def records(self) -> int:
@@ -43,7 +50,7 @@ class Trimmed:
         """JSON document of the run."""
         return {
             "table": self.table.name, "snapshot": self.snapshot, "predecessor": self.predecessor, "trimmed": self.done,
-            "records": self.records,
+            "records": self.records, "notes": self.notes,
             "below": {str(partition): offset for partition, offset in sorted(self.below.items())},
             "position": Position({(self.table.epoch, p): offset for p, offset in self.below.items()}).token,
         }  # fmt: skip
@@ -71,14 +78,15 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
         _check_verdicts(table, repository, predecessor, newest, reach)
         for snapshot in (predecessor, newest):
             _check_snapshot(repository, snapshot)
+        below, notes = _reached_by_nodes(ctx, table, below)
         if yes:
             _delete(ctx, table, {partition: end for partition, end in below.items() if end > starts[partition]})
-    return Trimmed(table, newest.name, predecessor.name, starts, below, yes)
+    return Trimmed(table, newest.name, predecessor.name, starts, below, yes, notes)
 
 
 def _two(table: Table, repository: Repository) -> tuple[Manifest, Manifest]:
     """The current snapshot's predecessor, and the current snapshot."""
-    names = repository.line()
+    names = [*_former(table, repository), *repository.line()]
     if len(names) < 2:
         raise NotTrimmable(
             f"table {table.name} has {'one snapshot only' if names else 'no snapshot'}: the log is what it could be "
@@ -89,6 +97,20 @@ def _two(table: Table, repository: Repository) -> tuple[Manifest, Manifest]:
         return repository.manifest(names[-2]), repository.manifest(names[-1])
     except Corrupted as error:
         raise NotTrimmable(f"a snapshot of table {table.name} is damaged: {error}") from error
+
+
+def _former(table: Table, repository: Repository) -> list[str]:
+    """The newest proved snapshot that a rebuild replaced: a way back until the new line has one of its own."""
+    verdicts, now = repository.verdicts(table.base_snapshot), repository.current()
+    published = set(repository.names())
+    for name in reversed(now.former if now else ()):
+        if name in published and verdicts.of(name):
+            try:
+                if not verdicts.lacking(repository.manifest(name)):
+                    return [name]
+            except Corrupted:
+                continue
+    return []
 
 
 def _check_verdicts(
@@ -111,6 +133,33 @@ def _check_verdicts(
                 f"snapshot {snapshot.name} of table {table.name} is unproved in {len(lacking):,} partitions: {why}; "
                 f"nodes prove it when they take it over, `logstore batch audit {table.name}` does without them"
             )
+
+
+def _reached_by_nodes(ctx: Context, table: Table, below: dict[int, int]) -> tuple[dict[int, int], list[str]]:
+    """`below`, but for what a node still folds from; and what there is to say of nodes. Raises LogUnreachable."""
+    found = dict(below)
+    notes: list[str] = []
+    with LiveWorkers(ctx.bootstrap) as live_workers:
+        urls = sorted({worker.url for worker in live_workers.look()})
+    for url in urls:
+        told = asked_at(url, table)
+        if told is None:
+            notes.append(f"{url} does not answer; when it is back it goes on from a proved snapshot")
+            continue
+        held = {p: one for p, one in sorted(told.items()) if p in below and (one.cut or 0) < below[p]}
+        found.update({p: min(found[p], one.cut or 0) for p, one in held.items()})
+        notes += [_held_up(url, table, held)] if held else []
+    return found, notes
+
+
+def _held_up(url: str, table: Table, held: dict[int, AdoptionRecord]) -> str:
+    (partition, one), more = next(iter(held.items())), len(held) - 1
+    stands = "on no snapshot" if one.base is None or one.cut is None else f"on {one.base}, cut {one.cut:,}"
+    where = f"partition {partition}{f' and so in {more:,} more' if more else ''}"
+    return (
+        f"{url} stands {stands} in {where}, so the log above stays{f': {one.reason}' if one.reason else ''}; `logstore "
+        f"status` shows when it has adopted the current snapshot of {table.name}"
+    )
 
 
 def _starts(ctx: Context, table: Table) -> dict[int, int]:

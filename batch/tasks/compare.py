@@ -25,7 +25,16 @@ from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.sorted_merge import join
 from logstore.model.position import Position
 from logstore.model.table import Table
-from logstore.snapshot.work import Comparison, FoldOrder, GuiltyKey, PartDigest, SeenValue, ServedOrder, SnapshotOrder
+from logstore.snapshot.work import (
+    Comparison,
+    DigestOrder,
+    FoldOrder,
+    GuiltyKey,
+    PartDigest,
+    SeenValue,
+    ServedOrder,
+    SnapshotOrder,
+)
 
 LISTED = 100  # guilty keys of one comparison that are named
 PAGE_ROWS = 1_000
@@ -46,22 +55,39 @@ class CompareSource(NamedTuple):
 @contextmanager
 def entries(order: FoldOrder, where: CompareSource) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """The live entries of a partition at a cut, in key order. Raises Corrupted, Unsupported, StorageUnreachable."""
-    partition, table = order.partition, where.table
-    skips = table.skips.get(partition, [])
-    shape = Shape(table.name, FoldRules(partition, table.partitions, table.max_value_bytes), skips)
-    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch:
-        fold = Fold(shape, Path(scratch))
-        feed(fold, order.segments, where.target.storage, skips, order.since, order.cut)
-        fold.finish()
-        with scanned(where.target, order.base_files, Path(scratch)) as base:
+    with _folding(order.partition, where) as (fold, scratch):
+        _feed(fold, order, where, order.since, order.cut)
+        with scanned(where.target, order.base_files, scratch) as base:
             yield over(base, fold.items())
 
 
-def fold_digest(order: FoldOrder, where: CompareSource) -> PartDigest:
-    """Digest of a partition at a cut; raises as `entries`."""
-    with entries(order, where) as expected:
-        found = digest(expected)
-    return PartDigest(found.hex, found.entries)
+@contextmanager
+def _folding(partition: int, where: CompareSource) -> Iterator[tuple[Fold, Path]]:
+    """An empty fold of a partition, and a folder for what it does not hold in memory."""
+    table = where.table
+    place = FoldRules(partition, table.partitions, table.max_value_bytes)
+    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch:
+        yield Fold(Shape(table.name, place, table.skips.get(partition, [])), Path(scratch)), Path(scratch)
+
+
+def _feed(fold: Fold, order: FoldOrder, where: CompareSource, since: int, cut: int) -> None:
+    """Give the fold the records `[since, cut)` of the order's segments."""
+    segments = [segment for segment in order.segments if segment.start < cut and segment.end > since]
+    feed(fold, segments, where.target.storage, where.table.skips.get(order.partition, []), since, cut)
+    fold.finish()
+
+
+def fold_digests(order: DigestOrder, where: CompareSource) -> list[PartDigest]:
+    """Digests of a partition at every cut, its log read once; raises as `entries`."""
+    fold, at, found = order.fold, order.fold.since, list[PartDigest]()
+    with _folding(fold.partition, where) as (folding, scratch):
+        for cut in order.cuts:
+            _feed(folding, fold, where, at, cut)
+            with scanned(where.target, fold.base_files, scratch) as base:
+                total = digest(over(base, folding.items()))
+            found.append(PartDigest(total.hex, total.entries))
+            at = cut
+    return found
 
 
 def compare_snapshot(order: SnapshotOrder, where: CompareSource) -> Comparison:

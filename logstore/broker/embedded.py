@@ -28,8 +28,10 @@ from logstore.broker.java import find_java
 from logstore.log import kafka
 from logstore.model.errors import SetupError
 from logstore.process import child
+from logstore.process.progress import Progress
 
-FORMAT_TIMEOUT_S = 60
+START_S = 60.0  # without an answer, and without progress
+FORMAT_LOOK_S = 1.0
 _HERE = Path(__file__).parent
 # Serial: the least memory; large requests are no special case, as they are for G1 in a small heap.
 _JVM = ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true", "-Djava.net.preferIPv4Stack=true"]
@@ -61,11 +63,12 @@ class EmbeddedKafka:
         """True while the broker's process runs."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, timeout_s: float = 60) -> Self:
+    def start(self, timeout_s: float = START_S) -> Self:
         """Return when the broker answers; at once if it runs already.
 
-        Raises SetupError: no Java, no jars, port taken, data of another version, data in use, or no answer within
-        `timeout_s` (fetching the jars the first time not counted). Nothing is left running after an error.
+        Raises SetupError: no Java, no jars, port taken, data of another version, data in use, or neither an answer nor
+        progress for `timeout_s`: a broker that works through its log on a slow machine is waited for. Nothing is left
+        running after an error.
 
         1. Find Java and the jars; 2. lock the directory; 3. settle version and ports; 4. format new storage; 5. start;
         6. wait.
@@ -73,7 +76,6 @@ class EmbeddedKafka:
         if self.alive():
             return self
         java, jars = find_java(), kafka_jars()  # 1
-        deadline = time.monotonic() + timeout_s
         with self._dir.lock() as fd:  # 2
             identity = self._dir.claim(VERSION, self._port)  # 3
             self._write_settings(identity)
@@ -86,7 +88,7 @@ class EmbeddedKafka:
             ]
             self._archive = ClassArchive(java, jars, self.data_dir)
             if not identity.formatted:
-                identity = self._format([*launch, *self._archive.use()], identity)  # 4
+                identity = self._format([*launch, *self._archive.use()], identity, timeout_s)  # 4
             sharing = (
                 self._archive.use() if self._detached else self._archive.use_or_write()
             )  # nobody would keep what it writes
@@ -95,7 +97,7 @@ class EmbeddedKafka:
         self._port = identity.port
         self.bootstrap = f"{LOOPBACK}:{identity.port}"
         try:
-            self._wait(identity, deadline)  # 6
+            self._wait(identity, timeout_s)  # 6
         except BaseException:
             self.kill()
             raise
@@ -140,7 +142,7 @@ class EmbeddedKafka:
         template = Template((_HERE / "kafka.properties").read_text())
         (self.data_dir / "server.properties").write_text(template.substitute(identity._asdict()))
 
-    def _format(self, launch: list[str], identity: BrokerIdentity) -> BrokerIdentity:
+    def _format(self, launch: list[str], identity: BrokerIdentity, timeout_s: float) -> BrokerIdentity:
         shutil.rmtree(self.data_dir / "log", ignore_errors=True)  # of a format that did not get to its end
         tool = [
             *launch,
@@ -152,18 +154,22 @@ class EmbeddedKafka:
             "-c",
             "server.properties",
         ]
-        try:
-            subprocess.run(
-                tool, cwd=self.data_dir, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=True
-            )
-        except subprocess.CalledProcessError as error:
-            raise SetupError(
-                f"Kafka cannot format its storage in {self.data_dir}:\n{_last_lines(error.stdout + error.stderr)}"
-            ) from error
-        except subprocess.TimeoutExpired as error:
-            raise SetupError(
-                f"Kafka did not format its storage in {self.data_dir} within {FORMAT_TIMEOUT_S} s"
-            ) from error
+        with subprocess.Popen(
+            tool, cwd=self.data_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as formatting:
+            progress, said = Progress(formatting.pid, timeout_s), None
+            while said is None:
+                try:
+                    said, _ = formatting.communicate(timeout=FORMAT_LOOK_S)
+                except subprocess.TimeoutExpired:
+                    if progress.hangs():
+                        formatting.kill()
+                        raise SetupError(
+                            f"Kafka has not formatted its storage in {self.data_dir} and has done nothing for "
+                            f"{timeout_s:g} s"
+                        ) from None
+        if formatting.returncode:
+            raise SetupError(f"Kafka cannot format its storage in {self.data_dir}:\n{_last_lines(said)}")
         return self._dir.save(identity._replace(formatted=True))
 
     def _spawn(self, launch: list[str], fd: int) -> subprocess.Popen[bytes]:
@@ -181,16 +187,21 @@ class EmbeddedKafka:
                 start_new_session=True,
             )
 
-    def _wait(self, identity: BrokerIdentity, deadline: float) -> None:
+    def _wait(self, identity: BrokerIdentity, timeout_s: float) -> None:
         """Until the broker answers.
 
-        Raises SetupError with the end of its log when it dies or does not answer in time.
+        Raises SetupError with the end of its log when it dies, or does nothing for `timeout_s`.
         """
+        assert self._process is not None, "it was started"
+        progress = Progress(self._process.pid, timeout_s, self.data_dir / "kafka.log")
         while not _answers(identity):
             if not self.alive():
                 raise SetupError(f"Kafka ended while it started:\n{self._log_end()}")
-            if time.monotonic() > deadline:
-                raise SetupError(f"Kafka does not answer on {self.bootstrap}; the end of its log:\n{self._log_end()}")
+            if progress.hangs():
+                raise SetupError(
+                    f"Kafka does not answer on {self.bootstrap} and has done nothing for {timeout_s:g} s; the end of "
+                    f"its log:\n{self._log_end()}"
+                )
             time.sleep(0.02)
 
     def _log_end(self) -> str:
@@ -228,11 +239,15 @@ def running(data_dir: Path) -> RunningBroker | None:
     return RunningBroker(f"{LOOPBACK}:{identity.port}", holder.pid, str(directory.path), identity.kafka)
 
 
-def attach(data_dir: Path, timeout_s: float = 60) -> RunningBroker | None:
-    """Attach to a broker as `running` does, but only once it answers; raises SetupError after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
+def attach(data_dir: Path, timeout_s: float = START_S) -> RunningBroker | None:
+    """Attach to a broker as `running` does, but only once it answers.
+
+    Raises SetupError when it has done nothing for `timeout_s`.
+    """
+    progress: Progress | None = None
     while (found := running(data_dir)) and not _answers(_known(data_dir)):
-        if time.monotonic() > deadline:
+        progress = progress or Progress(found.pid, timeout_s, Path(found.data_dir) / "kafka.log")
+        if progress.hangs():
             raise SetupError(
                 f"the broker with the process id {found.pid} does not answer on {found.bootstrap}; `logstore kafka "
                 "stop` ends it"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from logstore.model.errors import SetupError
 
 MINIMUM = 17  # Kafka 4 brokers: KIP-1013
-TIMEOUT_S = 30
+TIMEOUT_S = 300  # of a Java that hangs: on a busy machine one that works has taken half a minute
 _VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 
 

@@ -59,7 +59,7 @@ def with_settings(*names: str) -> Callable[[F], F]:
         wrapped: Any = run
         for name in reversed(names):
             wrapped = _OPTIONS[name](wrapped)
-        return wrapped  # type: ignore[no-any-return]
+        return wrapped  # type: ignore[no-any-return]  # untyped library
 
     return decorate
 

@@ -47,7 +47,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
             click.echo("\t".join(line))
         return
     from rich.console import Console  # noqa: PLC0415 - only where somebody looks
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415 - only who needs it waits for its import
 
     drawn = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:

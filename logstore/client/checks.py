@@ -83,8 +83,8 @@ class CheckedWrites:
         Raises UsageError (with the place in a note) when one of them cannot be written.
         """
         self._check_shapes(pairs, start)
-        self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]
-        self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]
+        self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]  # checked right above
+        self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]  # checked right above
         if not self._plain(table.max_value_bytes):
             self._one_by_one(table.max_value_bytes, start)
 
@@ -113,7 +113,7 @@ class CheckedWrites:
         key_lengths = {*map(len, self.keys)}
         self.longest_key = max(key_lengths)
         present = self.values if kinds == {bytes} else filter(None, self.values)
-        self.longest_value = max(map(len, present), default=0)  # type: ignore[arg-type]
+        self.longest_value = max(map(len, present), default=0)  # type: ignore[arg-type]  # no None is left
         return 0 not in key_lengths and self.longest_key <= MAX_KEY_BYTES and self.longest_value <= limit
 
     def _one_by_one(self, limit: int, start: int) -> None:

@@ -108,7 +108,7 @@ class Pending:
         for function in functions:
             try:
                 function(self)
-            except Exception:
+            except Exception:  # of a caller's function: the thread that calls it reports other writes too
                 log.exception("a done-callback of %r failed", self)
 
     def _outcome(self) -> Position:

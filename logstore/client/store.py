@@ -311,7 +311,7 @@ class Store:
         if self._bootstrap or self._url:
             return None
         from logstore import settings  # noqa: PLC0415 - only where nothing is given
-        from logstore.process.running_node import running_on  # noqa: PLC0415
+        from logstore.process.running_node import running_on  # noqa: PLC0415 - only who needs it waits for its import
 
         chosen = settings.load()
         if chosen.bootstrap or chosen.url:

@@ -41,19 +41,19 @@ MAKES_NO_TOPICS = {"allow.auto.create.topics": False}
 class Record(Protocol):
     """A record as librdkafka hands it over (confluent_kafka.Message, which carries no types)."""
 
-    def error(self) -> Any: ...  # noqa: D102
-    def topic(self) -> str: ...  # noqa: D102
-    def partition(self) -> int: ...  # noqa: D102
-    def offset(self) -> int: ...  # noqa: D102
-    def key(self) -> bytes | None: ...  # noqa: D102
-    def value(self) -> bytes | None: ...  # noqa: D102
-    def headers(self) -> list[tuple[str, bytes | None]] | None: ...  # noqa: D102
-    def timestamp(self) -> tuple[int, int]: ...  # noqa: D102
-    def leader_epoch(self) -> int | None: ...  # noqa: D102
+    def error(self) -> Any: ...  # noqa: D102 - librdkafka documents it
+    def topic(self) -> str: ...  # noqa: D102 - librdkafka documents it
+    def partition(self) -> int: ...  # noqa: D102 - librdkafka documents it
+    def offset(self) -> int: ...  # noqa: D102 - librdkafka documents it
+    def key(self) -> bytes | None: ...  # noqa: D102 - librdkafka documents it
+    def value(self) -> bytes | None: ...  # noqa: D102 - librdkafka documents it
+    def headers(self) -> list[tuple[str, bytes | None]] | None: ...  # noqa: D102 - librdkafka documents it
+    def timestamp(self) -> tuple[int, int]: ...  # noqa: D102 - librdkafka documents it
+    def leader_epoch(self) -> int | None: ...  # noqa: D102 - librdkafka documents it
 
 
-_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # untyped library
+_LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped library
 
 
 class Bounds(NamedTuple):

@@ -24,7 +24,7 @@ from logstore.broker.embedded import EmbeddedKafka
 from logstore.broker.restarter import Restarter
 from logstore.log.kafka import cluster_id
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import LogUnreachable, NotYet, SetupError, Stopped, UsageError
+from logstore.model.errors import NotYet, SetupError, Stopped, UsageError
 from logstore.node.node_dir import NodeDir
 from logstore.node.port import Reservation
 from logstore.node.readiness import Readiness
@@ -35,7 +35,6 @@ from logstore.view.paths import default_storage
 
 STEP_S = 0.5
 READY_STEP_S = 0.05
-FIRST_S = 30.0  # for a Kafka that was never reached from here: the address may be wrong
 PROBE_S = 3.0  # asking whether Kafka is there; the children are looked after in between
 PATIENCE_S = 10.0  # between two words on stderr about what a start still waits for
 KAFKA_GRACE_S = 20.0
@@ -70,7 +69,7 @@ class Node:
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is told what `facts` says. Requires: the main thread.
 
-        Raises SetupError, LogUnreachable, EpochChanged, LogTruncated; Stopped when a child has found out that none can
+        Raises SetupError, EpochChanged, LogTruncated; Stopped when a child has found out that none can
         go on.
         """
         check_bind(self.settings.http.host, insecure=self.settings.insecure)
@@ -121,14 +120,13 @@ class Node:
                 f"Kafka at {self.bootstrap} does not answer: what is here is served as it was, and goes on by itself"
             )
             return
-        since_s = time.monotonic()
+        said_s = float("-inf")
         while self.slots is None:  # nothing is here that could be served meanwhile
-            if cluster_id(self.bootstrap, PROBE_S) is not None:
-                since_s = time.monotonic()
-            elif time.monotonic() - since_s > FIRST_S:
-                raise LogUnreachable(
-                    f"Kafka does not answer at {self.bootstrap}, asked for {FIRST_S:g} s; is the broker running, and "
-                    "is that the right --bootstrap?"
+            if time.monotonic() - said_s > PATIENCE_S and cluster_id(self.bootstrap, PROBE_S) is None:
+                said_s = time.monotonic()
+                self._loud(
+                    f"Kafka does not answer at {self.bootstrap}; is the broker running, and is that the right "
+                    "--bootstrap? It is asked until it does"
                 )
             self._find_store()
 

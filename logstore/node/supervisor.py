@@ -22,13 +22,14 @@ from pathlib import Path
 
 from logstore.process.child import spawn
 from logstore.process.heartbeat import HOPELESS
+from logstore.process.progress import Progress
 
 log = logging.getLogger(__name__)
 
 LOG_BYTES = 8 << 20  # of each child's log, and of the one before it
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 10.0
 SOUND_S = 30.0  # a child that lived so long is not in a crash loop
-START_S = 60.0  # from start to first heartbeat: imports, connections, opening of views
+START_S = 60.0  # without a first heartbeat, and without work: imports, connections, opening of views
 _CHUNK = 1 << 16
 _LOUD = (b" WARNING ", b" ERROR ", b" CRITICAL ")
 
@@ -56,6 +57,7 @@ class Child:
     heartbeat_fd: int = -1
     output_fd: int = -1
     started_s: float = 0.0
+    progress: Progress | None = None  # of its start
     beat_s: float | None = None  # None: not yet since its start
     backoff_s: float = FIRST_BACKOFF_S
     due_s: float = field(default=0.0)  # when it is to be started
@@ -244,8 +246,9 @@ class Supervisor:
 
     def _judge(self, child: Child) -> None:
         now = time.monotonic()
-        if child.beat_s is None and now - child.started_s > max(self._start_s, self._stall_s):
-            self._kill(child, f"{child.spec.name} did not get going within {self._start_s:g} s and is killed")
+        if child.beat_s is None and child.progress is not None and child.progress.hangs():
+            limit_s = max(self._start_s, self._stall_s)
+            self._kill(child, f"{child.spec.name} did not get going, has done nothing for {limit_s:g} s and is killed")
         elif child.beat_s is not None and now - child.beat_s > self._stall_s:
             self._kill(child, f"{child.spec.name} has made no progress for {self._stall_s:g} s and is killed")
 
@@ -266,6 +269,7 @@ class Supervisor:
             os.close(beat)
             os.close(output)
         child.started_s, child.beat_s = time.monotonic(), None
+        child.progress = Progress(child.process.pid, max(self._start_s, self._stall_s))
         self._selector.register(child.heartbeat_fd, selectors.EVENT_READ, child)
         self._selector.register(child.output_fd, selectors.EVENT_READ, child)
         self._on_change()

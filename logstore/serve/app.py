@@ -81,7 +81,7 @@ class App:
             return route, problem_of(error).answer()
         except ClientGoneError:
             raise
-        except Exception:
+        except Exception:  # the edge: a fault of ours is an answer, and the reader goes on
             log.exception("request %s failed: %s %r", request.request_id, request.method, request.path[:200])
             detail = "the request id finds the cause in this reader's log"
             return route, Problem("internal", detail, request_id=request.request_id).answer()

@@ -38,4 +38,5 @@ def base_of(catalog: Catalog, served: ServedPartition) -> dict[str, Any] | None:
 def _row(served: ServedPartition, stands: AdoptionRecord) -> dict[str, Any]:
     digests = [digest._asdict() for digest in stands.digests]
     place = {"table": served.table, "epoch": served.epoch, "partition": served.partition}
-    return {**place, **stands._asdict(), "digests": digests}
+    shown = {name: value for name, value in stands._asdict().items() if name != "local"}
+    return {**place, **shown, "digests": digests}

@@ -1,7 +1,7 @@
 """Repository: the snapshots of one table, its current one, and those that must be kept."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot, UsageErro
 from logstore.snapshot.lease import holder, lease, live
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.uses import USE_S, in_use, used
 from logstore.snapshot.verdicts import PROVED, Verdicts
 from logstore.snapshot.verify import problems
 
 _MANIFEST = "_MANIFEST.json"
 _YOUNG_MS = 3_600_000  # what a job that still runs may have written
-_USE_MS = 600_000
 _POINTERS = 100  # former places of the pointer that stay, for who looks what happened
 
 
@@ -200,15 +200,9 @@ class Repository:
             raise NoSuchSnapshot(f"there is no snapshot {name!r}; `logstore snapshot list` shows what there is")
         self.storage.remove(self.file_path(f"{name}/{_MANIFEST}"))
 
-    def use(self, node: str, names: Sequence[str]) -> None:
-        """Mark snapshots that a node fetches: kept for ten minutes."""
-        self.storage.replace(
-            self.file_path(f"_USES/{node}.json"), orjson.dumps({"names": list(names), "until_ms": _now_ms() + _USE_MS})
-        )
-
-    def unuse(self, node: str) -> None:
-        """The node is done."""
-        self.storage.remove(self.file_path(f"_USES/{node}.json"))
+    def in_use(self, node: str, names: Sequence[str], for_s: float = USE_S) -> AbstractContextManager[None]:
+        """Keep snapshots from collection while a node fetches them; `for_s`: how long it counts once the node died."""
+        return in_use(self.storage, self.file_path(f"_USES/{node}.json"), names, for_s)
 
     def lease(self, job: str, what: str, ttl_s: float = 120) -> AbstractContextManager[None]:
         """Hold the table for one job; raises JobRunning while another holds it."""
@@ -258,7 +252,7 @@ class Repository:
         """Snapshots that are needed: the newest of this line and the former, pinned, fetched, and a proved one."""
         line = published if now is None else [name for name in now.former + now.line if name in published]
         kept = {*(line[-keep:] if now is not None else line), *self.pins(), *([now.name] if now is not None else [])}
-        kept |= {name for used in self._uses() for name in used}
+        kept |= {name for names in used(self.storage, self.file_path("_USES")) for name in names}
         if not origins & kept:
             kept |= self._newest_proved(now, published, kept)
         return kept
@@ -281,19 +275,6 @@ class Repository:
             if name in kept:
                 raise
             return []
-
-    def _uses(self) -> Iterator[list[str]]:
-        """The snapshots that nodes fetch now. A mark that cannot be read is removed: its node writes it again."""
-        for node in self.storage.list(self.file_path("_USES")):
-            path = self.file_path(f"_USES/{node}")
-            try:
-                mark = orjson.loads(self.storage.read(path))
-                if mark["until_ms"] > _now_ms():
-                    yield [str(name) for name in mark["names"]]
-            except FileNotFoundError:  # it is done with them in this moment
-                continue
-            except (ValueError, KeyError, TypeError):
-                self.storage.remove(path)
 
     def _is_below(self, name: str, newer: Manifest) -> bool:
         """True when a snapshot ends nowhere behind another one."""

@@ -142,7 +142,7 @@ class SstReader:
     def get(self, key: bytes) -> bytes | None:
         """The encoded entry, or None."""
         try:
-            return self._get(key)  # type: ignore[no-any-return]
+            return self._get(key)  # type: ignore[no-any-return]  # untyped library
         except Exception as error:  # rocksdict raises bare Exception
             raise self._broken(f"near key {key[:80]!r}", error) from error
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec  # type: ignore[import-untyped]  # untyped library
 
 from logstore.model.errors import LogStoreError, StorageUnreachable
 from logstore.model.safe_path import below, relative

@@ -8,7 +8,7 @@ sides import: those of this module, and those they are made of.
     FoldOrder         fold a partition into SSTables                FoldResult
     RestoreOrder      fold a partition into a fork's SSTables       FoldResult
     CheckOrder        read a partition's SSTables back              its bytes
-    FoldOrder         fold a partition, and keep nothing            PartDigest
+    DigestOrder       fold a partition once, and keep nothing       a PartDigest at each cut
     SnapshotOrder     compare that fold with a snapshot's files     Comparison
     ServedOrder       compare that fold with what a node serves     Comparison
     FileOrder         read one SSTable for Spark                    rows
@@ -56,6 +56,13 @@ class FoldOrder(NamedTuple):
     segments: list[Segment]
     base_files: list[FileFacts]
     base: PartFacts | None = None
+
+
+class DigestOrder(NamedTuple):
+    """Digests of a fold on its way: at each of these cuts, which rise; the last one is the fold's."""
+
+    fold: FoldOrder
+    cuts: list[int]
 
 
 class RestoreOrder(NamedTuple):

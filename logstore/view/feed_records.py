@@ -223,6 +223,18 @@ class DigestRecord(NamedTuple):
         return read_array(cls, raw, cut=number, digest=text, entries=number)
 
 
+class LocalProof(NamedTuple):
+    """Standing of a local snapshot's partition: proved, unproved, refused."""
+
+    snapshot: str = ""
+    proof: str = "unproved"
+
+    @classmethod
+    def decode(cls, raw: object) -> "LocalProof":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_array(cls, raw, snapshot=text, proof=text)
+
+
 class AdoptionRecord(NamedTuple):
     """State of a partition's adoption of snapshots, as `/v1/snapshots` shows it."""
 
@@ -235,6 +247,7 @@ class AdoptionRecord(NamedTuple):
     total_bytes: int = 0
     digests: tuple[DigestRecord, ...] = ()  # this node's own, newest last
     proof: str = "unproved"  # standing of what the view's fold began with: proved, unproved, refused
+    local: tuple[LocalProof, ...] = ()  # of the snapshots that are here; answers for the past stand on proved ones only
 
     def encode(self) -> object:
         """The record as a msgpack value."""
@@ -246,6 +259,7 @@ class AdoptionRecord(NamedTuple):
         return read_map(
             cls, raw, base=text, cut=number, candidate=text, state=text, reason=text, fetched_bytes=number,
             total_bytes=number, digests=each(DigestRecord.decode), proof=text,
+            local=each(LocalProof.decode),
         )  # fmt: skip
 
 

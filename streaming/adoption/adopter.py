@@ -11,8 +11,9 @@ All of its waiting is its own, never the lane's.
     4. flip     between two batches of the lane (`flip`)
     5. sweep    generations and local snapshots that nobody is told of any more, some time later
 
-A view whose next record is gone from the log leaps to a snapshot that lies ahead. A view that began with a snapshot
-which was refused since begins again, where it can. A pointer that was moved back changes
+A view whose next record is gone from the log leaps to a snapshot that lies ahead. One that is further, but stands on
+nothing that the log still goes on from, takes over a proved snapshot in between on the word of others. A view that
+began with a snapshot which was refused since begins again, where it can. A pointer that was moved back changes
 nothing here: the newer snapshot agreed with this node's own fold, and a position never goes back; nodes that begin anew
 begin where the pointer shows.
 """
@@ -48,7 +49,7 @@ from logstore.snapshot.verdicts import (
     Verdict,
 )
 from logstore.view import generation
-from logstore.view.feed_records import SnapshotPlace
+from logstore.view.feed_records import LocalProof, SnapshotPlace
 from logstore.view.layout import Quarantine
 from streaming.adoption import flip
 from streaming.adoption.beginning import beginnings
@@ -186,7 +187,9 @@ class Adopter(threading.Thread):
         target, base = followed.target, followed.view.base
         self._progress.digests(target, digest_file.load(followed.directory))
         proof = self._proof(followed)
-        self._progress.show(target, base=base and base.snapshot, cut=base and base.cut, proof=proof.word)
+        self._progress.show(
+            target, base=base and base.snapshot, cut=base and base.cut, proof=proof.word, local=self._proofs(followed)
+        )
         if proof.word == REFUSED and self._begin_again(followed, proof):
             return
         self._mend(followed)
@@ -228,7 +231,10 @@ class Adopter(threading.Thread):
         if mine is None and (start := self._starts_behind(followed)) is not None:
             if proof.word == PROVED:
                 return name  # on the word of others, who could fold what is gone here
-            self._waits(target, _cannot_fold(followed, name, part.cut, start, proof))
+            if (between := self._proved_between(followed, start)) is not None:
+                self._adopt(followed, between, between.name)  # from there on the log can be folded
+            else:
+                self._waits(target, _cannot_fold(followed, name, part.cut, start, proof))
             return None
         return self._judged(followed, name, part, mine or self._refolded(followed, part.cut))
 
@@ -258,6 +264,16 @@ class Adopter(threading.Thread):
         start = self._log_start(target.table.topic, target.partition)
         return start if start > (base.cut if base else 0) else None
 
+    def _proved_between(self, followed: FollowedPartition, start: int) -> Manifest | None:
+        """The newest proved snapshot from which the log, which begins at `start`, leads to the view."""
+        target = followed.target
+        for beginning in beginnings(self._library, target.table, target.partition):
+            if beginning.snapshot is None or beginning.proof.word != PROVED:
+                return None  # proved ones come first
+            if start <= self._cut(target, beginning.snapshot) <= followed.next_offset:
+                return self._library.manifest(target.table, beginning.snapshot)
+        return None
+
     def _word(self, followed: FollowedPartition, name: str, verdict: Verdict) -> None:
         """Have it written soon, if it is not there yet."""
         table, partition = followed.target.table, followed.target.partition
@@ -283,6 +299,18 @@ class Adopter(threading.Thread):
         if not followed.root:
             return Proof(PROVED, "folded from offset 0")
         return self._library.verdicts(followed.target.table).proof(followed.root, followed.target.partition)
+
+    def _proofs(self, followed: FollowedPartition, *coming: str) -> tuple[LocalProof, ...]:
+        """The standing of every snapshot of a partition that is here, or about to be."""
+        base = followed.view.base
+        names = {kept.snapshot for kept in followed.kept} | ({base.snapshot} if base else set()) | {*coming}
+        return tuple(LocalProof(name, self._standing(followed.target, name)) for name in sorted(names))
+
+    def _standing(self, target: Target, name: str) -> str:
+        """Standing of a snapshot; the own agreement counts before it is written."""
+        found = self._library.verdicts(target.table).proof(name, target.partition).word
+        own = self._words.get((target.table.epoch, name), (None, {}))[1].get(target.partition)
+        return PROVED if found == UNPROVED and own is not None and own.word == AGREE else found
 
     def _begin_again(self, followed: FollowedPartition, proof: Proof) -> bool:
         """Throw away a view whose root was refused since; False when there is nothing better to begin with."""
@@ -326,7 +354,7 @@ class Adopter(threading.Thread):
         target = followed.target
         local = self._library.bring(target, manifest)
         base = local.base._replace(root=root)
-        self._progress.show(target, state="building", reason="")
+        self._progress.show(target, state="building", reason="", local=self._proofs(followed, manifest.name))
         path = followed.view.path
         number = int(path.name) + 1
         order = DigestRequest(
@@ -367,6 +395,7 @@ class Adopter(threading.Thread):
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), why) for at, why in part.quarantine_records]),
         )
+        self._progress.show(target, local=self._proofs(followed, manifest.name))
         log.warning("%s/%d leaps from %d to %d", target.table.name, target.partition, followed.next_offset, part.cut)
         self._flip(target, flip.begin(seed, self._library.snapshots(target)))
         digest_file.path_in(followed.directory).unlink(missing_ok=True)  # those of the view that was left

@@ -21,6 +21,7 @@ from logstore.model.errors import Corrupted, LogUnreachable, NoSuchSnapshot, Not
 from logstore.model.table import PartitionKey
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.verdicts import PROVED, Proof
+from logstore.view.feed_records import LocalProof
 from logstore.view.layout import Quarantine
 from streaming.adoption.beginning import beginnings
 from streaming.adoption.progress import AdoptionProgress
@@ -145,8 +146,9 @@ class Bootstrapper:
             )
             log.warning("%s/%d: %s", target.table.name, target.partition, reason)
         self._progress.show(
-            target, base=manifest.name, cut=part.cut, candidate=None, state="adopted", reason=reason, proof=proof.word
-        )
+            target, base=manifest.name, cut=part.cut, candidate=None, state="adopted", reason=reason, proof=proof.word,
+            local=(LocalProof(manifest.name, proof.word),),
+        )  # fmt: skip
         return Bootstrap(
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), reason) for at, reason in part.quarantine_records]),

@@ -13,6 +13,7 @@ from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.storage import Storage
+from logstore.snapshot.uses import USE_S
 from logstore.snapshot.verdicts import Verdict, Verdicts
 from logstore.view import paths
 from streaming.adoption.progress import AdoptionProgress
@@ -22,16 +23,17 @@ from streaming.lane.target import Target
 
 _MANIFESTS = 64
 _NEAR_S, _FAR_S = 2.0, 15.0  # for so long a verdict that was read counts, from a disk here and from afar
-_RENEW_S = 60.0  # of what a fetch keeps from collection
 
 
 class SnapshotFetcher:
     """Thread-safe. Every call may wait for the storage, so none is made from the lane."""
 
     def __init__(
-        self, data_dir: Path, node: str, progress: AdoptionProgress, *, fetch_mb_s: float | None, worker: int = 0
-    ) -> None:
-        """`node` and `worker`: in whose name snapshots are judged, and fetched."""
+        self, data_dir: Path, node: str, progress: AdoptionProgress, *, fetch_mb_s: float | None, worker: int = 0,
+        use_s: float = USE_S,
+    ) -> None:  # fmt: skip
+        """`node` and `worker`: in whose name snapshots are judged, and fetched. `use_s`: see `Repository.in_use`."""
+        self._use_s = use_s
         self._data_dir, self._node, self._worker, self._progress = data_dir, node, worker, progress
         self._bytes_per_s = int(fetch_mb_s * 1e6) if fetch_mb_s else None
         self._url: str | None = None
@@ -135,23 +137,22 @@ class SnapshotFetcher:
         if known is not None:
             return known
         repository = self.repository(target.table)
-        mark, fetched, marked_s = f"{self._node}-{self._worker}-{target.partition}", 0, time.monotonic()
+        mark, fetched = f"{self._node}-{self._worker}-{target.partition}", 0
 
         def on_bytes(count: int) -> None:
-            nonlocal fetched, marked_s
+            nonlocal fetched
             fetched += count
             self._progress.show(target, fetched_bytes=fetched)
-            if time.monotonic() - marked_s > _RENEW_S:
-                repository.use(mark, [manifest.name])
-                marked_s = time.monotonic()
 
         total = sum(facts.size_bytes for facts in manifest.files_of(target.partition))
         self._progress.show(
             target, candidate=manifest.name, state="fetching", reason="", fetched_bytes=0, total_bytes=total
         )
-        repository.use(mark, [manifest.name])
         try:
-            with contextlib.nullcontext() if self.near else self._far:
+            with (
+                repository.in_use(mark, [manifest.name], self._use_s),
+                contextlib.nullcontext() if self.near else self._far,
+            ):
                 return local_snapshots.fetch(
                     repository, manifest, target.partition, directory, bytes_per_s=self._bytes_per_s, on_bytes=on_bytes
                 )
@@ -161,8 +162,6 @@ class SnapshotFetcher:
                     f"no room for snapshot {manifest.name} below {directory}: {error.strerror}; free some space"
                 ) from error
             raise StorageUnreachable(f"snapshot {manifest.name} cannot be fetched: {error}") from error
-        finally:
-            repository.unuse(mark)
 
     def snapshots(self, target: Target) -> Path:
         """The folder of a partition's local snapshots."""

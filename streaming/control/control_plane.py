@@ -141,7 +141,7 @@ class ControlPlane(threading.Thread):
             while self._running:
                 self._step()
             self._announcer.retire(self._announcement())
-        except BaseException as error:
+        except BaseException as error:  # the worker looks at `failure` and ends
             log.exception("the catalogue failed")
             self.failure = error
         finally:

@@ -149,7 +149,7 @@ class Digester:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             while True:
                 self._do(self._jobs.get())
-        except BaseException:
+        except BaseException:  # a thread that ends alone would leave a process that answers nobody
             log.exception("the digester ends")
             os._exit(1)
 

@@ -121,7 +121,7 @@ class Lane(threading.Thread):
             while self._running:
                 self._restart = False
                 self._run_once()
-        except BaseException as error:
+        except BaseException as error:  # the worker looks at `failure` and ends
             log.exception("the lane failed")
             self.failure = error
         finally:

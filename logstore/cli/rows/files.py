@@ -89,7 +89,7 @@ def _opened(path: Path | None) -> BinaryIO:
     if path is None:
         return sys.stdin.buffer
     if path.suffix.lower() == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]
+        return gzip.open(path)  # type: ignore[return-value]  # it reads bytes
     if path.suffix.lower() == ".zst":
         import pyarrow as pa  # noqa: PLC0415 - heavy, and for such a file only
 
@@ -187,7 +187,7 @@ def _partition(folder: Path) -> Row:
 
 def _parquet_file(file: Path, partition: Row, how: How) -> Iterator[Place]:
     import pyarrow as pa  # noqa: PLC0415 - heavy, and for this format only
-    from pyarrow import parquet  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415 - only who needs it waits for its import
 
     number = 0
     try:
@@ -210,8 +210,8 @@ def _parquet_file(file: Path, partition: Row, how: How) -> Iterator[Place]:
 
 def _plain_column(column: Any) -> list[Any]:
     """The values of a column. Nanoseconds, which Python's times have not, are text in ISO 8601."""
-    import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import compute  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415 - only who needs it waits for its import
+    from pyarrow import compute  # noqa: PLC0415 - only who needs it waits for its import
 
     kind = column.type
     if pa.types.is_timestamp(kind) and kind.unit == "ns":

@@ -1,36 +1,75 @@
 """Definition: commands that change one wait until it is served, then show it."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
+import httpx
 
 from logstore.cli import show
 from logstore.log.membership.live_workers import LiveWorkers
+from logstore.log.membership.nodes import Announcement
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
 
+ASK_S, AGAIN_S = 2.0, 0.2  # for one answer; between two questions
+
 
 def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool = False, finish: Any = None) -> None:
     """Return when the change is served by everybody; then `finish`, also when that takes too long.
+
+    Everybody: the live workers and their readers, and readers whose worker hangs or is being started again.
 
     Raises LogStoreError that says who does not serve it after `timeout_s`.
     """
     for warning in change.warnings:
         show.warn(f"warning: {warning}")
+    deadline = time.monotonic() + timeout_s
     with LiveWorkers(registry.bootstrap) as live_workers:
-        lacking = live_workers.await_served(change.revision, change.table if new else None, registry.slots(), timeout_s)
+        while True:
+            left_s = max(deadline - time.monotonic(), 0.0)
+            lacking = live_workers.await_served(
+                change.revision, change.table if new else None, registry.slots(), left_s
+            )
+            reasons = lacking.reasons or _still_read(live_workers.silent(), change.revision)
+            if not reasons or time.monotonic() > deadline:
+                break
+            time.sleep(AGAIN_S)
     if finish is not None:
         finish()
-    if lacking.workers == 0:
+    if lacking.workers == 0 and not reasons:
         show.warn("warning: no node is running; the definition holds when one is (`logstore node`)")
-    if lacking.reasons:
+    if reasons:
         raise LogStoreError(
-            f"the definition is written, but not served by everybody after {timeout_s:g} s: "
-            f"{'; '.join(lacking.reasons)}; "
+            f"the definition is written, but not served by everybody after {timeout_s:g} s: {'; '.join(reasons)}; "
             "`logstore status` shows how it goes on"
         )
+
+
+def _still_read(silent: list[Announcement], revision: int) -> list[str]:
+    """Reasons not to return: readers that serve older definitions, although no worker of theirs says anything."""
+    nodes = sorted({(said.url, said.node) for said in silent})
+    with ThreadPoolExecutor(max(len(nodes), 1)) as asking:
+        found = list(asking.map(lambda node: _revision_at(*node), nodes))
+    return [
+        f"the readers at {url} serve revision {at:,} of {revision:,}, and their worker says nothing: end that node, or "
+        "have its worker go on"
+        for (url, _), at in zip(nodes, found, strict=True)
+        if at is not None and at < revision
+    ]
+
+
+def _revision_at(url: str, node: str) -> int | None:
+    """The revision of the definitions that a node's readers serve; None: they do not answer, or are another's."""
+    try:
+        page = httpx.get(f"{url}/v1/cluster", timeout=ASK_S, trust_env=False).raise_for_status().json()
+        known, revision = {one["node"] for one in page["nodes"]}, page["revision"]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+    return revision if node in known and isinstance(revision, int) else None
 
 
 def document(found: Table) -> dict[str, Any]:

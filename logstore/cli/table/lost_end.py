@@ -19,7 +19,11 @@ from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.record_identity import AppliedPosition
 from logstore.model.safe_path import below
 from logstore.model.table import Table
+from logstore.snapshot.repository import Repository
+from logstore.snapshot.storage import Storage
+from logstore.snapshot.verdicts import AUDITOR, FROM_LOG, REFUSE, Verdict
 from logstore.view import paths
+from logstore.view.feed_records import STOPPED
 from logstore.view.positions import AppliedPositions, position_name
 from logstore.view.reader import ViewReader
 
@@ -34,6 +38,14 @@ class LostRow(NamedTuple):
     value: bytes | None  # None: it was deleted
 
 
+class OtherView(NamedTuple):
+    """A node's view of the partition: where it stands, and how it says it is."""
+
+    url: str
+    applied: int
+    state: str
+
+
 class LostEnd(NamedTuple):
     """Loss of one partition, as far as it is known."""
 
@@ -44,13 +56,14 @@ class LostEnd(NamedTuple):
     applied: int  # the first offset behind those that may have been lost
     kept: ddl.Kept
     rows: list[LostRow]
+    views: list[OtherView]  # of any node, that reach behind what was lost
 
     def document(self) -> dict[str, Any]:
         """Document to be printed as JSON."""
         return {
             "table": self.table.name, "partition": self.partition, "lost": [self.start_of_new, self.applied],
             "epochs": [list(start) for start in self.starts], "archived": self.kept.archived,
-            "snapshot": self.kept.cut,
+            "snapshot": self.kept.cut, "views": [view._asdict() for view in self.views],
             "rows": [
                 {
                     "key": show.field(row.key), "version": row.version,
@@ -72,21 +85,31 @@ class LostEnd(NamedTuple):
             at = f"{self.table.epoch}-{self.partition}-{reach}"
             click.echo(
                 f"  archive or snapshots hold those below {reach:,}: `logstore batch restore {self.table.name} --at "
-                f"{at} --as {self.table.name}_lost` makes a table of them"
+                f"{at} --as {self.table.name}_lost` makes a table of them; do that first"
             )
         click.echo(f"  the view on this machine holds {len(self.rows):,} rows of them")
         for row in self.rows[:_SHOWN]:
             what = "deleted" if row.value is None else f"{len(row.value):,} bytes"
             click.echo(f"    {row.version:,}  {show.field(row.key)}  {what}")
+        for view in self.views:
+            click.echo(
+                f"  the view of {view.url} ({view.state}) holds what was written below {view.applied:,}: this command, "
+                "on that machine with its --data-dir, shows the rows"
+            )
         if len(self.rows) > _SHOWN:
             click.echo(f"    ... and {len(self.rows) - _SHOWN:,} more (--json lists all, with values)")
 
 
-def examine(data_dir: Path, registry: Registry, table: Table, partition: int, kept: ddl.Kept) -> LostEnd:
-    """Find out. Raises UsageError where nothing that is known contradicts the log, LogUnreachable."""
+def examine(
+    data_dir: Path, registry: Registry, table: Table, partition: int, kept: ddl.Kept, views: list[OtherView]
+) -> LostEnd:
+    """Find out; `views` says where nodes stand.
+
+    Raises UsageError where nothing that is known contradicts the log, LogUnreachable.
+    """
     found = epoch_starts(registry.bootstrap, registry.admin, table.topic, partition)
     stood = _stood(data_dir, table, partition)
-    applied = max(kept.reach, kept.applied, stood.next_offset if stood else 0)
+    applied = max(kept.reach, kept.applied, stood.next_offset if stood else 0, *(view.applied for view in views))
     epoch = stood.leader_epoch if stood else -1
     later = [(at, number) for at, number in found if number > epoch and at < applied]
     if not later:
@@ -95,7 +118,24 @@ def examine(data_dir: Path, registry: Registry, table: Table, partition: int, ke
             f"{applied:,} that is later than {epoch}; run this on the machine whose node says so (--data-dir)"
         )
     first = later[0][0] if stood else later[-1][0]
-    return LostEnd(table, partition, later, first, applied, kept, _rows(data_dir, table, partition, first))
+    holding = [view for view in views if view.applied > first and view.state == STOPPED]
+    return LostEnd(table, partition, later, first, applied, kept, _rows(data_dir, table, partition, first), holding)
+
+
+def refuse_snapshots(storage: Storage, table: Table, partition: int) -> list[str]:
+    """Refuse every snapshot that holds what the log lost: nobody begins from it, continues it or reads it any more.
+
+    Requires: the loss is in the table's definition. Returns their names. Raises StorageUnreachable, Corrupted.
+    """
+    repository = Repository(storage, table.topic, table.epoch)
+    refused = []
+    for name in repository.candidates(table.base_snapshot):
+        part = repository.manifest(name).parts[partition]
+        if table.is_void(partition, part.cut, part.leader_epoch):
+            word = Verdict(REFUSE, part.digest, part.entries, part.cut, "of records that the log lost", FROM_LOG)
+            repository.verdicts(table.base_snapshot).say(name, AUDITOR, {partition: word})
+            refused.append(name)
+    return refused
 
 
 def _stood(data_dir: Path, table: Table, partition: int) -> AppliedPosition | None:

@@ -14,6 +14,7 @@ from logstore.cli import options, show
 from logstore.cli.table import lost_end
 from logstore.cli.table.definition import holds
 from logstore.cli.table.repair_definition import repair_definition
+from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.read import holes
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
@@ -66,9 +67,10 @@ def repair(
     assert partition is not None
     ddl.check_partition(table, partition)
     standing = _standing(settings, table, partition)
-    kept = _kept(settings, registry, table, partition, storage, standing)
+    there = Storage(storage_url(storage or settings.storage, registry.read().known_storage(), settings.data_dir))
+    kept = _kept(there, table, partition, standing)
     if accept_loss:
-        _accept_loss(settings, registry, table, partition, kept, yes=yes, as_json=as_json)
+        _accept_loss(settings, registry, table, partition, kept, there, yes=yes, as_json=as_json)
         return
     damage = ddl.examine(registry, table, partition, kept.reach)
     ddl.check_epoch(table, damage)
@@ -101,20 +103,31 @@ def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) 
 
 
 def _accept_loss(
-    settings: Settings, registry: Registry, table: Table, partition: int, kept: ddl.Kept, *, yes: bool, as_json: bool
-) -> None:
+    settings: Settings, registry: Registry, table: Table, partition: int, kept: ddl.Kept, there: Storage, *,
+    yes: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Show what the log lost and what still holds it; ask; have everybody go on with the log as it is."""
-    found = lost_end.examine(settings.data_dir, registry, table, partition, kept)
+    views = _views(registry, table, partition)
+    found = lost_end.examine(settings.data_dir, registry, table, partition, kept, views)
     if as_json:
         show.as_json(found.document())
     else:
         found.tell()
     _agree(
         f"go on with the log of {table.name}/{partition} as it is, for ever? Views and snapshots that hold what it "
-        "lost are thrown away; tokens and versions of what was lost may meet other rows",
+        "lost are thrown away or refused; tokens and versions of what was lost may meet other rows",
         yes=yes,
     )
-    holds(registry, ddl.accept_loss(registry, table, partition, found.starts), settings.timeout_s)
+    change = ddl.accept_loss(registry, table, partition, found.starts)
+    refused = lost_end.refuse_snapshots(there, change.table, partition)
+    holds(registry, change, settings.timeout_s)
+    for name in refused:
+        show.warn(f"snapshot {name} holds what was lost: it is refused from now on")
+    if kept.archived > found.start_of_new:
+        show.warn(
+            f"the archive holds what was lost, too: `logstore batch archive {table.name} --repair` has it go on with "
+            "the log, and gives those records up"
+        )
     _await_running(settings, table, partition)
     click.echo(f"table {table.name}: partition {partition} goes on with the log as it is", err=True)
 
@@ -137,16 +150,16 @@ def _skip(
     click.echo(f"table {table.name}: partition {partition} steps over {_named(ranges)} now", err=True)
 
 
-def _kept(
-    settings: Settings,
-    registry: Registry,
-    table: Table,
-    partition: int,
-    storage: str | None,
-    standing: dict[str, Any] | None,
-) -> ddl.Kept:
+def _views(registry: Registry, table: Table, partition: int) -> list[lost_end.OtherView]:
+    """The partition's views on all nodes that answer."""
+    with LiveWorkers(registry.bootstrap) as live_workers:
+        urls = sorted({worker.url for worker in live_workers.look()})
+    found = [(url, _ask(url, table, partition)) for url in urls]
+    return [lost_end.OtherView(url, one["applied"] or 0, one["state"]) for url, one in found if one is not None]
+
+
+def _kept(there: Storage, table: Table, partition: int, standing: dict[str, Any] | None) -> ddl.Kept:
     """Archive, snapshots and view of the partition, as far as they reach. Raises StorageUnreachable, Corrupted."""
-    there = Storage(storage_url(storage or settings.storage, registry.read().known_storage(), settings.data_dir))
     archived = ArchiveIndex(there, table.topic, table.epoch).next_offsets().get(partition, 0)
     repository = Repository(there, table.topic, table.epoch)
     current = repository.current()

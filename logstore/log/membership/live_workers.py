@@ -84,6 +84,10 @@ class LiveWorkers:
         """Definitions of every table, as of the last look."""
         return self._changes.definitions
 
+    def silent(self) -> list[Announcement]:
+        """Workers that said nothing for a while, as of the last look: their readers may still answer."""
+        return self._changes.nodes.silent()
+
     def lacking(self, revision: int, table: Table | None, slots: int) -> Lacking:
         """Workers that do not serve definitions up to `revision`, or, with a table, its slots that no worker serves.
 

@@ -29,6 +29,8 @@ MAX_WORKERS = 1_000  # that are remembered: more is a flood
 MAX_BYTES = 65_536  # of an announcement
 _MAX_TEXT, _MAX_URL, _MAX_SLOTS, _MAX_PIDS = 255, 2_048, 1_024, 256
 _MAX_NUMBER = (1 << 63) - 1
+MAX_SILENT = 32  # that are remembered after they were forgotten among the live ones, the newest
+SILENT_S = 86_400.0  # so long: its readers may be there although its worker hangs
 _COMPLAINTS = 100  # keys whose records cannot be read and are remembered for it
 
 log = logging.getLogger(__name__)
@@ -138,6 +140,7 @@ class Nodes:
         """`clock`: seconds, never going back."""
         self._clock = clock
         self._known: dict[bytes, _Heard] = {}  # in the order they were heard
+        self._silent: dict[bytes, Announcement] = {}  # that said nothing for TTL_S, and no good-bye
         self._begun, self._newest_ms = False, 0
         self._unreadable: set[bytes] = set()
 
@@ -148,6 +151,7 @@ class Nodes:
             return
         if value is None:
             self._known.pop(key, None)
+            self._silent.pop(key, None)
             return
         try:
             announced = Announcement.from_json(value, timestamp_ms)
@@ -173,6 +177,9 @@ class Nodes:
             for key, heard in self._known.items()
             if abs(ages_s[key]) < TTL_S
         ]
+        for key in sorted(ages_s, key=lambda key: ages_s[key], reverse=True):
+            if TTL_S <= ages_s[key] < SILENT_S:
+                self._fall_silent(key, self._known[key].said)
         self._known = dict(sorted(fresh, key=lambda item: item[1].at_s))
 
     def live(self, least: int = 1) -> list[Announcement]:
@@ -181,8 +188,21 @@ class Nodes:
         there = [heard.said for heard in self._known.values() if heard.times >= least]
         return sorted(there, key=lambda a: (a.node, a.worker))
 
+    def silent(self) -> list[Announcement]:
+        """Workers that ended without a good-bye, or hang: nothing was heard of any worker of their readers since."""
+        self._forget()
+        urls = {heard.said.url for heard in self._known.values()}
+        return [said for said in self._silent.values() if said.url not in urls]
+
+    def _fall_silent(self, key: bytes, said: Announcement) -> None:
+        self._silent.pop(key, None)
+        self._silent[key] = said
+        while len(self._silent) > MAX_SILENT:
+            del self._silent[next(iter(self._silent))]
+
     def _remember(self, key: bytes, announced: Announcement) -> None:
         before = self._known.pop(key, None)
+        self._silent.pop(key, None)
         if before is None and len(self._known) >= MAX_WORKERS:
             self._forget()
             if len(self._known) >= MAX_WORKERS:
@@ -198,7 +218,7 @@ class Nodes:
             oldest = next(iter(self._known))
             if now_s - self._known[oldest].at_s < TTL_S:
                 break
-            del self._known[oldest]
+            self._fall_silent(oldest, self._known.pop(oldest).said)
 
     def _skip(self, key: bytes, value: bytes, error: ValueError) -> None:
         if key not in self._unreadable and len(self._unreadable) < _COMPLAINTS:

@@ -31,7 +31,7 @@ def placing() -> Place:
         return lambda _topic, key, _length, partitions, _opaque, _message: partition_of(key, partitions)
     place: Any = getattr(ctypes.PyDLL(library._name), _SYMBOL)  # keeps the interpreter lock: it is over at once
     place.restype, place.argtypes = ctypes.c_int32, _SIGNATURE
-    return place  # type: ignore[no-any-return]
+    return place  # type: ignore[no-any-return]  # untyped library
 
 
 def agrees_on_murmur2() -> bool:

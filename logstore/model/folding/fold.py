@@ -52,7 +52,7 @@ class Records(NamedTuple):
         """The records at all other indices. Requires: those rise."""
         bounds = list(zip([0, *(i + 1 for i in indices)], [*indices, len(self.offsets)], strict=True))
         kept = ([one for a, b in bounds for one in column[a:b]] for column in self)
-        return Records(*kept)  # type: ignore[arg-type]
+        return Records(*kept)  # type: ignore[arg-type]  # columns of one row type each
 
 
 class Folded(NamedTuple):
@@ -99,7 +99,7 @@ def _odd(records: Records, place: FoldRules) -> list[int]:
     if not all(keys):  # null and empty alike
         odd.update(i for i, key in enumerate(keys) if not key)
         keys = [key or b"-" for key in keys]
-    lengths = list(map(len, keys))  # type: ignore[arg-type]
+    lengths = list(map(len, keys))  # type: ignore[arg-type]  # columns of one row type each
     if max(lengths) > MAX_KEY_BYTES:
         odd.update(i for i, length in enumerate(lengths) if length > MAX_KEY_BYTES)
     if max(map(len, filter(None, values)), default=0) > place.max_value_bytes:

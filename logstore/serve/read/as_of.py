@@ -1,7 +1,8 @@
 """Reads as of a point: `LS-As-Of`, a position or a time, and what can be proved about a partition at that point.
 
-Of each row only the newest entry is here, and in the snapshots under and beside the view what it held at their cuts.
-That answers exactly
+Nothing is proved by a snapshot that is not proved itself: neither one beside the view, nor the one that the view stands
+on. Of each row only the newest entry is here, and in the snapshots under and beside the view what it held at their
+cuts. That answers exactly
 
     at a snapshot's own cut                      what the snapshot says, for every row
     a row not written since the position         what it holds now
@@ -25,6 +26,7 @@ from logstore.serve.read.encoding import json_bytes
 from logstore.serve.state.local_snapshots import OpenSnapshot
 from logstore.serve.state.partition import ServedPartition
 from logstore.serve.wire.problems import Problem
+from logstore.snapshot.verdicts import PROVED
 from logstore.view.layout import State
 
 _NEAREST = 8
@@ -59,6 +61,14 @@ class AsOfReads(NamedTuple):
     sure: int
     exact: OpenSnapshot | None
 
+    @classmethod
+    def from_view(cls, served: ServedPartition, as_of: AsOf, sure: int) -> "AsOfReads":
+        """Reads from the view; raises Problem unless the snapshot below it, if any, is proved."""
+        base = served.base
+        if base is not None and not _is_proved(served, base):
+            raise _doubt(served, base, as_of)
+        return cls(served, as_of, sure, None)
+
     def gaps(self) -> bool:
         """True when a row that is not here now may have been there then.
 
@@ -88,7 +98,7 @@ class AsOfReads(NamedTuple):
         """The retained cuts, nearest first, of which every row can be read."""
         asked = self._asked()
         locals_ = sorted(
-            self.served.local_snapshots(),
+            _proved(self.served),
             key=lambda one: abs((one.cut if self.as_of.token else one.log_time_ms) - asked),
         )
         epoch, partition = self.served.epoch, self.served.partition
@@ -112,14 +122,13 @@ def look_back(served: ServedPartition, state: State, as_of: AsOf) -> AsOfReads:
     Requires: that state is not before the point (`consistency_wait.ConsistencyWait`).
     """
     if as_of.time_ms is not None:
-        cuts = (one.cut for one in served.local_snapshots() if one.log_time_ms <= as_of.time_ms)
+        cuts = (one.cut for one in _proved(served) if one.log_time_ms <= as_of.time_ms)
         seen = (offset for log_time_ms, offset in served.times if log_time_ms <= as_of.time_ms)
         sure = state.next_offset if state.log_time_ms <= as_of.time_ms else max(chain(cuts, seen), default=0)
-        return AsOfReads(served, as_of, sure, None)
+        return AsOfReads.from_view(served, as_of, sure)
     asked = position_of(as_of, served.epoch, served.partition)
-    return AsOfReads(
-        served, as_of, asked, next((one for one in served.local_snapshots() if one.cut == asked and _opens(one)), None)
-    )
+    exact = next((one for one in _proved(served) if one.cut == asked and _opens(one)), None)
+    return AsOfReads.from_view(served, as_of, asked) if exact is None else AsOfReads(served, as_of, asked, exact)
 
 
 def position_of(as_of: AsOf, epoch: str, partition: int) -> int:
@@ -133,6 +142,35 @@ def position_of(as_of: AsOf, epoch: str, partition: int) -> int:
             partition=partition,
         )
     return asked
+
+
+def _is_proved(served: ServedPartition, local: OpenSnapshot) -> bool:
+    return served.proofs.get(local.where.snapshot) == PROVED
+
+
+def _proved(served: ServedPartition) -> list[OpenSnapshot]:
+    """The local snapshots that may answer for the past."""
+    return [one for one in served.local_snapshots() if _is_proved(served, one)]
+
+
+def _doubt(served: ServedPartition, base: OpenSnapshot, as_of: AsOf) -> Problem:
+    """The answer where the view stands on a snapshot that is not proved, or of which the worker has not told yet."""
+    table, name = served.table, base.where.snapshot
+    word = served.proofs.get(name)
+    if word is None:
+        return Problem(
+            "starting",
+            f"whether snapshot {name}, on which partition {served.partition} of {table!r} stands, is proved is not "
+            "known here yet; try again",
+            table=table, partition=served.partition,
+        )  # fmt: skip
+    return Problem(
+        "bad-level",
+        f"what partition {served.partition} of {table!r} held as of {as_of.text[:200]} is not answered here: the view "
+        f"stands on snapshot {name}, which is {word}; `logstore batch audit {table}` settles what it is worth",
+        table=table, partition=served.partition, snapshot=name, proof=word,
+        cuts=AsOfReads(served, as_of, 0, None)._cuts(),
+    )  # fmt: skip
 
 
 def _opens(local: OpenSnapshot) -> bool:

@@ -104,7 +104,7 @@ class ConsistencyWait:
     async def _one(self, table: Table, partition: int, offset: int, level: Consistency, deadline: float) -> None:
         while True:
             served = self._catalog.locate(table, partition)
-            applied = next_offset_of(served)
+            applied = next_offset_of(served, past=level.as_of is not None)
             if applied >= offset:
                 return
             if self._catalog.reachable is False:
@@ -146,7 +146,7 @@ def answer_token(level: Consistency, epoch: str, positions: dict[int, int]) -> s
 
 
 def _late(served: ServedPartition, offset: int, level: Consistency) -> Problem:
-    applied = next_offset_of(served)
+    applied = next_offset_of(served, past=level.as_of is not None)
     return Problem(
         "consistency-timeout",
         f"partition {served.partition} of {served.table!r} is at offset {applied:,}, {offset - applied:,} short of the "

@@ -77,7 +77,7 @@ def merged(served: ServedPartition, as_of: AsOf | None, floor: Floor) -> Iterato
 
     Raises Problem when it does not answer, FellBehind.
     """
-    with served.open().reading() as reading:
+    with served.open(past=as_of is not None).reading() as reading:
         yield MergedRead(served, reading, as_of, floor)
 
 

@@ -77,7 +77,7 @@ class MultiGet:
         for partition in here:
             try:
                 floor.update(await self._consistency_wait.partitions(table, (partition,), level, deadline))
-                self._catalog.locate(table, partition).open()
+                self._catalog.locate(table, partition).open(past=level.as_of is not None)
             except Problem as problem:
                 if problem.word not in _LEFT_OUT:
                     raise

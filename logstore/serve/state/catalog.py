@@ -180,6 +180,9 @@ class Catalog:
             self.snapshots.pop((epoch, partition), None)
         else:
             self.snapshots[epoch, partition] = record
+        served = self.served.get((epoch, partition))
+        if served is not None:
+            served.proofs = {} if record is None else dict(record.local)
 
     def rebuild(self, feeds: Sequence[WorkerFeed]) -> None:
         """Fold what all workers say; open and close views; wake who waits for what has changed."""
@@ -234,6 +237,7 @@ class Catalog:
             changed = fields != served.record_fields()
             served.end, served.stood = self._ends.get(where), b""
             served.times = self._times.get(where, TimesRecord()).stood
+            served.proofs = dict(self.snapshots.get(where, AdoptionRecord()).local)
             self.served[where] = served
             if changed or served.reader is None or key in updated:
                 self.views.attach(served)

@@ -7,7 +7,7 @@ are let go.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from logstore.model.errors import Corrupted, LogStoreError, Starting
 from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
+from logstore.snapshot.verdicts import PROVED
 from logstore.view.feed_records import CATCHING_UP, STOPPED, LocalSnapshotRecord, SnapshotPlace, ViewKey, ViewRecord
 from logstore.view.layout import STATE_BYTES, State, Stop
 from logstore.view.reader import ViewReader
@@ -29,8 +30,8 @@ class ServedPartition:
     """A partition that this reader serves. `end` is the end of the log as last heard, None when never heard."""
 
     __slots__ = (
-        "base", "base_record", "end", "epoch", "head", "older", "older_records", "partition", "path", "reached",
-        "reader", "reason",
+        "base", "base_record", "end", "epoch", "head", "older", "older_records", "partition", "path", "proofs",
+        "reached", "reader", "reason",
         "slot", "state",
         "stood", "table", "tail", "times",
     )  # fmt: skip
@@ -43,6 +44,7 @@ class ServedPartition:
         self.older: list[OpenSnapshot] = []  # older ones, still on this disk
         self.end: int | None = None
         self.times: Sequence[tuple[int, int]] = ()  # (log time, next offset) that it has stood at
+        self.proofs: Mapping[str, str] = {}  # local snapshot -> its standing, as workers say; absent: not known yet
         self.stood = b""  # the fast path's: the state it saw last
         self.tail = ("", "")  # and the headers that follow from it, of an entry of the view and of the snapshot
         self.update(record)
@@ -66,8 +68,11 @@ class ServedPartition:
         records = [self.base_record, *self.older_records]
         return {record.path for record in records if record is not None and record.path is not None}
 
-    def open(self) -> ViewReader:
-        """The view; raises Problem while it is not open, or when the worker says that the partition has stopped."""
+    def open(self, *, past: bool = False) -> ViewReader:
+        """The view; `past`: to read as of a point that it has applied, which it need not have been at the end for.
+
+        Raises Problem while it is not open, or when the worker says that the partition has stopped.
+        """
         if self.state == STOPPED and self.reader is None:
             raise self.stopped(None)
         if self.reader is None:
@@ -75,12 +80,19 @@ class ServedPartition:
                 f": {self.reason}" if self.reason else ""
             )
             raise Problem("starting", f"{detail}; try again", partition=self.partition)
-        if not self.answers:
+        if not self.answers and not past:
             raise Problem(
                 "starting", f"partition {self.partition} of {self.table!r} {self.first_catch_up()}; rows may "
-                "be missing until then, so it does not answer; try again", partition=self.partition,
+                f"be missing until then, so it does not answer{self._past()}; try again", partition=self.partition,
             )  # fmt: skip
         return self.reader
+
+    def _past(self) -> str:
+        """Way to read a view that has never been at the end of the log: as of the cut of its snapshot."""
+        base = self.base
+        if base is None or self.proofs.get(base.where.snapshot) != PROVED:
+            return ""
+        return f" (as_of={self.head}{base.cut} reads what it held when snapshot {base.where.snapshot} was made)"
 
     @property
     def answers(self) -> bool:
@@ -144,15 +156,15 @@ class Cell:
             self.payload = raw[HEAD_BYTES:]
 
 
-def next_offset_of(served: ServedPartition) -> int:
-    """Next offset of the view; raises Problem when the partition does not answer."""
-    with served.open().reading() as reading:
+def next_offset_of(served: ServedPartition, *, past: bool = False) -> int:
+    """Next offset of the view; raises Problem when the partition does not answer. `past` as of `open`."""
+    with served.open(past=past).reading() as reading:
         return served.next_offset(reading.raw_state)
 
 
 def state_of(served: ServedPartition) -> State:
-    """State of the view; raises Problem when the partition does not answer."""
-    with served.open().reading() as reading:
+    """State of the view, to read as of a point; raises Problem when the partition does not answer."""
+    with served.open(past=True).reading() as reading:
         raw = reading.raw_state
     served.next_offset(raw)
     return State.decode(raw)

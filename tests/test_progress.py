@@ -1,0 +1,62 @@
+"""What counts as progress of a process that has not answered yet."""
+
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import psutil
+from support_wait import until
+
+from logstore.process.progress import Progress
+
+PATIENCE_S = 3.0
+
+
+@contextmanager
+def running(code, *arguments):
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"begun\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_a_process_that_does_nothing_hangs_after_the_patience_and_not_before():
+    with running("import time; print('begun', flush=True); time.sleep(600)") as process:
+        progress = Progress(process.pid, PATIENCE_S)
+        assert not progress.hangs()
+        until("it hangs", progress.hangs)
+
+
+def test_a_process_that_works_never_hangs_and_hangs_once_it_stops_working():
+    works = "import time; print('begun', flush=True)\nwhile time.process_time() < 6: pass\ntime.sleep(600)"
+    with running(works) as process:
+        progress = Progress(process.pid, PATIENCE_S)
+        cpu_s = _cpu_s(process.pid)
+        until("it hangs", progress.hangs)
+        assert _cpu_s(process.pid) - cpu_s > 4  # it was waited for all that time
+
+
+def test_a_process_whose_log_grows_does_not_hang(tmp_path):
+    log = tmp_path / "log"
+    with running("import time; print('begun', flush=True); time.sleep(600)") as process:
+        silent, logging = Progress(process.pid, PATIENCE_S), Progress(process.pid, PATIENCE_S, log)
+        log.write_text("loaded a partition\n")
+        until("it hangs by its work alone", silent.hangs)
+        assert not logging.hangs()
+        until("it hangs with a log that has not grown since", logging.hangs)
+
+
+def test_a_process_that_is_gone_does_not_hang():
+    with running("print('begun', flush=True)") as process:
+        progress = Progress(process.pid, 0.0)
+        process.wait()
+        assert not progress.hangs()
+
+
+def _cpu_s(pid):
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
