@@ -38,7 +38,7 @@ class LostRow(NamedTuple):
     value: bytes | None  # None: it was deleted
 
 
-class OtherView(NamedTuple):
+class HeldElsewhere(NamedTuple):
     """A node's view of the partition: where it stands, and how it says it is."""
 
     url: str
@@ -56,7 +56,7 @@ class LostEnd(NamedTuple):
     applied: int  # the first offset behind those that may have been lost
     kept: ddl.Kept
     rows: list[LostRow]
-    views: list[OtherView]  # of any node, that reach behind what was lost
+    views: list[HeldElsewhere]  # of any node, that reach behind what was lost
 
     def document(self) -> dict[str, Any]:
         """Document to be printed as JSON."""
@@ -101,7 +101,7 @@ class LostEnd(NamedTuple):
 
 
 def examine(
-    data_dir: Path, registry: Registry, table: Table, partition: int, kept: ddl.Kept, views: list[OtherView]
+    data_dir: Path, registry: Registry, table: Table, partition: int, kept: ddl.Kept, views: list[HeldElsewhere]
 ) -> LostEnd:
     """Find out; `views` says where nodes stand.
 

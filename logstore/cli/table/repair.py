@@ -150,12 +150,12 @@ def _skip(
     click.echo(f"table {table.name}: partition {partition} steps over {_named(ranges)} now", err=True)
 
 
-def _views(registry: Registry, table: Table, partition: int) -> list[lost_end.OtherView]:
+def _views(registry: Registry, table: Table, partition: int) -> list[lost_end.HeldElsewhere]:
     """The partition's views on all nodes that answer."""
     with LiveWorkers(registry.bootstrap) as live_workers:
         urls = sorted({worker.url for worker in live_workers.look()})
     found = [(url, _ask(url, table, partition)) for url in urls]
-    return [lost_end.OtherView(url, one["applied"] or 0, one["state"]) for url, one in found if one is not None]
+    return [lost_end.HeldElsewhere(url, one["applied"] or 0, one["state"]) for url, one in found if one is not None]
 
 
 def _kept(there: Storage, table: Table, partition: int, standing: dict[str, Any] | None) -> ddl.Kept:
