@@ -35,6 +35,7 @@ from logstore.model.errors import (
     StorageUnreachable,
 )
 from logstore.model.table import PartitionKey, Table
+from logstore.process.progress import Progress
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.repository import Pointer
 from logstore.snapshot.verdicts import (
@@ -72,7 +73,7 @@ log = logging.getLogger(__name__)
 
 NEAR_S, FAR_S = 1.0, 5.0  # between two looks at a storage that is a disk here, or is not
 MOST_S = 60.0
-BUILD_S = 900.0
+BUILD_S = 120.0  # without a sign of work of the helper process: a large generation takes its time
 LOST_S = 15.0  # a digest that is not there after so long is computed in another way
 SAY_S = 2.0  # words are collected for so long: all partitions of a node lie in one file
 SWEEP_S = 10.0  # readers follow the feed within milliseconds; a reader that is busy for so long is stuck
@@ -363,10 +364,10 @@ class Adopter(threading.Thread):
         )  # fmt: skip
         errand = self._helper.build(order)
         try:
-            _wait(errand, errand.begun)
+            _wait(self._helper, errand, errand.begun)
             self._lane.asked.do(target.key, flip.keep)
             self._helper.last(errand)
-            _wait(errand, errand.done)
+            _wait(self._helper, errand, errand.done)
             self._flip(target, flip.flip(self._library.snapshots(target)))
         except BaseException:
             self._lane.asked.do(target.key, flip.forget)
@@ -474,9 +475,12 @@ class Adopter(threading.Thread):
         )
 
 
-def _wait(errand: PendingDigest, event: threading.Event) -> None:
-    if not event.wait(BUILD_S):
-        raise StorageUnreachable(f"the next generation was not built within {BUILD_S:g} s")
+def _wait(helper: DigestClient, errand: PendingDigest, event: threading.Event) -> None:
+    pid = helper.pid
+    progress = None if pid is None else Progress(pid, BUILD_S)
+    while not event.wait(NEAR_S):
+        if progress is not None and progress.hangs():
+            raise StorageUnreachable(f"the next generation is not built, and nothing was done for it for {BUILD_S:g} s")
     if errand.failure is not None:
         raise NotBuilt(errand.failure)
 
