@@ -31,7 +31,7 @@ def in_use(storage: Storage, path: str, names: Sequence[str], for_s: float) -> I
         yield
     finally:
         ended.set()
-        renewing.join()
+        renewing.join(for_s)
         storage.remove(path)
 
 
