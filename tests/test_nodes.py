@@ -5,7 +5,7 @@ import pytest
 from support_log import produce
 
 from logstore.log.membership.live_workers import LiveWorkers
-from logstore.log.membership.nodes import MAX_WORKERS, Announcement, Nodes
+from logstore.log.membership.nodes import MAX_SILENT, MAX_WORKERS, Announcement, Nodes
 from logstore.log.tables.registry import Registry
 from logstore.model.table import NODES_TOPIC
 
@@ -128,6 +128,43 @@ def test_a_flood_that_was_there_before_is_bounded_too():
     nodes.begin()
     assert len(names(nodes)) == MAX_WORKERS
     assert "real" in names(nodes)
+
+
+def test_who_falls_silent_is_known_until_it_says_something_or_good_bye():
+    clock = Clock()
+    nodes = Nodes(clock)
+
+    def at_its_own_url(node: str, at_ms: int) -> None:
+        announced = Announcement(node, 0, f"http://{node}", "g")
+        nodes.hear(announced.key, announced.to_json(), at_ms)
+
+    def silent() -> list[str]:
+        return sorted(a.node for a in nodes.silent())
+
+    day_ms = 86_400_000
+    for node, at_ms in (("long-gone", 1), ("before", 2 * day_ms - 60_000), ("hangs", 2 * day_ms), ("ends", 2 * day_ms)):
+        at_its_own_url(node, at_ms)
+    nodes.begin()
+    assert silent() == ["before"]
+    clock.now_s += 9
+    assert (names(nodes), silent()) == ([], ["before", "ends", "hangs"])
+    nodes.hear(b"ends/0", None, 2 * day_ms + 9_000)
+    at_its_own_url("hangs", 2 * day_ms + 9_000)
+    assert (names(nodes), silent()) == (["hangs"], ["before"])
+    for number in range(1_000):
+        at_its_own_url(f"forged-{number}", 2 * day_ms + 9_000)
+    clock.now_s += 9
+    assert len(silent()) == MAX_SILENT
+
+
+def test_the_readers_of_one_node_are_not_silent_while_another_worker_of_it_speaks():
+    clock = Clock()
+    nodes = Nodes(clock)
+    say(nodes, "a", 0, worker=1)
+    nodes.begin()
+    clock.now_s += 9
+    say(nodes, "a", 9_000, worker=0)
+    assert (names(nodes), nodes.silent()) == (["a"], [])
 
 
 def test_one_record_is_not_yet_a_node_that_anybody_waits_for():
