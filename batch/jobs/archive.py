@@ -187,17 +187,9 @@ def _checked(table: Table, archived: dict[int, int], ends: dict[int, int]) -> di
             raise LogTruncated(
                 f"the log of {table.name}/{partition} ends at {end:,}, the archive holds everything before "
                 f"{reached[partition]:,}: the log lost its end (an unclean leader election?); "
-                f"{_lost_end(table, partition)}"
+                f"{segments.way_out(table, partition)}"
             )
     return reached
-
-
-def _lost_end(table: Table, partition: int) -> str:
-    """The way out for an archive that holds what the log lost."""
-    return (
-        f"`logstore batch restore` makes a table of what the archive holds; `logstore table repair {table.name} "
-        f"--partition {partition} --accept-loss` and then `logstore batch archive {table.name} --repair` go on without"
-    )
 
 
 def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, str]:

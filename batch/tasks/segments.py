@@ -65,14 +65,21 @@ def _behind(chunk: OffsetRange, bootstrap: str, table: Table) -> Iterator[pa.Rec
         raise LogTruncated(
             f"the record at offset {before:,} of {table.name}/{chunk.partition} is not the one that was archived: the "
             "log lost its end "
-            "after that (an unclean leader election, a power cut?) and was written to again; `logstore batch restore` "
-            "makes a table of "
-            "what the archive holds"
+            f"after that (an unclean leader election, a power cut?) and was written to again; "
+            f"{way_out(table, chunk.partition)}"
         )
     inside = int(np.searchsorted(first.column("offset").to_numpy(), chunk.start))
     if inside < first.num_rows:
         yield first.slice(inside)
     yield from batches
+
+
+def way_out(table: Table, partition: int) -> str:
+    """The way out for an archive that holds what the log lost."""
+    return (
+        f"`logstore batch restore` makes a table of what the archive holds; `logstore table repair {table.name} "
+        f"--partition {partition} --accept-loss` and then `logstore batch archive {table.name} --repair` go on without"
+    )
 
 
 def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int, int, str]:
