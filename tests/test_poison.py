@@ -324,7 +324,7 @@ def test_other_tables_are_no_slower_than_twice_while_internal_topics_are_poisone
             peace_s = written_to_visible_s(client)
             for topic in (TABLES_TOPIC, NODES_TOPIC):
                 store.write(*fuzzed(rng, topic, 200), topic=topic)
-            ratios.append(written_to_visible_s(client) / max(peace_s, 0.2))  # below that a scheduler's whim decides
+            ratios.append(written_to_visible_s(client) / max(peace_s, 0.5))  # below that a scheduler's whim decides
             store.hears()
     store.write((b"fuzzed", None), (STORE, None))
     store.write((b"forged/0", None), topic=NODES_TOPIC)
