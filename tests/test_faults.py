@@ -462,6 +462,7 @@ def test_garbage_is_listed_and_a_later_version_stops_its_partition_alone(store, 
     until("it stops", lambda: _partition(store, table, 0)["state"] == "stopped")
     until("the other goes on", lambda: _get(store.url, f"/v1/tables/{table}/rows/{there}").text == "goes on")
     _assert_stopped_everywhere(store, table, here, there)
+    _assert_lag_of_a_stopped_partition_grows(store, table, here)
     refused = cli("table", "repair", table, "--partition", "0", "--skip", "4", "--yes", check=False, **_where(store))
     assert (refused.returncode, "--force" in refused.stderr) == (2, True), refused.stderr
     cli("table", "repair", table, "--partition", "0", "--skip", "4", "--force", "--yes", **_where(store))
@@ -491,6 +492,18 @@ def _assert_stopped_everywhere(store: Running, table: str, here: str, there: str
     assert found["unprocessed"] == [{"key": here, "reason": "partition-stopped"}]
     assert [(one["key"], one["value"]) for one in found["results"]] == [(there, "goes on")]
     assert "stopped" in cli("status", **_where(store)).stdout
+
+
+def _assert_lag_of_a_stopped_partition_grows(store: Running, table: str, here: str) -> None:
+    def shown() -> tuple[int, int, int]:
+        found = _partition(store, table, 0)
+        return found["applied"], found["end"], found["lag"]
+
+    until("the end of what came with the stop is told", lambda: shown() == (4, 6, 2))
+    produce(store.bootstrap, table, [(here.encode(), b"behind the stop")] * 3, partition=0)
+    produce(store.bootstrap, table, [(here.encode(), b"later")], partition=0)
+    until("the end goes on", lambda: shown() == (4, 10, 6))
+    assert _partition(store, table, 0)["state"] == "stopped"
 
 
 def test_a_transactional_writers_marker_is_stepped_over_by_a_repair(store, table):
