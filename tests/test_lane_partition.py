@@ -204,6 +204,21 @@ def test_a_log_that_was_cut_back_says_what_helps(follow):
     assert "table repair t --partition 0" in followed.reason
 
 
+def test_a_view_of_nothing_that_is_told_of_another_log_is_followed_again(follow):
+    """A fetch of the topic that had the name before is answered when the new one is followed already."""
+    followed = follow()
+    with pytest.raises(LogUnreachable, match="it holds offsets 0 to 225"):
+        followed.out_of_range(0, 225, "Broker: Offset out of range")
+    assert followed.stop is None
+    followed.out_of_range(50, 225, "Broker: Offset out of range")
+    assert followed.stop.word == "truncated"
+    followed = reopened(follow, followed)
+    assert followed.start() == (0, -1)  # it is looked at again
+    assert followed.stop.word == "truncated"
+    assert followed.take(rows(5), 3)
+    assert (followed.stop, followed.next_offset) == (None, 5)
+
+
 def test_nothing_is_applied_before_the_log_has_shown_the_last_record_that_was(follow):
     followed = follow()
     followed.take(rows(5), 3)

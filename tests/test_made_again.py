@@ -52,7 +52,7 @@ def settle(write):
     def known():
         try:
             return write()
-        except (Unknown, NoSuchTable):
+        except (Unknown, NoSuchTable, WriteFailed):  # refused: Kafka's client has yet to hear of more partitions
             return None
 
     return until("the writer knows the new table", known)
@@ -198,3 +198,61 @@ def test_a_batch_that_meets_the_end_of_its_table_half_way_says_which_part(kafka,
     lost = [place for places in (*caught.value.failed_places, *caught.value.unknown_places) for place in places]
     assert min(lost) >= 500
     assert len(lost) == caught.value.failed + caught.value.unknown
+
+
+# A topic that somebody else makes again, under the name it had
+
+
+def made_again_by_somebody_else(registry, name, partitions):
+    topics.delete(registry.admin, name)
+    settings = topics.wal_settings(1_000_000, 1)
+    until("the topic is there again", lambda: topics.create(registry.admin, name, partitions, 1, settings))
+
+
+@pytest.mark.parametrize("partitions", [3, 16])
+def test_a_log_that_took_the_name_acknowledges_nothing(kafka, registry, name, partitions):
+    ddl.create(registry, name, partitions=8)
+    with Store(kafka.bootstrap) as store:
+        for i in range(64):  # an offset of each partition is known
+            store.put(name, f"k{i}", "old")
+        made_again_by_somebody_else(registry, name, partitions)
+        for i in range(40):
+            with pytest.raises((Unknown, WriteFailed, EpochChanged)):
+                store.put(name, f"k{i}", "lost")
+        with pytest.raises((Unknown, WriteFailed, EpochChanged)):
+            store.put_many(name, [(f"k{i}", "lost") for i in range(700)])
+        with pytest.raises(EpochChanged, match="--new-epoch"):
+            store.put(name, "k", "lost")
+        table = ddl.new_epoch(registry, registry.table(name)).table
+        position = settle(lambda: store.put_many(name, [(f"n{i}", "new") for i in range(700)]))
+        assert {epoch for epoch, _ in position.pieces} == {table.epoch}
+    log = read_log(kafka.bootstrap, table)
+    new = {(partition, key) for (partition, _), (key, value) in log.items() if value == b"new"}
+    assert new == {(partition_of(b"n%d" % i, partitions), b"n%d" % i) for i in range(700)}
+
+
+def test_a_pipeline_says_that_another_log_took_the_name(kafka, registry, name):
+    ddl.create(registry, name, partitions=2)
+    with Store(kafka.bootstrap) as store:
+        pipe = store.pipeline(name)
+        pipe.put("k", "old").result()
+        made_again_by_somebody_else(registry, name, 4)
+        until("its proof is over", lambda: store.tables.proof.is_due(pipe.epoch))
+        pipe.put("k", "lost")
+        with pytest.raises((Unknown, WriteFailed), match=r"made again by somebody else|does not exist"):
+            pipe.flush()
+
+
+def test_so_does_an_asynchronous_writer_of_a_log_that_took_the_name(kafka, registry, name):
+    ddl.create(registry, name, partitions=2)
+
+    async def write():
+        async with AsyncStore(kafka.bootstrap) as store:
+            for i in range(20):
+                await store.put(name, f"k{i}", "old")
+            await asyncio.to_thread(made_again_by_somebody_else, registry, name, 4)
+            for i in range(20):
+                with pytest.raises((Unknown, WriteFailed, EpochChanged)):
+                    await store.put(name, f"k{i}", "lost")
+
+    asyncio.run(write())

@@ -98,14 +98,14 @@ class Snapshots(threading.Thread):
     def __init__(self, scratch: Path, bootstrap: str) -> None:
         """Make it; `start` starts it."""
         super().__init__(name="snapshots", daemon=True)
-        self._scratch, self._bootstrap = scratch, bootstrap
+        self._scratch, self._kafka = scratch, bootstrap
         self._ending = threading.Event()
         self.counts: Counter[str] = Counter()
 
     def run(self) -> None:
         """Make snapshots until the end."""
         storage = (self._scratch / "storage").as_uri()
-        words = ("batch", "compact", TABLE, "--bootstrap", self._bootstrap, "--storage", storage)
+        words = ("batch", "compact", TABLE, "--bootstrap", self._kafka, "--storage", storage)
         while not self._ending.wait(20):
             with (self._scratch / "compact.log").open("ab") as log:
                 done = subprocess.run(

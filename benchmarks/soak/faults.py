@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ import orjson
 from examples.flights.running import command, environment
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.model.errors import LogStoreError
-from logstore.process import child
 
 READY_S = 240.0
+_FORKS = ThreadPoolExecutor(1)  # a child ends with the thread that forked it: this one outlives every fault
 
 
 class SoakNode:
@@ -40,19 +41,22 @@ class SoakNode:
     def start(self) -> None:
         """Start it, and return when it is ready. Raises LogStoreError when it ends instead."""
         words = ("node", "--data-dir", str(self._directory / "data"), "--http", f"127.0.0.1:{self._port}")
-        with (self._directory / "node.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                child.command([*command(*words, *self._options)]),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment(self._directory),
-            )
+        self._process = _FORKS.submit(self._spawn, command(*words, *self._options)).result()
         assert self._process.stdout is not None, "a pipe was asked for"
         line = self._process.stdout.readline()
         if not line:
             raise LogStoreError(f"{self._directory.name} ended with status {self._process.wait()} before it was ready")
         self._port = int(orjson.loads(line)["http"].rpartition(":")[2])
+
+    def _spawn(self, argv: list[str]) -> subprocess.Popen[bytes]:
+        with (self._directory / "node.log").open("ab") as log:
+            return subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment(self._directory),
+            )
 
     def pids(self) -> dict[str, Any]:
         """Processes as the supervisor recorded them last."""

@@ -20,7 +20,7 @@ from logstore.client.pipeline import Pipeline
 from logstore.client.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.row import Row
 from logstore.client.store import Store
-from logstore.client.tables import CachedDefinitions, renewing
+from logstore.client.tables import CachedDefinitions, TopicProof, renewing
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.producer import (
     COMPRESSION,
@@ -113,11 +113,12 @@ class AsyncPipeline:
         wakeups: _Wakeups,
         on_failure: Callable[[], object] | None = None,
         ask_again: Callable[[], Table] | None = None,
+        proof: TopicProof | None = None,
     ) -> None:
         """See `Pipeline`; `ask_again` is called on another thread."""
         self._producer, self._ask_again = producer, ask_again
         self._inner = Pipeline(
-            producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure
+            producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure, proof=proof
         )
 
     async def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
@@ -132,6 +133,11 @@ class AsyncPipeline:
     def epoch(self) -> str:
         """The log that is written to."""
         return self._inner.epoch
+
+    @property
+    def table(self) -> Table:
+        """The definition by which records are placed."""
+        return self._inner.table
 
     async def flush(self, timeout_s: float | None = None) -> None:
         """Wait for every write so far; raises like `Pipeline.flush`."""
@@ -334,18 +340,26 @@ class AsyncStore:
         if self._wakeups is None:
             self._wakeups = _Wakeups(loop)
         again = partial(self._store.ask_again, table)
-        return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table), again)
+        proof = self._store.tables.proof
+        return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table), again, proof)
 
     async def _write(self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]) -> Position:
         """Write one record, as `Store._write` does."""
         with renewing(partial(self._forget, table)):
             pipeline = await self._singles(table)
+            before = self._store.acknowledged(pipeline.epoch)
             try:
-                return await (await queue(pipeline))
+                return await self._proved(pipeline.table, await (await queue(pipeline)), before)
             except WriteFailed as error:
                 self._forget(table)
                 await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
             return await (await queue(await self._singles(table)))
+
+    async def _proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
+        proof = self._store.tables.proof
+        if proof is not None and proof.is_due(table.epoch, position, before):
+            await asyncio.to_thread(proof.prove, table)
+        return position
 
     async def _singles(self, table: str) -> AsyncPipeline:
         self._here()

@@ -101,6 +101,11 @@ class WriteBatch:
         """The log that is written to."""
         return self._table.epoch
 
+    @property
+    def table(self) -> Table:
+        """The definition by which records are placed."""
+        return self._table
+
     def unwritten(self) -> bool:
         """True when nothing of it is, or may be, in the log."""
         return not self._pieces and not self._unknown

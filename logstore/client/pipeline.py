@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from logstore.client.checks import Text, check_headers, check_value
 from logstore.client.pending import Pending, Shared
+from logstore.client.tables import TopicProof
 from logstore.log.write.librdkafka import placing
 from logstore.log.write.producer import Producer
 from logstore.model.errors import (
@@ -41,13 +42,15 @@ class Pipeline:
         share: Callable[[str, Producer], Shared] = Shared,
         on_failure: Callable[[], object] | None = None,
         ask_again: Callable[[], Table] | None = None,
+        proof: TopicProof | None = None,
     ) -> None:
         """`on_failure` is called when `flush` finds writes that failed.
 
         `ask_again` gives the definition as it is now: a write that is refused because the table was made again, or
-        another one promoted over it, goes to the new log.
+        another one promoted over it, goes to the new log. `proof` tells `flush` whether the log that acknowledged is
+        the table's.
         """
-        self._producer, self._kind, self._on_failure = producer, kind, on_failure
+        self._producer, self._kind, self._on_failure, self._proof = producer, kind, on_failure, proof
         self._share, self._ask_again = share, ask_again
         self._place, self._left, self._count = placing(), _POLL_EVERY, 0
         self._ended, self._asked_s, self._told = "", 0.0, 0
@@ -92,6 +95,7 @@ class Pipeline:
         Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
         """
         left = self._producer.flush(timeout_s)
+        self._prove()
         total = self.count
         self._raise(total)
         if left:
@@ -111,6 +115,11 @@ class Pipeline:
     def epoch(self) -> str:
         """The log that is written to."""
         return self._table.epoch
+
+    @property
+    def table(self) -> Table:
+        """The definition by which records are placed."""
+        return self._table
 
     def end(self, why: str) -> None:
         """Take no more writes: each is refused with `why`."""
@@ -176,11 +185,22 @@ class Pipeline:
         self._left = _POLL_EVERY
         self._producer.poll()
         shared = self._shared
+        if self._ask_again is not None:
+            self._prove()
         failures = shared.failed + shared.unknown
         if self._ask_again is not None and failures > self._told and monotonic() - self._asked_s > _ASK_AGAIN_S:
             self._told, self._asked_s = failures, monotonic()
             with suppress(LogStoreError):  # the write that brought us here is queued; a later one meets the same error
                 self.aim_at(self._ask_again())
+
+    def _prove(self) -> None:
+        """Have `flush` raise when what was acknowledged may be in another log."""
+        if self._proof is None or not self._proof.is_due(self._table.epoch):
+            return
+        try:
+            self._proof.prove(self._table)
+        except Unknown as error:
+            self._shared.fail(error)
 
     def _check_open(self) -> None:
         if self._ended:

@@ -14,7 +14,7 @@ from logstore.client.pending import Pending
 from logstore.client.pipeline import Pipeline
 from logstore.client.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.row import Row
-from logstore.client.tables import CachedDefinitions, Tables, renewing
+from logstore.client.tables import CachedDefinitions, Tables, TopicProof, renewing
 from logstore.client.transport.origin import Origin
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.producer import (
@@ -26,7 +26,7 @@ from logstore.log.write.producer import (
     OnFull,
     Producer,
 )
-from logstore.model.errors import LogStoreError, NotYet, UsageError, WriteFailed
+from logstore.model.errors import EpochChanged, LogStoreError, NotYet, UsageError, WriteFailed
 from logstore.model.position import Position
 from logstore.model.table import Table
 
@@ -125,8 +125,9 @@ class Store:
         """
         with renewing(partial(self.forget, table)):
             batch = WriteBatch(self.producer, self.tables.get(table))
+            before = self.acknowledged(batch.epoch)
             try:
-                return batch.run(pairs)
+                return self.proved(batch.table, batch.run(pairs), before)
             except WriteFailed as error:
                 if not batch.unwritten():
                     raise
@@ -137,7 +138,7 @@ class Store:
         """Write without waiting for each; see `Pipeline`."""
         return Pipeline(
             self.producer, self.tables.get(table),
-            on_failure=partial(self.forget, table), ask_again=partial(self.ask_again, table),
+            on_failure=partial(self.forget, table), ask_again=partial(self.ask_again, table), proof=self.tables.proof,
         )  # fmt: skip
 
     def get(
@@ -268,8 +269,9 @@ class Store:
         """One write, acknowledged; to the log that the table has by now, if the one that was known refuses it."""
         with renewing(partial(self.forget, table)):
             pipeline = self._singles(table)
+            before = self.acknowledged(pipeline.epoch)
             try:
-                return queue(pipeline).result()
+                return self.proved(pipeline.table, queue(pipeline).result(), before)
             except WriteFailed as error:
                 self.moved(table, pipeline.epoch, error)
             return queue(self._singles(table)).result()
@@ -278,11 +280,23 @@ class Store:
         """The table as it is now. Raises `error` when it still has the log of that epoch, NoSuchTable."""
         try:
             found = self.ask_again(table)
-        except NotYet:
+        except (NotYet, EpochChanged):
             raise error from None
         if found.epoch == epoch:
             raise error
         return found
+
+    def acknowledged(self, epoch: str) -> Mapping[int, int] | None:
+        """Ends of what this client knows to be acknowledged, by partition, for `proved` of a write that begins."""
+        proof = self.tables.proof
+        return None if proof is None else proof.ends(epoch)
+
+    def proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
+        """The position of a write that was acknowledged by the table's own log. Raises Unknown."""
+        proof = self.tables.proof
+        if proof is not None and proof.is_due(table.epoch, position, before):
+            proof.prove(table)
+        return position
 
     def _make_producer(self) -> Producer:
         return Producer(self._need_bootstrap(), **self._settings)
@@ -290,9 +304,11 @@ class Store:
     def _make_tables(self) -> Tables:
         if self._definitions is not None:
             return Tables(self._definitions)
-        from logstore.log.tables.registry import Registry  # noqa: PLC0415 - readers alone do not need it
+        from logstore.log import topics  # noqa: PLC0415 - readers alone do not need it
+        from logstore.log.tables.registry import Registry  # noqa: PLC0415
 
-        return Tables(Registry(self._need_bootstrap()))
+        registry = Registry(self._need_bootstrap())
+        return Tables(registry, TopicProof(lambda topic: topics.epoch_of(registry.admin, topic)))
 
     def _need_bootstrap(self) -> str:
         bootstrap = self._bootstrap or self._found("bootstrap")

@@ -13,6 +13,7 @@ every reading.
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -57,6 +58,10 @@ class ArchiveIndex:
 
         Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap.
         """
+        return list(self._current())
+
+    def _current(self) -> list[Segment]:
+        """All segments in their order, with what has come since it was asked for last; not to be changed."""
         numbers, first = self._numbers()
         if self._read < first:
             self._known, self._read = [], first
@@ -68,12 +73,13 @@ class ArchiveIndex:
                 "archive "
                 "--repair` goes on from what is whole"
             )
-        for number in [number for number in counting if number >= self._read]:
-            self._known.extend(self._manifest(number))
-            self._read = number + 1
-        self._known.sort(key=lambda segment: (segment.partition, segment.start))
-        _following(self._known, {})
-        return list(self._known)
+        unread = [number for number in counting if number >= self._read]
+        if unread:
+            fresh = (segment for number in unread for segment in self._manifest(number))
+            known = sorted([*self._known, *fresh], key=lambda segment: (segment.partition, segment.start))
+            _following(known, {})
+            self._known, self._read = known, unread[-1] + 1
+        return self._known
 
     def next_offsets(self) -> dict[int, int]:
         """Partition -> the first offset that is not archived.
@@ -93,7 +99,9 @@ class ArchiveIndex:
         """
         if start >= end:
             return []
-        found = [s for s in self.segments() if s.partition == partition and s.end > start and s.start < end]
+        known = self._current()  # one partition's lie together: looked through for each of them, all would be too many
+        its_own = known[bisect_left(known, (partition,)) : bisect_left(known, (partition + 1,))]
+        found = [s for s in its_own if s.end > start and s.start < end]
         if not found or found[0].start > start or found[-1].end < end:
             reach = self.next_offsets().get(partition, 0)
             raise Corrupted(

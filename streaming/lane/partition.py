@@ -255,7 +255,9 @@ class FollowedPartition:
         wanted = self.proof.begin(self.applied, self.next_offset)
         if wanted is not None:
             return wanted.last.offset, wanted.leader_epoch
-        return None if self.is_cut_back else (self.next_offset, self.view.state.leader_epoch)
+        if self.is_cut_back and self.next_offset > 0:
+            return None
+        return self.next_offset, self.view.state.leader_epoch
 
     def prove(self, records: Records) -> bool:
         """Compare what the log hands over first with what it must hold; False when nothing of it may be applied now.
@@ -299,6 +301,10 @@ class FollowedPartition:
                 self.halt(stop_reasons.cut_back(self.target, self.next_offset, f"it begins at {start:,}"))
         elif applied is not None and applied.last.offset >= start:
             self.proof.again = True  # has it lost its end, or only a leader?
+        elif self.next_offset == 0:  # the answer to a question about the topic that had this name before, perhaps
+            raise LogUnreachable(
+                f"the log of {self.target.table.name}/{self.target.partition} cannot be read yet: {where}"
+            )
         else:
             self.halt(stop_reasons.cut_back(self.target, self.next_offset, where))
 
