@@ -20,7 +20,7 @@ from logstore.broker import embedded
 from logstore.broker.class_archive import ENDED_IN_GOOD_ORDER, ClassArchive
 from logstore.broker.data_dir import BrokerDataDir, _bindable, _free_port
 from logstore.broker.embedded import EmbeddedKafka, halt, running
-from logstore.broker.jars import kafka_jars
+from logstore.broker.jars import VERSION, kafka_jars
 from logstore.broker.java import Java, find_java
 from logstore.cli.kafka import kafka as command
 from logstore.model.errors import SetupError
@@ -154,6 +154,29 @@ def test_a_taken_port_is_named(tmp_path):
         with pytest.raises(SetupError, match=rf"port {port} of 127.0.0.1 is taken; .*--port"):
             EmbeddedKafka(tmp_path, port=port).start()
     assert BrokerDataDir(tmp_path).holder() is None
+
+
+def test_storage_is_on_the_disk_before_it_is_called_formatted(tmp_path, monkeypatch):
+    directory = BrokerDataDir(tmp_path / "kafka")
+    flushed = []
+    real = os.fsync
+
+    def flush(descriptor):
+        real(descriptor)
+        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), directory.identity().formatted))
+
+    with directory.lock():
+        identity = directory.claim(VERSION, None)
+        (directory.path / "log" / "topic-0").mkdir(parents=True)
+        files = [directory.path / "log" / name for name in ("bootstrap.checkpoint", "topic-0/0.log")]
+        for file in files:
+            file.write_text("x")
+        monkeypatch.setattr(os, "fsync", flush)
+        directory.formatted(identity)
+    assert {str(path) for path in (*files, directory.path / "log", directory.path / "log" / "topic-0")} <= {
+        path for path, formatted in flushed if not formatted
+    }
+    assert directory.identity().formatted
 
 
 def test_data_of_another_version_are_left_alone(tmp_path):

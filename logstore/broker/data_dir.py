@@ -120,8 +120,20 @@ class BrokerDataDir:
         """Write broker.json, whole or not at all."""
         part = self._identity_file.with_suffix(".part")
         part.write_text(json.dumps(identity._asdict(), indent=1))
+        _flush(part)
         part.replace(self._identity_file)
+        _flush(self.path)
         return identity
+
+    def formatted(self, identity: BrokerIdentity) -> BrokerIdentity:
+        """Write down that the broker's storage is formatted, once all of it is on the disk.
+
+        Kafka's tool does not flush: after a power cut its files would be there and empty, and no broker starts on them.
+        """
+        storage = self.path / "log"
+        for path in (*storage.rglob("*"), storage):
+            _flush(path)
+        return self.save(identity._replace(formatted=True))
 
     def _refuse_strangers(self) -> None:
         strangers = [path.name for path in self.path.iterdir() if path != self._lock.path]
@@ -130,6 +142,15 @@ class BrokerDataDir:
                 f"{self.path} is not empty ({sorted(strangers)[0]}) and not an embedded broker's; choose another "
                 "directory with --data-dir"
             )
+
+
+def _flush(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _cluster_id() -> str:

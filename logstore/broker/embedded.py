@@ -170,7 +170,7 @@ class EmbeddedKafka:
                         ) from None
         if formatting.returncode:
             raise SetupError(f"Kafka cannot format its storage in {self.data_dir}:\n{_last_lines(said)}")
-        return self._dir.save(identity._replace(formatted=True))
+        return self._dir.formatted(identity)
 
     def _spawn(self, launch: list[str], fd: int) -> subprocess.Popen[bytes]:
         argv = [*launch, f"-Xmx{self._heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "kafka.Kafka", "server.properties"]

@@ -20,6 +20,7 @@ _FOREVER = {
 _BATCH_BYTES = (
     1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
 )
+_FLUSHED = {"flush.messages": "1"}  # definitions are few, and without them a node does not start after a power cut
 CLOSED = {"max.message.bytes": "1"}  # no record is so short: the topic of a table that another one was promoted over
 _SETTLES = {  # records that are superseded go within minutes, a tombstone's too: the active segment is never compacted
     "segment.ms": "300000",
@@ -87,7 +88,7 @@ def ensure_internal(client: Any, slots: int) -> None:
 
 def internal_settings() -> dict[str, dict[str, str]]:
     """The settings of the store's own topics, by topic."""
-    return {TABLES_TOPIC: _COMPACTED, NODES_TOPIC: _ANNOUNCEMENTS, SLOTS_TOPIC: _NO_RECORDS}
+    return {TABLES_TOPIC: _COMPACTED | _FLUSHED, NODES_TOPIC: _ANNOUNCEMENTS, SLOTS_TOPIC: _NO_RECORDS}
 
 
 def _settle(client: Any, topic: str, wanted: dict[str, str]) -> None:
