@@ -122,8 +122,16 @@ def test_a_restore_returns_when_readers_know_the_table_or_says_who_does_not(tmp_
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
         assert store.node.url in str(raised.value)
+        until("the reader, which the supervisor may have started again, is well", lambda: _ready(store.node.url))
         for number in range(3):
             name = f"heard{number}"
             store.batch(monkeypatch, cli_restore.restore, "source", "--at", position, "--as", name, status=0)
             answer = httpx.get(f"{store.node.url}/v1/tables/{name}/rows/k", timeout=10)
             assert (answer.status_code, answer.content) == (200, b"v"), answer.text
+
+
+def _ready(url):
+    try:
+        return httpx.get(f"{url}/readyz", timeout=10, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -37,6 +37,13 @@ def served(node, name):
     return httpx.get(f"{node.url}/v1/tables/{name}/rows/k", timeout=10, trust_env=False)
 
 
+def ready(node):
+    try:
+        return httpx.get(f"{node.url}/readyz", timeout=10, trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def answered(node, name):
     """The status of the next answer; None while the supervisor, which hung too, starts readers again."""
     try:
@@ -47,6 +54,7 @@ def answered(node, name):
 
 def made(node, name):
     data = str(node.data_dir)
+    until("whoever hung before is well again", lambda: ready(node))
     cli("table", "create", name, "--partitions", "1", "--data-dir", data)
     cli("put", name, "k", "v", "--data-dir", data)
     until("the row is served", lambda: answered(node, name) == 200)
