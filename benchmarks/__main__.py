@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import adoption, batch, client, embedded, http, lane, memory, snapshot_reads, visible
+from benchmarks import adoption, batch, client, embedded, http, lane, memory, reads, snapshot_reads, visible
 from examples.flights.running import Dev
 from logstore.broker.embedded import EmbeddedKafka
 
@@ -60,6 +60,7 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "client": _with_kafka(client.run),
     "lane": _with_kafka(lane.run),
     "http": lambda scratch, rounds: http.run(scratch, rounds=rounds),
+    "reads": lambda scratch, rounds: reads.run(scratch, rounds=rounds),
     "embedded": lambda scratch, rounds: embedded.run(scratch, rounds=rounds),
     "visible": _with_store(visible.run, repeated=True),
     "snapshot-reads": lambda scratch, rounds: snapshot_reads.run(scratch, rounds=rounds),

@@ -3,6 +3,7 @@
 Medians, checked by the log's own offsets.
 """
 
+import asyncio
 import gc
 import random
 import statistics
@@ -15,6 +16,7 @@ import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from logstore.client.aio import AsyncStore
 from logstore.client.store import Store
 from logstore.log import kafka
 from logstore.log.write.producer import Producer
@@ -24,6 +26,7 @@ from logstore.model.table import Table
 PARTITIONS = 4
 KEYS = 200_000
 Work = tuple[tuple[bytes, bytes], ...]
+SINGLES = 500  # writes of which each is acknowledged before the next one
 CHUNK = 10_000  # of the bare produce_batch
 POLL_EVERY = 1_000  # of the bare produce
 
@@ -44,25 +47,29 @@ class _One:
 def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3, value_bytes: int = 100) -> list[dict[str, Any]]:
     """Acknowledged writes per second: `put_many` against `produce_batch`, pipelined `put` against `produce`.
 
-    The last row is the pipeline against a bare produce that, like it, learns of each record whether and where it was
-    written.
+    The third row is the pipeline against a bare produce that, like it, learns of each record whether and where it was
+    written. The last two are single writes, each awaited before the next one, or with as many tasks as there are writes
+    in flight.
     """
     work = _work(records, value_bytes)
+    few = work[:SINGLES]
     table = _topic(bootstrap)
-    pairs: list[tuple[str, float | None, Callable[..., float], Callable[..., float]]] = [
-        ("put_many / produce_batch", 0.85, _put_many, _bare_batch),
-        ("put pipelined / produce", 0.8, _pipeline, _bare),
-        ("put pipelined / produce with a report each", None, _pipeline, _bare_reported),
+    pairs: list[tuple[str, float | None, Callable[..., float], Callable[..., float], Work]] = [
+        ("put_many / produce_batch", 0.85, _put_many, _bare_batch, work),
+        ("put pipelined / produce", 0.8, _pipeline, _bare, work),
+        ("put pipelined / produce with a report each", None, _pipeline, _bare_reported, work),
+        ("Store.put, one by one / produce and flush", None, _put, _bare_single, few),
+        ("AsyncStore.put, one by one / the same", None, _async_put, _bare_single, few),
     ]
     results = []
-    for name, aim, ours, bare in pairs:
+    for name, aim, ours, bare, these in pairs:
         figures: tuple[list[float], list[float]] = [], []
         for _ in range(rounds):
             for side, function in enumerate((ours, bare)):
                 before = _end(bootstrap, table)
-                figures[side].append(records / function(bootstrap, table, work))
+                figures[side].append(len(these) / function(bootstrap, table, these))
                 written = _end(bootstrap, table) - before
-                assert written == records, f"{name}: {written:,} records in the log, not {records:,}"
+                assert written == len(these), f"{name}: {written:,} records in the log, not {len(these):,}"
         mine, ceiling = map(statistics.median, figures)
         results.append(
             {
@@ -119,6 +126,36 @@ def _pipeline(bootstrap: str, table: Table, work: Work) -> float:
             for key, value in work[1:]:
                 put(key, value)
         return time.perf_counter() - begin
+
+
+def _put(bootstrap: str, table: Table, work: Work) -> float:
+    with Store(bootstrap, definitions=_One(table)) as store:
+        store.put(table.name, b"warm", b"")
+        begin = time.perf_counter()
+        for key, value in work[1:]:
+            store.put(table.name, key, value)
+        return time.perf_counter() - begin
+
+
+def _async_put(bootstrap: str, table: Table, work: Work) -> float:
+    async def run_all() -> float:
+        async with AsyncStore(bootstrap, definitions=_One(table)) as store:
+            await store.put(table.name, b"warm", b"")
+            begin = time.perf_counter()
+            for key, value in work[1:]:
+                await store.put(table.name, key, value)
+            return time.perf_counter() - begin
+
+    return asyncio.run(run_all())
+
+
+def _bare_single(bootstrap: str, table: Table, work: Work) -> float:
+    producer = _bare_producer(bootstrap, table)
+    begin = time.perf_counter()
+    for key, value in work[1:]:
+        producer.produce(table.topic, value, key)
+        assert producer.flush() == 0, "every record is acknowledged before the next one"
+    return time.perf_counter() - begin
 
 
 def _bare_producer(bootstrap: str, table: Table) -> Any:

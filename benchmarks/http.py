@@ -89,7 +89,7 @@ def run(data_dir: Path, seconds: int = 5, rounds: int = 3) -> list[dict[str, Any
         return [{"name": "http get", "skipped": "wrk is not installed"}]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=data_dir)))
-        reader = stack.enter_context(_reader(scratch / "node"))
+        reader = stack.enter_context(reader_of(scratch / "node"))
         peers = {"constant ASGI": stack.enter_context(_constant(scratch))}
         if shutil.which("nginx") is not None:
             peers |= {
@@ -164,11 +164,13 @@ def _row(peer: str, ours: list[dict[str, float]], theirs: list[dict[str, float]]
     }  # fmt: skip
 
 
-def _key(i: int) -> bytes:
+def key_of(i: int) -> bytes:
+    """The key of row number `i`."""
     return b"key-%012d" % i
 
 
-def _value(i: int) -> bytes:
+def value_of(i: int) -> bytes:
+    """The value of row number `i`."""
     return (b"%d/" % i * VALUE_BYTES)[:VALUE_BYTES]
 
 
@@ -176,13 +178,13 @@ def _check(url: str) -> None:
     source = random.Random(1)
     with httpx.Client(base_url=url, trust_env=False) as client:
         for i in [0, ROWS - 1, *source.sample(range(ROWS), 300)]:
-            answer = client.get(f"/v1/tables/t/rows/{_key(i).decode()}")
-            if answer.content != _value(i):
-                raise RuntimeError(f"the reader answered {_key(i)!r} with {answer.content[:80]!r}")
+            answer = client.get(f"/v1/tables/t/rows/{key_of(i).decode()}")
+            if answer.content != value_of(i):
+                raise RuntimeError(f"the reader answered {key_of(i)!r} with {answer.content[:80]!r}")
 
 
 @contextlib.contextmanager
-def _reader(data_dir: Path) -> Iterator[str]:
+def reader_of(data_dir: Path) -> Iterator[str]:
     """A real reader process over real views; this process stands for the worker."""
     port = _free_port()
     feed = FeedServer(paths.feed_path(data_dir, 0))
@@ -213,13 +215,15 @@ def _reader(data_dir: Path) -> Iterator[str]:
 
 
 def _views(data_dir: Path) -> list[View]:
-    keys = [_key(i) for i in range(ROWS)]
+    keys = [key_of(i) for i in range(ROWS)]
     homes = partitions_of(keys, PARTITIONS).tolist()
     views = []
     for partition in range(PARTITIONS):
         mine = [i for i in range(ROWS) if homes[i] == partition]
         count = len(mine)
-        records = Records(range(count), [keys[i] for i in mine], [_value(i) for i in mine], [1] * count, [None] * count)
+        records = Records(
+            range(count), [keys[i] for i in mine], [value_of(i) for i in mine], [1] * count, [None] * count
+        )
         path = paths.partition_dir(data_dir, "t", _EPOCH, partition) / "1"
         view = View(path, ViewIdentity("t", _EPOCH, partition, PARTITIONS, 1_000_000), map_bytes=1 << 30)
         view.apply(fold_batch(records, FoldRules(partition, PARTITIONS, 1_000_000), 0, 0))

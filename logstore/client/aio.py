@@ -13,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from logstore.client.checks import Pair, Text, check_value
+from logstore.client.checks import Pair, Text, check_table, check_value
 from logstore.client.http import AsyncReader, ScanPages
 from logstore.client.pending import Pending, Shared
 from logstore.client.pipeline import Pipeline
@@ -32,7 +32,7 @@ from logstore.log.write.producer import (
     OnFull,
     Producer,
 )
-from logstore.model.errors import LogStoreError, Overloaded, StillPending, UsageError, WriteFailed
+from logstore.model.errors import EpochChanged, LogStoreError, Overloaded, StillPending, UsageError, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -121,11 +121,11 @@ class AsyncPipeline:
             producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure, proof=proof
         )
 
-    async def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
+    async def put(self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> AsyncPending:
         """Queue one write; waits only while the queue is full. Raises like `Pipeline.put`."""
         return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers)
 
-    async def delete(self, key: Text, *, headers: Mapping[str, bytes] | None = None) -> AsyncPending:
+    async def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> AsyncPending:
         """Queue one delete."""
         return await self._queue(check_key(to_bytes(key)), None, headers)
 
@@ -158,7 +158,7 @@ class AsyncPipeline:
         finally:
             self._inner.end("the block of this pipeline has ended; open another one")
 
-    async def _queue(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None) -> AsyncPending:
+    async def _queue(self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None) -> AsyncPending:
         try:
             return await self._queue_there(key, value, headers)
         except WriteFailed:
@@ -166,7 +166,7 @@ class AsyncPipeline:
                 raise
         return await self._queue_there(key, value, headers)
 
-    async def _queue_there(self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None) -> AsyncPending:
+    async def _queue_there(self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None) -> AsyncPending:
         check_value(value, self._inner.limit)
         deadline = asyncio.get_running_loop().time() + self._producer.delivery_timeout_s
         while True:
@@ -223,7 +223,7 @@ class AsyncStore:
             keep(inherited)
         self._connect()
 
-    async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+    async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Write one row and wait for the acknowledgement; returns its position.
 
         `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable:
@@ -231,7 +231,7 @@ class AsyncStore:
         """
         return await self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers))
 
-    async def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+    async def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row and wait for the acknowledgement; raises like `put`."""
         return await self._write(table, lambda pipeline: pipeline.delete(key, headers=headers))
 
@@ -249,7 +249,8 @@ class AsyncStore:
 
     def pipeline(self, table: str) -> "_Opening":
         """Write without waiting for each: `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
-        return _Opening(self, table)
+        self._store.check_open()
+        return _Opening(self, check_table(table))
 
     async def get(
         self,
@@ -267,8 +268,11 @@ class AsyncStore:
         Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is
         not kept.
         """
-        with renewing(partial(self._forget, table)):
+        try:
             return await self._reads().get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
+        except EpochChanged:
+            self._forget(table)
+            raise
 
     async def get_many(
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
@@ -278,8 +282,11 @@ class AsyncStore:
 
         Raises like `get`. The deadline is for each 1,000 keys.
         """
-        with renewing(partial(self._forget, table)):
+        try:
             return await self._reads().get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
+        except EpochChanged:
+            self._forget(table)
+            raise
 
     def scan(
         self,
@@ -300,6 +307,7 @@ class AsyncStore:
         `prefix`, or `start` and `end` (exclusive), bound the keys; `limit`: rows at most; `reverse`: keys fall;
         `keys_only`: values are empty; the deadline is for each page. Raises like `get`.
         """
+        check_table(table)
         pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
         return self._reads().scan(table, pages, after=when(after, as_of), deadline_ms=deadline_ms)
 
@@ -363,7 +371,7 @@ class AsyncStore:
 
     async def _singles(self, table: str) -> AsyncPipeline:
         self._here()
-        pipeline = self._pipelines.get(table)
+        pipeline = self._pipelines.get(check_table(table))
         if pipeline is None:
             pipeline = self._pipelines[table] = await self.open_pipeline(table)
         return pipeline
@@ -422,5 +430,6 @@ class _Opening:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._pipeline is not None, "entered before left"
+        if self._pipeline is None:
+            raise UsageError("the block of this pipeline was never entered")
         await self._pipeline.__aexit__(kind, error, trace)

@@ -13,10 +13,38 @@ from logstore.model.folding.mutation import RESERVED
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
 from logstore.model.table import Table
 
+_MAX_NAME = 1_000  # far beyond any; the exact rule is the definition's
+_MANY = 1e9  # librdkafka takes 32 bits of milliseconds
 Text = bytes | str
 Pair = tuple[Text, Text | None]
 _NO_SEQUENCE = (str, bytes, bytearray, memoryview, set, frozenset)  # of pairs or keys: one text, or no order
 _HEADER_BYTES = 16 * 1024 - 1024  # what RECORD_OVERHEAD_BYTES leaves to headers, less the framing
+
+
+def check_table(name: str) -> str:
+    """The name of a table. Raises UsageError for what cannot be one."""
+    if type(name) is str and name and name.isprintable() and len(name) <= _MAX_NAME:
+        return name
+    raise UsageError(f"the name of a table is text, not {name!r:.80}")
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Raise UsageError for what is no number of seconds."""
+    if timeout_s is not None:
+        check_number("timeout_s", timeout_s, 0)
+
+
+def check_number(name: str, number: float, least: float, *, whole: bool = False) -> None:
+    """Raise UsageError for what is no number, or less than `least`."""
+    kinds = (int,) if whole else (int, float)
+    if isinstance(number, bool) or not isinstance(number, kinds) or not least <= number < _MANY:
+        raise UsageError(f"{name} is a {'whole ' if whole else ''}number from {least} on, not {number!r:.80}")
+
+
+def check_kind(name: str, thing: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Raise UsageError for what is neither None nor of one of these kinds."""
+    if thing is not None and not isinstance(thing, kinds):
+        raise UsageError(f"{name} is {what}, not {type(thing).__name__}")
 
 
 def check_value(value: Text | None, limit: int) -> bytes | None:
@@ -29,11 +57,12 @@ def check_value(value: Text | None, limit: int) -> bytes | None:
     return raw
 
 
-def check_headers(headers: Mapping[str, bytes] | None) -> list[tuple[str, bytes]] | None:
+def check_headers(headers: Mapping[str, Text] | None) -> list[tuple[str, bytes]] | None:
     """The writer's own headers.
 
     Raises UsageError for reserved names and for more than fits beside a key and a value of full length.
     """
+    check_kind("headers", headers, Mapping, "a mapping of names to bytes")
     if not headers:
         return None
     pairs = [(name, to_bytes(content)) for name, content in headers.items()]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from logstore.client.checks import Text, keys_of
+from logstore.client.checks import Text, check_number, keys_of
 from logstore.client.lazily import CLOSED
 from logstore.client.reading import MANY, After, Ask, Budget, Conversation, Steps
 from logstore.client.row import Row
@@ -42,8 +42,10 @@ class ScanPages:
         """Take over the settings; raises UsageError when they contradict each other."""
         if prefix is not None and (start is not None or end is not None):
             raise UsageError("a scan takes either prefix, or start and end")
-        if limit is not None and limit < 1:
-            raise UsageError(f"limit is at least 1, not {limit:,}")
+        if type(reverse) is not bool or type(keys_only) is not bool:
+            raise UsageError(f"reverse and keys_only are True or False, not {reverse!r:.40} and {keys_only!r:.40}")
+        if limit is not None:
+            check_number("limit", limit, 1, whole=True)
         self._left = limit
         bounds = {"prefix": prefix, "start": start, "end": end}
         self._query = _encoded({name: to_bytes(bound) for name, bound in bounds.items() if bound is not None})
@@ -80,8 +82,12 @@ class HttpReader:
 
     def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
         """Read a row, or None, as `Store.get`."""
-        now = monotonic()
-        return self._run(self._conversation.get(table, to_bytes(key), after, Budget.of(deadline_ms, now), now))
+        raw, now = to_bytes(key), monotonic()
+        budget, conversation = Budget.of(deadline_ms, now), self._conversation
+        first = self._ask(conversation.first_ask(table, raw, after, budget))
+        if isinstance(first, HttpAnswer) and first.status == 200:
+            return conversation.row(raw, first)
+        return self._run(conversation.get(table, raw, after, budget, now), first)
 
     def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
         """Read many rows, as `Store.get_many`."""
@@ -108,9 +114,12 @@ class HttpReader:
         for pool in list(self._pools.values()):
             pool.close()
 
-    def _run(self, steps: Steps[T]) -> T:
+    def _run(self, steps: Steps[T], first: HttpAnswer | float | None = None) -> T:
+        """Go through the steps; `first`: what came of the first one already."""
         try:
             step = next(steps)
+            if first is not None:
+                step = steps.send(first)
             while True:
                 if isinstance(step, Ask):
                     step = steps.send(self._ask(step))
@@ -145,8 +154,12 @@ class AsyncReader:
 
     async def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
         """Read a row, or None, as `Store.get`."""
-        now = monotonic()
-        return await self._run(self._conversation.get(table, to_bytes(key), after, Budget.of(deadline_ms, now), now))
+        raw, now = to_bytes(key), monotonic()
+        budget, conversation = Budget.of(deadline_ms, now), self._conversation
+        first = await self._ask(conversation.first_ask(table, raw, after, budget))
+        if isinstance(first, HttpAnswer) and first.status == 200:
+            return conversation.row(raw, first)
+        return await self._run(conversation.get(table, raw, after, budget, now), first)
 
     async def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
         """Read many rows, as `Store.get_many`."""
@@ -174,9 +187,12 @@ class AsyncReader:
         for pool in self._pools.values():
             pool.close()
 
-    async def _run(self, steps: Steps[T]) -> T:
+    async def _run(self, steps: Steps[T], first: HttpAnswer | float | None = None) -> T:
+        """Go through the steps; `first`: what came of the first one already."""
         try:
             step = next(steps)
+            if first is not None:
+                step = steps.send(first)
             while True:
                 if isinstance(step, Ask):
                     step = steps.send(await self._ask(step))

@@ -6,7 +6,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from logstore.client.checks import Text, check_headers, check_value
+from logstore.client.checks import Text, check_headers, check_timeout, check_value
 from logstore.client.pending import Pending, Shared
 from logstore.client.tables import TopicProof
 from logstore.log.write.librdkafka import placing
@@ -59,7 +59,7 @@ class Pipeline:
         self._aim(table)
         producer.attach(self)
 
-    def put(self, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Pending:
+    def put(self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Pending:
         """Queue one write.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
@@ -85,7 +85,7 @@ class Pipeline:
             self._breathe()
         return pending
 
-    def delete(self, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Pending:
+    def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Pending:
         """Queue one delete; raises like `put`."""
         return self.queue(check_key(to_bytes(key)), None, headers)
 
@@ -94,6 +94,7 @@ class Pipeline:
 
         Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
         """
+        check_timeout(timeout_s)
         left = self._producer.flush(timeout_s)
         self._prove()
         total = self.count
@@ -142,7 +143,7 @@ class Pipeline:
             self.end("the block of this pipeline has ended; open another one")
 
     def queue(
-        self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None = None
+        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, patience_s: float | None = None
     ) -> Pending:
         """Queue a checked record (None deletes), waiting up to `patience_s` for room (default: as the Store says)."""
         self._check_open()
@@ -162,7 +163,7 @@ class Pipeline:
         return True
 
     def _queue(
-        self, key: bytes, value: bytes | None, headers: Mapping[str, bytes] | None, patience_s: float | None
+        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, patience_s: float | None
     ) -> Pending:
         pending = self._kind.of(self._shared)
         partition = self._place(None, key, len(key), self._partitions, None, None)

@@ -17,11 +17,13 @@ from urllib.parse import quote
 
 import orjson
 
+from logstore.client.checks import check_table
 from logstore.client.problem import error_of, parse, word_of
 from logstore.client.row import MSGPACK, Row, many_of, page_of
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.model.errors import (
+    BadToken,
     ConsistencyTimeout,
     LogStoreError,
     NotOwner,
@@ -32,7 +34,7 @@ from logstore.model.errors import (
 )
 from logstore.model.key import check_key
 from logstore.model.partitioner import partition_of
-from logstore.model.position import Position
+from logstore.model.position import MAX_TOKEN_BYTES, Position
 
 
 class AsOfBound(NamedTuple):
@@ -44,6 +46,7 @@ class AsOfBound(NamedTuple):
 After = Position | str | AsOfBound | None
 PointInTime = Position | str | datetime | None
 DEADLINE_MS = 2_000  # of a read; the read API has the same default, so it needs not be said
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 MANY = 1000  # keys of one multi-get, rows of one page
 _MAX_DEADLINE_MS = 30_000
 _GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
@@ -54,14 +57,21 @@ _MAX_HOPS = 5
 def when(after: Position | str | None, as_of: PointInTime) -> After:
     """Point that a read asks for; raises UsageError for two of them, or for a time without a zone."""
     if as_of is None:
-        return after
+        return after if after is None or isinstance(after, Position) else _token(after, BadToken)
     if after is not None:
         raise UsageError("a read has `after` (at least that) or `as_of` (exactly that), not both")
     if isinstance(as_of, datetime):
         if as_of.tzinfo is None:
             raise UsageError(f"as_of {as_of.isoformat()} has no time zone; give one, such as datetime.UTC")
         return AsOfBound(as_of.isoformat())
-    return AsOfBound(as_of.token if isinstance(as_of, Position) else as_of)
+    return AsOfBound(as_of.token if isinstance(as_of, Position) else _token(as_of, UsageError))
+
+
+def _token(text: object, kind: type[UsageError]) -> str:
+    """Text that a header can hold. What it says is the server's to judge."""
+    if not isinstance(text, str) or not text.isascii() or not text.isprintable() or len(text) > MAX_TOKEN_BYTES:
+        raise kind(f"no position, token or time: {text!r:.80}; a token is the text of a position")
+    return text
 
 
 class Ask(NamedTuple):
@@ -90,7 +100,7 @@ class Budget(NamedTuple):
     @classmethod
     def of(cls, deadline_ms: int, now: float) -> "Budget":
         """From `now` on; raises UsageError for a deadline that the read API does not take."""
-        if not isinstance(deadline_ms, int) or not 1 <= deadline_ms <= _MAX_DEADLINE_MS:
+        if type(deadline_ms) is not int or not 1 <= deadline_ms <= _MAX_DEADLINE_MS:
             raise UsageError(f"deadline_ms is a whole number from 1 to {_MAX_DEADLINE_MS:,}, not {deadline_ms!r}")
         return cls(deadline_ms, now + deadline_ms / 1000)
 
@@ -117,12 +127,22 @@ class Conversation:
         self.owners: dict[tuple[str, int], str] = {}
         self._partitions: dict[str, int] = {}
 
+    def first_ask(self, table: str, key: bytes, after: After, budget: Budget) -> Ask:
+        """Request that `get` begins with. Most reads need no more: an answer 200 is a `row`."""
+        path = f"{_table_path(table)}/rows/{_path_key(check_key(key))}"
+        headers = _session(after)
+        if budget.deadline_ms != DEADLINE_MS:
+            headers["LS-Deadline"] = str(budget.deadline_ms)
+        return _new(Ask, ("GET", self._owner(table, key), path, headers, None, budget.end + _GRACE_S))
+
     def get(self, table: str, key: bytes, after: After, budget: Budget, now: float) -> Steps[Row | None]:
         """Steps that read one row."""
         path = f"{_table_path(table)}/rows/{_path_key(check_key(key))}"
         answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
-        if answer.status == 404:
-            return None
+        return None if answer.status == 404 else self.row(key, answer)
+
+    def row(self, key: bytes, answer: HttpAnswer) -> Row:
+        """The row of an answer. Raises ServerError when that is none of the read API."""
         headers = answer.headers
         version, partition = headers.get(b"ls-version", b""), headers.get(b"ls-partition", b"")
         if not (version.isdigit() and partition.isdigit()):
@@ -134,7 +154,7 @@ class Conversation:
             headers.get(b"ls-token", b"").decode("latin-1"),
             headers.get(b"ls-source", b"").decode("latin-1"),
         )
-        return Row(key, answer.content, int(version), int(partition), token, source)
+        return _new(Row, (key, answer.content, int(version), int(partition), token, source))
 
     def get_many(
         self, table: str, keys: Sequence[bytes], after: After, budget: Budget, now: float
@@ -290,8 +310,12 @@ def _session(after: After) -> dict[str, str]:
     return {"LS-Consistency": "session", "LS-Token": token} if token else {}
 
 
-@lru_cache(256)
 def _table_path(table: str) -> str:
+    return _quoted(check_table(table))
+
+
+@lru_cache(256)
+def _quoted(table: str) -> str:
     return f"/v1/tables/{quote(table, safe='')}"
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from logstore.client.batch import WriteBatch
-from logstore.client.checks import Pair, Text
+from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout
 from logstore.client.http import HttpReader, ScanPages
 from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.pending import Pending
@@ -68,6 +68,20 @@ class Store:
         tls: "SSLContext | None" = None,
     ) -> None:
         """Settle the addresses; nothing is connected before the first call that needs it."""
+        check_kind("bootstrap", bootstrap, str, "host:port[,host:port]")
+        check_kind("url", url, str, "http://host:port")
+        check_kind("kafka", kafka, Mapping, "a mapping of librdkafka's settings")
+        check_kind("compression", compression or 0, str, "the name of a codec")
+        for name in kafka or ():
+            check_kind("the name of a setting of librdkafka", name, str, "text")
+        check_number("queue_records", queue_records, 1, whole=True)
+        check_number("queue_bytes", queue_bytes, 1_024, whole=True)
+        check_number("delivery_timeout_s", delivery_timeout_s, 0.001)
+        check_number("linger_ms", linger_ms, 0)
+        if definitions is not None and not (callable(getattr(definitions, "table", None))):
+            raise UsageError(f"definitions have a method `table`, and {type(definitions).__name__} has not")
+        if tls is not None and not hasattr(tls, "wrap_socket"):
+            raise UsageError(f"tls is an ssl.SSLContext, not {type(tls).__name__}")
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self._bootstrap = bootstrap or os.environ.get("LOGSTORE_BOOTSTRAP")
@@ -102,7 +116,7 @@ class Store:
             keep(inherited)
         self._connect()
 
-    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Write one row and wait for the acknowledgement; returns its position.
 
         `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable:
@@ -110,7 +124,7 @@ class Store:
         """
         return self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers))
 
-    def delete(self, table: str, key: Text, *, headers: Mapping[str, bytes] | None = None) -> Position:
+    def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row and wait for the acknowledgement; raises like `put`."""
         return self._write(table, lambda pipeline: pipeline.delete(key, headers=headers))
 
@@ -124,6 +138,8 @@ class Store:
         of a longer iterator the pairs before it may be written by then: a note of the error says how many.
         """
         with renewing(partial(self.forget, table)):
+            self.check_open()
+            check_table(table)
             batch = WriteBatch(self.producer, self.tables.get(table))
             before = self.acknowledged(batch.epoch)
             try:
@@ -136,6 +152,8 @@ class Store:
 
     def pipeline(self, table: str) -> Pipeline:
         """Write without waiting for each; see `Pipeline`."""
+        self.check_open()
+        check_table(table)
         return Pipeline(
             self.producer, self.tables.get(table),
             on_failure=partial(self.forget, table), ask_again=partial(self.ask_again, table), proof=self.tables.proof,
@@ -157,8 +175,11 @@ class Store:
         Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is
         not kept.
         """
-        with renewing(partial(self.forget, table)):
+        try:
             return self.reader.get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
+        except EpochChanged:
+            self.forget(table)
+            raise
 
     def get_many(
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
@@ -168,8 +189,11 @@ class Store:
 
         Raises like `get`. The deadline is for each 1,000 keys.
         """
-        with renewing(partial(self.forget, table)):
+        try:
             return self.reader.get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
+        except EpochChanged:
+            self.forget(table)
+            raise
 
     def scan(
         self,
@@ -190,11 +214,13 @@ class Store:
         `prefix`, or `start` and `end` (exclusive), bound the keys; `limit`: rows at most; `reverse`: keys fall;
         `keys_only`: values are empty; the deadline is for each page. Raises like `get`.
         """
+        check_table(table)
         pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
         return self.reader.scan(table, pages, after=when(after, as_of), deadline_ms=deadline_ms)
 
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
+        check_timeout(timeout_s)
         producer = self._producer.value
         return producer.flush(timeout_s) if producer is not None else 0
 
@@ -203,6 +229,7 @@ class Store:
 
         Raises Unknown when writes remain without acknowledgement after `timeout_s` (default: the delivery timeout).
         """
+        check_timeout(timeout_s)
         self._closed = True
         producer, reader, tables = self._producer.close(), self._reader.close(), self._tables.close()
         try:
@@ -260,7 +287,7 @@ class Store:
     def _singles(self, table: str) -> Pipeline:
         """The pipeline of single writes to a table: their failures are raised by each `result`, never collected."""
         self.check_open()
-        pipeline = self._pipelines.get(table)
+        pipeline = self._pipelines.get(check_table(table))
         if pipeline is None:
             pipeline = self._pipelines[table] = Pipeline(self.producer, self.tables.get(table))
         return pipeline

@@ -10,11 +10,14 @@ plus one.
 
 import re
 from collections.abc import Iterable, Mapping
+from operator import index
 from types import MappingProxyType
+from typing import SupportsIndex
 
-from logstore.model.errors import BadToken
+from logstore.model.errors import BadToken, UsageError
 
 _PIECE = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})", re.ASCII)
+_EPOCH = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MAX_OFFSET = 2**63 - 1
 _MAX_PARTITION = 2**31 - 1
 MAX_TOKEN_BYTES = 96 * 1024  # 2,000 pieces or more; HTTP clients take an answer's headers up to 100 KiB
@@ -26,17 +29,34 @@ class Position:
     __slots__ = ("_pieces",)
 
     def __init__(self, pieces: Mapping[tuple[str, int], int] | None = None) -> None:
-        """`pieces` maps (epoch, partition) to the next offset."""
+        """`pieces` maps (epoch, partition) to the next offset. Raises UsageError when it is no such mapping."""
+        if pieces is not None and not (
+            isinstance(pieces, Mapping) and all(_is_piece(where, following) for where, following in pieces.items())
+        ):
+            raise UsageError("the pieces of a position map (epoch as 32 hex digits, partition) to the next offset")
         self._pieces = MappingProxyType(dict(pieces or {}))
+
+    @classmethod
+    def _of(cls, pieces: dict[tuple[str, int], int]) -> "Position":
+        """A position of pieces that are right."""
+        made = cls.__new__(cls)
+        made._pieces = MappingProxyType(pieces)
+        return made
 
     @classmethod
     def of_write(cls, epoch: str, partition: int, offset: int) -> "Position":
         """The position right after the record at `offset`."""
-        return cls({(epoch, partition): offset + 1})
+        if not _is_piece((epoch, partition), offset):
+            raise UsageError(
+                f"no write has the position {epoch!r}, {partition!r}, {offset!r}: an epoch has 32 hex digits"
+            )
+        return cls._of({(epoch, partition): offset + 1})
 
     @classmethod
     def parse(cls, token: str) -> "Position":
         """Read a token; raises BadToken when it is not one."""
+        if type(token) is not str:
+            raise BadToken(f"a token is text, not {type(token).__name__}")
         if len(token) > MAX_TOKEN_BYTES:
             raise BadToken(f"a token has at most {MAX_TOKEN_BYTES:,} characters, this one has {len(token):,}")
         pieces: dict[tuple[str, int], int] = {}
@@ -49,7 +69,7 @@ class Position:
                 )
             where = match[1], int(match[2])
             pieces[where] = max(pieces.get(where, 0), int(match[3]))
-        return cls(pieces)
+        return cls._of(pieces)
 
     @property
     def pieces(self) -> Mapping[tuple[str, int], int]:
@@ -65,30 +85,37 @@ class Position:
 
     @property
     def partition(self) -> int:
-        """The partition of a write's position. Requires: one piece."""
-        ((_, partition),) = self._pieces
-        return partition
+        """The partition of a write's position. Raises UsageError when there are several pieces, or none."""
+        return self._only()[0][1]
 
     @property
     def offset(self) -> int:
-        """The offset of the record that a write's position stands behind. Requires: one piece."""
-        (following,) = self._pieces.values()
-        return following - 1
+        """The offset of the record that a write's position stands behind. Raises UsageError as `partition`."""
+        return self._only()[1] - 1
+
+    def _only(self) -> tuple[tuple[str, int], int]:
+        if len(self._pieces) != 1:
+            raise UsageError(
+                f"only the position of one write has a partition and an offset; this has {len(self._pieces)}"
+            )
+        return next(iter(self._pieces.items()))
 
     def covers(self, other: "Position") -> bool:
         """True when everything `other` has seen has been seen here."""
-        return all(self._pieces.get(where, 0) >= following for where, following in other.pieces.items())
+        return all(self._pieces.get(where, 0) >= following for where, following in _checked(other).pieces.items())
 
     def merge(self, others: "Iterable[Position]") -> "Position":
         """The least position that covers this one and all `others`."""
         pieces = dict(self._pieces)
+        if isinstance(others, (str, bytes, Mapping)) or not isinstance(others, Iterable):
+            raise UsageError(f"merge takes several positions, not {type(others).__name__}")
         for other in others:
-            for where, following in other.pieces.items():
+            for where, following in _checked(other).pieces.items():
                 pieces[where] = max(pieces.get(where, 0), following)
-        return Position(pieces)
+        return Position._of(pieces)
 
     def __or__(self, other: "Position") -> "Position":
-        return self.merge((other,))
+        return self.merge((other,)) if isinstance(other, Position) else NotImplemented
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
@@ -104,3 +131,24 @@ class Position:
 
     def __repr__(self) -> str:
         return f"Position({self.token!r})"
+
+
+def _is_piece(where: object, following: object) -> bool:
+    return (
+        isinstance(where, tuple)
+        and len(where) == 2
+        and isinstance(where[0], str)
+        and _EPOCH.fullmatch(where[0]) is not None
+        and isinstance(where[1], SupportsIndex)  # numpy's too
+        and not isinstance(where[1], bool)
+        and 0 <= index(where[1]) <= _MAX_PARTITION
+        and isinstance(following, SupportsIndex)
+        and not isinstance(following, bool)
+        and 0 <= index(following) <= _MAX_OFFSET
+    )
+
+
+def _checked(position: object) -> Position:
+    if not isinstance(position, Position):
+        raise UsageError(f"a position is wanted, not {type(position).__name__}; Position.parse reads a token")
+    return position

@@ -1,0 +1,249 @@
+"""The read client against one reader process: beside `http.client`, and beside bare sockets that read the same answers.
+
+The bare ones send bytes that are made before, look for the length of the answer, and throw it away. All take turns
+within each round; figures are medians. Every row that the client gives is compared with what was written.
+"""
+
+import asyncio
+import http.client
+import re
+import socket
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgpack
+import orjson
+
+from benchmarks.http import ROWS, key_of, reader_of, value_of
+from logstore import AsyncStore, Store
+
+GETS, TASKS, MANY, MANY_TIMES, SCANNED, SCANS = 4_000, 32, 100, 200, 10_000, 5
+KEYS = [key_of(i * 37 % ROWS).decode() for i in range(GETS)]
+SOME = [key_of(i * 1_999 % ROWS).decode() for i in range(MANY)]
+_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
+_ACCEPT = "Accept: application/msgpack\r\n"
+
+
+def run(data_dir: Path, rounds: int = 3) -> list[dict[str, Any]]:
+    """Rows for the table of `make bench`; scratch lies under `data_dir`."""
+    with reader_of(data_dir / "node") as url:
+        wire = _Wire(url)
+        ways: dict[str, Callable[[], float]] = {
+            "http.client": lambda: _http_client(url),
+            "get": lambda: _store(url, _get),
+            "bare get": lambda: _bare(wire, wire.gets),
+            "async get": lambda: _async_store(url, _async_get),
+            "async bare get": lambda: _async_bare(wire, wire.gets),
+            "get_many": lambda: _store(url, _get_many),
+            "bare get_many": lambda: _bare(wire, wire.many),
+            "async get_many": lambda: _async_store(url, _async_get_many),
+            "scan": lambda: _store(url, _scan),
+            "bare scan": lambda: _bare(wire, wire.scans),
+            "async scan": lambda: _async_store(url, _async_scan),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                seconds[name].append(way())
+    compared = [
+        ("Store.get / http.client", GETS, "reads/s", "get", "http.client", 2.5),
+        (f"AsyncStore.get x {TASKS} / http.client", GETS, "reads/s", "async get", "http.client", 2.5),
+        ("Store.get / bare socket", GETS, "reads/s", "get", "bare get", None),
+        (f"AsyncStore.get / bare asyncio, x {TASKS}", GETS, "reads/s", "async get", "async bare get", None),
+        (f"Store.get_many of {MANY} / bare socket", MANY * MANY_TIMES, "rows/s", "get_many", "bare get_many", 0.8),
+        (f"AsyncStore.get_many of {MANY} / same", MANY * MANY_TIMES, "rows/s", "async get_many", "bare get_many", 0.8),
+        (f"Store.scan of {SCANNED:,} / bare socket", SCANNED * SCANS, "rows/s", "scan", "bare scan", 0.8),
+        (f"AsyncStore.scan of {SCANNED:,} / same", SCANNED * SCANS, "rows/s", "async scan", "bare scan", 0.8),
+    ]
+    return [
+        _row(name, count, unit, seconds[ours], seconds[theirs], aim)
+        for name, count, unit, ours, theirs, aim in compared
+    ]
+
+
+def _row(name: str, count: int, unit: str, ours: list[float], theirs: list[float], aim: float | None) -> dict[str, Any]:
+    ratios = [its / mine for mine, its in zip(ours, theirs, strict=True)]
+    return {
+        "name": name, "unit": unit, "ours": count / statistics.median(ours),
+        "ceiling": count / statistics.median(theirs),
+        "ratio": statistics.median(ratios), "ratios": ratios, "aim": aim,
+    }  # fmt: skip
+
+
+class _Wire:
+    """Requests that bare sockets send, as bytes."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.where, self._host = (str(parts.hostname), int(parts.port or 80)), f"Host: {parts.netloc}\r\n"
+        self.gets = [self._request("GET", f"/rows/{key}") for key in KEYS]
+        body = orjson.dumps({"keys": SOME})
+        more = f"{_ACCEPT}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        self.many = [self._request("POST", "/rows:get", more) + body] * MANY_TIMES
+        self.scans = self._pages() * SCANS
+
+    def _request(self, method: str, path: str, headers: str = "") -> bytes:
+        return f"{method} /v1/tables/t{path} HTTP/1.1\r\n{self._host}{headers}\r\n".encode()
+
+    def _pages(self) -> list[bytes]:
+        """One request per page of a scan; the cursors are those that the reader gives."""
+        pages, cursor = [], ""
+        with socket.create_connection(self.where) as sock:
+            for _ in range(SCANNED // 1_000):
+                path = "/rows?limit=1000" + (f"&cursor={quote(cursor, safe='')}" if cursor else "")
+                pages.append(self._request("GET", path, _ACCEPT))
+                cursor = msgpack.unpackb(_exchange(sock, pages[-1]))["cursor"]
+        return pages
+
+
+def _exchange(sock: socket.socket, request: bytes) -> bytes:
+    sock.sendall(request)
+    data = sock.recv(65_536)
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        data += sock.recv(65_536)
+    pieces, left = [data[end + 4 :]], _left(data, end)
+    while left > 0:
+        pieces.append(sock.recv(65_536))
+        left -= len(pieces[-1])
+    return b"".join(pieces)
+
+
+def _left(data: bytes, end: int) -> int:
+    """Bytes of an answer that are still to come."""
+    length = _LENGTH.search(data, 0, end + 2)
+    assert data.startswith(b"HTTP/1.1 200"), data[:200]
+    assert length is not None, data[:200]
+    return end + 4 + int(length[1]) - len(data)
+
+
+def _bare(wire: _Wire, requests: list[bytes]) -> float:
+    with socket.create_connection(wire.where) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _exchange(sock, requests[0])
+        begin = time.perf_counter()
+        for request in requests:
+            _exchange(sock, request)
+        return time.perf_counter() - begin
+
+
+class _Bare(asyncio.Protocol):
+    """A connection that waits for one answer at a time."""
+
+    data = b""
+    waiter: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        end = self.data.find(b"\r\n\r\n")
+        if end >= 0 and _left(self.data, end) <= 0:
+            self.data = b""
+            self.waiter.set_result(None)
+
+    def exchange(self, request: bytes) -> "asyncio.Future[None]":
+        """Send a request; the future is done when its answer has come."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        waiter: asyncio.Future[None] = self.waiter
+        return waiter
+
+
+def _async_bare(wire: _Wire, requests: list[bytes]) -> float:
+    async def run_all() -> float:
+        async def one(mine: list[bytes]) -> None:
+            _, bare = await asyncio.get_running_loop().create_connection(_Bare, *wire.where)
+            for request in mine:
+                await bare.exchange(request)
+            bare.transport.close()
+
+        begin = time.perf_counter()
+        await asyncio.gather(*(one(requests[task::TASKS]) for task in range(TASKS)))
+        return time.perf_counter() - begin
+
+    return asyncio.run(run_all())
+
+
+def _http_client(url: str) -> float:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    begin = time.perf_counter()
+    for key in KEYS:
+        connection.request("GET", f"/v1/tables/t/rows/{key}")
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.status
+        answer.read()
+    seconds = time.perf_counter() - begin
+    connection.close()
+    return seconds
+
+
+def _checked(key: str, row: Any) -> None:
+    assert row is not None, key
+    assert row.value == value_of(int(key.removeprefix("key-"))), row
+
+
+def _store(url: str, work: Callable[[Store], None]) -> float:
+    with Store(url=url) as store:
+        _checked(KEYS[0], store.get("t", KEYS[0]))
+        begin = time.perf_counter()
+        work(store)
+        return time.perf_counter() - begin
+
+
+def _get(store: Store) -> None:
+    for key in KEYS:
+        _checked(key, store.get("t", key))
+
+
+def _get_many(store: Store) -> None:
+    rows = [store.get_many("t", SOME) for _ in range(MANY_TIMES)]
+    for key, row in zip(SOME, rows[-1], strict=True):
+        _checked(key, row)
+
+
+def _scan(store: Store) -> None:
+    for _ in range(SCANS):
+        rows = list(store.scan("t", limit=SCANNED))
+        assert len(rows) == SCANNED, len(rows)
+    _checked(rows[-1].key.decode(), rows[-1])
+
+
+def _async_store(url: str, work: Callable[[AsyncStore], Awaitable[None]]) -> float:
+    async def run_it() -> float:
+        async with AsyncStore(url=url) as store:
+            _checked(KEYS[0], await store.get("t", KEYS[0]))
+            begin = time.perf_counter()
+            await work(store)
+            return time.perf_counter() - begin
+
+    return asyncio.run(run_it())
+
+
+async def _async_get(store: AsyncStore) -> None:
+    async def one(mine: list[str]) -> None:
+        for key in mine:
+            _checked(key, await store.get("t", key))
+
+    await _all([one(KEYS[task::TASKS]) for task in range(TASKS)])
+
+
+async def _async_get_many(store: AsyncStore) -> None:
+    rows = [await store.get_many("t", SOME) for _ in range(MANY_TIMES)]
+    for key, row in zip(SOME, rows[-1], strict=True):
+        _checked(key, row)
+
+
+async def _async_scan(store: AsyncStore) -> None:
+    for _ in range(SCANS):
+        rows = [row async for row in store.scan("t", limit=SCANNED)]
+        assert len(rows) == SCANNED, len(rows)
+    _checked(rows[-1].key.decode(), rows[-1])
+
+
+async def _all(tasks: list[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*tasks)
