@@ -45,6 +45,7 @@ class Node(ThreadingHTTPServer):
     """Serves `rows` of the table `t`; what it does not own it sends to `other`."""
 
     daemon_threads = True
+    request_queue_size = 256  # the usual five lose connections that many open at once, for seconds each
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
