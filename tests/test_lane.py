@@ -142,6 +142,27 @@ def test_a_log_that_was_cut_stops_the_partition(kafka, tmp_path):
         assert "does not hold offset 0" in shown.reason
 
 
+def test_a_log_that_was_cut_above_the_views_position_is_followed_behind_what_a_repair_gives_up(kafka, tmp_path):
+    table = make_table(kafka.bootstrap, partitions=1)
+    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
+        produce(kafka.bootstrap, table.topic, [(b"k%02d" % n, b"v") for n in range(20)])
+        worker.watch.position(table, 0, 20)
+        worker.kill()
+        produce(kafka.bootstrap, table.topic, [(b"k%02d" % n, b"v") for n in range(20, 60)])
+        topics.truncate(admin(kafka.bootstrap), table.topic, {0: 50})
+        for _ in range(2):  # a stop that was found stays, whoever starts again
+            shown = worker.start().watch.state(table, 0, "stopped")
+            assert "does not hold offset 20, which this view needs next: it begins at 50" in shown.reason
+            worker.kill()
+        registry = Registry(kafka.bootstrap)
+        registry.write(registry.table(table.name).with_skip(0, 20, 49))
+        for _ in range(2):
+            worker.start().watch.state(table, 0, "live")
+            worker.watch.position(table, 0, 60)
+            assert rows(worker.data_dir, table) == {b"k%02d" % n: b"v" for n in (*range(20), *range(50, 60))}
+            worker.kill()
+
+
 def test_a_topic_that_was_created_again_stops_the_table_and_the_others_go_on(kafka, worker):
     table, other = make_table(kafka.bootstrap, partitions=1), make_table(kafka.bootstrap, partitions=1)
     produce(kafka.bootstrap, table.topic, [(b"k", b"old")])
