@@ -42,7 +42,7 @@ from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
 from streaming.control.end_offsets import EndOffsets
 from streaming.control.served_state import ServedState
 from streaming.control.ticks import Ticks
-from streaming.control.watchdog import Watchdog
+from streaming.control.watchdog import UNREAD_S, ReaderWatch, Watchdog
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane
@@ -122,7 +122,7 @@ class Worker:
             self._feed,
             lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ticks],
         )
-        self._watchdog = Watchdog()
+        self._watchdog, self._readers = Watchdog(), ReaderWatch()
         self.failure: str | None = None
 
     def run(self) -> int:
@@ -208,6 +208,11 @@ class Worker:
             return (
                 "slots are assigned to nobody: the group was formed while a broker that had just started did not know "
                 "its topics yet"
+            )
+        if self._readers.gone(len(self._feed.acks()), time.monotonic()):
+            return (
+                f"the node has had no reader for {UNREAD_S:g} s: its slots go to nodes that answer for them, and come "
+                "back with its readers"
             )
         behind = self._lane.behind(self._ends.committed) if self._lane.reachable else {}
         still, again = self._watchdog.look(behind, time.monotonic())

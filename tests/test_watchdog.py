@@ -1,6 +1,6 @@
 """The watchdog: a new consumer first, a new process after that."""
 
-from streaming.control.watchdog import Watchdog
+from streaming.control.watchdog import ReaderWatch, Watchdog
 
 KEY, OTHER = ("e", 0), ("e", 1)
 
@@ -44,3 +44,12 @@ def test_who_caught_up_in_between_begins_anew():
     dog.look({}, 11)
     dog.look({KEY: 7}, 12)
     assert dog.look({KEY: 7}, 22) == ({KEY}, set())
+
+
+def test_readers_that_were_there_and_stay_away_are_missed():
+    watch = ReaderWatch(unread_s=20.0)
+    assert not any(watch.gone(0, float(at)) for at in range(0, 100, 10))  # they have not come up yet
+    assert not watch.gone(2, 100.0)
+    assert not watch.gone(0, 119.0)
+    assert not watch.gone(1, 125.0)  # one is enough: it was started again
+    assert watch.gone(0, 145.0)

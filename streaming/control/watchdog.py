@@ -1,10 +1,14 @@
-"""Watchdog: finds a lane that stands still though the log has more. Kafka consumers are known to stall silently."""
+"""Watchdog: finds a lane that stands still though the log has more, and a node that has lost its readers.
+
+Kafka consumers are known to stall silently.
+"""
 
 from collections.abc import Mapping
 
 from logstore.model.table import PartitionKey
 
 STALL_S = 30.0
+UNREAD_S = 20.0  # readers that are started again come back sooner
 
 
 class Watchdog:
@@ -29,3 +33,17 @@ class Watchdog:
             self._seen[key] = self._seen[key][0], now_s
         self._restarted |= still
         return still - again, again
+
+
+class ReaderWatch:
+    """Looks whether readers that were there are gone for good: nobody answers for the node's slots then."""
+
+    def __init__(self, unread_s: float = UNREAD_S) -> None:
+        self._unread_s = unread_s
+        self._seen_s: float | None = None  # when there was one last
+
+    def gone(self, readers: int, now_s: float) -> bool:
+        """True when there was a reader once, and none for so long. `readers`: how many there are."""
+        if readers:
+            self._seen_s = now_s
+        return self._seen_s is not None and now_s - self._seen_s >= self._unread_s
