@@ -6,9 +6,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from logstore.cli.rows.columns import key_maker, value_maker
 from logstore.cli.rows.files import How, Place, kind_of, rows
-from logstore.cli.rows.load import _value as value_of
-from logstore.cli.rows.load import key_maker
 from logstore.model.errors import UsageError
 
 ROWS = [{"id": i, "name": f"n{i}", "score": i / 2} for i in range(1, 26)]
@@ -84,7 +83,7 @@ def test_csv_is_text_and_only_an_empty_field_is_null(tmp_path):
     guessed = read(path, "csv", guess_types=True)
     assert guessed[0]["id"] == "00501"  # no number of JSON
     assert [str(row["v"]) for row in guessed] == ["1.10", "100000000000000000001", "2024-01-02 03:04"]
-    assert key_maker("{id:04d}")(Place(guessed[1], "")) == "0501"
+    assert key_maker("{id:04d}")(Place(guessed[1], "")) == b"0501"
 
 
 def test_a_long_quoted_field_with_line_ends_is_one_value(tmp_path):
@@ -108,8 +107,8 @@ def test_numbers_of_json_keep_their_digits(tmp_path):
     line = b'{"a":1.10,"b":100000000000000000000000001,"c":[1e400,{"d":-0}],"e":true,"f":null}'
     (tmp_path / "a.jsonl").write_bytes(line + b"\n")
     (place,) = rows(tmp_path / "a.jsonl", How("jsonl"))
-    assert value_of(place, None) == line
-    assert key_maker("{a}/{b}/{e}")(place) == "1.10/100000000000000000000000001/true"
+    assert value_maker(None)(place) == line
+    assert key_maker("{a}/{b}/{e}")(place) == b"1.10/100000000000000000000000001/true"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,7 @@ def test_numbers_of_json_keep_their_digits(tmp_path):
 def test_what_json_cannot_hold_is_an_error_that_names_the_line(tmp_path, line, says):
     (tmp_path / "a.jsonl").write_text(line + "\n")
     with pytest.raises(UsageError, match=says):
-        [value_of(place, None) for place in rows(tmp_path / "a.jsonl", How("jsonl"))]
+        [value_maker(None)(place) for place in rows(tmp_path / "a.jsonl", How("jsonl"))]
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -146,7 +145,7 @@ def test_parquet_keeps_nanoseconds_decimals_and_the_columns_of_its_folders(tmp_p
     }
     parquet.write_table(pa.table(columns), folder / "part-0.parquet")
     (place,) = rows(tmp_path / "data", How("parquet"))
-    assert orjson.loads(value_of(place, None)) == {
+    assert orjson.loads(value_maker(None)(place)) == {
         "at": "2023-11-14T22:13:20.123456789", "price": "1.10", "raw": {"base64": "/w=="},
         "year": "2024", "origin": "New York",
     }  # fmt: skip

@@ -19,7 +19,9 @@ _SECTIONS = {
         "get": "rows.put_get",
         "delete": "rows.put_get",
         "scan": "rows.put_get",
+        "count": "rows.count",
         "load": "rows.load",
+        "export": "rows.export.command",
     },
     "Tables": {"table": "table.group"},
     "Snapshots": {"snapshot": "snapshot", "view": "view"},
@@ -32,7 +34,9 @@ _HELP = {
     "get": "Read one row.",
     "delete": "Delete one row.",
     "scan": "Read rows in key order.",
+    "count": "Count rows.",
     "load": "Write the rows of a CSV, JSON lines or Parquet file.",
+    "export": "Write rows to a CSV, JSON lines or Parquet file, which load reads.",
     "table": "Create, list, describe, alter, drop and repair tables.",
     "snapshot": "List, verify, pin, roll back and collect snapshots.",
     "view": "Throw a view away, and begin it again.",
@@ -127,8 +131,11 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _say(text: str, status: int) -> int:
-    notes = getattr(sys.exception(), "__notes__", [])
-    line = " ".join(" ".join([text, *notes]).split("\n"))
+    error = sys.exception()
+    if isinstance(error, click.Abort):  # click's word for a KeyboardInterrupt, which has the notes
+        error = error.__cause__ or error
+    notes = getattr(error, "__notes__", [])
+    line = " ".join("; ".join([text, *notes]).split("\n"))
     click.echo(f"logstore: {line}", err=True)
     return status
 

@@ -45,6 +45,9 @@ KEY_ENCODING = click.option(
     show_default=True,
     help="How keys are written here.",
 )
+AS_OF = click.option(
+    "--as-of", metavar="TOKEN|TIME", help="What it held then: a token of all partitions read, or a time (RFC 3339)."
+)
 
 
 def with_settings(*names: str) -> Callable[[F], F]:

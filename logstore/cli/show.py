@@ -23,6 +23,11 @@ def raw(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def value(data: bytes) -> None:
+    """Print a value as it is; at a terminal a line end follows, so that the prompt begins a line."""
+    raw(data + b"\n" if sys.stdout.isatty() and not data.endswith(b"\n") else data)
+
+
 def field(data: bytes) -> Any:
     """Bytes in a JSON document.
 

@@ -15,6 +15,7 @@ import json
 import math
 import re
 import sys
+import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ class How(NamedTuple):
     delimiter: str = ","
     null: str = ""  # the text that stands for null
     guess_types: bool = False
+    empty_is_null: bool = True  # an empty field of CSV
 
 
 class Number:
@@ -83,6 +85,8 @@ def rows(path: Path | None, how: How) -> Iterator[Place]:
             yield from (_csv if how.kind == "csv" else _jsonl)(text, name, how)
         except UnicodeDecodeError as error:
             raise UsageError(_undecodable(path, name, how.encoding, error)) from error
+        except (OSError, EOFError, zlib.error) as error:
+            raise UsageError(f"{name}: cannot be read: {error}; is it whole?") from error
 
 
 def _opened(path: Path | None) -> BinaryIO:
@@ -100,7 +104,8 @@ def _opened(path: Path | None) -> BinaryIO:
 def _csv(text: io.TextIOWrapper, name: str, how: How) -> Iterator[Place]:
     csv.field_size_limit(_FIELD_BYTES)
     reader = csv.reader(text, delimiter=how.delimiter, strict=True)
-    value = _guessed if how.guess_types else str
+    value = guessed if how.guess_types else str
+    nulls = ("", how.null) if how.empty_is_null else ()
     try:
         header = next(reader, None)
         if not header:
@@ -116,7 +121,7 @@ def _csv(text: io.TextIOWrapper, name: str, how: How) -> Iterator[Place]:
                 raise UsageError(f"{where}: {len(fields)} fields, the first line names {len(header)} columns")
             yield Place(
                 {
-                    column: None if field in ("", how.null) else value(field)
+                    column: None if field in nulls else value(field)
                     for column, field in zip(header, fields, strict=True)
                 },
                 where,
@@ -125,7 +130,7 @@ def _csv(text: io.TextIOWrapper, name: str, how: How) -> Iterator[Place]:
         raise UsageError(f"{name}, line {reader.line_num}: cannot be read as CSV: {error}") from error
 
 
-def _guessed(field: str) -> Any:
+def guessed(field: str) -> Any:
     """A number or truth value where the text is one of JSON's as it stands; else the text. `007` is no number there."""
     if _NUMBER.fullmatch(field) is not None:
         return Number(field)
@@ -138,9 +143,7 @@ def _jsonl(text: io.TextIOWrapper, name: str, how: How) -> Iterator[Place]:
         if not line.strip():
             continue
         try:
-            row = json.loads(
-                line, parse_int=Number, parse_float=Number, parse_constant=_no_constant, object_pairs_hook=_object
-            )
+            row = parsed(line)
         except json.JSONDecodeError as error:
             raise UsageError(f"{where}, column {error.colno}: is not JSON: {error.msg}") from error
         except (ValueError, RecursionError) as error:
@@ -150,6 +153,13 @@ def _jsonl(text: io.TextIOWrapper, name: str, how: How) -> Iterator[Place]:
         if how.null:
             row = {column: None if value == how.null else value for column, value in row.items()}
         yield Place(row, where)
+
+
+def parsed(text: str) -> Any:
+    """JSON whose numbers keep their digits. Raises ValueError (JSONDecodeError), RecursionError."""
+    return json.loads(
+        text, parse_int=Number, parse_float=Number, parse_constant=_no_constant, object_pairs_hook=_object
+    )
 
 
 def _no_constant(text: str) -> Any:

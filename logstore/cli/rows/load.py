@@ -1,26 +1,24 @@
 """Rows of files become rows of a table: `logstore load`.
 
-The rows of a file become rows of a table. The file is streamed: memory is bounded by the batch, not by the file.
+The file is streamed: memory is bounded by the batch, not by the file. `logstore.cli.rows.columns` says what becomes of a
+row's columns; `logstore export` is the way back.
 """
 
 import codecs
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from string import Formatter
-from typing import Any
 
 import click
-import orjson
 
 from logstore.cli import options, show
 from logstore.cli.rows import files
-from logstore.cli.rows.files import FORMATS, How, Number, Place, Row
+from logstore.cli.rows.columns import Pair, as_it_is, key_maker, value_maker
+from logstore.cli.rows.files import FORMATS, How, Place
+from logstore.cli.rows.progress import rows_bar
 from logstore.client.store import Store
-from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.errors import UsageError
 from logstore.model.position import Position
 from logstore.node.node import need_bootstrap
 from logstore.settings import Settings
@@ -30,7 +28,13 @@ from logstore.settings import Settings
 @options.with_settings("bootstrap", "data_dir")
 @click.argument("table")
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path, allow_dash=True))
-@click.option("--key", "template", required=True, help="How the key is made of columns: '{origin}/{carrier}{flight}'.")
+@click.option(
+    "--key",
+    "template",
+    metavar="TEMPLATE",
+    help="How the key is made of columns: '{origin}/{carrier}{flight}'.  [default: the file has the columns key and "
+    "value, as `logstore export` writes it]",
+)
 @click.option("--value-columns", metavar="A,B", help="The value is a JSON object of these columns.  [default: of all]")
 @click.option(
     "--format",
@@ -50,7 +54,7 @@ from logstore.settings import Settings
 )
 @options.AS_JSON
 def load(
-    settings: Settings, table: str, path: Path, template: str, value_columns: str | None, kind: str | None,
+    settings: Settings, table: str, path: Path, template: str | None, value_columns: str | None, kind: str | None,
     encoding: str, delimiter: str | None, null: str, guess_types: bool, dry_run: bool, batch: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Write the rows of a CSV, JSON lines or Parquet file; returns when all are acknowledged.
@@ -58,20 +62,41 @@ def load(
     FILE may be compressed (.gz, .zst), a folder of Parquet files, or - for stdin. Columns of CSV are text, numbers of
     JSON keep their digits: no value is changed unasked. To run it again is safe: the same rows get the same values.
     """
+    if template is None and (value_columns or guess_types or null):
+        raise UsageError("--value-columns, --guess-types and --null go with --key, which makes rows of columns")
     stdin = str(path) == "-"
     how = _how(path, kind, encoding, delimiter, null, guess_types=guess_types)
-    columns = value_columns.split(",") if value_columns else None
-    make_key, began_s = key_maker(template), time.monotonic()
-    source = files.rows(None if stdin else path, how)
-    pairs = ((make_key(place), _value(place, columns)) for place in source)
-    with _bar(path) as advance:
+    if template is None and how.kind == "csv":
+        how = how._replace(empty_is_null=False)
+    make, began_s = _pair_maker(template, value_columns), time.monotonic()
+    places = files.rows(None if stdin else path, how)
+    with rows_bar(path.name) as advance:
         if dry_run:
-            count = sum(1 for _ in pairs)
+            count = sum(1 for _ in map(make, places))
             click.echo(f"table {table}: {count:,} rows could be written; nothing was", err=as_json)
             return
         with Store(need_bootstrap(settings)) as store:
+            pairs = map(_within(store.tables.get(table).max_value_bytes, make), places)
             count, position = _write(store, table, pairs, batch, advance)
     _summary(table, count, time.monotonic() - began_s, position, as_json=as_json)
+
+
+def _pair_maker(template: str | None, value_columns: str | None) -> Callable[[Place], Pair]:
+    if template is None:
+        return as_it_is
+    make_key = key_maker(template)
+    make_value = value_maker(value_columns.split(",") if value_columns else None)
+    return lambda place: (make_key(place), make_value(place))
+
+
+def _within(limit_bytes: int, make: Callable[[Place], Pair]) -> Callable[[Place], Pair]:
+    def checked(place: Place) -> Pair:
+        pair = make(place)
+        if len(pair[1]) > limit_bytes:
+            raise UsageError(f"{place.where}: the value has {len(pair[1]):,} bytes, the table takes {limit_bytes:,}")
+        return pair
+
+    return checked
 
 
 def _how(path: Path, kind: str | None, encoding: str, delimiter: str | None, null: str, *, guess_types: bool) -> How:
@@ -92,7 +117,7 @@ def _how(path: Path, kind: str | None, encoding: str, delimiter: str | None, nul
 
 
 def _write(
-    store: Store, table: str, pairs: Iterator[tuple[str, bytes]], batch: int, advance: Callable[[int], None]
+    store: Store, table: str, pairs: Iterator[Pair], batch: int, advance: Callable[[int], None]
 ) -> tuple[int, Position]:
     """Write batch by batch; an error, or Ctrl-C, says how many rows are in."""
     count, position = 0, Position()
@@ -101,82 +126,10 @@ def _write(
             position |= store.put_many(table, some)
             count += len(some)
             advance(count)
-    except (LogStoreError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:
         error.add_note(f"{count:,} rows are in; to run it again is safe: rows that are there get the same value")
         raise
     return count, position
-
-
-def key_maker(template: str) -> Callable[[Place], str]:
-    """Function that makes a row's key. Raises UsageError for a template that names no column, or more than columns."""
-    try:
-        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise UsageError(f"--key {template!r}: {error}") from error
-    if not names or any(not name or set(name) & set(".[]") for name in names):
-        raise UsageError(
-            f"--key {template!r}: name at least one column in braces, such as '{{id}}', and nothing but columns"
-        )
-
-    def make(place: Place) -> str:
-        row, where = place
-        missing = [name for name in names if row.get(name) is None]
-        if missing:
-            there = "has no value" if missing[0] in row else f"is no column; there are {', '.join(row)}"
-            raise UsageError(f"{where}: --key: {missing[0]!r} {there} (row {_short(row)})")
-        try:
-            return template.format_map({name: _key_part(row[name]) for name in names})
-        except (ValueError, TypeError) as error:
-            guess = "; columns of CSV are text unless --guess-types" if "format code" in str(error) else ""
-            raise UsageError(f"{where}: --key {template!r}: {error} (row {_short(row)}){guess}") from error
-
-    return make
-
-
-def _key_part(value: Any) -> Any:
-    """Text of one key column, as the file has it."""
-    return str(value).lower() if isinstance(value, bool) else value
-
-
-def _value(place: Place, columns: list[str] | None) -> bytes:
-    row, where = place
-    if columns is not None:
-        try:
-            row = {name: row[name] for name in columns}
-        except KeyError as error:
-            raise UsageError(
-                f"{where}: --value-columns: there is no column {error.args[0]!r}; there are {', '.join(row)}"
-            ) from error
-    try:
-        return orjson.dumps(row, default=_plain)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}: JSON cannot hold it: {error} (row {_short(row)})") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Number):
-        return orjson.Fragment(value.text)
-    return show.field(value) if isinstance(value, bytes) else str(value)
-
-
-@contextmanager
-def _bar(path: Path) -> Iterator[Callable[[int], None]]:
-    """The number of rows written, on stderr, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _count: None
-        return
-    from rich.console import Console  # noqa: PLC0415 - only where somebody looks
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[rows]:,} rows"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(path.name, total=None, rows=0)
-        yield lambda count: progress.update(task, rows=count)
 
 
 def _summary(table: str, count: int, seconds: float, position: Position, *, as_json: bool) -> None:
@@ -193,8 +146,3 @@ def _summary(table: str, count: int, seconds: float, position: Position, *, as_j
         )
     else:
         click.echo(f"table {table}: {count:,} rows in {seconds:.1f} s, {rate:,.0f} rows/s")
-
-
-def _short(row: Row) -> str:
-    text = str(row)
-    return text if len(text) <= 200 else text[:200] + " ..."

@@ -17,10 +17,6 @@ from logstore.model.position import Position
 from logstore.node.node import need_bootstrap, need_url
 from logstore.settings import Settings
 
-_AS_OF = click.option(
-    "--as-of", metavar="TOKEN|TIME", help="What it held then: a token of all partitions read, or a time (RFC 3339)."
-)
-
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir")
@@ -74,7 +70,7 @@ def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json:
 @click.argument("table")
 @click.argument("key")
 @click.option("--token", help="See at least what this token says (`put --json` prints one).")
-@_AS_OF
+@options.AS_OF
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to this file.")
 @options.KEY_ENCODING
 @options.AS_JSON
@@ -100,7 +96,7 @@ def get(
     if as_json:
         show.as_json({**_document(row), "token": row.token, "source": row.source})
     elif output is None:
-        show.raw(row.value)
+        show.value(row.value)
 
 
 @click.command()
@@ -113,7 +109,7 @@ def get(
 @click.option("--reverse", is_flag=True, help="From the end downwards.")
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
 @click.option("--token", help="See at least what this token says.")
-@_AS_OF
+@options.AS_OF
 @options.KEY_ENCODING
 @options.AS_JSON
 def scan(
