@@ -49,7 +49,7 @@ def test_some_columns_only(dev, users, tmp_path):
         ("a.csv", "id,v\n1,2,3\n", "{id}", "line 2: 3 fields, the first line names 2 columns"),
         ("a.csv", "id,v\nx,2\n", "{id:03d}", "Unknown format code 'd'"),
         ("a.csv", "id,v\n1,2\n", "plain", "name at least one column in braces"),
-        ("a.csv", "id,v\n1,2\n", "{id.real}", "nothing but columns"),
+        ("a.csv", "id,v\n1,2\n", "{id.real}", "'id.real' is no column; there are id, v"),
         ("a.csv", "id,v\n1,2\n", "{id", "expected '}'"),
         ("a.jsonl", '{"id": 1}\nnot json\n', "{id}", "line 2, column 1: is not JSON"),
         ("a.jsonl", "[1]\n", "{id}", "line 1 is no JSON object"),
@@ -64,6 +64,16 @@ def test_a_file_that_cannot_be_loaded_says_why(dev, users, tmp_path, name, conte
 
 def read(path: Path | None, kind: str, **how: object) -> list[dict[str, object]]:
     return [place.row for place in rows(path, How(kind, **how))]
+
+
+def test_a_column_of_any_name_may_be_part_of_a_key():
+    row = {"2009": "a", "a.b[0]": b"text", "n": 7, "x (y)": 1.5}
+    assert key_maker("{2009}/{a.b[0]}{{}}{n:03d}{x (y)}")(Place(row, "here")) == b"a/text{}0071.5"
+    for wrong in ("{n!r}", "{n:{n}}", "{}", "n"):
+        with pytest.raises(UsageError, match="nothing but columns"):
+            key_maker(wrong)
+    with pytest.raises(UsageError, match=r"here: --key .*: the bytes of column 'raw' are no UTF-8: b'\\xff'"):
+        key_maker("{raw}")(Place({"raw": b"\xff"}, "here"))
 
 
 def test_csv_is_text_and_only_an_empty_field_is_null(tmp_path):

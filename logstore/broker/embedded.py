@@ -27,7 +27,7 @@ from logstore.broker.jars import VERSION, kafka_jars
 from logstore.broker.java import find_java
 from logstore.log import kafka
 from logstore.model.errors import SetupError
-from logstore.process import child
+from logstore.process import child, environment
 from logstore.process.progress import Progress
 
 START_S = 60.0  # without an answer, and without progress
@@ -155,7 +155,12 @@ class EmbeddedKafka:
             "server.properties",
         ]
         with subprocess.Popen(
-            tool, cwd=self.data_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            tool,
+            cwd=self.data_dir,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment.for_java(),
         ) as formatting:
             progress, said = Progress(formatting.pid, timeout_s), None
             while said is None:
@@ -176,13 +181,14 @@ class EmbeddedKafka:
         argv = [*launch, f"-Xmx{self._heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "kafka.Kafka", "server.properties"]
         with (self.data_dir / "kafka.out").open("wb") as out:
             if not self._detached:
-                return child.spawn(argv, output=out, cwd=self.data_dir, pass_fds=[fd])
+                return child.spawn(argv, output=out, cwd=self.data_dir, pass_fds=[fd], env=environment.for_java())
             return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 cwd=self.data_dir,
+                env=environment.for_java(),
                 pass_fds=[fd],
                 start_new_session=True,
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import SetupError
+from logstore.process import environment
 
 MINIMUM = 17  # Kafka 4 brokers: KIP-1013
 TIMEOUT_S = 300  # of a Java that hangs: on a busy machine one that works has taken half a minute
@@ -47,7 +48,14 @@ def find_java(minimum: int = MINIMUM) -> Java:
 def release_of(path: Path) -> int | None:
     """The feature release that `java -version` prints; None when there is no such program or it fails."""
     try:
-        done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+        done = subprocess.run(
+            [path, "-version"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=True,
+            env=environment.for_java(),
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     found = _VERSION.search(done.stderr + done.stdout)

@@ -29,6 +29,7 @@ from logstore.node.node_dir import NodeDir
 from logstore.node.port import Reservation
 from logstore.node.readiness import Readiness
 from logstore.node.supervisor import Spec, Supervisor
+from logstore.process import child
 from logstore.serve.settings import check_bind
 from logstore.settings import DEFAULT_HTTP, Settings
 from logstore.view.paths import default_storage
@@ -263,7 +264,7 @@ def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
     """Command line of a worker."""
     s = node.settings
     return [
-        sys.executable, "-m", "streaming", "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker",
+        *child.python("streaming"), "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker",
         str(index),
         "--workers", str(s.workers), "--readers", str(s.readers),
         "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone,
@@ -276,7 +277,7 @@ def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
     """Command line of a reader."""
     s = node.settings
     return [
-        sys.executable, "-m", "logstore.serve", "--data-dir", str(s.data_dir), "--host", s.http.host, "--port",
+        *child.python("logstore.serve"), "--data-dir", str(s.data_dir), "--host", s.http.host, "--port",
         str(node.address.port),
         "--workers", str(s.workers), "--node", node.id, "--index", str(index), "--heartbeat-fd", str(heartbeat_fd),
         *(["--insecure"] if s.insecure else []),

@@ -35,6 +35,11 @@ def command(argv: list[str], at_death: signal.Signals = signal.SIGKILL) -> list[
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(int(at_death)), *argv]
 
 
+def python(module: str, *arguments: str) -> list[str]:
+    """Command line of a Python child: our module, and never one of that name in the current folder."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
 def spawn(
     argv: list[str],
     *,
@@ -46,9 +51,11 @@ def spawn(
 ) -> subprocess.Popen[bytes]:
     """Start `argv`, which ends with this process, in a session of its own (a Ctrl-C in the terminal is the parent's).
 
-    Safe from any thread. `output` takes stdout and stderr; None inherits them. Raises OSError when Python cannot be
-    started; an `argv` that cannot be executed shows as exit status 127.
+    Safe from any thread. `output` takes stdout and stderr; None inherits them. `env`: default
+    `environment.for_python`. Raises OSError when Python cannot be started; an `argv` that cannot be executed shows as
+    exit status 127.
     """
+    from logstore.process import environment  # noqa: PLC0415 - a script here has the standard library alone
 
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -57,7 +64,7 @@ def spawn(
             stdout=output,
             stderr=output,
             cwd=cwd,
-            env=env,
+            env=environment.for_python() if env is None else env,
             pass_fds=pass_fds,
             start_new_session=True,
         )

@@ -10,7 +10,6 @@ each time.
 
 import logging
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -51,7 +50,7 @@ def compact(bootstrap: str, data_dir: Path) -> Command:
 
     def command(table: Table, storage: str) -> list[str]:
         where = ["--bootstrap", bootstrap, "--storage", storage, "--data-dir", str(data_dir)]
-        return [sys.executable, "-m", "batch", "compact", table.name, *where]
+        return child.python("batch", "compact", table.name, *where)
 
     return command
 

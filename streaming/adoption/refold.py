@@ -61,7 +61,7 @@ def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: thre
     }  # fmt: skip
     try:
         (place / "order.json").write_bytes(orjson.dumps(order))
-        process = child.spawn([sys.executable, "-m", "streaming.adoption.refold", str(place)])
+        process = child.spawn(child.python("streaming.adoption.refold", str(place)))
         _wait(process, stopping)
         return FiledDigest(cut, *_answer(place / "digest.json"), base.root if base else "", REFOLD)
     finally:

@@ -10,7 +10,6 @@ import itertools
 import logging
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -119,7 +118,7 @@ class DigestClient(threading.Thread):
     def _start(self) -> tuple[socket.socket, subprocess.Popen[bytes]]:
         mine, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
-            argv = [sys.executable, "-m", "streaming.digest.digester", str(other.fileno())]
+            argv = child.python("streaming.digest.digester", str(other.fileno()))
             process = child.spawn(argv, pass_fds=(other.fileno(),))
         with self._lock:
             self._sock, self._process = mine, process

@@ -26,10 +26,11 @@ Pair = tuple[bytes, bytes]
 def key_maker(template: str) -> Callable[[Place], bytes]:
     """Function that makes a row's key. Raises UsageError for a template that names no column, or more than columns."""
     try:
-        names = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        parts = [*Formatter().parse(template)]
     except ValueError as error:
         raise UsageError(f"--key {template!r}: {error}") from error
-    if not names or any(not name or set(name) & set(".[]") for name in names):
+    names = [name for _, name, _, _ in parts if name is not None]
+    if not all(names) or not names or any(conversion or "{" in (spec or "") for _, _, spec, conversion in parts):
         raise UsageError(
             f"--key {template!r}: name at least one column in braces, such as '{{id}}', and nothing but columns"
         )
@@ -41,7 +42,11 @@ def key_maker(template: str) -> Callable[[Place], bytes]:
             there = "has no value" if missing[0] in row else f"is no column; there are {', '.join(row)}"
             raise UsageError(f"{where}: --key: {missing[0]!r} {there} (row {short(row)})")
         try:
-            key = template.format_map({name: _key_part(row[name], name) for name in names}).encode()
+            texts = [
+                text + ("" if name is None else format(_key_part(row[name], name), spec or ""))
+                for text, name, spec, _ in parts
+            ]
+            key = "".join(texts).encode()
         except (ValueError, TypeError) as error:
             guess = "; columns of CSV are text unless --guess-types" if "format code" in str(error) else ""
             raise UsageError(f"{where}: --key {template!r}: {error} (row {short(row)}){guess}") from error

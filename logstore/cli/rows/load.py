@@ -1,7 +1,7 @@
 """Rows of files become rows of a table: `logstore load`.
 
-The file is streamed: memory is bounded by the batch, not by the file. `logstore.cli.rows.columns` says what becomes of a
-row's columns; `logstore export` is the way back.
+The file is streamed: memory is bounded by the batch, not by the file. `logstore.cli.rows.columns` says what becomes
+of a row's columns; `logstore export` is the way back.
 """
 
 import codecs

@@ -26,7 +26,7 @@ _SAY_EVERY = 1_000  # rows
 
 
 class Form(NamedTuple):
-    """What the file is to be."""
+    """Shape of the exported file."""
 
     kind: str
     objects: Objects | None  # None: the columns are `key` and `value`

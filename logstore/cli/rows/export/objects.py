@@ -17,7 +17,7 @@ class Objects:
     """The columns of rows whose keys `--key` makes."""
 
     def __init__(self, template: str) -> None:
-        """Raises UsageError for a template that is none."""
+        """Take over the template; raises UsageError when it is none."""
         self._template = template
         self._key_of, self._value_of = key_maker(template), value_maker(None)
 
