@@ -8,11 +8,10 @@ the JVM places and retries them. What runs there is pickled by value, so an exec
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyspark
 from pyspark import cloudpickle
 from pyspark.sql import SparkSession
 from xxhash import xxh3_64_hexdigest
@@ -21,7 +20,6 @@ import batch
 from logstore.broker.jars import cache_dir
 from logstore.broker.java import find_java
 from logstore.model.errors import UsageError
-from logstore.process.environment import for_java, for_python
 
 DEFAULT_MASTER = "local[*,4]"  # a task whose Python worker died is tried 4 times; "local[*]" would give up at once
 _DROPPED = "--add-modules=jdk.incubator.vector"
@@ -53,14 +51,7 @@ _CONF = {
     "spark.python.worker.reuse": "true",
     # over TCP a small task waits 40 ms for acknowledgements that are held back
     "spark.python.unix.domain.socket.enabled": "true",
-    "spark.executorEnv.PYTHONSAFEPATH": "1",  # on other machines; here the JVM passes it on
 }
-# of another Spark, or for another program; `--conf` is the way to say something to this one
-_FOREIGN = frozenset({
-    "PYSPARK_SUBMIT_ARGS", "SPARK_API_MODE", "SPARK_CLASSPATH", "SPARK_CONNECT_MODE_ENABLED", "SPARK_HOME",
-    "SPARK_PREPEND_CLASSES", "SPARK_REMOTE", "SPARK_SUBMIT_OPTS",
-})  # fmt: skip
-_FOREIGN_ALONE = frozenset({"SPARK_CONF_DIR", "HADOOP_CONF_DIR", "SPARK_DIST_CLASSPATH"})  # of a cluster
 _LOOPBACK = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
 
 
@@ -77,12 +68,11 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     home = java_home()
     os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
+    builder = SparkSession.builder.appName("logstore").master(master)
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{home / 'log4j2.properties'}"}
-    settings = {**_CONF, **quiet, **(_LOOPBACK if master.startswith("local") else {}), **conf}
-    with _environment(home, alone=master.startswith("local")):
-        builder = SparkSession.builder.appName("logstore").master(master)
-        for name, value in settings.items():
-            builder = builder.config(name, value)
+    for name, value in {**_CONF, **quiet, **(_LOOPBACK if master.startswith("local") else {}), **conf}.items():
+        builder = builder.config(name, value)
+    with _named(home):
         spark = builder.getOrCreate()
     pickle_by_value()
     return spark
@@ -111,38 +101,20 @@ def java_home() -> Path:
 
 
 @contextmanager
-def _environment(home: Path, *, alone: bool) -> Iterator[None]:
-    """Have Spark's JVM, and the Python workers that it starts, begin in the environment that our jobs need.
+def _named(home: Path) -> Iterator[None]:
+    """Have JAVA_HOME name the folder while Spark starts its JVM.
 
-    What this process starts later finds its own as it would have before. A JVM that started this process is not
-    touched.
+    What this process starts later finds its Java as it would have before.
     """
-    before = dict(os.environ)
-    wanted = before if "PYSPARK_GATEWAY_PORT" in before else _wanted(home, alone=alone)
-    changed = {name for name in before.keys() | wanted.keys() if before.get(name) != wanted.get(name)}
-    _set(changed, wanted)
+    before = os.environ.get("JAVA_HOME")
+    os.environ["JAVA_HOME"] = str(home)
     try:
         yield
     finally:
-        _set(changed, before)
-
-
-def _set(names: set[str], values: Mapping[str, str]) -> None:
-    for name in names:
-        if name in values:
-            os.environ[name] = values[name]
+        if before is None:
+            del os.environ["JAVA_HOME"]
         else:
-            os.environ.pop(name, None)
-
-
-def _wanted(home: Path, *, alone: bool) -> dict[str, str]:
-    """Environment of Spark: that of our Python and Java children, and this Spark instead of another one."""
-    dropped = _FOREIGN | (_FOREIGN_ALONE if alone else frozenset())
-    found = {name: value for name, value in for_java(for_python()).items() if name not in dropped}
-    own = Path(pyspark.__file__).parent
-    if (own / "jars").is_dir():  # as pip installs it; else it lies in a Spark, which SPARK_HOME names
-        found["SPARK_HOME"] = str(own)
-    return {**found, "JAVA_HOME": str(home)}
+            os.environ["JAVA_HOME"] = before
 
 
 def _put(path: Path, text: str, mode: int) -> None:

@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support_spark import LEFT_BY_A_SESSION
 from support_store import running
 
 from logstore.process import child, environment
@@ -64,39 +63,6 @@ def test_what_children_get_of_the_environment():
     assert java.keys() == {"HOME", "PYTHONPATH", "PYTHONINSPECT", "PYTHONWARNINGS", "LC_ALL"}
 
 
-SPARK = """
-from pathlib import Path
-from batch.session import session
-spark = session("local[1,4]")
-def look(_):
-    import os, sys
-    return [(sys.path[0], os.environ.get("PYTHONSAFEPATH"), os.environ.get("SPARK_HOME"))]
-print(spark.sparkContext.parallelize([1], 1).mapPartitions(look).collect())
-spark.stop()
-"""
-
-
-def test_spark_runs_beside_another_spark_and_in_a_folder_of_ones_own(foreign, tmp_path):
-    plain = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
-    foreign_settings = {
-        "SPARK_HOME": str(tmp_path / "spark-2.4"), "SPARK_CONF_DIR": str(tmp_path), "PYSPARK_SUBMIT_ARGS": "--nonsense",
-        "JAVA_TOOL_OPTIONS": "-XX:+NoSuchOption", "SPARK_REMOTE": "sc://localhost:1", "CLASSPATH": "/x",
-        "PYTHONPATH": str(foreign), "LC_ALL": "C",
-    }  # fmt: skip
-    (tmp_path / "spark-defaults.conf").write_text("spark.master nonsense\n")
-    argv = [
-        sys.executable,
-        "-P",
-        "-c",
-        f"import sys; sys.path.remove({str(foreign)!r})\n{SPARK}",
-    ]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=240, check=False, env=plain | foreign_settings)
-    assert done.returncode == 0, done.stderr[-3_000:]
-    assert "'1'" in done.stdout
-    assert str(tmp_path) not in done.stdout
-    assert ran(tmp_path) == ""
-
-
 def test_the_wheel_carries_the_product_and_nothing_else(tmp_path):
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
@@ -104,12 +70,7 @@ def test_the_wheel_carries_the_product_and_nothing_else(tmp_path):
     with zipfile.ZipFile(tmp_path / done.stdout.strip().splitlines()[-1]) as wheel:
         names = wheel.namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {
-        "logstore",
-        "streaming",
-        "batch",
-        "pyspark_logstore",
-    }
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"logstore", "streaming", "batch"}
     for needed in ("logstore/py.typed", "logstore/serve/openapi.json", "logstore/broker/kafka.properties",
-                   "pyspark_logstore/__init__.py", "logstore/spark.py"):  # fmt: skip
+                   "logstore/settings.py"):  # fmt: skip
         assert needed in names

@@ -96,7 +96,15 @@ class TableReader(DataSourceReader):
         self.where = plan.find(options["bootstrap"], options["table"], options.get("storage"))
         self.keys = Keys()
         self.examined = 0
-        self.pushFilters = PushFilters(self)  # type: ignore[method-assign]
+
+    def pushFilters(self, filters: list[Filter]) -> Iterable[Filter]:  # noqa: N802 - Spark's name
+        """Take what compares `key`; the rest is Spark's to do."""
+        for one in filters:
+            narrowed = _narrowed(self.keys, one)
+            if narrowed is None:
+                yield one
+            else:
+                self.keys = narrowed
 
     def partitions(self) -> list[InputPartition]:
         """Partitions of the reading, one a task, none for those without a wanted key. Raises as `plan.Planner`."""
@@ -129,28 +137,6 @@ class TableReader(DataSourceReader):
 
     def _saw(self, count: int) -> None:
         self.examined += count
-
-
-class PushFilters:
-    """Takes comparisons of `key` off Spark, in a session that lets it.
-
-    In one that does not, Spark refuses a reader whose `pushFilters` is not the one that it inherits, although nobody
-    would call it; a session that found the source by itself is such a one. So it passes for the inherited one.
-    """
-
-    __func__ = DataSourceReader.pushFilters
-
-    def __init__(self, reader: TableReader) -> None:
-        self._reader = reader
-
-    def __call__(self, filters: list[Filter]) -> Iterable[Filter]:
-        """Take what compares `key`; the rest is Spark's to do."""
-        for one in filters:
-            narrowed = _narrowed(self._reader.keys, one)
-            if narrowed is None:
-                yield one
-            else:
-                self._reader.keys = narrowed
 
 
 def checked(options: Mapping[str, str]) -> tuple[str, str]:

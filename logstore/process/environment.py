@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]  # the folder our packages lie in
-PACKAGES = ("logstore", "streaming", "batch", "pyspark_logstore")
+PACKAGES = ("logstore", "streaming", "batch")
 _PYTHON = ("PYTHONINSPECT", "PYTHONSTARTUP", "PYTHONWARNINGS")  # a shell at the end; a warning that ends a worker
 JAVA = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
 

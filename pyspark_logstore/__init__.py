@@ -1,8 +1,0 @@
-"""The data source `logstore`, for every Spark session: Spark looks for packages whose name begins with `pyspark_`."""
-
-from batch.datasource.source import LogstoreSource as DefaultSource
-from batch.session import pickle_by_value
-
-__all__ = ["DefaultSource"]
-
-pickle_by_value()  # executors need `logstore` alone
