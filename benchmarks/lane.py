@@ -88,7 +88,7 @@ def _ours(bootstrap: str, table: Table, count: int) -> float:
         sync="none",
         queued_kbytes=65_536,
         cuts=cuts,
-        seed=lambda _: Bootstrap(),
+        bootstrapper=lambda _: Bootstrap(),
     )
     targets = [Target(table, partition, slot_of(partition, 16)) for partition in range(PARTITIONS)]
     started = time.perf_counter()

@@ -2,14 +2,14 @@
 
     feed        shows this node's readers what is served (`logstore.view.feed`)
     lane        follows the log into the views
-    helper      pins views at cuts, computes digests, builds generations (a process of its own)
+    digester    pins views at cuts, computes digests, builds generations (a process of its own)
     adopter     takes over the snapshots that batch jobs make, where digests agree
     schedule    makes such snapshots, in the one worker that leads
-    catalogue   knows tables, other workers and slots
+    control     knows tables, other workers and slots
     Faust app   group membership: which slots are ours
 
 Order of the end, so that no read fails: 1 Faust leaves the group, 2 the next owners catch up while this worker still
-serves, 3 the lane flushes and closes the views, 4 the helper ends and the feed hangs up.
+serves, 3 the lane flushes and closes the views, 4 the digest client ends and the feed hangs up.
 """
 
 import asyncio
@@ -31,11 +31,12 @@ from logstore.view.feed import FeedServer
 from logstore.view.feed_records import CATCHING_UP, STOPPED, LogKey, LogRecord, NodesKey, SnapshotPlace, TablesKey
 from logstore.view.positions import PositionKeeper, position_name
 from logstore.view.view import Sync
-from streaming.adoption.adopter import Adopter, recorder
+from streaming.adoption.adopter import Adopter
 from streaming.adoption.bootstrap import Bootstrapper
 from streaming.adoption.compaction_schedule import CompactionSchedule, compact
 from streaming.adoption.discards import Discards
 from streaming.adoption.progress import AdoptionProgress
+from streaming.adoption.recorder import recorder
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.app import make_app
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
@@ -79,26 +80,26 @@ class Worker:
         self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker))
         restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
         self._slots = self._await_store(registry)
-        self._helper, progress = DigestClient(), AdoptionProgress(self._feed)
-        library = SnapshotFetcher(
+        self._digest_client, progress = DigestClient(), AdoptionProgress(self._feed)
+        fetcher = SnapshotFetcher(
             config.data_dir, config.me.node, progress, fetch_mb_s=config.fetch_mb_s, worker=config.me.worker
         )
 
         def log_start(topic: str, partition: int) -> int:
             return kafka.bounds(registry.admin, topic, [partition])[partition].start
 
-        self._seeds = Bootstrapper(library, progress, log_start)
+        self._bootstrapper = Bootstrapper(fetcher, progress, log_start)
         self._lane = Lane(
             config.bootstrap, config.data_dir, self._feed, group=self._group, sync=config.sync,
             queued_kbytes=config.queued_kbytes,
-            cuts=Cuts(self._helper, recorder(progress)), seed=self._seeds,
+            cuts=Cuts(self._digest_client, recorder(progress)), bootstrapper=self._bootstrapper,
         )  # fmt: skip
         self._adopter = Adopter(
-            config.bootstrap, self._lane, library, self._helper, progress, self._found_damaged, log_start,
+            config.bootstrap, self._lane, fetcher, self._digest_client, progress, self._found_damaged, log_start,
             Discards(config.data_dir),
         )  # fmt: skip
         self._schedule = CompactionSchedule(
-            library,
+            fetcher,
             lambda table: {
                 p: held.end
                 for p, held in kafka.bounds(registry.admin, table.topic, list(range(table.partitions))).items()
@@ -106,9 +107,9 @@ class Worker:
             compact(config.bootstrap, config.data_dir),
             config.data_dir / "logs" / "schedule.log",
         )
-        self._catalogue = ControlPlane(
+        self._control_plane = ControlPlane(
             config.bootstrap, config.data_dir, config.me, self._slots, self._feed, self._lane,
-            snapshots=SnapshotServices(library, progress, self._schedule),
+            snapshots=SnapshotServices(fetcher, progress, self._schedule),
         )  # fmt: skip
         self._ends = EndOffsets(lambda: registry.admin, self._feed, self._lane)
         self._positions = PositionKeeper(
@@ -133,13 +134,13 @@ class Worker:
         descriptors.raise_limit()  # before views are opened
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
         faust_dir.mkdir(parents=True, exist_ok=True)
-        app = make_app(self._group, self._config.bootstrap, faust_dir, self._slots, self._catalogue.assign)
+        app = make_app(self._group, self._config.bootstrap, faust_dir, self._slots, self._control_plane.assign)
         app.task(self._watch)
         runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
         try:
             for part in (
-                self._helper, self._lane, self._catalogue, self._adopter, self._schedule, self._ends, self._positions,
-                self._ticks,
+                self._digest_client, self._lane, self._control_plane, self._adopter, self._schedule, self._ends,
+                self._positions, self._ticks,
             ):  # fmt: skip
                 part.start()
             signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
@@ -147,21 +148,21 @@ class Worker:
         except SystemExit as ended:
             log.info("Faust ended with %s", ended.code)
         finally:
-            self._catalogue.drain(DRAIN_S if self.failure is None else 0.0)
+            self._control_plane.drain(DRAIN_S if self.failure is None else 0.0)
             self._adopter.close()
             self._schedule.close()
             self._ends.close()
             self._ticks.close()
             self._lane.close()
             self._positions.close()
-            self._catalogue.close()
-            self._seeds.close()
-            self._helper.close()
+            self._control_plane.close()
+            self._bootstrapper.close()
+            self._digest_client.close()
             self._feed.close()
         if self.failure:
             log.error("the worker ends: %s", self.failure)
-        if isinstance(self._catalogue.failure, (EpochChanged, LogTruncated)):
-            raise self._catalogue.failure
+        if isinstance(self._control_plane.failure, (EpochChanged, LogTruncated)):
+            raise self._control_plane.failure
         return 1 if self.failure else 0
 
     def _await_store(self, registry: Registry) -> int:
@@ -195,16 +196,16 @@ class Worker:
         return [found for ack in self._feed.acks() if ack is not None for found in ack.damaged]
 
     def _trouble(self) -> str | None:
-        for part in (self._lane, self._catalogue):
+        for part in (self._lane, self._control_plane):
             if part.failure is not None:
                 return f"the {part.name} failed: {part.failure}"
             if time.monotonic() - part.beat_s > STUCK_S:
                 return f"the {part.name} has been stuck for {STUCK_S:g} s"
-        threads = (self._helper, self._adopter, self._schedule, self._ends, self._positions, self._ticks)
+        threads = (self._digest_client, self._adopter, self._schedule, self._ends, self._positions, self._ticks)
         for thread in (self._feed.thread, *threads):
             if not thread.is_alive():
                 return f"the {thread.name} failed"
-        if self._lane.reachable and time.monotonic() - self._catalogue.whole_s > ORPHANED_S:
+        if self._lane.reachable and time.monotonic() - self._control_plane.whole_s > ORPHANED_S:
             return (
                 "slots are assigned to nobody: the group was formed while a broker that had just started did not know "
                 "its topics yet"

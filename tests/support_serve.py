@@ -134,8 +134,8 @@ class Node:
         self, table: Table, partition: int, state: str = "live", reason: str = "", *, reached: bool = True
     ) -> None:
         path = str(self.views[table.epoch, partition].path)
-        base, *kept = self.bases.get((table.epoch, partition), [None])
-        older = tuple(one for one in kept if one is not None)
+        base, *others = self.bases.get((table.epoch, partition), [None])
+        older = tuple(one for one in others if one is not None)
         record = ViewRecord(path, slot_of(partition, SLOTS), state, reason, base, older, reached)
         self.publish(ViewKey(table.name, table.epoch, partition), record)
 

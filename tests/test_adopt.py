@@ -6,30 +6,30 @@ Agreement first, then the flip; empty nodes; damage; kills. Spark is not needed 
 import random
 import shutil
 import threading
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
+from support_adopt import (
+    WAIT_S,
+    adopted,
+    assert_equals_the_log,
+    merged,
+    repository,
+    snapshot_is,
+    some,
+    storage_of,
+    write,
+)
 from support_log import produce, until
 from support_snapshot import cut, folded, judge, make_snapshot
-from support_tiers import short_and_long
 from support_worker import make_table, running_worker
 
 from logstore.log import topics
 from logstore.log.kafka import admin
-from logstore.log.read.ranges import committed_ends
-from logstore.log.tables.registry import Registry
-from logstore.model.folding.entry import TOMBSTONE
-from logstore.snapshot.repository import Repository
-from logstore.snapshot.sst import SstReader
-from logstore.snapshot.storage import Storage
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
-from logstore.view.feed_records import AdoptionKey, AdoptionRecord, AppliedKey, ViewKey, ViewRecord
+from logstore.view.feed_records import AdoptionKey, AdoptionRecord, ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
-
-WAIT_S = 100.0
 
 
 @pytest.fixture
@@ -38,81 +38,11 @@ def worker(kafka, tmp_path):
         yield process
 
 
-def storage_of(worker):
-    """The store's definition's storage, if a node of another test recorded one, else where a worker looks then."""
-    return Registry(worker.bootstrap).read().storage or paths.default_storage(worker.data_dir)
-
-
-def repository(worker, table):
-    return Repository(Storage(storage_of(worker)), table.topic, table.epoch)
-
-
-def snapshot_is(worker, table, state, partition=0, **more):
-    """Wait until the feed says so of a partition's snapshots; returns what it says."""
-    key = AdoptionKey(table.name, table.epoch, partition)
-
-    def found(values):
-        shown = values.get(key)
-        return shown if shown and shown.state == state and more.items() <= shown._asdict().items() else None
-
-    return worker.watch.until(f"{key} is {state} {more}", found, WAIT_S)
-
-
-def adopted(worker, table, manifest):
-    for partition in range(table.partitions):
-        snapshot_is(worker, table, "adopted", partition, base=manifest.name)
-        key = ViewKey(table.name, table.epoch, partition)
-        worker.watch.until(
-            f"{key} stands on {manifest.name}", lambda values, key=key: _base(values, key) == manifest.name, WAIT_S
-        )
-
-
-def _base(values, key):
-    base = values.get(key, ViewRecord()).base
-    return base and base.snapshot
-
-
-def merged(shown):
-    """(position, live entries) of a view and its base, read as the feed says."""
-    reader = ViewReader.open(Path(shown.path))
-    under = SstReader.open(Path(shown.base.path)) if shown.base else None
-    with reader.reading() as reading:
-        entries = {**dict(under.scan() if under else ()), **dict(reading.scan())}
-        position = reading.state.next_offset
-        if shown.base:
-            assert all(int.from_bytes(entry[1:9], "big") >= shown.base.cut for _, entry in reading.scan())
-    reader.close()
-    if under:
-        under.close()
-    return position, {key: entry for key, entry in entries.items() if entry[0] & 0x7F != TOMBSTONE}
-
-
-def assert_equals_the_log(kafka, worker, table):
-    for partition in range(table.partitions):
-        position, entries = merged(worker.watch.values[ViewKey(table.name, table.epoch, partition)])
-        assert entries == folded(kafka.bootstrap, table, partition, position)[0]
-
-
-def some(rng, count, keys=2_000):
-    """Puts, deletes and garbage."""
-    for _ in range(count):
-        key = b"k%d" % rng.randrange(keys) if rng.random() < 0.95 else b"long" * 200 + b"%d" % rng.randrange(20)
-        yield (key, None if rng.random() < 0.2 else rng.randbytes(rng.randrange(60)))
-    yield (None, b"garbage")
-
-
 @pytest.fixture
 def rng():
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     return random.Random(seed)
-
-
-def write(kafka, worker, table, rows):
-    for partition, offset in dict(
-        produce(kafka.bootstrap, table.topic, list(rows))
-    ).items():  # the last one of each partition
-        worker.watch.position(table, partition, offset + 1)
 
 
 def test_snapshot_after_snapshot_is_adopted_and_the_answers_stay_those_of_the_log(kafka, worker, rng):
@@ -127,8 +57,8 @@ def test_snapshot_after_snapshot_is_adopted_and_the_answers_stay_those_of_the_lo
     part = manifest.parts[1]
     assert shown.digests[-1] == (part.cut, part.digest, part.entries)
     assert shown.cut == part.cut
-    kept = worker.watch.values[ViewKey(table.name, table.epoch, 1)].kept
-    assert [one.cut < part.cut and Path(one.path).is_dir() for one in kept] == [True]
+    older = worker.watch.values[ViewKey(table.name, table.epoch, 1)].older
+    assert [one.cut < part.cut and Path(one.path).is_dir() for one in older] == [True]
     partition_dir = paths.partition_dir(worker.data_dir, table.name, table.epoch, 1)
     until("older generations are removed", lambda: [p.name for p in partition_dir.iterdir() if p.is_dir()] == ["4"])
     snapshots = paths.snapshot_dir(worker.data_dir, table.name, table.epoch, 1)
@@ -297,86 +227,6 @@ def test_a_restored_table_is_never_begun_without_its_base(kafka, worker):
     assert worker.watch.values[key].base.snapshot == manifest.name
 
 
-def ends(kafka, table):
-    return committed_ends(kafka.bootstrap, table)
-
-
-def test_a_topic_without_control_records_is_folded_again_up_to_the_cut(kafka, worker, rng):
-    table = make_table(kafka.bootstrap, adopted=True, allow_control_records=False)
-    write(kafka, worker, table, some(rng, 2_000))
-    for more in (0, 500):  # with nothing behind the cut, and over a base with something behind it
-        cuts = ends(kafka, table)
-        write(kafka, worker, table, some(rng, more))
-        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
-        adopted(worker, table, manifest)
-        assert_equals_the_log(kafka, worker, table)
-        shown = snapshot_is(worker, table, "adopted", 1)
-        assert (cuts[1], manifest.parts[1].digest, manifest.parts[1].entries) in shown.digests
-        write(kafka, worker, table, some(rng, 500))
-
-
-def test_without_control_records_a_snapshot_that_is_not_the_fold_is_refused(kafka, worker, rng):
-    table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
-    write(kafka, worker, table, some(rng, 500))
-
-    def without_one(_, entries):
-        entries.pop(next(iter(entries)))
-        return entries
-
-    make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), change=without_one)
-    shown = snapshot_is(worker, table, "refused")
-    assert "differs from snapshot" in shown.reason
-
-
-def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_proved(kafka, tmp_path, rng):
-    """The log is trimmed while the node is away, up to where its view stands: nobody tells it what was at the cut."""
-    table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
-    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        write(kafka, worker, table, some(rng, 500))
-        worker.stop()
-        first = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), word="agree")
-        produce(kafka.bootstrap, table.topic, list(some(rng, 300)))
-        cuts = ends(kafka, table)
-        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
-        produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
-        expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
-        topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
-        repository(worker, table).verdicts().forget_others([])  # nobody has proved any of them
-        worker.start()
-        key = AdoptionKey(table.name, table.epoch, 0)
-        word = "was deleted before this node took a snapshot over"
-        shown = worker.watch.until(word, lambda values: (one := values.get(key)) and word in one.reason and one, WAIT_S)
-        assert (shown.state, shown.candidate) == ("waiting", manifest.name)
-        assert f"`logstore batch audit {table.name}`" in shown.reason
-        assert worker.watch.state(table, 0, "live")
-        judge(repository(worker, table), manifest, "agree", judge=AUDITOR)
-        adopted(worker, table, manifest)
-        worker.watch.position(table, 0, cuts[0] + 50)
-        assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
-
-
-def test_a_node_that_cannot_fold_its_log_from_where_it_stands_takes_a_proved_snapshot_on_its_way(kafka, tmp_path, rng):
-    table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
-    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        write(kafka, worker, table, some(rng, 500))
-        worker.stop()
-        first = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), word="agree")
-        produce(kafka.bootstrap, table.topic, list(some(rng, 300)))
-        cuts = ends(kafka, table)
-        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)  # nobody proves this one
-        produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
-        expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
-        topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
-        worker.start()
-        adopted(worker, table, manifest)
-        worker.watch.position(table, 0, cuts[0] + 50)
-        assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
-        until(
-            "its own fold, from the first one, has proved the second",
-            lambda: repository(worker, table).verdicts().proof(manifest.name, 0).word == "proved",
-        )
-
-
 def test_a_view_whose_beginning_is_refused_later_begins_again_by_itself(kafka, tmp_path, rng):
     table = make_table(kafka.bootstrap, partitions=1)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
@@ -395,18 +245,6 @@ def test_a_view_whose_beginning_is_refused_later_begins_again_by_itself(kafka, t
         judge(repository(worker, table), wrong, "refuse", judge=AUDITOR)
         snapshot_is(worker, table, "refused", base=good.name, proof="proved")
         assert_equals_the_log(kafka, worker, table)
-
-
-def test_a_digest_that_was_lost_is_had_by_folding_again(kafka, worker, rng):
-    table = make_table(kafka.bootstrap, partitions=1)
-    write(kafka, worker, table, some(rng, 500))
-    cuts = cut(kafka.bootstrap, table)
-    write(kafka, worker, table, some(rng, 50))
-    kept = paths.partition_dir(worker.data_dir, table.name, table.epoch, 0) / "digests.json"
-    until("the digest at the cut is known", kept.exists)
-    kept.unlink()
-    adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts))
-    assert_equals_the_log(kafka, worker, table)
 
 
 def test_a_pointer_that_is_moved_back_leaves_what_was_agreed_with(kafka, worker, rng):
@@ -460,77 +298,3 @@ def _flip_a_bit_of_the_copy(directory):
     raw[len(raw) // 2] ^= 4
     file.unlink()
     file.write_bytes(raw)
-
-
-@short_and_long("rounds", 1, 3)
-def test_killed_at_random_instants_while_it_adopts_it_ends_where_the_log_is(kafka, tmp_path, rng, rounds):
-    table = make_table(kafka.bootstrap)
-    with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        for _ in range(rounds):
-            _killed_while_adopting(kafka, worker, table, rng)
-        assert_equals_the_log(kafka, worker, table)
-        assert worker.stop() == 0
-
-
-def _killed_while_adopting(kafka, worker, table, rng):
-    write(kafka, worker, table, some(rng, 4_000))
-    cuts = cut(kafka.bootstrap, table)
-    for partition in range(2):
-        key = AdoptionKey(table.name, table.epoch, partition)
-        done = [cuts[partition]]
-        worker.watch.until(
-            "its digest is there",
-            lambda v, key=key, done=done: [d.cut for d in v.get(key, AdoptionRecord()).digests][-1:] == done,
-        )
-    manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
-    for _ in range(3):
-        threading.Event().wait(rng.random() * 2)
-        worker.kill()
-        worker.start()
-        worker.watch.until("it serves again", lambda values: AppliedKey(table.epoch, 0) in values)
-    adopted(worker, table, manifest)
-
-
-@short_and_long("rounds", 1, 3)
-def test_a_helper_killed_while_it_builds_costs_an_attempt_and_nothing_else(kafka, worker, rng, rounds):
-    table = make_table(kafka.bootstrap)
-    for _ in range(rounds):
-        write(kafka, worker, table, some(rng, 20_000, keys=20_000))
-        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker))
-        key = AdoptionKey(table.name, table.epoch, 0)
-        worker.watch.until(
-            "it builds", lambda values, key=key, made=manifest: _builds(values.get(key, AdoptionRecord()), made), WAIT_S
-        )
-        _kill_helper(worker)
-        write(kafka, worker, table, some(rng, 100))
-        adopted(worker, table, manifest)
-        assert_equals_the_log(kafka, worker, table)
-
-
-def _builds(shown, manifest):
-    return shown.state == "building" or shown.base == manifest.name
-
-
-def _kill_helper(worker):
-    for child in psutil.Process(worker.process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "streaming.digest.digester" in child.cmdline():
-                child.kill()
-
-
-def test_a_cut_without_a_helper_holds_nothing_up_and_has_no_digest(kafka, worker, rng):
-    table = make_table(kafka.bootstrap, partitions=1)
-    write(kafka, worker, table, some(rng, 100))
-    _kill_helper(worker)
-    cuts = cut(kafka.bootstrap, table)
-    write(kafka, worker, table, some(rng, 10))
-    make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
-    key = AdoptionKey(table.name, table.epoch, 0)
-    shown = worker.watch.until(
-        "it waits or was quick",
-        lambda values: values.get(key, AdoptionRecord()).state in ("waiting", "adopted") and values[key],
-        WAIT_S,
-    )
-    assert shown.state == "adopted" or "is not known" in shown.reason
-    adopted(worker, table, make_snapshot(kafka.bootstrap, table, storage_of(worker)))
-    assert_equals_the_log(kafka, worker, table)

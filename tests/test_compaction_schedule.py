@@ -34,7 +34,7 @@ def test_a_snapshot_is_due_after_so_many_mutations_or_minutes_and_never_without_
 
 
 @pytest.fixture
-def library(tmp_path):
+def fetcher(tmp_path):
     feed = FeedServer(tmp_path / "feed.sock")
     found = SnapshotFetcher(tmp_path, "n", AdoptionProgress(feed), fetch_mb_s=None)
     found.at(None)
@@ -43,7 +43,7 @@ def library(tmp_path):
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path, library, kafka):
+def started(monkeypatch, tmp_path, fetcher, kafka):
     """Start a schedule whose job is this program; ended with the test."""
     monkeypatch.setattr(compaction_schedule, "LOOK_S", 0.1)
     monkeypatch.setattr(compaction_schedule, "LEAST_S", 0.4)
@@ -53,7 +53,7 @@ def started(monkeypatch, tmp_path, library, kafka):
         client = door.admin(kafka.bootstrap)
         ends = lambda t: {p: held.end for p, held in door.bounds(client, t.topic, list(range(t.partitions))).items()}  # noqa: E731
         command = lambda t, storage: [sys.executable, "-c", program, t.name, storage]  # noqa: E731
-        one = CompactionSchedule(library, ends, command, tmp_path / "logs" / "jobs.log")
+        one = CompactionSchedule(fetcher, ends, command, tmp_path / "logs" / "jobs.log")
         one.lead([table], leading=leading)
         one.start()
         running.append(one)

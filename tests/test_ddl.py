@@ -299,16 +299,16 @@ def test_what_archive_or_snapshots_hold_is_not_missing_and_what_was_applied_cann
     table = ddl.create(registry, name, partitions=1).table
     produce(registry, name, [b"v"] * 8)
     delete_records(registry, name, 6)
-    kept = ddl.Kept(archived=5, cut=4, applied=7)
-    assert ddl.examine(registry, table, 0, kept.reach).log.holes == [holes.Hole(5, 5)]
+    copies = ddl.Copies(archived=5, cut=4, applied=7)
+    assert ddl.examine(registry, table, 0, copies.reach).log.holes == [holes.Hole(5, 5)]
     for force, says in ((False, "offsets below 5 are not lost"), (True, "below offset 7 has been applied")):
         with pytest.raises(UsageError, match=says):
-            ddl.skip(registry, table, 0, 3, 5, kept=kept, force=force)
+            ddl.skip(registry, table, 0, 3, 5, copies=copies, force=force)
     with pytest.raises(UsageError, match="below offset 7 has been applied"):
-        ddl.skip(registry, table, 0, 6, 6, kept=kept, force=True)
-    repaired = ddl.skip(registry, table, 0, 5, 5, kept=kept).table
+        ddl.skip(registry, table, 0, 6, 6, copies=copies, force=True)
+    repaired = ddl.skip(registry, table, 0, 5, 5, copies=copies).table
     assert repaired.skips == {0: [(5, 5)]}
-    assert ddl.skip(registry, repaired, 0, 3, 4, kept=ddl.Kept(archived=5), force=True).table.skips == {
+    assert ddl.skip(registry, repaired, 0, 3, 4, copies=ddl.Copies(archived=5), force=True).table.skips == {
         0: [(3, 4), (5, 5)]
     }
 

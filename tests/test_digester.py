@@ -1,4 +1,4 @@
-"""The helper process.
+"""The digester process.
 
 Pins where the lane stands, digests that equal a fold, generations; and what becomes of it when it is killed.
 """
@@ -32,7 +32,7 @@ WAIT_S = 30.0
 
 
 @pytest.fixture
-def helper():
+def digest_client():
     running = DigestClient()
     running.start()
     until("the digester runs", lambda: running.pid)
@@ -40,16 +40,16 @@ def helper():
     running.close()
 
 
-def pin(helper, view, base_dir=None):
-    errand = helper.pin(str(view.path), base_dir and str(base_dir), lambda _: None)
-    assert errand.begun.wait(WAIT_S)
-    return errand
+def pin(digest_client, view, base_dir=None):
+    pending = digest_client.pin(str(view.path), base_dir and str(base_dir), lambda _: None)
+    assert pending.begun.wait(WAIT_S)
+    return pending
 
 
-def outcome(errand):
-    assert errand.done.wait(WAIT_S)
-    assert errand.failure is None, errand.failure
-    return errand.outcome
+def outcome(pending):
+    assert pending.done.wait(WAIT_S)
+    assert pending.failure is None, pending.failure
+    return pending.outcome
 
 
 def live(view):
@@ -57,30 +57,30 @@ def live(view):
         return {key: entry for key, entry in reading.scan() if entry[0] != TOMBSTONE}
 
 
-def test_a_pin_holds_the_state_while_the_view_goes_on(tmp_path, helper):
+def test_a_pin_holds_the_state_while_the_view_goes_on(tmp_path, digest_client):
     view = open_view(tmp_path / "1")
     put(view, {b"k%d" % n: b"v" * 50 for n in range(3_000)} | {b"l" * 600: b"long", b"gone": None})
     expected, at = digest(live(view).items()), view.next_offset
-    helper.views([str(view.path)])
-    errand = pin(helper, view)
+    digest_client.views([str(view.path)])
+    pending = pin(digest_client, view)
     put(view, {b"k%d" % n: b"later" for n in range(2_000)})
-    assert errand.pinned_at == at
-    assert outcome(errand) == (expected.hex, expected.entries)
+    assert pending.pinned_at == at
+    assert outcome(pending) == (expected.hex, expected.entries)
     assert expected.entries == 3_001
     view.close()
 
 
-def test_a_view_is_pinned_although_nobody_said_that_it_would_be(tmp_path, helper):
+def test_a_view_is_pinned_although_nobody_said_that_it_would_be(tmp_path, digest_client):
     view = open_view(tmp_path / "1")
     put(view, {b"k": b"v"})
-    assert pin(helper, view).pinned_at == 1
+    assert pin(digest_client, view).pinned_at == 1
     view.close()
 
 
-def test_a_view_that_is_not_there_is_a_failure(tmp_path, helper):
-    errand = helper.pin(str(tmp_path / "none"), None, lambda _: None)
-    assert errand.done.wait(WAIT_S)
-    assert "cannot be read" in errand.failure
+def test_a_view_that_is_not_there_is_a_failure(tmp_path, digest_client):
+    pending = digest_client.pin(str(tmp_path / "none"), None, lambda _: None)
+    assert pending.done.wait(WAIT_S)
+    assert "cannot be read" in pending.failure
 
 
 def based_view(tmp_path, count, changed):
@@ -103,9 +103,9 @@ def based_view(tmp_path, count, changed):
 
 
 @pytest.mark.parametrize("changed", [2, 500])
-def test_by_difference_the_digest_is_that_of_view_and_base_together(tmp_path, helper, changed):
+def test_by_difference_the_digest_is_that_of_view_and_base_together(tmp_path, digest_client, changed):
     view, base, expected = based_view(tmp_path, 5_000, changed)
-    assert outcome(pin(helper, view, tmp_path / "base")) == (expected.hex, expected.entries)
+    assert outcome(pin(digest_client, view, tmp_path / "base")) == (expected.hex, expected.entries)
     under = SstReader.open(tmp_path / "base")
     with view.reader().reading() as reading:
         assert digest_of(reading, base, under) == expected
@@ -113,38 +113,38 @@ def test_by_difference_the_digest_is_that_of_view_and_base_together(tmp_path, he
     view.close()
 
 
-def test_a_base_that_is_not_there_is_a_failure_and_no_digest(tmp_path, helper):
+def test_a_base_that_is_not_there_is_a_failure_and_no_digest(tmp_path, digest_client):
     view, _, _ = based_view(tmp_path, 10, 2)
-    errand = pin(helper, view)
-    assert errand.done.wait(WAIT_S)
-    assert "is not here" in errand.failure
+    pending = pin(digest_client, view)
+    assert pending.done.wait(WAIT_S)
+    assert "is not here" in pending.failure
     view.close()
 
 
-def test_a_killed_digester_fails_what_it_had_begun_and_is_started_again(tmp_path, helper):
+def test_a_killed_digester_fails_what_it_had_begun_and_is_started_again(tmp_path, digest_client):
     view = open_view(tmp_path / "1")
     put(view, {b"k%d" % n: b"v" for n in range(1_000)})
-    before = helper.pid
+    before = digest_client.pid
     os.kill(before, signal.SIGSTOP)
-    errand = helper.pin(str(view.path), None, lambda _: None)
-    assert not errand.begun.wait(0.02)
+    pending = digest_client.pin(str(view.path), None, lambda _: None)
+    assert not pending.begun.wait(0.02)
     os.kill(before, signal.SIGKILL)
-    assert errand.done.wait(WAIT_S)
-    assert errand.failure == DIED
-    until("another digester runs", lambda: helper.pid not in (None, before))
-    assert outcome(pin(helper, view))[1] == 1_000
+    assert pending.done.wait(WAIT_S)
+    assert pending.failure == DIED
+    until("another digester runs", lambda: digest_client.pid not in (None, before))
+    assert outcome(pin(digest_client, view))[1] == 1_000
     view.close()
 
 
-def test_it_builds_a_generation_while_the_view_is_written(tmp_path, helper):
+def test_it_builds_a_generation_while_the_view_is_written(tmp_path, digest_client):
     view, base, _ = based_view(tmp_path, 5_000, 3)
     newer = base._replace(snapshot="00000000000002-0000abcd", cut=view.next_offset - 5_000)
     path = generation.unborn(tmp_path, 2)
-    errand = helper.build(DigestRequest(str(view.path), str(path), asdict(IDENTITY), newer._asdict(), "none"))
-    assert errand.begun.wait(WAIT_S)
+    pending = digest_client.build(DigestRequest(str(view.path), str(path), asdict(IDENTITY), newer._asdict(), "none"))
+    assert pending.begun.wait(WAIT_S)
     put(view, {b"meanwhile": b"v"})
-    helper.last(errand)
-    assert outcome(errand) == (view.next_offset,)
+    digest_client.last(pending)
+    assert outcome(pending) == (view.next_offset,)
     with view.reader().reading() as reading:
         expected = {key: entry for key, entry in reading.scan() if int.from_bytes(entry[1:9], "big") >= newer.cut}
     with ViewReader.open(path).reading() as reading:
@@ -153,7 +153,7 @@ def test_it_builds_a_generation_while_the_view_is_written(tmp_path, helper):
     view.close()
 
 
-def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, helper):
+def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, digest_client):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -161,75 +161,75 @@ def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, helper):
     for first in range(0, 200_000, 10_000):
         put(view, {b"%07d" % n: rng.randbytes(100) for n in range(first, first + 10_000)})
     small = open_view(tmp_path / "2")
-    helper.views([str(view.path), str(small.path)])
-    idle, _ = _waits(helper, small)
-    pin(helper, view)
-    busy, errand = _waits(helper, view)
-    assert outcome(errand)[1] == 200_001
+    digest_client.views([str(view.path), str(small.path)])
+    idle, _ = _waits(digest_client, small)
+    pin(digest_client, view)
+    busy, pending = _waits(digest_client, view)
+    assert outcome(pending)[1] == 200_001
     assert sorted(busy)[len(busy) // 2] < sorted(idle)[len(idle) // 2] + 0.015, (idle, busy)
     small.close()
     view.close()
 
 
-def _waits(helper, view):
+def _waits(digest_client, view):
     waits = []
     for n in range(30):
         put(view, {b"x": b"%d" % n})
         begun = time.perf_counter()
-        errand = pin(helper, view)
+        pending = pin(digest_client, view)
         waits.append(time.perf_counter() - begun)
         threading.Event().wait(0.02)
-    return waits, errand
+    return waits, pending
 
 
-def test_what_nobody_expected_ends_the_digester_and_another_one_starts(tmp_path, helper):
+def test_what_nobody_expected_ends_the_digester_and_another_one_starts(tmp_path, digest_client):
     view = open_view(tmp_path / "1")
     put(view, {b"k": b"v"})
-    before = helper.pid
-    errand = helper.build(DigestRequest(str(view.path), str(tmp_path / "2.new"), {"nonsense": 1}, {}, "none"))
-    assert errand.done.wait(WAIT_S)
-    assert errand.failure == DIED
-    until("another digester runs", lambda: helper.pid not in (None, before))
-    assert outcome(pin(helper, view))[1] == 1
+    before = digest_client.pid
+    pending = digest_client.build(DigestRequest(str(view.path), str(tmp_path / "2.new"), {"nonsense": 1}, {}, "none"))
+    assert pending.done.wait(WAIT_S)
+    assert pending.failure == DIED
+    until("another digester runs", lambda: digest_client.pid not in (None, before))
+    assert outcome(pin(digest_client, view))[1] == 1
     view.close()
 
 
-def test_a_view_that_turns_out_damaged_is_a_failure_and_pins_nothing(tmp_path, helper):
+def test_a_view_that_turns_out_damaged_is_a_failure_and_pins_nothing(tmp_path, digest_client):
     view = open_view(tmp_path / "1")
     put(view, {b"%d" % n: b"v" * 100 for n in range(1_000)})
-    assert outcome(pin(helper, view))[1] == 1_000
-    before = helper.pid
+    assert outcome(pin(digest_client, view))[1] == 1_000
+    before = digest_client.pid
     zero_pages(view.path)
-    errand = helper.pin(str(view.path), None, lambda _: None)
-    assert errand.done.wait(WAIT_S)
-    assert "is damaged" in errand.failure
-    assert helper.pid == before
+    pending = digest_client.pin(str(view.path), None, lambda _: None)
+    assert pending.done.wait(WAIT_S)
+    assert "is damaged" in pending.failure
+    assert digest_client.pid == before
     view.close(flush=False)
 
 
-def test_another_view_under_the_same_path_is_the_one_that_is_pinned(tmp_path, helper):
+def test_another_view_under_the_same_path_is_the_one_that_is_pinned(tmp_path, digest_client):
     view = open_view(tmp_path / "1")
     put(view, {b"%d" % n: b"v" for n in range(10)})
-    helper.views([str(view.path)])
-    assert outcome(pin(helper, view))[1] == 10
+    digest_client.views([str(view.path)])
+    assert outcome(pin(digest_client, view))[1] == 10
     view.close(flush=False)
     generation.remove(view.path)
     again = open_view(tmp_path / "1")
     put(again, {b"new": b"v"})
-    errand = pin(helper, again)
-    assert (errand.pinned_at, outcome(errand)[1]) == (1, 1)
+    pending = pin(digest_client, again)
+    assert (pending.pinned_at, outcome(pending)[1]) == (1, 1)
     again.close()
 
 
-def test_a_base_is_let_go_with_its_partition(tmp_path, helper):
+def test_a_base_is_let_go_with_its_partition(tmp_path, digest_client):
     view, _, _ = based_view(tmp_path, 1_000, 2)
-    helper.views([str(view.path)])
-    outcome(pin(helper, view, tmp_path / "base"))
-    assert _opened(helper.pid, tmp_path / "base")
-    helper.views([])
-    until("its files are closed", lambda: not _opened(helper.pid, tmp_path))
-    helper.views([str(view.path)])
-    outcome(pin(helper, view, tmp_path / "base"))
+    digest_client.views([str(view.path)])
+    outcome(pin(digest_client, view, tmp_path / "base"))
+    assert _opened(digest_client.pid, tmp_path / "base")
+    digest_client.views([])
+    until("its files are closed", lambda: not _opened(digest_client.pid, tmp_path))
+    digest_client.views([str(view.path)])
+    outcome(pin(digest_client, view, tmp_path / "base"))
     view.close()
 
 

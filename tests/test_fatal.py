@@ -5,7 +5,7 @@ import ctypes
 from contextlib import suppress
 
 import pytest
-from test_producer import Fixed, make_table, read_log
+from support_producer import Fixed, make_table, read_log
 
 from logstore import AsyncStore, Store
 from logstore.log.write.librdkafka import _library

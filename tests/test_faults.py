@@ -1,11 +1,9 @@
 """Faults, end to end, on a real store.
 
-Kafka gone or stuck, a full disk, topics deleted, killed readers, keys and values at every limit.
+Kafka gone or stuck, a full disk, topics deleted, killed readers.
 """
 
-import base64
 import contextlib
-import http.client
 import os
 import random
 import re
@@ -18,27 +16,24 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 import psutil
 import pytest
-from support_log import produce, transactional, until
+from support_faults import DEV, addresses, await_no_lag, create, get, key_of, standing_of
+from support_log import until
 from support_store import LOGSTORE, Running, cli, running
 from support_worker import Watch, make_table
 
 from logstore import Store
 from logstore.broker.embedded import EmbeddedKafka
-from logstore.log import kafka, topics
+from logstore.log import topics
 from logstore.log.kafka import admin
-from logstore.model.errors import BadKey, Unknown, ValueTooLarge, WriteFailed
-from logstore.model.key import to_base64url
-from logstore.model.partitioner import partition_of
+from logstore.model.errors import Unknown, WriteFailed
 from logstore.model.position import Position
 from logstore.model.table import TABLES_TOPIC
 from logstore.view.reader import ViewReader
 
-DEV = ("--http", "127.0.0.1:0", "--kafka-heap-mb", "256")
 PAUSE_S = 8.0
 
 
@@ -51,37 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture
 def table(store: Running, request: pytest.FixtureRequest) -> str:
-    return _table(store, f"t{abs(hash(request.node.name)) % 10**9}")
-
-
-def _table(store: Running, name: str, *more: str, partitions: int = 2) -> str:
-    cli("table", "create", name, "--partitions", str(partitions), *more, **_where(store))
-    return name
-
-
-def _where(store: Running) -> dict[str, str]:
-    return {"LOGSTORE_BOOTSTRAP": store.bootstrap, "LOGSTORE_URL": store.url}
-
-
-def _get(url: str, path: str, **params: Any) -> httpx.Response:
-    return httpx.get(url + path, params=params, trust_env=False, timeout=15)
-
-
-def _key_of(partition: int, partitions: int = 2) -> str:
-    return next(key for key in map(str, range(1000)) if partition_of(key.encode(), partitions) == partition)
-
-
-def _partition(store: Running, table: str, partition: int) -> dict[str, Any]:
-    rows = _get(store.url, "/v1/partitions").json()["partitions"]
-    return next(row for row in rows if (row["table"], row["partition"]) == (table, partition))
-
-
-def _await_no_lag(store: Running, table: str) -> None:
-    def standing() -> list[tuple[str, int, str]]:
-        rows = _get(store.url, "/v1/partitions").json()["partitions"]
-        return [(row["state"], row["lag"], row["reason"]) for row in rows if row["table"] == table]
-
-    until("no lag", lambda: standing() == [("live", 0, "")] * 2)
+    return create(store, f"t{abs(hash(request.node.name)) % 10**9}")
 
 
 # Kafka is gone, or does not answer
@@ -131,10 +96,10 @@ def _assert_levels_hold(store: Running, table: str, first: Position) -> None:
     What is applied is served; what is not is refused in time, and never answered by less.
     """
     path = f"/v1/tables/{table}/rows/k"
-    assert _get(store.url, path, token=first.token).text == "before"
+    assert get(store.url, path, token=first.token).text == "before"
     head, _, following = first.token.rpartition("-")
     began_s = time.monotonic()
-    refused = _get(store.url, path, token=f"{head}-{int(following) + 1000}", deadline_ms=700)
+    refused = get(store.url, path, token=f"{head}-{int(following) + 1000}", deadline_ms=700)
     assert (refused.status_code, time.monotonic() - began_s < 10) == (504, True), refused.text
     assert "after 700 ms" in refused.text
 
@@ -170,14 +135,14 @@ def test_kafka_is_gone_for_a_while_and_reads_go_on(store, table, fault):
             print(f"{len(acknowledged)} of {len(pending)} writes of the time without Kafka are acknowledged")
             last = client.put(table, "last", "after")
             until("it is read", lambda: client.get(table, "last", after=last, deadline_ms=30_000))
-            _await_no_lag(store, table)
+            await_no_lag(store, table)
         for number, position in acknowledged.items():
             assert client.get(table, f"n{number}", after=position).value == b"%d" % number
 
 
 def test_processes_that_are_killed_while_kafka_is_away_serve_what_they_have(tmp_path):
     with _apart(tmp_path) as (kafka, node):
-        table = _table(node, "t")
+        table = create(node, "t")
         with Store(kafka.bootstrap, node.url) as client:
             first = client.put(table, "k", "v")
             until("it is read", lambda: client.get(table, "k", after=first, deadline_ms=30_000).value == b"v")
@@ -193,7 +158,7 @@ def test_processes_that_are_killed_while_kafka_is_away_serve_what_they_have(tmp_
         with Store(kafka.bootstrap, node.url) as client:
             last = client.put(table, "k", "w")
             until("it is read", lambda: _answer(node.url, table, last) == (200, "w"))
-        _await_no_lag(node, table)
+        await_no_lag(node, table)
 
 
 @contextmanager
@@ -207,7 +172,7 @@ def _apart(directory: Path) -> Iterator[tuple[EmbeddedKafka, Running]]:
 
 def _answer(url: str, table: str, after: Position | None = None) -> tuple[int, str] | None:
     try:
-        answer = _get(
+        answer = get(
             url, f"/v1/tables/{table}/rows/k", **({"token": after.token, "deadline_ms": 1000} if after else {})
         )
     except httpx.TransportError:
@@ -216,6 +181,7 @@ def _answer(url: str, table: str, after: Position | None = None) -> tuple[int, s
 
 
 # The disk is full
+
 
 SMALL_DISK = (
     'mount -t tmpfs -o size=40m tmpfs "$0" && exec "$@"'  # in a mount namespace of the node's own: gone with it
@@ -256,12 +222,13 @@ def test_a_full_disk_holds_the_views_up_and_nothing_else(store, table, tmp_path)
             _fill(disk / "balloon")
             position = writer.put_many(table, values.items())
             until(
-                "a reason is shown", lambda: any("disk is full" in _partition(node, table, p)["reason"] for p in (0, 1))
+                "a reason is shown",
+                lambda: any("disk is full" in standing_of(node, table, p)["reason"] for p in (0, 1)),
             )
-            until("lag is shown", lambda: sum(_partition(node, table, p)["lag"] for p in (0, 1)) > 0)
+            until("lag is shown", lambda: sum(standing_of(node, table, p)["lag"] for p in (0, 1)) > 0)
             shown = cli("status", LOGSTORE_URL=node.url)
             assert "disk is full" in " ".join(shown.stdout.split()), shown.stdout
-            refused = _get(node.url, f"/v1/tables/{table}/rows/k", token=position.token, deadline_ms=500)
+            refused = get(node.url, f"/v1/tables/{table}/rows/k", token=position.token, deadline_ms=500)
             assert refused.status_code == 504
             new = make_table(store.bootstrap)
             with closing(Watch(node.data_dir)) as watch:
@@ -270,7 +237,7 @@ def test_a_full_disk_holds_the_views_up_and_nothing_else(store, table, tmp_path)
         _kill_on_full_disk(node, table)
         (disk / "balloon").unlink()
         for name in (table, new.name):
-            _await_no_lag(node, name)
+            await_no_lag(node, name)
         with Store(store.bootstrap, node.url) as client:
             for key, value in values.items():
                 assert client.get(table, key, after=position, deadline_ms=10_000).value == value
@@ -284,7 +251,9 @@ def _kill_on_full_disk(node: Running, table: str) -> None:
         process.kill()
     psutil.wait_procs(killed, timeout=10)
     until("the next ones serve it", lambda: _answer(node.url, table) == (200, "v"))
-    until("they say why they wait", lambda: any("disk is full" in _partition(node, table, p)["reason"] for p in (0, 1)))
+    until(
+        "they say why they wait", lambda: any("disk is full" in standing_of(node, table, p)["reason"] for p in (0, 1))
+    )
 
 
 def test_a_node_that_can_write_nothing_says_so(tmp_path):
@@ -310,23 +279,23 @@ def test_a_node_that_can_write_nothing_says_so(tmp_path):
 
 
 def test_a_deleted_topic_stops_its_table_and_no_other(store, table):
-    other = _table(store, f"{table}-other")
+    other = create(store, f"{table}-other")
     with Store(store.bootstrap, store.url) as client:
         client.put(table, "k", "v")
         topics.delete(admin(store.bootstrap), table)
-        until("it stops", lambda: _partition(store, table, 0)["state"] == "stopped")
-        assert "logstore table drop" in _partition(store, table, 0)["reason"]
-        refused = _get(store.url, f"/v1/tables/{table}/rows/k")
+        until("it stops", lambda: standing_of(store, table, 0)["state"] == "stopped")
+        assert "logstore table drop" in standing_of(store, table, 0)["reason"]
+        refused = get(store.url, f"/v1/tables/{table}/rows/k")
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:logstore:partition-stopped")
         assert client.get(other, "k", after=client.put(other, "k", "v"), deadline_ms=30_000).value == b"v"
-    cli("table", "drop", table, "--yes", **_where(store))
-    until("it is no table any more", lambda: _get(store.url, f"/v1/tables/{table}/rows/k").status_code == 404)
+    cli("table", "drop", table, "--yes", **addresses(store))
+    until("it is no table any more", lambda: get(store.url, f"/v1/tables/{table}/rows/k").status_code == 404)
 
 
 @pytest.mark.parametrize("loss", ["deleted", "cut back"])
 def test_a_node_whose_table_definitions_are_lost_ends_and_says_so(tmp_path, loss):
     with _apart(tmp_path) as (kafka, node):
-        _table(node, "t")
+        create(node, "t")
         if loss == "deleted":
             topics.delete(admin(kafka.bootstrap), TABLES_TOPIC)
         else:
@@ -354,173 +323,8 @@ def _cut_back(kafka: EmbeddedKafka, data_dir: Path) -> None:
     kafka.restart()
 
 
-# Keys and values at every limit
-
-
-def _keys(rng: random.Random) -> list[bytes]:
-    plain = [
-        b"a",
-        b"\0",
-        b"\xff",
-        b"\0\0",
-        b"\xff\xfe\x80",
-        b"\xc3\x28",
-        b"%2F..",
-        b"../../x",
-        b"a/b?c#d%",
-        b"+ +",
-        "schön".encode(),
-    ]
-    long = [rng.randbytes(1) * n for n in (495, 496, 509, 510, 511, 512, 513, 65_534, 65_535)]
-    near = [b"p" * 495 + tail for tail in (b"", b"\0", b"\xff", b"q", rng.randbytes(100))] + [
-        b"p" * 65_534 + b"\0",
-        rng.randbytes(65_535),
-    ]
-    return list(dict.fromkeys([*plain, *long, *near]))
-
-
-def test_every_key_passes_every_door_and_comes_back_in_order(store, table):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    rows = {key: b"value of %d" % len(key) + key[:3] for key in _keys(random.Random(seed))}
-    with Store(store.bootstrap, store.url) as client:
-        position = client.put_many(table, rows.items())
-        ordered = sorted(rows.items())
-        assert [(row.key, row.value) for row in client.scan(table, after=position, deadline_ms=10_000)] == ordered
-        assert [(row.key, row.value) for row in client.scan(table, reverse=True)] == ordered[::-1]
-        assert [row and row.value for row in client.get_many(table, list(rows))] == list(rows.values())
-    address = httpx.URL(store.url)
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
-    for key, value in rows.items():
-        escaped = "".join(f"%{byte:02X}" for byte in key)
-        for path in (escaped, quote(key, safe="").replace(".", "%2E"), to_base64url(key) + "?key_encoding=base64url"):
-            connection.request("GET", f"/v1/tables/{table}/rows/{path}")
-            answer = connection.getresponse()
-            assert (answer.status, answer.read()) == (200, value), (key[:20], len(key), path[:60])
-    connection.close()
-    asked = {"keys": [{"base64": base64.b64encode(key).decode()} for key in rows if len(key) < 1000]}
-    found = httpx.post(f"{store.url}/v1/tables/{table}/rows:get", json=asked, trust_env=False).json()
-    assert [_bytes(one["value"]) for one in found["results"]] == [
-        value for key, value in rows.items() if len(key) < 1000
-    ]
-
-
-def _bytes(field: Any) -> bytes:
-    return field.encode() if isinstance(field, str) else base64.b64decode(field["base64"])
-
-
-def test_what_is_over_a_limit_is_refused_before_the_log(store, tmp_path):
-    limit = 1_000
-    table = _table(store, "limited", "--max-value-bytes", str(limit))
-    files = {size: tmp_path / str(size) for size in (0, limit, limit + 1)}
-    for size, path in files.items():
-        path.write_bytes(b"x" * size)
-    with Store(store.bootstrap, store.url) as client:
-        for key in (b"", b"k" * 65_536):
-            for write in (
-                lambda key=key: client.put(table, key, b"v"),
-                lambda key=key: client.put_many(table, [(key, b"v")]),
-            ):
-                with pytest.raises(BadKey):
-                    write()
-        with pytest.raises(ValueTooLarge):
-            client.put(table, "k", b"x" * (limit + 1))
-        too_long = to_base64url(b"k" * 65_536)
-        refused = [
-            cli("put", table, "", "v", check=False, **_where(store)),
-            cli("put", table, too_long, "v", "--key-encoding", "base64url", check=False, **_where(store)),
-            cli("put", table, "k", "--file", str(files[limit + 1]), check=False, **_where(store)),
-        ]
-        assert [done.returncode for done in refused] == [2, 2, 2], [done.stderr for done in refused]
-        assert all("Traceback" not in done.stderr for done in refused)
-        ends = kafka.bounds(admin(store.bootstrap), table, [0, 1])
-        assert [bounds.end for bounds in ends.values()] == [0, 0]
-        for size in (0, limit):
-            cli("put", table, f"cli{size}", "--file", str(files[size]), **_where(store))
-            position = client.put(table, f"lib{size}", b"x" * size)
-            for key in (f"cli{size}", f"lib{size}"):
-                until(
-                    "it is read",
-                    lambda key=key, at=position: client.get(table, key, after=at, deadline_ms=30_000).value is not None,
-                )
-                assert client.get(table, key).value == b"x" * size
-
-
-# Garbage in the log
-
-
-def test_garbage_is_listed_and_a_later_version_stops_its_partition_alone(store, table):
-    here, there = _key_of(0), _key_of(1)
-    produce(store.bootstrap, table, [(here.encode(), b"good"), (None, b"x"), (there.encode(), b"lost")], partition=0)
-    produce(store.bootstrap, table, [(here.encode(), b"x")], 0, [("ls.nonsense", b"1")])
-    produce(store.bootstrap, table, [(there.encode(), b"good")], partition=1)
-    until("all is applied", lambda: [_partition(store, table, p)["applied"] for p in (0, 1)] == [4, 1])
-    _assert_quarantine_is_shown(store, table)
-    produce(store.bootstrap, table, [(here.encode(), b"of the future")], 0, [("ls.v", b"\x02")])
-    produce(store.bootstrap, table, [(here.encode(), b"later")], partition=0)
-    produce(store.bootstrap, table, [(there.encode(), b"goes on")], partition=1)
-    until("it stops", lambda: _partition(store, table, 0)["state"] == "stopped")
-    until("the other goes on", lambda: _get(store.url, f"/v1/tables/{table}/rows/{there}").text == "goes on")
-    _assert_stopped_everywhere(store, table, here, there)
-    _assert_lag_of_a_stopped_partition_grows(store, table, here)
-    refused = cli("table", "repair", table, "--partition", "0", "--skip", "4", "--yes", check=False, **_where(store))
-    assert (refused.returncode, "--force" in refused.stderr) == (2, True), refused.stderr
-    cli("table", "repair", table, "--partition", "0", "--skip", "4", "--force", "--yes", **_where(store))
-    until("it goes on", lambda: _get(store.url, f"/v1/tables/{table}/rows/{here}").text == "later")
-    _await_no_lag(store, table)
-
-
-def _assert_quarantine_is_shown(store: Running, table: str) -> None:
-    page = _get(store.url, f"/v1/tables/{table}/quarantine").json()
-    assert page["counts"] == {"null-key": 1, "wrong-partition": 1, "unknown-header": 1}
-    assert [(r["partition"], r["offset"], r["reason"]) for r in page["records"]] == [
-        (0, 1, "null-key"), (0, 2, "wrong-partition"), (0, 3, "unknown-header"),
-    ]  # fmt: skip
-    figure = f'logstore_quarantined_total{{partition="0",reason="null-key",table="{table}"}} 1.0'
-    assert figure in _get(store.url, "/metrics").text
-    assert f"table {table}: 1 records are in quarantine (null-key)" in cli("status", **_where(store)).stderr
-
-
-def _assert_stopped_everywhere(store: Running, table: str, here: str, there: str) -> None:
-    rows = f"{store.url}/v1/tables/{table}/rows"
-    for answer in (httpx.get(f"{rows}/{here}", trust_env=False), httpx.get(rows, trust_env=False)):
-        assert (answer.status_code, answer.json()["type"]) == (503, "urn:logstore:partition-stopped")
-        assert "upgrade logstore" in answer.json()["detail"]
-        assert f"table repair {table} --partition 0" in answer.json()["detail"]
-    assert httpx.head(f"{rows}/{here}", trust_env=False).status_code == 503
-    found = httpx.post(f"{rows}:get", json={"keys": [here, there]}, trust_env=False).json()
-    assert found["unprocessed"] == [{"key": here, "reason": "partition-stopped"}]
-    assert [(one["key"], one["value"]) for one in found["results"]] == [(there, "goes on")]
-    assert "stopped" in cli("status", **_where(store)).stdout
-
-
-def _assert_lag_of_a_stopped_partition_grows(store: Running, table: str, here: str) -> None:
-    def shown() -> tuple[int, int, int]:
-        found = _partition(store, table, 0)
-        return found["applied"], found["end"], found["lag"]
-
-    until("the end of what came with the stop is told", lambda: shown() == (4, 6, 2))
-    produce(store.bootstrap, table, [(here.encode(), b"behind the stop")] * 3, partition=0)
-    produce(store.bootstrap, table, [(here.encode(), b"later")], partition=0)
-    until("the end goes on", lambda: shown() == (4, 10, 6))
-    assert _partition(store, table, 0)["state"] == "stopped"
-
-
-def test_a_transactional_writers_marker_is_stepped_over_by_a_repair(store, table):
-    key = _key_of(0)
-    writer = transactional(store.bootstrap, table)
-    writer.begin_transaction()
-    writer.produce(table, b"committed", key.encode())
-    writer.commit_transaction(30)
-    until("it stops", lambda: _partition(store, table, 0)["state"] == "stopped")
-    assert "--skip 1..1" in _partition(store, table, 0)["reason"]
-    done = cli("table", "repair", table, "--partition", "0", "--skip", "1..1", "--yes", **_where(store))
-    assert "1..1" in done.stdout
-    assert _get(store.url, f"/v1/tables/{table}/rows/{key}").text == "committed"
-    _await_no_lag(store, table)
-
-
 # Readers die with a view in their hands
+
 
 HOLD = """
 import sys
@@ -534,8 +338,8 @@ with ViewReader.open(Path(sys.argv[1])).reading() as reading:
 
 def test_what_dead_readers_held_is_given_back(store, table):
     with Store(store.bootstrap, store.url) as client:
-        position = client.put(table, _key_of(0), "v")
-        until("it is read", lambda: client.get(table, _key_of(0), after=position, deadline_ms=30_000))
+        position = client.put(table, key_of(0), "v")
+        until("it is read", lambda: client.get(table, key_of(0), after=position, deadline_ms=30_000))
         view = next((store.data_dir / "views" / table).glob("*/0/[0-9]*"))
         with closing(ViewReader.open(view)) as reader:
             for _ in range(5):
@@ -548,7 +352,7 @@ def test_what_dead_readers_held_is_given_back(store, table):
                     holder.kill()
             store.kill_one("readers")
             until("the slots of the dead are free", lambda: all(map(psutil.pid_exists, reader.pids())))
-        figure = next(line for line in _get(store.url, "/metrics").text.splitlines() if _is_slots(line, table))
+        figure = next(line for line in get(store.url, "/metrics").text.splitlines() if _is_slots(line, table))
         assert float(figure.split()[-1]) < 20
 
 

@@ -167,7 +167,7 @@ def later_bytes(key, record):
     """A change as the next version's worker says it: with a field more in every record, and some it has given up."""
     raw = None if record is None else record.encode()
     if isinstance(raw, dict):
-        raw = {name: value for name, value in raw.items() if name not in ("reason", "storage", "kept")}
+        raw = {name: value for name, value in raw.items() if name not in ("reason", "storage", "older")}
         raw["later"] = {"x": [1]}
     elif isinstance(record, NodesRecord):
         raw = [{**node, "zone": None, "rack": "r", "pids": {}} for node in raw]

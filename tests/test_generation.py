@@ -22,11 +22,11 @@ def content(view):
         return dict(reading.scan()), reading.state, reading.quarantine(), reading.base
 
 
-def apply(view, first, behind, tee=None):
+def apply(view, first, behind, buffer=None):
     folded = fold_batch(mixed(first, behind), PLACE, view.next_offset, view.state.log_time_ms)
     view.apply(folded, 3)
-    if tee is not None:
-        tee.add(folded)
+    if buffer is not None:
+        buffer.add(folded)
 
 
 def test_a_new_view_over_a_base_begins_at_its_cut(tmp_path):
@@ -65,16 +65,16 @@ def test_a_generation_holds_what_is_newer_than_the_cut_and_a_tee_brings_it_up(tm
     builder.round()
     apply(old, ends[0], ends[1])
     builder.round()
-    tee = ChangeBuffer()
+    buffer = ChangeBuffer()
     for first, behind in pairwise(ends[1:4]):
-        apply(old, first, behind, tee)
+        apply(old, first, behind, buffer)
     builder.round()
     assert builder.state.next_offset == ends[3]
     builder.close()
     for first, behind in pairwise(ends[3:6]):
-        apply(old, first, behind, tee)
+        apply(old, first, behind, buffer)
     new = View(generation.unborn(tmp_path, 2), IDENTITY)
-    new.apply(tee.since(new.next_offset, old.state), old.state.leader_epoch)
+    new.apply(buffer.since(new.next_offset, old.state), old.state.leader_epoch)
     new.move(tmp_path / "2")
     entries, state, skipped, base = content(new)
     all_of_it, expected_state, expected_skipped, _ = content(old)
@@ -122,8 +122,8 @@ def test_older_generations_and_attempts_are_told_from_the_one_in_use(tmp_path):
 
 
 def test_too_much_is_not_kept():
-    tee = ChangeBuffer(limit_bytes=1_000)
-    tee.add(Folded(1, 1, {b"k": b"v" * 700}, [], None))
-    assert not tee.over
-    tee.add(Folded(2, 1, {b"k": b"w" * 700}, [], None))
-    assert tee.over
+    buffer = ChangeBuffer(limit_bytes=1_000)
+    buffer.add(Folded(1, 1, {b"k": b"v" * 700}, [], None))
+    assert not buffer.over
+    buffer.add(Folded(2, 1, {b"k": b"w" * 700}, [], None))
+    assert buffer.over

@@ -323,7 +323,7 @@ def test_what_an_earlier_run_has_shown_stays_until_it_is_known_what_to_follow(ka
         group="early",
         sync="none",
         cuts=Cuts(DigestClient(), lambda *_: None),
-        seed=lambda _: Bootstrap(),
+        bootstrapper=lambda _: Bootstrap(),
     )
     shown = ViewKey("t", "e" * 32, 0)
     feed.publish(shown, ViewRecord("somewhere"))
@@ -362,7 +362,7 @@ def test_many_views_are_opened_a_few_at_a_time_and_others_records_do_not_wait(ka
 
     lane = Lane(
         kafka.bootstrap, tmp_path, feed, group="many", sync="none", cuts=Cuts(DigestClient(), lambda *_: None),
-        seed=slow_disk,
+        bootstrapper=slow_disk,
     )  # fmt: skip
     lane.start()
     first = Target(small, 0, 0).key

@@ -316,7 +316,7 @@ def test_a_view_that_begins_on_a_snapshot_asks_for_the_record_below_its_cut(tmp_
     first.take(rows(5), 3)
     base = Base("s", 5, 1, "0" * 32, 5, "", 3, first.applied.last.text)
     first.close()
-    followed = FollowedPartition(Target(TABLE, 0, 0), tmp_path / "b", seed=lambda _: Bootstrap(base))
+    followed = FollowedPartition(Target(TABLE, 0, 0), tmp_path / "b", bootstrapper=lambda _: Bootstrap(base))
     assert followed.start() == (4, 3)
     assert not followed.prove(records([(b"other", b"v")], first=4))
     assert followed.stop.word == "truncated"

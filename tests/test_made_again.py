@@ -8,8 +8,8 @@ from contextlib import suppress
 from string import Template
 
 import pytest
+from support_producer import read_log
 from support_wait import until
-from test_producer import read_log
 
 from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka

@@ -71,12 +71,12 @@ def test_without_descriptors_nothing_is_called_damaged_and_what_lies_here_stays(
 def test_a_snapshot_that_is_damaged_is_looked_at_again(tmp_path, feed):
     seeds = iter([Corrupted("the snapshot is damaged")])
 
-    def seed(_):
+    def bootstrapper(_):
         for error in seeds:
             raise error
         return Bootstrap()
 
-    opening = ViewOpening(tmp_path, "none", seed, LaneStatus(feed))
+    opening = ViewOpening(tmp_path, "none", bootstrapper, LaneStatus(feed))
     assert opening.open(TARGET) == OpenLater(RETRY_S, "stopped")
     assert "the snapshot is damaged" in shown(feed).reason
     followed = opening.open(TARGET)

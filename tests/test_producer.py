@@ -1,36 +1,19 @@
 import asyncio
-import gc
-import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient, NewTopic
-from support_wait import until
+from support_producer import Fixed, make_table, read_log, where
 
 from logstore import AsyncStore, Store
-from logstore.broker.embedded import EmbeddedKafka
-from logstore.client.pending import Pending, Shared
 from logstore.log import kafka as door
-from logstore.log.write import producer
-from logstore.log.write.delivery import delivery_error
-from logstore.log.write.producer import Producer
 from logstore.model.errors import (
     BadKey,
     BatchFailed,
-    BatchUnknown,
-    LogUnreachable,
     NoSuchTable,
-    Overloaded,
-    StillPending,
     Unknown,
     UsageError,
     ValueTooLarge,
@@ -39,59 +22,6 @@ from logstore.model.errors import (
 from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
 from logstore.model.table import Table
-
-
-class Fixed:
-    """Definitions without a registry."""
-
-    def __init__(self, *tables):
-        self.named = {table.name: table for table in tables}
-
-    def table(self, name):
-        if name not in self.named:
-            raise NoSuchTable(name)
-        return self.named[name]
-
-    def close(self):
-        pass
-
-
-def make_table(bootstrap, partitions=4, config=None, **fields):
-    name, client = f"client-{uuid.uuid4().hex[:12]}", AdminClient({"bootstrap.servers": bootstrap})
-    for future in client.create_topics([NewTopic(name, partitions, 1, config=config or {})]).values():
-        future.result()
-    return Table(name, name, until("the topic is there", lambda: id_of(client, name)), partitions, **fields)
-
-
-def bounds_of(client, table):
-    """The log's bounds; None as long as its leaders do not answer."""
-    try:
-        return door.bounds(client, table.topic, list(range(table.partitions)))
-    except (LogUnreachable, KeyError):
-        return None
-
-
-def id_of(client, name):
-    """The topic's id; None as long as the broker does not know it."""
-    try:
-        return door.topic_ids(client, [name]).get(name)
-    except LogUnreachable:
-        return None
-
-
-def read_log(bootstrap, table):
-    """(partition, offset) -> (key, value) of everything in the topic."""
-    client = door.admin(bootstrap)
-    bounds = until("its leaders answer", lambda: bounds_of(client, table))
-    return {
-        (partition, record.offset()): (record.key(), record.value())
-        for partition, bound in bounds.items()
-        for record in door.read_range(bootstrap, table.topic, partition, bound.start, bound.end)
-    }
-
-
-def where(position):
-    return position.partition, position.offset
 
 
 @pytest.fixture
@@ -316,184 +246,12 @@ def test_a_single_write_after_a_bulk_is_not_held_up(table, store):
     assert sorted(behind)[7] < sorted(alone)[7] + 0.015, "the median is far below the lease of bulk writers"
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """A broker that may be killed."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("own"), heap_mb=256) as broker:
-        yield broker
-
-
-def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_is_unknown(own):
-    table = make_table(own.bootstrap, 1)
-    refusing = Store(own.bootstrap, definitions=Fixed(table), on_full="error", queue_records=100)
-    waiting = Store(own.bootstrap, definitions=Fixed(table), on_full="wait", queue_records=100)
-    for store in (refusing, waiting):
-        store.put(table.name, "warm", "")
-    own.kill()
-    try:
-        pipe = refusing.pipeline(table.name)
-        pendings = []
-        with pytest.raises(Overloaded):
-            pendings.extend(pipe.put("k", "v") for _ in range(1000))
-        assert len(pendings) == 100
-        with pytest.raises(Overloaded):
-            refusing.put_many(table.name, [("k", "v")])
-        with pytest.raises(StillPending):
-            pendings[0].result(0.05)
-        with pytest.raises(Unknown, match="100 writes"):
-            refusing.close(0.1)
-        assert all(pending.done() for pending in pendings)
-        assert {type(pending.exception()) for pending in pendings} <= {WriteFailed, Unknown}
-
-        finished = threading.Event()
-        thread = threading.Thread(
-            target=lambda: (waiting.put_many(table.name, [(b"k", b"%d" % i) for i in range(500)]), finished.set())
-        )
-        thread.start()
-        assert not finished.wait(0.3), "it waits for room"
-    finally:
-        own.restart()
-    assert finished.wait(60)
-    thread.join()
-    waiting.close()
-    assert [value for _, value in read_log(own.bootstrap, table).values()][-500:] == [b"%d" % i for i in range(500)]
-
-
-def test_writes_without_an_answer_are_unknown_not_failed(own):
-    table = make_table(own.bootstrap, 1)
-    with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
-        until("a write is acknowledged", lambda: _try_put(store, table))  # warm
-        store.put_many(table.name, [("k", "v")])
-        own.kill()
-        try:
-            with pytest.raises(Unknown):
-                store.put(table.name, "k", "v")
-            with pytest.raises(BatchUnknown) as caught:
-                store.put_many(table.name, [("k", "v")] * 1200)
-            assert caught.value.unknown == 1200
-            assert sum(map(len, caught.value.unknown_places)) == 1200
-            pipe = store.pipeline(table.name)
-            for _ in range(7):
-                pipe.put("k", "v")
-            with pytest.raises(BatchUnknown, match="of 7 writes 7"):
-                pipe.flush()
-        finally:
-            own.restart()
-        until("a write is acknowledged", lambda: _try_put(store, table))
-
-
-def _try_put(store, table):
-    try:
-        return store.put(table.name, "again", "v")
-    except (Unknown, WriteFailed):
-        return None
-
-
-def test_nothing_acknowledged_is_lost_when_the_broker_is_killed(own):
-    table = make_table(own.bootstrap, 4)
-    acknowledged = {}
-    with Store(own.bootstrap, definitions=Fixed(table)) as store:
-        stop = threading.Event()
-
-        def write():
-            i = 0
-            while not stop.is_set():
-                with store.pipeline(table.name) as pipe:
-                    some = {j: pipe.put(b"%d" % j, b"v%d" % j) for j in range(i, i + 500)}
-                acknowledged.update({where(pending.result()): (b"%d" % j, b"v%d" % j) for j, pending in some.items()})
-                i += 500
-
-        with ThreadPoolExecutor(1) as pool:
-            writing = pool.submit(write)
-            for _ in range(2):
-                before = len(acknowledged)
-                until("more are acknowledged", lambda before=before: len(acknowledged) > before + 1000)
-                own.kill()
-                own.restart()
-            stop.set()
-            writing.result(90)
-    log = read_log(own.bootstrap, table)
-    assert {at: log.get(at) for at in acknowledged} == acknowledged
-    assert len(log) == len(acknowledged), "the idempotent producer writes nothing twice"
-
-
-def test_kafka_that_cannot_be_reached_is_said_at_once(monkeypatch):
-    monkeypatch.setattr(producer, "_START_S", 0.3)
-    with pytest.raises(LogUnreachable, match=r"127\.0\.0\.1:1"):
-        Producer("127.0.0.1:1")
-
-
-def test_close_flushes_and_is_final(kafka, table):
-    store = Store(kafka.bootstrap, definitions=Fixed(table))
-    pipe = store.pipeline(table.name)
-    pendings = [pipe.put(b"%d" % i, b"v") for i in range(5000)]
-    store.close()
-    assert all(pending.done() and pending.exception() is None for pending in pendings)
-    store.close()
-    with pytest.raises(UsageError, match="closed"):
-        store.put(table.name, "k", "v")
-    assert len(read_log(kafka.bootstrap, table)) == 5000
-
-
-def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, table):
-    store = Store(kafka.bootstrap, definitions=Fixed(table))
-    store.pipeline(table.name).put("k", "v")
-    gc.collect()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        del store
-        ours = until(
-            "the warning is there", lambda: (gc.collect(), [w for w in caught if "logstore Store" in str(w.message)])[1]
-        )
-    assert [w.category for w in ours] == [ResourceWarning]
-    assert len(read_log(kafka.bootstrap, table)) == 1
-
-
-def test_a_program_that_ends_without_closing_loses_nothing(kafka, table):
-    program = """
-import sys
-from logstore import Store
-from logstore.model.table import Table
-
-class Fixed:
-    def table(self, name): return Table(name, name, sys.argv[3], 4)
-    def close(self): pass
-
-store = Store(sys.argv[1], definitions=Fixed())
-pipe = store.pipeline(sys.argv[2])
-for i in range(20_000):
-    pipe.put(b"%d" % i, b"v")
-"""
-    arguments = [sys.executable, "-W", "always", "-c", program, kafka.bootstrap, table.name, table.epoch]
-    ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
-    assert "ResourceWarning: a logstore Store was not closed" in ended.stderr
-    assert len(read_log(kafka.bootstrap, table)) == 20_000
-
-
 def test_settings_that_cannot_be_are_refused(monkeypatch):
     monkeypatch.delenv("LOGSTORE_BOOTSTRAP", raising=False)
     with pytest.raises(UsageError, match="on_full"):
         Store("127.0.0.1:1", on_full="perhaps")
     with pytest.raises(UsageError, match="LOGSTORE_BOOTSTRAP"), Store() as store:
         store.put("t", "k", "v")
-
-
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (KafkaError.MSG_SIZE_TOO_LARGE, WriteFailed),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, WriteFailed),
-        (KafkaError._PURGE_QUEUE, Unknown),
-        (KafkaError._PURGE_INFLIGHT, Unknown),
-        (KafkaError._MSG_TIMED_OUT, Unknown),
-        (KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, Unknown),
-        (KafkaError.REQUEST_TIMED_OUT, Unknown),
-        (KafkaError._FATAL, Unknown),
-        (KafkaError._QUEUE_FULL, Overloaded),
-    ],
-)
-def test_only_what_proves_absence_is_called_failed(code, kind):
-    assert type(delivery_error(KafkaError(code))) is kind
 
 
 async def _write_async(bootstrap, table):
@@ -515,47 +273,6 @@ def test_the_async_store_writes_the_same(kafka, table):
     assert [log[where(position)][0] for position in piped] == [b"p%d" % i for i in range(1000)]
     assert {partition for _, partition in many.pieces} == {0, 1, 2, 3}
     assert len(log) == 1702
-
-
-def test_the_event_loop_goes_on_while_a_thousand_writes_are_awaited(own):
-    table = make_table(own.bootstrap, 4)
-
-    async def run():
-        async with AsyncStore(own.bootstrap, definitions=Fixed(table)) as store:
-            await store.put(table.name, "warm", "")
-            os.kill(own.pid, signal.SIGSTOP)
-            try:
-                writes = asyncio.gather(*(store.put(table.name, b"%d" % i, b"v") for i in range(1000)))
-                for _ in range(100):
-                    await asyncio.sleep(0)
-                assert not writes.done(), "nothing was acknowledged meanwhile"
-            finally:
-                os.kill(own.pid, signal.SIGCONT)  # a loop that waited for the acknowledgements would not come this far
-            return await writes
-
-    assert len(set(map(where, asyncio.run(run())))) == 1000
-
-
-class Report:
-    """What librdkafka's binding hands over for a write that it takes for acknowledged because a later one was."""
-
-    def partition(self):
-        return 0
-
-    def offset(self):
-        return None
-
-
-def test_what_is_reported_without_an_offset_is_unknown(kafka):
-    table = make_table(kafka.bootstrap, 1)
-    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
-        shared = Shared(table.epoch, store.producer)
-        pending = Pending.of(shared)
-        pending(None, Report())
-        assert pending.done()
-        with pytest.raises(Unknown, match="acknowledged a later write"):
-            pending.result(1)
-        assert shared.unknown == 1
 
 
 def test_the_first_record_of_every_partition_goes_alone(kafka, monkeypatch):

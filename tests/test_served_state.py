@@ -48,7 +48,7 @@ def feed(tmp_path):
 
 
 def test_what_was_kept_is_there_after_a_restart(tmp_path, feed):
-    ServedState(tmp_path / "workers" / "0.json").keep(SERVED)
+    ServedState(tmp_path / "workers" / "0.json").save(SERVED)
     again = ServedState(tmp_path / "workers" / "0.json")
     assert again.load() == SERVED
     assert again.slots() == [1, 5]
@@ -70,7 +70,7 @@ def test_what_is_damaged_counts_as_absent_and_is_written_again(tmp_path, feed, c
     restore(feed, saved)
     assert (saved.slots(), feed.snapshot()) == ([], {})
     assert "0.json is damaged" in caplog.text
-    saved.keep(SERVED)
+    saved.save(SERVED)
     assert saved.load() == SERVED
 
 

@@ -10,8 +10,8 @@ import time
 import traceback
 
 import pytest
+from support_producer import Fixed, make_table, read_log
 from test_client import Node
-from test_producer import Fixed, make_table, read_log
 
 from logstore import AsyncStore, Store
 from logstore.log.tables.registry import Registry

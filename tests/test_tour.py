@@ -15,9 +15,9 @@ from logstore import Store
 from logstore.log.tables import registry  # noqa: F401 - imported before calls are followed
 
 CORRIDOR, ACCURATE_PATH = ((DOCS / f"{name}.md").read_text() for name in ("corridor", "accurate_path"))
-THREADS = {"lane": "lane", "adopter": "adopter", "helper": "worker's end of the helper process"}  # of the worker
+THREADS = {"lane": "lane", "adopter": "adopter", "digest-client": "worker's end of the digester"}  # of the worker
 PROCESSES = {  # by what they run; a later one counts
-    "helper process": "streaming.digest",
+    "digester": "streaming.digest",
     "executor": "batch.tasks",
     "driver": "batch.jobs",
 }

@@ -17,8 +17,8 @@ from types import NoneType, UnionType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_producer import Fixed, make_table
 from test_client import Node
-from test_producer import Fixed, make_table
 from test_store_forked import in_child
 
 from logstore import AsyncStore, Pending, Position, Row, Store

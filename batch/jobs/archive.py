@@ -126,18 +126,18 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
         sound = ctx.run("verify", partial(_is_sound, storage=ctx.storage, skips=table.skips), known)
         lost = _lost(ctx, table, known)
         reach: dict[int, int] = {}
-        kept: list[Segment] = []
+        left: list[Segment] = []
         for segment, fine in zip(known, sound, strict=True):
             if fine and segment not in lost and segment.start == reach.get(segment.partition, 0):
                 reach[segment.partition] = segment.end
-                kept.append(segment)
+                left.append(segment)
         upto = {partition: reach.get(partition, 0) for partition in range(table.partitions)}
         try:
-            whole = index.segments() == kept
+            whole = index.segments() == left
         except Corrupted:
             whole = False
         if whole:
-            return Repaired(len(kept), 0, upto, replaced=False)
+            return Repaired(len(left), 0, upto, replaced=False)
         bounds = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(upto))
         for partition, offset in upto.items():
             if bounds[partition].start > offset:
@@ -149,8 +149,8 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
                     "from "
                     "a copy of the storage"
                 )
-        index.replace(kept, job)
-    return Repaired(len(kept), len(known) - len(kept), upto, replaced=True)
+        index.replace(left, job)
+    return Repaired(len(left), len(known) - len(left), upto, replaced=True)
 
 
 def _lost(ctx: Context, table: Table, known: list[Segment]) -> set[Segment]:

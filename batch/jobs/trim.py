@@ -142,11 +142,11 @@ def _reached_by_nodes(ctx: Context, table: Table, below: dict[int, int]) -> tupl
     with LiveWorkers(ctx.bootstrap) as live_workers:
         urls = sorted({worker.url for worker in live_workers.look()})
     for url in urls:
-        told = asked_at(url, table)
-        if told is None:
+        reported = asked_at(url, table)
+        if reported is None:
             notes.append(f"{url} does not answer; when it is back it goes on from a proved snapshot")
             continue
-        held = {p: one for p, one in sorted(told.items()) if p in below and (one.cut or 0) < below[p]}
+        held = {p: one for p, one in sorted(reported.items()) if p in below and (one.cut or 0) < below[p]}
         found.update({p: min(found[p], one.cut or 0) for p, one in held.items()})
         notes += [_held_up(url, table, held)] if held else []
     return found, notes

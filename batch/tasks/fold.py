@@ -31,7 +31,7 @@ from logstore.model.folding.mutation import RESERVED, WRONG_PARTITION, Control, 
 from logstore.model.folding.sorted_merge import overlay
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.partitioner import partition_of, partitions_of
-from logstore.model.skips import Skips, kept
+from logstore.model.skips import Skips, remaining
 
 BUFFER_BYTES = 32 << 20
 LISTED = 1_000  # quarantined records of a partition that are listed, the newest
@@ -248,7 +248,7 @@ def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[
 
 def without_skipped(batch: pa.RecordBatch, skips: Skips) -> pa.RecordBatch:
     """The records of a batch that no repair gave up. Requires: offsets rise."""
-    left = kept(batch.column("offset").to_numpy(), skips)
+    left = remaining(batch.column("offset").to_numpy(), skips)
     return batch if left is None else batch.take(pa.array(left, pa.int64()))
 
 

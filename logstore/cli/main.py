@@ -6,80 +6,55 @@ trace.
 
 import os
 import sys
-from importlib import import_module
-from typing import Any
 
 import click
 
+from logstore.cli.lazy_group import LazyGroup, Sections
 from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError, UsageError, ValueTooLarge
 
-_SECTIONS = {
+_PUT_GET, _NODE = "logstore.cli.rows.put_get", "logstore.cli.node"
+_SECTIONS: Sections = {
     "Rows": {
-        "put": "rows.put_get",
-        "get": "rows.put_get",
-        "delete": "rows.put_get",
-        "scan": "rows.put_get",
-        "count": "rows.count",
-        "load": "rows.load",
-        "export": "rows.export.command",
+        "put": (_PUT_GET, "Write one row."),
+        "get": (_PUT_GET, "Read one row."),
+        "delete": (_PUT_GET, "Delete one row."),
+        "scan": (_PUT_GET, "Read rows in key order."),
+        "count": ("logstore.cli.rows.count", "Count rows."),
+        "load": ("logstore.cli.rows.load", "Write the rows of a CSV, JSON lines or Parquet file."),
+        "export": (
+            "logstore.cli.rows.export.command",
+            "Write rows to a CSV, JSON lines or Parquet file, which load reads.",
+        ),
     },
-    "Tables": {"table": "table.group"},
-    "Snapshots": {"snapshot": "snapshot", "view": "view"},
-    "Running": {"dev": "node", "node": "node", "kafka": "kafka"},
-    "Proving": {"batch": "batch"},
-    "Looking": {"status": "status", "doctor": "doctor", "version": "version"},
-}
-_HELP = {
-    "put": "Write one row.",
-    "get": "Read one row.",
-    "delete": "Delete one row.",
-    "scan": "Read rows in key order.",
-    "count": "Count rows.",
-    "load": "Write the rows of a CSV, JSON lines or Parquet file.",
-    "export": "Write rows to a CSV, JSON lines or Parquet file, which load reads.",
-    "table": "Create, list, describe, alter, drop and repair tables.",
-    "snapshot": "List, verify, pin, roll back and collect snapshots.",
-    "view": "Throw a view away, and begin it again.",
-    "dev": "Run a whole store on this machine: Kafka, workers, readers.",
-    "node": "Run a node: workers and readers, on a Kafka that is there.",
-    "kafka": "Run a real Apache Kafka broker in the background, for development.",
-    "batch": "Archive, compact, rebuild, restore, audit and trim, with Spark.",
-    "status": "Show nodes, tables and partitions.",
-    "doctor": "Look for what is wrong with this machine, Kafka and the tables.",
-    "version": "Show versions.",
-}
-_MODULES = {name: f"logstore.cli.{module}" for section in _SECTIONS.values() for name, module in section.items()} | {
-    "batch": "batch.cli.group"  # a program that stands on this library, plugged in by name
+    "Tables": {
+        "table": ("logstore.cli.table.group", "Create, list, describe, alter, drop and repair tables."),
+    },
+    "Snapshots": {
+        "snapshot": ("logstore.cli.snapshot", "List, verify, pin, roll back and collect snapshots."),
+        "view": ("logstore.cli.view", "Throw a view away, and begin it again."),
+    },
+    "Running": {
+        "dev": (_NODE, "Run a whole store on this machine: Kafka, workers, readers."),
+        "node": (_NODE, "Run a node: workers and readers, on a Kafka that is there."),
+        "kafka": ("logstore.cli.kafka", "Run a real Apache Kafka broker in the background, for development."),
+    },
+    "Proving": {  # a program that stands on this library, plugged in by name
+        "batch": ("batch.cli.group", "Archive, compact, rebuild, restore, audit and trim, with Spark."),
+    },
+    "Looking": {
+        "status": ("logstore.cli.status", "Show nodes, tables and partitions."),
+        "doctor": ("logstore.cli.doctor", "Look for what is wrong with this machine, Kafka and the tables."),
+        "version": ("logstore.cli.version", "Show versions."),
+    },
 }
 _CALLERS_WORDS = (BadDefinition, BadKey, BadToken, ValueTooLarge)
 
 
-class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102 - click's signature
-        return list(_MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002, D102 - click's signature
-        module = _MODULES.get(cmd_name)
-        if module is None:
-            return None
-        command: click.Command = getattr(import_module(module), cmd_name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, D102 - click's signature
-        for title, commands in _SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl([(name, _HELP[name]) for name in commands])
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Resolve a command as click does, and name the commands there are when it is none of them."""
-        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise click.UsageError(f"there is no command {args[0]!r}; there are {', '.join(_MODULES)}", ctx)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=LazyGroup,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
 @click.version_option(package_name="logstore-kv", prog_name="logstore", message="%(prog)s %(version)s")
 def cli() -> None:
     """A key-value store whose database is the log.

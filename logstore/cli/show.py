@@ -5,7 +5,7 @@ Results go to stdout, all else to stderr; tables are drawn for terminals, tab-se
 
 import base64
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -60,6 +60,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for line in texts:
         drawn.add_row(*(cell.replace("[", "\\[") for cell in line))
     Console().print(drawn)
+
+
+def fields(document: Mapping[str, Any]) -> None:
+    """Print the fields of a document as a table of two columns."""
+    table(
+        ("what", "value"),
+        [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in document.items()],
+    )
 
 
 def _cell(cell: Any) -> str:

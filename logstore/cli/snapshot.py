@@ -73,10 +73,7 @@ def describe(settings: Settings, table: str, name: str | None, storage: str | No
     if as_json:
         show.as_json(document)
     else:
-        show.table(
-            ("what", "value"),
-            [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in document.items()],
-        )
+        show.fields(document)
 
 
 @snapshot.command()

@@ -65,9 +65,9 @@ def _take(
         if key not in partitions or partitions[key]["state"] in _NOT_HERE:
             partitions[key] = {**row, "group": node["group"]}
     for row in _page(http, node["url"], "/v1/snapshots")["snapshots"]:
-        shown = partitions.get((row["table"], row["partition"], node["group"]))
-        if shown is not None:
-            shown["snapshot"] = {name: row[name] for name in _SNAPSHOT}
+        line = partitions.get((row["table"], row["partition"], node["group"]))
+        if line is not None:
+            line["snapshot"] = {name: row[name] for name in _SNAPSHOT}
     for table, counts in quarantined.items():
         for reason, count in _page(http, node["url"], f"/v1/tables/{table}/quarantine")["counts"].items():
             counts[reason] = counts.get(reason, 0) + count

@@ -53,7 +53,7 @@ class Pipeline:
         self._producer, self._kind, self._on_failure, self._proof = producer, kind, on_failure, proof
         self._share, self._ask_again = share, ask_again
         self._place, self._left, self._count = placing(), _POLL_EVERY, 0
-        self._ended, self._asked_s, self._told = "", 0.0, 0
+        self._ended, self._checked_s, self._reported = "", 0.0, 0
         self._produce: Callable[..., None] = producer.produce
         self._all_shared: list[Shared] = []
         self._aim(table)
@@ -189,8 +189,8 @@ class Pipeline:
         if self._ask_again is not None:
             self._prove()
         failures = shared.failed + shared.unknown
-        if self._ask_again is not None and failures > self._told and monotonic() - self._asked_s > _ASK_AGAIN_S:
-            self._told, self._asked_s = failures, monotonic()
+        if self._ask_again is not None and failures > self._reported and monotonic() - self._checked_s > _ASK_AGAIN_S:
+            self._reported, self._checked_s = failures, monotonic()
             with suppress(LogStoreError):  # the write that brought us here is queued; a later one meets the same error
                 self.aim_at(self._ask_again())
 
@@ -213,7 +213,7 @@ class Pipeline:
         failures = [error for shared in self._all_shared for error in shared.failures]
         for shared in self._all_shared:
             shared.failed, shared.unknown, shared.failures = 0, 0, []
-        self._all_shared, self._told = [self._shared], 0
+        self._all_shared, self._reported = [self._shared], 0
         if failed + unknown and self._on_failure is not None:
             self._on_failure()
         if failed + unknown == 1:

@@ -236,8 +236,8 @@ _MOST = 1000
 
 
 def _places(ranges: Sequence[range]) -> str:
-    shown = ", ".join(f"{r.start}-{r.stop - 1}" for r in ranges[:5]) + (", ..." if len(ranges) > 5 else "")
-    return f" (places {shown})" if ranges else ""
+    listed = ", ".join(f"{r.start}-{r.stop - 1}" for r in ranges[:5]) + (", ..." if len(ranges) > 5 else "")
+    return f" (places {listed})" if ranges else ""
 
 
 class ServerError(LogStoreError):

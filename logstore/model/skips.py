@@ -19,7 +19,7 @@ def first_missing(offsets: range, skips: Skips) -> int | None:
     return at if at < offsets.stop else None
 
 
-def kept(offsets: Sequence[int], skips: Skips) -> list[int] | None:
+def remaining(offsets: Sequence[int], skips: Skips) -> list[int] | None:
     """Indices of the offsets that no repair gave up; None where that is all of them. Requires: offsets rise."""
     ranges = [range(bisect_left(offsets, first), bisect_right(offsets, last)) for first, last in skips]
     gone = set(chain.from_iterable(ranges))

@@ -411,8 +411,8 @@ def _framing(method: str, version: str, headers: list[tuple[bytes, bytes]]) -> b
         if name in (b"content-length", b"transfer-encoding"):
             lines.append(name + b": " + value)
         elif name == b"connection":
-            kept = [one for one in value.split(b",") if one.strip().lower() != b"upgrade"]
-            lines.append(b"connection: " + b",".join(kept))
+            left = [one for one in value.split(b",") if one.strip().lower() != b"upgrade"]
+            lines.append(b"connection: " + b",".join(left))
     return b"\r\n".join([*lines, b"", b""])
 
 

@@ -13,9 +13,9 @@ def standing(catalog: Catalog, served: ServedPartition) -> AdoptionRecord:
 
     From the opened one where the worker has said nothing yet.
     """
-    told = catalog.snapshots.get((served.epoch, served.partition))
-    if told is not None:
-        return told
+    record = catalog.snapshots.get((served.epoch, served.partition))
+    if record is not None:
+        return record
     base = served.base
     if base is None:
         return AdoptionRecord(proof=PROVED)
@@ -38,5 +38,5 @@ def base_of(catalog: Catalog, served: ServedPartition) -> dict[str, Any] | None:
 def _row(served: ServedPartition, stands: AdoptionRecord) -> dict[str, Any]:
     digests = [digest._asdict() for digest in stands.digests]
     place = {"table": served.table, "epoch": served.epoch, "partition": served.partition}
-    shown = {name: value for name, value in stands._asdict().items() if name != "local"}
-    return {**place, **shown, "digests": digests}
+    facts = {name: value for name, value in stands._asdict().items() if name != "local"}
+    return {**place, **facts, "digests": digests}

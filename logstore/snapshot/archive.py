@@ -146,12 +146,12 @@ class ArchiveIndex:
             with suppress(Corrupted):
                 found.update(self._manifest(number))
         reach: dict[int, int] = {}
-        kept = []
+        fitting = []
         for segment in sorted(found, key=lambda segment: (segment.partition, segment.start)):
             if segment.start == reach.get(segment.partition, 0) < segment.end:
                 reach[segment.partition] = segment.end
-                kept.append(segment)
-        return kept
+                fitting.append(segment)
+        return fitting
 
     def replace(self, segments: Iterable[Segment], job: str) -> int:
         """Commit that these are all there is; what older manifests say does not count any more. Raises Conflict."""

@@ -226,15 +226,15 @@ class Repository:
         folders = {name: self.storage.list(self.file_path(name)) for name in self._folders()}
         published = [name for name, files in folders.items() if _MANIFEST in files]
         extra = set(extra_keep)
-        kept = self._kept(keep, now, published, extra) | extra
+        retained = self._retained(keep, now, published, extra) | extra
         young = f"{_now_ms() - _YOUNG_MS:014d}"
         counting = set(now.line + now.former) if now else set()
         open_ones = [name for name in folders if name not in published or name not in counting]
         spared = {
             name for name in open_ones if name >= young or (job is not None and (not job or name.endswith(f"-{job}")))
         }
-        needed = {file.path for name in (kept | spared) & set(published) for file in self.manifest(name).files}
-        gone = [name for name in folders if name not in kept | spared]
+        needed = {file.path for name in (retained | spared) & set(published) for file in self.manifest(name).files}
+        gone = [name for name in folders if name not in retained | spared]
         files = [f"{name}/{file}" for name in gone for file in sorted(folders[name]) if f"{name}/{file}" not in needed]
         files.sort(key=lambda path: not path.endswith(_MANIFEST))
         size = sum(self.storage.size(self.file_path(path)) for path in files)
@@ -248,31 +248,35 @@ class Repository:
             self.verdicts().forget_others(set(folders) - set(gone))
         return Collected([name for name in gone if name in published], len(files), size)
 
-    def _kept(self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str]) -> set[str]:
+    def _retained(self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str]) -> set[str]:
         """Snapshots that are needed: the newest of this line and the former, pinned, fetched, and a proved one."""
         line = published if now is None else [name for name in now.former + now.line if name in published]
-        kept = {*(line[-keep:] if now is not None else line), *self.pins(), *([now.name] if now is not None else [])}
-        kept |= {name for names in used(self.storage, self.file_path("_USES")) for name in names}
-        if not origins & kept:
-            kept |= self._newest_proved(now, published, kept)
-        return kept
+        retained = {
+            *(line[-keep:] if now is not None else line),
+            *self.pins(),
+            *([now.name] if now is not None else []),
+        }
+        retained |= {name for names in used(self.storage, self.file_path("_USES")) for name in names}
+        if not origins & retained:
+            retained |= self._newest_proved(now, published, retained)
+        return retained
 
-    def _newest_proved(self, now: Pointer | None, published: Sequence[str], kept: set[str]) -> set[str]:
+    def _newest_proved(self, now: Pointer | None, published: Sequence[str], retained: set[str]) -> set[str]:
         """The newest snapshot that is proved: while those that are kept are not, an empty node begins there."""
         verdicts = self.verdicts()
         for name in reversed(now.former + now.line if now else ()):
             if name in published and verdicts.of(name):
-                parts = self._partitions(name, kept)
+                parts = self._partitions(name, retained)
                 if parts and verdicts.whole(name, parts).word == PROVED:
                     return {name}
         return set()
 
-    def _partitions(self, name: str, kept: set[str]) -> list[int]:
+    def _partitions(self, name: str, retained: set[str]) -> list[int]:
         """The partitions of a snapshot; none where its manifest is damaged and nobody needs it."""
         try:
             return sorted(self.manifest(name).parts)
         except Corrupted:
-            if name in kept:
+            if name in retained:
                 raise
             return []
 

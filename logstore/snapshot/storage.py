@@ -54,7 +54,7 @@ class Storage:
         self._connect()
 
     def _connect(self) -> None:
-        with self._asked(""):
+        with self._translating(""):
             self._fs: Any
             self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         self._disk = Path(self._root) if self.url.startswith("file:") else None
@@ -69,12 +69,12 @@ class Storage:
 
     def read(self, path: str) -> bytes:
         """A file's bytes; raises FileNotFoundError."""
-        with self._asked(path):
+        with self._translating(path):
             return bytes(self._fs.cat_file(self._full(path)))
 
     def list(self, path: str) -> list[str]:
         """The names in a folder, in order; none when it is absent."""
-        with self._asked(path):
+        with self._translating(path):
             try:
                 children = self._fs.ls(self._full(path), detail=False)
             except FileNotFoundError:
@@ -84,7 +84,7 @@ class Storage:
 
     def size(self, path: str) -> int:
         """A file's bytes; raises FileNotFoundError."""
-        with self._asked(path):
+        with self._translating(path):
             return int(self._fs.info(self._full(path))["size"])
 
     def age_s(self, path: str) -> float:
@@ -92,12 +92,12 @@ class Storage:
 
         Raises FileNotFoundError.
         """
-        with self._asked(path):
+        with self._translating(path):
             return time.time() - float(self._fs.modified(self._full(path)).timestamp())
 
     def create(self, path: str, data: bytes) -> None:
         """Write a file that is not there; raises FileExistsError. Of many at once exactly one succeeds."""
-        with self._asked(path):
+        with self._translating(path):
             if self._disk is None:
                 self._fs.pipe_file(self._full(path), data, mode="create")
                 return
@@ -108,7 +108,7 @@ class Storage:
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file, over the one that may be there."""
-        with self._asked(path):
+        with self._translating(path):
             if self._disk is None:
                 self._fs.pipe_file(self._full(path), data)
                 return
@@ -119,7 +119,7 @@ class Storage:
 
     def upload(self, local: Path, path: str) -> None:
         """Copy a local file here."""
-        with self._asked(path):
+        with self._translating(path):
             if self._disk is None:
                 self._fs.put_file(str(local), self._full(path))
                 return
@@ -140,7 +140,7 @@ class Storage:
         if part.exists() and part.stat().st_size > size:
             part.unlink()
         local.parent.mkdir(parents=True, exist_ok=True)
-        with self._asked(path), self._fs.open(self._full(path), "rb") as source, part.open("ab") as target:
+        with self._translating(path), self._fs.open(self._full(path), "rb") as source, part.open("ab") as target:
             source.seek(target.tell())
             _copy(source, target, bytes_per_s, on_bytes or (lambda _: None))
             if target.tell() != size:
@@ -173,7 +173,7 @@ class Storage:
 
     def remove(self, path: str) -> None:
         """Remove a file; nothing happens when it is absent."""
-        with self._asked(path):
+        with self._translating(path):
             try:
                 self._fs.rm_file(self._full(path))
             except FileNotFoundError:
@@ -181,7 +181,7 @@ class Storage:
 
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it; nothing happens when it is absent."""
-        with self._asked(path):
+        with self._translating(path):
             try:
                 self._fs.rm(self._full(path), recursive=True)
             except FileNotFoundError:
@@ -191,7 +191,7 @@ class Storage:
         """Remove what killed writers left half-written an hour ago or longer, and the folder once it is empty."""
         if self._disk is None:
             return
-        with self._asked(path):
+        with self._translating(path):
             folder = below(self._disk, *path.split("/"))
             for part in folder.glob(".*.part"):
                 with suppress(FileNotFoundError):
@@ -220,7 +220,7 @@ class Storage:
         sync(target.parent)
 
     @contextmanager
-    def _asked(self, path: str) -> Iterator[None]:
+    def _translating(self, path: str) -> Iterator[None]:
         try:
             yield
         except (FileNotFoundError, FileExistsError, LogStoreError):

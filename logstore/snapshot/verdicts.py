@@ -73,11 +73,11 @@ class Verdicts:
 
         Requires: nobody else writes for this judge at this moment.
         """
-        kept = self._read(snapshot, judge) or {}
+        earlier = self._read(snapshot, judge) or {}
         body = {
             "snapshot": snapshot,
             "judge": judge,
-            "parts": {str(p): verdict._asdict() for p, verdict in sorted({**kept, **parts}.items())},
+            "parts": {str(p): verdict._asdict() for p, verdict in sorted({**earlier, **parts}.items())},
         }
         document = orjson.dumps({**body, "checksum": _checksum(body)})
         self._storage.replace(f"{self._folder}/{snapshot}/{judge}.json", document)
@@ -116,9 +116,9 @@ class Verdicts:
                     f"{table} --explain` settles who is wrong, `logstore batch rebuild {table}` makes a new one"
                 )
 
-    def forget_others(self, kept: Iterable[str]) -> None:
+    def forget_others(self, remaining: Iterable[str]) -> None:
         """Remove the verdicts on snapshots that are gone, but for roots that a verdict on a kept one names."""
-        stays = set(kept)
+        stays = set(remaining)
         for name in list(stays):
             stays |= {v.root for said in self.of(name).values() for v in said.values() if v.root}
         for name in self._storage.list(self._folder):

@@ -45,7 +45,7 @@ def translated(path: Path, error: lmdb.Error) -> LogStoreError:
 
 
 @contextlib.contextmanager
-def told(path: Path) -> Iterator[None]:
+def translating(path: Path) -> Iterator[None]:
     """LMDB's errors become those of `translated`.
 
     What runs for every read or commit catches them itself, which costs nothing.

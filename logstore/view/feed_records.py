@@ -189,20 +189,20 @@ class ViewRecord(NamedTuple):
     state: str = CATCHING_UP
     reason: str = ""  # why it is stopped, or what holds it up
     base: LocalSnapshotRecord | None = None  # read it for what the view does not hold; None: the view holds everything
-    kept: tuple[LocalSnapshotRecord, ...] = ()  # older ones, oldest first
+    older: tuple[LocalSnapshotRecord, ...] = ()  # local snapshots of earlier cuts, oldest first
     reached: bool = False  # it has been at the end of the log: before that, what it lacks is not absent
 
     def encode(self) -> dict[str, object]:
         """The record as a msgpack value."""
         base = None if self.base is None else self.base._asdict()
-        return {**self._asdict(), "base": base, "kept": [older._asdict() for older in self.kept]}
+        return {**self._asdict(), "base": base, "older": [one._asdict() for one in self.older]}
 
     @classmethod
     def decode(cls, raw: object) -> "ViewRecord":
         """Record of a msgpack value; raises UnreadableRecord."""
         found = read_map(
             cls, raw, path=text, slot=number, state=text, reason=text, base=LocalSnapshotRecord.decode,
-            kept=each(LocalSnapshotRecord.decode), reached=flag,
+            older=each(LocalSnapshotRecord.decode), reached=flag,
         )  # fmt: skip
         if found.state in (LIVE, CATCHING_UP, STOPPED):
             return found

@@ -70,20 +70,20 @@ class PositionKeeper(threading.Thread):
         """The thread. A disk that takes nothing now is tried again."""
         patience_s = EVERY_S
         while not self._closing.wait(patience_s):
-            patience_s = max(EVERY_S, SHARE * self.keep())
-        self.keep()
+            patience_s = max(EVERY_S, SHARE * self.save())
+        self.save()
 
-    def keep(self) -> float:
+    def save(self) -> float:
         """Write the file if anything has moved; returns how long that took, in seconds."""
         begun_s = time.monotonic()
         try:
-            self._keep()
+            self._save()
         except OSError as error:
             log.warning("%s is not written: %s; it is tried again", self._path, error)
             return max(1.0, time.monotonic() - begun_s)
         return time.monotonic() - begun_s
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         """Write what has moved. Raises OSError."""
         before = self._written
         if before is None:

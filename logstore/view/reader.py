@@ -41,7 +41,7 @@ class ViewReader:
             damage.check_whole(path)
         except FileNotFoundError as error:
             raise Corrupted(f"the view {path} cannot be read: {error.strerror}") from error
-        with damage.told(path):
+        with damage.translating(path):
             env = lmdb.open(
                 str(path), readonly=True, create=False, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
                 readahead=False,
@@ -224,7 +224,7 @@ class Reading:
     def quarantine(self) -> Quarantine:
         """Records that the fold skipped, newest last."""
         counts = self.quarantine_counts()
-        with damage.told(self._path):
+        with damage.translating(self._path):
             found = list(self._txn.cursor(db=self._quarantine))
         return Quarantine(
             counts, [(layout.unpack_offset(key), reason.decode(errors="replace")) for key, reason in found]
@@ -232,11 +232,11 @@ class Reading:
 
     def count(self) -> int:
         """Count of entries in the view, tombstones included (a bucket counts once)."""
-        with damage.told(self._path):
+        with damage.translating(self._path):
             return int(self._txn.stat(self._entries)["entries"])
 
     def _get(self, key: bytes, database: Any) -> bytes | None:
-        with damage.told(self._path):
+        with damage.translating(self._path):
             raw: bytes | None = self._txn.get(key, db=database)
         return raw
 
@@ -254,14 +254,14 @@ def _walk(cursor: Any, start: bytes, end: bytes | None, *, reverse: bool) -> Ite
 
 def _first(keys: Iterable[bytes], *, reverse: bool) -> list[bytes]:
     """The first keys in order, or from the end downwards: about _CHUNK_BYTES of them, at least one if there is any."""
-    kept: list[bytes] = []
+    fitting: list[bytes] = []
     size_bytes = 0
     for key in keys:
-        kept.append(key)
+        fitting.append(key)
         size_bytes += len(key)
         if size_bytes > 2 * _CHUNK_BYTES:
-            kept, size_bytes = _trim(kept, reverse=reverse)
-    return _trim(kept, reverse=reverse)[0]
+            fitting, size_bytes = _trim(fitting, reverse=reverse)
+    return _trim(fitting, reverse=reverse)[0]
 
 
 def _trim(keys: list[bytes], *, reverse: bool) -> tuple[list[bytes], int]:

@@ -82,7 +82,7 @@ class View:
         self._env = _prepare(path, sync, map_bytes)
         try:
             self._make_room({})
-            with damage.told(path):
+            with damage.translating(path):
                 self._entries, self._meta, self._quarantine = map(
                     self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE)
                 )
@@ -166,11 +166,11 @@ class View:
 
     def set_quarantine(self, quarantine: Quarantine) -> None:
         """Replace the list of what was skipped: a view that is copied takes that of its source. Raises as `apply`."""
-        with damage.told(self.path), self._env.begin(write=True) as txn:
+        with damage.translating(self.path), self._env.begin(write=True) as txn:
             self._write_quarantine(txn, quarantine)
 
     def _clear_unsynced(self) -> None:
-        with damage.told(self.path):
+        with damage.translating(self.path):
             self._env.sync(True)
         (self.path / "unsynced").unlink(missing_ok=True)
         paths.fsync_dir(self.path)
@@ -249,7 +249,7 @@ class View:
     def _enlarge(self) -> None:
         """Double the environment's map."""
         size_bytes = self._env.info()["map_size"] * 2
-        with damage.told(self.path):
+        with damage.translating(self.path):
             self._env.set_mapsize(size_bytes)
         if self._sync != "none":
             _reach(self.path, size_bytes)
@@ -327,7 +327,7 @@ def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
 def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
     quick = sync == "none"
     size = max(map_bytes, (path / "data.mdb").stat().st_size if (path / "data.mdb").exists() else 0)
-    with damage.told(path):
+    with damage.translating(path):
         env = lmdb.open(
             str(path), map_size=size, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
             sync=not quick, metasync=not quick, writemap=quick, readahead=False,

@@ -7,7 +7,7 @@ All of its waiting is its own, never the lane's.
                 outlives this process (`logstore.snapshot.verdicts`), and what anybody refused is not adopted until an
                 audit settles it
     2. fetch    the files of the partition, checked against the manifest (`snapshot_fetcher.SnapshotFetcher.bring`)
-    3. build    the next generation beside the one in use (`logstore.view.generation`, in the helper process)
+    3. build    the next generation beside the one in use (`logstore.view.generation`, in the digester)
     4. flip     between two batches of the lane (`flip`)
     5. sweep    generations and local snapshots that nobody is told of any more, some time later
 
@@ -41,7 +41,6 @@ from logstore.snapshot.repository import Pointer
 from logstore.snapshot.verdicts import (
     AGREE,
     CONSISTENT,
-    PIN,
     PROVED,
     REFUSE,
     REFUSED,
@@ -52,7 +51,8 @@ from logstore.snapshot.verdicts import (
 from logstore.view import generation
 from logstore.view.feed_records import LocalProof, SnapshotPlace
 from logstore.view.layout import Quarantine
-from streaming.adoption import flip
+from streaming.adoption import flip, reasons
+from streaming.adoption.base_mender import BaseMender
 from streaming.adoption.beginning import beginnings
 from streaming.adoption.discards import Discards
 from streaming.adoption.flip import Step
@@ -64,7 +64,6 @@ from streaming.digest.client import DigestClient, PendingDigest
 from streaming.digest.digest_file import FiledDigest
 from streaming.digest.digester import DigestRequest
 from streaming.lane import local_snapshots
-from streaming.lane.cuts import Pin
 from streaming.lane.lane import Lane
 from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
 from streaming.lane.target import Target
@@ -93,8 +92,8 @@ class Adopter(threading.Thread):
         self,
         bootstrap: str,
         lane: Lane,
-        library: SnapshotFetcher,
-        helper: DigestClient,
+        fetcher: SnapshotFetcher,
+        digest_client: DigestClient,
         progress: AdoptionProgress,
         damaged: Callable[[], list[SnapshotPlace]],
         log_start: Callable[[str, int], int],
@@ -102,19 +101,13 @@ class Adopter(threading.Thread):
     ) -> None:
         """`damaged`: the snapshots that readers have found damaged. `log_start`: as of `Bootstrapper`."""
         super().__init__(name="adopter", daemon=True)
-        self._damaged, self._log_start, self._discards = damaged, log_start, discards
+        self._log_start, self._discards = log_start, discards
+        self._bases = BaseMender(lane.mailbox, fetcher, damaged)
         self._brokers = bootstrap
-        self._lane, self._library, self._helper, self._progress = lane, library, helper, progress
-        self._seen: dict[
-            PartitionKey, float
-        ] = {}  # partition -> when its generation was first seen or flipped, of a monotonic clock
-        self._lost_bases: dict[PartitionKey, str] = {}  # snapshots that are damaged here and cannot be fetched again
-        self._checked: set[PartitionKey] = set()  # bases whose files were looked at since the start
-        self._brought_s: dict[PartitionKey, float] = {}  # when a base was brought again, of a monotonic clock
+        self._lane, self._fetcher, self._digest_client, self._progress = lane, fetcher, digest_client, progress
+        self._seen: dict[PartitionKey, float] = {}  # when a generation was first seen or flipped, of a monotonic clock
         self._trials: dict[PartitionKey, _Trial] = {}
-        self._words: dict[
-            tuple[str, str], tuple[Table, dict[int, Verdict]]
-        ] = {}  # (epoch, snapshot) -> not written yet
+        self._words: dict[tuple[str, str], tuple[Table, dict[int, Verdict]]] = {}  # (epoch, snapshot) -> to be written
         self._words_s = 0.0  # since when
         self._missed: dict[PartitionKey, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
         self._closing = threading.Event()
@@ -133,7 +126,7 @@ class Adopter(threading.Thread):
             self._discards.take(self._lane)
             if time.monotonic() < due_s:
                 continue
-            least_s = NEAR_S if self._library.near else FAR_S
+            least_s = NEAR_S if self._fetcher.near else FAR_S
             patience_s = least_s if self._look() else min(max(patience_s, least_s) * 2, MOST_S)
             due_s = time.monotonic() + patience_s
 
@@ -141,7 +134,7 @@ class Adopter(threading.Thread):
         """Look at all followed partitions once; False when the storage did not answer for one."""
         followed = self._lane.followed()
         self._seen = {f.target.key: self._seen.get(f.target.key, time.monotonic()) for f in followed}
-        if self._library.url is None:
+        if self._fetcher.url is None:
             return True
         found: dict[str, Pointer | LogStoreError | None] = {}
         for one in followed:
@@ -157,7 +150,7 @@ class Adopter(threading.Thread):
 
     def _current(self, table: Table) -> Pointer | LogStoreError | None:
         try:
-            return self._library.current(table)
+            return self._fetcher.current(table)
         except LogStoreError as error:
             return error
 
@@ -193,17 +186,17 @@ class Adopter(threading.Thread):
         )
         if proof.word == REFUSED and self._begin_again(followed, proof):
             return
-        self._mend(followed)
+        self._bases.mend(followed)
         if pointer is None or (base is not None and base.snapshot == pointer.name):
-            state, reason = ("adopted" if base else "none"), _doubt(followed, proof)
+            state, reason = ("adopted" if base else "none"), reasons.doubt(followed, proof)
             self._progress.show(target, candidate=None, state=state, reason=reason)
             self._sweep(followed)
             return
-        manifest = self._library.manifest(target.table, pointer.name)
+        manifest = self._fetcher.manifest(target.table, pointer.name)
         part = manifest.parts[target.partition]
         if base is not None and base.cut >= part.cut:
             reason = f"the current snapshot is the older {pointer.name} ({pointer.why}): {base.snapshot} is kept"
-            reason += _doubt(followed, proof, "; ")
+            reason += reasons.doubt(followed, proof, "; ")
             self._progress.show(target, candidate=None, state="adopted", reason=reason)
             return
         self._progress.show(target, candidate=manifest.name)
@@ -217,8 +210,8 @@ class Adopter(threading.Thread):
     def _root_over(self, followed: FollowedPartition, name: str, part: PartFacts) -> str | None:
         """Root of the view over a snapshot; None: it is not adopted now, and the reason is shown."""
         target = followed.target
-        proof = self._library.verdicts(target.table).proof(name, target.partition)
-        if self._has_lost_base(followed) and followed.next_offset >= part.cut and proof.word != REFUSED:
+        proof = self._fetcher.verdicts(target.table).proof(name, target.partition)
+        if self._bases.has_lost_base(followed) and followed.next_offset >= part.cut and proof.word != REFUSED:
             return name  # unchecked: what the view stood on is gone
         if followed.next_offset < part.cut:
             where = f"{target.table.name}/{target.partition}"
@@ -227,7 +220,7 @@ class Adopter(threading.Thread):
             return None
         mine = next((found for found in digest_file.load(followed.directory) if found.cut == part.cut), None)
         if mine is None and not self._is_lost(followed, part.cut):
-            self._waits(target, _no_digest(followed, part.cut))
+            self._waits(target, reasons.no_digest(followed, part.cut))
             return None
         if mine is None and (start := self._starts_behind(followed)) is not None:
             if proof.word == PROVED:
@@ -235,14 +228,14 @@ class Adopter(threading.Thread):
             if (between := self._proved_between(followed, start)) is not None:
                 self._adopt(followed, between, between.name)  # from there on the log can be folded
             else:
-                self._waits(target, _cannot_fold(followed, name, part.cut, start, proof))
+                self._waits(target, reasons.cannot_fold(followed, name, part.cut, start, proof))
             return None
         return self._judged(followed, name, part, mine or self._refolded(followed, part.cut))
 
     def _judged(self, followed: FollowedPartition, name: str, part: PartFacts, mine: FiledDigest) -> str | None:
         """Compare, say so, and return the view's root over the snapshot; None: this node or another one refuses it."""
         target = followed.target
-        verdicts = self._library.verdicts(target.table)
+        verdicts = self._fetcher.verdicts(target.table)
         equal = (mine.digest, mine.entries) == (part.digest, part.entries)
         trusted = not mine.root or verdicts.proof(mine.root, target.partition).word == PROVED
         word = (AGREE if trusted else CONSISTENT) if equal else REFUSE
@@ -250,7 +243,11 @@ class Adopter(threading.Thread):
         proof = verdicts.proof(name, target.partition)
         if equal and proof.word != REFUSED:
             return name if followed.root and proof.word == PROVED else followed.root
-        reason = _refusal(followed, name, part, mine, proof) if not equal else _others_refuse(followed, name, proof)
+        reason = (
+            reasons.refusal(followed, name, part, mine, proof)
+            if not equal
+            else reasons.others_refuse(followed, name, proof)
+        )
         if self._progress.state(target) != "refused":
             log.error("%s", reason)
         self._progress.show(target, state="refused", reason=reason)
@@ -268,17 +265,17 @@ class Adopter(threading.Thread):
     def _proved_between(self, followed: FollowedPartition, start: int) -> Manifest | None:
         """The newest proved snapshot from which the log, which begins at `start`, leads to the view."""
         target = followed.target
-        for beginning in beginnings(self._library, target.table, target.partition):
+        for beginning in beginnings(self._fetcher, target.table, target.partition):
             if beginning.snapshot is None or beginning.proof.word != PROVED:
                 return None  # proved ones come first
             if start <= self._cut(target, beginning.snapshot) <= followed.next_offset:
-                return self._library.manifest(target.table, beginning.snapshot)
+                return self._fetcher.manifest(target.table, beginning.snapshot)
         return None
 
     def _word(self, followed: FollowedPartition, name: str, verdict: Verdict) -> None:
         """Have it written soon, if it is not there yet."""
         table, partition = followed.target.table, followed.target.partition
-        if self._library.said(table, name, partition) == verdict:
+        if self._fetcher.said(table, name, partition) == verdict:
             return
         if not self._words:
             self._words_s = time.monotonic()
@@ -288,7 +285,7 @@ class Adopter(threading.Thread):
         """Write what was found; False when the storage did not take it: it is kept, and tried again."""
         for key, (table, parts) in list(self._words.items()):
             try:
-                self._library.say(table, key[1], parts)
+                self._fetcher.say(table, key[1], parts)
             except (LogStoreError, OSError) as error:
                 log.warning("the verdict on snapshot %s of %s is not written yet: %s", key[1], table.name, error)
                 return False
@@ -299,17 +296,17 @@ class Adopter(threading.Thread):
         """The standing of the view itself: that of what its fold began with."""
         if not followed.root:
             return Proof(PROVED, "folded from offset 0")
-        return self._library.verdicts(followed.target.table).proof(followed.root, followed.target.partition)
+        return self._fetcher.verdicts(followed.target.table).proof(followed.root, followed.target.partition)
 
     def _proofs(self, followed: FollowedPartition, *coming: str) -> tuple[LocalProof, ...]:
         """The standing of every snapshot of a partition that is here, or about to be."""
         base = followed.view.base
-        names = {kept.snapshot for kept in followed.kept} | ({base.snapshot} if base else set()) | {*coming}
+        names = {one.snapshot for one in followed.older} | ({base.snapshot} if base else set()) | {*coming}
         return tuple(LocalProof(name, self._standing(followed.target, name)) for name in sorted(names))
 
     def _standing(self, target: Target, name: str) -> str:
         """Standing of a snapshot; the own agreement counts before it is written."""
-        found = self._library.verdicts(target.table).proof(name, target.partition).word
+        found = self._fetcher.verdicts(target.table).proof(name, target.partition).word
         own = self._words.get((target.table.epoch, name), (None, {}))[1].get(target.partition)
         return PROVED if found == UNPROVED and own is not None and own.word == AGREE else found
 
@@ -317,17 +314,17 @@ class Adopter(threading.Thread):
         """Throw away a view whose root was refused since; False when there is nothing better to begin with."""
         target = followed.target
         start = self._log_start(target.table.topic, target.partition)
-        for beginning in beginnings(self._library, target.table, target.partition):
+        for beginning in beginnings(self._fetcher, target.table, target.partition):
             if beginning.proof.word == PROVED and self._cut(target, beginning.snapshot) >= start:
                 why = f"the view began with snapshot {followed.root}, which is refused: {proof.why}; it begins again"
-                self._lane.asked.do(target.key, flip.discard(why))
+                self._lane.mailbox.do(target.key, flip.discard(why))
                 return True
         return False
 
     def _cut(self, target: Target, name: str | None) -> int:
         """Cut of a beginning; -1 when its manifest is damaged or gone."""
         try:
-            return self._library.manifest(target.table, name).parts[target.partition].cut if name else 0
+            return self._fetcher.manifest(target.table, name).parts[target.partition].cut if name else 0
         except (Corrupted, NoSuchSnapshot):
             return -1
 
@@ -353,7 +350,7 @@ class Adopter(threading.Thread):
 
     def _adopt(self, followed: FollowedPartition, manifest: Manifest, root: str) -> None:
         target = followed.target
-        local = self._library.bring(target, manifest)
+        local = self._fetcher.bring(target, manifest)
         base = local.base._replace(root=root)
         self._progress.show(target, state="building", reason="", local=self._proofs(followed, manifest.name))
         path = followed.view.path
@@ -362,15 +359,15 @@ class Adopter(threading.Thread):
             str(path), str(generation.unborn(path.parent, number)), asdict(identity_of(target)),
             base._asdict(), followed.sync
         )  # fmt: skip
-        errand = self._helper.build(order)
+        pending = self._digest_client.build(order)
         try:
-            _wait(self._helper, errand, errand.begun)
-            self._lane.asked.do(target.key, flip.keep)
-            self._helper.last(errand)
-            _wait(self._helper, errand, errand.done)
-            self._flip(target, flip.flip(self._library.snapshots(target)))
+            _wait(self._digest_client, pending, pending.begun)
+            self._lane.mailbox.do(target.key, flip.start_buffer)
+            self._digest_client.last(pending)
+            _wait(self._digest_client, pending, pending.done)
+            self._flip(target, flip.flip(self._fetcher.snapshots(target)))
         except BaseException:
-            self._lane.asked.do(target.key, flip.forget)
+            self._lane.mailbox.do(target.key, flip.drop_buffer)
             raise
         self._adopted(target, local.base.snapshot, local.base.cut)
 
@@ -378,9 +375,9 @@ class Adopter(threading.Thread):
         """Begin anew over the best snapshot that lies ahead; it is the view's root from then on."""
         target = followed.target
         start = max(self._log_start(target.table.topic, target.partition), followed.next_offset + 1)
-        for beginning in beginnings(self._library, target.table, target.partition):
+        for beginning in beginnings(self._fetcher, target.table, target.partition):
             if beginning.snapshot is not None and self._cut(target, beginning.snapshot) >= start:
-                self._leap_to(followed, self._library.manifest(target.table, beginning.snapshot), beginning.proof)
+                self._leap_to(followed, self._fetcher.manifest(target.table, beginning.snapshot), beginning.proof)
                 return
         reason = (
             f"no snapshot that reaches offset {start:,} may be leapt to: each is older, or refused; `logstore batch "
@@ -391,76 +388,28 @@ class Adopter(threading.Thread):
 
     def _leap_to(self, followed: FollowedPartition, manifest: Manifest, proof: Proof) -> None:
         target, part = followed.target, manifest.parts[followed.target.partition]
-        local = self._library.bring(target, manifest)
-        seed = Bootstrap(
+        local = self._fetcher.bring(target, manifest)
+        bootstrap = Bootstrap(
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), why) for at, why in part.quarantine_records]),
         )
         self._progress.show(target, local=self._proofs(followed, manifest.name))
         log.warning("%s/%d leaps from %d to %d", target.table.name, target.partition, followed.next_offset, part.cut)
-        self._flip(target, flip.begin(seed, self._library.snapshots(target)))
+        self._flip(target, flip.begin(bootstrap, self._fetcher.snapshots(target)))
         digest_file.path_in(followed.directory).unlink(missing_ok=True)  # those of the view that was left
         self._progress.show(target, proof=proof.word)
         self._adopted(target, local.base.snapshot, local.base.cut)
 
     def _flip(self, target: Target, step: Step) -> None:
-        self._lane.asked.do(target.key, step)
+        self._lane.mailbox.do(target.key, step)
         self._seen[target.key] = time.monotonic()
-        self._lost_bases.pop(target.key, None)
+        self._bases.forget(target)
 
     def _adopted(self, target: Target, name: str, cut: int) -> None:
         log.info("%s/%d stands on snapshot %s, cut %d", target.table.name, target.partition, name, cut)
         self._progress.show(target, base=name, cut=cut, candidate=None, state="adopted", reason="")
 
-    # 5. sweep, and what a start looks at
-
-    def _mend(self, followed: FollowedPartition) -> None:
-        """Look at the base's files once after a start, and whenever they are not here.
-
-        Fetch them again when they are not sound.
-
-        Also when a reader says so: what it has open may be damaged although the files look well now.
-        """
-        key, base = followed.target.key, followed.view.base
-        if base is None or self._has_lost_base(followed):
-            return
-        told = self._is_told(followed.target, base.snapshot)
-        if followed.base_dir is not None and key in self._checked and not told:
-            return
-        directory = self._library.snapshots(followed.target)
-        local = local_snapshots.find(directory, base.snapshot)
-        wrong = "a reader found it damaged" if told else local_snapshots.damaged(local) if local else "it is not here"
-        if wrong is not None:
-            log.warning(
-                "snapshot %s of %s/%d: %s", base.snapshot, followed.target.table.name, followed.target.partition, wrong
-            )
-            self._fetch_again(followed, base.snapshot)
-        self._checked.add(key)
-
-    def _has_lost_base(self, followed: FollowedPartition) -> bool:
-        """True when the snapshot that the view stands on is damaged here and cannot be fetched again."""
-        base = followed.view.base
-        return base is not None and self._lost_bases.get(followed.target.key) == base.snapshot
-
-    def _is_told(self, target: Target, name: str) -> bool:
-        """True when readers found the base damaged, and had the time to see what was brought since."""
-        if time.monotonic() - self._brought_s.get(target.key, -SWEEP_S) < SWEEP_S:
-            return False
-        return SnapshotPlace(target.table.name, *target.key, name) in self._damaged()
-
-    def _fetch_again(self, followed: FollowedPartition, name: str) -> None:
-        target = followed.target
-        try:
-            self._library.bring(target, self._library.manifest(target.table, name), again=True)
-        except NotYet:
-            raise
-        except LogStoreError as error:
-            self._lost_bases[target.key] = name
-            raise Corrupted(
-                f"{error}; `logstore batch rebuild {target.table.name}` makes a new snapshot, which is taken over"
-            ) from error
-        self._lane.asked.do(target.key, flip.rebase(self._library.snapshots(target)))
-        self._brought_s[target.key] = time.monotonic()
+    # 5. sweep
 
     def _sweep(self, followed: FollowedPartition) -> None:
         key, path = followed.target.key, followed.view.path
@@ -469,102 +418,21 @@ class Adopter(threading.Thread):
         for old in generation.older(path.parent, int(path.name)):
             log.info("removing %s", old)
             generation.remove(old)
-        keep = [Path(kept.path) for kept in followed.kept if kept.path is not None]
+        keep = [Path(one.path) for one in followed.older if one.path is not None]
         local_snapshots.remove_others(
-            self._library.snapshots(followed.target), [*keep, *([followed.base_dir] if followed.base_dir else [])]
+            self._fetcher.snapshots(followed.target), [*keep, *([followed.base_dir] if followed.base_dir else [])]
         )
 
 
-def _wait(helper: DigestClient, errand: PendingDigest, event: threading.Event) -> None:
-    pid = helper.pid
+def _wait(digest_client: DigestClient, pending: PendingDigest, event: threading.Event) -> None:
+    pid = digest_client.pid
     progress = None if pid is None else Progress(pid, BUILD_S)
     while not event.wait(NEAR_S):
         if progress is not None and progress.hangs():
             raise StorageUnreachable(f"the next generation is not built, and nothing was done for it for {BUILD_S:g} s")
-    if errand.failure is not None:
-        raise NotBuilt(errand.failure)
-
-
-def _no_digest(followed: FollowedPartition, cut: int) -> str:
-    why = followed.undigested.get(cut, "it is being computed, or was lost with a restart")
-    again = "if it stays so, the log is folded again up to there"
-    return f"this node's digest at the cut {cut:,} is not known: {why}; {again}"
-
-
-def _cannot_fold(followed: FollowedPartition, name: str, cut: int, start: int, proof: Proof) -> str:
-    table = followed.target.table.name
-    return (
-        f"this node has no digest at the cut {cut:,} of snapshot {name} and cannot fold the log again up to there: it "
-        "begins "
-        f"at {start:,}, what is below was deleted before this node took a snapshot over; {proof.why}; `logstore batch "
-        "audit "
-        f"{table}` compares the snapshot with the archive, and once it is proved this node goes on from it by itself"
-    )
-
-
-def _refusal(followed: FollowedPartition, name: str, part: PartFacts, mine: FiledDigest, proof: Proof) -> str:
-    table, partition = followed.target.table.name, followed.target.partition
-    began = f" (this view began with snapshot {mine.root})" if mine.root else ""
-    return (
-        f"{table}/{partition} differs from snapshot {name} at cut {part.cut:,}: digest {mine.digest} of "
-        f"{mine.entries:,} "
-        f"entries here{began}, the snapshot has {part.digest} of {part.entries:,}; `logstore batch audit {table} "
-        "--explain` "
-        f"settles who is wrong and names the keys. If it is the snapshot, `logstore batch rebuild {table}` makes "
-        "another; if "
-        f"it is this view, `logstore view discard {table} --partition {partition}` begins it again"
-        + ("; an audit agrees with the snapshot" if proof.word == PROVED else "")
-    )
-
-
-def _others_refuse(followed: FollowedPartition, name: str, proof: Proof) -> str:
-    table = followed.target.table.name
-    return (
-        f"snapshot {name} agrees with this node, but others refuse it: {proof.why}; `logstore batch audit {table} "
-        "--explain` "
-        "settles who is wrong"
-    )
-
-
-def _doubt(followed: FollowedPartition, proof: Proof, between: str = "") -> str:
-    """Reason to doubt a view: its root is not proved; "" when it is."""
-    if proof.word == PROVED:
-        return ""
-    table, partition = followed.target.table.name, followed.target.partition
-    way = f"`logstore view discard {table} --partition {partition}` begins the view again"
-    if proof.word == UNPROVED:
-        way = f"`logstore batch audit {table}` proves or refuses it"
-    return f"{between}the view began with snapshot {followed.root}, which is {proof.word}: {proof.why}; {way}"
+    if pending.failure is not None:
+        raise NotBuilt(pending.failure)
 
 
 class NotBuilt(NotYet):
     """The next generation could not be built; it is tried again."""
-
-
-Recorder = Callable[[FollowedPartition, Pin, PendingDigest], None]
-
-
-def recorder(progress: AdoptionProgress) -> Recorder:
-    """Function that files a digest once it has been computed."""
-
-    def record(followed: FollowedPartition, pin: Pin, errand: PendingDigest) -> None:
-        cut = pin.cut
-        if errand.outcome is None or errand.pinned_at != pin.position:
-            followed.undigested[cut] = errand.failure or f"the view was pinned at {errand.pinned_at}"
-            log.warning(
-                "%s/%d: no digest at %d: %s",
-                followed.target.table.name,
-                followed.target.partition,
-                cut,
-                followed.undigested[cut],
-            )
-            return
-        digest, entries = errand.outcome
-        try:
-            kept = digest_file.add(followed.directory, FiledDigest(cut, digest, entries, pin.root, PIN))
-        except OSError as error:
-            followed.undigested[cut] = str(error)
-            return
-        progress.digests(followed.target, kept)
-
-    return record

@@ -24,10 +24,10 @@ class Beginning(NamedTuple):
 FROM_LOG = Beginning(None, Proof(PROVED, "the log from offset 0"))
 
 
-def beginnings(library: SnapshotFetcher, table: Table, partition: int) -> Iterator[Beginning]:
+def beginnings(fetcher: SnapshotFetcher, table: Table, partition: int) -> Iterator[Beginning]:
     """The ways to begin a partition, best first. Raises StorageUnreachable, Corrupted: of the pointer."""
-    verdicts = library.verdicts(table)
-    names = library.repository(table).candidates(table.base_snapshot)
+    verdicts = fetcher.verdicts(table)
+    names = fetcher.repository(table).candidates(table.base_snapshot)
     found = [Beginning(name, verdicts.proof(name, partition)) for name in names]
     yield from (one for one in found if one.proof.word == PROVED)
     if table.base is None:

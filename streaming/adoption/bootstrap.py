@@ -40,25 +40,25 @@ class Bootstrapper:
     """`log_start` tells where the log of a partition begins, for (topic, partition); it raises LogUnreachable."""
 
     def __init__(
-        self, library: SnapshotFetcher, progress: AdoptionProgress, log_start: Callable[[str, int], int]
+        self, fetcher: SnapshotFetcher, progress: AdoptionProgress, log_start: Callable[[str, int], int]
     ) -> None:
-        self._library, self._progress, self._log_start = library, progress, log_start
+        self._fetcher, self._progress, self._log_start = fetcher, progress, log_start
         self._look, self._fetch = ThreadPoolExecutor(1, "look"), ThreadPoolExecutor(FETCHES, "fetch")
-        self._asked: dict[PartitionKey, tuple[Future[Bootstrap], float]] = {}
+        self._pending: dict[PartitionKey, tuple[Future[Bootstrap], float]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, target: Target) -> Bootstrap:
-        """The seed; raises Asking until it is known, NotYet while there can be none."""
+        """The bootstrap; raises Asking until it is known, NotYet while there can be none."""
         now_s = time.monotonic()
         with self._lock:
-            future, since_s = self._asked.get(target.key) or (self._ask(target), now_s)
-            self._asked[target.key] = future, since_s
+            future, since_s = self._pending.get(target.key) or (self._ask(target), now_s)
+            self._pending[target.key] = future, since_s
             if not future.done():
                 raise BootstrapPending(
                     f"{target.table.name}/{target.partition}: its snapshot is looked for",
                     0.005 if now_s - since_s < QUICK_S else 0.2,
                 )
-            del self._asked[target.key]
+            del self._pending[target.key]
         return future.result()
 
     def _ask(self, target: Target) -> Future[Bootstrap]:
@@ -73,10 +73,10 @@ class Bootstrapper:
         self._fetch.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, target: Target, answer: "Future[Bootstrap]") -> Bootstrap | None:
-        if self._library.url is None:
-            raise BootstrapPending(self._library.unknown, 0.1)
+        if self._fetcher.url is None:
+            raise BootstrapPending(self._fetcher.unknown, 0.1)
         try:
-            pointer = self._library.current(target.table)
+            pointer = self._fetcher.current(target.table)
         except (StorageUnreachable, Corrupted) as error:
             return self._without(target, error)
         if pointer is None and target.table.base is None:
@@ -93,7 +93,7 @@ class Bootstrapper:
         if table.base is not None:
             name = table.base["snapshot"]
             missing = (
-                f"table {table.name} was restored from snapshot {name}, which {self._library.url} does not show{why}"
+                f"table {table.name} was restored from snapshot {name}, which {self._fetcher.url} does not show{why}"
             )
         elif error is not None and self._log_start(table.topic, target.partition) > 0:
             missing = (
@@ -107,13 +107,13 @@ class Bootstrapper:
     def _best(self, target: Target) -> Bootstrap:
         """Over the best snapshot that is whole and that the log goes on from."""
         failure: Corrupted | NoSuchSnapshot | None = None
-        for beginning in beginnings(self._library, target.table, target.partition):
+        for beginning in beginnings(self._fetcher, target.table, target.partition):
             try:
                 if beginning.snapshot is None:
                     if self._starts(target) > 0:
                         continue
                     break
-                manifest = self._library.manifest(target.table, beginning.snapshot)
+                manifest = self._fetcher.manifest(target.table, beginning.snapshot)
                 if manifest.parts[target.partition].cut < self._starts(target, proved=beginning.proof.word == PROVED):
                     continue
                 _check_held(target, manifest)
@@ -137,7 +137,7 @@ class Bootstrapper:
             raise
 
     def _over(self, target: Target, manifest: Manifest, proof: Proof) -> Bootstrap:
-        local = self._library.bring(target, manifest)
+        local = self._fetcher.bring(target, manifest)
         part = manifest.parts[target.partition]
         reason = "begun from this snapshot"
         if proof.word != PROVED:

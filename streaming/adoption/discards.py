@@ -29,7 +29,7 @@ class Discards:
             path = paths.discard_path(self._data_dir, *followed.target.key)
             if path.name in asked:
                 try:
-                    lane.asked.do(followed.target.key, flip.discard("`logstore view discard` asked for it"))
+                    lane.mailbox.do(followed.target.key, flip.discard("`logstore view discard` asked for it"))
                     path.unlink(missing_ok=True)
                 except (LogStoreError, OSError) as error:
                     log.warning("%s: %s", path, error)

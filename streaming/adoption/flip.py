@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 Step = Callable[[FollowedPartition], None]
 
 
-def keep(followed: FollowedPartition) -> None:
+def start_buffer(followed: FollowedPartition) -> None:
     """Keep what is applied from now on."""
-    followed.tee = ChangeBuffer()
+    followed.change_buffer = ChangeBuffer()
 
 
-def forget(followed: FollowedPartition) -> None:
+def drop_buffer(followed: FollowedPartition) -> None:
     """Keep it no longer: the attempt came to nothing."""
-    followed.tee = None
+    followed.change_buffer = None
 
 
 def flip(snapshots: Path) -> Step:
@@ -40,8 +40,8 @@ def flip(snapshots: Path) -> Step:
 
     def step(followed: FollowedPartition) -> None:
         begun_s = time.monotonic()
-        tee, followed.tee = followed.tee, None
-        if tee is None or tee.over:
+        change_buffer, followed.change_buffer = followed.change_buffer, None
+        if change_buffer is None or change_buffer.over:
             raise Overloaded(
                 f"more than {LIMIT_BYTES >> 20} MiB were written while the next generation was built; it is tried again"
             )
@@ -49,7 +49,7 @@ def flip(snapshots: Path) -> Step:
         view = View(generation.unborn(directory, number), identity_of(followed.target), sync=followed.sync)
         try:
             state = followed.view.state
-            view.apply(tee.since(view.next_offset, state), state.leader_epoch, state.stop, state.last)
+            view.apply(change_buffer.since(view.next_offset, state), state.leader_epoch, state.stop, state.last)
             view.move(below(directory, str(number)))
         except BaseException:
             view.close(flush=False)
@@ -62,12 +62,12 @@ def flip(snapshots: Path) -> Step:
     return step
 
 
-def begin(seed: Bootstrap, snapshots: Path) -> Step:
-    """Replace a view that the log does not reach any more. Requires: the seed's cut is above the view's position."""
+def begin(bootstrap: Bootstrap, snapshots: Path) -> Step:
+    """Replace a view that the log does not reach any more. Requires: its cut is above the view's position."""
 
     def step(followed: FollowedPartition) -> None:
         directory, number = _next(followed)
-        view = generation.begin(directory, number, identity_of(followed.target), *seed, sync=followed.sync)
+        view = generation.begin(directory, number, identity_of(followed.target), *bootstrap, sync=followed.sync)
         followed.replace(view, snapshots).close(flush=False)
 
     return step

@@ -14,31 +14,31 @@ class AdoptionProgress:
 
     def __init__(self, feed: FeedServer) -> None:
         self._feed, self._lock = feed, threading.Lock()
-        self._shown: dict[AdoptionKey, AdoptionRecord] = {}
+        self._published: dict[AdoptionKey, AdoptionRecord] = {}
 
     def show(self, target: Target, **changes: Any) -> None:
         """Change fields of the partition's `AdoptionRecord`."""
         key = _key(target)
         with self._lock:
-            shown = self._shown.get(key, AdoptionRecord())._replace(**changes)
-            if shown != self._shown.get(key):
-                self._shown[key] = shown
-                self._feed.publish(key, shown)
+            record = self._published.get(key, AdoptionRecord())._replace(**changes)
+            if record != self._published.get(key):
+                self._published[key] = record
+                self._feed.publish(key, record)
 
     def state(self, target: Target) -> str:
         """The word that is shown."""
-        return self._shown.get(_key(target), AdoptionRecord()).state
+        return self._published.get(_key(target), AdoptionRecord()).state
 
     def digests(self, target: Target, found: list[FiledDigest]) -> None:
         """Publish the digests of a partition."""
-        self.show(target, digests=tuple(one.shown() for one in found))
+        self.show(target, digests=tuple(one.record() for one in found))
 
     def only(self, targets: list[Target]) -> None:
         """Take back what is shown of other partitions."""
         keys = {_key(target) for target in targets}
         with self._lock:
-            for key in self._shown.keys() - keys:
-                del self._shown[key]
+            for key in self._published.keys() - keys:
+                del self._published[key]
                 self._feed.publish(key, None)
 
 

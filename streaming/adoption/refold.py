@@ -72,7 +72,7 @@ def fold(place: Path, order: dict[str, Any]) -> Digest:
     """Do it. Raises LogStoreError."""
     base = Base(**order["base"]) if order["base"] else None
     target = Target(Table.from_json(order["table"].encode()), order["partition"], 0)
-    followed = FollowedPartition(target, place, seed=lambda _: Bootstrap(base))
+    followed = FollowedPartition(target, place, bootstrapper=lambda _: Bootstrap(base))
     path = followed.view.path
     with closing(followed), closing(Tail(order["bootstrap"], group="logstore.proof")) as tail:
         tail.follow(target.table.topic, target.partition, followed.next_offset)

@@ -63,7 +63,7 @@ JOIN_S = 30.0  # how long Faust may take to join the group after a start
 class SnapshotServices(NamedTuple):
     """Services that care for snapshots."""
 
-    library: SnapshotFetcher
+    fetcher: SnapshotFetcher
     progress: AdoptionProgress
     schedule: CompactionSchedule
 
@@ -97,17 +97,17 @@ class ControlPlane(threading.Thread):
         lane: Lane,
         snapshots: SnapshotServices,
     ) -> None:
-        super().__init__(name="catalogue", daemon=True)
+        super().__init__(name="control-plane", daemon=True)
         self._snapshots, self._first_slot = snapshots, spread(slots)[0]
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
         self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
-        self._saved = ServedState(served_path(data_dir, me.worker))
-        self._placement = Placement(me.node, me.worker, self._saved.slots())
+        self._served_state = ServedState(served_path(data_dir, me.worker))
+        self._placement = Placement(me.node, me.worker, self._served_state.slots())
         self._confirm = ReaderAcks(feed, me.readers)
         self._started_s = time.monotonic()
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
-        self._shown_revision = -1
+        self._published_revision = -1
         self._verified: dict[str, kafka.Described | None] = {}  # topic -> what it is now, None: it does not exist
         self._verified_at_s = 0.0
         self._missing_since_s: dict[str, float] = {}  # of topics that were there
@@ -142,7 +142,7 @@ class ControlPlane(threading.Thread):
                 self._step()
             self._announcer.retire(self._announcement())
         except BaseException as error:  # the worker looks at `failure` and ends
-            log.exception("the catalogue failed")
+            log.exception("the control plane failed")
             self.failure = error
         finally:
             self._changes.close()
@@ -165,9 +165,9 @@ class ControlPlane(threading.Thread):
 
     def _find_storage(self) -> None:
         try:
-            self._snapshots.library.at(self._changes.definitions.known_storage())
+            self._snapshots.fetcher.at(self._changes.definitions.known_storage())
         except Corrupted as error:
-            self._snapshots.library.lost(str(error))
+            self._snapshots.fetcher.lost(str(error))
 
     def _others(self) -> list[Announcement]:
         me = self._me
@@ -279,10 +279,10 @@ class ControlPlane(threading.Thread):
         self._feed.publish_changed(NodesKey(), NodesRecord(nodes))
         if (
             self._lane.generation == self._wanted.generation > 0
-            and definitions.revision != self._shown_revision
+            and definitions.revision != self._published_revision
             and self._all_verified()
         ):
-            self._shown_revision = definitions.revision
+            self._published_revision = definitions.revision
             sweep(self._data_dir, definitions.tables.values())
             self._feed.publish(TablesKey(), tables_record(definitions, self._slots, self._tables_id()))
         self._save()
@@ -296,13 +296,13 @@ class ControlPlane(threading.Thread):
 
     def _save(self) -> None:
         """Keep what is served, for readers that start without this worker, and for itself after a restart."""
-        if self._shown_revision < 0:
+        if self._published_revision < 0:
             return
         served = Served(
             self._feed.get(TablesKey()) or TablesRecord(), self._feed.get(NodesKey()) or NodesRecord(),
             tuple(sorted(self._placement.followed)), self._feed.views(),
         )  # fmt: skip
-        self._saved.keep(served)
+        self._served_state.save(served)
 
     def _announcement(self) -> Announcement:
         acks = [ack.tables for ack in self._feed.acks() if ack is not None]
@@ -314,7 +314,7 @@ class ControlPlane(threading.Thread):
             *self._me[:5],
             slots=sorted(self._placement.assigned),
             live=sorted(self._confirm.live(frozenset(followed - behind))),
-            tables=min([self._shown_revision, *acks]),
+            tables=min([self._published_revision, *acks]),
             pids=_pids(self._data_dir),
         )
 

@@ -67,7 +67,7 @@ class EndOffsets(threading.Thread):
         ends = kafka.ends(client, followed)
         stable = kafka.ends(client, followed, committed=True)
         self.committed = {followed[place]: end for place, end in stable.items()}
-        told = tuple(PartitionEnd(*followed[place], end) for place, end in ends.items())
-        self._feed.publish(EndsKey(), EndsRecord(asked_ms, told))
+        found = tuple(PartitionEnd(*followed[place], end) for place, end in ends.items())
+        self._feed.publish(EndsKey(), EndsRecord(asked_ms, found))
         self._lane.heard(reachable=True)
         self._complaint = ""

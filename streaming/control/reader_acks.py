@@ -18,13 +18,13 @@ class ReaderAcks:
         """`readers`: how many the node has; what fewer of them know is not live for whoever asks the others."""
         self._feed, self._readers = feed, readers
         self._run, self._number = secrets.token_hex(4), 0  # marks of an earlier run of this worker do not count
-        self._asked: frozenset[int] = frozenset()
+        self._awaited: frozenset[int] = frozenset()
         self._confirmed: frozenset[int] = frozenset()
 
     def live(self, slots: frozenset[int]) -> frozenset[int]:
         """The part of `slots`, live in the lane, that every reader of the node has been told of and answers for."""
-        if slots != self._asked or not self._number:
-            self._asked, self._number = slots, self._number + 1
+        if slots != self._awaited or not self._number:
+            self._awaited, self._number = slots, self._number + 1
             self._feed.publish(MarkKey(), MarkRecord(self._run, self._number))
         acks = self._feed.acks()
         if len(acks) >= self._readers and all(self._has_seen(ack) for ack in acks):

@@ -44,7 +44,7 @@ class ServedState:
         found = self.load()
         return list(found.slots) if found else []
 
-    def keep(self, served: Served) -> None:
+    def save(self, served: Served) -> None:
         """Write it down when more of it than the nodes has changed.
 
         A full disk ends no worker: the next call tries again.

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.1
 AGAIN_S = 1.0
-KEPT = 32  # places in the log of which the time is told, per partition
+AT_MOST = 32  # places in the log of which the time is told, per partition
 
 
 class Ticks(threading.Thread):
@@ -73,6 +73,6 @@ class Ticks(threading.Thread):
 
     def _tell(self, key: PartitionKey, state: State) -> None:
         """Readers prove by it what held before the tick, which moves log time on."""
-        times = self._times.setdefault(key, deque(maxlen=KEPT))
+        times = self._times.setdefault(key, deque(maxlen=AT_MOST))
         times.append(StoodAt(state.log_time_ms, state.next_offset))
         self._feed.publish(TimesKey(*key), TimesRecord(tuple(times)))

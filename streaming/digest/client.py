@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 SEND_S = 0.005  # a digester that takes no message for so long is as good as dead to the lane
 AGAIN_S = 0.5
 _PATHS = 100  # of one message: a path has 4,096 bytes at most, in practice a hundred
-DIED = "the helper process died"
+DIED = "the digester died"
 
 
 class PendingDigest:
@@ -50,7 +50,7 @@ class DigestClient(threading.Thread):
     """Runs until `close`. Its calls may come from any thread and do not block for longer than SEND_S."""
 
     def __init__(self) -> None:
-        super().__init__(name="helper", daemon=True)
+        super().__init__(name="digest-client", daemon=True)
         self._numbers = itertools.count()
         self._pending: dict[int, PendingDigest] = {}
         self._paths: set[str] = set()
@@ -157,7 +157,7 @@ class DigestClient(threading.Thread):
             if not sent:
                 del self._pending[pending.number]
         if not sent:
-            pending.end(None, "the helper process does not answer")
+            pending.end(None, "the digester does not answer")
         return pending
 
     def _send_views(self, word: str, paths: set[str]) -> None:

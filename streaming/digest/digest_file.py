@@ -10,7 +10,7 @@ from logstore.view import paths
 from logstore.view.feed_records import DigestRecord
 from logstore.view.paths import write_whole
 
-KEPT = 8
+AT_MOST = 8
 
 
 class FiledDigest(NamedTuple):
@@ -25,7 +25,7 @@ class FiledDigest(NamedTuple):
     root: str
     how: str
 
-    def shown(self) -> DigestRecord:
+    def record(self) -> DigestRecord:
         """The digest as readers are told of it."""
         return DigestRecord(self.cut, self.digest, self.entries)
 
@@ -48,6 +48,6 @@ def load(directory: Path) -> list[FiledDigest]:
 
 def add(directory: Path, found: FiledDigest) -> list[FiledDigest]:
     """Keep one more, atomically; returns the newest. Raises OSError when the disk is full."""
-    kept = sorted([*(known for known in load(directory) if known.cut != found.cut), found])[-KEPT:]
-    write_whole(path_in(directory), orjson.dumps([list(one) for one in kept]))
-    return kept
+    newest = sorted([*(known for known in load(directory) if known.cut != found.cut), found])[-AT_MOST:]
+    write_whole(path_in(directory), orjson.dumps([list(one) for one in newest]))
+    return newest

@@ -33,7 +33,7 @@ class ChangeBuffer:
     def since(self, position: int, upto: State) -> Folded:
         """Commit that brings a view from `position` to `upto`.
 
-        Requires: `position` is not before the tee was begun.
+        Requires: `position` is not before the buffer was begun.
         """
         skipped = [item for item in self._quarantined if item[0] >= position]
         return Folded(upto.next_offset, upto.log_time_ms, self._entries, skipped, None)

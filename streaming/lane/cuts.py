@@ -38,19 +38,19 @@ class Pin(NamedTuple):
 
 OnDigest = Callable[
     [FollowedPartition, Pin, PendingDigest], None
-]  # (partition, where it was pinned, the errand, ended)
+]  # (partition, where it was pinned, the pending, ended)
 
 
 class _Held(NamedTuple):
-    errand: PendingDigest
+    pending: PendingDigest
     until_s: float
 
 
 class Cuts:
     """Cuts of one lane. `on_digest` is called on another thread."""
 
-    def __init__(self, helper: DigestClient, on_digest: OnDigest) -> None:
-        self._helper, self._on_digest = helper, on_digest
+    def __init__(self, digest_client: DigestClient, on_digest: OnDigest) -> None:
+        self._digest_client, self._on_digest = digest_client, on_digest
         self._held: dict[PartitionKey, _Held] = {}
         self._pinned: dict[PartitionKey, int] = {}  # cuts that come again, after their pins were waited for
         self._allowed: dict[PartitionKey, tuple[float, float]] = {}  # (pins left, as of when), of what is followed
@@ -58,7 +58,7 @@ class Cuts:
     def watch(self, followed: Iterable[FollowedPartition]) -> None:
         """Watch these partitions for cuts."""
         known = list(followed)
-        self._helper.views(str(one.view.path) for one in known)
+        self._digest_client.views(str(one.view.path) for one in known)
         keys = {one.target.key for one in known}
         self._allowed = {key: allowed for key, allowed in self._allowed.items() if key in keys}
 
@@ -102,8 +102,8 @@ class Cuts:
         where, path = Pin(cut, followed.next_offset, followed.root), str(followed.view.path)
         base_dir = str(followed.base_dir) if followed.base_dir else None
         begun_s = time.monotonic()
-        errand = self._helper.pin(path, base_dir, lambda errand: self._on_digest(followed, where, errand))
-        prompt = errand.begun.wait(WAIT_S)
+        pending = self._digest_client.pin(path, base_dir, lambda pending: self._on_digest(followed, where, pending))
+        prompt = pending.begun.wait(WAIT_S)
         waited_ms = (time.monotonic() - begun_s) * 1000
         log.info(
             "%s/%d: a snapshot ends at %d; its pin took %.1f ms",
@@ -114,7 +114,7 @@ class Cuts:
         )
         if prompt:
             return True
-        self._held[followed.target.key] = _Held(errand, time.monotonic() + HOLD_S)
+        self._held[followed.target.key] = _Held(pending, time.monotonic() + HOLD_S)
         return False
 
     def holds(self, key: PartitionKey) -> bool:
@@ -129,7 +129,7 @@ class Cuts:
     def over(self) -> list[PartitionKey]:
         """Partitions whose waiting has ended since the last call."""
         now_s = time.monotonic()
-        ended = [key for key, held in self._held.items() if held.errand.begun.is_set() or now_s > held.until_s]
+        ended = [key for key, held in self._held.items() if held.pending.begun.is_set() or now_s > held.until_s]
         for key in ended:
             del self._held[key]
         return ended

@@ -64,10 +64,10 @@ class Lane(threading.Thread):
         group: str,
         sync: Sync,
         cuts: Cuts,
-        seed: Callable[[Target], Bootstrap],
+        bootstrapper: Callable[[Target], Bootstrap],
         queued_kbytes: int = 32_768,
     ) -> None:
-        """`queued_kbytes` bounds what is fetched ahead, and so the memory; `seed` says what a new view begins with."""
+        """`queued_kbytes` bounds what is fetched ahead, and so the memory; `bootstrapper` begins views."""
         super().__init__(name="lane", daemon=True)
         self._brokers, self._feed, self._group, self._queued_kbytes, self._cuts = (
             bootstrap,
@@ -76,14 +76,14 @@ class Lane(threading.Thread):
             queued_kbytes,
             cuts,
         )
-        self.asked = Mailbox()
+        self.mailbox = Mailbox()
         self._wanted = Targets(0, {})
         self._generation = 0  # until somebody says what to follow, what an earlier run has shown stays
         self._followed: dict[PartitionKey, FollowedPartition] = {}
         self._by_topic: dict[PartitionKey, FollowedPartition] = {}
         self._retry_at_s: dict[PartitionKey, float] = {}
-        self._shown = LaneStatus(feed)
-        self._opening = ViewOpening(data_dir, sync, seed, self._shown)
+        self._status = LaneStatus(feed)
+        self._opening = ViewOpening(data_dir, sync, bootstrapper, self._status)
         self._running = True
         self._restart = False
         self.failure: BaseException | None = None
@@ -137,7 +137,7 @@ class Lane(threading.Thread):
             ticked = announced = checked = time.monotonic()
             while self._running and not self._restart:
                 self._reconcile(tail)
-                self._do_asked(tail)
+                self._do_mail(tail)
                 for event in tail.take(self._patience_s()):
                     self._on_event(tail, event)
                 self.beat_s = now = time.monotonic()
@@ -195,7 +195,7 @@ class Lane(threading.Thread):
     def _forget_others(self, wanted: Targets) -> None:
         """Take back what is left of other targets, and what the feed shows of an earlier run of this worker."""
         self._retry_at_s = {key: at_s for key, at_s in self._retry_at_s.items() if key in wanted.targets}
-        self._shown.only(wanted.targets.values())
+        self._status.only(wanted.targets.values())
 
     def _open(self, tail: Tail, target: Target) -> None:
         self._retry_at_s.pop(target.key, None)
@@ -250,17 +250,17 @@ class Lane(threading.Thread):
         tail.leave(target.table.topic, target.partition)
         for gone in (self._retry_at_s, self.phases):
             gone.pop(key, None)
-        self._shown.gone(target)
+        self._status.gone(target)
         _close(followed)
 
     def _remove(self, tail: Tail, followed: FollowedPartition, why: Corrupted) -> None:
-        """A view that is damaged goes; the partition begins again from its seed, as one that was never here."""
+        """A view that is damaged goes; the partition begins again from its bootstrap, as one that was never here."""
         target = followed.target
         log.error("%s/%d: %s", target.table.name, target.partition, why)
         tail.leave(target.table.topic, target.partition)
         del self._followed[target.key], self._by_topic[target.table.topic, target.partition]
         _discard(followed)
-        self._shown.removed(target, str(why))
+        self._status.removed(target, str(why))
         self.phases[target.key] = "catching-up"
         self._retry_at_s[target.key] = time.monotonic() + RETRY_S
 
@@ -309,7 +309,7 @@ class Lane(threading.Thread):
         if event.word == "truncated":
             followed.out_of_range(*tail.bounds(event.topic, event.partition), event.detail)
             return False
-        # a topic that is gone is found out by the catalogue, which looks at the ids
+        # a topic that is gone is found out by the control plane, which looks at the ids
         self._hold(tail, followed, f"{event.topic}/{event.partition}: {event.detail}")
         return True
 
@@ -325,11 +325,11 @@ class Lane(threading.Thread):
         tail.leave(followed.target.table.topic, followed.target.partition)
         self._retry_at_s[followed.target.key] = time.monotonic() + again_s
 
-    def _do_asked(self, tail: Tail) -> None:
+    def _do_mail(self, tail: Tail) -> None:
         for key in self._cuts.over():
             if key in self._followed:
                 self._restart_one(tail, self._followed[key])
-        for followed, moved in self.asked.answer(self._followed):
+        for followed, moved in self.mailbox.answer(self._followed):
             if followed.discarded is not None:
                 self._remove(tail, followed, Corrupted(followed.discarded))
                 continue
@@ -346,7 +346,7 @@ class Lane(threading.Thread):
     # 4. publish
 
     def _publish(self, followed: FollowedPartition) -> None:
-        self._shown.show(followed)
+        self._status.show(followed)
         self.phases[followed.target.key] = followed.phase
 
     def heard(self, *, reachable: bool) -> None:

@@ -24,7 +24,7 @@ from logstore.view.feed_records import LocalSnapshotRecord
 from logstore.view.layout import Base
 from logstore.view.paths import write_whole
 
-KEPT = 2  # local snapshots: the base, and the one before it for reads as of a past position
+AT_MOST = 2  # local snapshots: the base, and the one before it for reads as of a past position
 _COPY = re.compile(r"(?P<name>[^~.]+)(~(?P<copy>\d+))?")
 
 

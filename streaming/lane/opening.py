@@ -22,33 +22,37 @@ class OpenLater(NamedTuple):
 
 
 class ViewOpening:
-    """Opening of one lane's views. `seed` says with what a new view begins."""
+    """Opening of one lane's views. `bootstrapper` says with what a new view begins."""
 
-    def __init__(self, data_dir: Path, sync: Sync, seed: Callable[[Target], Bootstrap], shown: LaneStatus) -> None:
-        self._data_dir, self._sync, self._seed, self._shown = data_dir, sync, seed, shown
+    def __init__(
+        self, data_dir: Path, sync: Sync, bootstrapper: Callable[[Target], Bootstrap], status: LaneStatus
+    ) -> None:
+        self._data_dir, self._sync, self._bootstrapper, self._status = data_dir, sync, bootstrapper, status
         self._outlived = AppliedPositions(data_dir)
 
     def open(self, target: Target) -> FollowedPartition | OpenLater:
         """The partition, ready to be followed."""
         try:
             outlived = self._outlived.of(position_name(target.table.name, *target.key))
-            return FollowedPartition(target, self._data_dir, sync=self._sync, seed=self._seed, outlived=outlived)
+            return FollowedPartition(
+                target, self._data_dir, sync=self._sync, bootstrapper=self._bootstrapper, outlived=outlived
+            )
         except BootstrapPending as error:
             return OpenLater(error.again_s)
         except Overloaded:  # another worker of this node still has it
             return OpenLater(RETRY_S)
         except DiskFull as error:
-            self._shown.unopened(target, self._data_dir, str(error))
+            self._status.unopened(target, self._data_dir, str(error))
             return OpenLater(RETRY_S)
         except NotYet as error:  # the storage does not answer: other tables do not wait for it
-            self._shown.unopened(target, self._data_dir, str(error))
+            self._status.unopened(target, self._data_dir, str(error))
             return OpenLater(RETRY_S, "catching-up")
         except NoSuchSnapshot as error:
-            self._shown.stopped(target, str(error))
+            self._status.stopped(target, str(error))
             return OpenLater(RETRY_S, "stopped")
         except Corrupted as error:  # of what it would begin with: a view that is damaged is begun again
-            self._shown.stopped(target, str(error))
+            self._status.stopped(target, str(error))
             return OpenLater(RETRY_S, "stopped")
         except OSError as error:  # no descriptor left, a folder that cannot be made: of this partition alone
-            self._shown.unopened(target, self._data_dir, f"the view cannot be opened: {error}; it is tried again")
+            self._status.unopened(target, self._data_dir, f"the view cannot be opened: {error}; it is tried again")
             return OpenLater(RETRY_S, "catching-up")

@@ -5,7 +5,7 @@ Decides what a batch, a gap or an end of the log means; no Kafka in here.
 opening -> catching-up -> live            the end of the log was reached once
                └──────────┴──> stopped    and says why; a new definition or a restart tries again
 
-A view that is damaged is removed, and begins again from its seed: the log is the truth, a view is a fold of it and
+A view that is damaged is removed, and begins again from its bootstrap: the log is the truth, a view is a fold of it and
 nothing else.
 """
 
@@ -62,30 +62,30 @@ class FollowedPartition:
         data_dir: Path,
         *,
         sync: Sync = "none",
-        seed: Callable[[Target], Bootstrap] = lambda _: Bootstrap(),
+        bootstrapper: Callable[[Target], Bootstrap] = lambda _: Bootstrap(),
         outlived: AppliedPosition | None = None,
     ) -> None:
-        """Open the view; where there is none, begin one with what `seed` says.
+        """Open the view; where there is none, begin one with what `bootstrapper` says.
 
         `outlived`: how far this node had followed the log, whatever became of its view since.
 
-        Raises Overloaded while another process of this node still writes it, DiskFull, NotYet, OSError, and what `seed`
-        raises.
+        Raises Overloaded while another process of this node still writes it, DiskFull, NotYet, OSError, and as
+        `bootstrapper` does.
         """
         table, partition = target.table, target.partition
         self.owner = paths.Owner(paths.partition_dir(data_dir, table.name, table.epoch, partition))
         try:
-            _discard_if_asked(target, data_dir)
-            self.view = _left(target, data_dir, sync) or _begun(target, data_dir, sync, seed)
+            _discard_if_requested(target, data_dir)
+            self.view = _left(target, data_dir, sync) or _begun(target, data_dir, sync, bootstrapper)
         except BaseException:
             self.owner.release()
             raise
         self.target, self.sync = target, sync
         self.undigested: dict[int, str] = {}  # cuts without a digest, and why
-        self.kept: tuple[LocalSnapshotRecord, ...] = ()  # older local snapshots
+        self.older: tuple[LocalSnapshotRecord, ...] = ()  # older local snapshots
         self.base_dir: Path | None = None  # the RocksDB directory of the view's base; None: no base, or it is not here
         self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
-        self.tee: ChangeBuffer | None = None
+        self.change_buffer: ChangeBuffer | None = None
         self.place = FoldRules(partition, table.partitions, table.max_value_bytes)
         self.proof = LineageProof(outlived)
         self.end = self.view.next_offset  # of the log, as last heard
@@ -117,15 +117,15 @@ class FollowedPartition:
         base = self.view.base
         local = local_snapshots.find(directory, base.snapshot) if base else None
         self.base_dir = local and local.path
-        older = local_snapshots.others(directory, base)[-local_snapshots.KEPT + 1 :] if base else []
-        self.kept = tuple(local.record() for local in older)
+        older = local_snapshots.others(directory, base)[-local_snapshots.AT_MOST + 1 :] if base else []
+        self.older = tuple(local.record() for local in older)
 
     def record(self) -> ViewRecord:
         """Feed record of the partition."""
         base = self.view.base
         return ViewRecord(
             str(self.view.path), self.target.slot, self.phase, self.reason or "",
-            local_snapshots.record_of(base, self.base_dir) if base else None, self.kept, self.was_at_end,
+            local_snapshots.record_of(base, self.base_dir) if base else None, self.older, self.was_at_end,
         )  # fmt: skip
 
     @property
@@ -162,9 +162,9 @@ class FollowedPartition:
         Corrupted when the view is damaged.
         """
         records, hole = self._upto_hole(self._without_applied(records))
-        kept = self._without_skipped(records)
-        folded = fold_batch(kept, self.place, self.next_offset, self.view.state.log_time_ms)
-        if kept is not records and folded.refused is None:
+        left = self._without_skipped(records)
+        folded = fold_batch(left, self.place, self.next_offset, self.view.state.log_time_ms)
+        if left is not records and folded.refused is None:
             folded = folded._replace(next_offset=records.offsets[-1] + 1)
         stop = stop_reasons.refused(self.target, folded) or (
             None if hole is None else stop_reasons.gap(self.target, hole.start, hole.stop)
@@ -346,7 +346,7 @@ class FollowedPartition:
         assert view.next_offset >= self.next_offset, "a position never goes back"
         self.reached_end = self.reached_end and view.next_offset == self.next_offset
         self.end = max(self.end, view.next_offset)
-        before, self.view, self.tee = self.view, view, None
+        before, self.view, self.change_buffer = self.view, view, None
         self.find_base(snapshots)
         return before
 
@@ -379,8 +379,8 @@ class FollowedPartition:
         last: RecordIdentity | None = None,
     ) -> None:
         self.view.apply(folded, leader_epoch, stop, last)
-        if self.tee is not None:
-            self.tee.add(folded)
+        if self.change_buffer is not None:
+            self.change_buffer.add(folded)
 
     def _without_applied(self, records: Records) -> Records:
         """After a seek the same records may come twice."""
@@ -410,8 +410,8 @@ class FollowedPartition:
 
     def _without_skipped(self, records: Records) -> Records:
         """Leave out the records that a repair gave up although the log holds them."""
-        kept = skips.kept(records.offsets, self._skips)
-        return records if kept is None else records.pick(kept)
+        left = skips.remaining(records.offsets, self._skips)
+        return records if left is None else records.pick(left)
 
 
 def _last(records: Records, next_offset: int) -> RecordIdentity | None:
@@ -428,16 +428,16 @@ def identity_of(target: Target) -> ViewIdentity:
     return ViewIdentity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
 
 
-def _discard_if_asked(target: Target, data_dir: Path) -> None:
+def _discard_if_requested(target: Target, data_dir: Path) -> None:
     """Do what `logstore view discard` asked for while nobody had the view open."""
-    asked = paths.discard_path(data_dir, *target.key)
-    if asked.exists():
+    request = paths.discard_path(data_dir, *target.key)
+    if request.exists():
         directory = paths.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
         log.warning("%s: the views there are thrown away, as was asked for", directory)
         for child in [child for child in directory.iterdir() if child.is_dir()]:
             generation.remove(child)
         below(directory, paths.DIGESTS).unlink(missing_ok=True)
-        asked.unlink(missing_ok=True)
+        request.unlink(missing_ok=True)
 
 
 def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
@@ -454,9 +454,9 @@ def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
     return None
 
 
-def _begun(target: Target, data_dir: Path, sync: Sync, seed: Callable[[Target], Bootstrap]) -> View:
-    """A new view over its seed. Raises DiskFull, NotYet, OSError and what `seed` raises."""
-    begun, path = seed(target), view_path(target, data_dir)
+def _begun(target: Target, data_dir: Path, sync: Sync, bootstrapper: Callable[[Target], Bootstrap]) -> View:
+    """A new view over its bootstrap. Raises DiskFull, NotYet, OSError and what `bootstrapper` raises."""
+    begun, path = bootstrapper(target), view_path(target, data_dir)
     paths.mark_reached(path.parent, reached=False)
     if path.exists():  # what is left of one that was removed half-way, or lost its file
         generation.remove(path)

@@ -141,11 +141,8 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
     if as_json:
         show.as_json({**document(found), "findings": findings})
         return
-    shown = document(found)
-    show.table(
-        ("what", "value"),
-        [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in shown.items()],
-    )
+    fields = document(found)
+    show.fields(fields)
     for finding in findings:
         show.warn(finding)
 

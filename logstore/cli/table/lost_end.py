@@ -27,7 +27,7 @@ from logstore.view.feed_records import STOPPED
 from logstore.view.positions import AppliedPositions, position_name
 from logstore.view.reader import ViewReader
 
-_SHOWN = 20  # rows
+_MOST_LISTED = 20  # rows
 
 
 class LostRow(NamedTuple):
@@ -54,7 +54,7 @@ class LostEnd(NamedTuple):
     starts: list[tuple[int, int]]  # (offset, leader epoch) where the log went on
     start_of_new: int  # the first offset that may have been lost
     applied: int  # the first offset behind those that may have been lost
-    kept: ddl.Kept
+    copies: ddl.Copies
     rows: list[LostRow]
     views: list[HeldElsewhere]  # of any node, that reach behind what was lost
 
@@ -62,8 +62,8 @@ class LostEnd(NamedTuple):
         """Document to be printed as JSON."""
         return {
             "table": self.table.name, "partition": self.partition, "lost": [self.start_of_new, self.applied],
-            "epochs": [list(start) for start in self.starts], "archived": self.kept.archived,
-            "snapshot": self.kept.cut, "views": [view._asdict() for view in self.views],
+            "epochs": [list(start) for start in self.starts], "archived": self.copies.archived,
+            "snapshot": self.copies.cut, "views": [view._asdict() for view in self.views],
             "rows": [
                 {
                     "key": show.field(row.key), "version": row.version,
@@ -80,7 +80,7 @@ class LostEnd(NamedTuple):
             f"{where}: offsets {self.start_of_new:,} to {self.applied - 1:,} were acknowledged, and the log has other "
             "records there now, or none"
         )
-        reach = min(self.kept.reach, self.applied)
+        reach = min(self.copies.reach, self.applied)
         if reach > self.start_of_new:
             at = f"{self.table.epoch}-{self.partition}-{reach}"
             click.echo(
@@ -88,7 +88,7 @@ class LostEnd(NamedTuple):
                 f"{at} --as {self.table.name}_lost` makes a table of them; do that first"
             )
         click.echo(f"  the view on this machine holds {len(self.rows):,} rows of them")
-        for row in self.rows[:_SHOWN]:
+        for row in self.rows[:_MOST_LISTED]:
             what = "deleted" if row.value is None else f"{len(row.value):,} bytes"
             click.echo(f"    {row.version:,}  {show.field(row.key)}  {what}")
         for view in self.views:
@@ -96,12 +96,12 @@ class LostEnd(NamedTuple):
                 f"  the view of {view.url} ({view.state}) holds what was written below {view.applied:,}: this command, "
                 "on that machine with its --data-dir, shows the rows"
             )
-        if len(self.rows) > _SHOWN:
-            click.echo(f"    ... and {len(self.rows) - _SHOWN:,} more (--json lists all, with values)")
+        if len(self.rows) > _MOST_LISTED:
+            click.echo(f"    ... and {len(self.rows) - _MOST_LISTED:,} more (--json lists all, with values)")
 
 
 def examine(
-    data_dir: Path, registry: Registry, table: Table, partition: int, kept: ddl.Kept, views: list[HeldElsewhere]
+    data_dir: Path, registry: Registry, table: Table, partition: int, copies: ddl.Copies, views: list[HeldElsewhere]
 ) -> LostEnd:
     """Find out; `views` says where nodes stand.
 
@@ -109,7 +109,7 @@ def examine(
     """
     found = epoch_starts(registry.bootstrap, registry.admin, table.topic, partition)
     stood = _stood(data_dir, table, partition)
-    applied = max(kept.reach, kept.applied, stood.next_offset if stood else 0, *(view.applied for view in views))
+    applied = max(copies.reach, copies.applied, stood.next_offset if stood else 0, *(view.applied for view in views))
     epoch = stood.leader_epoch if stood else -1
     later = [(at, number) for at, number in found if number > epoch and at < applied]
     if not later:
@@ -119,7 +119,7 @@ def examine(
         )
     first = later[0][0] if stood else later[-1][0]
     holding = [view for view in views if view.applied > first and view.state == STOPPED]
-    return LostEnd(table, partition, later, first, applied, kept, _rows(data_dir, table, partition, first), holding)
+    return LostEnd(table, partition, later, first, applied, copies, _rows(data_dir, table, partition, first), holding)
 
 
 def refuse_snapshots(storage: Storage, table: Table, partition: int) -> list[str]:

@@ -27,7 +27,7 @@ from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
 
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?", re.ASCII)
-_SHOWN = 20  # holes; a long list helps nobody
+_MOST_LISTED = 20  # holes; a long list helps nobody
 
 
 @click.command()
@@ -68,28 +68,28 @@ def repair(
     ddl.check_partition(table, partition)
     standing = _standing(settings, table, partition)
     there = Storage(storage_url(storage or settings.storage, registry.read().known_storage(), settings.data_dir))
-    kept = _kept(there, table, partition, standing)
+    copies = _copies(there, table, partition, standing)
     if accept_loss:
-        _accept_loss(settings, registry, table, partition, kept, there, yes=yes, as_json=as_json)
+        _accept_loss(settings, registry, table, partition, copies, there, yes=yes, as_json=as_json)
         return
-    damage = ddl.examine(registry, table, partition, kept.reach)
+    damage = ddl.examine(registry, table, partition, copies.reach)
     ddl.check_epoch(table, damage)
     assert damage.log is not None
-    report = _report(table, partition, damage.log, standing, kept)
+    report = _report(table, partition, damage.log, standing, copies)
     if as_json:
         show.as_json(report)
     else:
         _tell(report, damage.log)
-    differs = _differs(damage.log, kept)
+    differs = _differs(damage.log, copies)
     if differs:
         click.echo(f"  {differs}", err=True)
-    behind = [hole for hole in damage.log.holes if hole.last >= kept.applied]
-    ranges = chosen or [(max(hole.first, kept.applied), hole.last) for hole in behind]
+    behind = [hole for hole in damage.log.holes if hole.last >= copies.applied]
+    ranges = chosen or [(max(hole.first, copies.applied), hole.last) for hole in behind]
     if not ranges:
         click.echo("nothing is missing from where the view stands on: there is nothing to repair", err=True)
         return
     _agree(f"step over {_named(ranges)} of {name}/{partition}, for ever?{' ' if differs else ''}{differs}", yes=yes)
-    _skip(settings, registry, table, partition, ranges, kept, force=force)
+    _skip(settings, registry, table, partition, ranges, copies, force=force)
 
 
 def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) -> None:
@@ -103,12 +103,12 @@ def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) 
 
 
 def _accept_loss(
-    settings: Settings, registry: Registry, table: Table, partition: int, kept: ddl.Kept, there: Storage, *,
+    settings: Settings, registry: Registry, table: Table, partition: int, copies: ddl.Copies, there: Storage, *,
     yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what the log lost and what still holds it; ask; have everybody go on with the log as it is."""
     views = _views(registry, table, partition)
-    found = lost_end.examine(settings.data_dir, registry, table, partition, kept, views)
+    found = lost_end.examine(settings.data_dir, registry, table, partition, copies, views)
     if as_json:
         show.as_json(found.document())
     else:
@@ -123,7 +123,7 @@ def _accept_loss(
     holds(registry, change, settings.timeout_s)
     for name in refused:
         show.warn(f"snapshot {name} holds what was lost: it is refused from now on")
-    if kept.archived > found.start_of_new:
+    if copies.archived > found.start_of_new:
         show.warn(
             f"the archive holds what was lost, too: `logstore batch archive {table.name} --repair` has it go on with "
             "the log, and gives those records up"
@@ -138,12 +138,12 @@ def _skip(
     table: Table,
     partition: int,
     ranges: list[tuple[int, int]],
-    kept: ddl.Kept,
+    copies: ddl.Copies,
     *,
     force: bool,
 ) -> None:
     for first, last in ranges:
-        change = ddl.skip(registry, table, partition, first, last, kept=kept, force=force)
+        change = ddl.skip(registry, table, partition, first, last, copies=copies, force=force)
         table = change.table
     holds(registry, change, settings.timeout_s)
     _await_going(settings, table, partition, ranges[-1][1] + 1)
@@ -158,13 +158,13 @@ def _views(registry: Registry, table: Table, partition: int) -> list[lost_end.He
     return [lost_end.HeldElsewhere(url, one["applied"] or 0, one["state"]) for url, one in found if one is not None]
 
 
-def _kept(there: Storage, table: Table, partition: int, standing: dict[str, Any] | None) -> ddl.Kept:
+def _copies(there: Storage, table: Table, partition: int, standing: dict[str, Any] | None) -> ddl.Copies:
     """Archive, snapshots and view of the partition, as far as they reach. Raises StorageUnreachable, Corrupted."""
     archived = ArchiveIndex(there, table.topic, table.epoch).next_offsets().get(partition, 0)
     repository = Repository(there, table.topic, table.epoch)
     current = repository.current()
     cut = repository.manifest(current.name).parts[partition].cut if current else 0
-    return ddl.Kept(archived, cut, (standing and standing["applied"]) or 0)
+    return ddl.Copies(archived, cut, (standing and standing["applied"]) or 0)
 
 
 def _await_going(settings: Settings, table: Table, partition: int, offset: int) -> None:
@@ -197,7 +197,9 @@ def _await_running(settings: Settings, table: Table, partition: int) -> None:
 
 
 def _named(ranges: list[tuple[int, int]]) -> str:
-    return ", ".join(f"{first}..{last}" for first, last in ranges[:_SHOWN]) + (", ..." if len(ranges) > _SHOWN else "")
+    return ", ".join(f"{first}..{last}" for first, last in ranges[:_MOST_LISTED]) + (
+        ", ..." if len(ranges) > _MOST_LISTED else ""
+    )
 
 
 def _agree(question: str, *, yes: bool) -> None:
@@ -230,7 +232,7 @@ def _ask(url: str, table: Table, partition: int) -> dict[str, Any] | None:
 
 
 def _report(
-    table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None, kept: ddl.Kept
+    table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None, copies: ddl.Copies
 ) -> dict[str, Any]:
     missing = [
         {"first": h.first, "last": h.last, "count": h.size, "aborted": h.aborted, "why": _why(h, log)}
@@ -238,7 +240,7 @@ def _report(
     ]
     return {
         "table": table.name, "partition": partition, "log": {"start": log.start, "stable": log.stable, "end": log.end},
-        "archived": kept.archived, "snapshot": kept.cut,
+        "archived": copies.archived, "snapshot": copies.cut,
         "skipped": [list(pair) for pair in table.skips.get(partition, [])], "missing": missing,
         "state": standing and standing["state"], "applied": standing and standing["applied"],
         "reason": standing and standing["reason"],
@@ -257,10 +259,10 @@ def _tell(report: dict[str, Any], log: holes.Log) -> None:
             f"  the node says: {report['state']} at "
             f"{report['applied']}{': ' + report['reason'] if report['reason'] else ''}"
         )
-    for hole in report["missing"][:_SHOWN]:
+    for hole in report["missing"][:_MOST_LISTED]:
         click.echo(f"  {hole['first']}..{hole['last']}  {hole['count']:,}  {hole['why']}")
-    if len(report["missing"]) > _SHOWN:
-        click.echo(f"  ... and {len(report['missing']) - _SHOWN:,} ranges more (--json lists all)")
+    if len(report["missing"]) > _MOST_LISTED:
+        click.echo(f"  ... and {len(report['missing']) - _MOST_LISTED:,} ranges more (--json lists all)")
     if log.stable < log.end:
         click.echo(f"  a transaction is open since offset {log.stable:,}: what it hides is not looked at")
     applied = report["applied"]
@@ -271,13 +273,13 @@ def _tell(report: dict[str, Any], log: holes.Log) -> None:
         )
 
 
-def _differs(log: holes.Log, kept: ddl.Kept) -> str:
+def _differs(log: holes.Log, copies: ddl.Copies) -> str:
     """Sentence about rows that a node that begins anew, and a rebuild, will not have; empty: none."""
-    upto = min(kept.applied, log.start)
-    if kept.reach >= upto:
+    upto = min(copies.applied, log.start)
+    if copies.reach >= upto:
         return ""
     return (
-        f"Offsets {kept.reach:,} to {upto - 1:,} are in views only: a node that begins anew, `batch rebuild` and "
+        f"Offsets {copies.reach:,} to {upto - 1:,} are in views only: a node that begins anew, `batch rebuild` and "
         "`batch compact` stop there, until they are skipped too (--skip, --force) and those rows are written again"
     )
 

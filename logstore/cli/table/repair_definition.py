@@ -36,8 +36,8 @@ def repair_definition(registry: Registry, data_dir: Path, name: str, *, yes: boo
 
 
 def _newest(definitions: Definitions, data_dir: Path, name: str) -> Table | None:
-    kept = [definitions.tables[name]] if name in definitions.tables else []
-    return next(iter(kept or _saved(data_dir, name)), None)
+    readable = [definitions.tables[name]] if name in definitions.tables else []
+    return next(iter(readable or _saved(data_dir, name)), None)
 
 
 def _saved(data_dir: Path, name: str) -> list[Table]:

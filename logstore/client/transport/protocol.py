@@ -126,12 +126,12 @@ class ProtocolPool:
         try:
             if connection is not None and connection.lost:
                 connection = None
-            kept = connection is not None
+            reused = connection is not None
             connection = connection or await self._connect(end)
             try:
                 return await connection.exchange(request, end)
             except ConnectionError:
-                if not kept or connection.answered:
+                if not reused or connection.answered:
                     raise
                 connection.close()
                 connection = None

@@ -137,12 +137,12 @@ class SocketPool:
             if connection is not None and not connection.quiet():
                 connection.close()
                 connection = None
-            kept = connection is not None
+            reused = connection is not None
             connection = connection or self._connect(end)
             try:
                 answer, reusable = connection.exchange(request, end)
             except ConnectionError:
-                if not kept or connection.answered:
+                if not reused or connection.answered:
                     raise
                 connection.close()
                 connection = self._connect(end)

@@ -198,7 +198,7 @@ def examine(registry: Registry, table: Table, partition: int, start: int = 0) ->
     return Damage(epoch, holes.examine(registry.bootstrap, registry.admin, table.topic, partition, start, skips))
 
 
-class Kept(NamedTuple):
+class Copies(NamedTuple):
     """Copies of a partition's rows beside its log: archive, snapshots and views.
 
     An archive up to an offset, a snapshot's cut, and where a view stands.
@@ -226,7 +226,7 @@ def skip(
     first: int,
     last: int,
     *,
-    kept: Kept | None = None,
+    copies: Copies | None = None,
     force: bool = False,
 ) -> Change:
     """Have offsets first..last stepped over, by every replica and by every rebuild.
@@ -236,7 +236,7 @@ def skip(
     that have it).
     """
     check_partition(table, partition)
-    kept = kept or Kept()
+    copies = copies or Copies()
     bounds = kafka.bounds(registry.admin, table.topic, [partition])[partition]
     if not 0 <= first <= last < bounds.end:
         raise UsageError(f"{first}..{last} is no range of offsets below the log's end, {bounds.end:,}")
@@ -247,15 +247,15 @@ def skip(
             "acknowledged writes; "
             "name only what is missing, or add --force"
         )
-    if first < kept.reach and not force:
+    if first < copies.reach and not force:
         raise UsageError(
-            f"offsets below {kept.reach:,} are not lost, archive or snapshots hold them: skipping them would take "
+            f"offsets below {copies.reach:,} are not lost, archive or snapshots hold them: skipping them would take "
             "their rows out of every "
             f"rebuild; `logstore batch compact {table.name}` makes a snapshot that nodes go on from, or add --force"
         )
-    if (readable or first < kept.archived) and first < kept.folded:
+    if (readable or first < copies.archived) and first < copies.folded:
         raise UsageError(
-            f"what lies below offset {kept.folded:,} has been applied: to skip offset {first:,} now would undo it in "
+            f"what lies below offset {copies.folded:,} has been applied: to skip offset {first:,} now would undo it in "
             "some replicas and not "
             f"in others; write the row as it should be, or `logstore batch restore {table.name}` to a position before "
             "it"

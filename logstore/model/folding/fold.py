@@ -51,8 +51,8 @@ class Records(NamedTuple):
     def without(self, indices: Sequence[int]) -> "Records":
         """The records at all other indices. Requires: those rise."""
         bounds = list(zip([0, *(i + 1 for i in indices)], [*indices, len(self.offsets)], strict=True))
-        kept = ([one for a, b in bounds for one in column[a:b]] for column in self)
-        return Records(*kept)  # type: ignore[arg-type]  # columns of one row type each
+        picked = ([one for a, b in bounds for one in column[a:b]] for column in self)
+        return Records(*picked)  # type: ignore[arg-type]  # columns of one row type each
 
 
 class Folded(NamedTuple):

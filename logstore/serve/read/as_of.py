@@ -84,15 +84,13 @@ class AsOfReads(NamedTuple):
     def refusal(self, key: bytes) -> Problem:
         """The answer for a row whose state then is not kept here."""
         served = self.served
-        shown = json_bytes(key)
+        text = json_bytes(key)
         detail = (
-            f"what row {shown!r} of {served.table!r} held as of {self.as_of.text[:200]} is not kept on this node; "
+            f"what row {text!r} of {served.table!r} held as of {self.as_of.text[:200]} is not kept on this node; "
             f"`logstore batch restore {served.table} --at {self.as_of.text} --as {served.table}_then` makes a table of "
             "that state"
         )
-        return Problem(
-            "bad-level", detail, table=served.table, partition=served.partition, key=shown, cuts=self._cuts()
-        )
+        return Problem("bad-level", detail, table=served.table, partition=served.partition, key=text, cuts=self._cuts())
 
     def _cuts(self) -> list[dict[str, Any]]:
         """The retained cuts, nearest first, of which every row can be read."""

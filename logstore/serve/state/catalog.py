@@ -158,9 +158,9 @@ class Catalog:
         self._waiters.reached(where, stands.next_offset)
         self._waiters.wake((CLOCK, *where))
 
-    def asked(self, told: EndsRecord) -> None:
+    def heard_ends(self, record: EndsRecord) -> None:
         """A worker has asked Kafka where the logs end."""
-        for epoch, partition, end in told.ends:
+        for epoch, partition, end in record.ends:
             where = epoch, partition
             self._ends[where] = newest = max(end, self._ends.get(where, 0))
             served = self.served.get(where)
@@ -174,7 +174,7 @@ class Catalog:
         if served is not None:
             served.times = times.stood
 
-    def told(self, epoch: str, partition: int, record: AdoptionRecord | None) -> None:
+    def heard_adoption(self, epoch: str, partition: int, record: AdoptionRecord | None) -> None:
         """A worker has said how it stands with the snapshots of a partition; None: it has let the partition go."""
         if record is None:
             self.snapshots.pop((epoch, partition), None)
@@ -250,7 +250,7 @@ class Catalog:
         past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
         self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
         self._times = {where: times for where, times in self._times.items() if where[0] not in past}
-        self.views.keep(self.served.values())
+        self.views.close_others(self.served.values())
         for feed in feeds:
             feed.updated.clear()
         self._index()

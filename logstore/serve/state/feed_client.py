@@ -48,7 +48,7 @@ class FeedClient:
         self._tasks: list[asyncio.Task[None]] = []
         self._telling: set[asyncio.Task[None]] = set()
         self.served_revision = -1
-        catalog.views.bases.on_damage = self._tell
+        catalog.views.snapshots.on_damage = self._tell
         catalog.ticks.on_change = self._tell
 
     def start(self) -> None:
@@ -118,11 +118,11 @@ class FeedClient:
                 case (AppliedKey() as key, AppliedRecord() as stands):
                     self._catalog.applied(key.epoch, key.partition, stands)
                 case (AdoptionKey() as key, (AdoptionRecord() | None) as adoption):
-                    self._catalog.told(key.epoch, key.partition, adoption)
+                    self._catalog.heard_adoption(key.epoch, key.partition, adoption)
                 case (TimesKey() as key, TimesRecord() as times):
                     self._catalog.ticked(key.epoch, key.partition, times)
                 case (_, EndsRecord() as ends):
-                    self._catalog.asked(ends)
+                    self._catalog.heard_ends(ends)
 
     def _refresh(self) -> None:
         self._catalog.rebuild(self.feeds)
@@ -131,7 +131,7 @@ class FeedClient:
 
     async def _acknowledge(self) -> None:
         """Tell every worker that is there; only what is new to it."""
-        loop, damaged = asyncio.get_running_loop(), self._catalog.views.bases.damaged()
+        loop, damaged = asyncio.get_running_loop(), self._catalog.views.snapshots.damaged()
         ticks = self._catalog.ticks.listed()
         for feed in self.feeds:
             sock = self._sockets.get(feed.worker)

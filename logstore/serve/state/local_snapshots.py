@@ -105,7 +105,7 @@ class OpenSnapshots:
             known = self._known[path] = OpenSnapshot(where, Path(path), record, lambda _: self._note(path, where))
         return known
 
-    def keep(self, paths: set[str]) -> None:
+    def close_others(self, paths: set[str]) -> None:
         """Close and forget every snapshot whose path is not named."""
         for path in set(self._known) - paths:
             self._known.pop(path).close()

@@ -53,7 +53,7 @@ class ServedPartition:
         """Take over what a worker says."""
         self.path, self.slot, self.state, self.reason = record.path, record.slot, record.state, record.reason
         self.reached = record.reached
-        self.base_record, self.older_records = record.base, record.kept
+        self.base_record, self.older_records = record.base, record.older
 
     def record_fields(self) -> tuple[object, ...]:
         """Fields whose change makes the reader look at views and snapshots again."""
@@ -180,7 +180,7 @@ class Views:
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[int, ViewReader]] = {}
-        self.bases = OpenSnapshots()
+        self.snapshots = OpenSnapshots()
 
     def attach(self, served: ServedPartition) -> None:
         """Give `served` its view and snapshot, opening what is new.
@@ -202,16 +202,16 @@ class Views:
             served.reason = str(error)
             log.warning("partition %s of %s: %s", served.partition, served.table, error)
 
-    def keep(self, served: Iterable[ServedPartition]) -> None:
+    def close_others(self, served: Iterable[ServedPartition]) -> None:
         """Close every view and snapshot that belongs to none of these."""
         using = list(served)
         for path in set(self._open) - {one.path for one in using}:
             self._open.pop(path)[1].close()
-        self.bases.keep({path for one in using for path in one.paths()})
+        self.snapshots.close_others({path for one in using for path in one.paths()})
 
     def close(self) -> None:
         """Close views and snapshots."""
-        self.keep(())
+        self.close_others(())
 
     def _base(self, served: ServedPartition, reader: ViewReader) -> OpenSnapshot | None:
         """The snapshot that the view stands on by its own word, opened. Raises Corrupted, Starting, NotYet, OSError."""
@@ -219,9 +219,9 @@ class Views:
         if base is None:
             return None
         if record is None or (record.snapshot, record.cut) != (base.snapshot, base.cut):
-            told = "none" if record is None else record.snapshot
+            named = "none" if record is None else record.snapshot
             raise Starting(
-                f"the view stands on snapshot {base.snapshot} and the worker names {told}; it cannot be read without "
+                f"the view stands on snapshot {base.snapshot} and the worker names {named}; it cannot be read without "
                 "the right one"
             )
         local = self._snapshot(served, record)
@@ -229,7 +229,9 @@ class Views:
         return local
 
     def _snapshot(self, served: ServedPartition, record: LocalSnapshotRecord) -> OpenSnapshot:
-        return self.bases.local(SnapshotPlace(served.table, served.epoch, served.partition, record.snapshot), record)
+        return self.snapshots.local(
+            SnapshotPlace(served.table, served.epoch, served.partition, record.snapshot), record
+        )
 
     def _reader(self, path: str) -> ViewReader:
         inode = (Path(path) / "data.mdb").stat().st_ino  # another file under the same path is another view
