@@ -83,6 +83,9 @@ def main(argv: list[str] | None = None) -> None:
         status = 1
     except (click.Abort, KeyboardInterrupt):
         status = _say("stopped", 130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        status = error.exit_code
     except click.ClickException as error:
         status = _say(_usage(error), error.exit_code)
     except LogStoreError as error:

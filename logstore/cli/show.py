@@ -6,10 +6,13 @@ Results go to stdout, all else to stderr; tables are drawn for terminals, tab-se
 import base64
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 import orjson
+
+_TIMES = {"created_ms"}
 
 
 def as_json(document: Any) -> None:
@@ -63,11 +66,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def fields(document: Mapping[str, Any]) -> None:
-    """Print the fields of a document as a table of two columns."""
-    table(
-        ("what", "value"),
-        [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in document.items()],
-    )
+    """Print the fields of a document as a table of two columns; times are for people, as JSON they are milliseconds."""
+    rows = [_as_time(key, value) if key in _TIMES else (key, value) for key, value in document.items()]
+    table(("what", "value"), [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in rows])
+
+
+def _as_time(key: str, time_ms: int) -> tuple[str, str]:
+    """A field of a time: its name without the unit, and RFC 3339 in UTC."""
+    text = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return key.removesuffix("_ms"), text.replace("+00:00", "Z")
 
 
 def _cell(cell: Any) -> str:
