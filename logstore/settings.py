@@ -85,7 +85,7 @@ class Settings:
     # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
     fetch_mb_s: float = 200.0
     # Embedded Kafka (`logstore dev`)
-    kafka_port: int | None = None  # None: that of the last start, else a free one
+    kafka_port: int | None = None  # that of the last start, else 9092 where it is free; 0: else any free one
     kafka_heap_mb: int = 512  # Java heap; the process takes some 200 MB more
     # Patience
     stall_s: float = (
@@ -242,7 +242,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": _bootstrap, "url": _url, "data_dir": _path, "http": parse_address, "advertise": _url,
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
     "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
-    "fetch_mb_s": _rate, "kafka_port": _whole(1, 65_535),
+    "fetch_mb_s": _rate, "kafka_port": _whole(0, 65_535),
     "kafka_heap_mb": _whole(128, 65_536),
     "stall_s": _seconds, "drain_s": _seconds, "deadline_ms": _whole(1, 30_000), "timeout_s": _seconds,
 }  # fmt: skip

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault("LOGSTORE_KAFKA_PORT", "0")  # several stores start at once, and one alone can have 9092
     tier = config.getoption("--tier")
     for name, each in TIERS.items():
         settings.register_profile(name, derandomize=True, deadline=None, max_examples=each.examples)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import select
@@ -228,6 +229,26 @@ def test_ports_are_not_those_of_outgoing_connections():
     assert all(map(_bindable, ports))
 
 
+def test_the_first_start_takes_its_first_choice_where_that_is_free_and_later_ones_keep_it(tmp_path):
+    choice = _free_port()
+    with _held(tmp_path / "one") as one:
+        assert one.claim(embedded.VERSION, None, choice).port == choice
+        assert one.claim(embedded.VERSION, None, _free_port()).port == choice
+    with socket.socket() as other, _held(tmp_path / "two") as two:
+        other.bind(("127.0.0.1", choice))
+        other.listen()
+        assert two.claim(embedded.VERSION, None, choice).port != choice
+        with pytest.raises(SetupError, match=f"port {choice} .* is taken; choose another"):
+            two.claim(embedded.VERSION, choice)
+
+
+@contextlib.contextmanager
+def _held(path):
+    directory = BrokerDataDir(path)
+    with directory.lock():
+        yield directory
+
+
 def test_the_broker_ends_when_its_parent_is_killed(tmp_path):
     code = (
         "import sys; from pathlib import Path; from logstore.broker.embedded import EmbeddedKafka\n"
@@ -325,6 +346,8 @@ def test_the_command_starts_shows_and_stops_a_broker(tmp_path):
         str(tmp_path / "broker"),
         "--heap-mb",
         str(SMALL),
+        "--port",
+        "0",
         "--json",
     ]
     started = json.loads(subprocess.run(argv, capture_output=True, timeout=100, check=True).stdout)

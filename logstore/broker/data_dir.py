@@ -89,10 +89,11 @@ class BrokerDataDir:
                 f"{self._identity_file} is damaged ({error}); restore it, or begin anew with another --data-dir"
             ) from error
 
-    def claim(self, version: str, port: int | None) -> BrokerIdentity:
+    def claim(self, version: str, port: int | None, first_choice: int = 0) -> BrokerIdentity:
         """The identity to start with.
 
-        Kafka `version` on `port`, else on the port of the last start, else on a free one.
+        Kafka `version` on `port`, else on the port of the last start, else on `first_choice` where that is free, else
+        on a free one.
 
         Requires: the lock is held. Raises SetupError when the data are another version's, not Kafka's, or the port is
         taken.
@@ -100,7 +101,8 @@ class BrokerDataDir:
         known = self.identity()
         if known is None:
             self._refuse_strangers()
-            known = BrokerIdentity(version, _cluster_id(), port or _free_port(), _free_port())
+            chosen = port or (first_choice if first_choice and _bindable(first_choice) else _free_port())
+            known = BrokerIdentity(version, _cluster_id(), chosen, _free_port())
         elif known.kafka.split(".")[:2] != version.split(".")[:2]:
             raise SetupError(
                 f"{self.path} holds data of Kafka {known.kafka}, this is Kafka {version}: "

@@ -37,14 +37,17 @@ _HERE = Path(__file__).parent
 _JVM = ["-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true", "-Djava.net.preferIPv4Stack=true"]
 
 
+KAFKAS_PORT = 9092  # where clients look when nobody tells them
+
+
 class EmbeddedKafka:
     """A real Apache Kafka 4.1 broker (KRaft, one process) on loopback, with its data below `data_dir`.
 
-    `port`: None keeps the port of the last start, or finds a free one. `heap_mb`: the Java heap; the process takes
-    about 200 MB more. `detached`: the broker outlives this process.
+    `port`: 0 keeps the port of the last start, or finds a free one; None tries KAFKAS_PORT before that. `heap_mb`: the
+    Java heap; the process takes about 200 MB more. `detached`: the broker outlives this process.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = None, heap_mb: int = 512, detached: bool = False) -> None:
+    def __init__(self, data_dir: Path, *, port: int | None = 0, heap_mb: int = 512, detached: bool = False) -> None:
         self.data_dir = data_dir.absolute()
         self.bootstrap = ""  # "127.0.0.1:PORT" once started
         self._dir = BrokerDataDir(self.data_dir)
@@ -77,7 +80,7 @@ class EmbeddedKafka:
             return self
         java, jars = find_java(), kafka_jars()  # 1
         with self._dir.lock() as fd:  # 2
-            identity = self._dir.claim(VERSION, self._port)  # 3
+            identity = self._dir.claim(VERSION, self._port, 0 if self._port == 0 else KAFKAS_PORT)  # 3
             self._write_settings(identity)
             launch = [
                 str(java.path),

@@ -29,8 +29,8 @@ def kafka() -> None:
 @DATA_DIR
 @click.option(
     "--port",
-    type=click.IntRange(1, 65_535),
-    help="Port on 127.0.0.1.  [default: that of the last start, else a free one]",
+    type=click.IntRange(0, 65_535),
+    help="Port on 127.0.0.1; 0: any free one.  [default: that of the last start, else 9092 where it is free]",
 )
 @click.option(
     "--heap-mb",
@@ -47,7 +47,7 @@ def start(data_dir: Path, port: int | None, heap_mb: int, as_json: bool) -> None
     if found is None:
         EmbeddedKafka(data_dir, port=port, heap_mb=heap_mb, detached=True).start()
         found = attach(data_dir)
-    elif port is not None and not found.bootstrap.endswith(f":{port}"):
+    elif port and not found.bootstrap.endswith(f":{port}"):
         raise click.UsageError(
             f"the broker runs already, on {found.bootstrap}; `logstore kafka stop` it before it can have another port"
         )

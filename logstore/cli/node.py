@@ -83,7 +83,8 @@ def node(**flags: Any) -> None:
     click.option(
         "--kafka-port",
         metavar="PORT",
-        help="Port of the embedded Kafka.  [default: that of the last start, else a free one]",
+        help="Port of the embedded Kafka; 0: any free one.  [default: that of the last start, else 9092 where it is "
+        "free]",
     ),
     click.option("--kafka-heap-mb", metavar="MB", help="Java heap of the embedded Kafka.  [default: 512]"),
 )
