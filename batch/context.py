@@ -19,7 +19,7 @@ from logstore.log.control import check_epoch
 from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
-from logstore.node.node import need_bootstrap
+from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 from logstore.snapshot.archive import ArchiveIndex
 from logstore.snapshot.repository import Repository

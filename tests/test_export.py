@@ -181,7 +181,7 @@ def test_a_parquet_file_is_written_a_row_group_at_a_time():
 def test_what_was_loaded_is_exported_and_loaded_again(dev, tmp_path):
     lines = ["id,name,empty", *(f"{n:05d},n{n},{'x' if n % 2 else ''}" for n in range(2_500))]
     (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
-    for table in ("exported", "again"):
+    for table in ("exported", "exported-again"):
         dev("table", "create", table, "--partitions", "3")
     token = dev.json("load", "exported", str(tmp_path / "in.csv"), "--key", "{id}")["token"]
     assert dev("count", "exported", "--token", token).stdout == b"2500\n"
@@ -190,9 +190,9 @@ def test_what_was_loaded_is_exported_and_loaded_again(dev, tmp_path):
     assert (wrote["rows"], wrote["file"]) == (2_500, str(tmp_path / "out.csv"))
     assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "in.csv").read_bytes()
     piped = dev("export", "exported", "--as-of", token).stdout
-    token = dev.json("load", "again", "-", "--format", "jsonl", stdin=piped)["token"]
-    assert dev("export", "again", "--token", token).stdout == piped
-    assert dev("scan", "again").stdout == dev("scan", "exported").stdout
+    token = dev.json("load", "exported-again", "-", "--format", "jsonl", stdin=piped)["token"]
+    assert dev("export", "exported-again", "--token", token).stdout == piped
+    assert dev("scan", "exported-again").stdout == dev("scan", "exported").stdout
     assert dev("export", "exported", "--prefix", "0000", "--format", "csv", "--key", "{id}").stdout.count(b"\n") == 11
 
 

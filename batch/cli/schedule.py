@@ -11,7 +11,7 @@ import click
 from logstore.cli import options, show
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
-from logstore.node.node import need_bootstrap
+from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 
 

@@ -19,7 +19,7 @@ from logstore.log.tables.registry import Definitions, Registry
 from logstore.log.write.librdkafka import agrees_on_murmur2
 from logstore.model.errors import LogStoreError, SetupError, UsageError
 from logstore.model.table import TABLES_TOPIC
-from logstore.node.node import need_bootstrap, need_url
+from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 from logstore.view.paths import boot_id
 

@@ -13,7 +13,10 @@ class LazyGroup(click.Group):
     """A group whose commands pay for themselves only."""
 
     def __init__(self, *args: Any, sections: Sections, **kwargs: Any) -> None:
-        """`sections`: the commands, as help lists them; a module has its command under the command's name."""
+        """`sections`: the commands, as help lists them.
+
+        A module has its command under the command's name, with an underscore behind it where that is Python's too.
+        """
         super().__init__(*args, **kwargs)
         self._sections = sections
         self._modules = {name: module for section in sections.values() for name, (module, _) in section.items()}
@@ -24,7 +27,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: D102 - click's signature
         if cmd_name not in self._modules:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(self._modules[cmd_name]), cmd_name)
+        module = import_module(self._modules[cmd_name])
+        command: click.Command = getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, D102 - click's signature

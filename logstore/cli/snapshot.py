@@ -12,7 +12,7 @@ from logstore.log.kafka import bounds
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import Corrupted, NoSuchSnapshot, UsageError
 from logstore.model.table import Table
-from logstore.node.node import need_bootstrap
+from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository

@@ -7,7 +7,7 @@ import httpx
 
 from logstore.cli import options, show
 from logstore.model.errors import LogStoreError, ServerUnreachable
-from logstore.node.node import need_url
+from logstore.node.addresses import need_url
 from logstore.settings import Settings
 from logstore.snapshot.verdicts import PROVED
 

@@ -11,7 +11,7 @@ from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import NotYet, UsageError
 from logstore.model.table import Table
-from logstore.node.node import need_bootstrap
+from logstore.node.addresses import need_bootstrap
 from logstore.node.node_dir import NodeDir
 from logstore.settings import Settings
 from logstore.snapshot.repository import Repository

@@ -10,9 +10,11 @@ the same under the name `murmur2_random`; their own default (CRC32) does not. Pr
 from collections.abc import Sequence
 from itertools import chain
 from struct import Struct, unpack_from
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
@@ -44,8 +46,10 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 def partitions_of(
     keys: Sequence[bytes], partitions: int, key_lengths: Sequence[int] | None = None
-) -> npt.NDArray[np.int64]:
+) -> "npt.NDArray[np.int64]":
     """The partitions of many keys at once, in their order: some 20 times quicker than one by one."""
+    import numpy as np  # noqa: PLC0415 - who places single keys does not wait for its import
+
     if len(keys) < _FEW:
         return np.fromiter((partition_of(key, partitions) for key in keys), np.int64, len(keys))
     lengths = np.fromiter(key_lengths or map(len, keys), np.int64, len(keys))
@@ -60,8 +64,10 @@ def partitions_of(
     return (hashes & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
 
 
-def _murmur2_of_equal_length(keys: Sequence[bytes], length: int) -> npt.NDArray[np.uint32]:
+def _murmur2_of_equal_length(keys: Sequence[bytes], length: int) -> "npt.NDArray[np.uint32]":
     """Requires: every key has `length` bytes. Column by column: one vector operation does all keys."""
+    import numpy as np  # noqa: PLC0415 - as above
+
     padded = -length % 4
     raw = b"".join(keys) if not padded else b"".join(chain.from_iterable((key, b"\0" * padded) for key in keys))
     words = np.frombuffer(raw, "<u4").reshape(len(keys), -1)

@@ -16,7 +16,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,14 +23,14 @@ from logstore.broker.embedded import EmbeddedKafka
 from logstore.broker.restarter import Restarter
 from logstore.log.kafka import cluster_id
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import NotYet, SetupError, Stopped, UsageError
+from logstore.model.errors import NotYet, SetupError, Stopped
 from logstore.node.node_dir import NodeDir
 from logstore.node.port import Reservation
 from logstore.node.readiness import Readiness
 from logstore.node.supervisor import Spec, Supervisor
 from logstore.process import child
 from logstore.serve.settings import check_bind
-from logstore.settings import DEFAULT_HTTP, Settings
+from logstore.settings import Settings
 from logstore.view.paths import default_storage
 
 STEP_S = 0.5
@@ -282,35 +281,6 @@ def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
         "--workers", str(s.workers), "--node", node.id, "--index", str(index), "--heartbeat-fd", str(heartbeat_fd),
         *(["--insecure"] if s.insecure else []),
     ]  # fmt: skip
-
-
-def find_running(data_dir: Path) -> dict[str, Any] | None:
-    """Record of the node that runs on a data directory; None when none runs."""
-    return NodeDir(data_dir).running()
-
-
-def need_bootstrap(settings: Settings) -> str:
-    """Kafka's address, given or that of the node that runs on the data directory.
-
-    Raises UsageError when there is neither.
-    """
-    if settings.bootstrap:
-        return settings.bootstrap
-    running = find_running(settings.data_dir)
-    if running is None:
-        raise UsageError(
-            "where is Kafka? Give --bootstrap HOST:PORT or set LOGSTORE_BOOTSTRAP; `logstore dev` starts a store with "
-            "its own"
-        )
-    return str(running["bootstrap"])
-
-
-def need_url(settings: Settings) -> str:
-    """URL to read from: the given one, or the node's that runs on the data directory, or the default."""
-    if settings.url:
-        return settings.url
-    running = find_running(settings.data_dir)
-    return str(running["url"]) if running else DEFAULT_HTTP.url
 
 
 def _local_url(node: Node) -> str:

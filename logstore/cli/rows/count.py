@@ -5,7 +5,7 @@ import click
 from logstore import Store
 from logstore.cli import options, show
 from logstore.cli.rows.progress import rows_bar
-from logstore.node.node import need_url
+from logstore.node.addresses import need_url
 from logstore.settings import Settings
 
 _SAY_EVERY = 1_000  # rows

@@ -20,7 +20,7 @@ from logstore.cli.rows.progress import rows_bar
 from logstore.client.store import Store
 from logstore.model.errors import UsageError
 from logstore.model.position import Position
-from logstore.node.node import need_bootstrap
+from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 
 

@@ -14,7 +14,7 @@ from logstore.client.store import Store
 from logstore.log.write.producer import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.position import Position
-from logstore.node.node import need_bootstrap, need_url
+from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
 

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
-import httpx
 
 from logstore.cli import show
 from logstore.log.membership.live_workers import LiveWorkers
@@ -64,6 +63,8 @@ def _still_read(silent: list[Announcement], revision: int) -> list[str]:
 
 def _revision_at(url: str, node: str) -> int | None:
     """The revision of the definitions that a node's readers serve; None: they do not answer, or are another's."""
+    import httpx  # noqa: PLC0415 - only who asks other nodes waits for its import
+
     try:
         page = httpx.get(f"{url}/v1/cluster", timeout=ASK_S, trust_env=False).raise_for_status().json()
         known, revision = {one["node"] for one in page["nodes"]}, page["revision"]

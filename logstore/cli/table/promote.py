@@ -6,7 +6,7 @@ from logstore.cli import options, show
 from logstore.cli.table import definition
 from logstore.log.tables import forks
 from logstore.log.tables.registry import Registry
-from logstore.node.node import need_bootstrap
+from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 
 

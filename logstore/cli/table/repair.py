@@ -20,7 +20,7 @@ from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
-from logstore.node.node import need_bootstrap, need_url
+from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 from logstore.snapshot.archive import ArchiveIndex
 from logstore.snapshot.repository import Repository

@@ -19,7 +19,7 @@ from logstore.cli.rows.export.text_files import csv_lines, json_lines
 from logstore.cli.rows.files import COMPRESSED, FORMATS, kind_of
 from logstore.cli.rows.progress import rows_bar
 from logstore.model.errors import UsageError
-from logstore.node.node import need_url
+from logstore.node.addresses import need_url
 from logstore.settings import Settings
 
 _SAY_EVERY = 1_000  # rows

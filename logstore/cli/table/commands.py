@@ -1,0 +1,203 @@
+"""Commands about definitions: create, list, describe and alter tables.
+
+A command returns when every live reader serves its change.
+"""
+
+import functools
+from typing import Any
+
+import click
+
+from logstore.cli import options, show
+from logstore.cli.table.definition import document, done, holds
+from logstore.log import topics
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
+from logstore.model.errors import UsageError
+from logstore.model.table import COMPRESSIONS, DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
+from logstore.node.addresses import need_bootstrap
+from logstore.settings import Settings
+
+_SNAPSHOTS = (
+    click.option("--compression", type=click.Choice(COMPRESSIONS), help="Of snapshots' blocks.  [default: lz4]"),
+    click.option("--block-bytes", type=int, metavar="N",
+                 help="Of a block: small for single rows, large for scans.  [default: 16384]"),
+    click.option("--keep-snapshots", type=int, metavar="N", help="How many stay when a new one is made.  [default: 3]"),
+)  # fmt: skip
+TOPIC_CONFIG = click.option(
+    "--topic-config", multiple=True, metavar="NAME=VALUE", help="A setting of the topic; may be repeated."
+)
+
+
+def _with_snapshots(function: Any) -> Any:
+    """Add the options that say how a table's snapshots are made.
+
+    The command gets those that were given as `snapshots`.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        given = {name: kwargs.pop(name) for name in ("compression", "block_bytes", "keep_snapshots")}
+        return function(*args, snapshots={name: value for name, value in given.items() if value is not None}, **kwargs)
+
+    wrapped: Any = run
+    for option in reversed(_SNAPSHOTS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+@click.command()
+@options.with_settings("bootstrap", "data_dir", "timeout_s")
+@click.argument("name")
+@click.option("--partitions", type=int, help=f"1 to 1,024, for good.  [default: {DEFAULT_PARTITIONS}]")
+@click.option(
+    "--max-value-bytes",
+    type=int,
+    default=DEFAULT_MAX_VALUE_BYTES,
+    show_default=True,
+    help="Longer values are refused, for good.",
+)
+@click.option("--description", default="", help="What it is.")
+@click.option("--topic", metavar="TOPIC", help="Make a table of this topic, which is there and stays yours.")
+@click.option("--allow-control-records", is_flag=True, help="Let the store write its control records into --topic.")
+@TOPIC_CONFIG
+@_with_snapshots
+@options.AS_JSON
+def create(
+    settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, topic: str | None,
+    allow_control_records: bool, topic_config: tuple[str, ...], snapshots: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    """Make a table."""
+    registry = Registry(need_bootstrap(settings))
+    config = options.pairs(topic_config, "--topic-config")
+    if topic is None:
+        if allow_control_records:
+            raise UsageError(
+                "--allow-control-records is for --topic; the store's own topics have control records anyway"
+            )
+        change = ddl.create(
+            registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
+            max_value_bytes=max_value_bytes,
+            description=description, topic_config=config, snapshots=snapshots,
+        )  # fmt: skip
+    else:
+        if partitions is not None or config:
+            raise UsageError(
+                "with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config "
+                "out"
+            )
+        change = ddl.adopt(
+            registry, name, topic, max_value_bytes=max_value_bytes, description=description,
+            allow_control_records=allow_control_records,
+            snapshots=snapshots,
+        )  # fmt: skip
+    holds(registry, change, settings.timeout_s, new=True)
+    own = "created" if change.table.topic == name else f"created; its topic is {change.table.topic}"
+    done(change, own if topic is None else f"made of topic {topic}", as_json=as_json)
+
+
+@click.command(name="list")
+@options.with_settings("bootstrap", "data_dir")
+@options.AS_JSON
+def list_(settings: Settings, as_json: bool) -> None:
+    """List the tables."""
+    definitions = Registry(need_bootstrap(settings)).read()
+    tables = sorted((t for t in definitions.tables.values() if not t.dropped), key=lambda table: table.name)
+    unreadable = {name: str(why) for name, why in sorted(definitions.unreadable.items())}
+    for why in unreadable.values():
+        show.warn(f"warning: {why}")
+    if as_json:
+        show.as_json({"tables": [document(table) for table in tables], "unreadable": unreadable})
+    elif not tables:
+        show.warn("there is no table yet; `logstore table create NAME` makes one")
+    else:
+        columns = ("table", "partitions", "topic", "max value", "description")
+        show.table(columns, [(t.name, t.partitions, _topic(t), t.max_value_bytes, t.description) for t in tables])
+
+
+@click.command()
+@options.with_settings("bootstrap", "data_dir")
+@click.argument("name")
+@options.AS_JSON
+def describe(settings: Settings, name: str, as_json: bool) -> None:
+    """Show a table's definition, and what is wrong with its topic."""
+    registry = Registry(need_bootstrap(settings))
+    found = registry.table(name)
+    epoch = topics.epoch_of(registry.admin, found.topic)
+    findings = (
+        [str(finding) for finding in topics.check(registry.admin, found)]
+        if epoch == found.epoch
+        else [_not_ours(found, epoch)]
+    )
+    if as_json:
+        show.as_json({**document(found), "findings": findings})
+        return
+    fields = document(found)
+    show.fields(fields)
+    for finding in findings:
+        show.warn(finding)
+
+
+@click.command()
+@options.with_settings("bootstrap", "data_dir", "timeout_s")
+@click.argument("name")
+@click.option("--description", help="What it is.")
+@click.option(
+    "--allow-control-records/--no-allow-control-records",
+    default=None,
+    help="Whether the store may write its control records.",
+)
+@TOPIC_CONFIG
+@_with_snapshots
+@click.option("--partitions", type=int, hidden=True)
+@click.option("--max-value-bytes", type=int, hidden=True)
+@options.AS_JSON
+def alter(
+    settings: Settings, name: str, description: str | None, allow_control_records: bool | None,
+    topic_config: tuple[str, ...],
+    snapshots: dict[str, Any], partitions: int | None, max_value_bytes: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Change a table's description, permission for control records, its next snapshots, or settings of its topic.
+
+    All else is fixed at creation.
+    """
+    _refuse(name, partitions=partitions, max_value_bytes=max_value_bytes)
+    config = options.pairs(topic_config, "--topic-config")
+    if description is None and allow_control_records is None and not config and not snapshots:
+        raise UsageError(
+            "nothing to change: give --description, --topic-config, --allow-control-records, --compression, ..."
+        )
+    registry = Registry(need_bootstrap(settings))
+    change = ddl.alter(
+        registry,
+        name,
+        description=description,
+        topic_config=config,
+        allow_control_records=allow_control_records,
+        snapshots=snapshots,
+    )
+    holds(registry, change, settings.timeout_s)
+    done(change, "altered", as_json=as_json)
+
+
+def _refuse(name: str, **fixed: int | None) -> None:
+    for option, value in fixed.items():
+        if value is not None:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is fixed at creation: another one would change what the records already "
+                "in the log mean; "
+                f"create a new table with it, copy the rows (`logstore scan {name} --json`), then drop this one"
+            )
+
+
+def _not_ours(found: Table, epoch: str | None) -> str:
+    if epoch is None:
+        return f"the topic {found.topic} is gone; {ddl.when_gone(found)}"
+    return (
+        f"the topic {found.topic} was deleted and created again; `logstore table repair {found.name} --new-epoch` "
+        "accepts the new one"
+    )
+
+
+def _topic(found: Table) -> str:
+    return f"{found.topic} (adopted)" if found.adopted else found.topic
