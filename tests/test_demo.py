@@ -201,8 +201,8 @@ def test_a_demo_that_is_interrupted_leaves_nothing_behind(tmp_path, after):
             until("Spark starts", lambda: any("SparkSubmit" in word for word in commands(running.pid)))
         descendants = psutil.Process(running.pid).children(recursive=True)
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=120)
-    assert running.returncode == 130
+        _, errors = running.communicate(timeout=120)
+    assert running.returncode == 130, errors
     assert holders(tmp_path) == []
     assert psutil.wait_procs(descendants, timeout=60)[1] == [], "Spark's Java ends too"
     assert list(tmp_path.glob("logstore-demo-*")) == []

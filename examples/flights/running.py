@@ -74,6 +74,8 @@ class RunningStore:
         try:
             self._process.terminate()
             status = self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired as error:
+            raise LogStoreError(f"{self._name} did not end within {STOP_S:g} s and was killed") from error
         finally:
             if self._process.poll() is None:
                 self._process.kill()
