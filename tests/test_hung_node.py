@@ -88,8 +88,6 @@ def test_a_drop_waits_for_a_node_that_goes_on_in_time(node):
         assert dropping.poll() is None
     said, _ = dropping.communicate(timeout=150)
     assert dropping.returncode == 0, said
-    # readers that were started again just then could not be asked, and know the former definitions until their worker
-    # speaks to them
     until("it is dropped there too", lambda: answered(node, "waits") == 404)
 
 

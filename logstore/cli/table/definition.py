@@ -15,6 +15,7 @@ from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
 
 ASK_S, AGAIN_S = 2.0, 0.2  # for one answer; between two questions
+RESTART_S = 20.0  # readers that answered and do not any more may be starting again, with the definitions they knew
 
 
 def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool = False, finish: Any = None) -> None:
@@ -26,14 +27,14 @@ def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool
     """
     for warning in change.warnings:
         show.warn(f"warning: {warning}")
-    deadline = time.monotonic() + timeout_s
+    deadline, still_read = time.monotonic() + timeout_s, _StillRead(change.revision)
     with LiveWorkers(registry.bootstrap) as live_workers:
         while True:
             left_s = max(deadline - time.monotonic(), 0.0)
             lacking = live_workers.await_served(
                 change.revision, change.table if new else None, registry.slots(), left_s
             )
-            reasons = lacking.reasons or _still_read(live_workers.silent(), change.revision)
+            reasons = lacking.reasons or still_read.reasons(live_workers.silent())
             if not reasons or time.monotonic() > deadline:
                 break
             time.sleep(AGAIN_S)
@@ -48,17 +49,29 @@ def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool
         )
 
 
-def _still_read(silent: list[Announcement], revision: int) -> list[str]:
-    """Reasons not to return: readers that serve older definitions, although no worker of theirs says anything."""
-    nodes = sorted({(said.url, said.node) for said in silent})
-    with ThreadPoolExecutor(max(len(nodes), 1)) as asking:
-        found = list(asking.map(lambda node: _revision_at(*node), nodes))
-    return [
-        f"the readers at {url} serve revision {at:,} of {revision:,}, and their worker says nothing: end that node, or "
-        "have its worker go on"
-        for (url, _), at in zip(nodes, found, strict=True)
-        if at is not None and at < revision
-    ]
+class _StillRead:
+    """Readers that serve older definitions than `revision`, although no worker of theirs says anything."""
+
+    def __init__(self, revision: int) -> None:
+        self._revision = revision
+        self._behind: dict[tuple[str, str], tuple[int, float]] = {}  # (url, node): its revision, when it said so
+
+    def reasons(self, silent: list[Announcement]) -> list[str]:
+        """Reasons not to return. Who was behind and does not answer now is waited for, for RESTART_S."""
+        nodes, now_s = sorted({(said.url, said.node) for said in silent}), time.monotonic()
+        with ThreadPoolExecutor(max(len(nodes), 1)) as asking:
+            found = dict(zip(nodes, asking.map(lambda node: _revision_at(*node), nodes), strict=True))
+        before, self._behind = self._behind, {}
+        for node, at in found.items():
+            if at is not None and at < self._revision:
+                self._behind[node] = at, now_s
+            elif at is None and node in before and now_s - before[node][1] < RESTART_S:
+                self._behind[node] = before[node]
+        return [
+            f"the readers at {url} serve revision {at:,} of {self._revision:,}, and their worker says nothing: end "
+            "that node, or have its worker go on"
+            for (url, _), (at, _) in self._behind.items()
+        ]
 
 
 def _revision_at(url: str, node: str) -> int | None:
