@@ -1,5 +1,7 @@
 import os
+import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,3 +65,20 @@ def users(dev: Dev) -> str:
     """A table that tests share, each with keys of its own."""
     dev("table", "create", "users", "--partitions", "2")
     return "users"
+
+
+@pytest.fixture
+def worker(kafka: EmbeddedKafka, tmp_path: Path) -> Iterator[Any]:
+    """A worker on an empty data directory."""
+    from support_worker import running_worker  # noqa: PLC0415 - only who has a worker
+
+    with running_worker(kafka.bootstrap, tmp_path / "node") as process:
+        yield process
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """Random numbers whose seed a failure shows."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    return random.Random(seed)

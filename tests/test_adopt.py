@@ -8,7 +8,6 @@ import shutil
 import threading
 from pathlib import Path
 
-import pytest
 from support_adopt import (
     WAIT_S,
     adopted,
@@ -30,19 +29,6 @@ from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
 from logstore.view.feed_records import AdoptionKey, AdoptionRecord, ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
-
-
-@pytest.fixture
-def worker(kafka, tmp_path):
-    with running_worker(kafka.bootstrap, tmp_path / "node") as process:
-        yield process
-
-
-@pytest.fixture
-def rng():
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 def test_snapshot_after_snapshot_is_adopted_and_the_answers_stay_those_of_the_log(kafka, worker, rng):

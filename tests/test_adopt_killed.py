@@ -1,30 +1,15 @@
 """Worker and digester are killed while a snapshot is adopted: the answers stay those of the log."""
 
-import random
 import threading
 from contextlib import suppress
 
 import psutil
-import pytest
 from support_adopt import WAIT_S, adopted, assert_equals_the_log, some, storage_of, write
 from support_snapshot import cut, make_snapshot
 from support_tiers import short_and_long
 from support_worker import make_table, running_worker
 
 from logstore.view.feed_records import AdoptionKey, AdoptionRecord, AppliedKey
-
-
-@pytest.fixture
-def worker(kafka, tmp_path):
-    with running_worker(kafka.bootstrap, tmp_path / "node") as process:
-        yield process
-
-
-@pytest.fixture
-def rng():
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 @short_and_long("rounds", 1, 3)

@@ -1,8 +1,5 @@
 """Snapshots at whose cut a node has no digest: it folds its log again up to there, or takes others' word."""
 
-import random
-
-import pytest
 from support_adopt import (
     WAIT_S,
     adopted,
@@ -24,19 +21,6 @@ from logstore.log.read.ranges import committed_ends
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
 from logstore.view.feed_records import AdoptionKey, ViewKey
-
-
-@pytest.fixture
-def worker(kafka, tmp_path):
-    with running_worker(kafka.bootstrap, tmp_path / "node") as process:
-        yield process
-
-
-@pytest.fixture
-def rng():
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 def ends(kafka, table):
