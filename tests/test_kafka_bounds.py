@@ -1,19 +1,39 @@
 """Offsets asked for over a connection that is older than the broker's last start."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+from confluent_kafka.admin import AdminClient
 from support_log import produce
 
 from logstore.broker.embedded import EmbeddedKafka
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import admin, bounds, first_from
 
 
 def test_a_client_that_outlives_a_broker_finds_its_leaders_again(tmp_path):
     with EmbeddedKafka(tmp_path, heap_mb=256) as broker:
-        client, topic = kafka.admin(broker.bootstrap), "t"
+        client, topic = admin(broker.bootstrap), "t"
         topics.create(client, topic, 2, 1, {})
         produce(broker.bootstrap, topic, [(b"k%d" % n, b"v") for n in range(10)])
-        before = kafka.bounds(client, topic, [0, 1])
+        before = bounds(client, topic, [0, 1])
         for _ in range(3):  # each start is a new epoch of every leader
             broker.stop()
             broker.start()
-            assert kafka.bounds(client, topic, [0, 1]) == before
-            assert kafka.first_from(client, topic, [0, 1], 0) == {0: 0, 1: 0}
+            assert bounds(client, topic, [0, 1]) == before
+            assert first_from(client, topic, [0, 1], 0) == {0: 0, 1: 0}
+
+
+def test_a_topic_that_another_one_makes_at_this_moment_is_known_when_create_returns(kafka):
+    """The controller refuses the second before the broker has heard of the first: nodes that are started together."""
+    clients = [AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(30):
+            asked = [pool.submit(_create, client, f"made-at-once-{number}") for client in clients]
+            made, settings = zip(*(future.result(60) for future in asked), strict=True)
+            assert sorted(made) == [False, False, False, True]
+            assert [found["retention.ms"] for found in settings] == ["-1"] * 4
+
+
+def _create(client, topic):
+    made = topics.create(client, topic, 3, 1, {"retention.ms": "-1"})
+    return made, topics.settings_of(client, topic)

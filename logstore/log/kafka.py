@@ -259,11 +259,26 @@ def _offsets(
         )
         return {where.partition: int(future.result().offset) for where, future in futures.items()}
 
-    again = Retrying(
-        retry=retry_if_exception(lambda error: _is_stale(client, topic, error)), stop=stop_after_delay(timeout_s),
+    again = known_to_all(client, topic, max(partitions, default=0), timeout_s)
+    return call(f"look up the offsets of {topic}", lambda: again(ask))
+
+
+def known_to_all(client: Any, topic: str, partition: int, timeout_s: float = REQUEST_S) -> Retrying:
+    """A policy that asks again, for `timeout_s`, what a broker refused for not having heard of a change yet.
+
+    Brokers learn of new topics and leaders one after the other: one may say that there is no such topic, or that it
+    leads nothing, when another knows better.
+    """
+
+    def is_passing(error: BaseException) -> bool:
+        if not isinstance(error, KafkaException):
+            return False
+        return _is_stale(client, topic, error) or _is_news(client, topic, partition, error)
+
+    return Retrying(
+        retry=retry_if_exception(is_passing), stop=stop_after_delay(timeout_s),
         wait=wait_exponential(multiplier=0.02, max=0.5), reraise=True,
     )  # fmt: skip
-    return call(f"look up the offsets of {topic}", lambda: again(ask))
 
 
 def _is_stale(client: Any, topic: str, error: BaseException) -> bool:
@@ -271,6 +286,14 @@ def _is_stale(client: Any, topic: str, error: BaseException) -> bool:
     if not isinstance(error, KafkaException) or code(error) not in _STALE:
         return False
     return topic in client.list_topics(timeout=REQUEST_S).topics  # to ask for this one alone may create it
+
+
+def _is_news(client: Any, topic: str, partition: int, error: KafkaException) -> bool:
+    """True when a broker does not know a partition that there is, by what the cluster's metadata say."""
+    if code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return False
+    found = client.list_topics(timeout=REQUEST_S).topics.get(topic)
+    return found is not None and partition in found.partitions
 
 
 def read_range(

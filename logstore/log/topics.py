@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from logstore.log.kafka import REQUEST_S, bounds, call, code, topic_ids, translate
+from logstore.log.kafka import REQUEST_S, bounds, call, code, known_to_all, topic_ids, translate
 from logstore.model.errors import LogUnreachable, NoSuchTable, TableExists
 from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC, TABLES_TOPIC, Table
 
@@ -100,19 +100,25 @@ def _settle(client: Any, topic: str, wanted: dict[str, str]) -> None:
 
 
 def create(client: Any, topic: str, partitions: int, replicas: int, settings: dict[str, str]) -> bool:
-    """Create a topic, and return when every partition's leader answers; False when it is there already."""
+    """Create a topic, and return when every partition's leader answers; False when it is there already.
+
+    The controller knows of a topic before the brokers do, that of somebody else a moment ago too: in both cases the
+    broker that is asked next has heard of it on return.
+    """
     future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[
         topic
     ]
     try:
         future.result(REQUEST_S + 5)
-        until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
-        bounds(client, topic, list(range(partitions)))
-        return True
+        made = True
     except KafkaException as error:
-        if code(error) == KafkaError.TOPIC_ALREADY_EXISTS:
-            return False
-        raise translate(error.args[0], f"create topic {topic}") from error
+        if code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise translate(error.args[0], f"create topic {topic}") from error
+        made = False
+    until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
+    if made:
+        bounds(client, topic, list(range(partitions)))
+    return made
 
 
 def delete(client: Any, topic: str) -> bool:
@@ -189,11 +195,12 @@ def partition_count(client: Any, topic: str) -> int:
 
 
 def settings_of(client: Any, topic: str) -> dict[str, str]:
-    """The broker's actual settings of a topic."""
+    """The broker's actual settings of a topic. Raises UsageError when there is none."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
+    ask = known_to_all(client, topic, 0)
     entries = call(
         f"read the settings of {topic}",
-        lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource].result(),
+        lambda: ask(lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource].result()),
     )
     return {name: entry.value for name, entry in entries.items()}
 
