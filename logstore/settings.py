@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from logstore.model.errors import UsageError
+from logstore.model.log_levels import parse_levels
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.storage_url import SCHEMES
 
 FILE = "logstore.toml"
 SYNC = ("none", "commit")
+LOG_FORMATS = ("auto", "console", "json")
 
 
 def default_data_dir() -> Path:
@@ -74,6 +76,13 @@ class Settings:
     zone: str = ""  # label of the place of this node
     insecure: bool = (
         False  # serve beyond loopback although there is no authentication: everybody who reaches it reads everything
+    )
+    # What a node says
+    log_format: str = "auto"  # of its stderr: "console", "json", or by whether it is a terminal; its children's is JSON
+    log_level: str = "info"  # or "info,streaming.lane=debug": debug costs a line a batch
+    slow_ms: int = 1_000  # a request that takes longer is logged with its id
+    access_log: bool = (
+        False  # a line for every request, which then goes the ordinary way: a third of the reads a second
     )
     # A store, at its first start
     slots: int = DEFAULT_SLOTS  # units of placement, fixed at the first start: more workers than this stay idle
@@ -234,6 +243,18 @@ def _sync(value: Any) -> str:
     raise ValueError(f'is "none" or "commit", not {value!r}')
 
 
+def _log_format(value: Any) -> str:
+    if value in LOG_FORMATS:
+        return str(value)
+    raise ValueError(f"is one of {', '.join(LOG_FORMATS)}, not {value!r}")
+
+
+def _log_level(value: Any) -> str:
+    text = ",".join(_text(piece) for piece in ((value,) if isinstance(value, str) else value))
+    parse_levels(text)
+    return text
+
+
 def _path(value: Any) -> Path:
     return Path(value).expanduser().absolute()
 
@@ -241,6 +262,7 @@ def _path(value: Any) -> Path:
 _PARSERS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": _bootstrap, "url": _url, "data_dir": _path, "http": parse_address, "advertise": _url,
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
+    "log_format": _log_format, "log_level": _log_level, "slow_ms": _whole(1, 3_600_000), "access_log": _flag,
     "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
     "fetch_mb_s": _rate, "kafka_port": _whole(0, 65_535),
     "kafka_heap_mb": _whole(128, 65_536),

@@ -1,12 +1,14 @@
 """The worker process: `python -m streaming`. A node starts it; by hand it needs the same options."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
 import click
 
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
+from logstore.process import logs
 from logstore.process.heartbeat import HOPELESS
 from logstore.process.private_files import own_files_only
 from logstore.view.view import Sync
@@ -53,7 +55,7 @@ def main(
 ) -> None:  # fmt: skip
     """Follow the log of this worker's slots into the views of the data directory."""
     own_files_only()
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s worker-{worker} %(levelname)s %(name)s %(message)s")
+    logs.set_up_child(f"worker-{worker}", os.environ)
     if not 0 <= worker < workers:
         raise click.UsageError(f"--worker is 0 to {workers - 1}")
     me = Me(node, worker, url, group, zone, readers)

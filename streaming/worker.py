@@ -13,7 +13,6 @@ serves, 3 the lane flushes and closes the views, 4 the digest client ends and th
 """
 
 import asyncio
-import logging
 import signal
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 from logstore.log import kafka
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated, NotYet
-from logstore.process import descriptors
+from logstore.process import descriptors, logs
 from logstore.process.heartbeat import Heartbeat
 from logstore.view import paths
 from logstore.view.feed import FeedServer
@@ -48,7 +47,7 @@ from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 WATCH_S = 1.0
 PROBE_S = 3.0  # asking whether Kafka is there
@@ -136,7 +135,7 @@ class Worker:
         faust_dir.mkdir(parents=True, exist_ok=True)
         app = make_app(self._group, self._config.bootstrap, faust_dir, self._slots, self._control_plane.assign)
         app.task(self._watch)
-        runner = app.Worker(loglevel="WARN", redirect_stdouts=False, quiet=True)
+        runner = app.Worker()
         try:
             for part in (
                 self._digest_client, self._lane, self._control_plane, self._adopter, self._schedule, self._ends,
@@ -146,9 +145,9 @@ class Worker:
             signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
             runner.execute_from_commandline()
         except SystemExit as ended:
-            log.info("Faust ended with %s", ended.code)
+            log.info("Faust has left the group", status=ended.code)
         finally:
-            self._control_plane.drain(DRAIN_S if self.failure is None else 0.0)
+            self._drain()
             self._adopter.close()
             self._schedule.close()
             self._ends.close()
@@ -160,10 +159,15 @@ class Worker:
             self._digest_client.close()
             self._feed.close()
         if self.failure:
-            log.error("the worker ends: %s", self.failure)
+            log.error(f"the worker ends: {self.failure}")
         if isinstance(self._control_plane.failure, (EpochChanged, LogTruncated)):
             raise self._control_plane.failure
         return 1 if self.failure else 0
+
+    def _drain(self) -> None:
+        begun_s = time.monotonic()
+        left = self._control_plane.drain(DRAIN_S if self.failure is None else 0.0)
+        log.info("the worker is drained", seconds=round(time.monotonic() - begun_s, 3), slots_kept=sorted(left))
 
     def _await_store(self, registry: Registry) -> int:
         """The number of slots. A broker that is away, or has just started and leads nothing yet, ends no worker."""
@@ -179,7 +183,7 @@ class Worker:
             self._feed.publish_changed(LogKey(), LogRecord(reachable=False))
             if why != said:
                 said = why
-                log.warning("%s; readers are shown what was served before, and it goes on by itself", why)
+                log.warning(f"{why}; readers are shown what was served before, and it goes on by itself")
 
     async def _watch(self, app: Any) -> None:
         """Look once a second whether everything lives and progresses."""
@@ -220,7 +224,7 @@ class Worker:
         if again:
             return f"these partitions do not progress, even with a new consumer: {sorted(again)}"
         if still:
-            log.warning("no progress for a while, the lane begins again: %s", sorted(still))
+            log.warning("no progress for a while, the lane begins again", partitions=sorted(still))
             self._lane.restart()
         return None
 

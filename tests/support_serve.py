@@ -263,7 +263,9 @@ class Node:
 class Reader:
     """A reader process and a client of it."""
 
-    def __init__(self, data_dir: Path, *options: str, node: str = "node-a") -> None:
+    def __init__(self, data_dir: Path, *options: str, node: str = "node-a", said: Path | None = None) -> None:
+        """`said`: where it logs to, instead of this process's stderr."""
+        self._said = said
         # Held but not listening: nobody else is given the port, and the reader may share it (SO_REUSEPORT).
         self._held = socket.socket()
         self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -286,7 +288,11 @@ class Reader:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self._command)
+        if self._said is None:
+            self.process = subprocess.Popen(self._command)
+            return
+        with self._said.open("ab") as said:
+            self.process = subprocess.Popen(self._command, stderr=said)
 
     def wait_ready(self) -> "Reader":
         until("the reader is ready", lambda: self._page("/readyz") == 200)

@@ -211,3 +211,18 @@ while True:
     process.wait(10)
     process.stdout.close()
     assert psutil.wait_procs([child], timeout=60)[1] == []
+
+
+def test_a_warning_of_a_child_reaches_the_log_of_the_node_with_its_fields(start, said, caplog):
+    code = (
+        "import os; from logstore.process import logs; logs.set_up_child('worker-0', os.environ);"
+        "log = logs.get('streaming.x'); log.info('quiet', partition=1); log.warning('heard', partition=2);"
+        "raise SystemExit(3)"
+    )
+    supervisor = start(spec("worker-0", code), environ={"LOGSTORE_LOG_FORMAT": "json", "LOGSTORE_LOG_LEVEL": "info"})
+    turn_until(supervisor, lambda: any("started again" in text for text in said), "its death")
+    heard = [record for record in caplog.records if record.name == "streaming.x"]
+    assert {(record.getMessage(), record.levelname, vars(record)["partition"]) for record in heard} == {
+        ("heard", "WARNING", 2)
+    }
+    assert ": heard)" in next(text for text in said if "started again" in text)

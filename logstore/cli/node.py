@@ -8,8 +8,9 @@ import click
 from logstore.cli import show
 from logstore.model.errors import UsageError
 from logstore.node.node import Node
+from logstore.process import logs
 from logstore.process.private_files import own_files_only
-from logstore.settings import load
+from logstore.settings import Settings, load
 
 _Decorator = Callable[[Any], Any]
 
@@ -49,6 +50,20 @@ def _options(*more: _Decorator) -> _Decorator:
         ),
         click.option("--slots", metavar="N", help="Units of placement, at the store's first start.  [default: 16]"),
         click.option(
+            "--log-format",
+            metavar="auto|console|json",
+            help="Of what this command says; auto: JSON lines, unless it is a terminal.  [default: auto]",
+        ),
+        click.option(
+            "--log-level",
+            metavar="LEVEL",
+            multiple=True,
+            callback=lambda _context, _option, given: given or None,
+            help="debug, info, warning, error; of one logger: streaming.lane=debug. May be repeated.  [default: info]",
+        ),
+        click.option("--slow-ms", metavar="MS", help="Requests that take longer are logged.  [default: 1000]"),
+        click.option("--access-log", is_flag=True, default=None, help="Log every request; reads are slower by it."),
+        click.option(
             "--insecure", is_flag=True, default=None, help="Serve beyond loopback although there is no authentication."
         ),
     ]
@@ -75,6 +90,7 @@ def node(**flags: Any) -> None:
             "Kafka"
         )
     own_files_only()
+    _log_as(settings)
     Node(settings).run(show.as_json)
 
 
@@ -99,7 +115,12 @@ def dev(**flags: Any) -> None:
     if settings.bootstrap is None:
         show.warn(f"starting Kafka and a node in {settings.data_dir} ...")
     own_files_only()
+    _log_as(settings)
     Node(settings).run(_ready)
+
+
+def _log_as(settings: Settings) -> None:
+    logs.set_up("node", form=settings.log_format, levels=settings.log_level)
 
 
 def _ready(facts: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ The end is ordered so that no read fails: other nodes take over a slot while thi
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -28,7 +27,7 @@ from logstore.node.node_dir import NodeDir
 from logstore.node.port import Reservation
 from logstore.node.readiness import Readiness
 from logstore.node.supervisor import Spec, Supervisor
-from logstore.process import child
+from logstore.process import child, logs
 from logstore.serve.settings import check_bind
 from logstore.settings import Settings
 from logstore.view.paths import default_storage
@@ -38,6 +37,8 @@ READY_STEP_S = 0.05
 PROBE_S = 3.0  # asking whether Kafka is there; the children are looked after in between
 PATIENCE_S = 10.0  # between two words on stderr about what a start still waits for
 KAFKA_GRACE_S = 20.0
+
+log = logs.get(__name__)
 
 Commands = Callable[["Node"], list[Spec]]
 
@@ -59,7 +60,7 @@ class Node:
         self.settings = settings
         self.id = self.url = self.bootstrap = ""
         self.slots: int | None = None  # of the store; None until Kafka has answered
-        self._commands, self._loud = commands or children, loud or _to_stderr
+        self._commands, self._loud = commands or children, loud or log.warning
         self._dir = NodeDir(settings.data_dir)
         self._kafka: EmbeddedKafka | None = None
         self._signals = 0
@@ -177,10 +178,10 @@ class Node:
     # 3. children
 
     def _supervise(self, stack: contextlib.ExitStack) -> Supervisor:
-        logs = self._dir.path / "logs"
         supervisor = Supervisor(
-            self._commands(self), logs, stall_s=self.settings.stall_s, on_change=self._record, loud=self._loud
-        )
+            self._commands(self), self._dir.path / "logs", stall_s=self.settings.stall_s, on_change=self._record,
+            loud=self._loud, environ=logs.for_children(self.settings.log_level),
+        )  # fmt: skip
         stack.callback(supervisor.close)
         self._supervisor = supervisor
         signal.set_wakeup_fd(supervisor.wake_fd, warn_on_full_buffer=False)
@@ -230,6 +231,7 @@ class Node:
                     asked_s = time.monotonic()
                     self._loud(f"not ready yet: {'; '.join(lacking)}")
         if not lacking:
+            log.info("the node is ready", node=self.id, url=self.url, bootstrap=self.bootstrap)
             on_ready(self.facts())
 
     def _readiness(self) -> Readiness:
@@ -243,8 +245,10 @@ class Node:
     # 5. end
 
     def _end(self, supervisor: Supervisor) -> None:
+        log.info("the node ends: its slots are handed over", node=self.id)
         for kind in ("worker", "reader"):
             supervisor.end(kind, self.settings.drain_s, hurry=lambda: self._signals > 1)
+            log.info("the children of a kind have ended", kind=kind)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1
@@ -279,7 +283,8 @@ def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
         *child.python("logstore.serve"), "--data-dir", str(s.data_dir), "--host", s.http.host, "--port",
         str(node.address.port),
         "--workers", str(s.workers), "--node", node.id, "--index", str(index), "--heartbeat-fd", str(heartbeat_fd),
-        *(["--insecure"] if s.insecure else []),
+        "--slow-ms", str(s.slow_ms),
+        *(["--access-log"] if s.access_log else []), *(["--insecure"] if s.insecure else []),
     ]  # fmt: skip
 
 
@@ -297,9 +302,3 @@ def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     finally:
         for number, former in before.items():
             signal.signal(number, former)
-
-
-def _to_stderr(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more; it is in the log files too
-        sys.stderr.write(f"logstore: {text}\n")
-        sys.stderr.flush()

@@ -1,7 +1,7 @@
 """Supervisor: child processes that are kept running: what dies is started again, and so is what does not progress.
 
 Each child has two pipes to here: its output (stdout and stderr together) goes to <logs>/<name>.log, warnings and errors
-also to this process's stderr; its heartbeat (`logstore.process.heartbeat`) is a byte a second from the loop whose
+also to this process's log; its heartbeat (`logstore.process.heartbeat`) is a byte a second from the loop whose
 progress matters. A child that is silent for `stall_s` is killed. Restarts come after 0.1 s, then 0.2, 0.4 ... 10 s; a
 child that lived for 30 s begins at 0.1 s again. A child that ends with the status HOPELESS is not started again;
 `hopeless` says why. Every child is started by `process.child`: it ends when this process does, however that ends.
@@ -15,16 +15,17 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from logstore.process import environment, logs
 from logstore.process.child import spawn
 from logstore.process.heartbeat import HOPELESS
 from logstore.process.progress import Progress
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 LOG_BYTES = 8 << 20  # of each child's log, and of the one before it
 FIRST_BACKOFF_S, LAST_BACKOFF_S = 0.1, 10.0
@@ -81,7 +82,7 @@ class _File(RotatingFileHandler):
 
 
 class ChildLog:
-    """A child's output: all of it to a bounded file, what is loud to stderr with the child's name before it."""
+    """A child's output: all of it to a bounded file, warnings and errors to this process's log too."""
 
     def __init__(self, name: str, path: Path, loud: Callable[[str], None]) -> None:
         self._name, self._loud, self._rest = name, loud, b""
@@ -108,9 +109,13 @@ class ChildLog:
     def _line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()
         self._file.emit(logging.LogRecord(self._name, logging.INFO, "", 0, "%s", (text,), None))
-        self.last = text if any(map(str.isalnum, text)) and text.isprintable() else self.last
-        if any(word in line for word in _LOUD):
+        fields = logs.read(line)
+        said = text if fields is None else str(fields["event"])
+        self.last = said if any(map(str.isalnum, said)) and said.isprintable() else self.last
+        if fields is None and any(word in line for word in _LOUD):
             self._loud(f"[{self._name}] {text}")
+        elif fields is not None and logs.is_loud(fields):
+            logs.relay(fields)
 
 
 class Supervisor:
@@ -119,21 +124,32 @@ class Supervisor:
     def __init__(
         self,
         specs: Iterable[Spec],
-        logs: Path,
+        folder: Path,
         *,
         stall_s: float,
         on_change: Callable[[], None] = lambda: None,
         loud: Callable[[str], None] = log.warning,
         start_s: float = START_S,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`on_change` is called when process ids have changed; `loud` gets what a person should see."""
-        logs.mkdir(parents=True, exist_ok=True)
-        self._logs, self._stall_s, self._start_s, self._on_change, self._loud = logs, stall_s, start_s, on_change, loud
+        """`on_change` is called when process ids have changed; `loud` gets what a person should see.
+
+        `environ`: what children have in their environment besides this process's.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._environ = dict(environ or {})
+        self._logs, self._stall_s, self._start_s, self._on_change, self._loud = (
+            folder,
+            stall_s,
+            start_s,
+            on_change,
+            loud,
+        )
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._woken, selectors.EVENT_READ, None)
         self.hopeless: str | None = None  # why a child ended for good
-        self.children = [Child(spec, ChildLog(spec.name, logs / f"{spec.name}.log", loud)) for spec in specs]
+        self.children = [Child(spec, ChildLog(spec.name, folder / f"{spec.name}.log", loud)) for spec in specs]
 
     @property
     def wake_fd(self) -> int:
@@ -264,7 +280,8 @@ class Supervisor:
         child.heartbeat_fd, beat = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         child.output_fd, output = os.pipe2(os.O_CLOEXEC)
         try:
-            child.process = spawn(child.spec.argv(beat), output=output, pass_fds=[beat])
+            env = environment.for_python() | self._environ
+            child.process = spawn(child.spec.argv(beat), output=output, env=env, pass_fds=[beat])
         finally:
             os.close(beat)
             os.close(output)
@@ -272,6 +289,7 @@ class Supervisor:
         child.progress = Progress(child.process.pid, max(self._start_s, self._stall_s))
         self._selector.register(child.heartbeat_fd, selectors.EVENT_READ, child)
         self._selector.register(child.output_fd, selectors.EVENT_READ, child)
+        log.info("a child was started", child=child.spec.name, pid=child.process.pid)
         self._on_change()
 
 

@@ -1,12 +1,12 @@
 """`python -m logstore.serve`: one reader process. The supervisor starts several of them on one port."""
 
-import logging
-import sys
+import os
 from pathlib import Path
 
 import click
 
 from logstore.model.errors import LogStoreError
+from logstore.process import logs
 from logstore.process.private_files import own_files_only
 from logstore.serve.process import run
 from logstore.serve.settings import ReaderSettings
@@ -34,16 +34,13 @@ from logstore.serve.settings import ReaderSettings
     "--ready-lag", default=100_000, show_default=True, help="Records behind the log above which /readyz says no."
 )
 @click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
-@click.option(
-    "--log-level", default="warning", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
-)
-def main(log_level: str, **options: object) -> None:
-    """Serve the views of a node over HTTP."""
+@click.option("--slow-ms", default=1_000, show_default=True, help="Requests that take longer are logged.")
+@click.option("--access-log", is_flag=True, help="Log every request; they all go the ordinary way then.")
+def main(**options: object) -> None:
+    """Serve the views of a node over HTTP. LOGSTORE_LOG_LEVEL and LOGSTORE_LOG_FORMAT say what is logged."""
     own_files_only()
-    logging.basicConfig(
-        stream=sys.stderr, level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     try:
+        logs.set_up_child(f"reader-{options['index']}", os.environ)
         run(ReaderSettings(**options))  # type: ignore[arg-type] # click has checked the types
     except LogStoreError as error:
         raise SystemExit(f"logstore.serve: {error}") from None

@@ -1,28 +1,29 @@
 """App: the raw ASGI callable that answers everything the fast path does not.
 
 Every error becomes a problem document here; what nobody expected becomes `internal` with the request id, and its trace
-goes to the log.
+goes to the log. Whatever is logged while a request is answered has its id.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from logstore.model.errors import LogStoreError
+from logstore.process import logs
 from logstore.serve.metrics import CONTENT_TYPE, Metrics
 from logstore.serve.read.multiget import MultiGet
 from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
+from logstore.serve.request_log import RequestLog, place_of
 from logstore.serve.status_pages import Pages
 from logstore.serve.wire.problems import Problem, problem_of
 from logstore.serve.wire.request import CLIENT_GONE, ClientGoneError, Request, percent_decode
 from logstore.serve.wire.response import Response, page
 
 _READ = ("GET", "HEAD")
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 
 class Route(NamedTuple):
@@ -36,7 +37,16 @@ class Route(NamedTuple):
 class App:
     """The ASGI application of a reader."""
 
-    def __init__(self, rows: PointRead, scan: ScanPage, multiget: MultiGet, pages: Pages, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        rows: PointRead,
+        scan: ScanPage,
+        multiget: MultiGet,
+        pages: Pages,
+        metrics: Metrics,
+        request_log: RequestLog,
+    ) -> None:
+        self._request_log = request_log
         self._rows, self._scan, self._multiget, self._metrics = rows, scan, multiget, metrics
         self._pages = pages
         self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
@@ -55,6 +65,7 @@ class App:
         """Answer one request."""
         started = perf_counter()
         request = Request(scope, receive)
+        logs.REQUEST_ID.set(request.request_id)  # each request runs in a task of its own
         try:
             route, answer = await self._answer(request)
         except ClientGoneError:
@@ -66,7 +77,9 @@ class App:
         headers = [*answer.headers, (b"x-request-id", request.request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
-        self._metrics.count(_label(request.method), route, answer.status, perf_counter() - started)
+        took_s = perf_counter() - started
+        self._metrics.count(_label(request.method), route, answer.status, took_s)
+        self._request_log.answered(request, route, answer, took_s)
 
     async def _answer(self, request: Request) -> tuple[str, Response]:
         route = "none"
@@ -82,7 +95,7 @@ class App:
         except ClientGoneError:
             raise
         except Exception:  # the edge: a fault of ours is an answer, and the reader goes on
-            log.exception("request %s failed: %s %r", request.request_id, request.method, request.path[:200])
+            log.exception("a request failed by a fault of ours", **place_of(request), route=route)
             detail = "the request id finds the cause in this reader's log"
             return route, Problem("internal", detail, request_id=request.request_id).answer()
 

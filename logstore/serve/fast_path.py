@@ -12,6 +12,7 @@ from logstore.model.folding.entry import HEAD_BYTES, VALUE
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.partitioner import murmur2
 from logstore.serve.metrics import Metrics
+from logstore.serve.request_log import RequestLog
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import SNAPSHOT, VIEW, ServedPartition
 from logstore.serve.wire.problems import Problem
@@ -32,8 +33,9 @@ _MAX_HEAD_BYTES = 8_192
 class FastPath:
     """Answers what it can; None for all the rest."""
 
-    def __init__(self, catalog: Catalog, metrics: Metrics) -> None:
+    def __init__(self, catalog: Catalog, metrics: Metrics, request_log: RequestLog) -> None:
         self._catalog, self._metrics = catalog, metrics
+        self._request_log, self._slow_s = request_log, request_log.slow_s
         self._harmless: set[bytes] = set()  # heads, each to its very end: so no second request and no body follows
 
     def answer(self, data: bytes, default_head: str) -> bytes | None:
@@ -53,7 +55,10 @@ class FastPath:
         except (Problem, LogStoreError):  # the ordinary way says it in full
             return None
         if answer is not None:
-            self._metrics.count_fast(perf_counter() - started)
+            took_s = perf_counter() - started
+            self._metrics.count_fast(took_s)
+            if took_s >= self._slow_s:
+                self._request_log.slow_row(line[1], answer, took_s)
         return answer
 
     def _row(self, name: bytes, key: bytes, default_head: str) -> bytes | None:
@@ -94,6 +99,14 @@ class FastPath:
             self._harmless.clear()
         self._harmless.add(head)
         return True
+
+
+class NoFastPath(FastPath):
+    """A fast path that answers nothing: every request goes the ordinary way, and is logged there."""
+
+    def answer(self, data: bytes, default_head: str) -> bytes | None:  # noqa: ARG002 - as of the one that answers
+        """Leave the request to the ordinary way."""
+        return None
 
 
 def _note(served: ServedPartition, state: bytes, end: int) -> None:

@@ -18,10 +18,10 @@ import uvicorn
 import uvloop
 
 from logstore.model.errors import SetupError
-from logstore.process import descriptors
+from logstore.process import descriptors, logs
 from logstore.process.heartbeat import Heartbeat
 from logstore.serve.app import App
-from logstore.serve.fast_path import FastPath
+from logstore.serve.fast_path import FastPath, NoFastPath
 from logstore.serve.metrics import Metrics
 from logstore.serve.protocol import Connections, protocol_class
 from logstore.serve.read.consistency_wait import ConsistencyWait
@@ -29,6 +29,7 @@ from logstore.serve.read.multiget import MultiGet
 from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
+from logstore.serve.request_log import RequestLog
 from logstore.serve.settings import ReaderSettings, check_bind
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.feed_client import FeedClient
@@ -39,7 +40,7 @@ _BACKLOG = 4_096
 _BEAT_S = 1.0
 _YOUNG = 50_000  # objects between collections: requests make few that outlive them
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 
 class ReaderProcess:
@@ -52,13 +53,15 @@ class ReaderProcess:
         self._feeds = FeedClient(settings.data_dir, settings.workers, self._catalog)
         self._fan_out = FanOut(self._catalog)
         metrics = Metrics(settings.index, self._catalog, self._waiters)
+        request_log = RequestLog(settings.slow_ms / 1000, every=settings.access_log)
         consistency_wait = ConsistencyWait(self._catalog, self._waiters)
         self._app = App(
             PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
             MultiGet(self._catalog, consistency_wait, self._fan_out),
-            Pages(settings, self._catalog, self._feeds), metrics,
+            Pages(settings, self._catalog, self._feeds), metrics, request_log,
         )  # fmt: skip
-        self._connections = Connections(settings, FastPath(self._catalog, metrics))
+        fast_path = NoFastPath if settings.access_log else FastPath
+        self._connections = Connections(settings, fast_path(self._catalog, metrics, request_log))
         metrics.connections = lambda: len(self._connections.open)
 
     async def serve(self, sock: socket.socket) -> None:
@@ -115,7 +118,7 @@ def run(settings: ReaderSettings) -> None:
             number, lambda *_: None
         )  # uvicorn raises it once more at its end: by then there is nothing left to do
     host, port = sock.getsockname()[:2]
-    log.info("reader %d serves %s on http://%s:%d", settings.index, settings.data_dir, host, port)
+    log.info("the reader serves", data_dir=str(settings.data_dir), host=host, port=port)
     with contextlib.closing(sock):
         uvloop.run(ReaderProcess(settings).serve(sock))
 

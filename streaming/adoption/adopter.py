@@ -18,7 +18,6 @@ nothing here: the newer snapshot agreed with this node's own fold, and a positio
 begin where the pointer shows.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ from logstore.model.errors import (
     StorageUnreachable,
 )
 from logstore.model.table import PartitionKey, Table
+from logstore.process import logs
 from logstore.process.progress import Progress
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.repository import Pointer
@@ -68,7 +68,7 @@ from streaming.lane.lane import Lane
 from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
 from streaming.lane.target import Target
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 NEAR_S, FAR_S = 1.0, 5.0  # between two looks at a storage that is a disk here, or is not
 MOST_S = 60.0
@@ -166,7 +166,9 @@ class Adopter(threading.Thread):
         except NotYet as error:
             self._again(target, trial, "waiting", str(error))
         except (LogStoreError, OSError) as error:
-            log.warning("%s/%d: %s", target.table.name, target.partition, error)
+            log.warning(
+                "a snapshot is not adopted", table=target.table.name, partition=target.partition, reason=str(error)
+            )
             self._again(target, trial, "refused", str(error))
         else:
             self._trials.pop(target.key, None)
@@ -249,7 +251,10 @@ class Adopter(threading.Thread):
             else reasons.others_refuse(followed, name, proof)
         )
         if self._progress.state(target) != "refused":
-            log.error("%s", reason)
+            log.error(
+                "a snapshot is refused", table=target.table.name, partition=target.partition, snapshot=name,
+                cut=part.cut, reason=reason,
+            )  # fmt: skip
         self._progress.show(target, state="refused", reason=reason)
         return None
 
@@ -279,7 +284,19 @@ class Adopter(threading.Thread):
             return
         if not self._words:
             self._words_s = time.monotonic()
-        self._words.setdefault((table.epoch, name), (table, {}))[1][partition] = verdict
+        words = self._words.setdefault((table.epoch, name), (table, {}))[1]
+        if words.get(partition) != verdict and verdict.word != REFUSE:  # a refusal is said with its reason
+            log.info(
+                "a snapshot agrees",
+                table=table.name,
+                partition=partition,
+                snapshot=name,
+                cut=verdict.cut,
+                word=verdict.word,
+                entries=verdict.entries,
+                how=verdict.how,
+            )
+        words[partition] = verdict
 
     def _say(self) -> bool:
         """Write what was found; False when the storage did not take it: it is kept, and tried again."""
@@ -287,7 +304,7 @@ class Adopter(threading.Thread):
             try:
                 self._fetcher.say(table, key[1], parts)
             except (LogStoreError, OSError) as error:
-                log.warning("the verdict on snapshot %s of %s is not written yet: %s", key[1], table.name, error)
+                log.warning("a verdict is not written yet", table=table.name, snapshot=key[1], reason=str(error))
                 return False
             del self._words[key]
         return True
@@ -394,7 +411,10 @@ class Adopter(threading.Thread):
             Quarantine(dict(part.quarantine_counts), [(int(at), why) for at, why in part.quarantine_records]),
         )
         self._progress.show(target, local=self._proofs(followed, manifest.name))
-        log.warning("%s/%d leaps from %d to %d", target.table.name, target.partition, followed.next_offset, part.cut)
+        log.warning(
+            "the view leaps to a snapshot ahead: the log between is gone", table=target.table.name,
+            partition=target.partition, applied=followed.next_offset, snapshot=manifest.name, cut=part.cut,
+        )  # fmt: skip
         self._flip(target, flip.begin(bootstrap, self._fetcher.snapshots(target)))
         digest_file.path_in(followed.directory).unlink(missing_ok=True)  # those of the view that was left
         self._progress.show(target, proof=proof.word)
@@ -406,7 +426,7 @@ class Adopter(threading.Thread):
         self._bases.forget(target)
 
     def _adopted(self, target: Target, name: str, cut: int) -> None:
-        log.info("%s/%d stands on snapshot %s, cut %d", target.table.name, target.partition, name, cut)
+        log.info("a snapshot was adopted", table=target.table.name, partition=target.partition, snapshot=name, cut=cut)
         self._progress.show(target, base=name, cut=cut, candidate=None, state="adopted", reason="")
 
     # 5. sweep
@@ -416,7 +436,7 @@ class Adopter(threading.Thread):
         if time.monotonic() - self._seen[key] < SWEEP_S:
             return
         for old in generation.older(path.parent, int(path.name)):
-            log.info("removing %s", old)
+            log.info("an old generation is removed", path=str(old))
             generation.remove(old)
         keep = [Path(one.path) for one in followed.older if one.path is not None]
         local_snapshots.remove_others(

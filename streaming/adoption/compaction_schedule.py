@@ -8,7 +8,6 @@ the worker; one at a time here, and `Repository.lease` keeps others out. After a
 each time.
 """
 
-import logging
 import subprocess
 import threading
 import time
@@ -18,10 +17,10 @@ from typing import NamedTuple
 
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
-from logstore.process import child
+from logstore.process import child, logs
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 LOOK_S = 5.0
 LEAST_S, MOST_S = 10.0, 600.0  # between a failure and the next attempt
@@ -72,6 +71,7 @@ class CompactionSchedule(threading.Thread):
         self._job: tuple[Table, subprocess.Popen[bytes]] | None = None
         self._pauses: dict[str, _Pause] = {}
         self._begun_s = time.time()
+        self._started_s: float | None = None  # when the last job began, of a monotonic clock
         self._closing = threading.Event()
 
     def lead(self, tables: list[Table], *, leading: bool) -> None:
@@ -97,8 +97,9 @@ class CompactionSchedule(threading.Thread):
         for table in self._tables:
             if table.schedule and time.monotonic() >= self._pauses.get(table.name, _Pause(0, 0.0)).until_s:
                 try:
-                    if due(table.schedule, self._standing(table)):
-                        self._start(table)
+                    standing = self._standing(table)
+                    if due(table.schedule, standing):
+                        self._start(table, standing)
                         return
                 except (LogStoreError, OSError) as error:
                     self._failed(table, str(error))
@@ -114,8 +115,12 @@ class CompactionSchedule(threading.Thread):
         )  # the cut itself is no mutation
         return Standing(written, (time.time() * 1000 - manifest.created_ms) / 60_000)
 
-    def _start(self, table: Table) -> None:
-        log.info("the schedule of table %s is due: compacting", table.name)
+    def _start(self, table: Table, standing: Standing) -> None:
+        log.info(
+            "a scheduled compaction started", table=table.name, mutations=standing.mutations,
+            minutes=round(standing.minutes, 1),
+        )  # fmt: skip
+        self._started_s = time.monotonic()
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as output:
             self._job = table, child.spawn(self._command(table, str(self._fetcher.url)), output=output)
@@ -128,12 +133,18 @@ class CompactionSchedule(threading.Thread):
         if process.returncode:
             self._failed(table, f"it ended with status {process.returncode}; {self._log_path} says why")
         else:
+            log.info("a scheduled compaction ended", table=table.name, seconds=self._seconds())
             self._pauses.pop(table.name, None)
+
+    def _seconds(self) -> float | None:
+        """Duration of the last job; None: there was none."""
+        return None if self._started_s is None else round(time.monotonic() - self._started_s, 1)
 
     def _failed(self, table: Table, why: str) -> None:
         failures = self._pauses.get(table.name, _Pause(0, 0.0)).failures + 1
         wait_s = min(LEAST_S * 2 ** (failures - 1), MOST_S)
         log.warning(
-            "the scheduled compaction of table %s failed, the next attempt is in %d s: %s", table.name, wait_s, why
-        )
+            "a scheduled compaction failed", table=table.name, seconds=self._seconds(), failures=failures,
+            next_attempt_s=round(wait_s), reason=why,
+        )  # fmt: skip
         self._pauses[table.name] = _Pause(failures, time.monotonic() + wait_s)

@@ -7,20 +7,20 @@ rebase    the view's base is here again
 discard   throw the view away, and what is known of it: it begins again as one that was never here
 """
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from logstore.model.errors import Overloaded
 from logstore.model.safe_path import below
+from logstore.process import logs
 from logstore.view import generation
 from logstore.view.view import View
 from streaming.digest import digest_file
 from streaming.lane.change_buffer import LIMIT_BYTES, ChangeBuffer
 from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 Step = Callable[[FollowedPartition], None]
 
@@ -54,7 +54,10 @@ def flip(snapshots: Path) -> Step:
         except BaseException:
             view.close(flush=False)
             raise
-        log.info("%s: generation %d in %.1f ms", directory, number, (time.monotonic() - begun_s) * 1000)
+        log.info(
+            "the generation was flipped", table=followed.target.table.name, partition=followed.target.partition,
+            generation=number, applied=view.next_offset, ms=round((time.monotonic() - begun_s) * 1000, 1),
+        )  # fmt: skip
         followed.replace(view, snapshots).close(
             flush=False
         )  # flushing what is removed soon would only hold the lane up

@@ -1,8 +1,8 @@
 """Recorder: files the digest of a pinned view, once the digester has computed it."""
 
-import logging
 from collections.abc import Callable
 
+from logstore.process import logs
 from logstore.snapshot.verdicts import PIN
 from streaming.adoption.progress import AdoptionProgress
 from streaming.digest import digest_file
@@ -11,7 +11,7 @@ from streaming.digest.digest_file import FiledDigest
 from streaming.lane.cuts import Pin
 from streaming.lane.partition import FollowedPartition
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 Recorder = Callable[[FollowedPartition, Pin, PendingDigest], None]
 
@@ -24,12 +24,9 @@ def recorder(progress: AdoptionProgress) -> Recorder:
         if pending.outcome is None or pending.pinned_at != pin.position:
             followed.undigested[cut] = pending.failure or f"the view was pinned at {pending.pinned_at}"
             log.warning(
-                "%s/%d: no digest at %d: %s",
-                followed.target.table.name,
-                followed.target.partition,
-                cut,
-                followed.undigested[cut],
-            )
+                "there is no digest at a cut", table=followed.target.table.name, partition=followed.target.partition,
+                cut=cut, reason=followed.undigested[cut],
+            )  # fmt: skip
             return
         digest, entries = pending.outcome
         try:

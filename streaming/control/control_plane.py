@@ -8,7 +8,6 @@
              serve them
 """
 
-import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from logstore.log.tables.registry import Definitions
 from logstore.model.errors import Corrupted, EpochChanged, LogStoreError, LogUnreachable
 from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, PartitionKey, Table
+from logstore.process import logs
 from logstore.view.feed import FeedServer
 from logstore.view.feed_fields import UnreadableRecord
 from logstore.view.feed_records import (
@@ -49,7 +49,7 @@ from streaming.lane.lane import Lane, Targets
 from streaming.lane.stop_reasons import epoch_changed, misconfigured
 from streaming.lane.target import Target
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 VERIFY_S = (
     0.25  # librdkafka goes on silently with a topic that was deleted and created again; in this time it is found out
@@ -123,12 +123,16 @@ class ControlPlane(threading.Thread):
         """Faust has assigned exactly these slots."""
         self._assigned = frozenset(slots)
 
-    def drain(self, timeout_s: float) -> None:
-        """Hand every slot over: returns when other nodes serve them, when there are none, or after `timeout_s`."""
+    def drain(self, timeout_s: float) -> frozenset[int]:
+        """Hand every slot over: returns when other nodes serve them, when there are none, or after `timeout_s`.
+
+        Returns the slots that nobody has taken over.
+        """
         self.assign(())
         deadline = time.monotonic() + timeout_s
         while self.is_alive() and time.monotonic() < deadline and self._placement.followed and self._other_nodes():
             self.join(HEAR_S)
+        return self._placement.followed
 
     def close(self) -> None:
         """Stop, and tell the others that this worker is gone."""
@@ -192,11 +196,21 @@ class ControlPlane(threading.Thread):
     # 2. settle
 
     def _settle(self) -> bool:
-        moved = False
+        before, moved = self._placement.followed, False
         if self._assigned is not None and self._assigned != self._placement.assigned:
+            self._say_assigned(self._placement.assigned, self._assigned)
             self._placement.assign(self._assigned)
             moved = True
-        return self._placement.settle(self._others()) or moved
+        moved = self._placement.settle(self._others()) or moved
+        released = before - self._placement.followed
+        if released:
+            log.info("slots are served by others now", slots=sorted(released))
+        return moved
+
+    def _say_assigned(self, before: frozenset[int], now: frozenset[int]) -> None:
+        for event, slots in (("slots gained", now - before), ("slots lost", before - now)):
+            if slots:
+                log.info(event, slots=sorted(slots), assigned=len(now), of=self._slots)
 
     # 3. verify
 

@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple
 import msgpack
 
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
-from logstore.process import descriptors
+from logstore.process import descriptors, logs
 from logstore.snapshot.sst import SstReader
 from logstore.view.generation import Builder
 from logstore.view.layout import Base
@@ -250,7 +250,7 @@ def _inode(path: Path) -> int:
 
 def main(arguments: list[str]) -> None:
     """`python -m streaming.digest.digester FD`: serve the worker at the other end of an inherited socket."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s digester %(levelname)s %(name)s %(message)s")
+    logs.set_up_child("digester", os.environ)
     descriptors.raise_limit()
     with socket.socket(fileno=int(arguments[0])) as sock:
         Digester(sock).run()

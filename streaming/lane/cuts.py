@@ -11,17 +11,17 @@ BURST at once and then one in PIN_EVERY_S: a flood of them holds no other partit
 digest; a node that needs it folds the log again up to there.
 """
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from logstore.model.folding.fold import Records
 from logstore.model.table import PartitionKey
+from logstore.process import logs
 from streaming.digest.client import DigestClient, PendingDigest
 from streaming.lane.partition import FollowedPartition
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 WAIT_S = 0.015
 HOLD_S = 5.0
@@ -106,12 +106,9 @@ class Cuts:
         prompt = pending.begun.wait(WAIT_S)
         waited_ms = (time.monotonic() - begun_s) * 1000
         log.info(
-            "%s/%d: a snapshot ends at %d; its pin took %.1f ms",
-            followed.target.table.name,
-            followed.target.partition,
-            cut,
-            waited_ms,
-        )
+            "a cut was reached: the view is pinned for its digest", table=followed.target.table.name,
+            partition=followed.target.partition, cut=cut, pinned=prompt, ms=round(waited_ms, 1),
+        )  # fmt: skip
         if prompt:
             return True
         self._held[followed.target.key] = _Held(pending, time.monotonic() + HOLD_S)

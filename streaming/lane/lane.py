@@ -13,7 +13,6 @@ partition that stops, or whose disk is full, is let go alone; one whose view is 
 others go on.
 """
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from typing import NamedTuple
 from logstore.log.read.tail import End, FetchedBatch, Tail, Trouble, Unreachable
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.model.table import PartitionKey
+from logstore.process import logs
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import LogKey, LogRecord
 from logstore.view.layout import Stop
@@ -34,7 +34,7 @@ from streaming.lane.partition import Bootstrap, FollowedPartition
 from streaming.lane.status import LaneStatus
 from streaming.lane.target import Target
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 POLL_S = 0.1
 QUICK_S = 0.01
@@ -256,7 +256,10 @@ class Lane(threading.Thread):
     def _remove(self, tail: Tail, followed: FollowedPartition, why: Corrupted) -> None:
         """A view that is damaged goes; the partition begins again from its bootstrap, as one that was never here."""
         target = followed.target
-        log.error("%s/%d: %s", target.table.name, target.partition, why)
+        log.error(
+            "the view is removed and begins again", table=target.table.name, partition=target.partition,
+            applied=followed.next_offset, reason=str(why),
+        )  # fmt: skip
         tail.leave(target.table.topic, target.partition)
         del self._followed[target.key], self._by_topic[target.table.topic, target.partition]
         _discard(followed)
@@ -316,7 +319,11 @@ class Lane(threading.Thread):
     def _hold(self, tail: Tail, followed: FollowedPartition, why: str) -> None:
         """Hold a partition: its view stays as it is, and the same records are tried again a little later."""
         if followed.held != why:
-            log.warning("%s", why)
+            target = followed.target
+            log.warning(
+                "the partition waits", table=target.table.name, partition=target.partition,
+                applied=followed.next_offset, reason=why,
+            )  # fmt: skip
             followed.held = why
         self._retry(tail, followed)
 
@@ -351,6 +358,9 @@ class Lane(threading.Thread):
 
     def heard(self, *, reachable: bool) -> None:
         """The log answers, or not, as somebody has just found out. Any thread."""
+        if reachable != self.reachable:
+            say = log.info if reachable else log.warning
+            say("Kafka answers again" if reachable else "Kafka does not answer: what is served does not advance")
         self.reachable = reachable
         self._feed.publish_changed(LogKey(), LogRecord(reachable))
 
@@ -378,11 +388,11 @@ def _close(followed: FollowedPartition) -> None:
     try:
         followed.close()
     except (LogStoreError, OSError) as error:  # it keeps its mark, and is thrown away after a power cut
-        log.warning("%s is not flushed: %s", followed.view.path, error)
+        log.warning(f"{followed.view.path} is not flushed: {error}")
 
 
 def _discard(followed: FollowedPartition) -> None:
     try:
         followed.discard()
     except OSError as error:  # then it is found damaged again
-        log.warning("%s cannot be removed: %s", followed.view.path, error)
+        log.warning(f"{followed.view.path} cannot be removed: {error}")

@@ -1,21 +1,21 @@
 """Status: feed records of a lane's partitions."""
 
 import contextlib
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from logstore.model.errors import Corrupted, NotYet
 from logstore.model.table import PartitionKey
+from logstore.process import logs
 from logstore.view.feed import FeedServer
-from logstore.view.feed_records import CATCHING_UP, STOPPED, AppliedKey, AppliedRecord, ViewKey, ViewRecord
+from logstore.view.feed_records import CATCHING_UP, LIVE, STOPPED, AppliedKey, AppliedRecord, ViewKey, ViewRecord
 from logstore.view.paths import has_reached, snapshot_dir
 from logstore.view.reader import ViewReader
 from streaming.lane import local_snapshots
 from streaming.lane.partition import FollowedPartition, view_path
 from streaming.lane.target import Target
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 
 class LaneStatus:
@@ -28,7 +28,7 @@ class LaneStatus:
     def show(self, followed: FollowedPartition) -> None:
         """Publish a partition's position, and its record if that has changed."""
         self._feed.publish(AppliedKey(*followed.target.key), AppliedRecord(followed.next_offset, followed.end))
-        self._publish(followed.target, followed.record())
+        self._publish(followed.target, followed.record(), followed.next_offset, followed.end)
 
     def unopened(self, target: Target, data_dir: Path, reason: str) -> None:
         """The view cannot be opened now; what an earlier run has left is readable all the same."""
@@ -37,7 +37,7 @@ class LaneStatus:
         except (NotYet, OSError):  # not even to be looked at now: what is known stays, perhaps by an earlier run
             left = self._feed.get(_view_key(target)) or ViewRecord()
         if self._publish(target, left._replace(slot=target.slot, state=CATCHING_UP, reason=reason)):
-            log.warning("%s", reason)
+            log.warning("a view cannot be opened yet", **_place(target), reason=reason)
 
     def stopped(self, target: Target, reason: str) -> None:
         """The partition cannot begin."""
@@ -49,7 +49,8 @@ class LaneStatus:
 
     def gone(self, target: Target) -> None:
         """The partition is not served here any more."""
-        self._published.pop(target.key, None)
+        if self._published.pop(target.key, None) is not None:
+            log.info("the partition is let go", **_place(target))
         self._feed.publish(_view_key(target), None)
         self._feed.publish(AppliedKey(*target.key), None)
 
@@ -61,13 +62,31 @@ class LaneStatus:
             if isinstance(key, ViewKey) and key not in keys:
                 self._feed.publish(key, None)
 
-    def _publish(self, target: Target, record: ViewRecord) -> bool:
+    def _publish(
+        self, target: Target, record: ViewRecord, next_offset: int | None = None, end: int | None = None
+    ) -> bool:
         """True when it is news."""
-        if self._published.get(target.key) == record:
+        before = self._published.get(target.key)
+        if before == record:
             return False
+        if before is None or (before.state, before.reason) != (record.state, record.reason):
+            _say(target, before, record, {"applied": next_offset, "end": end})
         self._published[target.key] = record
         self._feed.publish(_view_key(target), record)
         return True
+
+
+def _say(target: Target, before: ViewRecord | None, record: ViewRecord, offsets: dict[str, int | None]) -> None:
+    """A line about a partition whose state is another now, or which is stopped for another reason."""
+    if record.state == STOPPED:
+        log.error("the partition stopped", **_place(target), **offsets, reason=record.reason)
+    elif before is None or before.state != record.state:
+        event = "the partition is live" if record.state == LIVE else "the partition catches up"
+        log.info(event, **_place(target), **offsets, reason=record.reason)
+
+
+def _place(target: Target) -> dict[str, str | int]:
+    return {"table": target.table.name, "partition": target.partition, "slot": target.slot}
 
 
 def _left(target: Target, data_dir: Path) -> ViewRecord:
