@@ -22,10 +22,12 @@ from logstore.view.layout import STATE_BYTES
 _LINE = re.compile(rb"GET /v1/tables/([a-z0-9._-]+)/rows/([A-Za-z0-9._~!$&'()*+,;=:@/%-]+) HTTP/1\.1\r\n")
 _HARMLESS = re.compile(
     rb"(?:(?:host|user-agent|accept-encoding|accept-language|cache-control|pragma|referer|origin):[\t -~]*\r\n"
-    rb"|accept:[ \t]*\*/\*[ \t]*\r\n|connection:[ \t]*keep-alive[ \t]*\r\n)*\r\n",
+    rb"|accept:[ \t]*\*/\*[ \t]*\r\n|connection:[ \t]*keep-alive[ \t]*\r\n"
+    rb"|ls-deadline:[ \t]*(?:[1-9][0-9]{0,3}|[12][0-9]{4}|30000)[ \t]*\r\n)*\r\n",  # what waits for nothing is in time
     re.IGNORECASE,
 )
 _HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)  # exactly one (RFC 9112, section 3.2)
+_DEADLINE = re.compile(rb"^ls-deadline:", re.IGNORECASE | re.MULTILINE)  # one at most
 _MAX_HEADS = 4_096  # harmless ones kept: a client sends the same headers again and again
 _MAX_HEAD_BYTES = 8_192
 
@@ -93,7 +95,9 @@ class FastPath:
 
     def _judge(self, head: bytes) -> bool:
         """Judge whether these headers, to their end, leave the answer unchanged; if so that is remembered."""
-        if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None or len(_HOST.findall(head)) != 1:
+        if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None:
+            return False
+        if len(_HOST.findall(head)) != 1 or len(_DEADLINE.findall(head)) > 1:
             return False
         if len(self._harmless) >= _MAX_HEADS:
             self._harmless.clear()
