@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 from support_wait import until
 
+from logstore.client.transport.answer import ROW_HEAD
 from tests.support_serve import problem, read_answer, serving
 
 ROW = b"GET /v1/tables/t/rows/k HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -64,6 +65,14 @@ def answers(sock: socket.socket, count: int) -> list[bytes]:
         bodies.append(data[:length])
         data = data[length:]
     return bodies
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"LS-Deadline: 900\r\n", b"LS-Unknown: 1\r\n"], ids=["fast", "deadline", "slow"]
+)
+def test_the_answer_to_a_plain_read_is_the_one_that_clients_know_by_heart(reader, header):
+    request = ROW.replace(b"\r\n\r\n", b"\r\n" + header + b"\r\n")
+    assert ROW_HEAD.fullmatch(reader.raw(request).removesuffix(b"v"))
 
 
 def test_pipelined_requests_are_answered_in_order(reader):

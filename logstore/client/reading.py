@@ -8,6 +8,7 @@ partition and remembers it, and tries again, until the deadline, what the server
 seconds. Every request is a read and may be sent again.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
@@ -52,6 +53,7 @@ _MAX_DEADLINE_MS = 30_000
 _GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.5
 _MAX_HOPS = 5
+_PLAIN_KEY = re.compile(rb"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what `quote` would leave as it is
 
 
 def when(after: Position | str | None, as_of: PointInTime) -> After:
@@ -324,6 +326,8 @@ def _path_key(key: bytes) -> str:
 
     The keys `.` and `..` too, which clients and proxies would take for directories (RFC 3986, 5.2.4).
     """
+    if _PLAIN_KEY.fullmatch(key):
+        return key.decode("ascii")
     return quote(key, safe="") if key.strip(b".") or len(key) > 2 else "%2E" * len(key)
 
 

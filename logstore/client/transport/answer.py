@@ -1,10 +1,14 @@
 """Answer: an HTTP/1.1 answer as its bytes arrive (llhttp parses it), bounded and whole, or none at all.
 
+The answer that a reader gives to a plain read of a row, when it arrives in one piece, is recognised by a regular
+expression instead, in a third of the time; whatever differs by one byte goes the way of all others.
+
 Refused besides what llhttp refuses: an answer whose end only the end of the connection tells, since one that was cut
 off looks the same; codings of the body, which nobody asked for; and bytes behind an answer, since nothing else was
 asked for.
 """
 
+import re
 from typing import NamedTuple
 
 import httptools
@@ -15,7 +19,21 @@ from logstore.model.table import MAX_MAX_VALUE_BYTES
 MAX_HEAD_BYTES = MAX_TOKEN_BYTES + 32 * 1024  # of an answer: the longest token, and other headers
 MAX_BODY_BYTES = MAX_MAX_VALUE_BYTES + 32 * 1024 * 1024  # the longest value, and a page of 8 MiB in its framing
 _MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # chunks carry framing of their own, and trailers
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 _WITHOUT_BODY = (204, 304)
+_ROW_HEADERS = (
+    b"date", b"content-type", b"content-length", b"etag", b"ls-partition", b"ls-version", b"ls-applied", b"ls-lag",
+    b"ls-source", b"ls-token", b"x-request-id",
+)  # fmt: skip
+# No other name, so no other framing and no other coding; a body of more digits is longer than what one piece holds.
+ROW_HEAD = re.compile(
+    rb"HTTP/1\.1 200 OK\r\n"
+    + b"".join(
+        name + (rb": ([0-9]{1,9})\r\n" if name == b"content-length" else rb": ([!-~]++(?: [!-~]++)*+)\r\n")
+        for name in _ROW_HEADERS
+    )
+    + rb"\r\n"
+)
 
 
 class Malformed(Exception):
@@ -35,27 +53,47 @@ class AnswerParser:
     """The answers of one connection, one at a time: `begin`, and `feed` until it says that the answer is whole."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_done", "_headers", "_http", "_in_body", "_keep_alive", "_status", "_wire_bytes",
-        "_wrong", "begun",
+        "_body",
+        "_body_bytes",
+        "_done",
+        "_headers",
+        "_http",
+        "_in_body",
+        "_keep_alive",
+        "_row",
+        "_status",
+        "_wire_bytes",
+        "_wrong",
+        "begun",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._http = httptools.HttpResponseParser(self)
-        self.begin()
+        self._row: re.Match[bytes] | None = None
+        self.begun = False  # True: something of the answer was read
+        self._reset()
 
     def begin(self) -> None:
         """Be ready for the next answer."""
+        self.begun = False
+
+    def _reset(self) -> None:
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._status = self._wire_bytes = self._body_bytes = 0
         self._done = self._in_body = self._keep_alive = False
         self._wrong = ""
-        self.begun = False  # True: something of the answer was read
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes. True when the answer is whole; raises Malformed."""
         if not self.begun:
             self.begun = True
+            row = self._row = ROW_HEAD.match(data)
+            if row is not None and int(row[3]) == len(data) - row.end():
+                self._done = self._keep_alive = True
+                return True
+            self._row = None
+            self._reset()
             if not b"HTTP/1.".startswith(data[:7]):
                 raise Malformed(f"it begins with {data[:40]!r}, not with HTTP/1")
         self._wire_bytes += len(data)
@@ -73,6 +111,12 @@ class AnswerParser:
 
     def answer(self, now: float) -> HttpAnswer:
         """The answer. Requires: it is whole."""
+        row = self._row
+        if row is not None:
+            self._row = None
+            return _new(
+                HttpAnswer, (200, dict(zip(_ROW_HEADERS, row.groups(), strict=True)), row.string[row.end() :], now)
+            )
         body, self._body = self._body, []
         return HttpAnswer(self._status, self._headers, body[0] if len(body) == 1 else b"".join(body), now)
 

@@ -13,6 +13,8 @@ def request_bytes(
     origin: Origin, method: str, path: str, headers: Mapping[str, str], content: bytes | None = None
 ) -> bytes:
     """A whole request. Requires: `path` is quoted. Raises UsageError for a header that would be more than one."""
+    if not headers and content is None:
+        return f"{method} {origin.prefix}{path} HTTP/1.1\r\nHost: {origin.netloc}\r\n\r\n".encode("ascii")
     fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if _NO_FIELD.search(fields.replace("\r\n", "", len(headers))):
         raise UsageError("a header of a request has printable ASCII only: no line ends, no other characters")

@@ -1,8 +1,10 @@
 """Sockets: blocking exchanges over pooled connections. Thread-safe, and safe across a fork.
 
-A socket never blocks by itself; every wait is a `poll` that ends with the exchange, whatever the server does meanwhile.
+A socket never blocks by itself; every wait ends with the exchange, whatever the server does meanwhile: a read waits by
+the socket's own time limit, everything else by a `poll`.
 """
 
+import os
 import select
 import socket
 import threading
@@ -21,19 +23,21 @@ if TYPE_CHECKING:
 
 READ_BYTES = 64 * 1024
 _READABLE, _WRITABLE = select.POLLIN, select.POLLOUT
+_LATE = "the deadline of the exchange has passed"
+_ABOUT_S = 0.001  # a limit that is so near to the right one is left as it is: to set it is a system call
 
 
 class PlainSocket:
     """A connection to a node, for one exchange at a time."""
 
-    __slots__ = ("_parser", "_poll", "_sock", "_waits_for")
+    __slots__ = ("_limit_s", "_parser", "_poll", "_sock", "_waits_for")
 
     def __init__(self, sock: socket.socket) -> None:
         """Requires: `sock` is connected; it is closed with this."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         self._sock, self._parser, self._poll = sock, AnswerParser(), select.poll()
-        self._waits_for = _READABLE
+        self._waits_for, self._limit_s = _READABLE, 0.0
         self._poll.register(sock, _READABLE)
 
     def exchange(self, request: bytes, end: float) -> tuple[HttpAnswer, bool]:
@@ -68,7 +72,7 @@ class PlainSocket:
         rest: memoryview | bytes = request
         while True:
             try:
-                sent = self._sock.send(rest)
+                sent = os.write(self._sock.fileno(), rest)  # `send` of a socket with a time limit polls before it
             except BlockingIOError:
                 if self._wait_for(_READABLE | _WRITABLE, end) & _READABLE:
                     return False
@@ -82,12 +86,16 @@ class PlainSocket:
             rest = memoryview(rest)[sent:]
 
     def _read(self, end: float) -> bytes:
-        while True:
-            self._wait_for(_READABLE, end)
-            try:
-                return self._sock.recv(READ_BYTES)
-            except BlockingIOError:
-                continue
+        left_s = end - monotonic()
+        if not -_ABOUT_S < left_s - self._limit_s < _ABOUT_S:
+            if left_s <= 0:
+                raise TimeoutError(_LATE)
+            self._sock.settimeout(left_s)
+            self._limit_s = left_s
+        try:
+            return self._sock.recv(READ_BYTES)
+        except TimeoutError:
+            raise TimeoutError(_LATE) from None
 
     def _watch(self, events: int) -> None:
         if events != self._waits_for:
@@ -100,7 +108,7 @@ class PlainSocket:
         left_ms = (end - monotonic()) * 1000
         ready = self._poll.poll(left_ms + 1) if left_ms > 0 else None
         if not ready:
-            raise TimeoutError("the deadline of the exchange has passed")
+            raise TimeoutError(_LATE)
         return ready[0][1]
 
 
