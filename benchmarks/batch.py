@@ -22,12 +22,13 @@ from typing import Any
 
 import psutil
 import pyarrow as pa
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from pyarrow import parquet
 
 from batch.context import Context
 from batch.jobs.archive import archive
 from batch.jobs.compact import Compacted, compact, rebuild
+from benchmarks.bare import bare_consumer
 from logstore.log import topics
 from logstore.log.kafka import admin, topic_ids
 from logstore.log.tables.registry import Registry
@@ -203,14 +204,7 @@ def _warm(ctx: Context) -> None:
 
 
 def _consume(bootstrap: str, table: Table, count: int) -> float:
-    consumer: Any = Consumer(
-        {
-            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000,
-            "queued.max.messages.kbytes": 65_536,
-        }
-    )  # fmt: skip
+    consumer = bare_consumer(bootstrap)
     began = time.perf_counter()
     consumer.assign([TopicPartition(table.topic, partition, 0) for partition in range(PARTITIONS)])
     seen = 0

@@ -186,7 +186,6 @@ def _check(url: str) -> None:
 @contextlib.contextmanager
 def reader_of(data_dir: Path) -> Iterator[str]:
     """A real reader process over real views; this process stands for the worker."""
-    port = _free_port()
     feed = FeedServer(paths.feed_path(data_dir, 0))
     views = _views(data_dir)
     table = Table("t", "t", _EPOCH, PARTITIONS)
@@ -196,18 +195,7 @@ def reader_of(data_dir: Path) -> Iterator[str]:
     for partition, view in enumerate(views):
         feed.publish(ViewKey("t", _EPOCH, partition), ViewRecord(str(view.path), partition, LIVE))
         feed.publish(AppliedKey(_EPOCH, partition), AppliedRecord(view.next_offset, view.next_offset))
-    command = [
-        sys.executable,
-        "-m",
-        "logstore.serve",
-        "--data-dir",
-        str(data_dir),
-        "--port",
-        str(port),
-        "--node",
-        _NODE,
-    ]
-    with _running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
+    with reader_process(data_dir, _NODE) as url:
         yield url
     feed.close()
     for view in views:
@@ -248,6 +236,15 @@ def _nginx(folder: Path, way: str) -> Iterator[str]:
     config = folder / "nginx.conf"
     config.write_text(_NGINX.format(dir=folder, port=port, way=way) + ("user root;\n" if os.geteuid() == 0 else ""))
     with _running(["nginx", "-p", str(folder), "-c", str(config)], f"http://127.0.0.1:{port}", "/value") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def reader_process(data_dir: Path, node: str) -> Iterator[str]:
+    """URL of a reader process of a node, whose feed somebody publishes, until it has ended."""
+    port = _free_port()
+    command = [sys.executable, "-m", "logstore.serve", "--data-dir", str(data_dir), "--port", str(port), "--node", node]
+    with _running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
         yield url
 
 

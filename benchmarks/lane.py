@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
+from benchmarks.bare import bare_consumer
 from logstore.log import topics
 from logstore.log.kafka import admin, topic_ids
 from logstore.model.slots import slot_of
@@ -130,14 +131,7 @@ def _bare(bootstrap: str, table: Table, count: int) -> float:
         where = str(home / str(partition))
         env = lmdb.open(where, map_size=32 << 30, max_dbs=4, sync=False, metasync=False, writemap=True, readahead=False)
         envs[partition] = env, env.open_db(b"entries")
-    consumer: Any = Consumer(
-        {
-            "bootstrap.servers": bootstrap, "group.id": "bare", "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "check.crcs": True, "fetch.queue.backoff.ms": 2, "queued.min.messages": 1_000_000,
-            "queued.max.messages.kbytes": 65_536,
-        }
-    )  # fmt: skip
+    consumer = bare_consumer(bootstrap)
     started = time.perf_counter()
     consumer.assign([TopicPartition(table.topic, partition, 0) for partition in range(PARTITIONS)])
     applied = 0

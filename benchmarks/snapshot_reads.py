@@ -13,7 +13,6 @@ import json
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -177,25 +176,13 @@ def _reader(data_dir: Path) -> Iterator[str]:
 
     This process stands for the worker.
     """
-    port = http._free_port()
     feed = FeedServer(paths.feed_path(data_dir, 0))
     tables = [Table(name, name, epoch, 1) for name, epoch in _EPOCHS.items()]
     slots = tuple(range(DEFAULT_SLOTS))
     feed.publish(TablesKey(), TablesRecord(1, "c" * 32, tables=tuple(table.to_json() for table in tables)))
     feed.publish(NodesKey(), NodesRecord((NodeRecord(_NODE, 0, slots=slots, live=slots, tables=1),)))
     views = [_view(feed, data_dir, table) for table in tables]
-    command = [
-        sys.executable,
-        "-m",
-        "logstore.serve",
-        "--data-dir",
-        str(data_dir),
-        "--port",
-        str(port),
-        "--node",
-        _NODE,
-    ]
-    with http._running(command, f"http://127.0.0.1:{port}", "/readyz") as url:
+    with http.reader_process(data_dir, _NODE) as url:
         yield url
     feed.close()
     for view in views:

@@ -1,14 +1,17 @@
 import os
 import random
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from support_faults import create, hardy_store
 from support_needs import needs
 from support_tiers import TIERS, CpuBudget, ordered
 
+from logstore import Store
 from logstore.broker.embedded import EmbeddedKafka
 from tests.support_dev import Dev
 
@@ -74,6 +77,45 @@ def worker(kafka: EmbeddedKafka, tmp_path: Path) -> Iterator[Any]:
 
     with running_worker(kafka.bootstrap, tmp_path / "node") as process:
         yield process
+
+
+@pytest.fixture(scope="module")
+def fault_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One `logstore dev` for the faults that it survives."""
+    with hardy_store(tmp_path_factory.mktemp("faults") / "store") as store:
+        yield store
+
+
+@pytest.fixture
+def fault_table(fault_store: Any) -> str:
+    """A table of one test on the store that faults are done to."""
+    return create(fault_store, f"t{uuid.uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def fixed_table(kafka: EmbeddedKafka) -> Any:
+    """A table of which no definition is in the log."""
+    from support_producer import make_table  # noqa: PLC0415 - only who writes without definitions
+
+    return make_table(kafka.bootstrap)
+
+
+@pytest.fixture
+def fixed_store(kafka: EmbeddedKafka, fixed_table: Any) -> Iterator[Store]:
+    """A client that knows one table, by heart."""
+    from support_producer import Fixed  # noqa: PLC0415 - only who writes without definitions
+
+    with Store(kafka.bootstrap, definitions=Fixed(fixed_table)) as store:
+        yield store
+
+
+@pytest.fixture
+def digest_client() -> Iterator[Any]:
+    """A running digester, and its client."""
+    from support_digest import running_digester  # noqa: PLC0415 - only who has digests computed
+
+    with running_digester() as client:
+        yield client
 
 
 @pytest.fixture

@@ -1,14 +1,23 @@
 """A real store that faults are done to, asked from outside."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 from support_log import until
-from support_store import Running, cli
+from support_store import Running, cli, running
 
 from logstore.model.partitioner import partition_of
 
 DEV = ("--http", "127.0.0.1:0", "--kafka-heap-mb", "256")
+
+
+@contextmanager
+def hardy_store(data_dir: Path) -> Iterator[Running]:
+    with running("dev", data_dir, *DEV) as dev:
+        yield dev
 
 
 def create(store: Running, name: str, *more: str, partitions: int = 2) -> str:

@@ -53,8 +53,14 @@ from logstore.view.served import Served
 from logstore.view.view import View, ViewIdentity
 
 SLOTS = 16
+ROWS = {b"k%03d" % i: b"v%d" % i for i in range(200)}
 MAP_BYTES = 1 << 30
 TABLES_TOPIC_ID = "f" * 32
+
+
+def key_in(partition: int) -> str:
+    """The first of ROWS that lies in a partition of four."""
+    return next(key for key in ROWS if partition_of(key, 4) == partition).decode()
 
 
 def epoch_of(name: str, incarnation: int = 0) -> str:

@@ -1,5 +1,7 @@
 """Snapshots at whose cut a node has no digest: it folds its log again up to there, or takes others' word."""
 
+from typing import NamedTuple
+
 from support_adopt import (
     WAIT_S,
     adopted,
@@ -18,6 +20,7 @@ from support_worker import make_table, running_worker
 from logstore.log import topics
 from logstore.log.kafka import admin
 from logstore.log.read.ranges import committed_ends
+from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
 from logstore.view.feed_records import AdoptionKey, ViewKey
@@ -54,52 +57,61 @@ def test_without_control_records_a_snapshot_that_is_not_the_fold_is_refused(kafk
     assert "differs from snapshot" in shown.reason
 
 
+class _Missed(NamedTuple):
+    """Snapshots made while a node was away. Of the log below the first one nothing is left."""
+
+    first: Manifest
+    newest: Manifest
+    end: int  # of the log
+    rows: dict[bytes, bytes]  # of the whole log
+
+
+def _while_away(kafka, worker, table, rng):
+    """End the worker; make two snapshots, the first one said to agree, and trim the log up to its cut."""
+    write(kafka, worker, table, some(rng, 500))
+    worker.stop()
+    first = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), word="agree")
+    produce(kafka.bootstrap, table.topic, list(some(rng, 300)))
+    newest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table))
+    produce(kafka.bootstrap, table.topic, list(some(rng, 49)))
+    end = newest.parts[0].cut + 50
+    rows = folded(kafka.bootstrap, table, 0, end)[0]
+    topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
+    return _Missed(first, newest, end, rows)
+
+
+def _stands_on(worker, table, missed):
+    adopted(worker, table, missed.newest)
+    worker.watch.position(table, 0, missed.end)
+    assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == missed.rows
+
+
 def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_proved(kafka, tmp_path, rng):
     """The log is trimmed while the node is away, up to where its view stands: nobody tells it what was at the cut."""
     table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        write(kafka, worker, table, some(rng, 500))
-        worker.stop()
-        first = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), word="agree")
-        produce(kafka.bootstrap, table.topic, list(some(rng, 300)))
-        cuts = ends(kafka, table)
-        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)
-        produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
-        expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
-        topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
+        missed = _while_away(kafka, worker, table, rng)
         repository(worker, table).verdicts().forget_others([])  # nobody has proved any of them
         worker.start()
         key = AdoptionKey(table.name, table.epoch, 0)
         word = "was deleted before this node took a snapshot over"
         shown = worker.watch.until(word, lambda values: (one := values.get(key)) and word in one.reason and one, WAIT_S)
-        assert (shown.state, shown.candidate) == ("waiting", manifest.name)
+        assert (shown.state, shown.candidate) == ("waiting", missed.newest.name)
         assert f"`logstore batch audit {table.name}`" in shown.reason
         assert worker.watch.state(table, 0, "live")
-        judge(repository(worker, table), manifest, "agree", judge=AUDITOR)
-        adopted(worker, table, manifest)
-        worker.watch.position(table, 0, cuts[0] + 50)
-        assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
+        judge(repository(worker, table), missed.newest, "agree", judge=AUDITOR)
+        _stands_on(worker, table, missed)
 
 
 def test_a_node_that_cannot_fold_its_log_from_where_it_stands_takes_a_proved_snapshot_on_its_way(kafka, tmp_path, rng):
     table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
-        write(kafka, worker, table, some(rng, 500))
-        worker.stop()
-        first = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=ends(kafka, table), word="agree")
-        produce(kafka.bootstrap, table.topic, list(some(rng, 300)))
-        cuts = ends(kafka, table)
-        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), cuts=cuts)  # nobody proves this one
-        produce(kafka.bootstrap, table.topic, list(some(rng, 50)))
-        expected = folded(kafka.bootstrap, table, 0, cuts[0] + 50)[0]
-        topics.truncate(admin(kafka.bootstrap), table.topic, {0: first.parts[0].cut})
+        missed = _while_away(kafka, worker, table, rng)  # the first one is proved, the newest is not
         worker.start()
-        adopted(worker, table, manifest)
-        worker.watch.position(table, 0, cuts[0] + 50)
-        assert merged(worker.watch.values[ViewKey(table.name, table.epoch, 0)])[1] == expected
+        _stands_on(worker, table, missed)
         until(
             "its own fold, from the first one, has proved the second",
-            lambda: repository(worker, table).verdicts().proof(manifest.name, 0).word == "proved",
+            lambda: repository(worker, table).verdicts().proof(missed.newest.name, 0).word == "proved",
         )
 
 

@@ -6,22 +6,12 @@ from support_view import records
 
 from logstore.model.folding.digest import digest
 from logstore.model.table import Table
-from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 
 TABLE = Table("t", "t", "e" * 32, 1)
 CUT = [("ls.op", b"cut")]
-
-
-@pytest.fixture
-def helper():
-    running = DigestClient()
-    running.start()
-    until("the digester runs", lambda: running.pid)
-    yield running
-    running.close()
 
 
 @pytest.fixture
@@ -60,10 +50,10 @@ def taken(cuts, followed, log):
     until(f"everything from {at} is applied", all_of_it)
 
 
-def pinned(helper, followed, log):
+def pinned(digest_client, followed, log):
     """(pin, errand, log time when it was pinned) of the cut in the log."""
     found = []
-    cuts = Cuts(helper, lambda _, pin, errand: found.append((pin, errand)))
+    cuts = Cuts(digest_client, lambda _, pin, errand: found.append((pin, errand)))
     reached = cuts.reached
     times = []
     cuts.reached = lambda f, cut: times.append(f.view.state.log_time_ms) or reached(f, cut)
@@ -75,10 +65,10 @@ def pinned(helper, followed, log):
 
 
 @pytest.mark.parametrize("cut", [0, 3, 5])
-def test_the_cuts_record_and_its_time_are_not_in_what_is_pinned(helper, follow, cut):
+def test_the_cuts_record_and_its_time_are_not_in_what_is_pinned(digest_client, follow, cut):
     followed = follow()
     log = log_with_cut(range(6), cut)
-    pin, errand, log_time_ms = pinned(helper, followed, log)
+    pin, errand, log_time_ms = pinned(digest_client, followed, log)
     assert (pin.cut, pin.position, pin.root, errand.pinned_at) == (cut, cut, "", cut)
     assert log_time_ms == max([*log.timestamps_ms[:cut], 0])
     with followed.view.reader().reading() as reading:
@@ -87,15 +77,15 @@ def test_the_cuts_record_and_its_time_are_not_in_what_is_pinned(helper, follow, 
     assert followed.view.state.log_time_ms == 9_000_000_000_000  # afterwards the cut counts
 
 
-def test_a_cut_behind_offsets_that_a_repair_gave_up_is_pinned_where_the_view_stands(helper, follow):
+def test_a_cut_behind_offsets_that_a_repair_gave_up_is_pinned_where_the_view_stands(digest_client, follow):
     followed = follow(TABLE.with_skip(0, 2, 3))
-    pin, errand, _ = pinned(helper, followed, log_with_cut([0, 1, 4, 5], 4))
+    pin, errand, _ = pinned(digest_client, followed, log_with_cut([0, 1, 4, 5], 4))
     assert (pin.cut, pin.position, errand.pinned_at, errand.outcome[1]) == (4, 2, 2, 2)
     assert followed.next_offset == 6
 
 
-def test_a_cut_behind_a_gap_is_not_pinned(helper, follow):
+def test_a_cut_behind_a_gap_is_not_pinned(digest_client, follow):
     followed = follow()
-    cuts = Cuts(helper, lambda *_: pytest.fail("nothing may be pinned"))
+    cuts = Cuts(digest_client, lambda *_: pytest.fail("nothing may be pinned"))
     assert not cuts.take(followed, log_with_cut([0, 1, 4, 5], 4), 1)
     assert (followed.next_offset, followed.stop.word) == (2, "gap")

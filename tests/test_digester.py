@@ -5,7 +5,6 @@ Pins where the lane stands, digests that equal a fold, generations; and what bec
 
 import contextlib
 import os
-import random
 import signal
 import threading
 import time
@@ -24,20 +23,11 @@ from logstore.view import generation
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
 from logstore.view.view import View
-from streaming.digest.client import DIED, DigestClient
+from streaming.digest.client import DIED
 from streaming.digest.digester import DigestRequest
 from streaming.digest.view_digest import digest_of
 
 WAIT_S = 30.0
-
-
-@pytest.fixture
-def digest_client():
-    running = DigestClient()
-    running.start()
-    until("the digester runs", lambda: running.pid)
-    yield running
-    running.close()
 
 
 def pin(digest_client, view, base_dir=None):
@@ -153,10 +143,7 @@ def test_it_builds_a_generation_while_the_view_is_written(tmp_path, digest_clien
     view.close()
 
 
-def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, digest_client):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, digest_client, rng):
     view = open_view(tmp_path / "1")
     for first in range(0, 200_000, 10_000):
         put(view, {b"%07d" % n: rng.randbytes(100) for n in range(first, first + 10_000)})

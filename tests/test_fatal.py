@@ -5,7 +5,7 @@ import ctypes
 from contextlib import suppress
 
 import pytest
-from support_producer import Fixed, make_table, read_log
+from support_producer import Fixed, read_log
 
 from logstore import AsyncStore, Store
 from logstore.log.write.librdkafka import _library
@@ -25,43 +25,32 @@ def plant(store):
     assert fail(handle.value, OUT_OF_ORDER_SEQUENCE_NUMBER, b"planted") == 0
 
 
-@pytest.fixture
-def table(kafka):
-    return make_table(kafka.bootstrap)
-
-
-@pytest.fixture
-def store(kafka, table):
-    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
-        yield store
-
-
-def test_the_next_write_of_every_kind_goes_through_a_new_producer(kafka, table, store):
+def test_the_next_write_of_every_kind_goes_through_a_new_producer(kafka, fixed_table, fixed_store):
     def piped():
-        with store.pipeline(table.name) as pipe:
+        with fixed_store.pipeline(fixed_table.name) as pipe:
             for i in range(300):
                 pipe.put(b"piped-%d" % i, "v")
 
     for turn, write in enumerate(
         [
-            lambda: store.put(table.name, "one", "v"),
-            lambda: store.put_many(table.name, [(f"many-{i}", "v") for i in range(1_000)]),
+            lambda: fixed_store.put(fixed_table.name, "one", "v"),
+            lambda: fixed_store.put_many(fixed_table.name, [(f"many-{i}", "v") for i in range(1_000)]),
             piped,
-            lambda: store.delete(table.name, "none"),
+            lambda: fixed_store.delete(fixed_table.name, "none"),
         ]
     ):
-        store.put(table.name, f"before-{turn}", "v")
-        plant(store)
+        fixed_store.put(fixed_table.name, f"before-{turn}", "v")
+        plant(fixed_store)
         write()
-    written = {key for key, _ in read_log(kafka.bootstrap, table).values()}
+    written = {key for key, _ in read_log(kafka.bootstrap, fixed_table).values()}
     assert len(written) == 1 + 1_000 + 300 + 1 + 4
-    assert len(store.producer._connections) <= 5
+    assert len(fixed_store.producer._connections) <= 5
 
 
-def test_an_open_pipeline_goes_on_and_says_what_is_unknown(kafka, table, store):
-    pipe = store.pipeline(table.name)
+def test_an_open_pipeline_goes_on_and_says_what_is_unknown(kafka, fixed_table, fixed_store):
+    pipe = fixed_store.pipeline(fixed_table.name)
     before = [pipe.put(b"before-%d" % i, "v") for i in range(5_000)]
-    plant(store)
+    plant(fixed_store)
     after = [pipe.put(b"after-%d" % i, "v") for i in range(5_000)]
     failed = [pending.exception(60) for pending in before if pending.exception(60) is not None]
     assert all(isinstance(error, Unknown) for error in failed)
@@ -70,34 +59,34 @@ def test_an_open_pipeline_goes_on_and_says_what_is_unknown(kafka, table, store):
         with pytest.raises(Unknown):
             pipe.flush()
     pipe.flush()
-    log = {key for key, _ in read_log(kafka.bootstrap, table).values()}
+    log = {key for key, _ in read_log(kafka.bootstrap, fixed_table).values()}
     assert {b"after-%d" % i for i in range(5_000)} <= log
     assert {b"before-%d" % i for i, pending in enumerate(before) if pending.exception() is None} <= log
 
 
-def test_a_batch_that_is_under_way_accounts_for_every_record(kafka, table, store):
+def test_a_batch_that_is_under_way_accounts_for_every_record(kafka, fixed_table, fixed_store):
     def pairs():
         for i in range(60_000):
             if i == 40_000:
-                plant(store)
+                plant(fixed_store)
             yield b"k%d" % i, b"v"
 
-    store.put_many(table.name, [(b"warm-%d" % i, b"v") for i in range(100)])
+    fixed_store.put_many(fixed_table.name, [(b"warm-%d" % i, b"v") for i in range(100)])
     total, lost = 60_000, set()
     with suppress(BatchUnknown):
         try:
-            store.put_many(table.name, pairs())
+            fixed_store.put_many(fixed_table.name, pairs())
         except BatchUnknown as error:
             total = error.total
             lost = {i for places in (*error.failed_places, *error.unknown_places) for i in places}
             raise
-    there = {key for key, _ in read_log(kafka.bootstrap, table).values()}
+    there = {key for key, _ in read_log(kafka.bootstrap, fixed_table).values()}
     assert [i for i in range(total) if i not in lost and b"k%d" % i not in there] == []
-    store.put_many(table.name, [(b"again-%d" % i, b"v") for i in range(100)])
+    fixed_store.put_many(fixed_table.name, [(b"again-%d" % i, b"v") for i in range(100)])
 
 
-def test_the_async_store_goes_on_too(kafka, table):
-    asyncio.run(_goes_on(kafka, table))
+def test_the_async_store_goes_on_too(kafka, fixed_table):
+    asyncio.run(_goes_on(kafka, fixed_table))
 
 
 async def _goes_on(kafka, table):
@@ -111,11 +100,11 @@ async def _goes_on(kafka, table):
     assert len(read_log(kafka.bootstrap, table)) == 3
 
 
-def test_flush_and_close_say_no_more_than_there_is(kafka, table):
-    store = Store(kafka.bootstrap, definitions=Fixed(table))
-    store.put(table.name, "before", "v")
+def test_flush_and_close_say_no_more_than_there_is(kafka, fixed_table):
+    store = Store(kafka.bootstrap, definitions=Fixed(fixed_table))
+    store.put(fixed_table.name, "before", "v")
     plant(store)
     assert store.flush(5) == 0
     store.close(5)
     with pytest.raises(LogStoreError, match="closed"):
-        store.put(table.name, "after", "v")
+        store.put(fixed_table.name, "after", "v")

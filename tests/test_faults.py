@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from support_faults import DEV, addresses, await_no_lag, create, get, key_of, standing_of
+from support_faults import addresses, await_no_lag, create, get, key_of, standing_of
 from support_log import until
 from support_store import LOGSTORE, Running, cli, running
 from support_worker import Watch, make_table
@@ -35,18 +35,6 @@ from logstore.model.table import TABLES_TOPIC
 from logstore.view.reader import ViewReader
 
 PAUSE_S = 8.0
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One `logstore dev` for the faults that it survives; each test has a table of its own."""
-    with running("dev", tmp_path_factory.mktemp("faults") / "store", *DEV) as dev:
-        yield dev
-
-
-@pytest.fixture
-def table(store: Running, request: pytest.FixtureRequest) -> str:
-    return create(store, f"t{abs(hash(request.node.name)) % 10**9}")
 
 
 # Kafka is gone, or does not answer
@@ -119,28 +107,28 @@ def _outcomes(pending: list[Any]) -> dict[int, Position]:
 
 
 @pytest.mark.parametrize("fault", ["killed", "paused"])
-def test_kafka_is_gone_for_a_while_and_reads_go_on(store, table, fault):
-    with Store(store.bootstrap, store.url, delivery_timeout_s=60) as client:
-        first = client.put(table, "k", "before")
-        until("it is read", lambda: client.get(table, "k", after=first, deadline_ms=30_000).value == b"before")
-        with _reading(store, table, "k", "before"):
-            pid, ends_s = _kafka_pid(store), time.monotonic() + PAUSE_S
+def test_kafka_is_gone_for_a_while_and_reads_go_on(fault_store, fault_table, fault):
+    with Store(fault_store.bootstrap, fault_store.url, delivery_timeout_s=60) as client:
+        first = client.put(fault_table, "k", "before")
+        until("it is read", lambda: client.get(fault_table, "k", after=first, deadline_ms=30_000).value == b"before")
+        with _reading(fault_store, fault_table, "k", "before"):
+            pid, ends_s = _kafka_pid(fault_store), time.monotonic() + PAUSE_S
             os.kill(pid, signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
             try:
-                pipe = client.pipeline(table)
+                pipe = client.pipeline(fault_table)
                 pending = [pipe.put(f"n{n}", str(n)) for n in range(20)]
-                _assert_levels_hold(store, table, first)
+                _assert_levels_hold(fault_store, fault_table, first)
                 until("the fault has lasted", lambda: fault == "killed" or time.monotonic() > ends_s)
             finally:
                 if fault == "paused":
                     os.kill(pid, signal.SIGCONT)
             acknowledged = _outcomes(pending)
             print(f"{len(acknowledged)} of {len(pending)} writes of the time without Kafka are acknowledged")
-            last = client.put(table, "last", "after")
-            until("it is read", lambda: client.get(table, "last", after=last, deadline_ms=30_000))
-            await_no_lag(store, table)
+            last = client.put(fault_table, "last", "after")
+            until("it is read", lambda: client.get(fault_table, "last", after=last, deadline_ms=30_000))
+            await_no_lag(fault_store, fault_table)
         for number, position in acknowledged.items():
-            assert client.get(table, f"n{number}", after=position).value == b"%d" % number
+            assert client.get(fault_table, f"n{number}", after=position).value == b"%d" % number
 
 
 def test_processes_that_are_killed_while_kafka_is_away_serve_what_they_have(tmp_path):
@@ -215,35 +203,38 @@ def _fill(balloon: Path) -> None:
             pass
 
 
-def test_a_full_disk_holds_the_views_up_and_nothing_else(store, table, tmp_path):
+def test_a_full_disk_holds_the_views_up_and_nothing_else(fault_store, fault_table, tmp_path):
     values = {f"big{n}": random.Random(n).randbytes(100_000) for n in range(40)}
-    with Store(store.bootstrap) as writer, _on_small_disk(store, tmp_path / "disk", store.bootstrap) as (node, disk):
-        first = writer.put(table, "k", "v")
-        until("it is read", lambda: _answer(node.url, table, first) == (200, "v"))
+    with (
+        Store(fault_store.bootstrap) as writer,
+        _on_small_disk(fault_store, tmp_path / "disk", fault_store.bootstrap) as (node, disk),
+    ):
+        first = writer.put(fault_table, "k", "v")
+        until("it is read", lambda: _answer(node.url, fault_table, first) == (200, "v"))
         children = node.pids("workers") + node.pids("readers")
-        with _reading(node, table, "k", "v"):
+        with _reading(node, fault_table, "k", "v"):
             _fill(disk / "balloon")
-            position = writer.put_many(table, values.items())
+            position = writer.put_many(fault_table, values.items())
             until(
                 "a reason is shown",
-                lambda: any("disk is full" in standing_of(node, table, p)["reason"] for p in (0, 1)),
+                lambda: any("disk is full" in standing_of(node, fault_table, p)["reason"] for p in (0, 1)),
             )
-            until("lag is shown", lambda: sum(standing_of(node, table, p)["lag"] for p in (0, 1)) > 0)
+            until("lag is shown", lambda: sum(standing_of(node, fault_table, p)["lag"] for p in (0, 1)) > 0)
             shown = cli("status", LOGSTORE_URL=node.url)
             assert "disk is full" in " ".join(shown.stdout.split()), shown.stdout
-            refused = get(node.url, f"/v1/tables/{table}/rows/k", token=position.token, deadline_ms=500)
+            refused = get(node.url, f"/v1/tables/{fault_table}/rows/k", token=position.token, deadline_ms=500)
             assert refused.status_code == 504
-            new = make_table(store.bootstrap)
+            new = make_table(fault_store.bootstrap)
             with closing(Watch(node.data_dir)) as watch:
                 assert "disk is full" in watch.state(new, 0, "catching-up").reason
         assert node.pids("workers") + node.pids("readers") == children
-        _kill_on_full_disk(node, table)
+        _kill_on_full_disk(node, fault_table)
         (disk / "balloon").unlink()
-        for name in (table, new.name):
+        for name in (fault_table, new.name):
             await_no_lag(node, name)
-        with Store(store.bootstrap, node.url) as client:
+        with Store(fault_store.bootstrap, node.url) as client:
             for key, value in values.items():
-                assert client.get(table, key, after=position, deadline_ms=10_000).value == value
+                assert client.get(fault_table, key, after=position, deadline_ms=10_000).value == value
         assert "SIGBUS" not in node.log()
 
 
@@ -281,18 +272,20 @@ def test_a_node_that_can_write_nothing_says_so(tmp_path):
 # Topics vanish
 
 
-def test_a_deleted_topic_stops_its_table_and_no_other(store, table):
-    other = create(store, f"{table}-other")
-    with Store(store.bootstrap, store.url) as client:
-        client.put(table, "k", "v")
-        topics.delete(admin(store.bootstrap), table)
-        until("it stops", lambda: standing_of(store, table, 0)["state"] == "stopped")
-        assert "logstore table drop" in standing_of(store, table, 0)["reason"]
-        refused = get(store.url, f"/v1/tables/{table}/rows/k")
+def test_a_deleted_topic_stops_its_table_and_no_other(fault_store, fault_table):
+    other = create(fault_store, f"{fault_table}-other")
+    with Store(fault_store.bootstrap, fault_store.url) as client:
+        client.put(fault_table, "k", "v")
+        topics.delete(admin(fault_store.bootstrap), fault_table)
+        until("it stops", lambda: standing_of(fault_store, fault_table, 0)["state"] == "stopped")
+        assert "logstore table drop" in standing_of(fault_store, fault_table, 0)["reason"]
+        refused = get(fault_store.url, f"/v1/tables/{fault_table}/rows/k")
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:logstore:partition-stopped")
         assert client.get(other, "k", after=client.put(other, "k", "v"), deadline_ms=30_000).value == b"v"
-    cli("table", "drop", table, "--yes", **addresses(store))
-    until("it is no table any more", lambda: get(store.url, f"/v1/tables/{table}/rows/k").status_code == 404)
+    cli("table", "drop", fault_table, "--yes", **addresses(fault_store))
+    until(
+        "it is no table any more", lambda: get(fault_store.url, f"/v1/tables/{fault_table}/rows/k").status_code == 404
+    )
 
 
 @pytest.mark.parametrize("loss", ["deleted", "cut back"])
@@ -339,11 +332,11 @@ with ViewReader.open(Path(sys.argv[1])).reading() as reading:
 """
 
 
-def test_what_dead_readers_held_is_given_back(store, table):
-    with Store(store.bootstrap, store.url) as client:
-        position = client.put(table, key_of(0), "v")
-        until("it is read", lambda: client.get(table, key_of(0), after=position, deadline_ms=30_000))
-        view = next((store.data_dir / "views" / table).glob("*/0/[0-9]*"))
+def test_what_dead_readers_held_is_given_back(fault_store, fault_table):
+    with Store(fault_store.bootstrap, fault_store.url) as client:
+        position = client.put(fault_table, key_of(0), "v")
+        until("it is read", lambda: client.get(fault_table, key_of(0), after=position, deadline_ms=30_000))
+        view = next((fault_store.data_dir / "views" / fault_table).glob("*/0/[0-9]*"))
         with closing(ViewReader.open(view)) as reader:
             for _ in range(5):
                 with subprocess.Popen(
@@ -353,9 +346,11 @@ def test_what_dead_readers_held_is_given_back(store, table):
                     holder.stdout.readline()
                     assert holder.pid in reader.pids()
                     holder.kill()
-            store.kill_one("readers")
+            fault_store.kill_one("readers")
             until("the slots of the dead are free", lambda: all(map(psutil.pid_exists, reader.pids())))
-        figure = next(line for line in get(store.url, "/metrics").text.splitlines() if _is_slots(line, table))
+        figure = next(
+            line for line in get(fault_store.url, "/metrics").text.splitlines() if _is_slots(line, fault_table)
+        )
         assert float(figure.split()[-1]) < 20
 
 

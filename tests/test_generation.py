@@ -1,6 +1,5 @@
 """The next generation of a view, built over a base while the old one is written."""
 
-import random
 from itertools import pairwise
 
 import pytest
@@ -54,10 +53,7 @@ def test_a_damaged_base_is_found(raw):
     assert Base.decode(BASE.encode()) == BASE
 
 
-def test_a_generation_holds_what_is_newer_than_the_cut_and_a_tee_brings_it_up(tmp_path):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+def test_a_generation_holds_what_is_newer_than_the_cut_and_a_tee_brings_it_up(tmp_path, rng):
     ends = sorted(rng.sample(range(501, 6_000), 6))
     old = open_view(tmp_path / "1")
     apply(old, 0, ends[0])

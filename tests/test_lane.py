@@ -1,6 +1,5 @@
 """The lane on a real broker: what stops a partition, what does not, and what survives."""
 
-import random
 import subprocess
 import time
 from dataclasses import replace
@@ -216,10 +215,7 @@ def test_a_log_that_is_shorter_than_the_view_stops_the_partition(kafka, tmp_path
 
 
 @short_and_long("rounds", 2, 4)
-def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path, rounds):
-    seed = random.SystemRandom().randrange(1 << 32)
-    rng = random.Random(seed)
-    print(f"seed {seed}")
+def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path, rounds, rng):
     table = make_table(kafka.bootstrap, partitions=2)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
         _kill_again_and_again(kafka, worker, table, rng, rounds)

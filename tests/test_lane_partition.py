@@ -33,9 +33,13 @@ def rows(count, first=0):
     return records([(b"k%d" % n, b"v") for n in range(first, first + count)], first)
 
 
-def reopened(follow, followed, table=TABLE):
+def _close(followed):
     followed.close()
     followed.owner = None
+
+
+def reopened(follow, followed, table=TABLE):
+    _close(followed)
     return follow(table)
 
 
@@ -345,8 +349,7 @@ def test_a_damaged_view_is_removed_and_begins_again(follow, harm):
     followed.take(rows(500), 1)
     path = followed.view.path
     (path / "nothing of ours").touch()
-    followed.close()
-    followed.owner = None
+    _close(followed)
     harm(path)
     again = follow()
     assert (again.next_offset, again.view.path) == (0, path)
@@ -360,8 +363,7 @@ def test_a_damaged_generation_leaves_the_one_before_it(follow):
     followed = follow()
     followed.take(rows(500), 1)
     path = followed.view.path
-    followed.close()
-    followed.owner = None
+    _close(followed)
     copy(path, path.with_name("2"))
     zero_root(path.with_name("2"))
     again = follow()
@@ -373,8 +375,7 @@ def test_a_view_whose_file_is_gone_begins_again(follow):
     followed = follow()
     followed.take(rows(5), 1)
     path = followed.view.path
-    followed.close()
-    followed.owner = None
+    _close(followed)
     (path / "data.mdb").unlink()
     assert follow().next_offset == 0
 

@@ -24,32 +24,21 @@ from logstore.model.position import Position
 from logstore.model.table import Table
 
 
-@pytest.fixture
-def table(kafka):
-    return make_table(kafka.bootstrap)
-
-
-@pytest.fixture
-def store(kafka, table):
-    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
-        yield store
-
-
-def test_positions_are_where_the_records_are(kafka, table, store):
+def test_positions_are_where_the_records_are(kafka, fixed_table, fixed_store):
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     seeded = random.Random(seed)
     written = {}
-    with store.pipeline(table.name) as pipe:
+    with fixed_store.pipeline(fixed_table.name) as pipe:
         futures = []
         for _ in range(3000):
             key, value = seeded.randbytes(seeded.randrange(1, 30)), seeded.choice([None, b"", seeded.randbytes(50)])
             futures.append((key, value, pipe.delete(key) if value is None else pipe.put(key, value)))
     written |= {where(future.result()): (key, value) for key, value, future in futures}
     for i in range(20):
-        written[where(store.put(table.name, f"single {i}", "v"))] = (b"single %d" % i, b"v")
-        written[where(store.delete(table.name, f"single {i}"))] = (b"single %d" % i, None)
-    assert read_log(kafka.bootstrap, table) == written
+        written[where(fixed_store.put(fixed_table.name, f"single {i}", "v"))] = (b"single %d" % i, b"v")
+        written[where(fixed_store.delete(fixed_table.name, f"single {i}"))] = (b"single %d" % i, None)
+    assert read_log(kafka.bootstrap, fixed_table) == written
     assert all(partition == partition_of(key, 4) for (partition, _), (key, _) in written.items())
 
 
@@ -67,17 +56,17 @@ def test_the_position_of_many_ends_exactly_behind_the_last_record_of_each_partit
     assert sorted(log.values(), key=repr) == sorted(pairs, key=repr)
 
 
-def test_text_and_bytes_may_be_mixed(kafka, table, store):
-    store.put_many(table.name, [("ä", b"1"), (b"b", "ö"), ("c", None)])
-    assert sorted(read_log(kafka.bootstrap, table).values()) == [
+def test_text_and_bytes_may_be_mixed(kafka, fixed_table, fixed_store):
+    fixed_store.put_many(fixed_table.name, [("ä", b"1"), (b"b", "ö"), ("c", None)])
+    assert sorted(read_log(kafka.bootstrap, fixed_table).values()) == [
         (b"b", "ö".encode()),
         (b"c", None),
         ("ä".encode(), b"1"),
     ]
 
 
-def test_nothing_to_write_is_an_empty_position(table, store):
-    assert store.put_many(table.name, []) == Position()
+def test_nothing_to_write_is_an_empty_position(fixed_table, fixed_store):
+    assert fixed_store.put_many(fixed_table.name, []) == Position()
 
 
 @pytest.mark.parametrize("queue_records", [50, 2000])
@@ -95,15 +84,15 @@ def test_order_per_key_survives_a_full_queue(kafka, queue_records):
         assert in_log == [value for other, value in pairs if other == key]
 
 
-def test_many_threads_share_one_store(kafka, table, store):
+def test_many_threads_share_one_store(kafka, fixed_table, fixed_store):
     def write(thread):
-        return [where(store.put(table.name, f"{thread}/{i}", "v")) for i in range(40)] + [
-            store.put_many(table.name, [(f"{thread}/many", "v")])
+        return [where(fixed_store.put(fixed_table.name, f"{thread}/{i}", "v")) for i in range(40)] + [
+            fixed_store.put_many(fixed_table.name, [(f"{thread}/many", "v")])
         ]
 
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(write, range(8)))
-    log = read_log(kafka.bootstrap, table)
+    log = read_log(kafka.bootstrap, fixed_table)
     assert len(log) == 8 * 41
     assert all(
         log[at] == (f"{thread}/{i}".encode(), b"v")
@@ -144,35 +133,35 @@ def test_what_cannot_be_a_row_is_refused_before_the_log(kafka):
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter])
-def test_a_bad_pair_among_many_names_its_place_and_nothing_is_written(kafka, table, store, kind):
+def test_a_bad_pair_among_many_names_its_place_and_nothing_is_written(kafka, fixed_table, fixed_store, kind):
     pairs = [(b"%d" % i, b"v") for i in range(2000)]
     pairs[1534] = (b"", b"v")
     with pytest.raises(BadKey) as caught:
-        store.put_many(table.name, kind(pairs))
+        fixed_store.put_many(fixed_table.name, kind(pairs))
     assert "place 1534" in " ".join(caught.value.__notes__)
-    assert read_log(kafka.bootstrap, table) == {}
+    assert read_log(kafka.bootstrap, fixed_table) == {}
 
 
-def test_a_bad_pair_far_down_a_stream_says_exactly_what_was_written(kafka, table, store, monkeypatch):
+def test_a_bad_pair_far_down_a_stream_says_exactly_what_was_written(kafka, fixed_table, fixed_store, monkeypatch):
     monkeypatch.setattr("logstore.client.batch.AHEAD_RECORDS", 1_000)
     pairs = [(b"%d" % i, b"v") for i in range(2000)]
     pairs[1534] = (b"", b"v")
     with pytest.raises(BadKey) as caught:
-        store.put_many(table.name, iter(pairs))
+        fixed_store.put_many(fixed_table.name, iter(pairs))
     notes = " ".join(caught.value.__notes__)
     assert "place 1534" in notes
     assert "1,500 pairs before" in notes
-    assert len(read_log(kafka.bootstrap, table)) == 1500
+    assert len(read_log(kafka.bootstrap, fixed_table)) == 1500
 
 
-def test_a_mapping_is_its_items_and_what_has_no_pairs_is_refused(kafka, table, store):
-    store.put_many(table.name, {"ab": "1", b"cd": None, "ef": b""})
-    assert sorted(read_log(kafka.bootstrap, table).values()) == [(b"ab", b"1"), (b"cd", None), (b"ef", b"")]
+def test_a_mapping_is_its_items_and_what_has_no_pairs_is_refused(kafka, fixed_table, fixed_store):
+    fixed_store.put_many(fixed_table.name, {"ab": "1", b"cd": None, "ef": b""})
+    assert sorted(read_log(kafka.bootstrap, fixed_table).values()) == [(b"ab", b"1"), (b"cd", None), (b"ef", b"")]
     for wrong in ["xy", b"xy", ["xy"], [b"xy"], [{"a", "b"}], {("a", "1")}, [("a",)], [("a", "1", "2")], [{"a": 1}], 7,
                   None, ["a", "b"], iter(["ab"]), {"ab": 1}, {"\ud800": "x"}]:  # fmt: skip
         with pytest.raises(UsageError):
-            store.put_many(table.name, wrong)
-    assert len(read_log(kafka.bootstrap, table)) == 3
+            fixed_store.put_many(fixed_table.name, wrong)
+    assert len(read_log(kafka.bootstrap, fixed_table)) == 3
 
 
 def test_the_longest_key_and_value_go_through(kafka):
@@ -184,9 +173,9 @@ def test_the_longest_key_and_value_go_through(kafka):
     assert list(read_log(kafka.bootstrap, table).values()) == [(key, value)] * 4
 
 
-def test_the_writers_own_headers_are_kept(kafka, table, store):
-    at = store.put(table.name, "k", "v", headers={"source": b"test"})
-    (record,) = door.read_range(kafka.bootstrap, table.topic, at.partition, at.offset, at.offset + 1)
+def test_the_writers_own_headers_are_kept(kafka, fixed_table, fixed_store):
+    at = fixed_store.put(fixed_table.name, "k", "v", headers={"source": b"test"})
+    (record,) = door.read_range(kafka.bootstrap, fixed_table.topic, at.partition, at.offset, at.offset + 1)
     assert record.headers() == [("source", b"test")]
 
 
@@ -212,9 +201,9 @@ def test_a_topic_that_is_not_there_is_not_written_to(kafka):
         store.put("gone", "k", "v")
 
 
-def test_futures_complete_although_nobody_asks(kafka, table, store):
+def test_futures_complete_although_nobody_asks(kafka, fixed_table, fixed_store):
     called, done = [], threading.Event()
-    with store.pipeline(table.name) as pipe:
+    with fixed_store.pipeline(fixed_table.name) as pipe:
         pending = pipe.put("k", "v")
         pending.add_done_callback(lambda p: (called.append(p), done.set()))
         assert done.wait(10), "the producer's thread completes it"
@@ -225,23 +214,23 @@ def test_futures_complete_although_nobody_asks(kafka, table, store):
         assert called == [pending, pending], "at once when it is done"
 
 
-def test_a_callback_that_fails_is_logged_and_stops_nothing(table, store, caplog):
-    with store.pipeline(table.name) as pipe:
+def test_a_callback_that_fails_is_logged_and_stops_nothing(fixed_table, fixed_store, caplog):
+    with fixed_store.pipeline(fixed_table.name) as pipe:
         pipe.put("k", "v").add_done_callback(lambda _: 1 / 0)
-    assert store.put(table.name, "k", "v")
+    assert fixed_store.put(fixed_table.name, "k", "v")
     assert "done-callback" in caplog.text
 
 
-def test_a_single_write_after_a_bulk_is_not_held_up(table, store):
+def test_a_single_write_after_a_bulk_is_not_held_up(fixed_table, fixed_store):
     def seconds():
         begin = time.perf_counter()
-        store.put(table.name, "k", "v")
+        fixed_store.put(fixed_table.name, "k", "v")
         return time.perf_counter() - begin
 
-    store.put(table.name, "warm", "")
+    fixed_store.put(fixed_table.name, "warm", "")
     alone, behind = [seconds() for _ in range(15)], []
     for _ in range(15):
-        store.put_many(table.name, [("a", "b")] * 300)
+        fixed_store.put_many(fixed_table.name, [("a", "b")] * 300)
         behind.append(seconds())
     assert sorted(behind)[7] < sorted(alone)[7] + 0.015, "the median is far below the lease of bulk writers"
 
@@ -265,9 +254,9 @@ async def _write_async(bootstrap, table):
         return one, gone, many, piped
 
 
-def test_the_async_store_writes_the_same(kafka, table):
-    one, gone, many, piped = asyncio.run(_write_async(kafka.bootstrap, table))
-    log = read_log(kafka.bootstrap, table)
+def test_the_async_store_writes_the_same(kafka, fixed_table):
+    one, gone, many, piped = asyncio.run(_write_async(kafka.bootstrap, fixed_table))
+    log = read_log(kafka.bootstrap, fixed_table)
     assert log[where(one)] == (b"one", b"1")
     assert log[where(gone)] == (b"one", None)
     assert [log[where(position)][0] for position in piped] == [b"p%d" % i for i in range(1000)]

@@ -3,7 +3,6 @@ import threading
 import httpx
 from support_wait import until
 
-from logstore.model.partitioner import partition_of
 from logstore.serve.wire.problems import WORDS
 from logstore.view.feed_records import (
     LIVE,
@@ -15,16 +14,9 @@ from logstore.view.feed_records import (
     ViewKey,
     ViewRecord,
 )
-from tests.support_serve import Node, Reader, epoch_of, problem, serving
+from tests.support_serve import ROWS, Node, Reader, epoch_of, problem, serving
 
 EPOCH = epoch_of("t")
-
-
-ROWS = {b"k%03d" % i: b"v%d" % i for i in range(200)}
-
-
-def named(partition: int) -> str:
-    return next(key for key in ROWS if partition_of(key, 4) == partition).decode()
 
 
 def test_reads_go_on_while_the_worker_is_away_and_follow_it_when_it_is_back(tmp_path):

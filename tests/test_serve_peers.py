@@ -19,16 +19,9 @@ from logstore.view.feed_records import (
     NodesRecord,
     ViewKey,
 )
-from tests.support_serve import SLOTS, Node, Reader, epoch_of, problem, serving
+from tests.support_serve import ROWS, SLOTS, Node, Reader, epoch_of, key_in, problem, serving
 
 EPOCH = epoch_of("t")
-
-
-ROWS = {b"k%03d" % i: b"v%d" % i for i in range(200)}
-
-
-def named(partition: int) -> str:
-    return next(key for key in ROWS if partition_of(key, 4) == partition).decode()
 
 
 def test_while_somebody_else_is_live_a_view_on_its_first_way_leads_there(pair):
@@ -38,8 +31,8 @@ def test_while_somebody_else_is_live_a_view_on_its_first_way_leads_there(pair):
     even.slots = [*even.slots, 1]
     even.say_view(table, 1, "catching-up", reached=False)
     even.publish_nodes()
-    until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 421)
-    answer = reader.get(f"/v1/tables/t/rows/{named(1)}")
+    until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{key_in(1)}").status_code == 421)
+    answer = reader.get(f"/v1/tables/t/rows/{key_in(1)}")
     assert answer.headers["ls-owner"] == odd.url
     page = reader.get("/v1/tables/t/rows?limit=1000").json()
     assert len(page["rows"]) == len(ROWS)
@@ -73,14 +66,14 @@ def pair(tmp_path):
 def test_a_row_of_another_node_is_421_with_its_owner(pair):
     (even, odd), (reader, other) = pair
     for partition in range(4):
-        answer = reader.get(f"/v1/tables/t/rows/{named(partition)}")
+        answer = reader.get(f"/v1/tables/t/rows/{key_in(partition)}")
         if partition in even.slots:
             assert answer.status_code == 200
         else:
             document = problem(answer, 421, "not-owner")
             assert answer.headers["ls-owner"] == document["owner"] == odd.url
             assert (
-                httpx.get(f"{document['owner']}/v1/tables/t/rows/{named(partition)}", trust_env=False).status_code
+                httpx.get(f"{document['owner']}/v1/tables/t/rows/{key_in(partition)}", trust_env=False).status_code
                 == 200
             )
     states = [(row["state"], row["owner"]) for row in reader.get("/v1/partitions").json()["partitions"]]
@@ -96,14 +89,14 @@ def test_a_slot_that_nobody_serves_is_starting(pair):
     (even, _), (reader, _) = pair
     even.others = []
     even.publish_nodes()
-    until("it answers 503", lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 503)
-    problem(reader.get(f"/v1/tables/t/rows/{named(1)}"), 503, "starting")
+    until("it answers 503", lambda: reader.get(f"/v1/tables/t/rows/{key_in(1)}").status_code == 503)
+    problem(reader.get(f"/v1/tables/t/rows/{key_in(1)}"), 503, "starting")
     problem(reader.get("/v1/tables/t/rows"), 503, "starting")
     states = [(row["state"], row["owner"]) for row in reader.get("/v1/partitions").json()["partitions"]]
     assert states == [("live", even.url), ("unserved", None)] * 2
-    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}).json()
-    assert [row["key"] for row in page["results"]] == [named(0)]
-    assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [key_in(0), key_in(1)]}).json()
+    assert [row["key"] for row in page["results"]] == [key_in(0)]
+    assert page["unprocessed"] == [{"key": key_in(1), "reason": "starting"}]
 
 
 def test_a_scan_spans_nodes(pair):
@@ -169,11 +162,11 @@ def test_tokens_are_waited_for_on_the_other_node_too(pair):
     late = {"LS-Token": token, "LS-Deadline": "200"}
     problem(reader.get("/v1/tables/t/rows", headers=late), 504, "consistency-timeout")
     problem(
-        reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=late), 504, "consistency-timeout"
+        reader.http.post("/v1/tables/t/rows:get", json={"keys": [key_in(1)]}, headers=late), 504, "consistency-timeout"
     )
-    odd.put("t", named(1).encode(), b"new")
+    odd.put("t", key_in(1).encode(), b"new")
     patient = {"LS-Token": token, "LS-Deadline": "20000"}
-    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(1)]}, headers=patient).json()
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [key_in(1)]}, headers=patient).json()
     assert (page["results"][0]["value"], token in page["token"]) == ("new", True)
 
 
@@ -186,8 +179,8 @@ def test_a_dead_owner_is_a_typed_error_within_the_deadline(pair):
     other.kill()
     began = time.monotonic()
     problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
-    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}, headers=patient).json()
-    assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
+    page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [key_in(0), key_in(1)]}, headers=patient).json()
+    assert page["unprocessed"] == [{"key": key_in(1), "reason": "starting"}]
     assert time.monotonic() - began < 15
 
 
@@ -206,7 +199,7 @@ def test_nodes_that_hear_of_a_promotion_one_after_the_other_never_mix_two_tables
     patient = {"LS-Deadline": "20000"}
     for reader in readers:
         problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
-        answer = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}, headers=patient)
+        answer = reader.http.post("/v1/tables/t/rows:get", json={"keys": [key_in(0), key_in(1)]}, headers=patient)
         assert len(answer.json()["results"]) == 1
         assert [row["reason"] for row in answer.json()["unprocessed"]] == ["starting"]
     even.create("t", former=(former.epoch,), incarnation=1)
@@ -273,13 +266,13 @@ def test_what_another_node_answers_is_checked_and_bounded(pair, forger):
     url, body = forger
     even.others = [odd.record()._replace(url=url)]
     even.publish_nodes()
-    until("its owner is named", lambda: reader.get(f"/v1/tables/t/rows/{named(1)}").headers.get("ls-owner") == url)
+    until("its owner is named", lambda: reader.get(f"/v1/tables/t/rows/{key_in(1)}").headers.get("ls-owner") == url)
     patient = {"LS-Deadline": "20000"}
     for body[0] in FORGED:
         problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
-        page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [named(0), named(1)]}, headers=patient).json()
-        assert page["unprocessed"] == [{"key": named(1), "reason": "starting"}]
-        assert [row["key"] for row in page["results"]] == [named(0)]
+        page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [key_in(0), key_in(1)]}, headers=patient).json()
+        assert page["unprocessed"] == [{"key": key_in(1), "reason": "starting"}]
+        assert [row["key"] for row in page["results"]] == [key_in(0)]
     body[0] = msgpack.packb(SOUND)
     rows = reader.get("/v1/tables/t/rows?limit=1000", headers=patient).json()["rows"]
     assert [row["value"] for row in rows if row["key"] == "a"] == ["v"]
@@ -292,8 +285,8 @@ def test_a_handed_over_slot_is_forgotten(pair):
     even.others = [odd.record()]
     even.publish_nodes()
     even.publish(ViewKey("t", EPOCH, 2), None)
-    until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
-    assert reader.get(f"/v1/tables/t/rows/{named(2)}").headers["ls-owner"] == odd.url
+    until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{key_in(2)}").status_code == 421)
+    assert reader.get(f"/v1/tables/t/rows/{key_in(2)}").headers["ls-owner"] == odd.url
 
 
 def test_a_slot_taken_over_while_its_worker_was_away_is_answered_there(tmp_path):
@@ -307,6 +300,6 @@ def test_a_slot_taken_over_while_its_worker_was_away_is_answered_there(tmp_path)
         node.published[NodesKey()] = NodesRecord((node.record(), other))
         del node.published[ViewKey("t", EPOCH, 2)]
         node.open_feed()
-        until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{named(2)}").status_code == 421)
-        assert reader.get(f"/v1/tables/t/rows/{named(2)}").headers["ls-owner"] == "http://elsewhere:1"
-        assert reader.get(f"/v1/tables/t/rows/{named(1)}").status_code == 200
+        until("it answers 421", lambda: reader.get(f"/v1/tables/t/rows/{key_in(2)}").status_code == 421)
+        assert reader.get(f"/v1/tables/t/rows/{key_in(2)}").headers["ls-owner"] == "http://elsewhere:1"
+        assert reader.get(f"/v1/tables/t/rows/{key_in(1)}").status_code == 200

@@ -7,6 +7,7 @@ import pytest
 from support_worker import make_table, running_worker
 
 from logstore.model.table import Table
+from logstore.process.durable import write_whole
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import (
@@ -94,6 +95,6 @@ def test_a_file_is_replaced_when_its_content_is_on_the_disk_and_then_its_name(tm
 
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "fsync", note)
-    paths.write_whole(path, b"newer")
+    write_whole(path, b"newer")
     assert synced == [("file of 5 bytes", b"old"), ("folder", b"newer")]
     assert list(tmp_path.iterdir()) == [path]

@@ -6,7 +6,7 @@ import sys
 import warnings
 
 import pytest
-from support_producer import Fixed, make_table, read_log
+from support_producer import Fixed, read_log
 from support_wait import until
 
 from logstore import Store
@@ -15,26 +15,21 @@ from logstore.model.errors import (
 )
 
 
-@pytest.fixture
-def table(kafka):
-    return make_table(kafka.bootstrap)
-
-
-def test_close_flushes_and_is_final(kafka, table):
-    store = Store(kafka.bootstrap, definitions=Fixed(table))
-    pipe = store.pipeline(table.name)
+def test_close_flushes_and_is_final(kafka, fixed_table):
+    store = Store(kafka.bootstrap, definitions=Fixed(fixed_table))
+    pipe = store.pipeline(fixed_table.name)
     pendings = [pipe.put(b"%d" % i, b"v") for i in range(5000)]
     store.close()
     assert all(pending.done() and pending.exception() is None for pending in pendings)
     store.close()
     with pytest.raises(UsageError, match="closed"):
-        store.put(table.name, "k", "v")
-    assert len(read_log(kafka.bootstrap, table)) == 5000
+        store.put(fixed_table.name, "k", "v")
+    assert len(read_log(kafka.bootstrap, fixed_table)) == 5000
 
 
-def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, table):
-    store = Store(kafka.bootstrap, definitions=Fixed(table))
-    store.pipeline(table.name).put("k", "v")
+def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, fixed_table):
+    store = Store(kafka.bootstrap, definitions=Fixed(fixed_table))
+    store.pipeline(fixed_table.name).put("k", "v")
     gc.collect()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -43,10 +38,10 @@ def test_a_store_nobody_closed_is_flushed_with_a_warning(kafka, table):
             "the warning is there", lambda: (gc.collect(), [w for w in caught if "logstore Store" in str(w.message)])[1]
         )
     assert [w.category for w in ours] == [ResourceWarning]
-    assert len(read_log(kafka.bootstrap, table)) == 1
+    assert len(read_log(kafka.bootstrap, fixed_table)) == 1
 
 
-def test_a_program_that_ends_without_closing_loses_nothing(kafka, table):
+def test_a_program_that_ends_without_closing_loses_nothing(kafka, fixed_table):
     program = """
 import sys
 from logstore import Store
@@ -61,7 +56,7 @@ pipe = store.pipeline(sys.argv[2])
 for i in range(20_000):
     pipe.put(b"%d" % i, b"v")
 """
-    arguments = [sys.executable, "-W", "always", "-c", program, kafka.bootstrap, table.name, table.epoch]
+    arguments = [sys.executable, "-W", "always", "-c", program, kafka.bootstrap, fixed_table.name, fixed_table.epoch]
     ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
     assert "ResourceWarning: a logstore Store was not closed" in ended.stderr
-    assert len(read_log(kafka.bootstrap, table)) == 20_000
+    assert len(read_log(kafka.bootstrap, fixed_table)) == 20_000

@@ -10,7 +10,7 @@ import time
 import traceback
 
 import pytest
-from support_producer import Fixed, make_table, read_log
+from support_producer import Fixed, read_log
 from test_client import Node
 
 from logstore import AsyncStore, Store
@@ -75,14 +75,9 @@ def test_parent_and_child_read_their_own_answers():
         node.shutdown()
 
 
-@pytest.fixture
-def table(kafka):
-    return make_table(kafka.bootstrap)
-
-
-def test_parent_and_child_write(kafka, table):
-    with Store(kafka.bootstrap, definitions=Fixed(table)) as store, store.pipeline(table.name) as pipe:
-        store.put(table.name, "parent-before", "v")
+def test_parent_and_child_write(kafka, fixed_table):
+    with Store(kafka.bootstrap, definitions=Fixed(fixed_table)) as store, store.pipeline(fixed_table.name) as pipe:
+        store.put(fixed_table.name, "parent-before", "v")
         on_its_way = pipe.put("parent-pending", "v")
 
         def child():
@@ -94,39 +89,41 @@ def test_parent_and_child_write(kafka, table):
                 except UsageError as error:
                     refused.append("forked from" in str(error))
             refused = refused if on_its_way._offset is None else [True] * 4  # it was acknowledged before the fork
-            store.put(table.name, "child", "v")
-            store.put_many(table.name, [(f"child-{i}", "v") for i in range(100)])
-            with store.pipeline(table.name) as own:
+            store.put(fixed_table.name, "child", "v")
+            store.put_many(fixed_table.name, [(f"child-{i}", "v") for i in range(100)])
+            with store.pipeline(fixed_table.name) as own:
                 own.put("child-piped", "v")
             store.close()
             return refused, time.monotonic() - began < 30
 
         assert in_child(child) == "([True, True, True, True], True)"
         on_its_way.result()
-        store.put(table.name, "parent-after", "v")
-    keys = [key for key, _ in read_log(kafka.bootstrap, table).values()]
+        store.put(fixed_table.name, "parent-after", "v")
+    keys = [key for key, _ in read_log(kafka.bootstrap, fixed_table).values()]
     assert sorted(keys) == sorted(
         [b"parent-before", b"parent-pending", b"parent-after", b"child", b"child-piped"]
         + [b"child-%d" % i for i in range(100)]
     )
 
 
-def test_a_child_that_ends_as_programs_do_does_not_hang(kafka, table):
+def test_a_child_that_ends_as_programs_do_does_not_hang(kafka, fixed_table):
     registry = Registry(kafka.bootstrap)
     registry.ensure_store()
     with Store(kafka.bootstrap) as store:
         with pytest.raises(UsageError):
             store.put("no-such-table", "k", "v")  # has asked Kafka for definitions
-        with Store(kafka.bootstrap, definitions=Fixed(table)) as writer:
-            writer.put(table.name, "k", "v")
+        with Store(kafka.bootstrap, definitions=Fixed(fixed_table)) as writer:
+            writer.put(fixed_table.name, "k", "v")
             context = multiprocessing.get_context("fork")
-            child = context.Process(target=_write_and_leave, args=(writer, table.name))
+            child = context.Process(target=_write_and_leave, args=(writer, fixed_table.name))
             child.start()
             child.join(CHILD_S)
             assert child.exitcode == 0
-            said = in_child(lambda: writer.put(table.name, "by-exit", "v").token[:3], leave=_exit_after_finalizers)
-            assert said == table.epoch[:3]
-    assert {key for key, _ in read_log(kafka.bootstrap, table).values()} == {b"k", b"by-process", b"by-exit"}
+            said = in_child(
+                lambda: writer.put(fixed_table.name, "by-exit", "v").token[:3], leave=_exit_after_finalizers
+            )
+            assert said == fixed_table.epoch[:3]
+    assert {key for key, _ in read_log(kafka.bootstrap, fixed_table).values()} == {b"k", b"by-process", b"by-exit"}
 
 
 def _write_and_leave(writer, name):
@@ -142,8 +139,8 @@ def _exit_after_finalizers(code):
     os._exit(code)
 
 
-def test_a_fork_while_another_thread_connects_leaves_nothing_locked(kafka, table):
-    with Store(kafka.bootstrap, definitions=Fixed(table)) as store:
+def test_a_fork_while_another_thread_connects_leaves_nothing_locked(kafka, fixed_table):
+    with Store(kafka.bootstrap, definitions=Fixed(fixed_table)) as store:
         begun = threading.Event()
         make = store._make_producer
 
@@ -153,21 +150,21 @@ def test_a_fork_while_another_thread_connects_leaves_nothing_locked(kafka, table
             return make()
 
         store._producer._make = slow
-        writer = threading.Thread(target=lambda: store.put(table.name, "parent", "v"))
+        writer = threading.Thread(target=lambda: store.put(fixed_table.name, "parent", "v"))
         writer.start()
         begun.wait(30)
-        assert in_child(lambda: store.put(table.name, "child", "v").token[:3]) == table.epoch[:3]
+        assert in_child(lambda: store.put(fixed_table.name, "child", "v").token[:3]) == fixed_table.epoch[:3]
         writer.join(60)
-    assert {key for key, _ in read_log(kafka.bootstrap, table).values()} == {b"parent", b"child"}
+    assert {key for key, _ in read_log(kafka.bootstrap, fixed_table).values()} == {b"parent", b"child"}
 
 
-def test_an_async_store_is_used_in_the_loop_of_the_child(kafka, table):
+def test_an_async_store_is_used_in_the_loop_of_the_child(kafka, fixed_table):
     with Node() as node:
         node.rows = {b"k": b"v"}
-        store = AsyncStore(kafka.bootstrap, node.url, definitions=Fixed(table))
+        store = AsyncStore(kafka.bootstrap, node.url, definitions=Fixed(fixed_table))
 
         async def use(key):
-            await store.put(table.name, key, "v")
+            await store.put(fixed_table.name, key, "v")
             return (await store.get("t", "k")).value
 
         async def whole():
@@ -179,5 +176,5 @@ def test_an_async_store_is_used_in_the_loop_of_the_child(kafka, table):
 
         assert asyncio.run(whole()) == "b'v'"
         node.shutdown()
-    keys = {key for key, _ in read_log(kafka.bootstrap, table).values()}
+    keys = {key for key, _ in read_log(kafka.bootstrap, fixed_table).values()}
     assert keys == {b"parent", b"child", b"parent-after"}

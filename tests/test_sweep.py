@@ -4,7 +4,6 @@ What nobody can ask for is removed, by several processes at once, and never unde
 """
 
 import contextlib
-import random
 import subprocess
 import sys
 import threading
@@ -119,10 +118,7 @@ def test_what_cannot_be_removed_is_said_and_the_rest_goes(tmp_path, caplog):
     assert "stray cannot be removed" in caplog.text
 
 
-def test_threads_that_sweep_the_same_tree_at_once_do_not_disturb_each_other(tmp_path):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+def test_threads_that_sweep_the_same_tree_at_once_do_not_disturb_each_other(tmp_path, rng):
     with ThreadPoolExecutor(4) as pool:
         for _ in range(100):
             grow(tmp_path, DROPPED, rng.randrange(1, 6))

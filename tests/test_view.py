@@ -47,10 +47,8 @@ WRITER = """
 """
 
 
-def test_killed_at_random_instants_it_is_a_prefix(tmp_path):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    rng, last = random.Random(seed), 0
+def test_killed_at_random_instants_it_is_a_prefix(tmp_path, rng):
+    last = 0
     for _ in range(5):
         with in_other_process(WRITER, tmp_path / "view") as writer:
             said = [int(writer.stdout.readline()) for _ in range(rng.randrange(1, 60))]
@@ -83,10 +81,8 @@ MIXED = """
 
 
 @pytest.mark.parametrize("sync", ["none", "commit"])
-def test_killed_at_any_instant_it_is_the_fold_of_a_prefix(tmp_path, sync):
-    seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed {seed}")
-    rng, last = random.Random(seed), 0
+def test_killed_at_any_instant_it_is_the_fold_of_a_prefix(tmp_path, sync, rng):
+    last = 0
     for round_ in range(6):
         with in_other_process(MIXED, tmp_path / "view", sync) as writer:
             assert writer.stdout.readline() == "open\n"

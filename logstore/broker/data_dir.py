@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from logstore.model.errors import SetupError
 from logstore.process.dir_lock import DirLock
+from logstore.process.durable import flush
 
 LOOPBACK = "127.0.0.1"
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -122,9 +123,9 @@ class BrokerDataDir:
         """Write broker.json, whole or not at all."""
         part = self._identity_file.with_suffix(".part")
         part.write_text(json.dumps(identity._asdict(), indent=1))
-        _flush(part)
+        flush(part)
         part.replace(self._identity_file)
-        _flush(self.path)
+        flush(self.path)
         return identity
 
     def formatted(self, identity: BrokerIdentity) -> BrokerIdentity:
@@ -134,7 +135,7 @@ class BrokerDataDir:
         """
         storage = self.path / "log"
         for path in (*storage.rglob("*"), storage):
-            _flush(path)
+            flush(path)
         return self.save(identity._replace(formatted=True))
 
     def _refuse_strangers(self) -> None:
@@ -144,15 +145,6 @@ class BrokerDataDir:
                 f"{self.path} is not empty ({sorted(strangers)[0]}) and not an embedded broker's; choose another "
                 "directory with --data-dir"
             )
-
-
-def _flush(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cluster_id() -> str:

@@ -13,6 +13,7 @@ from logstore.model.errors import NotYet, UsageError
 from logstore.model.table import Table
 from logstore.node.addresses import need_bootstrap
 from logstore.node.node_dir import NodeDir
+from logstore.process.durable import write_whole
 from logstore.settings import Settings
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
@@ -53,7 +54,7 @@ def discard(
     data_dir = Path(settings.data_dir)
     asked = paths.discard_path(data_dir, found.epoch, partition)
     asked.parent.mkdir(parents=True, exist_ok=True)
-    paths.write_whole(asked, table.encode())
+    write_whole(asked, table.encode())
     done = _wait(asked, timeout_s) if NodeDir(data_dir).running() else False
     if as_json:
         show.as_json({"table": table, "partition": partition, "discarded": done})

@@ -28,6 +28,7 @@ from xxhash import xxh3_128, xxh3_128_intdigest
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest
+from logstore.process.durable import flush
 
 CACHE_BYTES = 64 << 20
 _COMPRESSIONS = {"lz4": DBCompressionType.lz4, "zstd": DBCompressionType.zstd, "none": DBCompressionType.none}
@@ -96,7 +97,7 @@ class SstWriter:
             self.abort()
             return None
         self._writer.finish()
-        sync(self.path)
+        flush(self.path)
         digest = Digest(self._sum, self._entries)
         return SstFacts(self._entries, self.path.stat().st_size, self._first, self._last, digest, checksum(self.path))
 
@@ -204,10 +205,10 @@ def prepare(directory: Path, files: Sequence[Path]) -> None:
     try:
         _ingest(part, files)
         for child in part.iterdir():
-            sync(child)
-        sync(part)
+            flush(child)
+        flush(part)
         part.rename(directory)
-        sync(directory.parent)
+        flush(directory.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -233,15 +234,6 @@ def checksum(path: Path) -> str:
         while piece := file.read(_PIECE):
             state.update(piece)
     return state.hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Fsync a file or directory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _ingest(directory: Path, files: Sequence[Path]) -> None:

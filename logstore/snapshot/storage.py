@@ -21,7 +21,7 @@ import fsspec  # type: ignore[import-untyped]  # untyped library
 from logstore.model.errors import LogStoreError, StorageUnreachable
 from logstore.model.safe_path import below, relative
 from logstore.model.storage_url import check_storage_url
-from logstore.snapshot.sst import sync
+from logstore.process.durable import flush
 
 _PIECE = 1 << 20
 _ABANDONED_S = 3_600
@@ -103,7 +103,7 @@ class Storage:
                 return
             with self._beside(path) as (part, target):
                 part.write_bytes(data)
-                sync(part)
+                flush(part)
                 os.link(part, target)
 
     def replace(self, path: str, data: bytes) -> None:
@@ -114,7 +114,7 @@ class Storage:
                 return
             with self._beside(path) as (part, target):
                 part.write_bytes(data)
-                sync(part)
+                flush(part)
                 part.replace(target)
 
     def upload(self, local: Path, path: str) -> None:
@@ -125,7 +125,7 @@ class Storage:
                 return
             with self._beside(path) as (part, target):
                 shutil.copyfile(local, part)
-                sync(part)
+                flush(part)
                 part.replace(target)
 
     def download(
@@ -147,9 +147,9 @@ class Storage:
                 raise StorageUnreachable(
                     f"{self.url}/{path} ended after {target.tell():,} of {size:,} bytes; try again"
                 )
-        sync(part)
+        flush(part)
         part.replace(local)
-        sync(local.parent)
+        flush(local.parent)
 
     def fetch(
         self, path: str, local: Path, *, bytes_per_s: int | None = None, on_bytes: Callable[[int], None] | None = None
@@ -217,7 +217,7 @@ class Storage:
             yield part, target
         finally:
             part.unlink(missing_ok=True)
-        sync(target.parent)
+        flush(target.parent)
 
     @contextmanager
     def _translating(self, path: str) -> Iterator[None]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from logstore.model.folding.fold import Folded
 from logstore.model.safe_path import below
-from logstore.view import paths
+from logstore.process import durable
 from logstore.view.layout import Base, Quarantine, State
 from logstore.view.reader import Reading, ViewReader
 from logstore.view.view import Sync, View, ViewIdentity
@@ -108,7 +108,7 @@ def remove(path: Path) -> None:
     """Remove a generation; the mark of an unsynced one goes last, so that half of it is never believed."""
     (path / "data.mdb").unlink(missing_ok=True)
     shutil.rmtree(path)
-    paths.fsync_dir(path.parent)
+    durable.flush(path.parent)
 
 
 def _is_older(name: str, number: int) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from logstore.model.errors import Overloaded
 from logstore.model.safe_path import below
+from logstore.process.durable import flush
 from logstore.view.preallocate import room_for
 
 _REACHED = "reached"
@@ -140,29 +141,9 @@ def mark_reached(directory: Path, *, reached: bool) -> None:
         (directory / _REACHED).touch()
     else:
         (directory / _REACHED).unlink(missing_ok=True)
-        fsync_dir(directory)
+        flush(directory)
 
 
 def newest_generation(directory: Path) -> int:
     """The newest generation in a partition's folder; 0 when there is none."""
     return max((int(child.name) for child in directory.iterdir() if child.name.isdigit()), default=0)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file's content, whole or not at all, also when the power goes. Raises OSError."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    fsync_dir(path.parent)
-
-
-def fsync_dir(directory: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -18,7 +18,8 @@ import orjson
 from logstore.model.errors import Corrupted
 from logstore.model.record_identity import AppliedPosition, RecordIdentity
 from logstore.model.safe_path import below, one_step
-from logstore.view.paths import positions_dir, write_whole
+from logstore.process.durable import write_whole
+from logstore.view.paths import positions_dir
 
 log = logging.getLogger(__name__)
 

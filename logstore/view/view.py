@@ -27,6 +27,7 @@ import orjson
 from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.folding.fold import Folded
 from logstore.model.record_identity import RecordIdentity
+from logstore.process import durable
 from logstore.view import damage, layout, paths, preallocate
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader
@@ -161,7 +162,7 @@ class View:
     def move(self, path: Path) -> None:
         """Give the folder another name while it is open, durably. Requires: nothing is there."""
         self.path.rename(path)
-        paths.fsync_dir(path.parent)
+        durable.flush(path.parent)
         self.path = path
 
     def set_quarantine(self, quarantine: Quarantine) -> None:
@@ -173,7 +174,7 @@ class View:
         with damage.translating(self.path):
             self._env.sync(True)
         (self.path / "unsynced").unlink(missing_ok=True)
-        paths.fsync_dir(self.path)
+        durable.flush(self.path)
 
     def _recover(self, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
         with self._env.begin(write=True) as txn:
@@ -287,7 +288,7 @@ def discard_if_torn(path: Path) -> bool:
         return False
     (path / "data.mdb").unlink(missing_ok=True)  # before the mark: without it the data would be believed
     shutil.rmtree(path)
-    paths.fsync_dir(path.parent)
+    durable.flush(path.parent)
     return True
 
 
@@ -296,14 +297,12 @@ def _mark_unsynced(path: Path) -> None:
     if mark.exists() and mark.read_bytes() == boot:
         return
     try:
-        with mark.open("wb") as file:
-            file.write(boot)
-            file.flush()
-            os.fsync(file.fileno())
+        mark.write_bytes(boot)
+        durable.flush(mark)
     except OSError:  # an empty mark would have a sound view thrown away
         mark.unlink(missing_ok=True)
         raise
-    paths.fsync_dir(path)
+    durable.flush(path)
 
 
 def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import orjson
 
 from logstore.model.safe_path import below
+from logstore.process.durable import write_whole
 from logstore.view import paths
 from logstore.view.feed_records import DigestRecord
-from logstore.view.paths import write_whole
 
 AT_MOST = 8
 

@@ -17,12 +17,12 @@ import orjson
 
 from logstore.model.errors import Corrupted
 from logstore.model.safe_path import below
+from logstore.process.durable import write_whole
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader, checksum, prepare
 from logstore.view.feed_records import LocalSnapshotRecord
 from logstore.view.layout import Base
-from logstore.view.paths import write_whole
 
 AT_MOST = 2  # local snapshots: the base, and the one before it for reads as of a past position
 _COPY = re.compile(r"(?P<name>[^~.]+)(~(?P<copy>\d+))?")
