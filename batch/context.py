@@ -15,6 +15,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from batch import failpoints, session
+from batch.defaults import MASTER
 from logstore.log.control import check_epoch
 from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import LogStoreError
@@ -46,7 +47,7 @@ class Context:
     definitions: Definitions
     storage: Storage
     progress: Progress = silent
-    master: str = session.DEFAULT_MASTER
+    master: str = MASTER
     spark_conf: dict[str, str] = field(default_factory=dict)
     lease_s: float = LEASE_S
 
@@ -103,7 +104,7 @@ class Context:
 def open_context(
     settings: Settings,
     *,
-    master: str = session.DEFAULT_MASTER,
+    master: str = MASTER,
     conf: dict[str, str] | None = None,
     progress: Progress = silent,
 ) -> Context:

@@ -8,20 +8,22 @@ the JVM places and retries them. What runs there is pickled by value, so an exec
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyspark
 from pyspark import cloudpickle
 from pyspark.sql import SparkSession
 from xxhash import xxh3_64_hexdigest
 
 import batch
+from batch.defaults import MASTER
 from logstore.broker.jars import cache_dir
 from logstore.broker.java import find_java
 from logstore.model.errors import UsageError
+from logstore.process.environment import for_java, for_python
 
-DEFAULT_MASTER = "local[*,4]"  # a task whose Python worker died is tried 4 times; "local[*]" would give up at once
 _DROPPED = "--add-modules=jdk.incubator.vector"
 _WRAPPER = f"""#!/bin/sh
 for argument do
@@ -51,11 +53,21 @@ _CONF = {
     "spark.python.worker.reuse": "true",
     # over TCP a small task waits 40 ms for acknowledgements that are held back
     "spark.python.unix.domain.socket.enabled": "true",
+    "spark.executorEnv.PYTHONSAFEPATH": "1",  # on other machines; here the JVM passes it on
 }
+# of another Spark, or for another program; `--conf` says something to this one
+_FOREIGN = frozenset({
+    "PYSPARK_DRIVER_PYTHON", "PYSPARK_DRIVER_PYTHON_OPTS", "PYSPARK_SUBMIT_ARGS", "SPARK_API_MODE", "SPARK_CLASSPATH",
+    "SPARK_HOME", "SPARK_PREPEND_CLASSES", "SPARK_REMOTE", "SPARK_SUBMIT_OPTS",
+})  # fmt: skip
+_FOREIGN_ALONE = frozenset({  # right for a cluster, wrong for a Spark of one process
+    "HADOOP_CONF_DIR", "PYSPARK_PYTHON", "SPARK_CONF_DIR", "SPARK_DIST_CLASSPATH", "YARN_CONF_DIR",
+})  # fmt: skip
+_REMOTE = "SPARK_CONNECT_MODE_ENABLED"  # with it every call of pyspark's, also later, is for a session elsewhere
 _LOOPBACK = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1"}
 
 
-def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
+def session(master: str = MASTER, **conf: str) -> SparkSession:
     """The Spark session of this process; `conf` goes over this store's settings.
 
     Raises UsageError for a master that is none, SetupError when there is no Java.
@@ -65,14 +77,14 @@ def session(master: str = DEFAULT_MASTER, **conf: str) -> SparkSession:
             f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL "
             "or yarn"
         )
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     home = java_home()
-    os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
-    builder = SparkSession.builder.appName("logstore").master(master)
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{home / 'log4j2.properties'}"}
-    for name, value in {**_CONF, **quiet, **(_LOOPBACK if master.startswith("local") else {}), **conf}.items():
-        builder = builder.config(name, value)
-    with _named(home):
+    alone = master.startswith("local")
+    os.environ.pop(_REMOTE, None)
+    with _environment(home, alone=alone):
+        builder = SparkSession.builder.appName("logstore").master(master)
+        for name, value in {**_CONF, **quiet, **(_LOOPBACK if alone else {}), **conf}.items():
+            builder = builder.config(name, value)
         spark = builder.getOrCreate()
     pickle_by_value()
     return spark
@@ -101,20 +113,40 @@ def java_home() -> Path:
 
 
 @contextmanager
-def _named(home: Path) -> Iterator[None]:
-    """Have JAVA_HOME name the folder while Spark starts its JVM.
+def _environment(home: Path, *, alone: bool) -> Iterator[None]:
+    """Have Spark's JVM, and the Python workers that it starts, begin in the environment that our jobs need.
 
-    What this process starts later finds its Java as it would have before.
+    What this process starts later finds its own as it would have before. The environment of a JVM that started this
+    process is as it is.
     """
-    before = os.environ.get("JAVA_HOME")
-    os.environ["JAVA_HOME"] = str(home)
+    before = dict(os.environ)
+    wanted = before if "PYSPARK_GATEWAY_PORT" in before else _wanted(home, alone=alone)
+    changed = {name for name in before.keys() | wanted.keys() if before.get(name) != wanted.get(name)}
+    _set(changed, wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["JAVA_HOME"]
+        _set(changed, before)
+
+
+def _set(names: set[str], values: Mapping[str, str]) -> None:
+    for name in names:
+        if name in values:
+            os.environ[name] = values[name]
         else:
-            os.environ["JAVA_HOME"] = before
+            os.environ.pop(name, None)
+
+
+def _wanted(home: Path, *, alone: bool) -> dict[str, str]:
+    """Environment of Spark: that of our Python and Java children, and this Spark instead of another one."""
+    dropped = _FOREIGN | (_FOREIGN_ALONE if alone else frozenset())
+    found = {name: value for name, value in for_java(for_python()).items() if name not in dropped}
+    own = Path(pyspark.__file__).parent
+    if (own / "jars").is_dir():  # as pip installs it; else it lies in a Spark, which SPARK_HOME names
+        found["SPARK_HOME"] = str(own)
+    elif "SPARK_HOME" in os.environ:
+        found["SPARK_HOME"] = os.environ["SPARK_HOME"]
+    return {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_HOSTNAME": "localhost", **found, "JAVA_HOME": str(home)}
 
 
 def _put(path: Path, text: str, mode: int) -> None:

@@ -85,7 +85,7 @@ class Whole:
         """Run a command of `logstore batch` with the shared session; returns the JSON it prints."""
         context = self.context()
         with monkeypatch.context() as shared:
-            shared.setattr("batch.cli.options.open_context", lambda *_, **__: context)
+            shared.setattr("batch.context.open_context", lambda *_, **__: context)
             shared.setattr(context, "close", lambda: None)
             done = CliRunner().invoke(command, [*arguments, "--json"], catch_exceptions=False)
         assert done.exit_code == status, done.output

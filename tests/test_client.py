@@ -19,6 +19,8 @@ import pytest
 
 import logstore
 from logstore import AsyncStore, Store
+from logstore.client.aio import AsyncPipeline
+from logstore.client.pipeline import Pipeline
 from logstore.model.errors import (
     BadKey,
     BadToken,
@@ -407,12 +409,46 @@ def test_the_async_store_reads_the_same(node):
     assert scanned == sorted(node.rows)
 
 
-def test_both_stores_take_the_same_arguments():
-    for name in ("__init__", "put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "flush", "close"):
-        mine, theirs = (inspect.signature(getattr(kind, name)).parameters for kind in (Store, AsyncStore))
-        assert [(p.name, p.kind, p.default) for p in mine.values()] == [
-            (p.name, p.kind, p.default) for p in theirs.values()
-        ], name
+PUBLIC = ("__init__", "put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "flush", "close")
+ASYNC = {"AsyncIterator": "Iterator", "_Opening": "Pipeline", "AsyncPending": "Pending"}  # the same, when waited for
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [(Store, AsyncStore, PUBLIC), (Pipeline, AsyncPipeline, ("put", "delete", "flush", "epoch", "table"))],
+)
+def test_what_blocks_and_what_is_awaited_take_and_give_the_same_and_say_so_themselves(one, other, names):
+    for name in names:
+        mine, theirs = (getattr(kind, name) for kind in (one, other))
+        mine, theirs = (getattr(method, "fget", method) for method in (mine, theirs))
+        assert said(theirs, ASYNC) == said(mine, {}), name
+        for method in (mine, theirs):
+            assert len(method.__doc__ or "") > 20, name
+            assert not method.__doc__.startswith("See "), name
+    public = {name for name in vars(one) if not name.startswith("_")}
+    assert {name for name in vars(other) if not name.startswith("_")} - public <= {"open_pipeline"}
+
+
+def said(method, other_names):
+    """Parameters with their kinds, defaults and types, and the type of what is returned."""
+    found = inspect.signature(method)
+    parameters = [(p.name, p.kind, p.default, str(p.annotation)) for p in found.parameters.values()]
+    returned = str(getattr(found.return_annotation, "__name__", found.return_annotation))
+    for name, same in other_names.items():
+        returned = returned.replace(name, same)
+    return parameters, returned
+
+
+def test_a_store_names_where_it_points_also_when_it_was_told_nothing(node, tmp_path, monkeypatch):
+    (tmp_path / "logstore.toml").write_text(f'url = "{node.url}"\nbootstrap = "127.0.0.1:1"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LOGSTORE_BOOTSTRAP", raising=False)
+    monkeypatch.delenv("LOGSTORE_URL", raising=False)
+    with Store() as store:
+        assert repr(store) == "Store(bootstrap=None, url=None)"  # it has not looked yet
+        store.get("t", "k")
+        assert repr(store) == f"Store(bootstrap=None, url='{node.url}')"
+    assert repr(AsyncStore("127.0.0.1:1", node.url)) == f"AsyncStore(bootstrap='127.0.0.1:1', url='{node.url}')"
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support_spark import LEFT_BY_A_SESSION
 from support_store import running
 
 from logstore.process import child, environment
@@ -63,6 +64,45 @@ def test_what_children_get_of_the_environment():
     assert java.keys() == {"HOME", "PYTHONPATH", "PYTHONINSPECT", "PYTHONWARNINGS", "LC_ALL"}
 
 
+SPARK = """
+import os, sys
+from pathlib import Path
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as f
+from batch.session import session
+before = {name: value for name, value in os.environ.items() if name != "SPARK_CONNECT_MODE_ENABLED"}
+spark = session("local[1,4]")
+assert before.items() <= os.environ.items()
+def look(_):
+    import os, sys, types
+    return [(sys.path, os.environ.get("PYTHONSAFEPATH"), os.environ.get("SPARK_HOME"), types.__file__)]
+print(spark.sparkContext.parallelize([1], 1).mapPartitions(look).collect())
+print("sum", spark.range(3).agg(f.sum("id")).first()[0])
+spark.stop()
+"""
+
+
+def test_spark_runs_beside_another_spark_and_in_a_folder_of_ones_own(foreign, tmp_path):
+    plain = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
+    foreign_settings = {
+        "SPARK_HOME": str(tmp_path / "spark-2.4"), "SPARK_CONF_DIR": str(tmp_path), "PYSPARK_SUBMIT_ARGS": "--nonsense",
+        "JAVA_TOOL_OPTIONS": "-XX:+NoSuchOption", "SPARK_REMOTE": "sc://localhost:1", "CLASSPATH": "/x",
+        "SPARK_CONNECT_MODE_ENABLED": "1", "PYSPARK_PYTHON": str(tmp_path / "python2"), "LC_ALL": "C",
+        "PYTHONPATH": str(foreign),
+    }  # fmt: skip
+    (tmp_path / "spark-defaults.conf").write_text("spark.master nonsense\n")
+    program = f"import sys; sys.path.remove({str(foreign)!r})\n{SPARK}"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=240, check=False,
+        env=plain | foreign_settings,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3_000:]
+    assert "'1'" in done.stdout
+    assert "sum 3" in done.stdout
+    assert str(tmp_path) not in done.stdout
+    assert ran(tmp_path) == ""
+
+
 def test_the_wheel_carries_the_product_and_nothing_else(tmp_path):
     build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
@@ -70,7 +110,9 @@ def test_the_wheel_carries_the_product_and_nothing_else(tmp_path):
     with zipfile.ZipFile(tmp_path / done.stdout.strip().splitlines()[-1]) as wheel:
         names = wheel.namelist()
     tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"logstore", "streaming", "batch"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "logstore", "streaming", "batch", "pyspark_logstore",
+    }  # fmt: skip
     for needed in ("logstore/py.typed", "logstore/serve/openapi.json", "logstore/broker/kafka.properties",
-                   "logstore/settings.py"):  # fmt: skip
+                   "logstore/settings.py", "pyspark_logstore/__init__.py", "logstore/spark.py"):  # fmt: skip
         assert needed in names

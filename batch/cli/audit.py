@@ -1,17 +1,18 @@
 """`logstore batch audit`: the log against the current snapshot and every node's views."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batch.cli.options import with_context
-from batch.context import Context
-from batch.jobs.audit import AGREE, TIMEOUT_S, Audit, Suspect
-from batch.jobs.audit import audit as run
-from batch.tasks.compare import LISTED
+from batch.defaults import LISTED, NODES_S
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
-from logstore.snapshot.work import GuiltyKey, SeenValue
+
+if TYPE_CHECKING:
+    from batch.context import Context
+    from batch.jobs.audit import Audit, Suspect
+    from logstore.snapshot.work import GuiltyKey, SeenValue
 
 
 @click.command()
@@ -19,15 +20,18 @@ from logstore.snapshot.work import GuiltyKey, SeenValue
 @click.argument("table")
 @click.option("--explain", is_flag=True, help=f"Name the keys that differ, the first {LISTED}.")
 @click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(0, 86_400), default=TIMEOUT_S, show_default=True, metavar="S",
+    "--timeout", "timeout_s", type=click.FloatRange(0, 86_400), default=NODES_S, show_default=True, metavar="S",
     help="How long nodes are waited for.",
 )  # fmt: skip
 @AS_JSON
-def audit(ctx: Context, table: str, explain: bool, timeout_s: float, as_json: bool) -> None:
+def audit(ctx: "Context", table: str, explain: bool, timeout_s: float, as_json: bool) -> None:
     """Fold the log from its beginning and compare: the current snapshot, and every node's view.
 
     Exit status 0: all agree; 1: something differs, or could not be compared.
     """
+    from batch.jobs.audit import AGREE  # noqa: PLC0415 - only who needs it waits for its import
+    from batch.jobs.audit import audit as run  # noqa: PLC0415 - only who needs it waits for its import
+
     found = run(ctx, ctx.table(table), explain=explain, timeout_s=timeout_s)
     if as_json:
         show.as_json(document(found))
@@ -37,7 +41,7 @@ def audit(ctx: Context, table: str, explain: bool, timeout_s: float, as_json: bo
         click.get_current_context().exit(1)
 
 
-def document(found: Audit) -> dict[str, Any]:
+def document(found: "Audit") -> dict[str, Any]:
     """JSON document of the result."""
     return {
         "table": found.table.name, "verdict": found.verdict(), "position": found.position.token,
@@ -56,7 +60,7 @@ def document(found: Audit) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _suspect(suspect: Suspect) -> dict[str, Any]:
+def _suspect(suspect: "Suspect") -> dict[str, Any]:
     return {
         "name": suspect.name, "verdict": suspect.verdict, "reason": suspect.reason, "counts": suspect.counts,
         "keys": [
@@ -66,12 +70,14 @@ def _suspect(suspect: Suspect) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _seen(seen: SeenValue | None) -> dict[str, int] | None:
+def _seen(seen: "SeenValue | None") -> dict[str, int] | None:
     return None if seen is None else {"version": seen.version, "bytes": seen.size_bytes}
 
 
-def _tell(found: Audit) -> None:
+def _tell(found: "Audit") -> None:
     """Print suspects and reasons, the keys, and one line for all."""
+    from batch.jobs.audit import AGREE  # noqa: PLC0415 - only who needs it waits for its import
+
     for suspect in found.suspects:
         if suspect.verdict != AGREE:
             click.echo(f"partition {suspect.partition}, {suspect.name}: {suspect.verdict}: {suspect.reason}")
@@ -92,7 +98,7 @@ def _tell(found: Audit) -> None:
     )
 
 
-def _tell_keys(found: Audit) -> None:
+def _tell_keys(found: "Audit") -> None:
     room = LISTED
     for suspect in found.suspects:
         if suspect.counts:
@@ -103,10 +109,10 @@ def _tell_keys(found: Audit) -> None:
         room = max(0, room - len(suspect.guilty))
 
 
-def _line(guilty: GuiltyKey) -> str:
+def _line(guilty: "GuiltyKey") -> str:
     key, expected, found = guilty
     return f"  {show.field(key)!r}: expected {_text(expected)}, found {_text(found)}"
 
 
-def _text(seen: SeenValue | None) -> str:
+def _text(seen: "SeenValue | None") -> str:
     return "nothing" if seen is None else f"version {seen.version:,} of {seen.size_bytes:,} bytes"

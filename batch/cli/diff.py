@@ -1,15 +1,18 @@
 """`logstore batch diff`: rows in which two tables, or two points of one, differ."""
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from batch.cli.options import with_context
-from batch.context import Context
-from batch.jobs.diff import LISTED, Diff
-from batch.jobs.diff import diff as run
+from batch.defaults import LISTED
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+
+if TYPE_CHECKING:
+    from batch.context import Context
+    from batch.jobs.diff import Diff
 
 _SAID = {"only_left": "only in {left}", "only_right": "only in {right}", "different": "different values"}
 
@@ -20,8 +23,10 @@ _SAID = {"only_left": "only in {left}", "only_right": "only in {right}", "differ
 @click.argument("right", metavar="B[@TOKEN|@TIME]")
 @click.option("--limit", type=click.IntRange(0, 100_000), default=LISTED, show_default=True, help="List so many keys.")
 @AS_JSON
-def diff(ctx: Context, left: str, right: str, limit: int, as_json: bool) -> None:
+def diff(ctx: "Context", left: str, right: str, limit: int, as_json: bool) -> None:
     """Compare the rows of two tables, now or as they were. Exit status 1 when they differ."""
+    from batch.jobs.diff import diff as run  # noqa: PLC0415 - only who needs it waits for its import
+
     found = run(ctx, left, right, listed=limit)
     if as_json:
         show.as_json(found.document())
@@ -31,7 +36,7 @@ def diff(ctx: Context, left: str, right: str, limit: int, as_json: bool) -> None
         sys.exit(1)
 
 
-def _show(found: Diff, left: str, right: str) -> None:
+def _show(found: "Diff", left: str, right: str) -> None:
     names = {"left": left, "right": right} if left != right else {"left": "the first", "right": "the second"}
     said = ", ".join(
         f"{found.counts[kind]:,} {text.format(**names)}" for kind, text in _SAID.items() if found.counts[kind]

@@ -1,15 +1,17 @@
 """`logstore batch archive`, `compact` and `rebuild`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from batch.cli.options import WAIT, with_context
-from batch.context import Context
-from batch.jobs import archive as archiving
-from batch.jobs import compact as compacting
-from batch.jobs.await_adopted import await_adopted
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
-from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    from batch.context import Context
+    from batch.jobs.compact import Compacted
+    from logstore.model.table import Table
 
 
 @click.command()
@@ -18,8 +20,10 @@ from logstore.model.table import Table
 @click.option("--verify", is_flag=True, help="Archive nothing; read all that is archived back.")
 @click.option("--repair", is_flag=True, help="Cut the archive back to what is whole, where the log holds the rest.")
 @AS_JSON
-def archive(ctx: Context, table: str, verify: bool, repair: bool, as_json: bool) -> None:
+def archive(ctx: "Context", table: str, verify: bool, repair: bool, as_json: bool) -> None:
     """Copy a table's log to Parquet, from where the last run ended. Safe to kill and to run again."""
+    from batch.jobs import archive as archiving  # noqa: PLC0415 - only who needs it waits for its import
+
     definition = ctx.table(table)
     if repair:
         mended = archiving.repair_archive(ctx, definition)
@@ -62,10 +66,12 @@ def archive(ctx: Context, table: str, verify: bool, repair: bool, as_json: bool)
 @click.argument("table")
 @WAIT
 @AS_JSON
-def compact(ctx: Context, table: str, wait_s: float | None, as_json: bool) -> None:
+def compact(ctx: "Context", table: str, wait_s: float | None, as_json: bool) -> None:
     """Make a snapshot of the one before and the log since. Writes go on meanwhile; nodes adopt it by themselves."""
+    from batch.jobs.compact import compact as run  # noqa: PLC0415 - only who needs it waits for its import
+
     definition = ctx.table(table)
-    _tell(ctx, definition, compacting.compact(ctx, definition), wait_s, as_json=as_json)
+    _tell(ctx, definition, run(ctx, definition), wait_s, as_json=as_json)
 
 
 @click.command()
@@ -73,15 +79,19 @@ def compact(ctx: Context, table: str, wait_s: float | None, as_json: bool) -> No
 @click.argument("table")
 @WAIT
 @AS_JSON
-def rebuild(ctx: Context, table: str, wait_s: float | None, as_json: bool) -> None:
+def rebuild(ctx: "Context", table: str, wait_s: float | None, as_json: bool) -> None:
     """Make a snapshot from the beginning of the archived log, whatever snapshots there are."""
+    from batch.jobs.compact import rebuild as run  # noqa: PLC0415 - only who needs it waits for its import
+
     definition = ctx.table(table)
-    _tell(ctx, definition, compacting.rebuild(ctx, definition), wait_s, as_json=as_json)
+    _tell(ctx, definition, run(ctx, definition), wait_s, as_json=as_json)
 
 
-def _tell(ctx: Context, table: Table, done: compacting.Compacted, wait_s: float | None, *, as_json: bool) -> None:
+def _tell(ctx: "Context", table: "Table", done: "Compacted", wait_s: float | None, *, as_json: bool) -> None:
     document = done.document()
     if wait_s is not None:
+        from batch.jobs.await_adopted import await_adopted  # noqa: PLC0415 - only who needs it waits for its import
+
         document["seconds"]["adopt"] = round(await_adopted(ctx, table, done.manifest, wait_s), 3)
     if as_json:
         show.as_json(document)

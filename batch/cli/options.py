@@ -4,14 +4,16 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch import session
-from batch.context import Context, Progress, open_context, silent
+from batch.defaults import MASTER
 from logstore import settings
 from logstore.cli import options
+
+if TYPE_CHECKING:
+    from batch.context import Progress
 
 WAIT = click.option(
     "--wait",
@@ -31,7 +33,7 @@ _OPTIONS = (
     click.option(
         "--storage", metavar="URL", help="Where archive and snapshots lie.  [default: as the store is defined]"
     ),
-    click.option("--master", default=session.DEFAULT_MASTER, show_default=True, help="Spark's master."),
+    click.option("--master", default=MASTER, show_default=True, help="Spark's master."),
     click.option("--conf", "conf", multiple=True, metavar="K=V", help="A setting of Spark's; may be given again."),
 )
 
@@ -44,6 +46,8 @@ def with_context(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
+        from batch.context import open_context  # noqa: PLC0415 - only who needs it waits for its import
+
         flags = {name: kwargs.pop(name) for name in ("bootstrap", "data_dir", "storage")}
         master, conf = kwargs.pop("master"), options.pairs(kwargs.pop("conf"), "--conf")
         with progress() as advance:
@@ -60,9 +64,11 @@ def with_context(function: F) -> F:
 
 
 @contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> "Iterator[Progress]":
     """Progress bars on stderr, one a step, where that is a terminal."""
     if not sys.stderr.isatty():
+        from batch.context import silent  # noqa: PLC0415 - only who needs it waits for its import
+
         yield silent
         return
     from rich.console import Console  # noqa: PLC0415 - only where somebody looks
@@ -79,6 +85,3 @@ def progress() -> Iterator[Progress]:
             bars.update(tasks[step], completed=done, total=total)
 
         yield advance
-
-
-__all__ = ["WAIT", "Context", "progress", "with_context"]

@@ -1,15 +1,15 @@
 """`logstore batch restore`: a table of any position of another one's history."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from batch.cli.options import WAIT, with_context
-from batch.context import Context
-from batch.jobs.await_adopted import await_adopted
-from batch.jobs.restore import restore as run
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
-from logstore.cli.table.definition import holds
-from logstore.log.tables.ddl import Change
+
+if TYPE_CHECKING:
+    from batch.context import Context
 
 SERVED_S = 30.0  # until every reader serves the new table
 
@@ -26,11 +26,16 @@ SERVED_S = 30.0  # until every reader serves the new table
 @click.option("--as", "name", required=True, metavar="NAME", help="The new table.")
 @WAIT
 @AS_JSON
-def restore(ctx: Context, table: str, at: str, name: str, wait_s: float | None, as_json: bool) -> None:
+def restore(ctx: "Context", table: str, at: str, name: str, wait_s: float | None, as_json: bool) -> None:
     """Make a new table of what TABLE held at a point of its history. TABLE stays as it is.
 
     At a time means: by partition, up to the first offset whose log time is later.
     """
+    from batch.jobs.await_adopted import await_adopted  # noqa: PLC0415 - only who needs it waits for its import
+    from batch.jobs.restore import restore as run  # noqa: PLC0415 - only who needs it waits for its import
+    from logstore.cli.table.definition import holds  # noqa: PLC0415 - only who needs it waits for its import
+    from logstore.log.tables.ddl import Change  # noqa: PLC0415 - only who needs it waits for its import
+
     done = run(ctx, table, at, name)
     document = done.document()
     holds(ctx.registry, Change(done.table, done.table.revision + 1, []), SERVED_S, new=True)

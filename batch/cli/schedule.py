@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from logstore.cli import options, show
-from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
@@ -31,6 +30,8 @@ def schedule(
     settings: Settings, table: str, every_mutations: int | None, every_minutes: int | None, off: bool, as_json: bool
 ) -> None:
     """Show when TABLE is compacted by itself, or set it: when either limit is reached."""
+    from logstore.log.tables.registry import Registry  # noqa: PLC0415 - only who needs it waits for its import
+
     registry = Registry(need_bootstrap(settings))
     found = registry.table(table)
     wanted = {"every_mutations": every_mutations, "every_minutes": every_minutes}

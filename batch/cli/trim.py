@@ -1,12 +1,15 @@
 """`logstore batch trim`: delete the part of a log that snapshot and archive hold."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from batch.cli.options import with_context
-from batch.context import Context
-from batch.jobs.trim import trim as run
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+
+if TYPE_CHECKING:
+    from batch.context import Context
 
 
 @click.command()
@@ -15,11 +18,13 @@ from logstore.cli.options import AS_JSON
 @click.option("--yes", is_flag=True, help="Delete; without it, only say what would go.")
 @click.option("--adopted-too", is_flag=True, help="Although the topic was adopted, and others may read it.")
 @AS_JSON
-def trim(ctx: Context, table: str, yes: bool, adopted_too: bool, as_json: bool) -> None:
+def trim(ctx: "Context", table: str, yes: bool, adopted_too: bool, as_json: bool) -> None:
     """Delete the log below the current snapshot.
 
     The current snapshot, the one before and the archive are read back first, and have to be sound.
     """
+    from batch.jobs.trim import trim as run  # noqa: PLC0415 - only who needs it waits for its import
+
     done = run(ctx, ctx.table(table), yes=yes, adopted_too=adopted_too)
     if as_json:
         show.as_json(done.document())

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from batch.context import Clock, Context, new_id
+from batch.defaults import NODES_S
 from batch.jobs import node_digests
 from batch.jobs.archive import archive_leased
 from batch.jobs.node_digests import Heard, Testimony
@@ -34,7 +35,6 @@ from logstore.snapshot.verdicts import AUDITOR, FROM_LOG, REFUSE, Verdict
 from logstore.snapshot.work import Comparison, DigestOrder, FoldOrder, GuiltyKey, PartDigest, ServedOrder, SnapshotOrder
 
 AGREE, DIFFER, UNKNOWN, NOT_COMPARED = "agree", "differ", "unknown", "not compared"
-TIMEOUT_S = 60.0
 _PARTITION = re.compile(r"partition (\d+):|[^ ]+ \(partition (\d+)\)")
 
 Folded = dict[int, PartDigest]  # by partition
@@ -76,7 +76,7 @@ class Audit:
         return Position({(self.table.epoch, partition): cut for partition, cut in self.cuts.items()})
 
 
-def audit(ctx: Context, table: Table, *, explain: bool = False, timeout_s: float = TIMEOUT_S) -> Audit:
+def audit(ctx: Context, table: Table, *, explain: bool = False, timeout_s: float = NODES_S) -> Audit:
     """Compare log, current snapshot and views; `timeout_s` is how long nodes are waited for.
 
     Raises JobRunning, LogTruncated, LogGap, EpochChanged, Corrupted (a damaged archive), Unsupported,

@@ -9,11 +9,11 @@ from pyspark.sql import functions as sql
 
 from batch.context import Clock, Context
 from batch.datasource import source
+from batch.datasource.options import FORMAT
+from batch.defaults import LISTED
 from batch.jobs.history import History
 from logstore.model.errors import LogStoreError
 from logstore.model.position import Position
-
-LISTED = 100
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _side(ctx: Context, text: str) -> Side:
 
 
 def _frame(ctx: Context, side: Side) -> DataFrame:
-    reader = ctx.spark.read.format(source.FORMAT).option("bootstrap", ctx.bootstrap).option("storage", ctx.storage.url)
+    reader = ctx.spark.read.format(FORMAT).option("bootstrap", ctx.bootstrap).option("storage", ctx.storage.url)
     return reader.option("table", side.table).option("as_of", side.position.token).load().select("key", "value")
 
 

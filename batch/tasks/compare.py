@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import msgpack
 
+from batch.defaults import LISTED
 from batch.tasks.fold import Fold, Shape, over
 from batch.tasks.sstables import SstTarget, feed, scanned
 from logstore.log.read.ranges import read_range
@@ -36,7 +37,6 @@ from logstore.snapshot.work import (
     SnapshotOrder,
 )
 
-LISTED = 100  # guilty keys of one comparison that are named
 PAGE_ROWS = 1_000
 AGAIN_S = 0.2
 ASK_MS = 10_000

@@ -5,9 +5,9 @@ import sys
 import click
 from pyspark.errors import PySparkException
 
-from batch.datasource.source import reason, register
 from batch.session import session
 from examples.notebook import cells
+from logstore.spark import reason, register
 
 
 @click.command()

@@ -122,11 +122,14 @@ class AsyncPipeline:
         )
 
     async def put(self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> AsyncPending:
-        """Queue one write; waits only while the queue is full. Raises like `Pipeline.put`."""
+        """Queue one write; waits only while the queue is full.
+
+        Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
+        """
         return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers)
 
     async def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> AsyncPending:
-        """Queue one delete."""
+        """Queue one delete; waits and raises like `put`."""
         return await self._queue(check_key(to_bytes(key)), None, headers)
 
     @property
@@ -140,7 +143,10 @@ class AsyncPipeline:
         return self._inner.table
 
     async def flush(self, timeout_s: float | None = None) -> None:
-        """Wait for every write so far; raises like `Pipeline.flush`."""
+        """Wait for every write so far.
+
+        Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
+        """
         await asyncio.to_thread(self._inner.flush, timeout_s)
 
     async def __aenter__(self) -> Self:

@@ -98,6 +98,7 @@ class Store:
             "extra": kafka,
         }
         self._definitions, self._tls, self._closed = definitions, tls, False
+        self._pointed: dict[str, str] = {}  # addresses that were found, when nobody gave any
         self._connect()
         renew_in_child(self)
 
@@ -258,7 +259,7 @@ class Store:
 
     def need_url(self) -> str:
         """The URL to read from; raises UsageError when there is none."""
-        url = self._url or self._found("url")
+        url = self._url or self._find("url")
         if not url:
             raise UsageError(
                 "reading needs the URL of a node: Store(url=...), or LOGSTORE_URL; `logstore dev` starts a store "
@@ -273,7 +274,8 @@ class Store:
 
     def __repr__(self) -> str:
         closed = ", closed" if self._closed else ""
-        return f"Store(bootstrap={self._bootstrap!r}, url={self._url!r}{closed})"
+        bootstrap, url = self._bootstrap or self._pointed.get("bootstrap"), self._url or self._pointed.get("url")
+        return f"Store(bootstrap={bootstrap!r}, url={url!r}{closed})"
 
     def __enter__(self) -> Self:
         self.check_open()
@@ -338,13 +340,19 @@ class Store:
         return Tables(registry, TopicProof(lambda topic: topics.epoch_of(registry.admin, topic)))
 
     def _need_bootstrap(self) -> str:
-        bootstrap = self._bootstrap or self._found("bootstrap")
+        bootstrap = self._bootstrap or self._find("bootstrap")
         if not bootstrap:
             raise UsageError(
                 "writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP; `logstore dev` starts "
                 "a store that is found by itself"
             )
         return bootstrap
+
+    def _find(self, name: str) -> str | None:
+        found = self._found(name)
+        if found:
+            self._pointed[name] = found
+        return found
 
     def _found(self, name: str) -> str | None:
         """An address where the commands would look: `logstore.toml`, then the node that runs on the data directory.

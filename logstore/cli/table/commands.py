@@ -4,6 +4,8 @@ A command returns when every live reader serves its change.
 """
 
 import functools
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -18,32 +20,42 @@ from logstore.model.table import COMPRESSIONS, DEFAULT_MAX_VALUE_BYTES, DEFAULT_
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 
-_SNAPSHOTS = (
-    click.option("--compression", type=click.Choice(COMPRESSIONS), help="Of snapshots' blocks.  [default: lz4]"),
-    click.option("--block-bytes", type=int, metavar="N",
-                 help="Of a block: small for single rows, large for scans.  [default: 16384]"),
-    click.option("--keep-snapshots", type=int, metavar="N", help="How many stay when a new one is made.  [default: 3]"),
-)  # fmt: skip
+_SNAPSHOTS: dict[str, tuple[click.ParamType | None, str | None, str]] = {  # type, metavar, help
+    "compression": (click.Choice(COMPRESSIONS), None, "Of snapshots' blocks."),
+    "block_bytes": (click.INT, "N", "Of a block: small for single rows, large for scans."),
+    "keep_snapshots": (click.INT, "N", "How many stay when a new one is made."),
+}
+UNCHANGED = "unchanged"
 TOPIC_CONFIG = click.option(
     "--topic-config", multiple=True, metavar="NAME=VALUE", help="A setting of the topic; may be repeated."
 )
 
 
-def _with_snapshots(function: Any) -> Any:
-    """Add the options that say how a table's snapshots are made.
+def _with_snapshots(default: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """Add the options that say how a table's snapshots are made; help shows the `default` of each.
 
     The command gets those that were given as `snapshots`.
     """
 
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        given = {name: kwargs.pop(name) for name in ("compression", "block_bytes", "keep_snapshots")}
-        return function(*args, snapshots={name: value for name, value in given.items() if value is not None}, **kwargs)
+    def add(function: Any) -> Any:
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given = {name: kwargs.pop(name) for name in _SNAPSHOTS}
+            snapshots = {name: value for name, value in given.items() if value is not None}
+            return function(*args, snapshots=snapshots, **kwargs)
 
-    wrapped: Any = run
-    for option in reversed(_SNAPSHOTS):
-        wrapped = option(wrapped)
-    return wrapped
+        wrapped: Any = run
+        for name, (kind, metavar, text) in reversed(_SNAPSHOTS.items()):
+            flag = f"--{name.replace('_', '-')}"
+            said = click.option(flag, type=kind, metavar=metavar, help=f"{text}  [default: {default(name)}]")
+            wrapped = said(wrapped)
+        return wrapped
+
+    return add
+
+
+def _of_a_new_table(name: str) -> Any:
+    return next(field.default for field in fields(Table) if field.name == name)
 
 
 @click.command()
@@ -61,7 +73,7 @@ def _with_snapshots(function: Any) -> Any:
 @click.option("--topic", metavar="TOPIC", help="Make a table of this topic, which is there and stays yours.")
 @click.option("--allow-control-records", is_flag=True, help="Let the store write its control records into --topic.")
 @TOPIC_CONFIG
-@_with_snapshots
+@_with_snapshots(_of_a_new_table)
 @options.AS_JSON
 def create(
     settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, topic: str | None,
@@ -141,14 +153,14 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
 @click.command()
 @options.with_settings("bootstrap", "data_dir", "timeout_s")
 @click.argument("name")
-@click.option("--description", help="What it is.")
+@click.option("--description", help=f"What it is.  [default: {UNCHANGED}]")
 @click.option(
     "--allow-control-records/--no-allow-control-records",
     default=None,
-    help="Whether the store may write its control records.",
+    help=f"Whether the store may write its control records.  [default: {UNCHANGED}]",
 )
 @TOPIC_CONFIG
-@_with_snapshots
+@_with_snapshots(lambda _: UNCHANGED)
 @click.option("--partitions", type=int, hidden=True)
 @click.option("--max-value-bytes", type=int, hidden=True)
 @options.AS_JSON

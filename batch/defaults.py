@@ -1,0 +1,5 @@
+"""Defaults of jobs that the commands' help shows, where they cost no import."""
+
+MASTER = "local[*,4]"  # a task whose Python worker died is tried 4 times; "local[*]" would give up at once
+LISTED = 100  # keys of one comparison that are named
+NODES_S = 60.0  # an audit waits for the nodes' answers
