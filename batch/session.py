@@ -6,7 +6,9 @@ the JVM places and retries them. What runs there is pickled by value, so an exec
 """
 
 import os
+import pwd
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ import batch
 from batch.defaults import MASTER
 from logstore.broker.jars import cache_dir
 from logstore.broker.java import find_java
-from logstore.model.errors import UsageError
+from logstore.model.errors import SetupError, UsageError
 from logstore.process.environment import for_java, for_python
 
 _DROPPED = "--add-modules=jdk.incubator.vector"
@@ -30,7 +32,7 @@ for argument do
   shift
   case $argument in {_DROPPED}) ;; *) set -- "$@" "$argument" ;; esac
 done
-exec '{{java}}' "$@"
+exec {{java}} "$@"
 """
 _QUIET = """rootLogger.level = error
 rootLogger.appenderRef.stderr.ref = stderr
@@ -70,15 +72,16 @@ _LOOPBACK = {"spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.
 def session(master: str = MASTER, **conf: str) -> SparkSession:
     """The Spark session of this process; `conf` goes over this store's settings.
 
-    Raises UsageError for a master that is none, SetupError when there is no Java.
+    Raises UsageError for a master that is none, SetupError when there is no Java or Spark cannot run for this user.
     """
     if not _MASTER.fullmatch(master):
         raise UsageError(
             f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL "
             "or yarn"
         )
+    _check_name()
     home = java_home()
-    quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile=file:{home / 'log4j2.properties'}"}
+    quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={(home / 'log4j2.properties').as_uri()}"}
     alone = master.startswith("local")
     os.environ.pop(_REMOTE, None)
     with _environment(home, alone=alone):
@@ -106,10 +109,24 @@ def java_home() -> Path:
     if java.is_relative_to(homes):
         return java.parent.parent
     home = homes / xxh3_64_hexdigest(str(java).encode())
-    (home / "bin").mkdir(parents=True, exist_ok=True)
-    _put(home / "bin" / "java", _WRAPPER.format(java=java), 0o755)
-    _put(home / "log4j2.properties", _QUIET, 0o644)
+    try:
+        (home / "bin").mkdir(parents=True, exist_ok=True)
+        _put(home / "bin" / "java", _WRAPPER.format(java=shlex.quote(str(java))), 0o755)
+        _put(home / "log4j2.properties", _QUIET, 0o644)
+    except OSError as error:
+        raise SetupError(f"cannot keep Spark's files in {homes}: {error}; name a folder in LOGSTORE_CACHE") from error
     return home
+
+
+def _check_name() -> None:
+    """Raise SetupError for a user without a name, whom Hadoop's libraries, and so Spark, refuse."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        raise SetupError(
+            f"Spark runs for users with a name only, and the user {os.geteuid()} has none in /etc/passwd; add a line "
+            "for it, or run the command as a user who has one"
+        ) from error
 
 
 @contextmanager

@@ -7,9 +7,10 @@ configuration directory; it holds plain `name = value` lines. A name nobody know
 error that names it.
 """
 
+import contextlib
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from logstore.model.errors import UsageError
+from logstore.model.errors import SetupError, UsageError
 from logstore.model.log_levels import parse_levels
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.storage_url import SCHEMES
@@ -27,9 +28,38 @@ SYNC = ("none", "commit")
 LOG_FORMATS = ("auto", "console", "json")
 
 
+def own_folder(of: Callable[[str], Path], instead: str) -> Path:
+    """Return a user's folder for logstore, such as `platformdirs.user_data_path`.
+
+    Raises SetupError, which says what to do `instead`, for a user who has no home.
+    """
+    try:
+        return of("logstore")
+    except RuntimeError as error:
+        raise SetupError(
+            f"there is no home directory: HOME is not set, and the user {os.getuid()} has no name; set it, or {instead}"
+        ) from error
+
+
 def default_data_dir() -> Path:
-    """The user's data directory for logstore."""
-    return platformdirs.user_data_path("logstore") / "dev"
+    """The user's data directory for logstore. Raises SetupError."""
+    return own_folder(platformdirs.user_data_path, "give --data-dir (LOGSTORE_DATA_DIR)") / "dev"
+
+
+def _places() -> Iterator[Path]:
+    """Where a settings file is looked for; a user without a home, or in a folder that is gone, has fewer of them."""
+    with contextlib.suppress(FileNotFoundError):
+        yield Path.cwd()
+    with contextlib.suppress(RuntimeError):
+        yield platformdirs.user_config_path("logstore")
+
+
+def _is_file(path: Path) -> bool:
+    """False also where nobody may look: such a home is not this user's."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False
 
 
 class Address(NamedTuple):
@@ -135,8 +165,8 @@ def config_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None
         if not Path(named).is_file():
             raise UsageError(f"LOGSTORE_CONFIG names {named}, and there is no such file")
         return Path(named)
-    places = directories if directories is not None else (Path.cwd(), platformdirs.user_config_path("logstore"))
-    return next((place / FILE for place in places if (place / FILE).is_file()), None)
+    places = directories if directories is not None else _places()
+    return next((place / FILE for place in places if _is_file(place / FILE)), None)
 
 
 def _from_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None) -> dict[str, Any]:
@@ -256,7 +286,10 @@ def _log_level(value: Any) -> str:
 
 
 def _path(value: Any) -> Path:
-    return Path(value).expanduser().absolute()
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError("begins with ~, and there is no such home directory; give a whole path") from error
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {

@@ -359,7 +359,7 @@ def test_a_session_of_ones_own_finds_the_source_and_may_register_it(ctx):
         env={**plain, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path),
              "SPARK_LOCAL_IP": "127.0.0.1"},
     )  # fmt: skip
-    assert done.stdout.decode().splitlines() == ["5 20", "5"], done.stderr.decode()[-2_000:]
+    assert done.stdout.decode().splitlines() == ["5 20", "6"], done.stderr.decode()[-2_000:]
 
 
 def test_the_notebook_shows_state_changes_and_the_past(ctx):

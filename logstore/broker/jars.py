@@ -29,6 +29,8 @@ from rich.console import Console
 
 from logstore.broker.java import find_java
 from logstore.model.errors import SetupError
+from logstore.process.environment import for_java
+from logstore.settings import own_folder
 
 VERSION = "4.1.1"
 FETCH_TIMEOUT_S = 900
@@ -53,8 +55,9 @@ Fetch = Callable[[Path, Path], None]  # (folder to fill, Ivy's cache)
 
 
 def cache_dir() -> Path:
-    """`$LOGSTORE_CACHE`, else the user's cache directory."""
-    return Path(os.environ.get("LOGSTORE_CACHE") or platformdirs.user_cache_path("logstore")).absolute()
+    """`$LOGSTORE_CACHE`, else the user's cache directory. Raises SetupError for a user without a home."""
+    named = os.environ.get("LOGSTORE_CACHE")
+    return Path(named or own_folder(platformdirs.user_cache_path, "name a folder in LOGSTORE_CACHE")).absolute()
 
 
 def checksums() -> Checksums:
@@ -65,7 +68,12 @@ def checksums() -> Checksums:
 
 def kafka_jars() -> Path:
     """The folder of the jars, fetched if need be (half a minute, 43 MB). Raises SetupError when they cannot be had."""
-    return ensure(cache_dir(), checksums(), fetch_with_ivy)
+    cache = cache_dir()
+    if os.pathsep in str(cache):
+        raise SetupError(
+            f"Java can use no jars below {cache}: the path has a {os.pathsep}; name another LOGSTORE_CACHE"
+        )
+    return ensure(cache, checksums(), fetch_with_ivy)
 
 
 def ensure(cache: Path, expected: Checksums, fetch: Fetch) -> Path:
@@ -112,6 +120,7 @@ def fetch_with_ivy(folder: Path, ivy_cache: Path) -> None:
     settings = os.environ.get("LOGSTORE_IVY_SETTINGS")
     argv: list[str | Path] = [
         find_java().path,
+        f"-Divy.default.ivy.user.dir={ivy_cache}",  # a user without a name has no home, for Java
         "-jar",
         _ivy_jar(),
         *(["-settings", settings] if settings else []),
@@ -128,6 +137,7 @@ def fetch_with_ivy(folder: Path, ivy_cache: Path) -> None:
                 text=True,
                 timeout=FETCH_TIMEOUT_S,
                 check=False,
+                env=for_java(),
             )
         except subprocess.TimeoutExpired as error:
             raise SetupError(_unreachable(f"no answer within {FETCH_TIMEOUT_S} s")) from error

@@ -9,11 +9,12 @@ import platformdirs
 
 from logstore.broker.embedded import EmbeddedKafka, RunningBroker, attach, halt, running
 from logstore.process.private_files import own_files_only
+from logstore.settings import own_folder
 
 DATA_DIR = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    default=lambda: platformdirs.user_data_path("logstore") / "kafka",
+    default=lambda: own_folder(platformdirs.user_data_path, "give --data-dir") / "kafka",
     show_default="logstore/kafka in the user's data directory",
     help="Where the broker keeps its data.",
 )
