@@ -29,7 +29,6 @@ from rich.console import Console
 
 from logstore.broker.java import find_java
 from logstore.model.errors import SetupError
-from logstore.process.environment import for_java
 from logstore.settings import own_folder
 
 VERSION = "4.1.1"
@@ -137,7 +136,6 @@ def fetch_with_ivy(folder: Path, ivy_cache: Path) -> None:
                 text=True,
                 timeout=FETCH_TIMEOUT_S,
                 check=False,
-                env=for_java(),
             )
         except subprocess.TimeoutExpired as error:
             raise SetupError(_unreachable(f"no answer within {FETCH_TIMEOUT_S} s")) from error
