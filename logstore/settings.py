@@ -47,7 +47,7 @@ def default_data_dir() -> Path:
 
 
 def _places() -> Iterator[Path]:
-    """Where a settings file is looked for; a user without a home, or in a folder that is gone, has fewer of them."""
+    """Folders in which a settings file is looked for: none of a user without a home, nor a current one that is gone."""
     with contextlib.suppress(FileNotFoundError):
         yield Path.cwd()
     with contextlib.suppress(RuntimeError):
