@@ -162,7 +162,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     met = aim is None or ratio is None or (ratio <= aim if row.get("lower_is_better") else ratio >= aim)
     shown = "-" if ratio is None else f"[{'green' if met else 'red'}]{ratio:.2f}[/]"
     notes = [f"{row['unit']}"] + [
-        f"{name} {row[name]:.2f}" for name in ("p50_ms", "p99_ms", "ceiling_p50_ms", "ceiling_p99_ms") if name in row
+        f"{name} {row[name]:.2f}"
+        for name in ("p50_ms", "p99_ms", "ceiling_p50_ms", "ceiling_p99_ms", "cpu_us", "ceiling_cpu_us")
+        if name in row
     ]
     bound = "" if aim is None else f"{'≤' if row.get('lower_is_better') else '≥'} {aim:g}"
     return row["name"], _figure(row.get("ours")), _figure(row.get("ceiling")), shown, bound, ", ".join(notes)

@@ -1,7 +1,8 @@
 """The read client against one reader process: beside `http.client`, and beside bare sockets that read the same answers.
 
 The bare ones send bytes that are made before, look for the length of the answer, and throw it away. All take turns
-within each round; figures are medians. Every row that the client gives is compared with what was written.
+within each round; figures are medians. Every row that the client gives is compared with what was written. Beside the
+rates stands the processor time of the client for each read or row, which a busy machine disturbs less.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import msgpack
@@ -20,19 +21,35 @@ import orjson
 
 from benchmarks.http import ROWS, key_of, reader_of, value_of
 from logstore import AsyncStore, Store
+from logstore.client.row import LISTS
 
 GETS, TASKS, MANY, MANY_TIMES, SCANNED, SCANS = 4_000, 32, 100, 200, 10_000, 5
 KEYS = [key_of(i * 37 % ROWS).decode() for i in range(GETS)]
 SOME = [key_of(i * 1_999 % ROWS).decode() for i in range(MANY)]
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
-_ACCEPT = "Accept: application/msgpack\r\n"
+_ACCEPT = f"Accept: {LISTS}\r\n"
+
+
+class Spent(NamedTuple):
+    """Seconds on the clock, and seconds of this process on a processor."""
+
+    wall_s: float
+    cpu_s: float
+
+    def since(self, begin: "Spent") -> "Spent":
+        """What was spent between the two."""
+        return Spent(self.wall_s - begin.wall_s, self.cpu_s - begin.cpu_s)
+
+
+def _now() -> Spent:
+    return Spent(time.perf_counter(), time.process_time())
 
 
 def run(data_dir: Path, rounds: int = 3) -> list[dict[str, Any]]:
     """Rows for the table of `make bench`; scratch lies under `data_dir`."""
     with reader_of(data_dir / "node") as url:
         wire = _Wire(url)
-        ways: dict[str, Callable[[], float]] = {
+        ways: dict[str, Callable[[], Spent]] = {
             "http.client": lambda: _http_client(url),
             "get": lambda: _store(url, _get),
             "bare get": lambda: _bare(wire, wire.gets),
@@ -45,10 +62,10 @@ def run(data_dir: Path, rounds: int = 3) -> list[dict[str, Any]]:
             "bare scan": lambda: _bare(wire, wire.scans),
             "async scan": lambda: _async_store(url, _async_scan),
         }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        spent: dict[str, list[Spent]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
-                seconds[name].append(way())
+                spent[name].append(way())
     compared = [
         ("Store.get / http.client", GETS, "reads/s", "get", "http.client", 2.5),
         (f"AsyncStore.get x {TASKS} / http.client", GETS, "reads/s", "async get", "http.client", 2.5),
@@ -60,17 +77,18 @@ def run(data_dir: Path, rounds: int = 3) -> list[dict[str, Any]]:
         (f"AsyncStore.scan of {SCANNED:,} / same", SCANNED * SCANS, "rows/s", "async scan", "bare scan", 0.8),
     ]
     return [
-        _row(name, count, unit, seconds[ours], seconds[theirs], aim)
-        for name, count, unit, ours, theirs, aim in compared
+        _row(name, count, unit, spent[ours], spent[theirs], aim) for name, count, unit, ours, theirs, aim in compared
     ]
 
 
-def _row(name: str, count: int, unit: str, ours: list[float], theirs: list[float], aim: float | None) -> dict[str, Any]:
-    ratios = [its / mine for mine, its in zip(ours, theirs, strict=True)]
+def _row(name: str, count: int, unit: str, ours: list[Spent], theirs: list[Spent], aim: float | None) -> dict[str, Any]:
+    ratios = [its.wall_s / mine.wall_s for mine, its in zip(ours, theirs, strict=True)]
     return {
-        "name": name, "unit": unit, "ours": count / statistics.median(ours),
-        "ceiling": count / statistics.median(theirs),
+        "name": name, "unit": unit, "ours": count / statistics.median(one.wall_s for one in ours),
+        "ceiling": count / statistics.median(one.wall_s for one in theirs),
         "ratio": statistics.median(ratios), "ratios": ratios, "aim": aim,
+        "cpu_us": 1e6 * statistics.median(one.cpu_s for one in ours) / count,
+        "ceiling_cpu_us": 1e6 * statistics.median(one.cpu_s for one in theirs) / count,
     }  # fmt: skip
 
 
@@ -120,14 +138,14 @@ def _left(data: bytes, end: int) -> int:
     return end + 4 + int(length[1]) - len(data)
 
 
-def _bare(wire: _Wire, requests: list[bytes]) -> float:
+def _bare(wire: _Wire, requests: list[bytes]) -> Spent:
     with socket.create_connection(wire.where) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _exchange(sock, requests[0])
-        begin = time.perf_counter()
+        begin = _now()
         for request in requests:
             _exchange(sock, request)
-        return time.perf_counter() - begin
+        return _now().since(begin)
 
 
 class _Bare(asyncio.Protocol):
@@ -154,32 +172,32 @@ class _Bare(asyncio.Protocol):
         return waiter
 
 
-def _async_bare(wire: _Wire, requests: list[bytes]) -> float:
-    async def run_all() -> float:
+def _async_bare(wire: _Wire, requests: list[bytes]) -> Spent:
+    async def run_all() -> Spent:
         async def one(mine: list[bytes]) -> None:
             _, bare = await asyncio.get_running_loop().create_connection(_Bare, *wire.where)
             for request in mine:
                 await bare.exchange(request)
             bare.transport.close()
 
-        begin = time.perf_counter()
+        begin = _now()
         await asyncio.gather(*(one(requests[task::TASKS]) for task in range(TASKS)))
-        return time.perf_counter() - begin
+        return _now().since(begin)
 
     return asyncio.run(run_all())
 
 
-def _http_client(url: str) -> float:
+def _http_client(url: str) -> Spent:
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
-    begin = time.perf_counter()
+    begin = _now()
     for key in KEYS:
         connection.request("GET", f"/v1/tables/t/rows/{key}")
         answer = connection.getresponse()
         assert answer.status == 200, answer.status
         answer.read()
-    seconds = time.perf_counter() - begin
+    spent = _now().since(begin)
     connection.close()
-    return seconds
+    return spent
 
 
 def _checked(key: str, row: Any) -> None:
@@ -187,12 +205,12 @@ def _checked(key: str, row: Any) -> None:
     assert row.value == value_of(int(key.removeprefix("key-"))), row
 
 
-def _store(url: str, work: Callable[[Store], None]) -> float:
+def _store(url: str, work: Callable[[Store], None]) -> Spent:
     with Store(url=url) as store:
         _checked(KEYS[0], store.get("t", KEYS[0]))
-        begin = time.perf_counter()
+        begin = _now()
         work(store)
-        return time.perf_counter() - begin
+        return _now().since(begin)
 
 
 def _get(store: Store) -> None:
@@ -213,13 +231,13 @@ def _scan(store: Store) -> None:
     _checked(rows[-1].key.decode(), rows[-1])
 
 
-def _async_store(url: str, work: Callable[[AsyncStore], Awaitable[None]]) -> float:
-    async def run_it() -> float:
+def _async_store(url: str, work: Callable[[AsyncStore], Awaitable[None]]) -> Spent:
+    async def run_it() -> Spent:
         async with AsyncStore(url=url) as store:
             _checked(KEYS[0], await store.get("t", KEYS[0]))
-            begin = time.perf_counter()
+            begin = _now()
             await work(store)
-            return time.perf_counter() - begin
+            return _now().since(begin)
 
     return asyncio.run(run_it())
 

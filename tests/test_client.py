@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
 
     def _list(self, body):
-        assert self.headers["Accept"] == "application/msgpack"
+        assert self.headers["Accept"].endswith(", application/msgpack;q=0.9")
         self._send(
             200,
             msgpack.packb({**body, "token": f"{EPOCH}-0-100", "positions": {}}),

@@ -18,6 +18,7 @@ from tests.support_serve import epoch_of, problem, serving
 SEED = 20_261_121
 EPOCH = epoch_of("t")
 MSGPACK = {"Accept": "application/msgpack"}
+COLUMNS = "application/vnd.logstore.columns+msgpack"
 
 
 def made_up(seed: int, count: int = 700) -> dict[bytes, bytes]:
@@ -166,6 +167,38 @@ def test_arrow_carries_the_same_rows(store):
     assert list(zip(table["key"].to_pylist(), table["value"].to_pylist(), strict=True)) == expected(rows)
     assert table["partition"].to_pylist() == [partition_of(key, 4) for key in sorted(rows)]
     assert orjson.loads(table.schema.metadata[b"cursor"]) is None
+
+
+def in_columns(answer):
+    """The rows of an answer in columns, as maps, and what else it has."""
+    assert answer.headers["content-type"] == COLUMNS
+    body = msgpack.unpackb(answer.content)
+    columns = body.pop("columns")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], body
+
+
+@pytest.mark.parametrize("query", ["limit=1000", "limit=7&reverse=true", "keys_only=true", "prefix=nothing"])
+def test_columns_carry_the_same_page(store, query):
+    _, reader, _ = store
+    target = f"/v1/tables/t/rows?{query}"
+    plain = msgpack.unpackb(reader.get(target, headers=MSGPACK).content)
+    rows, rest = in_columns(reader.get(target, headers={"Accept": f"{COLUMNS}, {MSGPACK['Accept']};q=0.9"}))
+    assert (rows, rest) == (plain.pop("rows"), plain)
+
+
+def test_columns_carry_the_same_results(store):
+    _, reader, rows = store
+    keys = [*sorted(rows)[:20], b"absent", sorted(rows)[3], *(key for key in made_up(SEED) if key not in rows)]
+    body, kind = msgpack.packb({"keys": keys}), {"Content-Type": "application/msgpack"}
+    answers = [
+        reader.http.post("/v1/tables/t/rows:get", content=body, headers={"Accept": accept, **kind})
+        for accept in (MSGPACK["Accept"], COLUMNS)
+    ]
+    plain, (found, rest) = msgpack.unpackb(answers[0].content), in_columns(answers[1])
+    assert [row["key"] for row in found] == keys
+    fields = ("value", "version", "partition")
+    assert [[row[f] for f in fields] for row in found] == [[one.get(f) for f in fields] for one in plain.pop("results")]
+    assert rest == plain
 
 
 def test_an_empty_table_is_an_empty_page(store):

@@ -149,6 +149,7 @@ def test_an_answer_of_another_kind_of_server_is_an_error_and_no_row(read, answer
 
 LIST = b"HTTP/1.1 200 OK\r\ncontent-type: application/msgpack\r\ncontent-length: %d\r\n\r\n%s"
 ITEM = {"found": True, "key": b"k", "value": b"v", "version": 7, "partition": 1}
+COLUMNS = {name: [field] for name, field in ITEM.items()}
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,12 @@ ITEM = {"found": True, "key": b"k", "value": b"v", "version": 7, "partition": 1}
             {"rows": (bad := [ITEM, ITEM | wrong]), "results": bad, "unprocessed": [], "token": "t", "cursor": None}
             for wrong in ({"key": "k"}, {"key": 7}, {"value": None}, {"value": "v"}, {"version": "7"},
                           {"version": 7.5}, {"partition": None})
+        ),
+        *(
+            {"columns": wrong, "unprocessed": [], "token": "t", "cursor": None}
+            for wrong in (None, 7, [], {}, [COLUMNS], COLUMNS | {"key": ["k"]}, COLUMNS | {"key": b"k"},
+                          COLUMNS | {"value": ["v"]}, COLUMNS | {"value": []}, COLUMNS | {"version": ["7"]},
+                          COLUMNS | {"version": [7, 7]}, COLUMNS | {"partition": [None]}, COLUMNS | {"key": [[]]})
         ),
     ],
     ids=repr,
@@ -179,6 +186,8 @@ def test_keys_that_were_not_asked_for_are_no_answer():
         {"results": [{**ITEM, "key": b"other", "found": True}], "unprocessed": []},
         {"results": [{"key": b"other", "found": False}], "unprocessed": []},
         {"results": [], "unprocessed": [{"key": b"other", "reason": "not-owner"}]},
+        {"columns": {**COLUMNS, "key": [b"other"]}, "unprocessed": []},
+        {"columns": {**COLUMNS, "key": [b"other"], "value": [None]}, "unprocessed": []},
     ):
         packed = msgpack.packb({**body, "token": "t"})
         answer = LIST % (len(packed), packed)
@@ -188,6 +197,20 @@ def test_keys_that_were_not_asked_for_are_no_answer():
             pytest.raises(ServerError, match="not those that were asked for"),
         ):
             store.get_many("t", ["k"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"results": [{**ITEM, "found": True}, {"key": b"none", "found": False, "partition": 0}]},
+        {"columns": {"key": [b"k", b"none"], "value": [b"v", None], "version": [7, 9], "partition": [1, 0]}},
+    ],
+    ids=["rows", "columns"],
+)
+def test_rows_come_in_columns_and_from_nodes_before_them_one_by_one(body):
+    packed = msgpack.packb({**body, "token": "t", "unprocessed": []})
+    with serving(LIST % (len(packed), packed)) as server, Store(url=server.url) as store:
+        assert store.get_many("t", ["none", "k", "k"]) == [None, *[(b"k", b"v", 7, 1, "t", "")] * 2]
 
 
 @both

@@ -20,7 +20,7 @@ import orjson
 
 from logstore.client.checks import check_table
 from logstore.client.problem import error_of, parse, word_of
-from logstore.client.row import MSGPACK, Row, many_of, page_of
+from logstore.client.row import LISTS, Row, many_of, page_of
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.model.errors import (
@@ -188,13 +188,13 @@ class Conversation:
     ) -> Steps[tuple[list[Row], str | None]]:
         """Steps that read a page of a scan: its rows, and the cursor of the next page or None."""
         text = "&".join([f"{name}={quote(value, safe='')}" for name, value in query.items()])
-        headers = {**_session(after), "Accept": MSGPACK}
+        headers = {**_session(after), "Accept": LISTS}
         path = f"{_table_path(table)}/rows?{text}"
         answer = yield from self._ask(table, None, "GET", path, headers, None, budget, now)
         return page_of(answer, keys_only="keys_only" in query)
 
     def _many(self, table: str, keys: list[bytes], after: After, budget: Budget, now: float) -> Steps[HttpAnswer]:
-        headers = {**_session(after), "Accept": MSGPACK, "Content-Type": "application/json"}
+        headers = {**_session(after), "Accept": LISTS, "Content-Type": "application/json"}
         content = orjson.dumps({"keys": _json_keys(keys)})
         path = f"{_table_path(table)}/rows:get"
         return (yield from self._ask(table, None, "POST", path, headers, content, budget, now))

@@ -1,7 +1,7 @@
 """Row: what a read returns, and the rows of a list answer (msgpack), checked before anybody has them."""
 
-from collections.abc import Set
-from operator import itemgetter
+from collections.abc import Sequence, Set
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import msgpack
@@ -11,7 +11,11 @@ from logstore.model.errors import ServerError, Stopped
 from logstore.model.position import Position
 
 MSGPACK = "application/msgpack"
-_new, _key = tuple.__new__, itemgetter(0)
+COLUMNS = "application/vnd.logstore.columns+msgpack"
+LISTS = f"{COLUMNS}, {MSGPACK};q=0.9"  # what is accepted: nodes that do not know the one answer with the other
+_FIELDS = "key", "value", "version", "partition"
+_KINDS: tuple[set[type], ...] = {bytes}, {bytes}, {int}, {int}
+_new = tuple.__new__
 
 
 class Row(NamedTuple):
@@ -34,9 +38,10 @@ def page_of(answer: HttpAnswer, *, keys_only: bool) -> tuple[list[Row], str | No
     """The rows of a page of a scan, and the cursor of the next one. Raises ServerError when it is no such page."""
     body = _body(answer)
     try:
-        cursor = body["cursor"]
-        rows = _rows(body["rows"], body["token"] or "", keys_only=keys_only)
-    except (LookupError, TypeError, ValueError) as error:
+        cursor, token = body["cursor"], body["token"] or ""
+        columns = _columns(body, "rows", keys_only=keys_only)
+        rows = _rows(columns, token)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _wrong(answer, error) from error
     if not (cursor is None or isinstance(cursor, str)):
         raise _wrong(answer, "its cursor is no text")
@@ -50,14 +55,16 @@ def many_of(answer: HttpAnswer, table: str, wanted: Set[bytes]) -> tuple[dict[by
     """
     body = _body(answer)
     try:
-        token, results = body["token"] or "", body["results"]
-        rows = _rows([result for result in results if result["found"]], token, keys_only=False)
-        found: dict[bytes, Row | None] = dict(zip(map(_key, rows), rows, strict=True))
-        if len(rows) < len(results):
-            found |= {result["key"]: None for result in results if not result["found"]}
+        token, columns = body["token"] or "", _columns(body, "results", keys_only=False)
+        found: dict[bytes, Row | None] = {}
+        if None in columns[1]:
+            found = dict.fromkeys([key for key, value in zip(columns[0], columns[1], strict=True) if value is None])
+            present = [row for row in zip(*columns, strict=True) if row[1] is not None]
+            columns = [*zip(*present, strict=True)] or [()] * len(_FIELDS)
+        found |= zip(columns[0], _rows(columns, token), strict=True)
         left_out = [(entry["key"], str(entry["reason"])) for entry in body["unprocessed"]]
         known = found.keys() | dict(left_out).keys() if left_out else found.keys()
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _wrong(answer, error) from error
     if not known <= wanted:
         raise _wrong(answer, "its keys are not those that were asked for")
@@ -67,24 +74,34 @@ def many_of(answer: HttpAnswer, table: str, wanted: Set[bytes]) -> tuple[dict[by
     return found, [key for key, reason in left_out if reason == "not-owner"]
 
 
-def _rows(results: list[dict[str, Any]], token: str, *, keys_only: bool) -> list[Row]:
-    """All rows of a list, each field of its kind. A million a second: so in one comprehension, past Row's own `new`."""
-    if keys_only:
-        results = [{**result, "value": b""} for result in results]
-    rows = [
-        _new(Row, (key, value, version, partition, token, ""))
-        for result in results
-        if type(key := result["key"]) is bytes is type(value := result["value"])
-        and type(version := result["version"]) is int is type(partition := result["partition"])
-    ]
-    if len(rows) < len(results) or type(token) is not str:
+def _columns(body: dict[str, Any], name: str, *, keys_only: bool) -> list[Sequence[Any]]:
+    """Keys, values, versions and partitions, also of a list of rows, as nodes before this form answer."""
+    fields = [field for field in _FIELDS if not (keys_only and field == "value")]
+    found = body["columns"] if "columns" in body else {f: [_field(row, f) for row in body[name]] for f in fields}
+    columns = {field: found[field] for field in fields}
+    return [columns[field] if field in columns else [b""] * len(columns["key"]) for field in _FIELDS]
+
+
+def _field(row: dict[str, Any], field: str) -> Any:
+    if not row.get("found", True):
+        return row["key"] if field == "key" else None
+    if row[field] is None:
+        raise TypeError(f"a row has no {field}")
+    return row[field]
+
+
+def _rows(columns: Sequence[Sequence[Any]], token: str) -> list[Row]:
+    """Rows of columns, each field of its kind. A million a second: so a column at a time, past Row's own `new`."""
+    kinds = [{*map(type, column)} for column in columns]
+    if not all(some <= kind for some, kind in zip(kinds, _KINDS, strict=True)) or type(token) is not str:
         raise TypeError("a key, value, version, partition or token is not of its kind")
-    return rows
+    shared = repeat(token, len(columns[0])), repeat("", len(columns[0]))
+    return list(map(_new, repeat(Row), zip(*columns, *shared, strict=True)))
 
 
 def _body(answer: HttpAnswer) -> dict[str, Any]:
     kind = answer.headers.get(b"content-type", b"")
-    if kind.split(b";")[0].strip() != MSGPACK.encode():
+    if kind.split(b";")[0].strip().decode("latin-1") not in (COLUMNS, MSGPACK):
         raise _wrong(answer, f"it is {kind[:80]!r}, not {MSGPACK}")
     try:
         body = msgpack.unpackb(answer.content)

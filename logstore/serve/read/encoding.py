@@ -1,7 +1,8 @@
-"""Encoding of the rows of a scan or multi-get: JSON, msgpack or Arrow.
+"""Encoding of the rows of a scan or multi-get: JSON, msgpack, columns of msgpack or Arrow.
 
 JSON      keys and values are strings where they are valid UTF-8, else {"base64": "..."}, padded
 msgpack   keys and values are raw bytes
+columns   the same with a list of each field, not a map of each row: a third of the work at both ends
 Arrow     a stream of one schema: key, value, version, partition; cursor, token and positions in the schema's metadata
           (scans only)
 """
@@ -24,11 +25,11 @@ Field = Callable[[bytes], Any]
 
 
 class EncodedRow(NamedTuple):
-    """A row as it was read; `value` None: only keys were asked for."""
+    """A row as it was read; `value` None: only keys were asked for, or there is none."""
 
     key: bytes
     value: bytes | None
-    version: int
+    version: int | None
     partition: int
 
 
@@ -66,6 +67,20 @@ def negotiate(request: Request, offers: tuple[str, ...]) -> str:
 def encode(media_type: str, document: Callable[[Field], dict[str, Any]]) -> Response:
     """An answer in JSON or msgpack; `document` is given what makes a field of bytes."""
     body = msgpack.packb(document(bytes)) if media_type == media_types.MSGPACK else orjson.dumps(document(json_bytes))
+    return _list(media_type, body)
+
+
+def columns(rows: Iterable[EncodedRow], tail: Mapping[str, Any], *, keys_only: bool = False) -> Response:
+    """An answer in columns, and what follows them; a value or version of None says that there is no such row."""
+    fields = dict(zip(EncodedRow._fields, zip(*rows, strict=True), strict=False)) or dict.fromkeys(
+        EncodedRow._fields, ()
+    )
+    if keys_only:
+        del fields["value"]
+    return _list(media_types.COLUMNS, msgpack.packb({"columns": fields, **tail}))
+
+
+def _list(media_type: str, body: bytes) -> Response:
     return Response(
         200,
         [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body)), (b"vary", b"accept")],
@@ -99,12 +114,7 @@ def arrow(rows: list[EncodedRow], *, keys_only: bool, metadata: Mapping[str, Any
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    body = sink.getvalue().to_pybytes()
-    return Response(
-        200,
-        [(b"content-type", media_types.ARROW.encode()), (b"content-length", b"%d" % len(body)), (b"vary", b"accept")],
-        body,
-    )
+    return _list(media_types.ARROW, sink.getvalue().to_pybytes())
 
 
 def with_token(answer: Response, token: str) -> Response:

@@ -14,7 +14,7 @@ from logstore.model.table import Table
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.encoding import Field, FoundKey, encode, negotiate, with_token
+from logstore.serve.read.encoding import EncodedRow, Field, FoundKey, columns, encode, negotiate, with_token
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
 from logstore.serve.read.parameters.key_list import read_keys
 from logstore.serve.read.peers.fan_out import FanOut
@@ -27,7 +27,7 @@ from logstore.serve.wire.response import Response
 
 PAGE_FULL = "page-full"
 _PARAMS = PARAMS | {"key_encoding"}
-_OFFERS = (media_types.JSON, media_types.MSGPACK)
+_OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.COLUMNS)
 _LEFT_OUT = frozenset({"partition-stopped", "starting", "not-owner"})
 
 
@@ -64,6 +64,8 @@ class MultiGet:
                 refused, floor = await self._wait(table, here, level, deadline)
         positions |= read_at
         token = answer_token(level, table.epoch, positions)
+        if media_type == media_types.COLUMNS:
+            return with_token(_columns(found, _tail(found, token, positions, bytes)), token)
         return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token)
 
     async def _wait(
@@ -137,14 +139,19 @@ class MultiGet:
 
 
 def _document(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:
-    results, unprocessed = [], []
-    for one in found:
-        if one.reason is not None:
-            unprocessed.append({"key": field(one.key), "reason": one.reason})
-        else:
-            results.append(_result(one, field))
+    results = [_result(one, field) for one in found if one.reason is None]
+    return {"results": results, **_tail(found, token, positions, field)}
+
+
+def _columns(found: Iterable[FoundKey], tail: Mapping[str, Any]) -> Response:
+    rows = (EncodedRow(one.key, one.value, one.version, one.partition) for one in found if one.reason is None)
+    return columns(rows, tail)
+
+
+def _tail(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:
+    unprocessed = [{"key": field(one.key), "reason": one.reason} for one in found if one.reason is not None]
     ordered = {str(partition): offset for partition, offset in sorted(positions.items())}
-    return {"results": results, "unprocessed": unprocessed, "token": token, "positions": ordered}
+    return {"unprocessed": unprocessed, "token": token, "positions": ordered}
 
 
 def _result(one: FoundKey, field: Field) -> dict[str, Any]:

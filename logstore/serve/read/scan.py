@@ -14,7 +14,7 @@ from logstore.model.table import Table
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.encoding import EncodedRow, arrow, encode, negotiate, rows_of, with_token
+from logstore.serve.read.encoding import EncodedRow, arrow, columns, encode, negotiate, rows_of, with_token
 from logstore.serve.read.merged_read import Floor, merged
 from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.read.parameters import cursor
@@ -29,7 +29,7 @@ from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response
 
 _ANY: Floor = {}
-_OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW)
+_OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW, media_types.COLUMNS)
 
 
 class ScanPage:
@@ -113,6 +113,8 @@ def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: 
     tail = {"cursor": following, "token": token, "positions": positions}
     if media_type == media_types.ARROW:
         return with_token(arrow(part.rows, keys_only=query.keys_only, metadata=tail), token)
+    if media_type == media_types.COLUMNS:
+        return with_token(columns(part.rows, tail, keys_only=query.keys_only), token)
     return with_token(encode(media_type, lambda field: {"rows": rows_of(part.rows, field), **tail}), token)
 
 

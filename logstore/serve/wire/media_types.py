@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 JSON = "application/json"
 MSGPACK = "application/msgpack"
+COLUMNS = "application/vnd.logstore.columns+msgpack"
 ARROW = "application/vnd.apache.arrow.stream"
 BYTES = "application/octet-stream"
 
