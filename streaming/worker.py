@@ -43,6 +43,7 @@ from streaming.control.end_offsets import EndOffsets
 from streaming.control.served_state import ServedState
 from streaming.control.ticks import Ticks
 from streaming.control.watchdog import UNREAD_S, ReaderWatch, Watchdog
+from streaming.control.worker_figures import WorkerFigures
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane
@@ -122,6 +123,7 @@ class Worker:
             self._feed,
             lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ticks],
         )
+        self._figures = WorkerFigures(config.data_dir, config.me.worker, self._lane, self._schedule)
         self._watchdog, self._readers = Watchdog(), ReaderWatch()
         self.failure: str | None = None
 
@@ -139,7 +141,7 @@ class Worker:
         try:
             for part in (
                 self._digest_client, self._lane, self._control_plane, self._adopter, self._schedule, self._ends,
-                self._positions, self._ticks,
+                self._positions, self._ticks, self._figures,
             ):  # fmt: skip
                 part.start()
             signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
@@ -152,6 +154,7 @@ class Worker:
             self._schedule.close()
             self._ends.close()
             self._ticks.close()
+            self._figures.close()
             self._lane.close()
             self._positions.close()
             self._control_plane.close()
@@ -205,7 +208,15 @@ class Worker:
                 return f"the {part.name} failed: {part.failure}"
             if time.monotonic() - part.beat_s > STUCK_S:
                 return f"the {part.name} has been stuck for {STUCK_S:g} s"
-        threads = (self._digest_client, self._adopter, self._schedule, self._ends, self._positions, self._ticks)
+        threads = (
+            self._digest_client,
+            self._adopter,
+            self._schedule,
+            self._ends,
+            self._positions,
+            self._ticks,
+            self._figures,
+        )
         for thread in (self._feed.thread, *threads):
             if not thread.is_alive():
                 return f"the {thread.name} failed"

@@ -24,6 +24,7 @@ from logstore.log.kafka import cluster_id
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import NotYet, SetupError, Stopped
 from logstore.node.node_dir import NodeDir
+from logstore.node.node_figures import NodeFigures
 from logstore.node.port import Reservation
 from logstore.node.readiness import Readiness
 from logstore.node.supervisor import Spec, Supervisor
@@ -61,7 +62,7 @@ class Node:
         self.id = self.url = self.bootstrap = ""
         self.slots: int | None = None  # of the store; None until Kafka has answered
         self._commands, self._loud = commands or children, loud or log.warning
-        self._dir = NodeDir(settings.data_dir)
+        self._dir, self._figures = NodeDir(settings.data_dir), NodeFigures(settings.data_dir)
         self._kafka: EmbeddedKafka | None = None
         self._signals = 0
         self._unrecorded = ""  # why process ids are not on the disk
@@ -104,6 +105,7 @@ class Node:
         stack.enter_context(self._dir.lock())
         stack.callback(self._dir.unrecord)
         self.id = self._dir.node_id()
+        self._figures.begin()
         reservation = Reservation(self.settings.http)
         stack.callback(reservation.close)
         self.address = reservation.address
@@ -191,6 +193,7 @@ class Node:
     def _turn(self, supervisor: Supervisor, timeout_s: float) -> None:
         supervisor.step(timeout_s)
         self._record()
+        self._figures.tell(supervisor)
 
     def _over(self, supervisor: Supervisor) -> bool:
         return self._signals > 0 or supervisor.hopeless is not None

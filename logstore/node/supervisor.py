@@ -63,6 +63,7 @@ class Child:
     backoff_s: float = FIRST_BACKOFF_S
     due_s: float = field(default=0.0)  # when it is to be started
     wanted: bool = True
+    starts: int = 0
 
     @property
     def alive(self) -> bool:
@@ -163,6 +164,10 @@ class Supervisor:
     def sound(self) -> bool:
         """True when every child runs and has beaten since its start."""
         return all(child.alive and child.beat_s is not None for child in self.children)
+
+    def restarts(self) -> dict[str, int]:
+        """Starts of each child, by name, but for its first."""
+        return {child.spec.name: max(child.starts - 1, 0) for child in self.children}
 
     def step(self, timeout_s: float) -> None:
         """Wait for something to happen, at most `timeout_s`, and deal with it.
@@ -286,10 +291,11 @@ class Supervisor:
             os.close(beat)
             os.close(output)
         child.started_s, child.beat_s = time.monotonic(), None
+        child.starts += 1
         child.progress = Progress(child.process.pid, max(self._start_s, self._stall_s))
         self._selector.register(child.heartbeat_fd, selectors.EVENT_READ, child)
         self._selector.register(child.output_fd, selectors.EVENT_READ, child)
-        log.info("a child was started", child=child.spec.name, pid=child.process.pid)
+        log.info("a child was started", child=child.spec.name, pid=child.process.pid, restarts=child.starts - 1)
         self._on_change()
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from logstore.model.errors import LogStoreError
 from logstore.process import logs
-from logstore.serve.metrics import CONTENT_TYPE, Metrics
+from logstore.serve.metrics.page import CONTENT_TYPE, MetricsPage
 from logstore.serve.read.multiget import MultiGet
 from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
@@ -43,11 +43,12 @@ class App:
         scan: ScanPage,
         multiget: MultiGet,
         pages: Pages,
-        metrics: Metrics,
+        metrics: MetricsPage,
         request_log: RequestLog,
     ) -> None:
         self._request_log = request_log
-        self._rows, self._scan, self._multiget, self._metrics = rows, scan, multiget, metrics
+        self._rows, self._scan, self._multiget = rows, scan, multiget
+        self._metrics, self._metrics_text = metrics.counts, metrics.text
         self._pages = pages
         self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
             b"/healthz": ("healthz", pages.healthz),
@@ -127,7 +128,7 @@ class App:
 
     async def _metrics_page(self, request: Request) -> Response:
         request.params(())
-        return page(self._metrics.text(), CONTENT_TYPE)
+        return page(self._metrics_text(), CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
         request.params(())

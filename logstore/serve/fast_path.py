@@ -11,7 +11,7 @@ from logstore.model.errors import LogStoreError
 from logstore.model.folding.entry import HEAD_BYTES, VALUE
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.model.partitioner import murmur2
-from logstore.serve.metrics import Metrics
+from logstore.serve.metrics.counts import Metrics
 from logstore.serve.request_log import RequestLog
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import SNAPSHOT, VIEW, ServedPartition

@@ -22,7 +22,8 @@ from logstore.process import descriptors, logs
 from logstore.process.heartbeat import Heartbeat
 from logstore.serve.app import App
 from logstore.serve.fast_path import FastPath, NoFastPath
-from logstore.serve.metrics import Metrics
+from logstore.serve.metrics.counts import Metrics
+from logstore.serve.metrics.page import MetricsPage
 from logstore.serve.protocol import Connections, protocol_class
 from logstore.serve.read.consistency_wait import ConsistencyWait
 from logstore.serve.read.multiget import MultiGet
@@ -53,12 +54,13 @@ class ReaderProcess:
         self._feeds = FeedClient(settings.data_dir, settings.workers, self._catalog)
         self._fan_out = FanOut(self._catalog)
         metrics = Metrics(settings.index, self._catalog, self._waiters)
+        self._page = MetricsPage(settings.data_dir, metrics, self._catalog)
         request_log = RequestLog(settings.slow_ms / 1000, every=settings.access_log)
         consistency_wait = ConsistencyWait(self._catalog, self._waiters)
         self._app = App(
             PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
             MultiGet(self._catalog, consistency_wait, self._fan_out),
-            Pages(settings, self._catalog, self._feeds), metrics, request_log,
+            Pages(settings, self._catalog, self._feeds), self._page, request_log,
         )  # fmt: skip
         fast_path = NoFastPath if settings.access_log else FastPath
         self._connections = Connections(settings, fast_path(self._catalog, metrics, request_log))
@@ -74,6 +76,7 @@ class ReaderProcess:
         )  # fmt: skip
         self._feeds.start()
         sweep = asyncio.create_task(self._connections.sweep())
+        written = asyncio.create_task(self._page.publish_always())
         pulse = asyncio.create_task(_beat(Heartbeat(self._settings.heartbeat_fd)))
         _calm_collector()
         try:
@@ -81,6 +84,7 @@ class ReaderProcess:
         finally:
             sweep.cancel()
             pulse.cancel()
+            written.cancel()
             await self._feeds.stop()
             await self._fan_out.close()
             self._catalog.views.close()

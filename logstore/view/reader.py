@@ -8,7 +8,7 @@ from typing import Any
 
 import lmdb
 
-from logstore.model.errors import Corrupted
+from logstore.model.errors import Corrupted, LogStoreError
 from logstore.view import damage, layout
 from logstore.view.layout import Base, Quarantine, State
 
@@ -102,6 +102,18 @@ class ViewReader:
     def map_bytes(self) -> int:
         """Address space of the map, as this process opened it."""
         return int(self._env.info()["map_size"])
+
+    def free_pages(self) -> int | None:
+        """Pages that hold nothing and are used again; None of a view that cannot be read.
+
+        All that are in use but those of the databases and the two that name them; LMDB's list of free ones counts.
+        """
+        try:
+            with self.reading() as reading:
+                used = reading.used_pages()
+            return max(int(self._env.info()["last_pgno"]) + 1 - 2 - used, 0)
+        except LogStoreError:
+            return None
 
     def slots(self) -> int:
         """The most reader slots, of `layout.MAX_READERS`, that were in use at once.
@@ -216,6 +228,11 @@ class Reading:
         for lmdb_key, raw in _walk(self._txn.cursor(db=self._entries), prefix, prefix + b"\xff" * 9, reverse=False):
             if layout.is_bucket(lmdb_key):  # not the short key that equals the prefix
                 yield from (key for key, _ in layout.unpack_bucket(raw))
+
+    def used_pages(self) -> int:
+        """Pages of all databases of the view."""
+        stats = [self._txn.stat(db) for db in (self._entries, self._meta, self._quarantine)]
+        return sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
 
     def quarantine_counts(self) -> dict[str, int]:
         """Counts of records that the fold skipped, by reason."""

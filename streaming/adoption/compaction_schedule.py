@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +55,19 @@ def compact(bootstrap: str, data_dir: Path) -> Command:
     return command
 
 
-class _Pause(NamedTuple):
-    failures: int
-    until_s: float
+@dataclass(slots=True)
+class ScheduleRun:
+    """Scheduled compactions of one table, as far as this worker has run them."""
+
+    done: int = 0
+    failed: int = 0
+    failures: int = 0  # in a row
+    begun_s: float | None = None  # seconds since 1970, of the last
+    ended_s: float | None = None  # that of the last that has ended
+    took_s: float | None = None
+    why: str = ""  # the last one failed
+    next_s: float | None = None  # no attempt before, after a failure
+    again_s: float = 0.0  # the same, of a monotonic clock
 
 
 class CompactionSchedule(threading.Thread):
@@ -69,14 +80,17 @@ class CompactionSchedule(threading.Thread):
         self._tables: list[Table] = []
         self._leading = False
         self._job: tuple[Table, subprocess.Popen[bytes]] | None = None
-        self._pauses: dict[str, _Pause] = {}
+        self._runs: dict[str, ScheduleRun] = {}
         self._begun_s = time.time()
-        self._started_s: float | None = None  # when the last job began, of a monotonic clock
         self._closing = threading.Event()
 
     def lead(self, tables: list[Table], *, leading: bool) -> None:
         """Take over the tables; `leading`: whether their compactions are this worker's business."""
         self._tables, self._leading = tables, leading
+
+    def runs(self) -> dict[str, ScheduleRun]:
+        """Runs of each table that has had one."""
+        return dict(self._runs)
 
     def close(self) -> None:
         """Stop, and end a job that runs: the next leader's begins where it was."""
@@ -95,7 +109,7 @@ class CompactionSchedule(threading.Thread):
 
     def _begin_one(self) -> None:
         for table in self._tables:
-            if table.schedule and time.monotonic() >= self._pauses.get(table.name, _Pause(0, 0.0)).until_s:
+            if table.schedule and time.monotonic() >= self._runs.get(table.name, ScheduleRun()).again_s:
                 try:
                     standing = self._standing(table)
                     if due(table.schedule, standing):
@@ -120,7 +134,7 @@ class CompactionSchedule(threading.Thread):
             "a scheduled compaction started", table=table.name, mutations=standing.mutations,
             minutes=round(standing.minutes, 1),
         )  # fmt: skip
-        self._started_s = time.monotonic()
+        self._runs.setdefault(table.name, ScheduleRun()).begun_s = time.time()
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as output:
             self._job = table, child.spawn(self._command(table, str(self._fetcher.url)), output=output)
@@ -133,18 +147,23 @@ class CompactionSchedule(threading.Thread):
         if process.returncode:
             self._failed(table, f"it ended with status {process.returncode}; {self._log_path} says why")
         else:
-            log.info("a scheduled compaction ended", table=table.name, seconds=self._seconds())
-            self._pauses.pop(table.name, None)
+            run = self._ended(table)
+            run.done, run.failures, run.why, run.next_s, run.again_s = run.done + 1, 0, "", None, 0.0
+            log.info("a scheduled compaction ended", table=table.name, seconds=run.took_s)
 
-    def _seconds(self) -> float | None:
-        """Duration of the last job; None: there was none."""
-        return None if self._started_s is None else round(time.monotonic() - self._started_s, 1)
+    def _ended(self, table: Table) -> ScheduleRun:
+        """Take down the end of the table's last job."""
+        run = self._runs.setdefault(table.name, ScheduleRun())
+        run.ended_s = time.time()
+        run.took_s = None if run.begun_s is None else round(run.ended_s - run.begun_s, 1)
+        return run
 
     def _failed(self, table: Table, why: str) -> None:
-        failures = self._pauses.get(table.name, _Pause(0, 0.0)).failures + 1
-        wait_s = min(LEAST_S * 2 ** (failures - 1), MOST_S)
+        run = self._ended(table)
+        run.failed, run.failures, run.why = run.failed + 1, run.failures + 1, why
+        wait_s = min(LEAST_S * 2 ** (run.failures - 1), MOST_S)
+        run.next_s, run.again_s = time.time() + wait_s, time.monotonic() + wait_s
         log.warning(
-            "a scheduled compaction failed", table=table.name, seconds=self._seconds(), failures=failures,
+            "a scheduled compaction failed", table=table.name, seconds=run.took_s, failures=run.failures,
             next_attempt_s=round(wait_s), reason=why,
         )  # fmt: skip
-        self._pauses[table.name] = _Pause(failures, time.monotonic() + wait_s)

@@ -225,7 +225,9 @@ class ControlPlane(threading.Thread):
         try:
             found = kafka.describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
         except LogUnreachable:
+            self._heard(reachable=False)
             return False
+        self._heard(reachable=True)
         now_s = time.monotonic()
         self._missing_since_s = {name: self._missing_since_s.get(name, now_s) for name in names - found.keys()}
         self._verified_at_s = now_s
@@ -236,6 +238,11 @@ class ControlPlane(threading.Thread):
                 "another --data-dir"
             )
         return before != self._verified
+
+    def _heard(self, *, reachable: bool) -> None:
+        """Say so where nobody else does: who follows partitions hears it of them."""
+        if not self._lane.followed():
+            self._lane.heard(reachable=reachable)
 
     def _lately(self, name: str) -> kafka.Described | None:
         """Description of a topic as it was last seen, until it has been missed for GONE_S."""

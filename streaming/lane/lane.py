@@ -27,6 +27,7 @@ from logstore.view.feed import FeedServer
 from logstore.view.feed_records import LogKey, LogRecord
 from logstore.view.layout import Stop
 from logstore.view.view import Sync
+from streaming.lane.counts import LaneCounts
 from streaming.lane.cuts import Cuts
 from streaming.lane.mailbox import Mailbox
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
@@ -88,6 +89,7 @@ class Lane(threading.Thread):
         self._restart = False
         self.failure: BaseException | None = None
         self.beat_s = time.monotonic()  # when the loop last came round
+        self.counts = LaneCounts()
         self.applied = 0  # records, since the start
         self.reachable = True
         self.generation = -1  # of the targets that are followed now
@@ -99,6 +101,7 @@ class Lane(threading.Thread):
 
     def restart(self) -> None:
         """Begin with a new consumer: this one does not progress."""
+        self.counts.restarts += 1
         self._restart = True
 
     def followed(self) -> list[FollowedPartition]:
@@ -205,6 +208,7 @@ class Lane(threading.Thread):
             if followed.phase is not None:
                 self.phases[target.key] = followed.phase
             return
+        followed.counts = self.counts.of(target.table.name)
         self._followed[target.key] = self._by_topic[target.table.topic, target.partition] = followed
         self._start(tail, followed)
 

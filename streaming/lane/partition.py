@@ -10,6 +10,7 @@ nothing else.
 """
 
 import logging
+import time
 from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from logstore.view.layout import Base, Quarantine, Stop
 from logstore.view.view import Sync, View, ViewIdentity, discard_if_torn
 from streaming.lane import local_snapshots, stop_reasons
 from streaming.lane.change_buffer import ChangeBuffer
+from streaming.lane.counts import TableCounts
 from streaming.lane.lineage import LineageProof
 from streaming.lane.target import Target
 
@@ -88,6 +90,7 @@ class FollowedPartition:
         self.change_buffer: ChangeBuffer | None = None
         self.place = FoldRules(partition, table.partitions, table.max_value_bytes)
         self.proof = LineageProof(outlived)
+        self.counts = TableCounts()  # the lane's own of this table, once it follows
         self.end = self.view.next_offset  # of the log, as last heard
         self.reached_end = False  # by this run
         self.was_at_end = paths.has_reached(self.directory)  # by any: what was there then is here
@@ -163,7 +166,9 @@ class FollowedPartition:
         """
         records, hole = self._upto_hole(self._without_applied(records))
         left = self._without_skipped(records)
+        begun_s = time.perf_counter()
         folded = fold_batch(left, self.place, self.next_offset, self.view.state.log_time_ms)
+        folded_s = time.perf_counter()
         if left is not records and folded.refused is None:
             folded = folded._replace(next_offset=records.offsets[-1] + 1)
         stop = stop_reasons.refused(self.target, folded) or (
@@ -171,8 +176,16 @@ class FollowedPartition:
         )
         if records.offsets or stop:
             self._commit(folded, leader_epoch, stop, _last(records, folded.next_offset))
+        self._count(len(records.offsets), folded_s - begun_s, time.perf_counter() - folded_s)
         self.end = max(self.end, self.next_offset)
         return stop is None
+
+    def _count(self, records: int, fold_s: float, commit_s: float) -> None:
+        counts = self.counts
+        counts.records += records
+        counts.batches += 1
+        counts.fold_s += fold_s
+        counts.commit_s += commit_s
 
     def cut_in(self, records: Records) -> int | None:
         """The index of the newest `cut` control record that is not applied yet: it supersedes those before it."""

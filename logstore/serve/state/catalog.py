@@ -62,6 +62,7 @@ class Catalog:
         self.nodes: Sequence[NodeRecord] = ()
         self.reachable: bool | None = None  # the log, as last heard; None = never
         self.served: dict[tuple[str, int], ServedPartition] = {}  # (epoch, partition)
+        self.followed: frozenset[PartitionKey] = frozenset()  # served, by a worker that is there and says so
         self.fast: dict[bytes, FastTable] = {}
         self.snapshots: dict[PartitionKey, AdoptionRecord] = {}
         self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
@@ -271,6 +272,7 @@ class Catalog:
                     rank = (remembered, _RANK.get(record.state, 9))
                     if (key.table, key.epoch) in current and (key not in best or rank < best[key][0]):
                         best[key] = rank, record
+        self.followed = frozenset((key.epoch, key.partition) for key, ((gone, _), _) in best.items() if not gone)
         return {key: record for key, (_, record) in best.items()}
 
     def _elsewhere(self) -> frozenset[int]:
