@@ -11,7 +11,7 @@ import re
 import socket
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
@@ -21,11 +21,13 @@ import orjson
 
 from benchmarks.http import ROWS, key_of, reader_of, value_of
 from logstore import AsyncStore, Store
-from logstore.client.row import LISTS
+from logstore.client.row import LISTS, Row
 
 GETS, TASKS, MANY, MANY_TIMES, SCANNED, SCANS = 4_000, 32, 100, 200, 10_000, 5
 KEYS = [key_of(i * 37 % ROWS).decode() for i in range(GETS)]
 SOME = [key_of(i * 1_999 % ROWS).decode() for i in range(MANY)]
+IN_ORDER = [key_of(i).decode() for i in range(SCANNED)]
+Found = list[tuple[list[str], list[Row | None]]]  # keys that were asked for, and the rows that came
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE)
 _ACCEPT = f"Accept: {LISTS}\r\n"
 
@@ -189,79 +191,78 @@ def _async_bare(wire: _Wire, requests: list[bytes]) -> Spent:
 
 def _http_client(url: str) -> Spent:
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
+    bodies: list[bytes] = []
     begin = _now()
     for key in KEYS:
         connection.request("GET", f"/v1/tables/t/rows/{key}")
         answer = connection.getresponse()
         assert answer.status == 200, answer.status
-        answer.read()
+        bodies.append(answer.read())
     spent = _now().since(begin)
     connection.close()
+    assert bodies == [value_of(int(key.removeprefix("key-"))) for key in KEYS], "what was written"
     return spent
 
 
-def _checked(key: str, row: Any) -> None:
+def _checked(key: str, row: Row | None) -> None:
     assert row is not None, key
+    assert row.key.decode() == key, row
     assert row.value == value_of(int(key.removeprefix("key-"))), row
 
 
-def _store(url: str, work: Callable[[Store], None]) -> Spent:
+def _all_checked(found: Found) -> None:
+    """Compare every row with what was written; outside of what is measured."""
+    assert found, "something was read"
+    for keys, rows in found:
+        for key, row in zip(keys, rows, strict=True):
+            _checked(key, row)
+
+
+def _store(url: str, work: Callable[[Store], Found]) -> Spent:
     with Store(url=url) as store:
         _checked(KEYS[0], store.get("t", KEYS[0]))
         begin = _now()
-        work(store)
-        return _now().since(begin)
+        found = work(store)
+        spent = _now().since(begin)
+    _all_checked(found)
+    return spent
 
 
-def _get(store: Store) -> None:
-    for key in KEYS:
-        _checked(key, store.get("t", key))
+def _get(store: Store) -> Found:
+    return [(KEYS, [store.get("t", key) for key in KEYS])]
 
 
-def _get_many(store: Store) -> None:
-    rows = [store.get_many("t", SOME) for _ in range(MANY_TIMES)]
-    for key, row in zip(SOME, rows[-1], strict=True):
-        _checked(key, row)
+def _get_many(store: Store) -> Found:
+    return [(SOME, store.get_many("t", SOME)) for _ in range(MANY_TIMES)]
 
 
-def _scan(store: Store) -> None:
-    for _ in range(SCANS):
-        rows = list(store.scan("t", limit=SCANNED))
-        assert len(rows) == SCANNED, len(rows)
-    _checked(rows[-1].key.decode(), rows[-1])
+def _scan(store: Store) -> Found:
+    return [(IN_ORDER, list(store.scan("t", limit=SCANNED))) for _ in range(SCANS)]
 
 
-def _async_store(url: str, work: Callable[[AsyncStore], Awaitable[None]]) -> Spent:
-    async def run_it() -> Spent:
+def _async_store(url: str, work: Callable[[AsyncStore], Awaitable[Found]]) -> Spent:
+    async def run_it() -> tuple[Found, Spent]:
         async with AsyncStore(url=url) as store:
             _checked(KEYS[0], await store.get("t", KEYS[0]))
             begin = _now()
-            await work(store)
-            return _now().since(begin)
+            found = await work(store)
+            return found, _now().since(begin)
 
-    return asyncio.run(run_it())
-
-
-async def _async_get(store: AsyncStore) -> None:
-    async def one(mine: list[str]) -> None:
-        for key in mine:
-            _checked(key, await store.get("t", key))
-
-    await _all([one(KEYS[task::TASKS]) for task in range(TASKS)])
+    found, spent = asyncio.run(run_it())
+    _all_checked(found)
+    return spent
 
 
-async def _async_get_many(store: AsyncStore) -> None:
-    rows = [await store.get_many("t", SOME) for _ in range(MANY_TIMES)]
-    for key, row in zip(SOME, rows[-1], strict=True):
-        _checked(key, row)
+async def _async_get(store: AsyncStore) -> Found:
+    async def one(mine: list[str]) -> tuple[list[str], list[Row | None]]:
+        return mine, [await store.get("t", key) for key in mine]
+
+    return await asyncio.gather(*(one(KEYS[task::TASKS]) for task in range(TASKS)))
 
 
-async def _async_scan(store: AsyncStore) -> None:
-    for _ in range(SCANS):
-        rows = [row async for row in store.scan("t", limit=SCANNED)]
-        assert len(rows) == SCANNED, len(rows)
-    _checked(rows[-1].key.decode(), rows[-1])
+async def _async_get_many(store: AsyncStore) -> Found:
+    return [(SOME, await store.get_many("t", SOME)) for _ in range(MANY_TIMES)]
 
 
-async def _all(tasks: list[Coroutine[Any, Any, None]]) -> None:
-    await asyncio.gather(*tasks)
+async def _async_scan(store: AsyncStore) -> Found:
+    return [(IN_ORDER, [row async for row in store.scan("t", limit=SCANNED)]) for _ in range(SCANS)]
