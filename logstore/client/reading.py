@@ -164,6 +164,7 @@ class Conversation:
         """Up to `MANY` rows in the order of `keys`."""
         found: dict[bytes, Row | None] = {}
         wanted = list(dict.fromkeys(keys))
+        distinct = len(wanted)
         check_key(min(wanted, key=len, default=b"k"))
         check_key(max(wanted, key=len, default=b"k"))
         pause = _FIRST_PAUSE_S
@@ -174,14 +175,14 @@ class Conversation:
             found |= here
             for key in elsewhere:
                 found[key] = yield from self.get(table, key, after, budget, (yield from _time()))
-            wanted = [key for key in wanted if key not in found]
+            wanted = [key for key in wanted if key not in found] if len(found) < distinct else []
             if wanted and len(found) == before:
                 pause = yield from _pause(
                     pause, budget, NotYet(f"{len(wanted):,} keys of table {table} were left out by the server")
                 )
             if wanted:
                 now = yield from _time()
-        return [found[key] for key in keys]
+        return list(map(found.__getitem__, keys))
 
     def page(
         self, table: str, query: Mapping[str, bytes | str], after: After, budget: Budget, now: float
@@ -333,7 +334,7 @@ def _path_key(key: bytes) -> str:
 
 def _json_keys(keys: list[bytes]) -> list[object]:
     try:
-        return [key.decode() for key in keys]
+        return list(map(bytes.decode, keys))
     except UnicodeDecodeError:
         return [_json_key(key) for key in keys]
 
