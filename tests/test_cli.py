@@ -154,6 +154,16 @@ def test_status_shows_nodes_tables_and_partitions(dev, users):
     assert f"{users}\t0\tdefault\tlive" in text
 
 
+def test_status_of_one_table_that_is_well_and_a_check_of_it(dev, users):
+    assert {row["table"] for row in dev.json("status", "--table", users)["partitions"]} == {users}
+    assert dev.json("status", "--table", users, "--unhealthy")["partitions"] == []
+    checked = dev("status", "--check", "--table", users)
+    assert (checked.stdout, checked.stderr) == (b"", b"")
+    assert b"there is no table" in dev("status", "--table", "none-such", status=1).stderr
+    assert b"does not answer" in dev("status", "--check", "--url", "http://127.0.0.1:1", status=1).stderr
+    assert b"--watch" in dev("status", "--check", "--watch", status=2).stderr
+
+
 def test_status_counts_what_is_in_quarantine(dev):
     dev("table", "create", "dirty", "--partitions", "1")
     producer = Producer({"bootstrap.servers": dev.facts["bootstrap"]})

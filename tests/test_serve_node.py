@@ -11,6 +11,8 @@ from logstore.view.feed_records import (
     LogRecord,
     MarkKey,
     MarkRecord,
+    NodesKey,
+    NodesRecord,
     ViewKey,
     ViewRecord,
 )
@@ -143,6 +145,25 @@ def test_catching_up_is_not_ready_but_readable(tmp_path):
         reader.wait_ready()
         node.say_applied(table, 0, behind=11)
         until("it is not ready", lambda: reader.get("/readyz").status_code == 503)
+
+
+def test_ready_is_whether_reads_can_be_answered_and_the_log_is_told_beside_it(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        table = node.create("t", 1)
+        node.put("t", b"k", b"v")
+        node.publish(LogKey(), LogRecord(reachable=True))
+        reader.wait_ready()
+        until("the log is told", lambda: reader.get("/readyz").json()["log"] == {"reachable": True})
+        node.say_view(table, 0, "catching-up")
+        until("it is not ready", lambda: reader.get("/readyz").status_code == 503)
+        assert reader.get("/readyz").json()["log"] == {"reachable": True}
+        node.publish(NodesKey(), NodesRecord())  # whose announcements nobody hears
+        node.publish(LogKey(), LogRecord(reachable=False))
+        until("it is as ready as it can be", lambda: reader.get("/readyz").status_code == 200)
+        assert reader.get("/readyz").json() == {"status": "ready", "log": {"reachable": False}}
+        node.say_view(table, 0, "catching-up", reached=False)
+        until("what it lacks is not absent", lambda: reader.get("/readyz").status_code == 503)
+        assert reader.get("/livez").json() == reader.get("/healthz").json() == {"status": "ok"}
 
 
 def test_a_view_that_has_never_been_at_the_end_does_not_answer_and_says_how_far_it_is(tmp_path):

@@ -23,7 +23,7 @@ def test_a_node_that_is_started_without_kafka_serves_what_it_has_and_goes_on(tmp
     try:
         url = until("the readers are started", lambda: _url(again))
         until("what it has is served", lambda: _status(f"{url}/v1/tables/t/rows/k") == 200)
-        assert _status(f"{url}/readyz") == 503
+        until("reads are answered here, without the log", lambda: _readiness(url) == (200, {"reachable": False}))
         assert "does not answer: what is here is served" in again.log()
         assert again.process.poll() is None
         pids = again.pids("workers")
@@ -34,6 +34,11 @@ def test_a_node_that_is_started_without_kafka_serves_what_it_has_and_goes_on(tmp
             until("it goes on", lambda: httpx.get(f"{url}/v1/tables/t/rows/k", trust_env=False).content == b"w")
     finally:
         again.kill()
+
+
+def _readiness(url: str) -> tuple[int, object]:
+    page = httpx.get(f"{url}/readyz", timeout=20, trust_env=False)
+    return page.status_code, page.json().get("log")
 
 
 def _status(url: str) -> int:

@@ -1,17 +1,20 @@
 """`logstore status`: nodes, tables and partitions, as the nodes themselves describe them."""
 
+import sys
+import time
 from typing import Any
 
 import click
 import httpx
 
-from logstore.cli import options, show
-from logstore.model.errors import LogStoreError, ServerUnreachable
+from logstore.cli import health, options, show
+from logstore.model.errors import LogStoreError, NoSuchTable, ServerUnreachable, UsageError
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
 from logstore.snapshot.verdicts import PROVED
 
 TIMEOUT_S = 5.0
+WATCH_S = 2.0
 _NOT_HERE = ("elsewhere", "unserved")
 _SNAPSHOT = ("base", "cut", "candidate", "state", "reason", "fetched_bytes", "total_bytes", "proof")
 _COLUMNS = ("table", "partition", "group", "state", "applied", "end", "lag")
@@ -19,15 +22,51 @@ _COLUMNS = ("table", "partition", "group", "state", "applied", "end", "lag")
 
 @click.command()
 @options.with_settings("url", "data_dir")
+@click.option("--table", "name", metavar="NAME", help="One table.")
+@click.option("--unhealthy", is_flag=True, help="Only partitions that are not well.")
+@click.option("--check", is_flag=True, help="Exit with 1 when something is not well, and say what; print nothing else.")
+@click.option("--watch", is_flag=True, help="Look again every 2 s, until Ctrl-C.")
 @options.AS_JSON
-def status(settings: Settings, as_json: bool) -> None:
+def status(
+    settings: Settings, name: str | None, unhealthy: bool, check: bool, watch: bool, as_json: bool
+) -> int | None:
     """Show nodes, tables and partitions."""
+    if check and watch:
+        raise UsageError("--check looks once and --watch for ever; give one of them")
     with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as http:
-        found = gather(http, need_url(settings))
-    if as_json:
-        show.as_json(found)
-    else:
-        _print(found)
+        while True:
+            found = _only(gather(http, need_url(settings)), name, unhealthy=unhealthy)
+            if check:
+                return _check(found)
+            if watch and sys.stdout.isatty():
+                click.clear()
+            if as_json:
+                show.as_json(found)
+            else:
+                _print(found)
+            if not watch:
+                return None
+            time.sleep(WATCH_S)
+
+
+def _check(found: dict[str, Any]) -> int:
+    """Exit status, and the reasons on stderr."""
+    reasons = health.reasons(found)
+    for reason in reasons:
+        show.warn(reason)
+    return 1 if reasons else 0
+
+
+def _only(found: dict[str, Any], name: str | None, *, unhealthy: bool) -> dict[str, Any]:
+    """Rows of what was asked for, of all that was found. Raises NoSuchTable."""
+    if name is not None and name not in {table["name"] for table in found["tables"]}:
+        raise NoSuchTable(name)
+    rows = [row for row in found["partitions"] if name in (None, row["table"])]
+    return {
+        **found,
+        "tables": [table for table in found["tables"] if name in (None, table["name"])],
+        "partitions": [row for row in rows if health.is_unhealthy(row)] if unhealthy else rows,
+    }
 
 
 def gather(http: httpx.Client, url: str) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class App:
         self._pages = pages
         self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
             b"/healthz": ("healthz", pages.healthz),
+            b"/livez": ("livez", pages.healthz),
             b"/readyz": ("readyz", pages.readyz),
             b"/version": ("version", pages.version),
             b"/metrics": ("metrics", self._metrics_page),

@@ -71,7 +71,7 @@ class Pages:
                 "nodes": list(nodes.values()),
                 "slots": known.slots,
                 "revision": known.revision,
-                "log": {"reachable": known.reachable},
+                "log": self._log(),
             }
         )
 
@@ -104,12 +104,13 @@ class Pages:
         return _json({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
-        """Ready, or 503 with the reasons why not."""
+        """Reads can be answered here, or 503 with the reasons why not. Whether the log answers is said beside it."""
         request.params(())
         reasons = self._unready()
         if reasons:
-            raise Problem("starting", "not ready: " + "; ".join(reasons[:3]), reasons=reasons[:_REASONS])
-        return _json({"status": "ready"})
+            detail = "not ready: " + "; ".join(reasons[:3])
+            raise Problem("starting", detail, reasons=reasons[:_REASONS], log=self._log())
+        return _json({"status": "ready", "log": self._log()})
 
     async def version(self, request: Request) -> Response:
         """Version of the store, `/version`."""
@@ -119,7 +120,14 @@ class Pages:
     def _unready(self) -> list[str]:
         silent = [feed.worker for feed in self._feeds.feeds if not (feed.connected and feed.heard)]
         reasons = [f"worker {worker} has not said yet what it serves" for worker in silent]
+        reasons += self._unplaced() if self._catalog.reachable is not False else []  # nobody hears of anybody then
+        reasons += [f"the view of {missing} is not open yet" for missing in self._catalog.missing()]
+        return reasons + [reason for served in self._catalog.served.values() if (reason := self._behind(served))]
+
+    def _unplaced(self) -> list[str]:
+        """Workers of this node, and slots of the store, that have no place in the group yet."""
         announced = {record.worker for record in self._catalog.own()}
+        reasons = []
         reasons += [
             f"worker {feed.worker} is not announced yet" for feed in self._feeds.feeds if feed.worker not in announced
         ]
@@ -127,11 +135,15 @@ class Pages:
         self._assigned = self._assigned or slots.issuperset(range(self._catalog.slots))
         if not self._assigned:
             reasons.append(f"{self._catalog.slots - len(slots)} slots are not assigned to anybody yet")
-        reasons += [f"the view of {missing} is not open yet" for missing in self._catalog.missing()]
-        return reasons + [reason for served in self._catalog.served.values() if (reason := self._behind(served))]
+        return reasons
+
+    def _log(self) -> dict[str, bool | None]:
+        return {"reachable": self._catalog.reachable}
 
     def _behind(self, served: ServedPartition) -> str | None:
         if served.reader is None or served.state == STOPPED:
+            return None
+        if self._catalog.reachable is False and served.answers:  # nothing could be nearer to the end
             return None
         try:
             lag = served.lag(served.reader.state().next_offset) or 0

@@ -1,0 +1,33 @@
+"""Health: reasons for which a store is not well, of what its nodes say of themselves (`logstore status --check`)."""
+
+from typing import Any
+
+_WHY = {
+    "stopped": "it answers nothing",
+    "unserved": "no node that is alive serves it",
+    "catching-up": "it is not at the end of its log",
+}
+
+
+def is_unhealthy(row: dict[str, Any]) -> bool:
+    """True for a partition that is not served as it should be, or whose snapshot is refused."""
+    return row["state"] in _WHY or (row.get("snapshot") or {}).get("state") == "refused"
+
+
+def reasons(found: dict[str, Any]) -> list[str]:
+    """Reasons, one line each; empty: all is well. `found`: as of `logstore.cli.status.gather`."""
+    lines = [f"node {node['node']}: {node['error']}" for node in found["silent"]]
+    reachable = (found["log"] or {}).get("reachable")
+    if reachable is False:
+        lines.append("Kafka does not answer: what is served does not advance")
+    elif not found["nodes"]:
+        lines.append("no worker of any node is there")
+    return lines + [_of(row) for row in found["partitions"] if is_unhealthy(row)]
+
+
+def _of(row: dict[str, Any]) -> str:
+    where = f"{row['table']}/{row['partition']}"
+    if row["state"] in _WHY:
+        return f"{where} is {row['state']}: {row['reason'] or _WHY[row['state']]}"
+    snapshot = row["snapshot"]
+    return f"{where} refuses snapshot {snapshot['candidate']}: {snapshot['reason']}"
