@@ -79,7 +79,7 @@ def session(master: str = MASTER, **conf: str) -> SparkSession:
             f"not a Spark master: {master[:80]!r}; give local[*,4], local-cluster[...], spark://HOST:PORT, k8s://URL "
             "or yarn"
         )
-    _check_name()
+    check_name()
     home = java_home()
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={(home / 'log4j2.properties').as_uri()}"}
     alone = master.startswith("local")
@@ -118,7 +118,7 @@ def java_home() -> Path:
     return home
 
 
-def _check_name() -> None:
+def check_name() -> None:
     """Raise SetupError for a user without a name, whom Hadoop's libraries, and so Spark, refuse."""
     try:
         pwd.getpwuid(os.geteuid())

@@ -17,7 +17,7 @@ from logstore.model.partitioner import partition_of
 
 @pytest.fixture
 def ctx(kafka, tmp_path):
-    return context(kafka.bootstrap, tmp_path)
+    return context(kafka.bootstrap, tmp_path / "Münch a::b#%41")  # a path that is also a URL, a chain and a pattern
 
 
 def check(ctx, table, manifest):

@@ -1,6 +1,7 @@
 """What lies in the folder and the environment of a user does not change what our processes run."""
 
 import os
+import pwd
 import subprocess
 import sys
 import zipfile
@@ -8,9 +9,13 @@ from pathlib import Path
 
 import pytest
 from support_spark import LEFT_BY_A_SESSION
-from support_store import running
+from support_store import cli, running
 
+from batch.session import check_name, java_home
+from logstore.broker.jars import cache_dir, kafka_jars
+from logstore.model.errors import SetupError, UsageError
 from logstore.process import child, environment
+from logstore.settings import load
 
 ROOT = Path(__file__).parent.parent
 LOUD = "import os; open(os.environ['LOGSTORE_TEST_RAN'], 'a').write(__file__ + '\\n')\n"
@@ -35,10 +40,66 @@ def ran(tmp_path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_the_folder_that_dev_is_started_in_is_not_run(foreign, tmp_path):
-    with running("dev", tmp_path / "data", "--http", "127.0.0.1:0", "--kafka-heap-mb", "256") as node:
+def test_dev_runs_in_any_folder_and_environment(foreign, tmp_path, monkeypatch):
+    odd = {"LC_ALL": "C", "JAVA_TOOL_OPTIONS": "-XX:+NoSuchOption", "CLASSPATH": "/x", "TMPDIR": "/nonexistent"}
+    for name, value in odd.items():
+        monkeypatch.setenv(name, value)
+    with running("dev", tmp_path / "Münch ::#%41'", "--http", "127.0.0.1:0", "--kafka-heap-mb", "256") as node:
         assert len(node.facts["pids"]["workers"]) == 1
+        store = {"LOGSTORE_BOOTSTRAP": node.bootstrap, "LOGSTORE_URL": node.url, "LOGSTORE_DEADLINE_MS": "60000"}
+        cli("table", "create", "t", "--timeout", "120", **store)
+        cli("put", "t", "ü", "Wert", **store)
+        assert cli("get", "t", "ü", **store).stdout == "Wert"
     assert ran(tmp_path) == ""
+
+
+@pytest.fixture
+def nameless(monkeypatch):
+    """A user whom /etc/passwd does not know, without HOME."""
+
+    def nobody(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LOGSTORE_CACHE", "LOGSTORE_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_a_user_without_a_home_is_told_what_to_say(nameless, tmp_path, monkeypatch):
+    with pytest.raises(SetupError, match=r"no home directory.*--data-dir"):
+        load({})
+    assert load({"data_dir": str(tmp_path)}).data_dir == tmp_path
+    with pytest.raises(UsageError, match="--data-dir: begins with ~"):
+        load({"data_dir": "~/x"})
+    with pytest.raises(SetupError, match=r"no home directory.*LOGSTORE_CACHE"):
+        cache_dir()
+    monkeypatch.setenv("LOGSTORE_CACHE", str(tmp_path / "a:b"))
+    with pytest.raises(SetupError, match=r"the path has a :"):
+        kafka_jars()
+
+
+def test_a_user_without_a_name_is_told_that_spark_wants_one(nameless):
+    with pytest.raises(SetupError, match=r"Spark runs for users with a name only.*/etc/passwd"):
+        check_name()
+
+
+def test_spark_s_files_that_cannot_be_kept_are_one_error(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOGSTORE_CACHE", str(tmp_path / "file"))
+    with pytest.raises(SetupError, match=r"cannot keep Spark's files.*LOGSTORE_CACHE"):
+        java_home()
+
+
+def test_settings_of_a_home_that_nobody_may_read_and_of_a_folder_that_is_gone_are_none(monkeypatch, tmp_path):
+    def locked(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(Path, "is_file", locked)
+    assert load({"data_dir": str(tmp_path)}, {}).data_dir == tmp_path
 
 
 def test_children_run_our_modules_whatever_lies_in_the_folder_and_on_the_path(foreign, tmp_path, monkeypatch):
