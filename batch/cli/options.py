@@ -11,6 +11,7 @@ import click
 from batch.defaults import MASTER
 from logstore import settings
 from logstore.cli import options
+from logstore.model.extras import needing
 
 if TYPE_CHECKING:
     from batch.context import Progress
@@ -45,6 +46,7 @@ def with_context(function: F) -> F:
     """
 
     @functools.wraps(function)
+    @needing("batch")
     def run(*args: Any, **kwargs: Any) -> Any:
         from batch.context import open_context  # noqa: PLC0415 - only who needs it waits for its import
 

@@ -165,8 +165,8 @@ def _ivy_jar() -> Path:
         for jar in sorted(Path(location, "jars").glob("ivy-*.jar")):
             return jar
     raise SetupError(
-        "pyspark, whose Ivy fetches Kafka's jars, is not installed: `pip install pyspark`, or use a broker of your own "
-        "(--bootstrap)"
+        "pyspark, whose Ivy fetches Kafka's jars, is not installed: pip install 'logstore-kv[batch]', or use a broker "
+        "of your own (--bootstrap)"
     )
 
 

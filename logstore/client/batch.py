@@ -21,7 +21,7 @@ from logstore.client.checks import CheckedWrites, Pair, Text, pairs_of
 from logstore.log.write.delivery import delivery_error, unproved
 from logstore.log.write.producer import GRACE_S, Producer
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, Overloaded, Unknown, UsageError
-from logstore.model.partitioner import partitions_of
+from logstore.model.partitioner import placed
 from logstore.model.position import Position
 from logstore.model.table import Table
 
@@ -161,7 +161,7 @@ class WriteBatch:
         """(keys before the second one of a partition that is not proved, is there a first one among them?)."""
         firsts: set[int] = set()
         proved = self._proved
-        for place, partition in enumerate(partitions_of(keys, self._table.partitions).tolist() if keys else ()):
+        for place, partition in enumerate(placed(keys, self._table.partitions) if keys else ()):
             if partition in firsts:
                 return place, True
             if partition not in proved:
@@ -169,7 +169,7 @@ class WriteBatch:
         return len(keys), bool(firsts)
 
     def _send(self, chunk: CheckedWrites) -> None:
-        partitions = partitions_of(chunk.keys, self._table.partitions).tolist()
+        partitions = placed(chunk.keys, self._table.partitions)
         messages: list[dict[str, Any]] = [
             {"key": key, "value": value, "partition": partition}
             for key, value, partition in zip(chunk.keys, chunk.values, partitions, strict=True)

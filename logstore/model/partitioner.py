@@ -7,7 +7,9 @@ the same under the name `murmur2_random`; their own default (CRC32) does not. Pr
 `tests/test_partitioner.py`.
 """
 
+import functools
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import chain
 from struct import Struct, unpack_from
 from typing import TYPE_CHECKING
@@ -62,6 +64,18 @@ def partitions_of(
             same = keys if len(where) == len(keys) else [keys[i] for i in where.tolist()]
             hashes[where] = _murmur2_of_equal_length(same, int(length))
     return (hashes & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
+
+
+def placed(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """The partitions of many keys, as plain numbers; one by one where numpy is not installed."""
+    if _has_numpy():
+        return list(partitions_of(keys, partitions).tolist())
+    return [partition_of(key, partitions) for key in keys]
+
+
+@functools.cache
+def _has_numpy() -> bool:
+    return find_spec("numpy") is not None
 
 
 def _murmur2_of_equal_length(keys: Sequence[bytes], length: int) -> "npt.NDArray[np.uint32]":

@@ -19,6 +19,7 @@ from logstore.cli.rows.files import FORMATS, How, Place
 from logstore.cli.rows.progress import rows_bar
 from logstore.client.store import Store
 from logstore.model.errors import UsageError
+from logstore.model.extras import needing
 from logstore.model.position import Position
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
@@ -53,6 +54,7 @@ from logstore.settings import Settings
     "--batch", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Rows in memory at a time."
 )
 @options.AS_JSON
+@needing("parquet")
 def load(
     settings: Settings, table: str, path: Path, template: str | None, value_columns: str | None, kind: str | None,
     encoding: str, delimiter: str | None, null: str, guess_types: bool, dry_run: bool, batch: int, as_json: bool,

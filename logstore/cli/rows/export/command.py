@@ -19,6 +19,7 @@ from logstore.cli.rows.export.text_files import csv_lines, json_lines
 from logstore.cli.rows.files import COMPRESSED, FORMATS, kind_of
 from logstore.cli.rows.progress import rows_bar
 from logstore.model.errors import UsageError
+from logstore.model.extras import needing
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
 
@@ -60,6 +61,7 @@ class Form(NamedTuple):
     "--out", metavar="FILE|-", default="-", help="Where to, compressed if it ends in .gz or .zst.  [default: stdout]"
 )
 @options.AS_JSON
+@needing("parquet")
 def export(
     settings: Settings, table: str, kind: str | None, template: str | None, guess_types: bool, delimiter: str | None,
     prefix: str | None, key_encoding: str, token: str | None, as_of: str | None, out: str, as_json: bool,
