@@ -26,20 +26,21 @@ def build(kind, folder):
     return folder / done.stdout.strip().splitlines()[-1]
 
 
-def wanted(requirements, found):
-    """Distributions that these requirements need, and what those need in turn; no extras."""
+def wanted(requirements, found, extras=("",)):
+    """Distributions that these requirements need with these extras, and what those need in turn."""
     for text in requirements:
         one = Requirement(text)
-        if (one.marker is None or one.marker.evaluate({"extra": ""})) and one.name not in found:
+        applies = one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)
+        if applies and one.name not in found:
             found[one.name] = importlib.metadata.distribution(one.name)
-            wanted(found[one.name].requires or (), found)
+            wanted(found[one.name].requires or (), found, ("", *one.extras))
     return found
 
 
-class Base:
-    """A venv with the wheel and what its metadata asks for without extras, linked from where the tests run."""
+class Installed:
+    """A venv with the wheel and what its metadata asks for with these extras, linked from where the tests run."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *extras):
         self.wheel = build("build_wheel", folder)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], timeout=120, check=True)
         (self.site,) = (folder / "venv" / "lib").glob("python3*/site-packages")
@@ -47,7 +48,7 @@ class Base:
             wheel.extractall(self.site)
         (metadata,) = importlib.metadata.distributions(name="logstore-kv", path=[str(self.site)])
         self.metadata, self.python = metadata.metadata, folder / "venv" / "bin" / "python"
-        self.needs = wanted(metadata.requires, {})
+        self.needs = wanted(metadata.requires, {}, ("", *extras))
         for distribution in self.needs.values():
             self._link(distribution)
 
@@ -73,7 +74,7 @@ class Base:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return Base(tmp_path_factory.mktemp("base"))
+    return Installed(tmp_path_factory.mktemp("base"))
 
 
 def test_the_base_is_small_and_pins_nothing(base):
@@ -130,6 +131,23 @@ def test_what_the_base_lacks_is_named(base, argv, extra, tmp_path):
     assert done.returncode != 0
     assert f"which is not installed: pip install 'logstore-kv[{extra}]'" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+IMPORT = """
+import importlib, pkgutil, sys
+for package in sys.argv[1:]:
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        importlib.import_module(module.name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "packages"),
+    [("node", ("logstore", "streaming")), ("batch", ("batch", "pyspark_logstore", "logstore.snapshot"))],
+)
+def test_an_extra_brings_all_that_its_part_imports(extra, packages, tmp_path):
+    done = Installed(tmp_path, extra).run("-W", "ignore", "-c", IMPORT, *packages)
+    assert done.returncode == 0, done.stderr[-1_500:]
 
 
 def test_a_module_that_is_no_extra_s_is_not_explained_away():
