@@ -46,7 +46,7 @@ def test_dev_runs_in_any_folder_and_environment(foreign, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     with running("dev", tmp_path / "Münch ::#%41'", "--http", "127.0.0.1:0", "--kafka-heap-mb", "256") as node:
         assert len(node.facts["pids"]["workers"]) == 1
-        store = {"LOGSTORE_BOOTSTRAP": node.bootstrap, "LOGSTORE_URL": node.url, "LOGSTORE_DEADLINE_MS": "60000"}
+        store = {"LOGSTORE_BOOTSTRAP": node.bootstrap, "LOGSTORE_URL": node.url, "LOGSTORE_DEADLINE_MS": "30000"}
         cli("table", "create", "t", "--timeout", "120", **store)
         cli("put", "t", "ü", "Wert", **store)
         assert cli("get", "t", "ü", **store).stdout == "Wert"
