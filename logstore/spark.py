@@ -6,7 +6,7 @@ Here are names for what lies in a program that stands on this library; nothing o
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from logstore.model.extras import needing
+from logstore.extras import needing
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

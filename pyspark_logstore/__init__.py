@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from pyspark.sql.datasource import DataSource
 
+from logstore.extras import missing
 from logstore.model.errors import SetupError
-from logstore.model.extras import missing
 
 if TYPE_CHECKING:
     from batch.datasource.source import LogstoreSource as DefaultSource

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from logstore.extras import missing, needing
 from logstore.model.errors import SetupError
-from logstore.model.extras import missing, needing
 from logstore.model.partitioner import partitions_of, placed
 
 ROOT = Path(__file__).parent.parent

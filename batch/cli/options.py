@@ -11,7 +11,7 @@ import click
 from batch.defaults import MASTER
 from logstore import settings
 from logstore.cli import options
-from logstore.model.extras import needing
+from logstore.extras import needing
 
 if TYPE_CHECKING:
     from batch.context import Progress

@@ -10,8 +10,8 @@ import sys
 import click
 
 from logstore.cli.lazy_group import LazyGroup, Sections
+from logstore.extras import missing
 from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError, UsageError, ValueTooLarge
-from logstore.model.extras import missing
 
 _PUT_GET, _NODE = "logstore.cli.rows.put_get", "logstore.cli.node"
 _SECTIONS: Sections = {

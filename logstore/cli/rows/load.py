@@ -18,8 +18,8 @@ from logstore.cli.rows.columns import Pair, as_it_is, key_maker, value_maker
 from logstore.cli.rows.files import FORMATS, How, Place
 from logstore.cli.rows.progress import rows_bar
 from logstore.client.store import Store
+from logstore.extras import needing
 from logstore.model.errors import UsageError
-from logstore.model.extras import needing
 from logstore.model.position import Position
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings

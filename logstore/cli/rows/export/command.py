@@ -18,8 +18,8 @@ from logstore.cli.rows.export.output import output
 from logstore.cli.rows.export.text_files import csv_lines, json_lines
 from logstore.cli.rows.files import COMPRESSED, FORMATS, kind_of
 from logstore.cli.rows.progress import rows_bar
+from logstore.extras import needing
 from logstore.model.errors import UsageError
-from logstore.model.extras import needing
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
 
