@@ -1,0 +1,126 @@
+"""Alert rules and the dashboard in `ops/` speak of metrics that a node has, and of pages that are there."""
+
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from support_classes import ROOT
+from support_wait import until
+
+from logstore.process.figures import COUNTER, GAUGE
+from logstore.serve.metrics.partitions import STATES
+
+OPS = ROOT / "ops"
+RULES: list[dict[str, Any]] = [
+    rule for group in yaml.safe_load((OPS / "prometheus/alerts.yml").read_text())["groups"] for rule in group["rules"]
+]
+BOARD: dict[str, Any] = json.loads((OPS / "grafana/logstore.json").read_text())
+QUERIES = [(panel["title"], target["expr"]) for panel in BOARD["panels"] for target in panel["targets"]]
+SELECTOR = re.compile(r"(logstore_\w+)(?:\{([^}]*)\})?")
+SCRAPED = {"instance", "job"}  # labels that Prometheus adds
+PROCESSES = {"node", "worker-0", "reader-0", "reader-1"}
+
+
+class Told:
+    """Metrics of a page: labels of each sample's name, where there is one, and all names that there may be."""
+
+    def __init__(self, page: str) -> None:
+        self.labels: dict[str, set[str]] = {}
+        self.names: set[str] = set()
+        for family in text_string_to_metric_families(page):
+            suffix = {GAUGE: [""], COUNTER: ["_total"]}.get(family.type, ["_bucket", "_sum", "_count"])
+            self.names |= {family.name + each for each in suffix}
+            for sample in family.samples:
+                self.labels.setdefault(sample.name, set()).update(sample.labels)
+
+    def problems(self, expression: str) -> list[str]:
+        """Names and labels of an expression that no node has."""
+        found = []
+        for name, selectors in SELECTOR.findall(expression):
+            if name not in self.names:
+                found.append(name)
+            asked = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selectors))
+            if name in self.labels and asked - self.labels[name] - SCRAPED:
+                found.append(f"{name}{{{asked}}}")
+        return found
+
+
+@pytest.fixture(scope="module")
+def told(dev) -> Told:
+    """The page of a whole node: its supervisor, worker and readers."""
+    dev("table", "create", "alerted", "--partitions", "1")
+
+    def page() -> str:
+        text = httpx.get(f"{dev.facts['http']}/metrics", trust_env=False, timeout=20).text
+        here = set(re.findall(r'logstore_process_up\{process="([\w-]+)"\} 1', text))
+        return text if here >= PROCESSES and 'logstore_lag_seconds{partition="0",table="alerted"}' in text else ""
+
+    return Told(until("every process has told its figures", page))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_asks_for_what_a_node_tells(told, rule):
+    assert SELECTOR.search(rule["expr"])
+    assert told.problems(rule["expr"]) == []
+
+
+@pytest.mark.parametrize(("title", "expression"), QUERIES)
+def test_the_dashboard_asks_for_what_a_node_tells(told, title, expression):
+    assert SELECTOR.search(expression)
+    assert told.problems(expression) == []
+
+
+def test_a_name_or_a_label_that_no_node_has_is_found(told):
+    assert told.problems("logstore_lag_hours > 1") == ["logstore_lag_hours"]
+    assert told.problems('logstore_partition_state{colour="red"} == 1')
+    assert told.problems('logstore_kafka_reachable{instance="a"}') == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_an_alert_names_a_section_that_is_there(rule):
+    page, _, anchor = rule["annotations"]["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert rule["labels"]["severity"] in ("info", "warning", "critical")
+    assert rule["annotations"]["summary"]
+
+
+def test_states_that_alerts_ask_for_are_states():
+    asked = {state for rule in RULES for state in re.findall(r'state="([\w-]+)"', rule["expr"])}
+    assert asked == {"stopped", "unserved", "unreachable"}
+    assert asked <= set(STATES)
+
+
+def test_expressions_are_whole():
+    for expression in [rule["expr"] for rule in RULES] + [expression for _, expression in QUERIES]:
+        for opening, closing in ("()", "{}", "[]"):
+            assert expression.count(opening) == expression.count(closing), expression
+
+
+def test_panels_of_the_dashboard_do_not_overlap():
+    taken: set[tuple[int, int]] = set()
+    for panel in BOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_rules_are_right_by_promtool_where_there_is_one():
+    tests = yaml.safe_load((OPS / "prometheus/alerts_test.yml").read_text())
+    tried = {one["alertname"] for group in tests["tests"] for one in group["alert_rule_test"]}
+    assert tried <= {rule["alert"] for rule in RULES}
+    promtool = shutil.which("promtool")
+    if promtool is not None:
+        for argv in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+            done = subprocess.run(
+                [promtool, *argv], cwd=OPS / "prometheus", capture_output=True, timeout=60, check=False
+            )
+            assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
