@@ -9,6 +9,7 @@ import pytest
 from support_producer import Fixed, make_table, read_log, where
 
 from logstore import AsyncStore, Store
+from logstore.client.batch import _some
 from logstore.log import kafka as door
 from logstore.model.errors import (
     BadKey,
@@ -144,6 +145,7 @@ def test_a_bad_pair_among_many_names_its_place_and_nothing_is_written(kafka, fix
 
 def test_a_bad_pair_far_down_a_stream_says_exactly_what_was_written(kafka, fixed_table, fixed_store, monkeypatch):
     monkeypatch.setattr("logstore.client.batch.AHEAD_RECORDS", 1_000)
+    monkeypatch.setattr("logstore.client.batch.CHUNK", 500)
     pairs = [(b"%d" % i, b"v") for i in range(2000)]
     pairs[1534] = (b"", b"v")
     with pytest.raises(BadKey) as caught:
@@ -152,6 +154,17 @@ def test_a_bad_pair_far_down_a_stream_says_exactly_what_was_written(kafka, fixed
     assert "place 1534" in notes
     assert "1,500 pairs before" in notes
     assert len(read_log(kafka.bootstrap, fixed_table)) == 1500
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken"),
+    [([10] * 5_000, 4_000), ([2_000] * 5_000, 500), ([10] * 499 + [2_000] * 900, 500), ([10] * 700, 700), ([], 0)],
+    ids=["short", "long", "one-long", "few", "none"],
+)
+def test_chunks_are_long_where_records_are_short(sizes, taken):
+    source = iter([(b"k", b"v" * size) for size in sizes])
+    assert [value for _, value in _some(source)] == [b"v" * size for size in sizes[:taken]]
+    assert len(list(source)) == len(sizes) - taken
 
 
 def test_a_mapping_is_its_items_and_what_has_no_pairs_is_refused(kafka, fixed_table, fixed_store):
