@@ -27,6 +27,7 @@ PARTITIONS = 4
 KEYS = 200_000
 Work = tuple[tuple[bytes, bytes], ...]
 SINGLES = 500  # writes of which each is acknowledged before the next one
+TASKS = 32
 CHUNK = 10_000  # of the bare produce_batch
 POLL_EVERY = 1_000  # of the bare produce
 _BULK_LINGER_MS = 0.5  # `flush`, behind each of the single ones, waits for none
@@ -49,8 +50,7 @@ def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3, value_bytes: 
     """Acknowledged writes per second: `put_many` against `produce_batch`, pipelined `put` against `produce`.
 
     The third row is the pipeline against a bare produce that, like it, learns of each record whether and where it was
-    written. The last two are single writes, each awaited before the next one, or with as many tasks as there are writes
-    in flight.
+    written. The last three are single writes, each awaited before the next one, by one task or by each of 32.
     """
     work = _work(records, value_bytes)
     few = work[:SINGLES]
@@ -61,6 +61,7 @@ def run(bootstrap: str, records: int = 1_000_000, rounds: int = 3, value_bytes: 
         ("put pipelined / produce with a report each", None, _pipeline, _bare_reported, work),
         ("Store.put, one by one / produce and flush", None, _put, _bare_single, few),
         ("AsyncStore.put, one by one / the same", None, _async_put, _bare_single, few),
+        (f"AsyncStore.put, {TASKS} at once / produce {TASKS} and flush", None, _async_puts, _bare_some, few),
     ]
     results = []
     for name, aim, ours, bare, these in pairs:
@@ -148,6 +149,32 @@ def _async_put(bootstrap: str, table: Table, work: Work) -> float:
             return time.perf_counter() - begin
 
     return asyncio.run(run_all())
+
+
+def _async_puts(bootstrap: str, table: Table, work: Work) -> float:
+    async def run_all() -> float:
+        async with AsyncStore(bootstrap, definitions=_One(table)) as store:
+            await store.put(table.name, b"warm", b"")
+
+            async def one(mine: Work) -> None:
+                for key, value in mine:
+                    await store.put(table.name, key, value)
+
+            begin = time.perf_counter()
+            await asyncio.gather(*(one(work[1 + task :: TASKS]) for task in range(TASKS)))
+            return time.perf_counter() - begin
+
+    return asyncio.run(run_all())
+
+
+def _bare_some(bootstrap: str, table: Table, work: Work) -> float:
+    producer = _bare_producer(bootstrap, table)
+    begin = time.perf_counter()
+    for start in range(1, len(work), TASKS):
+        for key, value in work[start : start + TASKS]:
+            producer.produce(table.topic, value, key)
+        assert producer.flush() == 0, "all are acknowledged before the next ones"
+    return time.perf_counter() - begin
 
 
 def _bare_single(bootstrap: str, table: Table, work: Work) -> float:
