@@ -66,6 +66,18 @@ def read(path: Path | None, kind: str, **how: object) -> list[dict[str, object]]
     return [place.row for place in rows(path, How(kind, **how))]
 
 
+def test_a_quote_that_is_not_closed_and_bytes_that_are_no_text_are_found(tmp_path):
+    (tmp_path / "a.csv").write_text('id,v\n1,"a\nb"\n2,"open\n3,x\n')
+    with pytest.raises(UsageError, match=r"a.csv, line 5: .*; the row begins at line 4: is a quote not closed\?"):
+        read(tmp_path / "a.csv", "csv")
+    (tmp_path / "a.csv").write_text('"id,v\n')
+    with pytest.raises(UsageError, match=r"line 1: .*the row begins at line 1"):
+        read(tmp_path / "a.csv", "csv")
+    (tmp_path / "a.csv").write_bytes(b"id,v\n1,M\xfcnchen\n")
+    with pytest.raises(UsageError, match=r"line 2, column 4: the bytes b'\\xfc' are no utf-8; say what it is"):
+        read(tmp_path / "a.csv", "csv")
+
+
 def test_a_column_of_any_name_may_be_part_of_a_key():
     row = {"2009": "a", "a.b[0]": b"text", "n": 7, "x (y)": 1.5}
     assert key_maker("{2009}/{a.b[0]}{{}}{n:03d}{x (y)}")(Place(row, "here")) == b"a/text{}0071.5"

@@ -106,6 +106,7 @@ def _csv(text: io.TextIOWrapper, name: str, how: How) -> Iterator[Place]:
     reader = csv.reader(text, delimiter=how.delimiter, strict=True)
     value = guessed if how.guess_types else str
     nulls = ("", how.null) if how.empty_is_null else ()
+    after = 0  # the last line of the row before
     try:
         header = next(reader, None)
         if not header:
@@ -127,7 +128,10 @@ def _csv(text: io.TextIOWrapper, name: str, how: How) -> Iterator[Place]:
                 where,
             )
     except csv.Error as error:
-        raise UsageError(f"{name}, line {reader.line_num}: cannot be read as CSV: {error}") from error
+        raise UsageError(
+            f"{name}, line {reader.line_num}: cannot be read as CSV: {error}; the row begins at line {after + 1}: is a "
+            "quote not closed?"
+        ) from error
 
 
 def guessed(field: str) -> Any:
@@ -246,7 +250,8 @@ def _undecodable(path: Path | None, name: str, encoding: str, error: UnicodeDeco
     """The message for bytes that are no text; finds their line and column, which the decoder does not know."""
     where = _find(path, encoding) if path is not None else ""
     hint = "say what it is: --encoding latin-1, cp1252, utf-16 ..."
-    return f"{name}{where}: the bytes {error.object[error.start : error.end]!r} are no {encoding}; {hint}"
+    wrong, said = error.object[error.start : error.end], encoding.removesuffix("-sig")
+    return f"{name}{where}: the bytes {wrong!r} are no {said}; {hint}"
 
 
 def _find(path: Path, encoding: str) -> str:
