@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import confluent_kafka
 from confluent_kafka.admin import AdminClient, NewTopic
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -188,8 +187,8 @@ def _bare_single(bootstrap: str, table: Table, work: Work) -> float:
 
 def _bare_producer(bootstrap: str, table: Table) -> Any:
     """Bare librdkafka with the settings of the store's own producer and the linger that is best for bulk, warm."""
-    settings = Producer.settings(bootstrap, queue_records=1_000_000, queue_bytes=1 << 30, linger_ms=_BULK_LINGER_MS)
-    producer = confluent_kafka.Producer(settings)
+    settings = Producer.settings(queue_records=1_000_000, queue_bytes=1 << 30, linger_ms=_BULK_LINGER_MS)
+    producer = kafka.producer(bootstrap, **settings)
     producer.produce(table.topic, b"", b"warm")
     producer.flush()
     return producer

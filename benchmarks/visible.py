@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-import confluent_kafka
 import numpy as np
 from confluent_kafka import Consumer, TopicPartition
 
@@ -27,7 +26,7 @@ from examples.flights import visible
 from examples.flights.load import create
 from examples.flights.source import Stream
 from logstore import Store
-from logstore.log import topics
+from logstore.log import kafka, topics
 from logstore.log.kafka import admin
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
@@ -86,8 +85,8 @@ def _ours(dev: dict[str, Any], table: str, work: Work, rate: float) -> list[floa
 
 
 def _bare(bootstrap: str, topic: str, work: Work, rate: float) -> list[float]:
-    settings = Producer.settings(bootstrap, queue_records=QUEUE_RECORDS, queue_bytes=QUEUE_BYTES)
-    producer = confluent_kafka.Producer(settings)
+    settings = Producer.settings(queue_records=QUEUE_RECORDS, queue_bytes=QUEUE_BYTES)
+    producer = kafka.producer(bootstrap, **settings)
     with closing(_consumer(bootstrap)) as consumer:
         ends = [
             consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=DEADLINE_S)[1] for p in range(PARTITIONS)

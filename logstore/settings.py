@@ -3,8 +3,8 @@
     flag  >  environment LOGSTORE_<NAME>  >  logstore.toml  >  default
 
 `logstore.toml` is the file named by LOGSTORE_CONFIG, else the one in the current directory, else the one in the user's
-configuration directory; it holds plain `name = value` lines. A name nobody knows, or a value of the wrong kind, is an
-error that names it.
+configuration directory; it holds plain `name = value` lines, and in its last part, `[kafka]`, properties of Kafka's
+clients (`log.connect.sources`). A name nobody knows, or a value of the wrong kind, is an error that names it.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.storage_url import SCHEMES
 
 FILE = "logstore.toml"
+KAFKA = "kafka"  # the part of it with Kafka's properties
 SYNC = ("none", "commit")
 LOG_FORMATS = ("auto", "console", "json")
 
@@ -88,6 +89,8 @@ class Settings:
     bootstrap: str | None = (
         None  # Kafka, host:port[,host:port]; None: the broker of the node that runs on data_dir, if one does
     )
+    # file with librdkafka's properties, by which one proves to Kafka who one is; None: LOGSTORE_KAFKA_<NAME>, [kafka]
+    kafka_config: Path | None = None
     url: str | None = (
         None  # any node's read API; None: that of the node that runs on data_dir, else http://127.0.0.1:8480
     )
@@ -124,6 +127,7 @@ class Settings:
     # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
     fetch_mb_s: float = 200.0
     # Embedded Kafka (`logstore dev`)
+    secure: bool = False  # it asks for passwords over TLS and keeps ACLs; fixed at its first start
     kafka_port: int | None = None  # that of the last start, else 9092 where it is free; 0: else any free one
     kafka_heap_mb: int = 512  # Java heap; the process takes some 200 MB more
     # Patience
@@ -169,14 +173,36 @@ def config_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None
     return next((place / FILE for place in places if _is_file(place / FILE)), None)
 
 
-def _from_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None) -> dict[str, Any]:
-    path = config_file(environ, directories)
+def kafka_section(path: Path | None) -> tuple[dict[str, Any], str | None]:
+    """The properties in `[kafka]` of a configuration file, and the file that its `kafka_config` names."""
+    found = _toml(path)
+    section = found.get(KAFKA, {})
+    if not isinstance(section, dict):
+        raise UsageError(f"{path}: [{KAFKA}] is a part of its own, with librdkafka's properties")
+    return dict(_dotted(section)), found.get("kafka_config")
+
+
+def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """TOML reads `ssl.ca.location = ...` as parts within parts."""
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _toml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read {path}: {error}") from error
+
+
+def _from_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None) -> dict[str, Any]:
+    path = config_file(environ, directories)
+    found = {name: value for name, value in _toml(path).items() if name != KAFKA}
     for name in found:
         if name not in _PARSERS:
             raise UsageError(f"{path}: there is no setting {name!r}; there are {', '.join(sorted(_PARSERS))}")
@@ -293,11 +319,13 @@ def _path(value: Any) -> Path:
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    "bootstrap": _bootstrap, "url": _url, "data_dir": _path, "http": parse_address, "advertise": _url,
+    "bootstrap": _bootstrap, "kafka_config": _path, "url": _url, "data_dir": _path,
+    "http": parse_address, "advertise": _url,
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
     "log_format": _log_format, "log_level": _log_level, "slow_ms": _whole(1, 3_600_000), "access_log": _flag,
     "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
     "fetch_mb_s": _rate, "kafka_port": _whole(0, 65_535),
+    "secure": _flag,
     "kafka_heap_mb": _whole(128, 65_536),
     "stall_s": _seconds, "drain_s": _seconds, "deadline_ms": _whole(1, 30_000), "timeout_s": _seconds,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from faust.worker import Worker as FaustWorker
 from logstore.model.slots import spread
 from logstore.model.table import SLOTS_TOPIC
 from logstore.process import logs
+from streaming.credentials import credentials
 
 log = logs.get(__name__)
 
@@ -51,6 +52,7 @@ def make_app(group: str, bootstrap: str, data_dir: Path, slots: int, on_slots: C
     app = faust.App(
         group,
         broker=[f"kafka://{address}" for address in bootstrap.split(",")],
+        broker_credentials=credentials(bootstrap),
         datadir=str(data_dir),
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -56,6 +56,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
 
 
 @pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """One real broker that asks for proof; each test makes users of its own."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("secured"), heap_mb=256, secure=True) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """One `logstore dev` for all tests of the command; each test makes tables of its own."""
     running = Dev(tmp_path_factory.mktemp("dev") / "data")

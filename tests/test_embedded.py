@@ -385,3 +385,13 @@ def test_a_broker_that_hangs_is_ended_by_force(own):
     os.kill(own.pid, signal.SIGSTOP)
     halt(own.data_dir, timeout_s=0.5)
     assert not own.alive()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_broker_stays_secured_or_open_as_it_was_made(tmp_path, secure):
+    directory = BrokerDataDir(tmp_path)
+    with directory.lock():
+        assert directory.claim(VERSION, 0, secure=secure).secure is secure
+        assert directory.claim(VERSION, 0, secure=secure) == directory.identity()
+        with pytest.raises(SetupError, match=f"was made {'with' if secure else 'without'} --secure"):
+            directory.claim(VERSION, 0, secure=not secure)

@@ -12,6 +12,7 @@ from batch.defaults import MASTER
 from logstore import settings
 from logstore.cli import options
 from logstore.extras import needing
+from logstore.log.connect.sources import publish
 
 if TYPE_CHECKING:
     from batch.context import Progress
@@ -28,6 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _OPTIONS = (
     click.option("--bootstrap", metavar="HOST:PORT", help="Kafka.  [default: that of the node that runs here]"),
+    options.KAFKA_CONFIG,
     click.option(
         "--data-dir", metavar="DIR", help="The node's data directory.  [default: logstore/dev in the user's data]"
     ),
@@ -50,10 +52,12 @@ def with_context(function: F) -> F:
     def run(*args: Any, **kwargs: Any) -> Any:
         from batch.context import open_context  # noqa: PLC0415 - only who needs it waits for its import
 
-        flags = {name: kwargs.pop(name) for name in ("bootstrap", "data_dir", "storage")}
+        flags = {name: kwargs.pop(name) for name in ("bootstrap", "kafka_config", "data_dir", "storage")}
         master, conf = kwargs.pop("master"), options.pairs(kwargs.pop("conf"), "--conf")
         with progress() as advance:
-            context = open_context(settings.load(flags), master=master, conf=conf, progress=advance)
+            chosen = settings.load(flags)
+            publish(chosen.kafka_config)
+            context = open_context(chosen, master=master, conf=conf, progress=advance)
             try:
                 return function(context, *args, **kwargs)
             finally:

@@ -3,6 +3,7 @@
 <data>/broker.json         which Kafka wrote the data, the cluster's id, the ports
       /broker.lock         locked (flock) by the broker itself for as long as it lives; its text is the broker's pid
       /server.properties   written at every start
+      /secure/             certificates, users and clients' settings of a secured broker; drawn in `security`
       /log/                Kafka's log and metadata
       /kafka.log*          the broker's log, bounded
       /kafka.out           what the Java machine printed since the last start
@@ -34,6 +35,12 @@ class BrokerIdentity(NamedTuple):
     port: int
     controller_port: int
     formatted: bool = False  # False: a first start did not get to its end, nothing of value is there
+    certificates_port: int = 0  # of a secured broker's listener for certificates; 0: the broker is open
+
+    @property
+    def secure(self) -> bool:
+        """True when the broker lets nobody in without proof."""
+        return self.certificates_port != 0
 
 
 class Holder(NamedTuple):
@@ -90,34 +97,40 @@ class BrokerDataDir:
                 f"{self._identity_file} is damaged ({error}); restore it, or begin anew with another --data-dir"
             ) from error
 
-    def claim(self, version: str, port: int | None, first_choice: int = 0) -> BrokerIdentity:
+    def claim(self, version: str, port: int | None, first_choice: int = 0, *, secure: bool = False) -> BrokerIdentity:
         """The identity to start with.
 
         Kafka `version` on `port`, else on the port of the last start, else on `first_choice` where that is free, else
         on a free one.
 
-        Requires: the lock is held. Raises SetupError when the data are another version's, not Kafka's, or the port is
-        taken.
+        Requires: the lock is held. Raises SetupError when the data are another version's, not Kafka's, secured or not
+        as they should be, or the port is taken.
         """
         known = self.identity()
         if known is None:
             self._refuse_strangers()
             chosen = port or (first_choice if first_choice and _bindable(first_choice) else _free_port())
             known = BrokerIdentity(version, _cluster_id(), chosen, _free_port())
+            known = known._replace(certificates_port=_free_port() if secure else 0)
         elif known.kafka.split(".")[:2] != version.split(".")[:2]:
             raise SetupError(
                 f"{self.path} holds data of Kafka {known.kafka}, this is Kafka {version}: "
                 "use the logstore that wrote it, or begin anew with another --data-dir"
+            )
+        if known.secure != secure:
+            raise SetupError(
+                f"the broker of {self.path} was made {'with' if known.secure else 'without'} --secure, and stays so; "
+                f"start it {'with' if known.secure else 'without'}, or begin anew with another --data-dir"
             )
         chosen = port or known.port
         if not _bindable(chosen):
             raise SetupError(
                 f"port {chosen} of {LOOPBACK} is taken; choose another with --port (`logstore dev`: --kafka-port)"
             )
-        controller = known.controller_port  # only the broker itself speaks to it: any other will do
-        while controller == chosen or not _bindable(controller):
-            controller = _free_port()
-        return self.save(known._replace(kafka=version, port=chosen, controller_port=controller))
+        controller = _another(known.controller_port, {chosen})  # only the broker itself speaks to it
+        certificates = _another(known.certificates_port, {chosen, controller}) if known.secure else 0
+        moved = known._replace(port=chosen, controller_port=controller, certificates_port=certificates)
+        return self.save(moved._replace(kafka=version))
 
     def save(self, identity: BrokerIdentity) -> BrokerIdentity:
         """Write broker.json, whole or not at all."""
@@ -145,6 +158,13 @@ class BrokerDataDir:
                 f"{self.path} is not empty ({sorted(strangers)[0]}) and not an embedded broker's; choose another "
                 "directory with --data-dir"
             )
+
+
+def _another(port: int, taken: set[int]) -> int:
+    """`port` where nobody listens on it, else a free one."""
+    while port in taken or not _bindable(port):
+        port = _free_port()
+    return port
 
 
 def _cluster_id() -> str:

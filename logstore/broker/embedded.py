@@ -5,7 +5,7 @@ with EmbeddedKafka(Path("data")) as kafka:
 
 It ends with the process that started it, however that ends (`process.child`), unless it is `detached`; killed at
 any instant, it starts again on the same data. Kafka's jars come from `jars`, Java from `java`, the data directory is
-drawn in `data_dir`.
+drawn in `data_dir`; what a secured one asks of its clients, in `security`.
 """
 
 import contextlib
@@ -25,7 +25,10 @@ from logstore.broker.class_archive import ClassArchive
 from logstore.broker.data_dir import LOOPBACK, BrokerDataDir, BrokerIdentity
 from logstore.broker.jars import VERSION, kafka_jars
 from logstore.broker.java import find_java
+from logstore.broker.security import BrokerSecurity
 from logstore.log import kafka
+from logstore.log.connect.cluster import Cluster
+from logstore.log.connect.sources import properties_in
 from logstore.model.errors import SetupError
 from logstore.process import child, environment
 from logstore.process.progress import Progress
@@ -44,12 +47,22 @@ class EmbeddedKafka:
     """A real Apache Kafka 4.1 broker (KRaft, one process) on loopback, with its data below `data_dir`.
 
     `port`: 0 keeps the port of the last start, or finds a free one; None tries KAFKAS_PORT before that. `heap_mb`: the
-    Java heap; the process takes about 200 MB more. `detached`: the broker outlives this process.
+    Java heap; the process takes about 200 MB more. `detached`: the broker outlives this process. `secure`: it asks for
+    passwords or certificates over TLS, and keeps ACLs; `bootstrap` then is a Cluster of its user `admin`.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = 0, heap_mb: int = 512, detached: bool = False) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = 0,
+        heap_mb: int = 512,
+        detached: bool = False,
+        secure: bool = False,
+    ) -> None:
         self.data_dir = data_dir.absolute()
-        self.bootstrap = ""  # "127.0.0.1:PORT" once started
+        self.bootstrap = Cluster("")  # "127.0.0.1:PORT" once started
+        self.security = BrokerSecurity(self.data_dir) if secure else None
         self._dir = BrokerDataDir(self.data_dir)
         self._port = port
         self._heap_mb = heap_mb
@@ -80,7 +93,8 @@ class EmbeddedKafka:
             return self
         java, jars = find_java(), kafka_jars()  # 1
         with self._dir.lock() as fd:  # 2
-            identity = self._dir.claim(VERSION, self._port, 0 if self._port == 0 else KAFKAS_PORT)  # 3
+            first_choice = 0 if self._port == 0 else KAFKAS_PORT
+            identity = self._dir.claim(VERSION, self._port, first_choice, secure=self.security is not None)  # 3
             self._write_settings(identity)
             launch = [
                 str(java.path),
@@ -98,7 +112,7 @@ class EmbeddedKafka:
             self._process = self._spawn([*launch, *sharing], fd)  # 5
             self._dir.hand_over(fd, self._process.pid)
         self._port = identity.port
-        self.bootstrap = f"{LOOPBACK}:{identity.port}"
+        self.bootstrap = _cluster(self.data_dir, identity)
         try:
             self._wait(identity, timeout_s)  # 6
         except BaseException:
@@ -142,8 +156,15 @@ class EmbeddedKafka:
         self.stop()
 
     def _write_settings(self, identity: BrokerIdentity) -> None:
-        template = Template((_HERE / "kafka.properties").read_text())
-        (self.data_dir / "server.properties").write_text(template.substitute(identity._asdict()))
+        listeners = "kafka_secure.properties" if identity.secure else "kafka_open.properties"
+        template = "".join((_HERE / name).read_text() for name in ("kafka.properties", listeners))
+        settings = Template(template).substitute(identity._asdict())
+        if self.security is not None:
+            self.security.prepare(identity)
+            settings += self.security.broker_settings()
+        path = self.data_dir / "server.properties"
+        path.touch(mode=0o600)
+        path.write_text(settings)
 
     def _format(self, launch: list[str], identity: BrokerIdentity, timeout_s: float) -> BrokerIdentity:
         shutil.rmtree(self.data_dir / "log", ignore_errors=True)  # of a format that did not get to its end
@@ -156,6 +177,7 @@ class EmbeddedKafka:
             identity.cluster_id,
             "-c",
             "server.properties",
+            *([f"@{self.security.format_arguments}"] if self.security else []),  # passwords are no process arguments
         ]
         with subprocess.Popen(
             tool,
@@ -203,7 +225,7 @@ class EmbeddedKafka:
         """
         assert self._process is not None, "it was started"
         progress = Progress(self._process.pid, timeout_s, self.data_dir / "kafka.log")
-        while not _answers(identity):
+        while not _answers(self.data_dir, identity):
             if not self.alive():
                 raise SetupError(f"Kafka ended while it started:\n{self._log_end()}")
             if progress.hangs():
@@ -225,10 +247,11 @@ class EmbeddedKafka:
 class RunningBroker(NamedTuple):
     """A broker that some process started on a data directory."""
 
-    bootstrap: str
+    bootstrap: Cluster
     pid: int
     data_dir: str
     version: str
+    kafka_config: str | None = None  # file of its user `admin`, where it is secured
 
 
 def running(data_dir: Path) -> RunningBroker | None:
@@ -245,7 +268,8 @@ def running(data_dir: Path) -> RunningBroker | None:
             f"the broker of {directory.path} is being started by the process {holder.pid}; try again when it is up"
         )
     identity = _known(data_dir)
-    return RunningBroker(f"{LOOPBACK}:{identity.port}", holder.pid, str(directory.path), identity.kafka)
+    config = str(BrokerSecurity(directory.path).client_settings) if identity.secure else None
+    return RunningBroker(_cluster(directory.path, identity), holder.pid, str(directory.path), identity.kafka, config)
 
 
 def attach(data_dir: Path, timeout_s: float = START_S) -> RunningBroker | None:
@@ -254,7 +278,7 @@ def attach(data_dir: Path, timeout_s: float = START_S) -> RunningBroker | None:
     Raises SetupError when it has done nothing for `timeout_s`.
     """
     progress: Progress | None = None
-    while (found := running(data_dir)) and not _answers(_known(data_dir)):
+    while (found := running(data_dir)) and not _answers(data_dir, _known(data_dir)):
         progress = progress or Progress(found.pid, timeout_s, Path(found.data_dir) / "kafka.log")
         if progress.hangs():
             raise SetupError(
@@ -302,13 +326,19 @@ def _end(data_dir: Path, found: RunningBroker, timeout_s: float) -> None:
         os.close(handle)
 
 
-def _answers(identity: BrokerIdentity) -> bool:
+def _cluster(data_dir: Path, identity: BrokerIdentity) -> Cluster:
+    """The broker as this process's clients reach it: whatever they are told of other brokers does not count here."""
+    properties = properties_in(BrokerSecurity(data_dir.absolute()).client_settings) if identity.secure else {}
+    return Cluster(f"{LOOPBACK}:{identity.port}", properties)
+
+
+def _answers(data_dir: Path, identity: BrokerIdentity) -> bool:
     """True when this very cluster, not another that listens there, names a broker that clients can use."""
     try:
         socket.create_connection((LOOPBACK, identity.port), timeout=1).close()
     except OSError:
         return False
-    return kafka.cluster_id(f"{LOOPBACK}:{identity.port}", timeout_s=2) == identity.cluster_id
+    return kafka.cluster_id(_cluster(data_dir, identity), timeout_s=2) == identity.cluster_id
 
 
 def _last_lines(text: str, count: int = 12) -> str:

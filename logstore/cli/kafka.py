@@ -40,13 +40,14 @@ def kafka() -> None:
     show_default=True,
     help="Java heap; the process takes about 200 MB more.",
 )
+@click.option("--secure", is_flag=True, help="Ask for passwords over TLS, and keep ACLs; fixed at the first start.")
 @AS_JSON
-def start(data_dir: Path, port: int | None, heap_mb: int, as_json: bool) -> None:
+def start(data_dir: Path, port: int | None, heap_mb: int, secure: bool, as_json: bool) -> None:
     """Start the broker, and return when it answers; does nothing when it runs already."""
     own_files_only()
     found = attach(data_dir)
     if found is None:
-        EmbeddedKafka(data_dir, port=port, heap_mb=heap_mb, detached=True).start()
+        EmbeddedKafka(data_dir, port=port, heap_mb=heap_mb, detached=True, secure=secure).start()
         found = attach(data_dir)
     elif port and not found.bootstrap.endswith(f":{port}"):
         raise click.UsageError(
@@ -83,5 +84,7 @@ def _show(found: RunningBroker | None, data_dir: Path, as_json: bool) -> None:
             f"Apache Kafka {found.version} answers on {found.bootstrap} (process id {found.pid}, data in "
             f"{found.data_dir})"
         )
+        if found.kafka_config:
+            click.echo(f"clients prove who they are with --kafka-config {found.kafka_config}")
     else:
         click.echo(f"no broker runs on {data_dir}; `logstore kafka start` starts one")

@@ -1,12 +1,16 @@
 """`logstore node` and `logstore dev`: run a node, with or without a Kafka of its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
 
 from logstore.cli import show
+from logstore.cli.options import KAFKA_CONFIG
+from logstore.log.connect.sources import process_properties, publish
 from logstore.model.errors import UsageError
+from logstore.node.addresses import given_bootstrap
 from logstore.node.node import Node
 from logstore.process import logs
 from logstore.process.private_files import own_files_only
@@ -18,6 +22,7 @@ _Decorator = Callable[[Any], Any]
 def _options(*more: _Decorator) -> _Decorator:
     shared: list[_Decorator] = [
         click.option("--bootstrap", metavar="HOST:PORT", help="Kafka."),
+        KAFKA_CONFIG,
         click.option(
             "--data-dir",
             metavar="DIR",
@@ -83,7 +88,7 @@ def node(**flags: Any) -> None:
 
     Prints one JSON line when it is ready.
     """
-    settings = load(flags)
+    settings = _settings(flags)
     if settings.bootstrap is None:
         raise UsageError(
             "a node needs Kafka's address: --bootstrap HOST:PORT or LOGSTORE_BOOTSTRAP; `logstore dev` brings its own "
@@ -102,6 +107,12 @@ def node(**flags: Any) -> None:
         help="Port of the embedded Kafka; 0: any free one.  [default: that of the last start, else 9092 where it is "
         "free]",
     ),
+    click.option(
+        "--secure",
+        is_flag=True,
+        default=None,
+        help="The embedded Kafka asks for passwords over TLS and keeps ACLs; fixed at its first start.",
+    ),
     click.option("--kafka-heap-mb", metavar="MB", help="Java heap of the embedded Kafka.  [default: 512]"),
 )
 def dev(**flags: Any) -> None:
@@ -111,8 +122,9 @@ def dev(**flags: Any) -> None:
 
     Prints one JSON line when it is ready.
     """
-    settings = load(flags)
+    settings = _settings(flags)
     if settings.bootstrap is None:
+        _check_own_kafka()
         show.warn(f"starting Kafka and a node in {settings.data_dir} ...")
     own_files_only()
     _log_as(settings)
@@ -123,11 +135,27 @@ def _log_as(settings: Settings) -> None:
     logs.set_up("node", form=settings.log_format, levels=settings.log_level)
 
 
+def _settings(flags: dict[str, Any]) -> Settings:
+    settings = load(flags)
+    publish(settings.kafka_config)
+    return replace(settings, bootstrap=given_bootstrap(settings))
+
+
+def _check_own_kafka() -> None:
+    """Raise UsageError where properties speak of another Kafka than the embedded one, whose children would use them."""
+    if stray := sorted(process_properties()):
+        raise UsageError(
+            f"Kafka's properties are given ({', '.join(stray)}), and no address: --bootstrap says which Kafka is "
+            "meant; the one that `logstore dev` starts needs none, --secure makes its own"
+        )
+
+
 def _ready(facts: dict[str, Any]) -> None:
     show.as_json(facts)
+    proof = f" LOGSTORE_KAFKA_CONFIG={facts['kafka_config']}" if facts["kafka_config"] else ""
     show.warn(
         "ready. In another terminal:\n"
-        f"    export LOGSTORE_BOOTSTRAP={facts['bootstrap']} LOGSTORE_URL={facts['http']}\n"
+        f"    export LOGSTORE_BOOTSTRAP={facts['bootstrap']} LOGSTORE_URL={facts['http']}{proof}\n"
         "    logstore table create users\n"
         '    logstore put users ada "Ada Lovelace"\n'
         "    logstore get users ada\n"

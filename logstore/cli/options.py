@@ -9,15 +9,22 @@ from typing import Any, TypeVar
 import click
 
 from logstore import settings
+from logstore.log.connect.sources import publish
 from logstore.model.errors import UsageError
 from logstore.model.key import from_base64url, to_base64url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+KAFKA_CONFIG = click.option(
+    "--kafka-config",
+    metavar="FILE",
+    help="How to prove to Kafka who one is: librdkafka's properties.  [default: LOGSTORE_KAFKA_<NAME>, logstore.toml]",
+)
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": click.option(
         "--bootstrap", metavar="HOST:PORT", help="Kafka.  [default: that of the node that runs here]"
     ),
+    "kafka_config": KAFKA_CONFIG,
     "url": click.option(
         "--url", metavar="URL", help="Any node's read API.  [default: that of the node that runs here]"
     ),
@@ -52,15 +59,18 @@ AS_OF = click.option(
 
 def with_settings(*names: str) -> Callable[[F], F]:
     """Add the options `names` to a command, which gets `Settings` made of them as its first argument."""
+    wanted = [more for name in names for more in ((name, "kafka_config") if name == "bootstrap" else (name,))]
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            flags = {name: kwargs.pop(name) for name in names}
-            return function(settings.load(flags), *args, **kwargs)
+            flags = {name: kwargs.pop(name) for name in wanted}
+            chosen = settings.load(flags)
+            publish(chosen.kafka_config)
+            return function(chosen, *args, **kwargs)
 
         wrapped: Any = run
-        for name in reversed(names):
+        for name in reversed(wanted):
             wrapped = _OPTIONS[name](wrapped)
         return wrapped  # type: ignore[no-any-return]  # untyped library
 

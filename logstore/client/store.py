@@ -17,6 +17,8 @@ from logstore.client.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, TopicProof, renewing
 from logstore.client.transport.origin import Origin
 from logstore.log.after_fork import keep, renew_in_child
+from logstore.log.connect.cluster import Cluster
+from logstore.log.connect.sources import process_bootstrap
 from logstore.log.write.producer import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
@@ -48,7 +50,8 @@ class Store:
     queue_bytes         of them, at most: the memory this client may take
     delivery_timeout_s  after which a write without acknowledgement is Unknown
     definitions         where table definitions come from; default: the log itself
-    kafka               further librdkafka settings, for security and the like
+    kafka               librdkafka properties of every connection to Kafka: security.protocol, sasl.*, ssl.*, and the
+                        like; default: LOGSTORE_KAFKA_<NAME>, `[kafka]` in `logstore.toml`
     tls                 for https URLs: whose certificates count; default: those that the system trusts
     """
 
@@ -85,6 +88,7 @@ class Store:
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self._bootstrap = bootstrap or os.environ.get("LOGSTORE_BOOTSTRAP")
+        self._kafka = None if kafka is None else Cluster("", kafka).properties
         self._url = url or os.environ.get("LOGSTORE_URL")
         if self._url:
             Origin.of(self._url)
@@ -95,7 +99,6 @@ class Store:
             "delivery_timeout_s": delivery_timeout_s,
             "linger_ms": linger_ms,
             "compression": compression,
-            "extra": kafka,
         }
         self._definitions, self._tls, self._closed = definitions, tls, False
         self._pointed: dict[str, str] = {}  # addresses that were found, when nobody gave any
@@ -339,14 +342,14 @@ class Store:
         registry = Registry(self._need_bootstrap())
         return Tables(registry, TopicProof(lambda topic: topics.epoch_of(registry.admin, topic)))
 
-    def _need_bootstrap(self) -> str:
+    def _need_bootstrap(self) -> Cluster:
         bootstrap = self._bootstrap or self._find("bootstrap")
         if not bootstrap:
             raise UsageError(
                 "writing needs Kafka's address: Store(bootstrap=...), or LOGSTORE_BOOTSTRAP; `logstore dev` starts "
                 "a store that is found by itself"
             )
-        return bootstrap
+        return Cluster.of(bootstrap) if self._kafka is None else Cluster(bootstrap, self._kafka)
 
     def _find(self, name: str) -> str | None:
         found = self._found(name)
@@ -365,9 +368,12 @@ class Store:
         from logstore.process.running_node import running_on  # noqa: PLC0415 - only who needs it waits for its import
 
         chosen = settings.load()
-        if chosen.bootstrap or chosen.url:
-            return str(found) if (found := getattr(chosen, name)) else None
+        given = {"bootstrap": chosen.bootstrap or process_bootstrap(), "url": chosen.url}
+        if any(given.values()):
+            return given[name]
         running = running_on(chosen.data_dir)
+        if running and name == "bootstrap":
+            return Cluster.recorded(running)
         return str(running[name]) if running else None
 
     def forget(self, table: str) -> None:

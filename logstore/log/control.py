@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError
 
 from logstore.log import kafka, topics
 from logstore.model.errors import EpochChanged, LogUnreachable, UsageError
@@ -60,29 +60,30 @@ def is_fenced(bootstrap: str, table: Table) -> bool:
 
     Raises LogUnreachable. Where it is appended it changes nothing.
     """
-    delivered = _deliver(bootstrap, table, "fence", msgpack.packb({"table": table.name}), range(table.partitions))
+    producer = _producer(bootstrap)
+    delivered = _deliver(producer, table, "fence", msgpack.packb({"table": table.name}), range(table.partitions))
     for error, _ in delivered:
         if error is not None and error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
-            raise kafka.translate(error, f"append a fence record to {table.topic}")
+            raise kafka.translate(error, f"append a fence record to {table.topic}", producer)
     return all(error is not None for error, _ in delivered)
 
 
 def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> dict[int, int]:
-    delivered = _deliver(bootstrap, table, op, value, partitions)
+    producer = _producer(bootstrap)
+    delivered = _deliver(producer, table, op, value, partitions)
     for error, _ in delivered:
         if error is not None:
-            raise kafka.translate(error, f"append a {op} record to {table.topic}")
+            raise kafka.translate(error, f"append a {op} record to {table.topic}", producer)
     return {record.partition(): int(record.offset()) for _, record in delivered}
 
 
-def _deliver(bootstrap: str, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> list[tuple[Any, Any]]:
+def _producer(bootstrap: str) -> Any:
+    own = {"acks": "all", "enable.idempotence": True, "linger.ms": 0, "delivery.timeout.ms": int(DELIVERY_S * 1000)}
+    return kafka.producer(bootstrap, **own)
+
+
+def _deliver(producer: Any, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> list[tuple[Any, Any]]:
     """(error or None, record) of every partition; raises LogUnreachable when not all were answered."""
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 0,
-            "delivery.timeout.ms": int(DELIVERY_S * 1000), "log_level": 2, **kafka.MAKES_NO_TOPICS,
-        }
-    )  # fmt: skip
     delivered: list[tuple[Any, Any]] = []
     wanted = list(partitions)
     for partition in wanted:
@@ -90,8 +91,9 @@ def _deliver(bootstrap: str, table: Table, op: str, value: bytes, partitions: It
             table.topic, value, partition=partition, headers=[("ls.op", op.encode())],
             on_delivery=lambda error, record: delivered.append((error, record)),
         )  # fmt: skip
-    producer.flush(DELIVERY_S + 5)
+    kafka.flush(producer, DELIVERY_S + 5, f"append a {op} record to {table.topic}")
     if len(delivered) < len(wanted):
+        kafka.check_access(producer)
         raise LogUnreachable(
             f"append a {op} record to {table.topic}: Kafka acknowledged {len(delivered)} of {len(wanted)}; try again"
         )

@@ -1,18 +1,32 @@
 """The door to Kafka: connections with the settings this store relies on, and types for what comes back."""
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import TopicCollection as _TopicCollection
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from logstore.log.after_fork import keep_for_ever, renew_in_child
-from logstore.model.errors import LogGap, LogStoreError, LogTruncated, LogUnreachable, UsageError
+from logstore.log.connect.access import Access
+from logstore.log.connect.cluster import Cluster
+from logstore.model.errors import (
+    AccessDenied,
+    AuthenticationFailed,
+    LogGap,
+    LogStoreError,
+    LogTruncated,
+    LogUnreachable,
+    UsageError,
+)
 
 REQUEST_S = 10.0
+_PROOF_S = 2.0
+_LOOK_S = 0.5  # in which a refusal is noticed
 _ENDS_S = 5.0  # what is asked every second
 _MOST_CLIENTS = 8  # clusters
 _T = TypeVar("_T")
@@ -31,6 +45,14 @@ _STALE = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError._NOENT,  # a broker that has just started leads nothing yet
 }  # fmt: skip
+
+
+_LACKING = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "its consumer group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "the cluster, which a writer has through WRITE on its topic",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "the transactional id",
+}
 
 
 # Producers and admin clients make a topic by asking for it, where brokers let them: writes to a table that was dropped
@@ -65,9 +87,10 @@ class Bounds(NamedTuple):
 
 def consumer(bootstrap: str, **more: Any) -> Any:
     """A consumer without group or commits; an offset that is gone is an error for it, not a reason to jump."""
-    return Consumer(
+    return _made(
+        _Consumer,
+        bootstrap,
         {
-            "bootstrap.servers": bootstrap,
             "group.id": "logstore",  # librdkafka wants one; nothing is subscribed or committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -81,8 +104,13 @@ def consumer(bootstrap: str, **more: Any) -> Any:
             "reconnect.backoff.max.ms": 1_000,
             "log_level": 2,  # connections come and go; what matters reaches us as errors
             **more,
-        }
+        },
     )
+
+
+def producer(bootstrap: str, **own: Any) -> Any:
+    """A producer of librdkafka, with the properties `own`, that makes no topics by asking for them."""
+    return _made(_Producer, bootstrap, {"log_level": 2, **MAKES_NO_TOPICS, **own})
 
 
 def admin(bootstrap: str) -> Any:
@@ -98,24 +126,22 @@ class _Clients:
     """Admin clients of this process, by cluster."""
 
     def __init__(self) -> None:
-        self._lock, self._connected = threading.Lock(), dict[str, Any]()
+        self._lock, self._connected = threading.Lock(), dict[Cluster, Any]()
         renew_in_child(self)
 
     def get(self, bootstrap: str) -> Any:
         """The client of a cluster."""
+        cluster = Cluster.of(bootstrap)
         with self._lock:
-            client = self._connected.get(bootstrap)
+            client = self._connected.get(cluster)
             if client is None:
                 if len(self._connected) >= _MOST_CLIENTS:
                     del self._connected[next(iter(self._connected))]
-                client = self._connected[bootstrap] = AdminClient(
-                    {
-                        "bootstrap.servers": bootstrap,
-                        "log_level": 2,
-                        "socket.connection.setup.timeout.ms": 5_000,
-                        **MAKES_NO_TOPICS,
-                    }
-                )
+                own = {
+                    "log_level": 2, "socket.connection.setup.timeout.ms": 5_000, "reconnect.backoff.max.ms": 1_000,
+                    **MAKES_NO_TOPICS,
+                }  # fmt: skip
+                client = self._connected[cluster] = _proved(_made(_Admin, cluster, own), cluster)
             return client
 
     def after_fork(self) -> None:
@@ -128,25 +154,98 @@ class _Clients:
 _clients = _Clients()
 
 
-def cluster_id(bootstrap: str, timeout_s: float) -> str | None:
-    """The id of the cluster that answers at `bootstrap` and names a broker to use; None: nobody does. Asked afresh."""
+def _proved(client: Any, cluster: Cluster) -> Any:
+    """A client that Kafka does not refuse; one that gets no answer meanwhile will meet it in its calls."""
+    if cluster.properties:
+        with contextlib.suppress(KafkaException):
+            metadata(client, _PROOF_S)
+    return client
+
+
+class _Consumer(Consumer):
+    access: Access
+
+
+class _Producer(Producer):
+    access: Access
+
+
+class _Admin(AdminClient):
+    access: Access
+
+
+def _made(kind: Any, bootstrap: str, own: Mapping[str, Any]) -> Any:
+    """A client of the cluster, with its `access`. Raises UsageError (a property that librdkafka refuses)."""
+    cluster = Cluster.of(bootstrap)
+    access = Access(cluster)
     try:
-        answer = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=timeout_s)
+        client = kind(cluster.configuration({**own, "error_cb": access}))
+    except KafkaException as error:
+        raise UsageError(f"Kafka's client refuses a property: {error.args[0].str()}") from error
+    client.access = access
+    return client
+
+
+def metadata(client: Any, timeout_s: float) -> Any:
+    """The topics and brokers that Kafka names. Raises KafkaException after `timeout_s`, AuthenticationFailed at once.
+
+    Requires: a client of this door. librdkafka says only when it is asked what it was refused, and waits for the rest
+    of the time.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.0, deadline_s - time.monotonic())
+        try:
+            found = client.list_topics(timeout=min(left_s, _LOOK_S))
+        except KafkaException:
+            check_access(client)
+            if left_s <= _LOOK_S:
+                raise
+        else:
+            client.access.granted()
+            return found
+
+
+def check_access(client: Any) -> None:
+    """Raise AuthenticationFailed when Kafka has just refused this client."""
+    if isinstance(client, _Admin):  # nobody else runs its callbacks
+        client.poll(0)
+    if (access := getattr(client, "access", None)) is not None:
+        access.check()
+
+
+def cluster_id(bootstrap: str, timeout_s: float) -> str | None:
+    """The id of the cluster that answers at `bootstrap` and names a broker to use; None: nobody does. Asked afresh.
+
+    Raises AuthenticationFailed.
+    """
+    try:
+        answer = metadata(_made(_Admin, bootstrap, {"log_level": 0}), timeout_s)
     except KafkaException:
         return None
     return str(answer.cluster_id) if answer.brokers else None
 
 
-def call(what: str, function: Callable[[], _T]) -> _T:
-    """Run a Kafka call; raises LogUnreachable when nobody answers, LogStoreError with Kafka's own words otherwise."""
+def call(what: str, function: Callable[[], _T], client: Any) -> _T:
+    """Run a Kafka call of `client`.
+
+    Raises LogUnreachable when nobody answers, AccessDenied, LogStoreError with Kafka's own words otherwise.
+    """
     try:
         return function()
     except KafkaException as error:
-        raise translate(error.args[0], what) from error
+        raise translate(error.args[0], what, client) from error
 
 
-def translate(error: Any, what: str) -> LogStoreError:
-    """The error of this package for a KafkaError."""
+def translate(error: Any, what: str, client: Any) -> LogStoreError:
+    """The error of this package for a KafkaError that `client` met."""
+    if error.code() in _LACKING:
+        return lacking(error.code(), what, client)
+    if error.code() in _UNREACHABLE or error.retriable():
+        try:
+            check_access(client)
+        except AuthenticationFailed as refusal:
+            return AuthenticationFailed(f"{what}: {refusal}")
     if error.code() in _UNREACHABLE or error.retriable():
         return LogUnreachable(
             f"{what}: Kafka does not answer ({error.str()}); is the broker running, and is the bootstrap address right?"
@@ -154,6 +253,37 @@ def translate(error: Any, what: str) -> LogStoreError:
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return UsageError(f"{what}: there is no such topic or partition")
     return LogStoreError(f"{what}: {error.str()} ({error.name()})")
+
+
+def flush(producer: Any, timeout_s: float, what: str) -> int:
+    """Wait until every record is reported, or for `timeout_s`; returns how many are not.
+
+    Raises what `translate` makes of a fatal error, which the binding raises wherever it notices it first: in a callback
+    too, which Python then blames.
+    """
+    try:
+        return int(producer.flush(timeout_s))
+    except KafkaException as error:
+        raise translate(error.args[0], what, producer) from error
+    except SystemError as error:
+        if not isinstance(error.__cause__, KafkaException):
+            raise
+        raise translate(error.__cause__.args[0], what, producer) from error
+
+
+def check_led(client: Any, topic: str, error: Any) -> None:
+    """Raise AccessDenied when a partition seems to have no leader because its topic is hidden from this user."""
+    if code(error) == KafkaError._NOENT:
+        describe(client, [topic])
+
+
+def lacking(kind: int, what: str, client: Any) -> AccessDenied:
+    """The error for what the client's user has no ACL for."""
+    cluster = client.access.cluster
+    return AccessDenied(
+        f"{what}: Kafka at {cluster} knows {cluster.identity}, and grants no access to {_LACKING[kind]}; "
+        "docs/security.md lists the ACLs of each role"
+    )
 
 
 def code(error: Any) -> int:
@@ -180,7 +310,7 @@ def describe(client: Any, topics: list[str], timeout_s: float = REQUEST_S) -> di
             found[topic] = Described(uuid_hex(described.topic_id), len(described.partitions))
         except KafkaException as error:
             if code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise translate(error.args[0], f"describe topic {topic}") from error
+                raise translate(error.args[0], f"describe topic {topic}", client) from error
     return found
 
 
@@ -218,10 +348,11 @@ def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = Fa
     failed = next(((where, error) for where, error in errors.items() if error is not None), None)
     if failed is not None:
         stale = call(
-            "look up the ends of the log", lambda: _is_stale(client, failed[0].topic, failed[1])
+            "look up the ends of the log", lambda: _is_stale(client, failed[0].topic, failed[1]), client
         )  # it knows more next time
         if not known and not stale:
-            raise translate(failed[1].args[0], "look up the ends of the log")
+            check_led(client, failed[0].topic, failed[1])
+            raise translate(failed[1].args[0], "look up the ends of the log", client)
     found = {(where.topic, where.partition): end for where, end in known.items() if end >= 0}
     if known and not found:  # librdkafka's answer when a broker has just gone away: no error, and no offset
         raise LogUnreachable("look up the ends of the log: Kafka does not answer")
@@ -232,7 +363,7 @@ def leader_epoch(client: Any, topic: str, partition: int) -> int:
     """The epoch of a partition's leadership now; -1: the broker does not tell. Raises LogUnreachable."""
     where = TopicPartition(topic, partition)
     future = client.list_offsets({where: _LATEST}, request_timeout=REQUEST_S)[where]
-    found = call(f"ask for the leader epoch of {topic}/{partition}", future.result).leader_epoch
+    found = call(f"ask for the leader epoch of {topic}/{partition}", future.result, client).leader_epoch
     return -1 if found is None else int(found)
 
 
@@ -260,7 +391,11 @@ def _offsets(
         return {where.partition: int(future.result().offset) for where, future in futures.items()}
 
     again = known_to_all(client, topic, max(partitions, default=0), timeout_s)
-    return call(f"look up the offsets of {topic}", lambda: again(ask))
+    try:
+        return again(ask)
+    except KafkaException as error:
+        check_led(client, topic, error)
+        raise translate(error.args[0], f"look up the offsets of {topic}", client) from error
 
 
 def known_to_all(client: Any, topic: str, partition: int, timeout_s: float = REQUEST_S) -> Retrying:
@@ -311,7 +446,7 @@ def read_range(
         while following < end:
             for record in take(reader, min(1_000, end - following), timeout_s):
                 if record.error():
-                    raise _read_error(record.error(), topic, partition, following, end)
+                    raise _read_error(record.error(), reader, f"{topic}/{partition}", following, end)
                 if record.offset() != following:
                     raise LogGap(
                         f"{topic}/{partition}: wanted offset {following:,}, the log has {record.offset():,} next"
@@ -329,13 +464,14 @@ def take(reader: Any, most: int, timeout_s: float) -> list[Record]:
     """
     first = reader.poll(timeout_s)
     if first is None:
+        check_access(reader)
         raise LogUnreachable(f"nothing came from Kafka for {timeout_s:g} s; is the broker running?")
     return [first, *reader.consume(most - 1, 0)] if most > 1 else [first]
 
 
-def _read_error(error: Any, topic: str, partition: int, at: int, end: int) -> LogStoreError:
+def _read_error(error: Any, reader: Any, where: str, at: int, end: int) -> LogStoreError:
     if error.code() == KafkaError._PARTITION_EOF:
-        return LogGap(f"{topic}/{partition}: the log ends at {at:,}, wanted everything before {end:,}")
+        return LogGap(f"{where}: the log ends at {at:,}, wanted everything before {end:,}")
     if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
-        return LogTruncated(f"{topic}/{partition}: offset {at:,} is gone from the log")
-    return translate(error, f"read {topic}/{partition}")
+        return LogTruncated(f"{where}: offset {at:,} is gone from the log")
+    return translate(error, f"read {where}", reader)

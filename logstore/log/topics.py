@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from logstore.log.kafka import REQUEST_S, bounds, call, code, known_to_all, topic_ids, translate
+from logstore.log.kafka import REQUEST_S, bounds, call, check_led, code, known_to_all, topic_ids, translate
 from logstore.model.errors import LogUnreachable, NoSuchTable, TableExists
 from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC, TABLES_TOPIC, Table
 
@@ -113,7 +113,7 @@ def create(client: Any, topic: str, partitions: int, replicas: int, settings: di
         made = True
     except KafkaException as error:
         if code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise translate(error.args[0], f"create topic {topic}") from error
+            raise translate(error.args[0], f"create topic {topic}", client) from error
         made = False
     until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
     if made:
@@ -130,7 +130,7 @@ def delete(client: Any, topic: str) -> bool:
     except KafkaException as error:
         if code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return False
-        raise translate(error.args[0], f"delete topic {topic}") from error
+        raise translate(error.args[0], f"delete topic {topic}", client) from error
 
 
 def until(what: str, holds: Callable[[], bool], timeout_s: float = REQUEST_S) -> None:
@@ -155,7 +155,11 @@ def truncate(client: Any, topic: str, below: dict[int, int]) -> None:
     """Delete every record below an offset, by partition (KIP-107)."""
     offsets = [TopicPartition(topic, partition, offset) for partition, offset in below.items()]
     for future in client.delete_records(offsets, request_timeout=REQUEST_S).values():
-        call(f"delete records of {topic}", future.result)
+        try:
+            future.result()
+        except KafkaException as error:
+            check_led(client, topic, error)
+            raise translate(error.args[0], f"delete records of {topic}", client) from error
 
 
 def add_partitions(client: Any, topic: str, total: int) -> None:
@@ -166,6 +170,7 @@ def add_partitions(client: Any, topic: str, total: int) -> None:
     call(
         f"add partitions to {topic}",
         client.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_S)[topic].result,
+        client,
     )
 
 
@@ -176,21 +181,23 @@ def epoch_of(client: Any, topic: str) -> str | None:
 
 def replication(client: Any) -> int:
     """Replicas for a new topic: three where there are three brokers."""
-    return min(3, max(1, len(call("ask for the brokers", lambda: client.list_topics(timeout=REQUEST_S)).brokers)))
+    found = call("ask for the brokers", lambda: client.list_topics(timeout=REQUEST_S), client)
+    return min(3, max(1, len(found.brokers)))
 
 
 def names(client: Any) -> set[str]:
     """Every topic there is."""
-    return set(call("ask for the topics", lambda: client.list_topics(timeout=REQUEST_S)).topics)
+    return set(call("ask for the topics", lambda: client.list_topics(timeout=REQUEST_S), client).topics)
 
 
 def partition_count(client: Any, topic: str) -> int:
     """Partitions of a topic; raises NoSuchTable when it does not exist."""
-    described = call(f"describe topic {topic}", lambda: client.list_topics(topic, timeout=REQUEST_S)).topics[topic]
+    what = f"describe topic {topic}"
+    described = call(what, lambda: client.list_topics(topic, timeout=REQUEST_S), client).topics[topic]
     if described.error is not None:
         if described.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise NoSuchTable(topic)
-        raise LogUnreachable(f"topic {topic}: {described.error}")
+        raise translate(described.error, what, client)
     return len(described.partitions)
 
 
@@ -201,6 +208,7 @@ def settings_of(client: Any, topic: str) -> dict[str, str]:
     entries = call(
         f"read the settings of {topic}",
         lambda: ask(lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource].result()),
+        client,
     )
     return {name: entry.value for name, entry in entries.items()}
 
@@ -214,6 +222,7 @@ def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
     call(
         f"change the settings of {topic}",
         lambda: client.incremental_alter_configs([resource])[resource].result(REQUEST_S),
+        client,
     )
 
 

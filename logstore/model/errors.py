@@ -15,6 +15,8 @@ LogStoreError
 ├── NotYet                     right, but not now: try again                         (retriable)
 │   ├── ConsistencyTimeout     the replica did not reach the asked position in time
 │   ├── LogUnreachable         Kafka does not answer
+│   │   └── AccessDenied       Kafka answers, and refuses this client what it asks (not retriable: an ACL lacks)
+│   │       └── AuthenticationFailed   it does not believe who this client is, or the client not who Kafka is
 │   ├── Overloaded             a queue is full
 │   ├── DiskFull               no room for a view; it goes on by itself once there is
 │   ├── Starting               the partition is being opened here
@@ -127,6 +129,19 @@ class ConsistencyTimeout(NotYet):
 
 class LogUnreachable(NotYet):
     """Kafka does not answer."""
+
+
+class AccessDenied(LogUnreachable):
+    """Kafka refuses what this client asks for; the message names the user and the ACL that lacks.
+
+    A LogUnreachable, since what runs goes on with what it has, as without Kafka; but to ask again helps nobody.
+    """
+
+    retriable = False
+
+
+class AuthenticationFailed(AccessDenied):
+    """Kafka refuses a password, token or certificate, or shows a certificate that this client does not trust."""
 
 
 class Overloaded(NotYet):

@@ -20,9 +20,10 @@ from typing import Any
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.broker.restarter import Restarter
+from logstore.log.connect.sources import publish
 from logstore.log.kafka import cluster_id
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import NotYet, SetupError, Stopped
+from logstore.model.errors import AccessDenied, NotYet, SetupError, Stopped
 from logstore.node.node_dir import NodeDir
 from logstore.node.node_figures import NodeFigures
 from logstore.node.port import Reservation
@@ -59,12 +60,15 @@ class Node:
         Workers and readers); `loud` gets what a person should see.
         """
         self.settings = settings
-        self.id = self.url = self.bootstrap = ""
+        self.id = self.url = ""
+        self.bootstrap: str = ""
+        self.kafka_config = settings.kafka_config
         self.slots: int | None = None  # of the store; None until Kafka has answered
         self._commands, self._loud = commands or children, loud or log.warning
         self._dir, self._figures = NodeDir(settings.data_dir), NodeFigures(settings.data_dir)
         self._kafka: EmbeddedKafka | None = None
         self._signals = 0
+        self._refusal = ""  # of Kafka, as it was said last
         self._unrecorded = ""  # why process ids are not on the disk
         self._supervisor: Supervisor | None = None
 
@@ -96,7 +100,7 @@ class Node:
         pids = {name: recorded[name] for name in ("node", "kafka", "workers", "readers")}
         return {
             "ready": True, "bootstrap": self.bootstrap, "http": self.url, "data_dir": str(self._dir.path),
-            "node_id": self.id, "pids": pids,
+            "node_id": self.id, "pids": pids, "kafka_config": recorded["kafka_config"],
         }  # fmt: skip
 
     # 1. claim
@@ -137,18 +141,32 @@ class Node:
         """False while Kafka does not answer, or not yet as it should. Raises EpochChanged, LogTruncated."""
         if self.slots is not None:
             return True
-        if cluster_id(self.bootstrap, PROBE_S) is None:
-            return False
+        try:
+            if cluster_id(self.bootstrap, PROBE_S) is None:
+                return False
+        except AccessDenied as error:
+            return self._refused(error)
         registry = Registry(self.bootstrap)
         try:
             slots = registry.ensure_store(self.settings.slots)
             self._dir.check_store(registry)
             self._settle_storage(registry)
+        except AccessDenied as error:
+            return self._refused(error)
         except NotYet as error:  # a broker that has just started leads nothing yet
             self._loud(f"{error}; it is tried again")
             return False
         self.slots = slots
         return True
+
+    def _refused(self, error: AccessDenied) -> bool:
+        """False where there is something to serve meanwhile. Raises `error` where there is nothing."""
+        if not self._dir.has_served():
+            raise error
+        if self._refusal != str(error):
+            self._refusal = str(error)
+            self._loud(f"{error}; what is here is served as it was, and it is tried again")
+        return False
 
     def _settle_storage(self, registry: Registry) -> None:
         """Record the location of archive and snapshots: the store knows it, not a node.
@@ -170,8 +188,14 @@ class Node:
 
     def _embed(self, stack: contextlib.ExitStack) -> None:
         kafka = EmbeddedKafka(
-            self._dir.path / "kafka", port=self.settings.kafka_port, heap_mb=self.settings.kafka_heap_mb
+            self._dir.path / "kafka",
+            port=self.settings.kafka_port,
+            heap_mb=self.settings.kafka_heap_mb,
+            secure=self.settings.secure,
         ).start()
+        if kafka.security is not None:
+            self.kafka_config = kafka.security.client_settings
+            publish(self.kafka_config)
         self._kafka, self.bootstrap = kafka, kafka.bootstrap
         restarter = Restarter(kafka, self._loud)
         stack.callback(restarter.close, KAFKA_GRACE_S)
@@ -204,6 +228,7 @@ class Node:
         return {
             "node": os.getpid(), "kafka": kafka, "workers": workers, "readers": readers,
             "node_id": self.id, "url": self.url, "bootstrap": self.bootstrap,
+            "kafka_config": None if self.kafka_config is None else str(self.kafka_config),
         }  # fmt: skip
 
     def _record(self) -> None:

@@ -3,10 +3,10 @@
 import math
 from typing import Any
 
-from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
 from logstore.log import kafka
-from logstore.log.kafka import MAKES_NO_TOPICS, consumer
+from logstore.log.kafka import consumer
 from logstore.log.membership.nodes import Announcement, Nodes
 from logstore.log.tables.registry import EMPTY
 from logstore.model.errors import LogTruncated, LogUnreachable
@@ -97,16 +97,8 @@ class Announcer:
     """Tells the others about a worker. Losing an announcement is harmless: the next one follows within a second."""
 
     def __init__(self, bootstrap: str) -> None:
-        self._producer: Any = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "linger.ms": 0,
-                "message.timeout.ms": 5_000,
-                "queue.buffering.max.messages": 100,
-                "log_level": 2,
-                **MAKES_NO_TOPICS,
-            }
-        )
+        own = {"linger.ms": 0, "message.timeout.ms": 5_000, "queue.buffering.max.messages": 100}
+        self._producer: Any = kafka.producer(bootstrap, **own)
 
     def announce(self, announcement: Announcement) -> None:
         """Send it on its way."""

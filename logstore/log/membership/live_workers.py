@@ -10,8 +10,6 @@ import time
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka import Producer
-
 from logstore.log import kafka
 from logstore.log.membership.changes import Changes
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
@@ -40,15 +38,8 @@ class LiveWorkers:
         Registry(bootstrap).read()
         self._changes, self._greeted = Changes(bootstrap, begins_at_end=False), False
         self._next_tick_s = 0.0
-        self._producer: Any = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "linger.ms": 0,
-                "message.timeout.ms": int(kafka.REQUEST_S * 1000),
-                "log_level": 2,
-                **kafka.MAKES_NO_TOPICS,
-            }
-        )
+        own = {"linger.ms": 0, "message.timeout.ms": int(kafka.REQUEST_S * 1000)}
+        self._producer: Any = kafka.producer(bootstrap, **own)
 
     def look(self, timeout_s: float = kafka.REQUEST_S) -> list[Announcement]:
         """Every worker alive now; `definitions` is as new.
@@ -131,7 +122,10 @@ class LiveWorkers:
             NODES_TOPIC, None, TICK, partition=0, on_delivery=lambda error, record: delivered.append((error, record))
         )
         self._producer.flush(timeout_s)
-        if not delivered or delivered[0][0] is not None:
+        if delivered and delivered[0][0] is not None:
+            raise kafka.translate(delivered[0][0], f"append to {NODES_TOPIC}", self._producer)
+        if not delivered:
+            kafka.check_access(self._producer)
             raise LogUnreachable(
                 f"{NODES_TOPIC} does not take records; is the broker running, and is the bootstrap address right?"
             )

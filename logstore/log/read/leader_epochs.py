@@ -85,7 +85,7 @@ def _first_records(reader: Any, topic: str, offsets: Mapping[int, int]) -> Itera
         for record in kafka.take(reader, 1, WAIT_S):
             error, partition = record.error(), record.partition()
             if error is not None and error.code() not in {KafkaError._PARTITION_EOF, *_GONE}:
-                raise kafka.translate(error, f"read {topic}/{partition}")
+                raise kafka.translate(error, f"read {topic}/{partition}", reader)
             if partition not in left:
                 continue
             left.discard(partition)

@@ -166,7 +166,7 @@ class _Reader:
         where = f"{self._table.topic}/{self._partition}"
         if error.code() in _GONE:
             return LogTruncated(f"{where}: offset {self._following:,} went from the log while it was read; try again")
-        return kafka.translate(error, f"read {where}")
+        return kafka.translate(error, f"read {where}", self._consumer)
 
 
 def columns(partition: int, records: Sequence[kafka.Record]) -> pa.RecordBatch:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
-from confluent_kafka import KafkaError, Producer, TopicPartition
+from confluent_kafka import KafkaError, TopicPartition
 
 from logstore import settings
 from logstore.log import kafka, topics
@@ -194,8 +194,9 @@ class Registry:
         """Nothing is to be let go: the admin client is the process's."""
 
     def _end(self) -> int:
+        client = self.admin
         try:
-            return kafka.bounds(self.admin, TABLES_TOPIC, [0])[0].end
+            return kafka.bounds(client, TABLES_TOPIC, [0])[0].end
         except LogStoreError as error:
             if isinstance(error, LogUnreachable):
                 raise
@@ -206,13 +207,11 @@ class Registry:
 
     def _append(self, records: Sequence[tuple[bytes, bytes | None]]) -> list[int]:
         """Append records; returns their offsets."""
-        producer = Producer(
-            {
-                "bootstrap.servers": self.bootstrap, "acks": "all", "enable.idempotence": True, "log_level": 2,
-                "linger.ms": 0 if len(records) == 1 else _TOGETHER_MS, "delivery.timeout.ms": int(WRITE_S * 1000),
-                **kafka.MAKES_NO_TOPICS,
-            }
-        )  # fmt: skip
+        own = {
+            "acks": "all", "enable.idempotence": True, "delivery.timeout.ms": int(WRITE_S * 1000),
+            "linger.ms": 0 if len(records) == 1 else _TOGETHER_MS,
+        }  # fmt: skip
+        producer = kafka.producer(self.bootstrap, **own)
         delivered: list[tuple[Any, Any]] = []
         for key, value in records:
             producer.produce(
@@ -222,11 +221,12 @@ class Registry:
                 partition=0,
                 on_delivery=lambda error, record: delivered.append((error, record)),
             )
-        if producer.flush(WRITE_S + 5) or len(delivered) < len(records):
+        if kafka.flush(producer, WRITE_S + 5, "write a table definition") or len(delivered) < len(records):
+            kafka.check_access(producer)
             raise LogUnreachable("write a table definition: Kafka did not acknowledge it")
         for error, _ in delivered:
             if error is not None:
-                raise kafka.translate(error, "write a table definition")
+                raise kafka.translate(error, "write a table definition", producer)
         return [int(record.offset()) for _, record in delivered]
 
 
@@ -244,6 +244,11 @@ def _is_newer(record: kafka.Record, table: Table) -> bool:
     return True
 
 
+def _unreadable(error: Any, reader: Any) -> LogStoreError:
+    typed = kafka.translate(error, f"read {TABLES_TOPIC}", reader)
+    return typed if isinstance(typed, LogUnreachable) else Corrupted(f"{TABLES_TOPIC}: {error.str()}")
+
+
 def _read_compacted(bootstrap: str, end: int, timeout_s: float) -> list[kafka.Record]:
     """Every record of `logstore.tables` below `end`; compaction leaves holes there, so only the end is checked."""
     reader = kafka.consumer(bootstrap, **_TO_THE_END)
@@ -257,6 +262,6 @@ def _read_compacted(bootstrap: str, end: int, timeout_s: float) -> list[kafka.Re
                 elif record.error() is None or record.error().code() == KafkaError._PARTITION_EOF:
                     return found
                 else:
-                    raise Corrupted(f"{TABLES_TOPIC}: {record.error().str()}")
+                    raise _unreadable(record.error(), reader)
     finally:
         reader.close()

@@ -6,13 +6,13 @@ takes nothing more; `Producer` then goes on with another connection, and this on
 
 import logging
 import threading
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
-import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException
 
-from logstore.model.errors import UsageError
+from logstore.log import kafka
 
 LEASE_S = 0.02
 IDLE_POLL_S = 0.1
@@ -39,12 +39,9 @@ class _fatal_errors_left_to_the_writes:  # noqa: N801 - reads as `suppress` does
 class Connection:
     """A librdkafka producer with its poller, and the partitions where a broker knows it."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, bootstrap: str, settings: Mapping[str, Any]) -> None:
         """Nothing is awaited. Raises UsageError (a setting that librdkafka refuses)."""
-        try:
-            self.raw: Any = confluent_kafka.Producer(settings)
-        except KafkaException as error:
-            raise UsageError(f"Kafka's client refuses a setting: {error.args[0].str()}") from error
+        self.raw: Any = kafka.producer(bootstrap, **settings)
         self.poller = Poller(self.raw)
         self._proved: dict[str, tuple[float, set[int]]] = {}
 

@@ -14,7 +14,7 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -22,10 +22,11 @@ from confluent_kafka import KafkaError, KafkaException
 
 from logstore.log import kafka
 from logstore.log.after_fork import keep_for_ever, renew_in_child
+from logstore.log.connect.cluster import Cluster
 from logstore.log.write.connection import LEASE_S, Connection, is_fatal
 from logstore.log.write.delivery import delivery_error, hint, queue_full
 from logstore.log.write.librdkafka import agrees_on_murmur2
-from logstore.model.errors import LogStoreError, LogUnreachable, Unknown, UsageError, WriteFailed
+from logstore.model.errors import AccessDenied, LogStoreError, LogUnreachable, Unknown, UsageError, WriteFailed
 from logstore.model.table import MAX_MAX_VALUE_BYTES, RECORD_OVERHEAD_BYTES
 
 log = logging.getLogger(__name__)
@@ -77,28 +78,23 @@ class Producer:
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
         linger_ms: float = LINGER_MS,
         compression: str = COMPRESSION,
-        extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Connect; `extra` are further librdkafka settings (security).
-
-        Raises LogUnreachable, SetupError (partitioner), UsageError (a setting).
-        """
+        """Connect. Raises LogUnreachable, AccessDenied, SetupError (partitioner), UsageError (a setting)."""
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self.asks_librdkafka = agrees_on_murmur2()
         self.on_full, self.queue_records, self.queue_bytes = on_full, queue_records, queue_bytes
         self.delivery_timeout_s = delivery_timeout_s
         self._patience_s = delivery_timeout_s if on_full == "wait" else 0.0
+        self._bootstrap = Cluster.of(bootstrap)
         self._settings = self.settings(
-            bootstrap,
             queue_records=queue_records,
             queue_bytes=queue_bytes,
             delivery_timeout_s=delivery_timeout_s,
             linger_ms=linger_ms,
             compression=compression,
-            extra=extra,
         )
-        first = Connection(self._settings)
+        first = Connection(self._bootstrap, self._settings)
         _await_kafka(first, bootstrap, min(_START_S, delivery_timeout_s))
         self._connections = [first]  # the last one takes writes; those before it have ended, and report what they had
         self.produce: Callable[..., None] = first.raw.produce  # straight into librdkafka: BufferError when it is full
@@ -111,25 +107,20 @@ class Producer:
 
     @staticmethod
     def settings(
-        bootstrap: str,
         *,
         queue_records: int,
         queue_bytes: int,
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
         linger_ms: float = LINGER_MS,
         compression: str = COMPRESSION,
-        extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Settings of librdkafka's producer.
+        """Settings of librdkafka's producer, but for the cluster's.
 
         Its names: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md.
         """
         return {
-            **(extra or {}),
-            "bootstrap.servers": bootstrap,
             "acks": "all",
             "enable.idempotence": True,
-            **kafka.MAKES_NO_TOPICS,
             "partitioner": "murmur2_random",  # of a record without a partition, of which there is none
             "message.max.bytes": MAX_MAX_VALUE_BYTES + RECORD_OVERHEAD_BYTES,
             "linger.ms": linger_ms,
@@ -303,7 +294,7 @@ class Producer:
         with self._renewing:
             if self._connections[-1] is not ended:
                 return
-            fresh = Connection(self._settings)
+            fresh = Connection(self._bootstrap, self._settings)
             for connection in self._connections[:-1]:
                 if not len(connection):
                     self._connections.remove(connection)
@@ -376,9 +367,12 @@ def refused(error: Any) -> LogStoreError:
 
 
 def _await_kafka(connection: Connection, bootstrap: str, timeout_s: float) -> None:
-    """Return when Kafka answers. Raises LogUnreachable."""
+    """Return when Kafka answers. Raises LogUnreachable, AuthenticationFailed."""
     try:
-        connection.raw.list_topics(timeout=timeout_s)
+        kafka.metadata(connection.raw, timeout_s)
+    except AccessDenied:
+        connection.poller.stop()
+        raise
     except KafkaException as error:
         connection.poller.stop()
         raise LogUnreachable(
