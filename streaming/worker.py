@@ -32,12 +32,12 @@ from logstore.view.positions import PositionKeeper, position_name
 from logstore.view.view import Sync
 from streaming.adoption.adopter import Adopter
 from streaming.adoption.bootstrap import Bootstrapper
-from streaming.adoption.compaction_schedule import CompactionSchedule, compact
 from streaming.adoption.discards import Discards
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.recorder import recorder
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.app import make_app
+from streaming.control.compaction_schedule import CompactionSchedule, compact
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
 from streaming.control.end_offsets import EndOffsets
 from streaming.control.served_state import ServedState

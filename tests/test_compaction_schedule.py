@@ -12,10 +12,10 @@ from support_worker import make_table
 from logstore.log import kafka as door
 from logstore.view import paths
 from logstore.view.feed import FeedServer
-from streaming.adoption import compaction_schedule
-from streaming.adoption.compaction_schedule import CompactionSchedule, Standing, due
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
+from streaming.control import compaction_schedule
+from streaming.control.compaction_schedule import CompactionSchedule, Standing, due
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 All of its waiting is its own, never the lane's.
 
     1. agree    this node's digest at the snapshot's cut is the snapshot's; if not, nothing is adopted and the reason is
-                shown. Where no pin was had at the cut, the log is folded again up to there (`refold`). The word
-                outlives this process (`logstore.snapshot.verdicts`), and what anybody refused is not adopted until an
-                audit settles it
+                shown (`agreement`). Where no pin was had at the cut, the log is folded again up to there (`refold`).
+                The word outlives this process (`logstore.snapshot.verdicts`), and what anybody refused is not adopted
+                until an audit settles it
     2. fetch    the files of the partition, checked against the manifest (`snapshot_fetcher.SnapshotFetcher.bring`)
     3. build    the next generation beside the one in use (`logstore.view.generation`, in the digester)
     4. flip     between two batches of the lane (`flip`)
@@ -26,42 +26,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import (
-    Corrupted,
     LogStoreError,
     LogTruncated,
-    NoSuchSnapshot,
     NotYet,
     StorageUnreachable,
 )
 from logstore.model.table import PartitionKey, Table
 from logstore.process import logs
 from logstore.process.progress import Progress
-from logstore.snapshot.manifest import Manifest, PartFacts
+from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer
 from logstore.snapshot.verdicts import (
-    AGREE,
-    CONSISTENT,
     PROVED,
-    REFUSE,
     REFUSED,
-    UNPROVED,
     Proof,
-    Verdict,
 )
 from logstore.view import generation
-from logstore.view.feed_records import LocalProof, SnapshotPlace
+from logstore.view.feed_records import SnapshotPlace
 from logstore.view.layout import Quarantine
 from streaming.adoption import flip, reasons
+from streaming.adoption.agreement import Agreement
 from streaming.adoption.base_mender import BaseMender
-from streaming.adoption.beginning import beginnings
+from streaming.adoption.beginning import beginnings, cut_of
 from streaming.adoption.discards import Discards
 from streaming.adoption.flip import Step
 from streaming.adoption.progress import AdoptionProgress
-from streaming.adoption.refold import NotFolded, refold
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.digest import digest_file
 from streaming.digest.client import DigestClient, PendingDigest
-from streaming.digest.digest_file import FiledDigest
 from streaming.digest.digester import DigestRequest
 from streaming.lane import local_snapshots
 from streaming.lane.lane import Lane
@@ -72,9 +64,7 @@ log = logs.get(__name__)
 
 NEAR_S, FAR_S = 1.0, 5.0  # between two looks at a storage that is a disk here, or is not
 MOST_S = 60.0
-BUILD_S = 120.0  # without a sign of work of the helper process: a large generation takes its time
-LOST_S = 15.0  # a digest that is not there after so long is computed in another way
-SAY_S = 2.0  # words are collected for so long: all partitions of a node lie in one file
+BUILD_S = 120.0  # without a sign of work of the digester: a large generation takes its time
 SWEEP_S = 10.0  # readers follow the feed within milliseconds; a reader that is busy for so long is stuck
 
 
@@ -103,14 +93,11 @@ class Adopter(threading.Thread):
         super().__init__(name="adopter", daemon=True)
         self._log_start, self._discards = log_start, discards
         self._bases = BaseMender(lane.mailbox, fetcher, damaged)
-        self._brokers = bootstrap
+        self._closing = threading.Event()
+        self._agreement = Agreement(bootstrap, fetcher, progress, self._bases, log_start, self._closing)
         self._lane, self._fetcher, self._digest_client, self._progress = lane, fetcher, digest_client, progress
         self._seen: dict[PartitionKey, float] = {}  # when a generation was first seen or flipped, of a monotonic clock
         self._trials: dict[PartitionKey, _Trial] = {}
-        self._words: dict[tuple[str, str], tuple[Table, dict[int, Verdict]]] = {}  # (epoch, snapshot) -> to be written
-        self._words_s = 0.0  # since when
-        self._missed: dict[PartitionKey, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
-        self._closing = threading.Event()
         self.beat_s = time.monotonic()
 
     def close(self) -> None:
@@ -144,9 +131,8 @@ class Adopter(threading.Thread):
             if self._closing.is_set():
                 return True
             self._try(one, found[table.epoch])
-            if self._words and time.monotonic() - self._words_s > SAY_S:
-                self._say()
-        return self._say() and not any(isinstance(pointer, StorageUnreachable) for pointer in found.values())
+            self._agreement.say_when_due()
+        return self._agreement.say() and not any(isinstance(pointer, StorageUnreachable) for pointer in found.values())
 
     def _current(self, table: Table) -> Pointer | LogStoreError | None:
         try:
@@ -182,9 +168,13 @@ class Adopter(threading.Thread):
         """Take the next step of adoption for one partition."""
         target, base = followed.target, followed.view.base
         self._progress.digests(target, digest_file.load(followed.directory))
-        proof = self._proof(followed)
+        proof = self._agreement.proof(followed)
         self._progress.show(
-            target, base=base and base.snapshot, cut=base and base.cut, proof=proof.word, local=self._proofs(followed)
+            target,
+            base=base and base.snapshot,
+            cut=base and base.cut,
+            proof=proof.word,
+            local=self._agreement.proofs(followed),
         )
         if proof.word == REFUSED and self._begin_again(followed, proof):
             return
@@ -204,164 +194,19 @@ class Adopter(threading.Thread):
         self._progress.show(target, candidate=manifest.name)
         if followed.stop is not None and followed.stop.word == LogTruncated.word and followed.next_offset < part.cut:
             self._leap(followed)
-        elif (root := self._root_over(followed, manifest.name, part)) is not None:
-            self._adopt(followed, manifest, root)
-
-    # 1. agree
-
-    def _root_over(self, followed: FollowedPartition, name: str, part: PartFacts) -> str | None:
-        """Root of the view over a snapshot; None: it is not adopted now, and the reason is shown."""
-        target = followed.target
-        proof = self._fetcher.verdicts(target.table).proof(name, target.partition)
-        if self._bases.has_lost_base(followed) and followed.next_offset >= part.cut and proof.word != REFUSED:
-            return name  # unchecked: what the view stood on is gone
-        if followed.next_offset < part.cut:
-            where = f"{target.table.name}/{target.partition}"
-            reason = f"the view of {where} stands at {followed.next_offset:,}, the snapshot's cut is {part.cut:,}"
-            self._waits(target, reason)
-            return None
-        mine = next((found for found in digest_file.load(followed.directory) if found.cut == part.cut), None)
-        if mine is None and not self._is_lost(followed, part.cut):
-            self._waits(target, reasons.no_digest(followed, part.cut))
-            return None
-        if mine is None and (start := self._starts_behind(followed)) is not None:
-            if proof.word == PROVED:
-                return name  # on the word of others, who could fold what is gone here
-            if (between := self._proved_between(followed, start)) is not None:
-                self._adopt(followed, between, between.name)  # from there on the log can be folded
-            else:
-                self._waits(target, reasons.cannot_fold(followed, name, part.cut, start, proof))
-            return None
-        return self._judged(followed, name, part, mine or self._refolded(followed, part.cut))
-
-    def _judged(self, followed: FollowedPartition, name: str, part: PartFacts, mine: FiledDigest) -> str | None:
-        """Compare, say so, and return the view's root over the snapshot; None: this node or another one refuses it."""
-        target = followed.target
-        verdicts = self._fetcher.verdicts(target.table)
-        equal = (mine.digest, mine.entries) == (part.digest, part.entries)
-        trusted = not mine.root or verdicts.proof(mine.root, target.partition).word == PROVED
-        word = (AGREE if trusted else CONSISTENT) if equal else REFUSE
-        self._word(followed, name, Verdict(word, mine.digest, mine.entries, part.cut, mine.how, mine.root))
-        proof = verdicts.proof(name, target.partition)
-        if equal and proof.word != REFUSED:
-            return name if followed.root and proof.word == PROVED else followed.root
-        reason = (
-            reasons.refusal(followed, name, part, mine, proof)
-            if not equal
-            else reasons.others_refuse(followed, name, proof)
-        )
-        if self._progress.state(target) != "refused":
-            log.error(
-                "a snapshot is refused", table=target.table.name, partition=target.partition, snapshot=name,
-                cut=part.cut, reason=reason,
-            )  # fmt: skip
-        self._progress.show(target, state="refused", reason=reason)
-        return None
-
-    def _waits(self, target: Target, reason: str) -> None:
-        self._progress.show(target, state="waiting", reason=reason)
-
-    def _starts_behind(self, followed: FollowedPartition) -> int | None:
-        """Start of the log, when that is behind what a fold of it would begin with; None: it can be folded."""
-        target, base = followed.target, followed.view.base
-        start = self._log_start(target.table.topic, target.partition)
-        return start if start > (base.cut if base else 0) else None
-
-    def _proved_between(self, followed: FollowedPartition, start: int) -> Manifest | None:
-        """The newest proved snapshot from which the log, which begins at `start`, leads to the view."""
-        target = followed.target
-        for beginning in beginnings(self._fetcher, target.table, target.partition):
-            if beginning.snapshot is None or beginning.proof.word != PROVED:
-                return None  # proved ones come first
-            if start <= self._cut(target, beginning.snapshot) <= followed.next_offset:
-                return self._fetcher.manifest(target.table, beginning.snapshot)
-        return None
-
-    def _word(self, followed: FollowedPartition, name: str, verdict: Verdict) -> None:
-        """Have it written soon, if it is not there yet."""
-        table, partition = followed.target.table, followed.target.partition
-        if self._fetcher.said(table, name, partition) == verdict:
-            return
-        if not self._words:
-            self._words_s = time.monotonic()
-        words = self._words.setdefault((table.epoch, name), (table, {}))[1]
-        if words.get(partition) != verdict and verdict.word != REFUSE:  # a refusal is said with its reason
-            log.info(
-                "a snapshot agrees",
-                table=table.name,
-                partition=partition,
-                snapshot=name,
-                cut=verdict.cut,
-                word=verdict.word,
-                entries=verdict.entries,
-                how=verdict.how,
-            )
-        words[partition] = verdict
-
-    def _say(self) -> bool:
-        """Write what was found; False when the storage did not take it: it is kept, and tried again."""
-        for key, (table, parts) in list(self._words.items()):
-            try:
-                self._fetcher.say(table, key[1], parts)
-            except (LogStoreError, OSError) as error:
-                log.warning("a verdict is not written yet", table=table.name, snapshot=key[1], reason=str(error))
-                return False
-            del self._words[key]
-        return True
-
-    def _proof(self, followed: FollowedPartition) -> Proof:
-        """The standing of the view itself: that of what its fold began with."""
-        if not followed.root:
-            return Proof(PROVED, "folded from offset 0")
-        return self._fetcher.verdicts(followed.target.table).proof(followed.root, followed.target.partition)
-
-    def _proofs(self, followed: FollowedPartition, *coming: str) -> tuple[LocalProof, ...]:
-        """The standing of every snapshot of a partition that is here, or about to be."""
-        base = followed.view.base
-        names = {one.snapshot for one in followed.older} | ({base.snapshot} if base else set()) | {*coming}
-        return tuple(LocalProof(name, self._standing(followed.target, name)) for name in sorted(names))
-
-    def _standing(self, target: Target, name: str) -> str:
-        """Standing of a snapshot; the own agreement counts before it is written."""
-        found = self._fetcher.verdicts(target.table).proof(name, target.partition).word
-        own = self._words.get((target.table.epoch, name), (None, {}))[1].get(target.partition)
-        return PROVED if found == UNPROVED and own is not None and own.word == AGREE else found
+        elif (chosen := self._agreement.choose(followed, manifest)) is not None:
+            self._adopt(followed, *chosen)
 
     def _begin_again(self, followed: FollowedPartition, proof: Proof) -> bool:
         """Throw away a view whose root was refused since; False when there is nothing better to begin with."""
         target = followed.target
         start = self._log_start(target.table.topic, target.partition)
         for beginning in beginnings(self._fetcher, target.table, target.partition):
-            if beginning.proof.word == PROVED and self._cut(target, beginning.snapshot) >= start:
+            if beginning.proof.word == PROVED and cut_of(self._fetcher, target, beginning.snapshot) >= start:
                 why = f"the view began with snapshot {followed.root}, which is refused: {proof.why}; it begins again"
                 self._lane.mailbox.do(target.key, flip.discard(why))
                 return True
         return False
-
-    def _cut(self, target: Target, name: str | None) -> int:
-        """Cut of a beginning; -1 when its manifest is damaged or gone."""
-        try:
-            return self._fetcher.manifest(target.table, name).parts[target.partition].cut if name else 0
-        except (Corrupted, NoSuchSnapshot):
-            return -1
-
-    def _is_lost(self, followed: FollowedPartition, cut: int) -> bool:
-        """True when no digest at the cut is to be expected: the topic has no cuts, or it should be there by now."""
-        key, now_s = followed.target.key, time.monotonic()
-        if self._missed.get(key, (-1, 0.0))[0] != cut:
-            self._missed[key] = cut, now_s
-        return not followed.target.table.allow_control_records or now_s - self._missed[key][1] > LOST_S
-
-    def _refolded(self, followed: FollowedPartition, cut: int) -> FiledDigest:
-        target = followed.target
-        if followed.view.base is not None and followed.base_dir is None:
-            raise NotFolded("the snapshot that the view stands on is not here")
-        self._progress.show(
-            target, state="waiting", reason=f"the log is folded again up to the cut {cut:,}: no digest was had there"
-        )
-        found = refold(self._brokers, followed, cut, self._closing)
-        self._progress.digests(target, digest_file.add(followed.directory, found))
-        return found
 
     # 2. fetch, 3. build, 4. flip
 
@@ -369,7 +214,7 @@ class Adopter(threading.Thread):
         target = followed.target
         local = self._fetcher.bring(target, manifest)
         base = local.base._replace(root=root)
-        self._progress.show(target, state="building", reason="", local=self._proofs(followed, manifest.name))
+        self._progress.show(target, state="building", reason="", local=self._agreement.proofs(followed, manifest.name))
         path = followed.view.path
         number = int(path.name) + 1
         order = DigestRequest(
@@ -393,7 +238,7 @@ class Adopter(threading.Thread):
         target = followed.target
         start = max(self._log_start(target.table.topic, target.partition), followed.next_offset + 1)
         for beginning in beginnings(self._fetcher, target.table, target.partition):
-            if beginning.snapshot is not None and self._cut(target, beginning.snapshot) >= start:
+            if beginning.snapshot is not None and cut_of(self._fetcher, target, beginning.snapshot) >= start:
                 self._leap_to(followed, self._fetcher.manifest(target.table, beginning.snapshot), beginning.proof)
                 return
         reason = (
@@ -401,7 +246,7 @@ class Adopter(threading.Thread):
             "audit "
             f"{target.table.name}` settles who is wrong, `logstore batch rebuild {target.table.name}` makes one"
         )
-        self._waits(target, reason)
+        self._progress.show(target, state="waiting", reason=reason)
 
     def _leap_to(self, followed: FollowedPartition, manifest: Manifest, proof: Proof) -> None:
         target, part = followed.target, manifest.parts[followed.target.partition]
@@ -410,7 +255,7 @@ class Adopter(threading.Thread):
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), why) for at, why in part.quarantine_records]),
         )
-        self._progress.show(target, local=self._proofs(followed, manifest.name))
+        self._progress.show(target, local=self._agreement.proofs(followed, manifest.name))
         log.warning(
             "the view leaps to a snapshot ahead: the log between is gone", table=target.table.name,
             partition=target.partition, applied=followed.next_offset, snapshot=manifest.name, cut=part.cut,

@@ -9,9 +9,11 @@ never         a refused one
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from logstore.model.errors import Corrupted, NoSuchSnapshot
 from logstore.model.table import Table
 from logstore.snapshot.verdicts import PROVED, UNPROVED, Proof
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
+from streaming.lane.target import Target
 
 
 class Beginning(NamedTuple):
@@ -33,3 +35,11 @@ def beginnings(fetcher: SnapshotFetcher, table: Table, partition: int) -> Iterat
     if table.base is None:
         yield FROM_LOG
     yield from (one for one in found if one.proof.word == UNPROVED)
+
+
+def cut_of(fetcher: SnapshotFetcher, target: Target, name: str | None) -> int:
+    """Cut of a beginning; -1 when its manifest is damaged or gone."""
+    try:
+        return fetcher.manifest(target.table, name).parts[target.partition].cut if name else 0
+    except (Corrupted, NoSuchSnapshot):
+        return -1

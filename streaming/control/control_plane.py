@@ -38,9 +38,9 @@ from logstore.view.feed_records import (
 from logstore.view.layout import Stop
 from logstore.view.paths import served_path
 from logstore.view.served import Served
-from streaming.adoption.compaction_schedule import CompactionSchedule
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
+from streaming.control.compaction_schedule import CompactionSchedule
 from streaming.control.placement import Placement
 from streaming.control.reader_acks import ReaderAcks
 from streaming.control.served_state import ServedState
