@@ -24,7 +24,7 @@ from logstore.view.reader import ViewReader
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane, Targets
-from streaming.lane.partition import Bootstrap
+from streaming.lane.opened_view import Bootstrap
 from streaming.lane.target import Target
 
 PARTITIONS = 4

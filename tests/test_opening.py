@@ -10,8 +10,9 @@ from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import ViewKey
+from streaming.lane.opened_view import Bootstrap
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
-from streaming.lane.partition import Bootstrap, FollowedPartition
+from streaming.lane.partition import FollowedPartition
 from streaming.lane.status import LaneStatus
 from streaming.lane.target import Target
 

@@ -18,7 +18,6 @@ as if it had not been made.
 """
 
 import asyncio
-import http
 import logging
 from typing import Any
 
@@ -27,9 +26,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from logstore.serve.fast_path import FastPath
 from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, ReaderSettings
+from logstore.serve.wire.head import body_bytes, framing, last_response, origin_form
 from logstore.serve.wire.problems import Problem
-from logstore.serve.wire.request import CLIENT_GONE, new_request_id
-from logstore.serve.wire.response import Response
+from logstore.serve.wire.request import CLIENT_GONE
 
 PACE_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
@@ -220,7 +219,7 @@ class ReaderProtocol(HttpToolsProtocol):
             return
         self.parser = _parser(self)
         self._upgrade_offered, self._rereading = False, True
-        self._parse(_framing(self.scope["method"], self.scope["http_version"], self.headers))
+        self._parse(framing(self.scope["method"], self.scope["http_version"], self.headers))
         if rest:
             self._feed(rest)
 
@@ -278,8 +277,8 @@ class ReaderProtocol(HttpToolsProtocol):
         self._rereading = False
         self._check_head(version)
         self._in_body = True
-        self._body_left = _body_bytes(self.headers)
-        path, _, query = _target(self.url).partition(b"?")
+        self._body_left = body_bytes(self.headers)
+        path, _, query = origin_form(self.url).partition(b"?")
         scope["raw_path"], scope["query_string"] = path.partition(b"#")[0], query.partition(b"#")[0]
         scope["path"] = scope["raw_path"].decode("latin-1")
         running, self.cycle = (
@@ -383,7 +382,8 @@ class ReaderProtocol(HttpToolsProtocol):
             return
         self._lingering, self._since = True, self.loop.time()
         self.flow.resume_reading()
-        self.transport.write(_whole(problem.answer(), self.shared.default_head(self.server_state.default_headers)))
+        defaults = self.shared.default_head(self.server_state.default_headers)
+        self.transport.write(last_response(problem.answer(), defaults))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -404,41 +404,10 @@ def _parser(protocol: ReaderProtocol) -> httptools.HttpRequestParser:
     return parser
 
 
-def _framing(method: str, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """A head with the framing of `headers`: where the body ends, whether the connection goes on; it offers nothing."""
-    lines = [b"%b / HTTP/%b" % (method.encode(), version.encode())]
-    for name, value in headers:
-        if name in (b"content-length", b"transfer-encoding"):
-            lines.append(name + b": " + value)
-        elif name == b"connection":
-            left = [one for one in value.split(b",") if one.strip().lower() != b"upgrade"]
-            lines.append(b"connection: " + b",".join(left))
-    return b"\r\n".join([*lines, b"", b""])
-
-
-def _body_bytes(headers: list[tuple[bytes, bytes]]) -> int | None:
-    """The length of the body; None when it comes in chunks. The parser has checked the numbers."""
-    found = dict(headers)
-    return None if b"transfer-encoding" in found else int(found.get(b"content-length", b"0"))
-
-
 def protocol_class(shared: Connections) -> type[ReaderProtocol]:
     """The protocol of one reader, for uvicorn's setting `http`."""
     attributes: dict[str, Any] = {"shared": shared, "__doc__": ReaderProtocol.__doc__}
     return type("BoundReaderProtocol", (ReaderProtocol,), attributes)
-
-
-def _target(url: bytes) -> bytes:
-    """The origin form of a request's target (RFC 9112, section 3.2).
-
-    `http://host/path` names the same page as `/path`.
-    """
-    if url.startswith(b"/"):
-        return url
-    scheme, colon, rest = url.partition(b"://")
-    if colon and scheme.lower() in (b"http", b"https"):
-        return b"/" + rest.partition(b"/")[2]
-    return b"/" + url
 
 
 def _headers_too_large() -> Problem:
@@ -446,18 +415,4 @@ def _headers_too_large() -> Problem:
         "headers-too-large",
         f"the headers of a request have at most {MAX_HEADER_BYTES:,} bytes",
         limit_bytes=MAX_HEADER_BYTES,
-    )
-
-
-def _whole(answer: Response, default_head: str) -> bytes:
-    head = b"".join(b"%b: %b\r\n" % pair for pair in answer.headers)
-    phrase = http.HTTPStatus(answer.status).phrase.encode()
-    tail = b"x-request-id: %b\r\nconnection: close\r\n\r\n" % new_request_id().encode()
-    return b"HTTP/1.1 %d %b\r\n%b%b%b%b" % (
-        answer.status,
-        phrase,
-        default_head.encode("latin-1"),
-        head,
-        tail,
-        answer.body,
     )

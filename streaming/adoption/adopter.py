@@ -57,7 +57,8 @@ from streaming.digest.client import DigestClient, PendingDigest
 from streaming.digest.digester import DigestRequest
 from streaming.lane import local_snapshots
 from streaming.lane.lane import Lane
-from streaming.lane.partition import Bootstrap, FollowedPartition, identity_of
+from streaming.lane.opened_view import Bootstrap, identity_of
+from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 
 log = logs.get(__name__)

@@ -30,8 +30,9 @@ from logstore.view.view import Sync
 from streaming.lane.counts import LaneCounts
 from streaming.lane.cuts import Cuts
 from streaming.lane.mailbox import Mailbox
+from streaming.lane.opened_view import Bootstrap
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
-from streaming.lane.partition import Bootstrap, FollowedPartition
+from streaming.lane.partition import FollowedPartition
 from streaming.lane.status import LaneStatus
 from streaming.lane.target import Target
 

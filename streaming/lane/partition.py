@@ -14,45 +14,27 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from logstore.model import skips
-from logstore.model.errors import Corrupted, LogTruncated, LogUnreachable, Overloaded
+from logstore.model.errors import Corrupted, LogTruncated, LogUnreachable
 from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.folding.mutation import Control, parse
 from logstore.model.record_identity import AppliedPosition, RecordIdentity, identify
-from logstore.model.safe_path import below
 from logstore.view import generation, paths
 from logstore.view.feed_records import LocalSnapshotRecord, ViewRecord
-from logstore.view.layout import Base, Quarantine, Stop
-from logstore.view.view import Sync, View, ViewIdentity, discard_if_torn
+from logstore.view.layout import Stop
+from logstore.view.view import Sync, View
 from streaming.lane import local_snapshots, stop_reasons
 from streaming.lane.change_buffer import ChangeBuffer
 from streaming.lane.counts import TableCounts
 from streaming.lane.lineage import LineageProof
+from streaming.lane.opened_view import Bootstrap, open_view
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
 
 Phase = Literal["catching-up", "live", "stopped"]
-
-
-class Bootstrap(NamedTuple):
-    """State with which a view that is not there yet begins.
-
-    A snapshot and what was skipped below its cut, or nothing, at offset 0.
-    """
-
-    base: Base | None = None
-    quarantine: Quarantine = Quarantine({}, [])
-
-
-class BootstrapPending(Overloaded):
-    """Bootstrap is being found out; ask again after `again_s`."""
-
-    def __init__(self, message: str, again_s: float) -> None:
-        super().__init__(message)
-        self.again_s = again_s
 
 
 class FollowedPartition:
@@ -77,8 +59,7 @@ class FollowedPartition:
         table, partition = target.table, target.partition
         self.owner = paths.Owner(paths.partition_dir(data_dir, table.name, table.epoch, partition))
         try:
-            _discard_if_requested(target, data_dir)
-            self.view = _left(target, data_dir, sync) or _begun(target, data_dir, sync, bootstrapper)
+            self.view = open_view(target, data_dir, sync, bootstrapper)
         except BaseException:
             self.owner.release()
             raise
@@ -433,57 +414,3 @@ def _last(records: Records, next_offset: int) -> RecordIdentity | None:
     if at < 0:
         return None
     return identify(records.offsets[at], records.timestamps_ms[at], records.keys[at], records.values[at])
-
-
-def identity_of(target: Target) -> ViewIdentity:
-    """Identity of the target's view."""
-    table = target.table
-    return ViewIdentity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
-
-
-def _discard_if_requested(target: Target, data_dir: Path) -> None:
-    """Do what `logstore view discard` asked for while nobody had the view open."""
-    request = paths.discard_path(data_dir, *target.key)
-    if request.exists():
-        directory = paths.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
-        log.warning("%s: the views there are thrown away, as was asked for", directory)
-        for child in [child for child in directory.iterdir() if child.is_dir()]:
-            generation.remove(child)
-        below(directory, paths.DIGESTS).unlink(missing_ok=True)
-        request.unlink(missing_ok=True)
-
-
-def _left(target: Target, data_dir: Path, sync: Sync) -> View | None:
-    """The newest generation that is sound.
-
-    Those that are not are removed. None: there is none. Raises DiskFull, NotYet, OSError.
-    """
-    while ((path := _sound_path(target, data_dir)) / "data.mdb").exists():
-        try:
-            return View(path, identity_of(target), sync=sync)
-        except Corrupted as error:
-            log.warning("%s; it is removed", error)
-            generation.remove(path)
-    return None
-
-
-def _begun(target: Target, data_dir: Path, sync: Sync, bootstrapper: Callable[[Target], Bootstrap]) -> View:
-    """A new view over its bootstrap. Raises DiskFull, NotYet, OSError and what `bootstrapper` raises."""
-    begun, path = bootstrapper(target), view_path(target, data_dir)
-    paths.mark_reached(path.parent, reached=False)
-    if path.exists():  # what is left of one that was removed half-way, or lost its file
-        generation.remove(path)
-    return generation.begin(path.parent, int(path.name), identity_of(target), *begun, sync=sync)
-
-
-def _sound_path(target: Target, data_dir: Path) -> Path:
-    """The newest generation that no power cut has torn; where the next one begins when there is none."""
-    while discard_if_torn(path := view_path(target, data_dir)):
-        pass
-    return path
-
-
-def view_path(target: Target, data_dir: Path) -> Path:
-    """Path of the target's view, which may not be there yet. Requires: the partition's folder is there."""
-    directory = paths.partition_dir(data_dir, target.table.name, target.table.epoch, target.partition)
-    return below(directory, str(max(1, paths.newest_generation(directory))))

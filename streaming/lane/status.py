@@ -12,7 +12,8 @@ from logstore.view.feed_records import CATCHING_UP, LIVE, STOPPED, AppliedKey, A
 from logstore.view.paths import has_reached, snapshot_dir
 from logstore.view.reader import ViewReader
 from streaming.lane import local_snapshots
-from streaming.lane.partition import FollowedPartition, view_path
+from streaming.lane.opened_view import view_path
+from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 
 log = logs.get(__name__)
