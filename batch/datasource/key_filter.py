@@ -66,7 +66,7 @@ class Keys:
         return pc.fill_null(inside, False)
 
     def scan(self, reader: SstReader) -> Iterator[tuple[bytes, bytes]]:
-        """(key, entry) of the wanted keys in key order; nothing else is looked at. Raises Corrupted."""
+        """Entries of the wanted keys as (key, entry), in key order; nothing else is looked at. Raises Corrupted."""
         if self.points is None:
             if self.end is None or self.start < self.end:
                 yield from reader.scan(self.start, self.end)

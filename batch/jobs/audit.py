@@ -72,7 +72,7 @@ class Audit:
 
     @property
     def position(self) -> Position:
-        """Up to where the log was folded."""
+        """Position up to which the log was folded."""
         return Position({(self.table.epoch, partition): cut for partition, cut in self.cuts.items()})
 
 

@@ -39,7 +39,7 @@ def await_adopted(ctx: Context, table: Table, snapshot: Manifest, timeout_s: flo
 
 
 def _lacking(live_workers: LiveWorkers, table: Table, snapshot: Manifest) -> list[str]:
-    """Which partitions of which replica groups are not served from the snapshot yet."""
+    """Partitions, by replica group, that are not served from the snapshot yet."""
     groups: dict[str, set[int]] = {}
     for url, group in sorted({(worker.url, worker.group) for worker in live_workers.look()}):
         adopted = groups.setdefault(group, set())

@@ -119,7 +119,7 @@ class Fold:
                 self._newest, self._held_bytes = None, 0
 
     def items(self) -> Iterator[Item]:
-        """(key, entry or None for a deleted row) in key order. Requires: every batch was taken."""
+        """Rows in key order as (key, entry, or None for a deleted row). Requires: every batch was taken."""
         self._collapse()
         newest = [] if self._newest is None else [_rows(self._newest.to_batches(max_chunksize=_PIECE_ROWS))]
         for key, offset, timestamp, value in _merged([*self._runs.readers(), *newest]):

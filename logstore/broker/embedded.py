@@ -143,7 +143,7 @@ class EmbeddedKafka:
             self._process.wait()
 
     def restart(self) -> None:
-        """Stop it if it runs; start it on the same data and the same port. Raises what `start` does."""
+        """Stop the broker if it runs; start it on the same data and the same port. Raises what `start` does."""
         self.stop()
         self.start()
 

@@ -15,7 +15,7 @@ START_S = 30.0
 
 
 class Restarter(threading.Thread):
-    """Keeps a started broker running until `close`."""
+    """Broker that is kept running once it was started, until `close`."""
 
     def __init__(self, kafka: EmbeddedKafka, loud: Callable[[str], None]) -> None:
         """`loud` gets what a person should see, on this thread."""

@@ -170,7 +170,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _snapshot(row: dict[str, Any] | None) -> tuple[str, str]:
-    """(the snapshot it stands on and its cut, what is done about the next one)."""
+    """Snapshot that a partition stands on with its cut, and what is done about the next one."""
     if row is None:
         return "", ""
     base = "" if row["base"] is None else f"{row['base']} @ {row['cut']:,}"

@@ -65,7 +65,7 @@ class _Sent:
 
 
 class WriteBatch:
-    """Writes the pairs of one call and accounts for each."""
+    """Pairs of one call, each of which is written and accounted for."""
 
     def __init__(self, producer: Producer, table: Table) -> None:
         self._producer, self._table = producer, table
@@ -159,7 +159,7 @@ class WriteBatch:
         return self._producer.proved(self._table.topic)
 
     def _until_second(self, keys: list[bytes]) -> tuple[int, bool]:
-        """(keys before the second one of a partition that is not proved, is there a first one among them?)."""
+        """Count of keys before the second one of a partition that is not proved, and whether a first is among them."""
         firsts: set[int] = set()
         proved = self._proved
         for place, partition in enumerate(placed(keys, self._table.partitions) if keys else ()):

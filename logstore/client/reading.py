@@ -101,7 +101,7 @@ class Budget(NamedTuple):
 
     @classmethod
     def of(cls, deadline_ms: int, now: float) -> "Budget":
-        """From `now` on; raises UsageError for a deadline that the read API does not take."""
+        """Deadline from `now` on; raises UsageError for one that the read API does not take."""
         if type(deadline_ms) is not int or not 1 <= deadline_ms <= _MAX_DEADLINE_MS:
             raise UsageError(f"deadline_ms is a whole number from 1 to {_MAX_DEADLINE_MS:,}, not {deadline_ms!r}")
         return cls(deadline_ms, now + deadline_ms / 1000)
@@ -161,7 +161,7 @@ class Conversation:
     def get_many(
         self, table: str, keys: Sequence[bytes], after: After, budget: Budget, now: float
     ) -> Steps[list[Row | None]]:
-        """Up to `MANY` rows in the order of `keys`."""
+        """Rows in the order of `keys`, of which there are `MANY` at most."""
         found: dict[bytes, Row | None] = {}
         wanted = list(dict.fromkeys(keys))
         distinct = len(wanted)

@@ -83,7 +83,7 @@ def _producer(bootstrap: str) -> Any:
 
 
 def _deliver(producer: Any, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> list[tuple[Any, Any]]:
-    """(error or None, record) of every partition; raises LogUnreachable when not all were answered."""
+    """Outcome of every partition as (error or None, record); raises LogUnreachable when not all were answered."""
     delivered: list[tuple[Any, Any]] = []
     wanted = list(partitions)
     for partition in wanted:

@@ -335,7 +335,7 @@ def bounds(
 
 
 def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = False) -> dict[tuple[str, int], int]:
-    """(topic, partition) -> the end of its log, or its last stable offset; those that cannot be told now are absent.
+    """Ends of logs, or their last stable offsets, by (topic, partition); those that cannot be told now are absent.
 
     Raises LogUnreachable when none can.
     """

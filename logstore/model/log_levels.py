@@ -10,7 +10,7 @@ _NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def parse_levels(text: str) -> tuple[int, dict[str, int]]:
-    """(level of our packages, levels of loggers by name). Raises UsageError that says what can be written."""
+    """Level of our packages, and levels of loggers by name. Raises UsageError that says what can be written."""
     default, by_name = LEVELS["info"], dict[str, int]()
     for piece in text.split(","):
         name, equals, word = piece.strip().rpartition("=")

@@ -73,7 +73,7 @@ class Position:
 
     @property
     def pieces(self) -> Mapping[tuple[str, int], int]:
-        """(epoch, partition) -> next offset."""
+        """Next offsets by (epoch, partition)."""
         return self._pieces
 
     @property

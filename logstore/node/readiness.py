@@ -16,7 +16,7 @@ PAGE_S = 2.0
 
 
 class Readiness:
-    """Looks whether a node is ready. Close it."""
+    """Readiness of a node, as its readers and its log show it. Close it."""
 
     def __init__(
         self, bootstrap: str, *, node: str, group: str, url: str, workers: int, readers: int, slots: int

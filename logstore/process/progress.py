@@ -33,7 +33,7 @@ class Progress:
         return False
 
     def _look(self) -> tuple[float, int]:
-        """(seconds that it has worked, bytes of its log)."""
+        """Seconds that the process has worked, and bytes of its log."""
         size = self._log.stat().st_size if self._log is not None and self._log.exists() else 0
         try:
             process = psutil.Process(self._pid)

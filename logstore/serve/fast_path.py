@@ -33,7 +33,7 @@ _MAX_HEAD_BYTES = 8_192
 
 
 class FastPath:
-    """Answers what it can; None for all the rest."""
+    """Answers to plain reads, made from the bytes of their requests; None for all the rest."""
 
     def __init__(self, catalog: Catalog, metrics: Metrics, request_log: RequestLog) -> None:
         self._catalog, self._metrics = catalog, metrics

@@ -41,7 +41,7 @@ class PartFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything there is to know of a snapshot."""
+    """Facts of a snapshot: all that there is to know of it."""
 
     name: str
     table: str

@@ -21,7 +21,7 @@ _POINTERS = 100  # former places of the pointer that stay, for who looks what ha
 
 
 class Pointer(NamedTuple):
-    """Which snapshot is current, since when, and which ones it goes back to."""
+    """Pointer to the current snapshot: since when, and which ones it goes back to."""
 
     number: int
     name: str
@@ -158,7 +158,7 @@ class Repository:
         self.storage.replace(self.file_path(f"_PINS/{name}.json"), orjson.dumps({"why": why, "pinned_ms": _now_ms()}))
 
     def unpin(self, name: str) -> None:
-        """Let it go; nothing happens when it was not pinned."""
+        """Let go of a pinned snapshot; nothing happens when it was not pinned."""
         self.storage.remove(self.file_path(f"_PINS/{name}.json"))
 
     def pins(self) -> list[str]:

@@ -48,7 +48,7 @@ class SstFacts(NamedTuple):
 
 
 class SstWriter:
-    """Writes one SSTable. Not thread-safe."""
+    """Writer of one SSTable. Not thread-safe."""
 
     def __init__(self, path: Path, *, compression: str = "lz4", block_bytes: int = 16_384) -> None:
         """`path` must not be there yet; `compression` is lz4, zstd or none; `block_bytes` before compression."""
@@ -108,7 +108,7 @@ class SstWriter:
 
 
 class SstReader:
-    """Reads a directory that `prepare` made.
+    """Reader of a directory that `prepare` made.
 
     Any number of processes may. `get` and `scan` raise Corrupted for what RocksDB refuses.
     """

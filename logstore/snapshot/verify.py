@@ -14,7 +14,7 @@ from logstore.snapshot.storage import Storage
 
 
 def problems(storage: Storage, root: str, manifest: Manifest, on_bytes: Callable[[int], None]) -> list[str]:
-    """Everything that is wrong. Raises StorageUnreachable."""
+    """Problems of a snapshot, all of them. Raises StorageUnreachable."""
     found: list[str] = []
     for partition, part in sorted(manifest.parts.items()):
         total, last = Digest(), b""

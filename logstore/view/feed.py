@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class FeedServer:
-    """Publishes the dictionary. `publish` may be called from any thread and sends at once to whoever keeps up."""
+    """Server of the feed. `publish` may be called from any thread and sends at once to whoever keeps up."""
 
     def __init__(self, path: Path, on_ack: Callable[[], None] = lambda: None) -> None:
         """Listen on `path`; `on_ack` is called, on the feed's thread, when `acks()` has changed."""
@@ -231,7 +231,7 @@ class _Subscriber:
 
 
 class FeedReader:
-    """Decodes the stream that a FeedServer sends; bring your own socket."""
+    """Decoder of the stream that a FeedServer sends; bring your own socket."""
 
     def __init__(self) -> None:
         self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=1 << 28)

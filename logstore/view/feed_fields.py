@@ -34,7 +34,7 @@ def read_array(cls: Callable[..., R], raw: object, **kinds: Callable[[object], o
 
 
 def each(kind: Callable[[object], R]) -> Callable[[object], tuple[R, ...]]:
-    """Reads an array of any length; raises UnreadableRecord, as all that follow."""
+    """Reading of an array of any length; raises UnreadableRecord, as all that follow."""
 
     def read(raw: object) -> tuple[R, ...]:
         if not isinstance(raw, list | tuple):
@@ -45,28 +45,28 @@ def each(kind: Callable[[object], R]) -> Callable[[object], tuple[R, ...]]:
 
 
 def text(raw: object) -> str:
-    """Reads a text."""
+    """Value of a field that is a text."""
     if not isinstance(raw, str):
         raise unreadable("a text", raw)
     return raw
 
 
 def number(raw: object) -> int:
-    """Reads a whole number."""
+    """Value of a field that is a whole number."""
     if not isinstance(raw, int) or isinstance(raw, bool):
         raise unreadable("a number", raw)
     return raw
 
 
 def flag(raw: object) -> bool:
-    """Reads true or false."""
+    """Value of a field that is true or false."""
     if not isinstance(raw, bool):
         raise unreadable("true or false", raw)
     return raw
 
 
 def definition(raw: object) -> bytes:
-    """Reads a definition; a text where the record lies in a JSON file."""
+    """Value of a field that is a definition; a text where the record lies in a JSON file."""
     if isinstance(raw, str):
         return raw.encode()
     if not isinstance(raw, bytes):

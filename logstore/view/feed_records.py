@@ -351,42 +351,42 @@ class FeedKey(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class TablesKey(FeedKey[TablesRecord]):
-    """Definitions of the tables."""
+    """Key of the definitions of the tables."""
 
     word, record = "tables", TablesRecord
 
 
 @dataclass(frozen=True, slots=True)
 class NodesKey(FeedKey[NodesRecord]):
-    """Workers of all nodes."""
+    """Key of the workers of all nodes."""
 
     word, record = "nodes", NodesRecord
 
 
 @dataclass(frozen=True, slots=True)
 class LogKey(FeedKey[LogRecord]):
-    """State of Kafka."""
+    """Key of the record that says whether Kafka answers."""
 
     word, record = "log", LogRecord
 
 
 @dataclass(frozen=True, slots=True)
 class MarkKey(FeedKey[MarkRecord]):
-    """Mark that readers send back."""
+    """Key of the mark that readers send back."""
 
     word, record = "mark", MarkRecord
 
 
 @dataclass(frozen=True, slots=True)
 class EndsKey(FeedKey[EndsRecord]):
-    """Ends of the logs."""
+    """Key of the ends of the logs."""
 
     word, record = "ends", EndsRecord
 
 
 @dataclass(frozen=True, slots=True)
 class ViewKey(FeedKey[ViewRecord]):
-    """One partition's view."""
+    """Key of one partition's view."""
 
     word, record = "view", ViewRecord
     table: str
@@ -396,7 +396,7 @@ class ViewKey(FeedKey[ViewRecord]):
 
 @dataclass(frozen=True, slots=True)
 class AdoptionKey(FeedKey[AdoptionRecord]):
-    """One partition's adoption of snapshots."""
+    """Key of one partition's adoption of snapshots."""
 
     word, record = "snapshot", AdoptionRecord
     table: str
@@ -406,7 +406,7 @@ class AdoptionKey(FeedKey[AdoptionRecord]):
 
 @dataclass(frozen=True, slots=True)
 class AppliedKey(FeedKey[AppliedRecord]):
-    """One partition's position."""
+    """Key of one partition's position."""
 
     word, record = "applied", AppliedRecord
     epoch: str
@@ -415,7 +415,7 @@ class AppliedKey(FeedKey[AppliedRecord]):
 
 @dataclass(frozen=True, slots=True)
 class TimesKey(FeedKey[TimesRecord]):
-    """One partition's places in log time."""
+    """Key of one partition's places in log time."""
 
     word, record = "times", TimesRecord
     epoch: str

@@ -27,7 +27,7 @@ _FULL_ROUND = 20_000  # entries: a round that copied fewer was quick
 
 
 class Builder:
-    """Builds one generation. Requires: the process that owns the partition waits for it."""
+    """Builder of one generation. Requires: the process that owns the partition waits for it."""
 
     def __init__(
         self, source: ViewReader, path: Path, identity: ViewIdentity, base: Base, *, sync: Sync = "none"

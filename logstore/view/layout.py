@@ -149,7 +149,7 @@ def is_bucket(lmdb_key: bytes) -> bool:
 
 
 def unpack_bucket(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(row key, entry) of a bucket, keys rising; raises Corrupted when the lengths do not add up."""
+    """Entries of a bucket as (row key, entry), keys rising; raises Corrupted when the lengths do not add up."""
     at = 0
     while at < len(raw):
         if at + _ITEM.size > len(raw):

@@ -136,7 +136,7 @@ def has_reached(directory: Path) -> bool:
 
 
 def mark_reached(directory: Path, *, reached: bool) -> None:
-    """Note it, or that a view begins anew and has not. Raises OSError."""
+    """Note that the view has been at the end of the log, or that it begins anew and has not. Raises OSError."""
     if reached:
         (directory / _REACHED).touch()
     else:

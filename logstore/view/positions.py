@@ -53,7 +53,7 @@ class AppliedPositions:
 
 
 class PositionKeeper(threading.Thread):
-    """Writes one worker's file, until `close`. `now` tells where its partitions stand."""
+    """Keeper of one worker's file, until `close`. `now` tells where its partitions stand."""
 
     def __init__(self, data_dir: Path, worker: int, now: Now) -> None:
         super().__init__(name="positions", daemon=True)

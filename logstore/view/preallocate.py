@@ -22,7 +22,7 @@ def allocate(path: Path, size_bytes: int) -> None:
 
 @contextlib.contextmanager
 def room_for(path: Path) -> Iterator[None]:
-    """Errors of a full disk become DiskFull."""
+    """Block in which errors of a full disk become DiskFull."""
     try:
         yield
     except OSError as error:

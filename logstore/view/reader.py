@@ -54,7 +54,7 @@ class ViewReader:
                 raise
 
     def point(self, row_key: bytes) -> tuple[bytes, bytes | None]:
-        """(state, entry or None), both encoded, of one committed state.
+        """State and entry (or None) of one commit, both encoded.
 
         Requires: the row key is not empty. Raises as `reading`.
         """
@@ -186,7 +186,7 @@ class Reading:
     def scan(
         self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards.
+        """Rows of `[start, end)` as (row key, encoded entry), in byte order, or from the end downwards.
 
         Tombstones are entries too.
 

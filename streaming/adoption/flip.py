@@ -32,7 +32,7 @@ def start_buffer(followed: FollowedPartition) -> None:
 
 
 def drop_buffer(followed: FollowedPartition) -> None:
-    """Keep it no longer: the attempt came to nothing."""
+    """Keep the change buffer no longer: the attempt came to nothing."""
     followed.change_buffer = None
 
 

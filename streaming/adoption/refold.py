@@ -70,7 +70,7 @@ def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: thre
 
 
 def fold(place: Path, order: dict[str, Any]) -> Digest:
-    """Do it. Raises LogStoreError."""
+    """Fold the log up to the cut. Raises LogStoreError."""
     base = Base(**order["base"]) if order["base"] else None
     target = Target(Table.from_json(order["table"].encode()), order["partition"], 0)
     followed = FollowedPartition(target, place, bootstrapper=lambda _: Bootstrap(base))

@@ -46,7 +46,7 @@ def due(schedule: Mapping[str, int | None], standing: Standing) -> bool:
 
 
 def compact(bootstrap: str, data_dir: Path) -> Command:
-    """The job, as a command line."""
+    """Command line of a compaction."""
 
     def command(table: Table, storage: str) -> list[str]:
         where = ["--bootstrap", bootstrap, "--storage", storage, "--data-dir", str(data_dir)]

@@ -12,7 +12,7 @@ from logstore.view.feed_records import Acknowledgement, MarkKey, MarkRecord
 
 
 class ReaderAcks:
-    """Asks the readers with one mark for each change of what is live."""
+    """Acknowledgements of the readers, who are asked with one mark for each change of what is live."""
 
     def __init__(self, feed: FeedServer, readers: int) -> None:
         """`readers`: how many the node has; what fewer of them know is not live for whoever asks the others."""

@@ -45,7 +45,7 @@ class ServedState:
         return list(found.slots) if found else []
 
     def save(self, served: Served) -> None:
-        """Write it down when more of it than the nodes has changed.
+        """Write the state down when more of it than the nodes has changed.
 
         A full disk ends no worker: the next call tries again.
         """

@@ -23,7 +23,7 @@ class Watchdog:
         self._restarted: set[PartitionKey] = set()
 
     def look(self, behind: Mapping[PartitionKey, int], now_s: float) -> tuple[set[PartitionKey], set[PartitionKey]]:
-        """(partitions that ask for a new consumer now, partitions that stood still again after that)."""
+        """Partitions that ask for a new consumer now, and those that stood still again after that."""
         unmoved = {key for key, at in behind.items() if self._seen.get(key, (-1, 0.0))[0] == at}
         self._seen = {key: self._seen[key] if key in unmoved else (at, now_s) for key, at in behind.items()}
         self._restarted &= unmoved  # it did help
@@ -36,7 +36,7 @@ class Watchdog:
 
 
 class ReaderWatch:
-    """Looks whether readers that were there are gone for good: nobody answers for the node's slots then."""
+    """Watch over readers that were there and are gone for good: nobody answers for the node's slots then."""
 
     def __init__(self, unread_s: float = UNREAD_S) -> None:
         self._unread_s = unread_s

@@ -29,7 +29,7 @@ DIED = "the digester died"
 
 
 class PendingDigest:
-    """Something the digester was asked for. `done` is set when `outcome` or `failure` is."""
+    """Order to the digester, and what comes of it. `done` is set when `outcome` or `failure` is."""
 
     def __init__(self, number: int, at_end: Callable[["PendingDigest"], None] = lambda _: None) -> None:
         self.number, self._at_end = number, at_end

@@ -47,7 +47,7 @@ def load(directory: Path) -> list[FiledDigest]:
 
 
 def add(directory: Path, found: FiledDigest) -> list[FiledDigest]:
-    """Keep one more, atomically; returns the newest. Raises OSError when the disk is full."""
+    """Keep one more digest, atomically; returns the newest. Raises OSError when the disk is full."""
     newest = sorted([*(known for known in load(directory) if known.cut != found.cut), found])[-AT_MOST:]
     write_whole(path_in(directory), orjson.dumps([list(one) for one in newest]))
     return newest

@@ -92,9 +92,9 @@ class Cuts:
         return may
 
     def reached(self, followed: FollowedPartition, cut: int) -> bool:
-        """Everything below the cut is applied.
+        """Pin a view in which everything below the cut is applied.
 
-        Pin it. False: nothing more may be applied to this partition until `over` names it.
+        False: nothing more may be applied to this partition until `over` names it.
         """
         if followed.stop is not None:
             return True

@@ -55,7 +55,7 @@ class Targets(NamedTuple):
 
 
 class Lane(threading.Thread):
-    """Follows its targets until `close`. Views belong to this thread alone."""
+    """Lane that follows its targets until `close`. Views belong to this thread alone."""
 
     def __init__(
         self,

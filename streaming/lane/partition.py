@@ -185,7 +185,7 @@ class FollowedPartition:
         return None
 
     def reaches(self, offset: int) -> bool:
-        """Everything below `offset` is applied, but for what a repair steps over."""
+        """True when everything below `offset` is applied, but for what a repair steps over."""
         return skips.first_missing(range(self.next_offset, offset), self._skips) is None
 
     def at_end(self, offset: int) -> bool:
@@ -240,7 +240,7 @@ class FollowedPartition:
         return self.stop is not None and self.stop.word == LogTruncated.word
 
     def start(self) -> tuple[int, int] | None:
-        """(offset, leader epoch) to follow the log from: at a record that it must still hold, if one is known.
+        """Offset and leader epoch to follow the log from: at a record that it must still hold, if one is known.
 
         None: nothing can show that the log still is the one that was followed, and the partition stays stopped.
         """

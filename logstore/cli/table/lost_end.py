@@ -74,7 +74,7 @@ class LostEnd(NamedTuple):
         }  # fmt: skip
 
     def tell(self) -> None:
-        """For a person."""
+        """Loss of the partition, in words for a person."""
         where = f"{self.table.name}/{self.partition}"
         click.echo(
             f"{where}: offsets {self.start_of_new:,} to {self.applied - 1:,} were acknowledged, and the log has other "

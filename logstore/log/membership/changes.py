@@ -94,14 +94,14 @@ class Changes:
 
 
 class Announcer:
-    """Tells the others about a worker. Losing an announcement is harmless: the next one follows within a second."""
+    """Announcements of a worker to all others. Losing one is harmless: the next one follows within a second."""
 
     def __init__(self, bootstrap: str) -> None:
         own = {"linger.ms": 0, "message.timeout.ms": 5_000, "queue.buffering.max.messages": 100}
         self._producer: Any = kafka.producer(bootstrap, **own)
 
     def announce(self, announcement: Announcement) -> None:
-        """Send it on its way."""
+        """Send an announcement on its way."""
         self._send(announcement.key, announcement.to_json())
 
     def retire(self, announcement: Announcement) -> None:

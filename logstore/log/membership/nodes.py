@@ -163,7 +163,7 @@ class Nodes:
         self._remember(key, announced)
 
     def begin(self) -> None:
-        """Everything that was in the topic is read: from now on it counts when something is heard.
+        """Count from now on when a worker is heard: everything that was in the topic is read.
 
         What is older than TTL_S, or of a time yet to come, by the timestamp of the newest record, counts no more: who
         is there announces itself again within ANNOUNCE_S.

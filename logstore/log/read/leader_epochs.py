@@ -43,7 +43,7 @@ def records_from(bootstrap: str, topic: str, offsets: Mapping[int, int]) -> dict
 
 
 def epoch_starts(bootstrap: str, client: Any, topic: str, partition: int) -> list[tuple[int, int]]:
-    """(offset, leader epoch) of the first record of every epoch that the log holds, and of the one that comes next.
+    """Beginnings of leader epochs: (offset, epoch) of the first record of each that the log holds, and of the next one.
 
     Found by bisection: some 20 reads an epoch. Raises LogUnreachable.
     """

@@ -36,7 +36,7 @@ class FetchedBatch(NamedTuple):
 
 
 class End(NamedTuple):
-    """Everything committed below `offset` has been handed over; the log has no more for now."""
+    """End of the log for now: everything committed below `offset` has been handed over."""
 
     topic: str
     partition: int

@@ -55,7 +55,7 @@ class Rejected(NamedTuple):
 
 
 class Writer(Protocol):
-    """Something that writes through a producer, and has to know when that ends."""
+    """Writer through a producer, who has to know when that ends."""
 
     def end(self, why: str) -> None:
         """Take no more writes."""

@@ -54,7 +54,7 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 
 class Put(NamedTuple):
-    """Sets a row's value."""
+    """Mutation that sets a row's value."""
 
     key: bytes
     value: bytes
@@ -79,7 +79,7 @@ class Quarantined(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Stops the partition; `why` is a sentence."""
+    """Record that stops its partition; `why` is a sentence."""
 
     why: str
 

@@ -33,7 +33,7 @@ def check_floor(served: ServedPartition, next_offset: int, floor: Floor) -> None
 
 
 class MergedRead:
-    """Reads one partition; `next_offset` is where its view stands."""
+    """Read of one partition; `next_offset` is where its view stands."""
 
     def __init__(self, served: ServedPartition, reading: Reading, as_of: AsOf | None, floor: Floor) -> None:
         """Begin to read.
@@ -58,7 +58,7 @@ class MergedRead:
         return Cell(raw, source)
 
     def scan(self, start: bytes, end: bytes | None, *, reverse: bool) -> Items:
-        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards.
+        """Rows of `[start, end)` as (row key, encoded entry), in byte order, or from the end downwards.
 
         Tombstones are entries too.
         """
@@ -82,7 +82,7 @@ def merged(served: ServedPartition, as_of: AsOf | None, floor: Floor) -> Iterato
 
 
 def read_cell(served: ServedPartition, key: bytes, as_of: AsOf | None, floor: Floor) -> tuple[int, Cell]:
-    """(next offset, row) of one committed state; raises as `merged`."""
+    """Next offset and row of one committed state; raises as `merged`."""
     if as_of is not None:
         with merged(served, as_of, floor) as merged_read:
             return merged_read.next_offset, merged_read.cell(key)

@@ -71,7 +71,7 @@ class MultiGet:
     async def _wait(
         self, table: Table, here: Iterable[int], level: Consistency, deadline: float
     ) -> tuple[dict[int, str], dict[int, int]]:  # fmt: skip
-        """(partitions that do not answer, with the word why; how far the others must be).
+        """Partitions that do not answer, with the word why; and how far the others must be.
 
         A token that is not reached fails the request as a whole.
         """

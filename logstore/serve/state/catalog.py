@@ -49,7 +49,7 @@ class FastTable:
 
 
 class Catalog:
-    """Everything known; `rebuild` after any change but applied positions, which go through `applied`."""
+    """Knowledge of a reader; `rebuild` after any change but applied positions, which go through `applied`."""
 
     def __init__(self, node: str, waiters: Waiters) -> None:
         self.node, self._waiters = node, waiters

@@ -33,7 +33,7 @@ class OpenSnapshot:
         self._reader: SstReader | None = None
 
     def open(self) -> None:
-        """Open it, unless it is open; raises Corrupted, OSError."""
+        """Open the snapshot's files, unless they are open; raises Corrupted, OSError."""
         if self._reader is not None:
             return
         try:
@@ -52,7 +52,7 @@ class OpenSnapshot:
             raise self._damaged(error) from error
 
     def scan(self, start: bytes, end: bytes | None, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        """(row key, encoded entry) of `[start, end)` in byte order, or from the end downwards.
+        """Rows of `[start, end)` as (row key, encoded entry), in byte order, or from the end downwards.
 
         Requires and raises as `get`.
         """

@@ -25,7 +25,7 @@ def encode(last_key: bytes, digest: bytes) -> str:
 
 
 def decode(cursor: str) -> tuple[bytes, bytes]:
-    """(last key, digest); raises Problem when it is not a cursor."""
+    """Last key and digest that a cursor holds; raises Problem when it is none."""
     try:
         match msgpack.unpackb(from_base64url(cursor)):
             case [bytes(last_key), bytes(digest)] if 0 < len(last_key) <= MAX_KEY_BYTES and len(digest) == 8:

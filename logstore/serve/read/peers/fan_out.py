@@ -52,7 +52,7 @@ class FanOut:
     def split(
         self, table: Table, partitions: Iterable[int], request: Request, *, strict: bool = True
     ) -> tuple[list[int], Owners]:
-        """(partitions to read here, partitions to ask for by owner).
+        """Partitions to read here, and those to ask for, by owner.
 
         `strict`: a partition that nobody serves is a Problem; else it counts as here and fails there.
         """
@@ -92,7 +92,7 @@ class FanOut:
     async def keys(
         self, table: Table, owners: Owners, wanted: Sequence[tuple[bytes, int]], level: Consistency, deadline: float
     ) -> tuple[dict[bytes, FoundKey], dict[int, int]]:
-        """(what became of each key that other nodes serve, the positions they were read at)."""
+        """Results of the keys that other nodes serve, and the positions they were read at."""
         asked = (
             self._keys_one(table, url, set(partitions), wanted, level, deadline) for url, partitions in owners.items()
         )
