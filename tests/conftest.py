@@ -2,7 +2,6 @@ import os
 import random
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,13 +76,21 @@ def users(dev: Dev) -> str:
     return "users"
 
 
-@pytest.fixture
-def worker(kafka: EmbeddedKafka, tmp_path: Path) -> Iterator[Any]:
-    """A worker on an empty data directory."""
+@pytest.fixture(scope="module")
+def file_worker(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One worker for the tests of a file: a start of its own for each costs them more than all that they do."""
     from support_worker import running_worker  # noqa: PLC0415 - only who has a worker
 
-    with running_worker(kafka.bootstrap, tmp_path / "node") as process:
+    with running_worker(kafka.bootstrap, tmp_path_factory.mktemp("worker") / "node") as process:
         yield process
+
+
+@pytest.fixture
+def worker(file_worker: Any) -> Iterator[Any]:
+    """A worker that runs, whatever the test before did to it; each test makes tables of its own."""
+    before = len(file_worker.log())
+    yield file_worker.running()
+    print(file_worker.log()[before:])
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +121,15 @@ def fixed_store(kafka: EmbeddedKafka, fixed_table: Any) -> Iterator[Store]:
 
     with Store(kafka.bootstrap, definitions=Fixed(fixed_table)) as store:
         yield store
+
+
+@pytest.fixture
+def http_node() -> Iterator[Any]:
+    """A node of which there is only the read API, with the rows that a test gives it."""
+    from support_http_node import running_node  # noqa: PLC0415 - only who reads over HTTP
+
+    with running_node() as node:
+        yield node
 
 
 @pytest.fixture

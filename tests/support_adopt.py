@@ -54,15 +54,15 @@ def _base(values, key):
 def merged(shown):
     """(position, live entries) of a view and its base, read as the feed says."""
     reader = ViewReader.open(Path(shown.path))
-    under = SstReader.open(Path(shown.base.path)) if shown.base else None
+    base = SstReader.open(Path(shown.base.path)) if shown.base else None
     with reader.reading() as reading:
-        entries = {**dict(under.scan() if under else ()), **dict(reading.scan())}
+        entries = {**dict(base.scan() if base else ()), **dict(reading.scan())}
         position = reading.state.next_offset
         if shown.base:
             assert all(int.from_bytes(entry[1:9], "big") >= shown.base.cut for _, entry in reading.scan())
     reader.close()
-    if under:
-        under.close()
+    if base:
+        base.close()
     return position, {key: entry for key, entry in entries.items() if entry[0] & 0x7F != TOMBSTONE}
 
 

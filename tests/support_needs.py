@@ -32,13 +32,13 @@ def needs(item: pytest.Item) -> set[str]:
     """The needs of one collected test."""
     found: set[str] = set()
     seen: set[int] = set()
-    for definitions in item._fixtureinfo.name2fixturedefs.values():  # type: ignore[attr-defined]
+    for definitions in item._fixtureinfo.name2fixturedefs.values():  # type: ignore[attr-defined]  # pytest has no public way
         for definition in definitions:
             if definition.argname in SHARED:
                 found.add(SHARED[definition.argname])
             else:
                 _follow(definition.func, found, seen)
-    _follow(item.function, found, seen)  # type: ignore[attr-defined]
+    _follow(item.function, found, seen)  # type: ignore[attr-defined]  # all items here are functions
     return found
 
 

@@ -7,6 +7,7 @@ all     everything but the containers
 """
 
 import functools
+import re
 import resource
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,28 +38,33 @@ TIERS = {
 }
 ROOT = Path(__file__).parent.parent
 SHARE_SPARK = ("support_spark", "support_audit")
+USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 
 
 def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Tests with the heavy groups first, so that the light ones even out the end."""
+    """Tests with the heavy groups first, of those the long files first, so that the light ones even out the end."""
     weights: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for item in items:
         weight = min([HEAVIEST.index(need) for need in needs(item)], default=len(HEAVIEST))
         group = group_of(item.nodeid)
         weights[group] = min(weight, weights.get(group, weight))
-    return sorted(items, key=lambda item: weights[group_of(item.nodeid)])
+        sizes.setdefault(group, item.path.stat().st_size)
+    return sorted(items, key=lambda item: (weights[group := group_of(item.nodeid)], -sizes[group], group))
 
 
 def group_of(nodeid: str) -> str:
-    """Tests that one process takes: those of one file, as they share its fixtures; those of the Spark session."""
+    """Tests that one process takes: those of one file, as they share its fixtures; of the Spark session; of `dev`."""
     return _group_of_file(nodeid.partition("::")[0])
 
 
 @functools.cache
 def _group_of_file(name: str) -> str:
     text = (ROOT / name).read_text()
-    return "spark" if any(f"from {module} import" in text for module in SHARE_SPARK) else name
+    if any(f"from {module} import" in text for module in SHARE_SPARK):
+        return "spark"
+    return "dev" if USES_DEV.search(text) else name
 
 
 def short_and_long(name: str, short: Any, long: Any) -> pytest.MarkDecorator:

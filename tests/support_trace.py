@@ -52,7 +52,7 @@ class CallTrace:
             yield
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]
+            threading.setprofile(None)  # type: ignore[arg-type]  # ends it; typeshed lacks None
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 

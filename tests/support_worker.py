@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from support_group import remove_members
 from support_wait import until
 
 from logstore.log import topics
@@ -119,6 +120,7 @@ class WorkerProcess:
         readers: int = 0,
     ) -> None:
         node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
+        self._own_group = "" if group else node
         self._command = child.command(
             [
                 sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node",
@@ -131,16 +133,32 @@ class WorkerProcess:
         self.data_dir, self.bootstrap = data_dir, bootstrap
         self.watch = Watch(data_dir, worker)
         self.process: subprocess.Popen[bytes] | None = None
+        self._killed = False
 
     def start(self) -> "WorkerProcess":
-        """Start it; use `watch` to wait for what it does."""
+        """Start it; use `watch` to wait for what it does.
+
+        The one that was killed before it does not keep the slots for the rest of its session, if nobody else is in its
+        group.
+        """
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        if self._killed and self._own_group:
+            remove_members(self.bootstrap, self._own_group)
+        self._killed = False
         return self
+
+    def running(self) -> "WorkerProcess":
+        """Start it if it has ended."""
+        if self.process is not None and self.process.poll() is None:
+            return self
+        self.kill()
+        return self.start()
 
     def kill(self) -> None:
         """SIGKILL."""
         self._end(signal.SIGKILL)
+        self._killed = True
 
     def stop(self) -> int:
         """SIGTERM, and wait; returns the exit status."""

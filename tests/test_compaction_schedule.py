@@ -51,8 +51,13 @@ def started(monkeypatch, tmp_path, fetcher, kafka):
 
     def start(program, table, *, leading=True):
         client = door.admin(kafka.bootstrap)
-        ends = lambda t: {p: held.end for p, held in door.bounds(client, t.topic, list(range(t.partitions))).items()}  # noqa: E731
-        command = lambda t, storage: [sys.executable, "-c", program, t.name, storage]  # noqa: E731
+
+        def ends(t):
+            return {p: held.end for p, held in door.bounds(client, t.topic, list(range(t.partitions))).items()}
+
+        def command(t, storage):
+            return [sys.executable, "-c", program, t.name, storage]
+
         one = CompactionSchedule(fetcher, ends, command, tmp_path / "logs" / "jobs.log")
         one.lead([table], leading=leading)
         one.start()

@@ -28,12 +28,6 @@ from streaming.lane.target import Target
 CONTROL = [("ls.op", b"cut")]
 
 
-@pytest.fixture
-def worker(kafka, tmp_path):
-    with running_worker(kafka.bootstrap, tmp_path / "node") as process:
-        yield process
-
-
 def test_a_put_walks_into_the_view_and_a_delete_takes_it_out(kafka, worker):
     table = make_table(kafka.bootstrap)
     placed = produce(kafka.bootstrap, table.topic, [(b"ada", b"1"), (b"bob", b"2"), (b"ada", b"3"), (b"bob", None)])
@@ -253,7 +247,7 @@ def _assert_prefix(data_dir, table, written, placed):
             assert all(raw[17:] == written[key] for key, raw in found.items())
 
 
-def test_the_broker_dies_and_comes_back(kafka, worker, tmp_path):
+def test_the_broker_dies_and_comes_back(kafka, worker):
     table = make_table(kafka.bootstrap, partitions=1)
     produce(kafka.bootstrap, table.topic, [(b"k", b"1")])
     worker.watch.position(table, 0, 1)

@@ -3,15 +3,14 @@
 import asyncio
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
-import traceback
 
 import pytest
+from support_fork import CHILD_S, in_child
+from support_http_node import HttpNode
 from support_producer import Fixed, read_log
-from test_client import Node
 
 from logstore import AsyncStore, Store
 from logstore.log.tables.registry import Registry
@@ -20,31 +19,6 @@ from logstore.model.errors import UsageError
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process:DeprecationWarning"
 )  # of threads at a fork: it is the point
-CHILD_S = 60
-
-
-def in_child(function, *, leave=os._exit):
-    """Run `function` in a forked child; returns what it returned (a text), and fails when it does not end by itself."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reading)
-        try:
-            said = str(function())
-        except BaseException:  # shown by the parent
-            said = traceback.format_exc()
-        with os.fdopen(writing, "w") as out:
-            out.write(said)
-        leave(0)
-    os.close(writing)
-    overdue = threading.Timer(CHILD_S, os.kill, (pid, signal.SIGKILL))
-    overdue.start()
-    with os.fdopen(reading) as said_there:
-        said = said_there.read()
-    _, status = os.waitpid(pid, 0)
-    overdue.cancel()
-    assert status == 0, f"the child did not end by itself ({status}): {said}"
-    return said
 
 
 def read_for(store, who, seconds):
@@ -61,13 +35,13 @@ def read_for(store, who, seconds):
 
 
 def test_parent_and_child_read_their_own_answers():
-    with Node() as node:
+    with HttpNode() as node:
         node.rows = {f"{who}-{n}".encode(): f"value of {who}-{n}".encode() for who in "pc" for n in range(50)}
         with Store(url=node.url) as store:
             store.get("t", "p-0")
             for _ in range(5):
                 parent = []
-                mine = threading.Thread(target=lambda: parent.extend(read_for(store, "p", 0.5)))  # noqa: B023
+                mine = threading.Thread(target=lambda found=parent: found.extend(read_for(store, "p", 0.5)))
                 mine.start()
                 assert in_child(lambda: read_for(store, "c", 0.5)) == "[]"
                 mine.join(30)
@@ -159,7 +133,7 @@ def test_a_fork_while_another_thread_connects_leaves_nothing_locked(kafka, fixed
 
 
 def test_an_async_store_is_used_in_the_loop_of_the_child(kafka, fixed_table):
-    with Node() as node:
+    with HttpNode() as node:
         node.rows = {b"k": b"v"}
         store = AsyncStore(kafka.bootstrap, node.url, definitions=Fixed(fixed_table))
 

@@ -2,22 +2,17 @@
 
 import asyncio
 import datetime
-import gc
 import ipaddress
 import ssl
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support_wait import until
 from support_wire import ROW, WireServer, serving
-from test_client import Node, node  # noqa: F401 - a fixture
-from test_store_forked import in_child
 
 from logstore import AsyncStore, Store
 from logstore.client.transport.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, ROW_HEAD, AnswerParser, Malformed
@@ -25,7 +20,6 @@ from logstore.client.transport.origin import Origin
 from logstore.client.transport.protocol import ProtocolPool
 from logstore.client.transport.request import request_bytes
 from logstore.client.transport.sockets import SocketPool
-from logstore.client.transport.stack import ConnectionStack
 from logstore.model.errors import ServerError, ServerUnreachable, UsageError
 
 HEAD, BODY = ROW.split(b"\r\n\r\n")
@@ -334,8 +328,8 @@ def test_a_server_that_answers_before_it_has_everything_is_heard(kind):
 def certificate(directory):
     """A certificate for 127.0.0.1 that signs itself, and its key."""
     from cryptography import x509  # noqa: PLC0415 - used here only
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - only what has a certificate made
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - only what has a certificate made
 
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a node")])
@@ -405,162 +399,6 @@ def test_what_is_no_url_of_a_node_is_refused_at_once(url):
 def test_a_header_is_one_header(header):
     with pytest.raises(UsageError):
         request_bytes(Origin.of("http://h"), "GET", "/", {"LS-Token": header})
-
-
-def test_a_hundred_connections_are_the_most_and_the_first_who_waits_is_the_first_served():
-    stack = ConnectionStack(2)
-    assert stack.take() is None
-    assert [stack.may_open(), stack.may_open(), stack.may_open()] == [True, True, False]
-    stack.waiting.extend(["first", "second"])
-    assert stack.give_back("a", 0.0) == "first"
-    assert stack.give_back(None, 0.0) == "second"
-    assert stack.give_back("a", 0.0) is None
-    assert stack.give_back("b", 50.0) is None
-    assert (stack.overdue(60.0), stack.overdue(61.0), stack.overdue(61.0)) == (None, "a", None)
-    assert (stack.take(), stack.may_open(), stack.may_open()) == ("b", True, False)
-
-
-def test_who_waits_for_a_connection_has_a_deadline_and_gets_the_next_one_that_comes_free():
-    answering = threading.Event()
-
-    def script(_):
-        answering.wait(60)
-        yield ROW
-
-    server = WireServer(script)
-    try:
-        pool = SocketPool(Origin.of(server.url), None)
-        pool._stack = ConnectionStack(2)
-        with ThreadPoolExecutor(12) as threads:
-            asked = [threads.submit(pool.ask, REQUEST, time.monotonic() + 60) for _ in range(10)]
-            until("all but two wait", lambda: len(pool._stack.waiting) == 8)
-            with pytest.raises(TimeoutError, match="came free"):
-                pool.ask(REQUEST, time.monotonic() + 0.2)
-            answering.set()
-            assert {future.result(60).content for future in asked} == {b"value"}
-        assert server.connections == 2
-        pool.close()
-
-        async def run():
-            loop_pool = ProtocolPool(Origin.of(server.url), None)
-            loop_pool._stack = ConnectionStack(2)
-            before = server.connections
-            answering.clear()
-            waiting = [asyncio.create_task(loop_pool.ask(REQUEST, time.monotonic() + 60)) for _ in range(10)]
-            with pytest.raises(TimeoutError):
-                await loop_pool.ask(REQUEST, time.monotonic() + 0.2)
-            waiting[5].cancel()
-            answering.set()
-            answers = await asyncio.gather(*waiting, return_exceptions=True)
-            assert [getattr(answer, "content", None) for answer in answers].count(b"value") == 9
-            assert server.connections - before <= 3  # two at once; the one of the deadline was closed
-            loop_pool.close()
-            await asyncio.sleep(0)
-
-        asyncio.run(run())
-    finally:
-        answering.set()
-        server.close()
-
-
-def test_one_store_is_used_by_64_threads_at_once(node):  # noqa: F811
-    node.rows = {b"%d" % i: b"value %d" % i for i in range(640)}
-    begin = threading.Barrier(64)
-    with Store(url=node.url) as store, ThreadPoolExecutor(64) as threads:
-
-        def read(worker):
-            begin.wait(60)
-            mine = range(worker * 10, worker * 10 + 10)
-            for i in mine:
-                assert store.get("t", str(i), deadline_ms=30_000).value == b"value %d" % i
-            many = store.get_many("t", [str(i) for i in mine], deadline_ms=30_000)
-            assert [row.value for row in many] == [b"value %d" % i for i in mine]
-            return len(list(store.scan("t", deadline_ms=30_000)))
-
-        assert set(threads.map(read, range(64))) == {640}
-
-
-def test_one_async_store_is_used_by_many_tasks_at_once_and_some_of_them_are_cancelled(node):  # noqa: F811
-    node.rows = {b"%d" % i: b"value %d" % i for i in range(200)}
-
-    async def run():
-        async with AsyncStore(url=node.url) as store:
-
-            async def read(i):
-                return (await store.get("t", str(i), deadline_ms=30_000)).value
-
-            tasks = [asyncio.create_task(read(i)) for i in range(200)]
-            await asyncio.sleep(0)
-            for task in tasks[::3]:
-                task.cancel()
-            found = await asyncio.gather(*tasks, return_exceptions=True)
-            for i, value in enumerate(found):
-                assert value == b"value %d" % i or (not i % 3 and isinstance(value, asyncio.CancelledError)), i
-            assert [await read(i) for i in range(50)] == [b"value %d" % i for i in range(50)]
-
-    asyncio.run(run())
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # its connections are left in a loop that is closed
-def test_an_async_store_belongs_to_a_loop_until_that_is_closed(node):  # noqa: F811
-    node.rows = {b"k": b"v"}
-    store = AsyncStore(url=node.url)
-
-    async def read():
-        return (await store.get("t", "k")).value
-
-    assert [asyncio.run(read()), asyncio.run(read())] == [b"v", b"v"]
-
-    async def while_another_loop_has_it():
-        assert await read() == b"v"
-        rows = store.scan("t")
-        assert (await anext(rows)).value == b"v"
-
-        def elsewhere(call):
-            with pytest.raises(UsageError, match="loop"):
-                asyncio.run(call)
-
-        async def rest():
-            return [row async for row in store.scan("t")]
-
-        await asyncio.to_thread(elsewhere, read())
-        await asyncio.to_thread(elsewhere, rest())
-        assert await read() == b"v"
-        await asyncio.to_thread(lambda: asyncio.run(store.close()))
-        with pytest.raises(UsageError, match="closed"):
-            await read()
-
-    asyncio.run(while_another_loop_has_it())
-    with pytest.raises(UsageError, match="inside an event loop"):
-        AsyncStore(url=node.url).scan("t")
-    gc.collect()  # what it left is warned of here
-
-
-def test_closing_waits_for_nobody_who_reads():
-    with serving([]) as server:  # takes requests, and never answers
-        store = Store(url=server.url)
-        with ThreadPoolExecutor(1) as threads:
-            reading = threads.submit(store.get, "t", "k", deadline_ms=30_000)
-            until("the request has come", lambda: server.requests)
-            begin = time.monotonic()
-            store.close(0)
-            assert time.monotonic() - begin < 20  # the read has 31 s
-            with pytest.raises(UsageError):
-                store.get("t", "k")
-            server.close()
-            with pytest.raises(UsageError, match="closed"):
-                reading.result(60)
-            assert time.monotonic() - begin < 20
-
-
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of threads at a fork: it is the point
-def test_a_scan_that_a_fork_cuts_in_two_goes_on_in_both(node):  # noqa: F811
-    node.rows = {b"%04d" % i: b"v" for i in range(2_500)}
-    with Store(url=node.url) as store:
-        rows = store.scan("t")
-        first = [next(rows) for _ in range(10)]
-        rest = in_child(lambda: len(list(rows)))
-        assert len(first) + int(rest) == len(first) + len(list(rows)) == 2_500
 
 
 def test_stores_say_where_they_point_and_what_they_take():

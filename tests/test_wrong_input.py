@@ -17,9 +17,9 @@ from types import NoneType, UnionType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support_fork import in_child
+from support_http_node import HttpNode
 from support_producer import Fixed, make_table
-from test_client import Node
-from test_store_forked import in_child
 
 from logstore import AsyncStore, Pending, Position, Row, Store
 from logstore.client.aio import AsyncPending, AsyncPipeline
@@ -126,7 +126,7 @@ class Stores:
     def __init__(self, bootstrap):
         table = make_table(bootstrap)
         self.definitions = Fixed(Table("t", table.topic, table.epoch, table.partitions))
-        self.node = Node()
+        self.node = HttpNode()
         self.node.rows = {b"k": b"v"}
         self.bootstrap = bootstrap
 

@@ -78,7 +78,7 @@ def progress() -> "Iterator[Progress]":
         yield silent
         return
     from rich.console import Console  # noqa: PLC0415 - only where somebody looks
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - slow to load
     from rich.progress import Progress as Bars  # noqa: PLC0415 - only who needs it waits for its import
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -34,7 +34,7 @@ class Writer:
         try:
             while not self._ended.wait(PAUSE_S):
                 self._write(self._rng.sample(keys, min(AT_ONCE, len(keys))))
-        except Exception as error:
+        except Exception as error:  # raised in the thread that waits for this one
             self._error = error
 
     def _write(self, keys: list[bytes]) -> None:

@@ -90,7 +90,7 @@ def keys_of(keys: "Iterable[Text]") -> list[bytes]:
         raise UsageError(f"get_many takes several keys in an order, such as a list, not {type(keys).__name__}")
     some = list(keys)
     try:
-        return list(map(str.encode, some))  # type: ignore[arg-type]
+        return list(map(str.encode, some))  # type: ignore[arg-type]  # bytes among them raise
     except (TypeError, UnicodeEncodeError):  # bytes among them, or what is neither
         return [to_bytes(key) for key in some]
 

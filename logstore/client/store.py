@@ -337,7 +337,7 @@ class Store:
         if self._definitions is not None:
             return Tables(self._definitions)
         from logstore.log import topics  # noqa: PLC0415 - readers alone do not need it
-        from logstore.log.tables.registry import Registry  # noqa: PLC0415
+        from logstore.log.tables.registry import Registry  # noqa: PLC0415 - a program that only reads has no use for it
 
         registry = Registry(self._need_bootstrap())
         return Tables(registry, TopicProof(lambda topic: topics.epoch_of(registry.admin, topic)))

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -286,8 +287,8 @@ class Node:
 
 def children(node: Node) -> list[Spec]:
     """Workers and readers of a node."""
-    workers = [Spec(f"worker-{i}", lambda fd, i=i: worker_argv(node, i, fd)) for i in range(node.settings.workers)]  # type: ignore[misc]
-    readers = [Spec(f"reader-{i}", lambda fd, i=i: reader_argv(node, i, fd)) for i in range(node.settings.readers)]  # type: ignore[misc]
+    workers = [Spec(f"worker-{i}", partial(worker_argv, node, i)) for i in range(node.settings.workers)]
+    readers = [Spec(f"reader-{i}", partial(reader_argv, node, i)) for i in range(node.settings.readers)]
     return [*workers, *readers]
 
 

@@ -77,20 +77,20 @@ class FastPath:
         state, entry = served.reader.point(key)
         if len(state) != STATE_BYTES:
             return None
-        below = entry is None
-        if below and served.base is not None:
+        from_base = entry is None
+        if from_base and served.base is not None:
             entry = served.base.get(key)
         if not entry or entry[0] != VALUE:  # an empty one is damaged
             return None
         if state != served.stood:
             _note(served, state, served.end)
-        self._metrics.fast_below += below
+        self._metrics.fast_from_base += from_base
         version = int.from_bytes(entry[1:9], "big")
         return (
             f"HTTP/1.1 200 OK\r\n{default_head}content-type: application/octet-stream\r\ncontent-length: "
             f"{len(entry) - HEAD_BYTES}\r\n"
             f'etag: "{served.head}{version}"\r\nls-partition: {served.partition}\r\nls-version: {version}\r\n'
-            f"{served.tail[below]}{next_number():x}\r\n\r\n"
+            f"{served.tail[from_base]}{next_number():x}\r\n\r\n"
         ).encode() + entry[HEAD_BYTES:]
 
     def _judge(self, head: bytes) -> bool:

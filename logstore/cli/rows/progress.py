@@ -12,7 +12,7 @@ def rows_bar(title: str, *, hidden: bool = False) -> Iterator[Callable[[int], No
         yield lambda _count: None
         return
     from rich.console import Console  # noqa: PLC0415 - only where somebody looks
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415 - slow to load
 
     columns = (
         SpinnerColumn(),

@@ -46,7 +46,7 @@ class Records(NamedTuple):
     def pick(self, indices: Sequence[int]) -> "Records":
         """The records at these indices, which rise."""
         offsets, keys, values, timestamps_ms, headers = (list(map(column.__getitem__, indices)) for column in self)
-        return Records(offsets, keys, values, timestamps_ms, headers)  # type: ignore[arg-type]
+        return Records(offsets, keys, values, timestamps_ms, headers)  # type: ignore[arg-type]  # mypy joins their types
 
     def without(self, indices: Sequence[int]) -> "Records":
         """The records at all other indices. Requires: those rise."""
@@ -104,7 +104,8 @@ def _odd(records: Records, place: FoldRules) -> list[int]:
         odd.update(i for i, length in enumerate(lengths) if length > MAX_KEY_BYTES)
     if max(map(len, filter(None, values)), default=0) > place.max_value_bytes:
         odd.update(i for i, value in enumerate(values) if value and len(value) > place.max_value_bytes)
-    elsewhere = partitions_of(keys, place.partitions, lengths) != place.partition  # type: ignore[arg-type]
+    homes = partitions_of(keys, place.partitions, lengths)  # type: ignore[arg-type]  # none is None any more
+    elsewhere = homes != place.partition
     if elsewhere.any():
         odd.update(elsewhere.nonzero()[0].tolist())
     return sorted(odd)
@@ -137,7 +138,7 @@ def _newest(records: Records) -> dict[bytes, bytes]:
     if None in values or min(timestamps) < 0:
         return {key: _encode(values[i], offsets[i], timestamps[i]) for key, i in last.items() if key is not None}
     head = encode_head  # looked up once: this line runs for every row that is written
-    return {key: head(VALUE, offsets[i], timestamps[i]) + values[i] for key, i in last.items()}  # type: ignore[operator,misc]
+    return {key: head(VALUE, offsets[i], timestamps[i]) + values[i] for key, i in last.items()}  # type: ignore[operator,misc]  # no None is left
 
 
 def _encode(value: bytes | None, offset: int, timestamp_ms: int) -> bytes:

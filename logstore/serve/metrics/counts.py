@@ -49,7 +49,7 @@ class Metrics:
         self._latency: dict[_Answered, Latency] = {}
         self.fast = self._latency[_Answered(_ROW, "200", FAST)] = Latency()
         self.fast_requests = 0  # GETs of rows answered 200 by the fast path
-        self.fast_below = 0  # those of them whose entry came from a snapshot
+        self.fast_from_base = 0  # those of them whose entry came from a snapshot
         self.connections: Callable[[], int] = lambda: 0
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -83,7 +83,7 @@ class Metrics:
         yield counter("logstore_fast_path", "Rows answered by the short cut.", quick)
 
     def _reads(self) -> Family:
-        fast = {VIEW: self.fast_requests - self.fast_below, SNAPSHOT: self.fast_below}
+        fast = {VIEW: self.fast_requests - self.fast_from_base, SNAPSHOT: self.fast_from_base}
         values = [
             ({**self._labels, "source": source}, count + fast[source]) for source, count in self._catalog.reads.items()
         ]

@@ -54,7 +54,7 @@ def _opened(place: Path, path: Path) -> IO[bytes]:
 def _compressed(out: IO[bytes], suffix: str) -> Iterator[IO[bytes]]:
     if suffix == ".gz":
         with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6) as inner:
-            yield inner  # type: ignore[misc]
+            yield inner  # type: ignore[misc]  # a file all the same
     elif suffix == ".zst":
         import pyarrow as pa  # noqa: PLC0415 - heavy, and for such a file only
 

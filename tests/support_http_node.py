@@ -1,0 +1,138 @@
+"""A small real HTTP server that follows the contract of the read API, for clients to be tested against."""
+
+import sys
+import threading
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
+
+import msgpack
+import orjson
+
+from logstore.model.partitioner import partition_of
+
+EPOCH = "ab" * 16
+PARTITIONS = 4
+
+
+class HttpNode(ThreadingHTTPServer):
+    """Serves `rows` of the table `t`; what it does not own it sends to `other`."""
+
+    daemon_threads = True
+    request_queue_size = 256  # the usual five lose connections that many open at once, for seconds each
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.rows, self.deleted, self.owned, self.other = {}, set(), set(range(PARTITIONS)), None
+        self.seen, self.script, self.bound = [], [], 1000
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request, client_address):
+        assert isinstance(sys.exc_info()[1], ConnectionError), "the test's server failed"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HttpNode
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        node, url = self.server, urlsplit(self.path)
+        node.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+        if node.script:
+            return self._problem(*node.script.pop(0))
+        parts = url.path.split("/")
+        if parts[1:3] == ["v1", "tables"] and parts[3] != "t":
+            return self._problem(404, "no-such-table", {})
+        if len(parts) == 4:
+            return self._send(
+                200, orjson.dumps({"name": "t", "partitions": PARTITIONS}), {"Content-Type": "application/json"}
+            )
+        if len(parts) == 5:
+            return self._page(parse_qs(url.query))
+        return self._row(unquote_to_bytes(parts[5]))
+
+    def do_POST(self):
+        node = self.server
+        node.seen.append((self.path, dict(self.headers.items())))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if node.script:
+            return self._problem(*node.script.pop(0))
+        keys = [b64decode(k["base64"]) if isinstance(k, dict) else k.encode() for k in orjson.loads(body)["keys"]]
+        assert 1 <= len(keys) <= 1000
+        results, unprocessed = [], []
+        for key in keys:
+            if partition_of(key, PARTITIONS) not in node.owned:
+                unprocessed.append({"key": key, "reason": "not-owner"})
+            elif len(results) == node.bound:
+                unprocessed.append({"key": key, "reason": "bounds"})
+            else:
+                results.append(self._result(key) if key in node.rows else {"key": key, "found": False})
+        return self._list({"results": results, "unprocessed": unprocessed})
+
+    def _row(self, key):
+        node, partition = self.server, partition_of(key, PARTITIONS)
+        if partition not in node.owned:
+            return self._problem(421, "not-owner", {"LS-Owner": node.other} if node.other else {})
+        headers = {"LS-Partition": str(partition), "LS-Token": f"{EPOCH}-{partition}-100"}
+        if key not in node.rows:
+            return self._problem(404, "not-found", headers, deleted=key in node.deleted)
+        return self._send(
+            200, node.rows[key], {**headers, "LS-Version": "7", "Content-Type": "application/octet-stream"}
+        )
+
+    def _page(self, query):
+        node = self.server
+        prefix, limit = query.get("prefix", [""])[0].encode(), int(query["limit"][0])
+        keys = sorted((k for k in node.rows if k.startswith(prefix)), reverse="reverse" in query)
+        begin = int(query.get("cursor", ["0"])[0])
+        page = keys[begin : begin + min(limit, node.bound)]
+        more = begin + len(page) < len(keys)
+        return self._list(
+            {"rows": [self._result(key) for key in page], "cursor": str(begin + len(page)) if more else None}
+        )
+
+    def _result(self, key):
+        return {
+            "key": key,
+            "found": True,
+            "value": self.server.rows[key],
+            "version": 7,
+            "partition": partition_of(key, PARTITIONS),
+        }
+
+    def _list(self, body):
+        assert self.headers["Accept"].endswith(", application/msgpack;q=0.9")
+        self._send(
+            200,
+            msgpack.packb({**body, "token": f"{EPOCH}-0-100", "positions": {}}),
+            {"Content-Type": "application/msgpack"},
+        )
+
+    def _problem(self, status, word, headers=None, **more):
+        problem = orjson.dumps(
+            {"type": f"urn:logstore:{word}", "title": word, "status": status, "detail": f"because of {word}", **more}
+        )
+        self._send(status, problem, {"Content-Type": "application/problem+json", **(headers or {})})
+
+    def _send(self, status, body, headers):
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def running_node() -> Iterator[HttpNode]:
+    with HttpNode() as node:
+        yield node
+        node.shutdown()
