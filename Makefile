@@ -8,7 +8,8 @@ WHEELS := $(CACHE)/wheels-$(shell cat constraints.txt pyproject.toml | cksum | c
 PACKAGES := --constraint constraints.txt --editable ".[demo,dev]"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 JOBS ?= 3
-PYTEST := $(BIN)/python -m pytest
+# Bytecode is kept whatever the shell says: by the hundred the processes of the tests import the same modules.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TIER := $(PYTEST) --numprocesses $(JOBS) --tier
 ARGS ?=
 

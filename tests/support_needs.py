@@ -4,6 +4,7 @@ From the test and its fixtures on, functions and classes of the tests are follow
 what starts something. So nobody marks a test by hand, and a test that begins to use a broker is marked from then on.
 """
 
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,15 +32,21 @@ NEEDS = ("kafka", "spark", "spark_alone", "dev", "store")
 def needs(item: pytest.Item) -> set[str]:
     """The needs of one collected test."""
     found: set[str] = set()
-    seen: set[int] = set()
     for definitions in item._fixtureinfo.name2fixturedefs.values():  # type: ignore[attr-defined]  # pytest has no public way
         for definition in definitions:
             if definition.argname in SHARED:
                 found.add(SHARED[definition.argname])
             else:
-                _follow(definition.func, found, seen)
-    _follow(item.function, found, seen)  # type: ignore[attr-defined]  # all items here are functions
-    return found
+                found |= _needs_of(definition.func)
+    return found | _needs_of(item.function)  # type: ignore[attr-defined]  # all items here are functions
+
+
+@functools.cache
+def _needs_of(function: Any) -> frozenset[str]:
+    """Looked up once for all tests that use a fixture, and all parameters of a test."""
+    found: set[str] = set()
+    _follow(function, found, set())
+    return frozenset(found)
 
 
 def _follow(thing: Any, found: set[str], seen: set[int]) -> None:
@@ -66,8 +73,13 @@ def _name(thing: Any) -> str:
 
 
 def _is_ours(thing: Any) -> bool:
-    module = sys.modules.get(getattr(thing, "__module__", None) or "")
-    return Path(getattr(module, "__file__", None) or "/").is_relative_to(TESTS)
+    name = getattr(thing, "__module__", None)
+    return isinstance(name, str) and _is_test_module(name)
+
+
+@functools.cache
+def _is_test_module(name: str) -> bool:
+    return Path(getattr(sys.modules.get(name), "__file__", None) or "/").is_relative_to(TESTS)
 
 
 def _functions(thing: Any) -> Iterator[FunctionType]:
