@@ -23,8 +23,8 @@ from logstore.view.feed import FeedServer
 from logstore.view.reader import ViewReader
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
+from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.lane import Lane, Targets
-from streaming.lane.opened_view import Bootstrap
 from streaming.lane.target import Target
 
 PARTITIONS = 4

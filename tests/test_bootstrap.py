@@ -14,7 +14,7 @@ from logstore.view.feed_records import AdoptionKey
 from streaming.adoption.bootstrap import Bootstrapper
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.lane.opened_view import Bootstrap, BootstrapPending
+from streaming.lane.disk.opened_view import Bootstrap, BootstrapPending
 from streaming.lane.target import Target
 
 

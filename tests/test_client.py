@@ -320,7 +320,9 @@ def test_a_store_names_where_it_points_also_when_it_was_told_nothing(http_node, 
         assert repr(store) == "Store(bootstrap=None, url=None)"  # it has not looked yet
         store.get("t", "k")
         assert repr(store) == f"Store(bootstrap=None, url='{http_node.url}')"
-    assert repr(AsyncStore("127.0.0.1:1", http_node.url)) == f"AsyncStore(bootstrap='127.0.0.1:1', url='{http_node.url}')"
+    assert (
+        repr(AsyncStore("127.0.0.1:1", http_node.url)) == f"AsyncStore(bootstrap='127.0.0.1:1', url='{http_node.url}')"
+    )
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -21,8 +21,8 @@ from logstore.view.feed_records import EndsKey, EndsRecord, LogKey, LogRecord, V
 from logstore.view.view import View, ViewIdentity
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
+from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.lane import Lane, Targets
-from streaming.lane.opened_view import Bootstrap
 from streaming.lane.target import Target
 
 CONTROL = [("ls.op", b"cut")]

@@ -9,7 +9,7 @@ from logstore.model.errors import Corrupted, LogUnreachable, Overloaded
 from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.table import Table
 from logstore.view.layout import Base, Stop
-from streaming.lane.opened_view import Bootstrap
+from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 

@@ -10,7 +10,7 @@ from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed import FeedServer
 from logstore.view.feed_records import ViewKey
-from streaming.lane.opened_view import Bootstrap
+from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.status import LaneStatus

@@ -22,7 +22,7 @@ from logstore.snapshot.storage import Storage
 from logstore.view.feed import FeedServer
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.lane import local_snapshots
+from streaming.lane.disk import local_snapshots
 from streaming.lane.target import Target
 
 EPOCH = "0" * 32

@@ -55,9 +55,9 @@ from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.digest import digest_file
 from streaming.digest.client import DigestClient, PendingDigest
 from streaming.digest.digester import DigestRequest
-from streaming.lane import local_snapshots
+from streaming.lane.disk import local_snapshots
+from streaming.lane.disk.opened_view import Bootstrap, identity_of
 from streaming.lane.lane import Lane
-from streaming.lane.opened_view import Bootstrap, identity_of
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 

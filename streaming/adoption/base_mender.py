@@ -9,7 +9,7 @@ from logstore.model.table import PartitionKey
 from logstore.view.feed_records import SnapshotPlace
 from streaming.adoption import flip
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.lane import local_snapshots
+from streaming.lane.disk import local_snapshots
 from streaming.lane.mailbox import Mailbox
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target

@@ -26,7 +26,7 @@ from logstore.view.layout import Quarantine
 from streaming.adoption.beginning import beginnings
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.lane.opened_view import Bootstrap, BootstrapPending
+from streaming.lane.disk.opened_view import Bootstrap, BootstrapPending
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from logstore.view import generation
 from logstore.view.view import View
 from streaming.digest import digest_file
 from streaming.lane.change_buffer import LIMIT_BYTES, ChangeBuffer
-from streaming.lane.opened_view import Bootstrap, identity_of
+from streaming.lane.disk.opened_view import Bootstrap, identity_of
 from streaming.lane.partition import FollowedPartition
 
 log = logs.get(__name__)

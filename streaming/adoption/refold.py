@@ -32,7 +32,7 @@ from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
 from streaming.digest.digest_file import FiledDigest
 from streaming.digest.view_digest import digest_of
-from streaming.lane.opened_view import Bootstrap
+from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 

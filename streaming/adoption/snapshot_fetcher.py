@@ -17,8 +17,8 @@ from logstore.snapshot.uses import USE_S
 from logstore.snapshot.verdicts import Verdict, Verdicts
 from logstore.view import paths
 from streaming.adoption.progress import AdoptionProgress
-from streaming.lane import local_snapshots
-from streaming.lane.local_snapshots import LocalSnapshot
+from streaming.lane.disk import local_snapshots
+from streaming.lane.disk.local_snapshots import LocalSnapshot
 from streaming.lane.target import Target
 
 _MANIFESTS = 64

@@ -13,7 +13,7 @@ from pathlib import Path
 from logstore.model.table import PartitionKey
 from logstore.process import figures
 from logstore.process.figures import UNKNOWN, Family, counter, gauge
-from streaming.adoption.compaction_schedule import CompactionSchedule
+from streaming.control.compaction_schedule import CompactionSchedule
 from streaming.lane.lane import Lane
 from streaming.lane.partition import FollowedPartition
 
@@ -27,7 +27,7 @@ class LagClock:
         self._whole_s: dict[PartitionKey, float] = {}  # when it last had all, of a monotonic clock
 
     def look(self, followed: Iterable[FollowedPartition], *, reachable: bool) -> dict[tuple[str, int], float]:
-        """(table, partition) -> seconds; NaN where it is not known: the log does not answer, the partition stopped."""
+        """Lag in seconds by (table, partition); NaN where it is not known: no answer of the log, or a stop."""
         now_s, found, whole_s = time.monotonic(), {}, self._whole_s
         self._whole_s = {}
         for one in followed:
@@ -70,7 +70,7 @@ class WorkerFigures(threading.Thread):
                 self._complain(str(error))
 
     def families(self) -> Iterable[Family]:
-        """Everything that is told of this worker."""
+        """Figures of this worker, all that are told."""
         yield from figures.of_process(f"worker-{self._worker}")
         yield from self._of_tables()
         yield from self._of_schedule()

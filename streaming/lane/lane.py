@@ -29,8 +29,8 @@ from logstore.view.layout import Stop
 from logstore.view.view import Sync
 from streaming.lane.counts import LaneCounts
 from streaming.lane.cuts import Cuts
+from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.mailbox import Mailbox
-from streaming.lane.opened_view import Bootstrap
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.status import LaneStatus

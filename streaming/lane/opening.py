@@ -7,7 +7,7 @@ from typing import NamedTuple
 from logstore.model.errors import Corrupted, DiskFull, NoSuchSnapshot, NotYet, Overloaded
 from logstore.view.positions import AppliedPositions, position_name
 from logstore.view.view import Sync
-from streaming.lane.opened_view import Bootstrap, BootstrapPending
+from streaming.lane.disk.opened_view import Bootstrap, BootstrapPending
 from streaming.lane.partition import FollowedPartition, Phase
 from streaming.lane.status import LaneStatus
 from streaming.lane.target import Target

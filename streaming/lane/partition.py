@@ -25,11 +25,12 @@ from logstore.view import generation, paths
 from logstore.view.feed_records import LocalSnapshotRecord, ViewRecord
 from logstore.view.layout import Stop
 from logstore.view.view import Sync, View
-from streaming.lane import local_snapshots, stop_reasons
+from streaming.lane import stop_reasons
 from streaming.lane.change_buffer import ChangeBuffer
 from streaming.lane.counts import TableCounts
+from streaming.lane.disk import local_snapshots
+from streaming.lane.disk.opened_view import Bootstrap, open_view
 from streaming.lane.lineage import LineageProof
-from streaming.lane.opened_view import Bootstrap, open_view
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)

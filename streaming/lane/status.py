@@ -11,8 +11,8 @@ from logstore.view.feed import FeedServer
 from logstore.view.feed_records import CATCHING_UP, LIVE, STOPPED, AppliedKey, AppliedRecord, ViewKey, ViewRecord
 from logstore.view.paths import has_reached, snapshot_dir
 from logstore.view.reader import ViewReader
-from streaming.lane import local_snapshots
-from streaming.lane.opened_view import view_path
+from streaming.lane.disk import local_snapshots
+from streaming.lane.disk.opened_view import view_path
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 

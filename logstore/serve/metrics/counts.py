@@ -69,7 +69,7 @@ class Metrics:
             fast.buckets[bisect_left(_BOUNDS_S, seconds)] += 1
 
     def families(self) -> Iterable[Family]:
-        """Everything that this process has counted."""
+        """Families of all that this process has counted."""
         yield from of_process(self.process)
         yield self._reads()
         yield self._http_requests()

@@ -93,7 +93,7 @@ class PartitionFigures:
         stand = [(labels, standing(self._catalog, served)) for labels, served, _ in mine]
         bases = [(labels, served.base, stands) for labels, served, stands in mine if served.base is not None]
         yield gauge(
-            "logstore_snapshot_cut", "First offset that the snapshot under the view does not cover.",
+            "logstore_snapshot_cut", "First offset that the base of the view does not cover.",
             [(labels, base.cut) for labels, base, _ in bases],
         )  # fmt: skip
         yield gauge(
@@ -101,7 +101,7 @@ class PartitionFigures:
             [(labels, stands.next_offset - base.cut) for labels, base, stands in bases if stands is not None],
         )  # fmt: skip
         yield gauge(
-            "logstore_snapshot_age_seconds", "Seconds since the last record that the snapshot under the view covers.",
+            "logstore_snapshot_age_seconds", "Seconds since the last record that the base of the view covers.",
             [
                 (labels, max(time() - served.base_record.log_time_ms / 1000, 0.0))
                 for labels, served, _ in mine

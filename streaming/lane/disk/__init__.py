@@ -1,0 +1,1 @@
+"""Disk: a partition on this node's disk, its view opened or begun, and its local snapshots."""
