@@ -200,7 +200,7 @@ def test_a_read_and_a_write_without_their_acls_are_refused(secured):
 
 def test_an_expired_certificate_is_said_at_once(tmp_path):
     """A listener with a certificate of the past: openssl's own server, since no broker starts with one."""
-    from datetime import UTC, datetime  # noqa: PLC0415 - likewise
+    from datetime import UTC, datetime  # noqa: PLC0415 - for this test only
 
     import trustme  # noqa: PLC0415 - this test alone makes certificates
 
