@@ -1,0 +1,106 @@
+"""`logstore dev --secure`: the fast path through a Kafka that asks for proof, and its password nowhere."""
+
+import json
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+from confluent_kafka import TopicPartition
+from support_dev import Dev, call
+
+from logstore import Store
+from logstore.log import kafka, topics
+from logstore.log.connect.cluster import Cluster
+from logstore.log.connect.sources import properties_in
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    running = Dev(tmp_path_factory.mktemp("secured") / "data", "--secure", "--workers", "1", "--readers", "1")
+    yield running
+    running.end()
+
+
+def run(store, *argv, status=0, **environ):
+    done = call(*argv, LOGSTORE_DATA_DIR=str(store.data), LOGSTORE_DEADLINE_MS="20000", **environ)
+    assert done.returncode == status, (argv, done.stderr.decode())
+    return done.stdout.decode()
+
+
+def cluster(store):
+    return Cluster(store.facts["bootstrap"], properties_in(Path(store.facts["kafka_config"])))
+
+
+def secret(store):
+    return cluster(store).properties["sasl.password"].encode()
+
+
+def test_rows_go_through_the_fast_path(store):
+    run(store, "table", "create", "users", "--partitions", "2")
+    run(store, "put", "users", "ada", "Ada Lovelace")
+    assert run(store, "get", "users", "ada") == "Ada Lovelace"
+    with Store(kafka={**cluster(store).properties}, bootstrap=str(cluster(store)), url=store.facts["http"]) as mine:
+        position = mine.put("users", "bob", "Bob")
+        assert [row.key for row in mine.scan("users", after=position)] == [b"ada", b"bob"]
+
+
+def test_a_command_that_is_told_the_address_needs_the_properties_too(store):
+    told = {"LOGSTORE_BOOTSTRAP": store.facts["bootstrap"], "LOGSTORE_URL": store.facts["http"]}
+    named = call("table", "list", "--kafka-config", store.facts["kafka_config"], **told)
+    assert named.returncode == 0, named.stderr
+    wrong = call("table", "list", "--kafka-config", store.facts["kafka_config"], **told, LOGSTORE_KAFKA_ACKS="0")
+    assert (wrong.returncode, b"acks is the store's own" in wrong.stderr) == (2, True)
+
+
+def test_a_wrong_password_ends_commands_and_nodes_at_once(store, tmp_path):
+    found = {**cluster(store).properties, "sasl.password": "wrong"}
+    config = tmp_path / "wrong.properties"
+    config.write_text("".join(f"{name}={value}\n" for name, value in found.items()))
+    for argv in (
+        ["table", "list"],
+        ["node", "--http", "127.0.0.1:0", "--data-dir", str(tmp_path / "node")],
+        ["batch", "compact", "users"],
+    ):
+        done = call(*argv, "--bootstrap", store.facts["bootstrap"], "--kafka-config", str(config))
+        assert done.returncode != 0
+        assert b"refuses SASL_SSL, SCRAM-SHA-512, as admin" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_the_password_is_nowhere_but_in_its_own_files(store):
+    run(store, "table", "create", "canary", "--partitions", "1")
+    run(store, "put", "canary", "a", "1")
+    shown = [run(store, *argv) for argv in (["table", "describe", "canary"], ["status"])]
+    shown.append(call("doctor", LOGSTORE_DATA_DIR=str(store.data)).stdout.decode())
+    shown.append(store.stderr + json.dumps(store.facts))
+    assert not [text for text in shown if secret(store).decode() in text]
+    running = [psutil.Process(store.process.pid), *psutil.Process(store.process.pid).children(recursive=True)]
+    assert len(running) >= 4
+    assert not [each for each in running if secret(store).decode() in " ".join(each.cmdline())]
+    own = {store.data / "kafka" / "secure", store.data / "kafka" / "server.properties"}
+    files = [Path(folder, name) for folder, _, names in os.walk(store.data) for name in names]
+    others = [file for file in files if not own & {file, file.parent} and file.is_file()]
+    assert any("logs" in str(file) for file in others)
+    assert not [file for file in others if secret(store) in file.read_bytes()]
+
+
+def test_the_password_is_in_no_topic(store):
+    admin, reader = kafka.admin(cluster(store)), kafka.consumer(cluster(store), **{"enable.partition.eof": True})
+    seen = 0
+    try:
+        for topic in sorted(topics.names(admin) - {"__consumer_offsets"}):
+            for partition, bound in kafka.bounds(
+                admin, topic, list(range(topics.partition_count(admin, topic)))
+            ).items():
+                reader.assign([TopicPartition(topic, partition, bound.start)])
+                ended = False
+                while not ended:
+                    for record in kafka.take(reader, 1_000, 60):
+                        ended = ended or record.error() is not None
+                        seen += record.error() is None
+                        text = repr((record.key(), record.value(), record.headers())) if not record.error() else ""
+                        assert secret(store).decode() not in text
+    finally:
+        reader.close()
+    assert seen > 0
