@@ -17,6 +17,7 @@ from logstore.log import kafka as door
 from logstore.log import topics
 from logstore.log.read import ranges
 from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
+from logstore.snapshot import archive as archive_index
 from logstore.snapshot.archive import ArchiveIndex, Segment
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange
@@ -145,6 +146,94 @@ def test_a_changed_number_in_a_manifest_or_a_lost_manifest_is_seen(index):
         ArchiveIndex(index.storage, "t", "e" * 32).segments()
 
 
+def _many(index, runs, job="j"):
+    """Runs of one record each in two partitions."""
+    for number in range(runs):
+        for partition in (0, 1):
+            index.storage.create(f"p{partition}/{number}", b"123456789")
+        index.append([segment(partition, number, number + 1) for partition in (0, 1)], job)
+        index.checkpoint(job)
+
+
+def _manifests(index, kind):
+    names = index.storage.list(f"{index.root}/manifests")
+    return [int(name.partition(".")[0]) for name in names if name.endswith(kind)]
+
+
+def test_checkpoints_bound_what_is_read_and_what_lies_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive_index, "CHECKPOINT_RUNS", 5)
+    index = ArchiveIndex(Storage(f"file://{tmp_path}"), "t", "e" * 32)
+    _many(index, 20)
+    first, second = _manifests(index, "whole")  # the last two; what was before the first is gone
+    assert second - first == 6
+    assert _manifests(index, "json") == list(range(first, 20 + 3))  # and three checkpoints
+    fresh = ArchiveIndex(index.storage, "t", "e" * 32)
+    assert fresh.segments() == index.segments() == [segment(p, n, n + 1) for p in (0, 1) for n in range(20)]
+    assert (fresh.next_offsets(), fresh.covering(1, 7, 9)) == (
+        {0: 20, 1: 20},
+        [segment(1, n, n + 1) for n in (7, 8)],
+    )
+    index.storage.replace(f"{index.root}/manifests/{second:08d}.json", b"half")
+    with pytest.raises(Corrupted, match="manifest"):
+        ArchiveIndex(index.storage, "t", "e" * 32).next_offsets()
+    assert ArchiveIndex(index.storage, "t", "e" * 32).readable() == index.segments()  # by the checkpoint before
+
+
+def test_a_checkpoint_counts_from_the_moment_it_is_there(tmp_path, monkeypatch):
+    """A job is killed before it leaves the mark by which later readers skip what is older; another reads on."""
+    monkeypatch.setattr(archive_index, "CHECKPOINT_RUNS", 10)
+    index = ArchiveIndex(Storage(f"file://{tmp_path}"), "t", "e" * 32)
+    _many(index, 10)
+    behind = ArchiveIndex(index.storage, "t", "e" * 32)
+    behind.next_offsets()
+
+    class Killed(Storage):
+        def replace(self, path, data):
+            raise KeyboardInterrupt(path)
+
+    index.storage = Killed(index.storage.url)
+    index.storage.create("p0/10", b"123456789")
+    index.append([segment(0, 10, 11)], "j")
+    with pytest.raises(KeyboardInterrupt, match="whole"):
+        index.checkpoint("j")
+    assert _manifests(index, "whole") == []
+    for one in (behind, ArchiveIndex(Storage(index.storage.url), "t", "e" * 32)):
+        assert one.next_offsets() == {0: 11, 1: 10}
+        assert not one.checkpoint("other")  # there is one
+    behind.storage.create("p0/11", b"123456789")
+    behind.append([segment(0, 11, 12)], "other")
+    assert behind.next_offsets() == {0: 12, 1: 10}
+
+
+def test_a_commit_that_was_taken_back_leaves_no_hole_behind_who_saw_it(index):
+    index.append([segment(0, 0, 10)], "j")
+    seen = ArchiveIndex(index.storage, "t", "e" * 32)
+
+    class Seen(Storage):
+        def create(self, path, data):
+            super().create(path, data)
+            seen.next_offsets()
+
+    index.storage = Seen(index.storage.url)
+    with pytest.raises(Conflict, match="nothing was committed"):
+        index.append([segment(0, 10, 20)], "j", lambda: False)
+    assert seen.append([segment(1, 0, 1)], "other") == 1
+    assert seen.next_offsets() == {0: 10, 1: 1}
+
+
+def test_only_a_killed_job_has_the_archive_searched_for_its_files(index):
+    left = f"{index.root}/p00000/{0:020d}-{9:020d}-dead.parquet"
+    index.storage.create(left, b"half")
+    os.utime(str(index.storage.local(left)), (1, 1))
+    assert index.collect_killed() == []
+    index.begin("dead")
+    assert index.collect_killed() == [left]
+    assert index.storage.list(f"{index.root}/attempts") == ["dead"]  # it may be suspended, and write more
+    os.utime(str(index.storage.local(f"{index.root}/attempts/dead")), (1, 1))
+    assert index.collect_killed() == []
+    assert index.storage.list(f"{index.root}/attempts") == []
+
+
 @pytest.fixture
 def ctx(kafka, tmp_path):
     return context(kafka.bootstrap, tmp_path)
@@ -232,6 +321,7 @@ def test_files_of_killed_attempts_are_removed(ctx):
     write(ctx.bootstrap, table, 100)
     left = f"{ctx.archive(table).root}/p00000/{0:020d}-{9:020d}-dead.parquet"
     ctx.storage.create(left, b"half")
+    ctx.archive(table).begin("dead")
     assert archive(ctx, table).removed == 0  # of a job that was suspended, perhaps
     os.utime(str(ctx.storage.local(left)), (1, 1))
     assert archive(ctx, table).removed == 1

@@ -71,13 +71,14 @@ class Planner:
         """
         upto = self._position(text)
         wanted = keys.partitions(self.where.table.partitions)
-        bases = bases_of(self._repository(), self.where.table, upto, wanted, self._is_whole)
+        known = _KnownRecords(self.where)
+        bases = bases_of(self._repository(), self.where.table, upto, wanted, known.is_whole)
         pieces: list[StateOrder] = []
         for partition in wanted:
             base = bases.get(partition)
             lo = base.parts[partition].cut if base else 0
             files = base.files_of(partition) if base else []
-            pieces.append(StateOrder(self._stretch(partition, lo, upto[partition]), list(files)))
+            pieces.append(StateOrder(known.stretch(partition, lo, upto[partition]), list(files)))
         return pieces
 
     def changes(self, since: str, until: str, keys: Keys) -> list[LogStretch]:
@@ -91,11 +92,12 @@ class Planner:
                     f"changes: partition {partition} would begin at {start[partition]:,} and end at "
                     f"{end[partition]:,}; swap them"
                 )
+        known = _KnownRecords(self.where)
         return [
             piece
             for partition in keys.partitions(table.partitions)
             if start[partition] < end[partition]
-            for piece in _pieces(self._stretch(partition, start[partition], end[partition]))
+            for piece in _pieces(known.stretch(partition, start[partition], end[partition]))
         ]
 
     def _repository(self) -> Repository:
@@ -118,29 +120,41 @@ class Planner:
         table, ends = self.where.table, committed_ends(self.where.bootstrap, self.where.table)
         return ends if text == LATEST else offsets_of(Position.parse(text), table, ends)
 
-    def _is_whole(self, partition: int) -> bool:
-        """True when log and archive hold the partition from offset 0 on."""
-        table = self.where.table
-        start = kafka.bounds(kafka.admin(self.where.bootstrap), table.topic, [partition])[partition].start
-        index = ArchiveIndex(self.where.storage, table.topic, table.epoch)
-        return start == 0 or index.next_offsets().get(partition, 0) >= start
 
-    def _stretch(self, partition: int, start: int, end: int) -> LogStretch:
-        """From the log, and from the archive what is not in the log any more."""
-        table = self.where.table
-        begin = kafka.bounds(kafka.admin(self.where.bootstrap), table.topic, [partition])[partition].start
+class _KnownRecords:
+    """Records of a table that can be read: by the log's beginnings, asked for once, and by the archive where needed."""
+
+    def __init__(self, where: TableSource) -> None:
+        self._where = where
+        self._index = ArchiveIndex(where.storage, where.table.topic, where.table.epoch)
+        self._archived: dict[int, int] | None = None
+        partitions = list(range(where.table.partitions))
+        bounds = kafka.bounds(kafka.admin(where.bootstrap), where.table.topic, partitions)
+        self._starts = {partition: bound.start for partition, bound in bounds.items()}
+
+    def is_whole(self, partition: int) -> bool:
+        """True when log and archive hold the partition from offset 0 on."""
+        return self._starts[partition] == 0 or self._reach(partition) >= self._starts[partition]
+
+    def stretch(self, partition: int, start: int, end: int) -> LogStretch:
+        """From the log, and from the archive what is not in the log any more. Raises LogTruncated."""
+        table, begin = self._where.table, self._starts[partition]
         gone = first_missing(range(start, min(begin, end)), table.skips.get(partition, ()))
         if gone is None:
             return LogStretch(partition, start, end, [], start)
-        index = ArchiveIndex(self.where.storage, table.topic, table.epoch)
-        reach = min(index.next_offsets().get(partition, 0), end)
+        reach = min(self._reach(partition), end)
         if first_missing(range(max(start, reach), min(begin, end)), table.skips.get(partition, ())) is not None:
             raise LogTruncated(
                 f"offset {max(gone, reach):,} of {table.name}/{partition} is neither in the log, which begins at "
-                f"{begin:,}, nor in the "
-                f"archive {self.where.storage.url}, which ends at {reach:,}; is this the right storage?"
+                f"{begin:,}, nor in the archive {self._where.storage.url}, which ends at {reach:,}; is this the right "
+                "storage?"
             )
-        return LogStretch(partition, start, end, index.covering(partition, start, reach), reach)
+        return LogStretch(partition, start, end, self._index.covering(partition, start, reach), reach)
+
+    def _reach(self, partition: int) -> int:
+        if self._archived is None:
+            self._archived = self._index.next_offsets()
+        return self._archived.get(partition, 0)
 
 
 def _pieces(stretch: LogStretch) -> list[LogStretch]:

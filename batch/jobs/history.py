@@ -35,9 +35,7 @@ class History:
         """Read archive and log bounds. Raises LogUnreachable, Corrupted, StorageUnreachable."""
         self.ctx, self.table = ctx, table
         self.repository, self.index = ctx.repository(table), ctx.archive(table)
-        self.archived = {
-            partition: self.index.next_offsets().get(partition, 0) for partition in range(table.partitions)
-        }
+        self.archived = dict.fromkeys(range(table.partitions), 0) | self.index.next_offsets()
         client = kafka.admin(ctx.bootstrap)
         self.current = topics.epoch_of(client, table.topic) == table.epoch
         self.log = kafka.bounds(client, table.topic, list(self.archived), committed=True) if self.current else {}
@@ -93,8 +91,7 @@ class History:
         unknown = [
             partition for partition, reach in self.archived.items() if reach and not self._in_the_log(partition, reach)
         ]
-        segments = self.index.segments() if unknown else []
-        work = [[segment for segment in segments if segment.partition == partition] for partition in unknown]
+        work = [self.index.covering(partition, 0, self.archived[partition]) for partition in unknown]
         found = self.ctx.run(
             "look up the time", partial(first_archived_later, time_ms=time_ms, storage=self.ctx.storage), work
         )

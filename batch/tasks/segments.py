@@ -45,12 +45,21 @@ def extract(chunk: OffsetRange, bootstrap: str, table: Table, storage: Storage, 
             index = ArchiveIndex(storage, table.topic, table.epoch)
             path = index.segment_path(partition, start, reached, f"{job}{secrets.token_hex(4)}")
             segment = Segment(partition, start, reached, path, records, local.stat().st_size, checksum(local), last)
-            storage.upload(local, path)
+            _upload(local, segment, storage)
             local.unlink()
             found.append(segment)
             start = reached
     next(batches, None)  # nothing is left but to compare the topic's id once more
     return found
+
+
+def _upload(local: Path, segment: Segment, storage: Storage) -> None:
+    storage.upload(local, segment.path)
+    size = storage.size(segment.path)
+    if size != segment.size_bytes:
+        raise Corrupted(
+            f"{segment.path} was uploaded with {segment.size_bytes:,} bytes and has {size:,} now; run the job again"
+        )
 
 
 def _behind(chunk: OffsetRange, bootstrap: str, table: Table) -> Iterator[pa.RecordBatch]:

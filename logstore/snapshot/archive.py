@@ -3,29 +3,35 @@
     <topic>/<epoch>/archive/p00000/<from>-<to>-<attempt>.parquet      the records of one stretch [from, to)
     <topic>/<epoch>/archive/manifests/<number>.json                   created exclusively: the commit of one run
     <topic>/<epoch>/archive/manifests/<number>.whole                  empty: that manifest names all there is
+    <topic>/<epoch>/archive/attempts/<job>                            empty: a job that has not ended yet, or was killed
 
     {"format": 1, "number", "topic", "epoch", "job", "created_ms",
-     "whole": true (of a repair), "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
+     "whole": true (of a checkpoint or a repair),
+     "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
      "checksum": xxh3-128 of the document without this field}
 
 Segments of a partition follow each other without a hole and without an overlap, from offset 0 on; both is checked at
-every reading.
+every reading. Every CHECKPOINT_RUNS manifests one names all segments, so that a reader opens so many at most; those
+before the checkpoint before it are removed.
 """
 
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import orjson
 import xxhash
 
 from logstore.model.errors import Conflict, Corrupted
-from logstore.snapshot.storage import Storage
+from logstore.snapshot.storage import Storage, at_once
 
 FORMAT = 1
+CHECKPOINT_RUNS = 100
 _KINDS = ("json", "whole")
+_NO_SEGMENTS = ("manifests", "attempts")  # folders
 YOUNG_S = (
     3_600.0  # a file that no manifest names may be about to be named: of a job that was suspended, and lost its lease
 )
@@ -44,71 +50,91 @@ class Segment(NamedTuple):
     last: str = ""  # `<offset>-<xxh3-128>` of its last record: the log still has that one, or it lost its end since
 
 
+class _Manifest(NamedTuple):
+    segments: list[Segment]
+    whole: bool
+
+
 class ArchiveIndex:
-    """Index of the archive of one epoch of a topic."""
+    """Index of the archive of one epoch of a topic: its segments by partition, read once and then kept up."""
 
     def __init__(self, storage: Storage, topic: str, epoch: str) -> None:
         self.storage, self.topic, self.epoch = storage, topic, epoch
         self.root = f"{topic}/{epoch}/archive"
-        self._known: list[Segment] = []  # of the manifests below `_read`
-        self._read = 0
+        self._parts: dict[int, list[Segment]] = {}  # of the manifests from `_first` on, below `_read`
+        self._reach: dict[int, int] = {}
+        self._first = self._read = 0
 
     def segments(self) -> list[Segment]:
         """Segments of the archive, by partition and offset.
 
         Raises Corrupted when a manifest is damaged, or the segments have a hole or overlap.
         """
-        return list(self._current())
-
-    def _current(self) -> list[Segment]:
-        """All segments in their order, with what has come since it was asked for last; not to be changed."""
-        numbers, first = self._numbers()
-        if self._read < first:
-            self._known, self._read = [], first
-        counting = [number for number in numbers if number >= first]
-        if counting != list(range(first, first + len(counting))):
-            absent = next(number for number in range(first, first + len(counting)) if number not in counting)
-            raise Corrupted(
-                f"{self.root}/manifests lacks the manifest {absent}: part of the archive is gone; `logstore batch "
-                "archive "
-                "--repair` goes on from what is whole"
-            )
-        unread = [number for number in counting if number >= self._read]
-        if unread:
-            fresh = (segment for number in unread for segment in self._manifest(number))
-            known = sorted([*self._known, *fresh], key=lambda segment: (segment.partition, segment.start))
-            _following(known, {})
-            self._known, self._read = known, unread[-1] + 1
-        return self._known
+        self._refresh()
+        return self._all()
 
     def next_offsets(self) -> dict[int, int]:
         """Partition -> the first offset that is not archived.
 
         Partitions without a segment are absent. Raises Corrupted.
         """
-        return _following(self.segments(), {})
+        self._refresh()
+        return dict(self._reach)
 
     def lasts(self) -> dict[int, str]:
         """Partition -> what is known of the last record that is archived. Raises Corrupted."""
-        return {segment.partition: segment.last for segment in self.segments() if segment.last}
+        self._refresh()
+        named = ((p, next((s.last for s in reversed(own) if s.last), "")) for p, own in self._parts.items())
+        return {partition: last for partition, last in named if last}
 
     def covering(self, partition: int, start: int, end: int) -> list[Segment]:
         """The segments that hold `[start, end)` of a partition.
 
-        Raises Corrupted when the archive does not hold all of it.
+        What is known already is not asked for again. Raises Corrupted when the archive does not hold all of it.
         """
         if start >= end:
             return []
-        known = self._current()  # one partition's lie together: looked through for each of them, all would be too many
-        its_own = known[bisect_left(known, (partition,)) : bisect_left(known, (partition + 1,))]
-        found = [s for s in its_own if s.end > start and s.start < end]
-        if not found or found[0].start > start or found[-1].end < end:
-            reach = self.next_offsets().get(partition, 0)
+        if self._reach.get(partition, 0) < end:
+            self._refresh()
+        reach = self._reach.get(partition, 0)
+        if reach < end:
             raise Corrupted(
                 f"the archive {self.root} ends at offset {reach:,} of partition {partition}, wanted {start:,} to "
                 f"{end - 1:,}"
             )
-        return found
+        own = self._parts[partition]
+        first = bisect_right(own, start, key=lambda segment: segment.start) - 1
+        last = bisect_right(own, end - 1, key=lambda segment: segment.start)
+        return own[first:last]
+
+    def _refresh(self) -> None:
+        """Read the manifests that have come since. Nothing is taken from them unless all can be."""
+        numbers, first = self._numbers()
+        counting = [number for number in numbers if number >= first]
+        if counting != list(range(first, first + len(counting))):
+            absent = next(number for number in range(first, first + len(counting)) if number not in counting)
+            raise Corrupted(
+                f"{self.root}/manifests lacks the manifest {absent}: part of the archive is gone; `logstore batch "
+                "archive --repair` goes on from what is whole"
+            )
+        end = first + len(counting)
+        if not first <= self._read <= end:  # a checkpoint has come, or a commit was taken back
+            self._parts, self._reach, self._first, self._read = {}, {}, first, first
+        parts, reach, begin = self._parts, self._reach, self._first
+        fresh: list[Segment] = []
+        for number in range(self._read, end):
+            manifest = self._manifest(number)
+            if manifest.whole:
+                parts, reach, fresh, begin = {}, {}, [], number
+            fresh += manifest.segments
+        fresh.sort()
+        reach = _following(fresh, reach)
+        for partition, own in groupby(fresh, key=lambda segment: segment.partition):
+            parts.setdefault(partition, []).extend(own)
+        self._parts, self._reach, self._first, self._read = parts, reach, begin, end
+
+    def _all(self) -> list[Segment]:
+        return [segment for _, own in sorted(self._parts.items()) for segment in own]
 
     def append(self, segments: Iterable[Segment], job: str, holds: Callable[[], bool] = lambda: True) -> int:
         """Commit segments; returns the manifest's number. `holds`: whether the job still has the table to itself.
@@ -118,11 +144,12 @@ class ArchiveIndex:
 
         Raises Corrupted when they do not follow what is there, Conflict when another job came first, or took the table.
         """
-        fresh = sorted(segments, key=lambda segment: (segment.partition, segment.start))
+        fresh = sorted(segments)
         _following(fresh, self.next_offsets())
         number = self._read
         self._commit(number, fresh, job)
-        gone = [segment.path for segment in fresh if not self._is_there(segment)]
+        there = at_once(self._is_there, fresh)
+        gone = [segment.path for segment, is_there in zip(fresh, there, strict=True) if not is_there]
         if not gone and holds():
             return number
         if number + 1 not in self._numbers()[0]:
@@ -140,14 +167,14 @@ class ArchiveIndex:
 
     def readable(self) -> list[Segment]:
         """The segments that lie end to end from offset 0, in manifests that can be read; holes end a partition."""
-        numbers, first = self._numbers()
         found: set[Segment] = set()
-        for number in [number for number in numbers if number >= first] or numbers:
+        for number in self._numbers()[0]:
             with suppress(Corrupted):
-                found.update(self._manifest(number))
+                manifest = self._manifest(number)
+                found = set(manifest.segments) if manifest.whole else found | set(manifest.segments)
         reach: dict[int, int] = {}
         fitting = []
-        for segment in sorted(found, key=lambda segment: (segment.partition, segment.start)):
+        for segment in sorted(found):
             if segment.start == reach.get(segment.partition, 0) < segment.end:
                 reach[segment.partition] = segment.end
                 fitting.append(segment)
@@ -155,12 +182,27 @@ class ArchiveIndex:
 
     def replace(self, segments: Iterable[Segment], job: str) -> int:
         """Commit that these are all there is; what older manifests say does not count any more. Raises Conflict."""
-        fresh = sorted(segments, key=lambda segment: (segment.partition, segment.start))
+        fresh = sorted(segments)
         _following(fresh, {})
         number = max(self._numbers()[0], default=-1) + 1
         self._commit(number, fresh, job, whole=True)
-        self.storage.replace(f"{self.root}/manifests/{number:08d}.whole", b"")
         return number
+
+    def checkpoint(self, job: str) -> bool:
+        """Commit one manifest of all segments, CHECKPOINT_RUNS after the last; True when it was due.
+
+        The manifests of two checkpoints stay: what one of them says can be had from those before it. Raises Conflict,
+        Corrupted.
+        """
+        self._refresh()
+        if self._read - self._first <= CHECKPOINT_RUNS:
+            return False
+        self._commit(self._read, self._all(), job, whole=True)
+        for name in self.storage.list(f"{self.root}/manifests"):
+            number = name.partition(".")[0]
+            if number.isdigit() and int(number) < self._first:
+                self.storage.remove(f"{self.root}/manifests/{name}")
+        return True
 
     def _commit(self, number: int, segments: list[Segment], job: str, *, whole: bool = False) -> None:
         body = {
@@ -172,6 +214,8 @@ class ArchiveIndex:
             self.storage.create(self._path(number), orjson.dumps({**body, "checksum": _checksum(body)}))
         except FileExistsError as error:
             raise Conflict(f"another job archived {self.topic} at the same time; run this one again") from error
+        if whole:
+            self.storage.replace(f"{self.root}/manifests/{number:08d}.whole", b"")
 
     def _is_there(self, segment: Segment) -> bool:
         try:
@@ -179,19 +223,37 @@ class ArchiveIndex:
         except FileNotFoundError:
             return False
 
+    def begin(self, job: str) -> None:
+        """Leave the mark of a job that is about to write files."""
+        self.storage.replace(f"{self.root}/attempts/{job}", b"")
+
+    def end(self, job: str) -> None:
+        """Remove the mark of a job whose files a manifest names."""
+        self.storage.remove(f"{self.root}/attempts/{job}")
+
+    def collect_killed(self) -> list[str]:
+        """Collect where a killed job has left its mark, until that is an hour old."""
+        marks = [f"{self.root}/attempts/{job}" for job in self.storage.list(f"{self.root}/attempts")]
+        if not marks:
+            return []
+        old = [mark for mark in marks if self._is_old(mark)]
+        removed = self.collect()
+        for mark in old:
+            self.storage.remove(mark)
+        return removed
+
     def collect(self) -> list[str]:
         """Remove files that no manifest names, an hour after they were written.
 
         Leftovers of killed attempts; younger ones may be those of a job that does not know that it lost the table.
+        Every folder of the archive is looked through.
         """
         named = {segment.path for segment in self.segments()}
-        lying = [
-            f"{self.root}/{folder}/{name}"
-            for folder in self.storage.list(self.root)
-            if folder != "manifests"
-            for name in self.storage.list(f"{self.root}/{folder}")
-        ]
-        garbage = [path for path in lying if path not in named and self._is_old(path)]
+        folders = [f"{self.root}/{folder}" for folder in self.storage.list(self.root) if folder not in _NO_SEGMENTS]
+        names = at_once(self.storage.list, folders)
+        lying = [f"{folder}/{name}" for folder, found in zip(folders, names, strict=True) for name in found]
+        unnamed = [path for path in lying if path not in named]
+        garbage = [path for path, old in zip(unnamed, at_once(self._is_old, unnamed), strict=True) if old]
         for path in garbage:
             self.storage.remove(path)
         for folder in self.storage.list(self.root):
@@ -221,7 +283,7 @@ class ArchiveIndex:
     def _path(self, number: int) -> str:
         return f"{self.root}/manifests/{number:08d}.json"
 
-    def _manifest(self, number: int) -> list[Segment]:
+    def _manifest(self, number: int) -> _Manifest:
         path = self._path(number)
         try:
             body: dict[str, Any] = orjson.loads(self.storage.read(path))
@@ -234,7 +296,9 @@ class ArchiveIndex:
                 raise Corrupted(
                     f"{path} belongs to another topic, epoch or place: {body['topic']} {body['epoch']} {body['number']}"
                 )
-            return [Segment(*fields) for fields in body["segments"]]
+            return _Manifest([Segment(*fields) for fields in body["segments"]], body.get("whole") is True)
+        except FileNotFoundError as error:
+            raise Conflict(f"{path} went while the archive was read; run this again") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(f"{path} is no manifest of an archive: {error}") from error
 
@@ -243,7 +307,7 @@ def _checksum(body: dict[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
 
 
-def _following(segments: list[Segment], known: dict[int, int]) -> dict[int, int]:
+def _following(segments: list[Segment], known: Mapping[int, int]) -> dict[int, int]:
     """Partition -> next offset behind these; raises Corrupted when one does not begin where the one before ended."""
     reach = dict(known)
     for segment in segments:

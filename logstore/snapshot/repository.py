@@ -9,8 +9,8 @@ import orjson
 
 from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot, UsageError
 from logstore.snapshot.lease import holder, lease, live
-from logstore.snapshot.manifest import Manifest
-from logstore.snapshot.storage import Storage
+from logstore.snapshot.manifest import FileFacts, Manifest
+from logstore.snapshot.storage import Storage, at_once
 from logstore.snapshot.uses import USE_S, in_use, used
 from logstore.snapshot.verdicts import PROVED, Verdicts
 from logstore.snapshot.verify import problems
@@ -50,7 +50,9 @@ class Repository:
 
     def names(self) -> list[str]:
         """The published snapshots, by name. Their order in time is the pointer's (`line`): clocks differ."""
-        return [name for name in self._folders() if _MANIFEST in self.storage.list(self.file_path(name))]
+        folders = self._folders()
+        files = at_once(lambda name: self.storage.list(self.file_path(name)), folders)
+        return [name for name, found in zip(folders, files, strict=True) if _MANIFEST in found]
 
     def line(self) -> list[str]:
         """The published snapshots that count, oldest first, the current one last: none that was rolled back."""
@@ -140,17 +142,19 @@ class Repository:
 
         Raises Corrupted when a file is missing or has another size, Conflict when the name is taken.
         """
-        for file in manifest.files:
-            try:
-                size = self.storage.size(self.file_path(file.path))
-            except FileNotFoundError as error:
-                raise Corrupted(f"{file.path} is missing; run the job again") from error
-            if size != file.size_bytes:
-                raise Corrupted(f"{file.path} has {size:,} bytes, not {file.size_bytes:,}; run the job again")
+        at_once(self._check_size, manifest.files)
         try:
             self.storage.create(self.file_path(f"{manifest.name}/{_MANIFEST}"), manifest.to_json())
         except FileExistsError as error:
             raise Conflict(f"snapshot {manifest.name} is published already") from error
+
+    def _check_size(self, file: FileFacts) -> None:
+        try:
+            size = self.storage.size(self.file_path(file.path))
+        except FileNotFoundError as error:
+            raise Corrupted(f"{file.path} is missing; run the job again") from error
+        if size != file.size_bytes:
+            raise Corrupted(f"{file.path} has {size:,} bytes, not {file.size_bytes:,}; run the job again")
 
     def pin(self, name: str, why: str) -> None:
         """Keep a snapshot until `unpin`; raises NoSuchSnapshot."""
@@ -237,7 +241,7 @@ class Repository:
         gone = [name for name in folders if name not in retained | spared]
         files = [f"{name}/{file}" for name in gone for file in sorted(folders[name]) if f"{name}/{file}" not in needed]
         files.sort(key=lambda path: not path.endswith(_MANIFEST))
-        size = sum(self.storage.size(self.file_path(path)) for path in files)
+        size = sum(at_once(lambda path: self.storage.size(self.file_path(path)), files))
         if not dry_run:
             for path in files:
                 self.storage.remove(self.file_path(path))

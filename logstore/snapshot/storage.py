@@ -11,10 +11,11 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec  # type: ignore[import-untyped]  # untyped library
 
@@ -25,6 +26,22 @@ from logstore.process.durable import flush
 
 _PIECE = 1 << 20
 _ABANDONED_S = 3_600
+_AT_ONCE = 16
+
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def at_once(ask: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Answers of a storage, in order: many small questions take as long as the slowest of every sixteen.
+
+    Raises what a question raised.
+    """
+    if len(items) < 2:
+        return [ask(item) for item in items]
+    with ThreadPoolExecutor(min(_AT_ONCE, len(items)), "storage") as pool:
+        return list(pool.map(ask, items))
 
 
 def storage_url(flag: str | None, definitions_storage: str | None, data_dir: Path) -> str:
