@@ -82,11 +82,11 @@ def session(master: str = MASTER, **conf: str) -> SparkSession:
     check_name()
     home = java_home()
     quiet = {"spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={(home / 'log4j2.properties').as_uri()}"}
-    alone = master.startswith("local")
+    here, one_process = master.startswith("local"), re.match(r"local(\[|$)", master) is not None
     os.environ.pop(_REMOTE, None)
-    with _environment(home, alone=alone):
+    with _environment(home, one_process=one_process):
         builder = SparkSession.builder.appName("logstore").master(master)
-        for name, value in {**_CONF, **quiet, **(_LOOPBACK if alone else {}), **conf}.items():
+        for name, value in {**_CONF, **quiet, **(_LOOPBACK if here else {}), **conf}.items():
             builder = builder.config(name, value)
         spark = builder.getOrCreate()
     pickle_by_value()
@@ -130,14 +130,14 @@ def check_name() -> None:
 
 
 @contextmanager
-def _environment(home: Path, *, alone: bool) -> Iterator[None]:
+def _environment(home: Path, *, one_process: bool) -> Iterator[None]:
     """Have Spark's JVM, and the Python workers that it starts, begin in the environment that our jobs need.
 
     What this process starts later finds its own as it would have before. The environment of a JVM that started this
     process is as it is.
     """
     before = dict(os.environ)
-    wanted = before if "PYSPARK_GATEWAY_PORT" in before else _wanted(home, alone=alone)
+    wanted = before if "PYSPARK_GATEWAY_PORT" in before else _wanted(home, one_process=one_process)
     changed = {name for name in before.keys() | wanted.keys() if before.get(name) != wanted.get(name)}
     _set(changed, wanted)
     try:
@@ -154,9 +154,9 @@ def _set(names: set[str], values: Mapping[str, str]) -> None:
             os.environ.pop(name, None)
 
 
-def _wanted(home: Path, *, alone: bool) -> dict[str, str]:
+def _wanted(home: Path, *, one_process: bool) -> dict[str, str]:
     """Environment of Spark: that of our Python and Java children, and this Spark instead of another one."""
-    dropped = _FOREIGN | (_FOREIGN_ALONE if alone else frozenset())
+    dropped = _FOREIGN | (_FOREIGN_ALONE if one_process else frozenset())
     found = {name: value for name, value in for_java(for_python()).items() if name not in dropped}
     own = Path(pyspark.__file__).parent
     if (own / "jars").is_dir():  # as pip installs it; else it lies in a Spark, which SPARK_HOME names

@@ -122,13 +122,13 @@ def test_a_planted_bug_gives_other_digests_than_the_truth(ctx, monkeypatch, bug,
 def test_executors_need_no_more_than_the_library(ctx, tmp_path):
     """A second JVM runs the tasks.
 
-    It gets a zip of four packages, and nothing else of this project is in its reach.
+    It gets a zip of what those need that tasks are made of, and nothing else of this project is in its reach.
     """
     table = make_table(ctx, "by-value", 2)
     write(ctx.bootstrap, table, 500)
     library = tmp_path / "logstore.zip"
     with zipfile.ZipFile(library, "w") as archive:
-        for part in ("__init__.py", "model", "process", "log", "snapshot"):
+        for part in ("__init__.py", "settings.py", "model", "process", "log", "snapshot"):
             for path in sorted(Path(ROOT, "logstore").glob(f"{part}/**/*.py" if "." not in part else part)):
                 archive.write(path, path.relative_to(ROOT))
     python = tmp_path / "python"

@@ -21,6 +21,7 @@ _BATCH_BYTES = (
     1_048_588  # Kafka's default: the limit holds for whole batches, and producers fill them to 1,000,000 bytes
 )
 _FLUSHED = {"flush.messages": "1"}  # definitions are few, and without them a node does not start after a power cut
+_LEADER_S = 0.1  # that a broker may take to begin a partition's log
 CLOSED = {"max.message.bytes": "1"}  # no record is so short: the topic of a table that another one was promoted over
 _SETTLES = {  # records that are superseded go within minutes, a tombstone's too: the active segment is never compacted
     "segment.ms": "300000",
@@ -117,7 +118,7 @@ def create(client: Any, topic: str, partitions: int, replicas: int, settings: di
         made = False
     until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
     if made:
-        bounds(client, topic, list(range(partitions)))
+        bounds(client, topic, list(range(partitions)), timeout_s=REQUEST_S + partitions * _LEADER_S)
     return made
 
 
