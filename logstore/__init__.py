@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from logstore.client.row import Row
     from logstore.client.store import Store
     from logstore.model.errors import (
+        AccessDenied,
+        AuthenticationFailed,
         BatchFailed,
         BatchUnknown,
         ConsistencyTimeout,
@@ -34,9 +36,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncStore", "BatchFailed", "BatchUnknown", "ConsistencyTimeout", "LogStoreError", "LogUnreachable", "NoSuchTable",
-    "NotYet",
-    "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
+    "AccessDenied", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
+    "LogStoreError", "LogUnreachable", "NoSuchTable", "NotYet", "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
     "__version__",
 ]  # fmt: skip
 

@@ -282,7 +282,7 @@ def lacking(kind: int, what: str, client: Any) -> AccessDenied:
     cluster = client.access.cluster
     return AccessDenied(
         f"{what}: Kafka at {cluster} knows {cluster.identity}, and grants no access to {_LACKING[kind]}; "
-        "docs/security.md lists the ACLs of each role"
+        "docs/security.md says what clients need"
     )
 
 
