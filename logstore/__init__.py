@@ -37,7 +37,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
-    "LogStoreError", "LogUnreachable", "NoSuchTable", "NotYet", "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
+    "LogStoreError", "LogUnreachable", "NoSuchTable", "NotYet", "Overloaded",
+    "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
     "__version__",
 ]  # fmt: skip
 
