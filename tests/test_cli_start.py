@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from logstore.cli.main import cli
 
-HEAVY = {"numpy", "pyarrow", "pandas", "pyspark", "faust", "fsspec", "rich", "uvicorn", "lmdb"}
+HEAVY = {"numpy", "pyarrow", "pandas", "pyspark", "faust", "fsspec", "rich", "structlog", "uvicorn", "lmdb"}
 PROGRAM = """
 import sys
 from logstore.cli.main import cli

@@ -1,5 +1,6 @@
 """Access: what Kafka refuses a client, as librdkafka's callback tells it; its calls themselves only time out."""
 
+import logging
 import time
 from typing import Any
 
@@ -7,7 +8,6 @@ from confluent_kafka import KafkaError
 
 from logstore.log.connect.cluster import Cluster
 from logstore.model.errors import AuthenticationFailed
-from logstore.process import logs
 
 FRESH_S = 15.0  # a client that goes on being refused is told so every second
 _REFUSED = {
@@ -19,7 +19,7 @@ _STEP = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM: "give a sasl.mechanism that the listener has",
 }
 
-log = logs.get(__name__)
+log = logging.getLogger(__name__)  # clients have no structlog to load
 
 
 class Access:
@@ -35,7 +35,7 @@ class Access:
         step = _STEP.get(error.code(), "look at the user's name, password and mechanism")
         refusal = f"Kafka at {self.cluster} refuses {self.cluster.identity}: {_without_times(error.str())}; {step}"
         if refusal != self._refusal or time.monotonic() - self._at_s > FRESH_S:
-            log.warning("Kafka refuses this client", cluster=str(self.cluster), why=refusal)
+            log.warning("%s", refusal)
         self._refusal, self._at_s = refusal, time.monotonic()
 
     def check(self) -> None:
