@@ -130,7 +130,6 @@ OWN = {
     "logstore/cli/doctor.py": {"cache_dir() / f'kafka-{VERSION}'"},
     "logstore/settings.py": {"place / FILE"},
     "logstore/model/safe_path.py": {"root.joinpath(*map(one_step, names))"},
-    "logstore/node/supervisor.py": {"self._logs / f'{child.spec.name}.log'"},
     # names of this process's counters, of Kafka's jars in their list, of a settings file
     "logstore/view/paths.py": {
         "directory / _REACHED", "data_dir / 'run' / f'worker-{worker}.sock'", "data_dir / 'workers' / f'{worker}.json'",

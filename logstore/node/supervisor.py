@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from logstore.model.safe_path import below
 from logstore.process import environment, logs
 from logstore.process.child import spawn
 from logstore.process.heartbeat import HOPELESS
@@ -150,7 +151,7 @@ class Supervisor:
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._woken, selectors.EVENT_READ, None)
         self.hopeless: str | None = None  # why a child ended for good
-        self.children = [Child(spec, ChildLog(spec.name, folder / f"{spec.name}.log", loud)) for spec in specs]
+        self.children = [Child(spec, ChildLog(spec.name, below(folder, f"{spec.name}.log"), loud)) for spec in specs]
 
     @property
     def wake_fd(self) -> int:

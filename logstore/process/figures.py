@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import orjson
 
+from logstore.model.safe_path import below
 from logstore.process.private_files import private_dir
 
 EVERY_S = 1.0
@@ -100,7 +101,7 @@ def begin(data_dir: Path) -> None:
 
 def publish(data_dir: Path, process: str, families: Iterable[Family]) -> None:
     """Replace the file of a process. Raises OSError, on a full disk: the one before stays, and grows old."""
-    path = folder(data_dir) / f"{process}.json"
+    path = below(folder(data_dir), f"{process}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_suffix(f".{os.getpid()}")
     document = {"process": process, "families": [(*one[:3], [tuple(each) for each in one.samples]) for one in families]}

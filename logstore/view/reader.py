@@ -230,8 +230,9 @@ class Reading:
                 yield from (key for key, _ in layout.unpack_bucket(raw))
 
     def used_pages(self) -> int:
-        """Pages of all databases of the view."""
-        stats = [self._txn.stat(db) for db in (self._entries, self._meta, self._quarantine)]
+        """Pages of all databases of the view. Raises Corrupted."""
+        with damage.translating(self._path):
+            stats = [self._txn.stat(db) for db in (self._entries, self._meta, self._quarantine)]
         return sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
 
     def quarantine_counts(self) -> dict[str, int]:
