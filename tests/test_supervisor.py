@@ -5,11 +5,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from support_wait import until
 
+from logstore.node import supervisor as supervising
 from logstore.node.supervisor import Spec, Supervisor
 from logstore.process.heartbeat import HOPELESS
 
@@ -129,6 +131,25 @@ def test_a_supervisor_that_was_busy_does_not_take_its_children_for_silent(start,
     assert said == []
 
 
+def test_time_in_which_everything_was_stopped_is_nobodys_silence(start, said, monkeypatch):
+    """A machine that was suspended, a stopped group of processes: who goes on with the supervisor is not killed."""
+    supervisor = start(spec("worker-0", BEATS), stall_s=20)
+    turn_until(supervisor, supervisor.sound, "it beats")
+    (pid,) = supervisor.pids("worker")
+    psutil.Process(pid).suspend()
+    ahead_s = 100.0
+    monkeypatch.setattr(supervising, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ahead_s))
+    supervisor.step(0.05)
+    supervisor.step(0.05)
+    psutil.Process(pid).resume()
+    supervisor.step(0.05)
+    assert (supervisor.pids("worker"), said) == ([pid], [])
+    psutil.Process(pid).suspend()
+    for ahead_s in (109.0, 118.0, 127.0, 136.0):  # it looks every 9 s, and hears nothing  # noqa: B007 - the clock reads it
+        supervisor.step(0.05)
+    assert "made no progress for 20 s" in said[0]
+
+
 def test_a_crash_loop_backs_off_and_says_the_last_words(start, said, tmp_path):
     supervisor = start(spec("worker-0", DIES))
     turn_until(supervisor, lambda: len([s for s in said if "started again" in s]) == 3, "three deaths")
@@ -194,6 +215,7 @@ def test_children_end_with_a_supervisor_that_is_killed(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
+from logstore.node import supervisor as supervising
 from logstore.node.supervisor import Spec, Supervisor
 child = {BEATS!r}
 specs = [Spec("worker-0", lambda fd: [sys.executable, "-c", child, str(fd)])]

@@ -147,6 +147,7 @@ class Supervisor:
             on_change,
             loud,
         )
+        self._looked_s = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._woken, selectors.EVENT_READ, None)
@@ -176,6 +177,7 @@ class Supervisor:
         1. read what children say   2. notice who died   3. kill who is silent   4. start who is due
         """
         self._read(timeout_s)
+        self._excuse(timeout_s)
         for child in self.children:
             if child.process is not None and not child.alive:
                 self._bury(child)
@@ -229,6 +231,16 @@ class Supervisor:
                 child.beat_s = time.monotonic()
             else:
                 child.log.write(data)
+
+    def _excuse(self, timeout_s: float) -> None:
+        """Leave out of every child's silence the time in which this process was stopped, or the whole machine."""
+        before_s, self._looked_s = self._looked_s, time.monotonic()
+        away_s = self._looked_s - before_s - timeout_s
+        if away_s < self._stall_s / 2:
+            return
+        for child in self.children:
+            if child.beat_s is not None:
+                child.beat_s = min(child.beat_s + away_s, self._looked_s)
 
     # 2. notice
 
