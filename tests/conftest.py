@@ -76,13 +76,26 @@ def users(dev: Dev) -> str:
     return "users"
 
 
+_SHARED: list[Any] = []  # workers that the tests of a file share
+
+
 @pytest.fixture(scope="module")
 def file_worker(kafka: EmbeddedKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One worker for the tests of a file: a start of its own for each costs them more than all that they do."""
     from support_worker import running_worker  # noqa: PLC0415 - only who has a worker
 
     with running_worker(kafka.bootstrap, tmp_path_factory.mktemp("worker") / "node") as process:
+        _SHARED.append(process)
         yield process
+        _SHARED.remove(process)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_node(request: pytest.FixtureRequest) -> None:
+    """A test with workers of its own has no shared one beside them, whose word on its snapshots would count too."""
+    if "worker" not in request.fixturenames:
+        for process in _SHARED:
+            process.kill()
 
 
 @pytest.fixture
