@@ -1,6 +1,7 @@
 """Members of a consumer group that are gone, taken out of it at once: Kafka does so when their session has ended."""
 
 import asyncio
+from time import monotonic
 
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
@@ -10,17 +11,22 @@ from support_wait import until
 
 from logstore.log.kafka import admin
 
+SESSION_S = 6.0  # of our workers
 GONE = (0, 25)  # it left; it had left already (UNKNOWN_MEMBER_ID)
 
 
 def remove_members(bootstrap: str, group: str) -> None:
-    """Have all members leave. A broker that has just started has no coordinator yet: it is asked again."""
+    """Have all members leave. A broker that has just started has no coordinator yet: it is asked again.
+
+    It is asked for as long as a session lasts, after which they are gone by themselves.
+    """
+    end_s = monotonic() + SESSION_S
 
     def nobody_is_left() -> bool:
         try:
             return asyncio.run(_leave(bootstrap, group, _members(bootstrap, group)))
-        except (KafkaException, KafkaError):
-            return False
+        except (KafkaException, KafkaError):  # of a group that has never been, too
+            return monotonic() > end_s
 
     until(f"nobody is left in group {group}", nobody_is_left)
 
