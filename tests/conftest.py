@@ -2,6 +2,7 @@ import os
 import random
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +153,17 @@ def digest_client() -> Iterator[Any]:
 
     with running_digester() as client:
         yield client
+
+
+@pytest.fixture
+def one_table(tmp_path: Path) -> Iterator[Any]:
+    """A node of the tests with a table `t` of one partition, and a reader that is ready."""
+    from tests.support_serve import serving  # noqa: PLC0415 - only who has a reader
+
+    with serving(tmp_path) as (node, reader):
+        node.create("t", 1)
+        reader.wait_ready()
+        yield node, reader
 
 
 @pytest.fixture

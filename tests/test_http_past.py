@@ -20,19 +20,11 @@ from logstore.view.feed_records import (
     TimesRecord,
     WantedTick,
 )
-from tests.support_serve import problem, serving
+from tests.support_serve import problem
 
 
-@pytest.fixture
-def store(tmp_path):
-    with serving(tmp_path) as (node, reader):
-        node.create("t", 1)
-        reader.wait_ready()
-        yield node, reader
-
-
-def test_as_of_answers_what_is_provable_and_names_restore_for_the_rest(store):
-    node, reader = store
+def test_as_of_answers_what_is_provable_and_names_restore_for_the_rest(one_table):
+    node, reader = one_table
     node.put_many("t", {b"a": b"1", b"b": b"1", b"doomed": b"1"})  # 0, 1, 2
     first = adopt(node, reader)
     node.put_many("t", {b"a": b"2", b"doomed": None})  # 3, 4
@@ -58,8 +50,8 @@ def test_as_of_answers_what_is_provable_and_names_restore_for_the_rest(store):
 
 
 @pytest.mark.parametrize("word", ["unproved", "refused"])
-def test_the_past_is_not_answered_from_a_snapshot_that_is_not_proved(store, word):
-    node, reader = store
+def test_the_past_is_not_answered_from_a_snapshot_that_is_not_proved(one_table, word):
+    node, reader = one_table
     table = node.tables["t"]
     node.put_many("t", {b"a": b"1", b"b": b"1"})  # 0, 1
     adopt(node, reader)
@@ -110,8 +102,8 @@ def test_the_past_is_not_answered_from_a_snapshot_that_is_not_proved(store, word
     assert {offset: answers(at[offset]).content for offset in everything} == everything
 
 
-def test_a_view_on_its_first_way_over_a_proved_snapshot_answers_for_the_past_alone(store):
-    node, reader = store
+def test_a_view_on_its_first_way_over_a_proved_snapshot_answers_for_the_past_alone(one_table):
+    node, reader = one_table
     table = node.tables["t"]
     node.put_many("t", {b"a": b"1", b"b": b"1"})  # 0, 1
     base = adopt(node, reader)
@@ -148,14 +140,14 @@ def test_a_view_on_its_first_way_over_a_proved_snapshot_answers_for_the_past_alo
         ("2026-01-01T00:00:00Z", {"LS-Token": "e" * 32 + "-0-0"}, "bad-request"),
     ],
 )
-def test_points_that_cannot_be(store, as_of, headers, word):
-    node, reader = store
+def test_points_that_cannot_be(one_table, as_of, headers, word):
+    node, reader = one_table
     as_of = as_of.replace("e" * 32, node.tables["t"].epoch)
     problem(row(reader, "k", **{"LS-As-Of": as_of, **headers}), 400, word)
 
 
-def test_times_are_answered_as_far_as_they_can_be_proved(store):
-    node, reader = store
+def test_times_are_answered_as_far_as_they_can_be_proved(one_table):
+    node, reader = one_table
     node.put_many("t", {b"a": b"1", b"b": b"1"})  # the log time of the tests is 1 ms
     adopt(node, reader)
     node.put("t", b"b", b"2")
@@ -175,8 +167,8 @@ def test_times_are_answered_as_far_as_they_can_be_proved(store):
     problem(row(reader, "never", LS_As_Of=before), 400, "bad-level")
 
 
-def test_a_time_is_waited_for_until_a_record_with_a_later_one_was_applied(store):
-    node, reader = store
+def test_a_time_is_waited_for_until_a_record_with_a_later_one_was_applied(one_table):
+    node, reader = one_table
     node.put("t", b"a", b"1")
     where = (node.tables["t"].epoch, 0)
 
@@ -197,8 +189,8 @@ def test_a_time_is_waited_for_until_a_record_with_a_later_one_was_applied(store)
     until("nobody asks", lambda: all(not (ack and ack.ticks) for ack in node.acks()))
 
 
-def test_the_client_asks_for_the_past_and_status_shows_the_base(store):
-    node, reader = store
+def test_the_client_asks_for_the_past_and_status_shows_the_base(one_table):
+    node, reader = one_table
     node.put("t", b"a", b"1")
     base = adopt(node, reader)
     node.put_many("t", {b"a": b"2"})

@@ -33,16 +33,8 @@ FAST_AND_SLOW = [
 ]
 
 
-@pytest.fixture
-def store(tmp_path):
-    with serving(tmp_path) as (node, reader):
-        node.create("t", 1)
-        reader.wait_ready()
-        yield node, reader
-
-
-def test_the_view_wins_over_the_snapshot_and_its_tombstone_is_an_answer(store):
-    node, reader = store
+def test_the_view_wins_over_the_snapshot_and_its_tombstone_is_an_answer(one_table):
+    node, reader = one_table
     node.put_many("t", {b"old": b"1", b"changed": b"1", b"gone": b"1"})
     adopt(node, reader)
     node.put_many("t", {b"changed": b"2", b"gone": None, b"new": b"2"})
@@ -58,8 +50,8 @@ def test_the_view_wins_over_the_snapshot_and_its_tombstone_is_an_answer(store):
 
 
 @pytest.mark.parametrize("key", [b"below", b"above", b"over", b"%FF", b"absent", b"deleted", b"long" * 300])
-def test_both_ways_give_the_same_bytes_over_a_snapshot(store, key):
-    node, reader = store
+def test_both_ways_give_the_same_bytes_over_a_snapshot(one_table, key):
+    node, reader = one_table
     node.put_many("t", {b"below": b"1", b"over": b"1", b"\xff": b"1", b"deleted": b"1", b"long" * 300: b"x" * 10_000})
     adopt(node, reader)
     node.put_many("t", {b"above": b"2", b"over": b"2", b"deleted": None})
@@ -69,8 +61,8 @@ def test_both_ways_give_the_same_bytes_over_a_snapshot(store, key):
     assert fast == slow
 
 
-def test_reads_are_counted_by_where_the_entry_was(store):
-    node, reader = store
+def test_reads_are_counted_by_where_the_entry_was(one_table):
+    node, reader = one_table
     node.put("t", b"below", b"1")
     adopt(node, reader)
     node.put("t", b"above", b"1")
@@ -84,8 +76,8 @@ def test_reads_are_counted_by_where_the_entry_was(store):
         assert f'logstore_snapshot_{name}{{partition="0",table="t"}} {value}' in text
 
 
-def test_a_view_without_its_snapshot_answers_nothing(store):
-    node, reader = store
+def test_a_view_without_its_snapshot_answers_nothing(one_table):
+    node, reader = one_table
     table = node.tables["t"]
     node.put("t", b"below", b"1")
     base = adopt(node, reader)
@@ -125,8 +117,8 @@ def stopped(answer: httpx.Response) -> bool:
     return answer.status_code == 503 and answer.json()["type"] == "urn:logstore:partition-stopped"
 
 
-def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(store):
-    node, reader = store
+def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(one_table):
+    node, reader = one_table
     source = random.Random(SEED)
     rows = {b"%05d" % i: source.randbytes(200) for i in range(2_000)}
     node.put_many("t", rows)
@@ -156,8 +148,8 @@ def test_a_damaged_snapshot_is_never_answered_from_and_the_worker_is_told(store)
     )
 
 
-def test_what_a_point_reads_from_a_broken_block_is_a_typed_error(store):
-    node, reader = store
+def test_what_a_point_reads_from_a_broken_block_is_a_typed_error(one_table):
+    node, reader = one_table
     source = random.Random(SEED)
     rows = {b"%05d" % i: source.randbytes(400) for i in range(3_000)}
     node.put_many("t", rows)
@@ -180,8 +172,8 @@ def test_what_a_point_reads_from_a_broken_block_is_a_typed_error(store):
     until("the damage is reported", lambda: any(ack and ack.damaged for ack in node.acks()))
 
 
-def test_flips_of_generations_fail_no_request_and_cursors_go_on(store):
-    node, reader = store
+def test_flips_of_generations_fail_no_request_and_cursors_go_on(one_table):
+    node, reader = one_table
     rows = {b"%04d" % i: b"%d" % i for i in range(600)}
     node.put_many("t", rows)
     found, cursor, flips = [], None, 0
@@ -206,8 +198,8 @@ def test_flips_of_generations_fail_no_request_and_cursors_go_on(store):
     assert flips == 4
 
 
-def test_snapshots_are_told_as_the_worker_tells_them(store):
-    node, reader = store
+def test_snapshots_are_told_as_the_worker_tells_them(one_table):
+    node, reader = one_table
     node.put("t", b"k", b"v")
     assert reader.get("/v1/snapshots").json()["snapshots"][0]["state"] == "none"
     base = adopt(node, reader)
@@ -334,8 +326,8 @@ def open_files(reader: Reader, below: str) -> list[str]:
     return [link for link in links if link.startswith(below)]
 
 
-def test_snapshots_that_are_no_longer_named_are_closed(store):
-    node, reader = store
+def test_snapshots_that_are_no_longer_named_are_closed(one_table):
+    node, reader = one_table
     node.put("t", b"k", b"v")
     first = adopt(node, reader, keep=0)
     assert open_files(reader, first.path)
