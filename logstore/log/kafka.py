@@ -246,7 +246,6 @@ def translate(error: Any, what: str, client: Any) -> LogStoreError:
             check_access(client)
         except AuthenticationFailed as refusal:
             return AuthenticationFailed(f"{what}: {refusal}")
-    if error.code() in _UNREACHABLE or error.retriable():
         return LogUnreachable(
             f"{what}: Kafka does not answer ({error.str()}); is the broker running, and is the bootstrap address right?"
         )
