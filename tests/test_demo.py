@@ -1,6 +1,8 @@
 """The flights demo, at reduced size on a real store, and the comparison it rests on."""
 
+import itertools
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import orjson
 import psutil
@@ -106,6 +109,21 @@ def test_point_reads_compare_every_answer():
         )
     assert len(driven.late_ms) > 10
     assert driven.wrong == len(driven.late_ms) // 2
+
+
+def test_a_run_that_ends_before_the_next_read_is_asked_waits_for_nothing(monkeypatch):
+    def waits(readable, *others):
+        assert readable, "no read is on its way, and it waits for an answer"
+        return select.select(readable, *others)
+
+    monkeypatch.setattr(wire, "select", SimpleNamespace(select=waits))
+    for looks in range(3, 40):  # the clock moves whenever it is looked at, so the end falls between any two looks
+        clock = itertools.count()
+        monkeypatch.setattr(wire, "time", SimpleNamespace(perf_counter=lambda clock=clock: next(clock) / 1000))
+        url, listener = answering(b"right")
+        with listener:
+            driven = wire.drive(url, wire.reads_of(url, "t", [(b"k", b"right")]), seconds=looks / 1000, connections=1)
+        assert driven.wrong == 0
 
 
 def test_a_slow_answer_counts_for_the_reads_that_had_to_wait_for_it():

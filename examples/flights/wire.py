@@ -70,7 +70,8 @@ class _Loop:
         while (asking := self._next_s(start_s) < end_s) or self._busy:
             if asking:
                 self._ask(start_s, end_s)
-            self._answers(start_s, end_s)
+            if self._busy or self._rate:
+                self._answers(start_s, end_s)
         return Driven(self._late_ms, self._wrong, time.perf_counter() - start_s)
 
     def _next_s(self, start_s: float) -> float:
