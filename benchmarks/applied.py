@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from logstore.view import paths
-from logstore.view.feed import FeedReader, connect
-from logstore.view.feed_records import AppliedKey
+from logstore.view.feed.position_records import AppliedKey
+from logstore.view.feed.stream import FeedReader, connect
 
 _CHUNK = 1 << 16
 

@@ -28,19 +28,11 @@ from logstore.model.partitioner import partitions_of
 from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table
 from logstore.view import paths
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import (
-    LIVE,
-    AppliedKey,
-    AppliedRecord,
-    NodeRecord,
-    NodesKey,
-    NodesRecord,
-    TablesKey,
-    TablesRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.table_records import TablesKey, TablesRecord
+from logstore.view.feed.view_records import LIVE, ViewKey, ViewRecord
 from logstore.view.view import View, ViewIdentity
 
 ROWS, VALUE_BYTES, PARTITIONS, CONNECTIONS = 200_000, 100, 4, 32

@@ -19,7 +19,7 @@ from logstore.log import topics
 from logstore.log.kafka import admin, topic_ids
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
-from logstore.view.feed import FeedServer
+from logstore.view.feed.server import FeedServer
 from logstore.view.reader import ViewReader
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts

@@ -31,20 +31,11 @@ from logstore.model.slots import DEFAULT_SLOTS
 from logstore.model.table import Table
 from logstore.snapshot.sst import SstWriter, prepare
 from logstore.view import paths
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import (
-    LIVE,
-    AppliedKey,
-    AppliedRecord,
-    LocalSnapshotRecord,
-    NodeRecord,
-    NodesKey,
-    NodesRecord,
-    TablesKey,
-    TablesRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.table_records import TablesKey, TablesRecord
+from logstore.view.feed.view_records import LIVE, LocalSnapshotRecord, ViewKey, ViewRecord
 from logstore.view.layout import Base
 from logstore.view.view import View, ViewIdentity
 

@@ -11,7 +11,8 @@ from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader
 from logstore.snapshot.storage import Storage
 from logstore.view import paths
-from logstore.view.feed_records import AdoptionKey, ViewKey, ViewRecord
+from logstore.view.feed.adoption_records import AdoptionKey
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
 
 WAIT_S = 100.0

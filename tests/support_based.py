@@ -3,7 +3,7 @@
 import httpx
 from support_wait import until
 
-from logstore.view.feed_records import LocalSnapshotRecord
+from logstore.view.feed.view_records import LocalSnapshotRecord
 from tests.support_serve import Node, Reader
 
 

@@ -25,29 +25,15 @@ from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
 from logstore.snapshot.verdicts import PROVED, UNPROVED
 from logstore.view import paths
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import (
-    Acknowledgement,
-    AdoptionKey,
-    AdoptionRecord,
-    AppliedKey,
-    AppliedRecord,
-    EndsKey,
-    EndsRecord,
-    FeedKey,
-    LocalProof,
-    LocalSnapshotRecord,
-    NodeRecord,
-    NodesKey,
-    NodesRecord,
-    PartitionEnd,
-    ProcessIds,
-    R,
-    TablesKey,
-    TablesRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.acknowledgement import Acknowledgement
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord, LocalProof
+from logstore.view.feed.key import FeedKey, R
+from logstore.view.feed.log_records import EndsKey, EndsRecord, PartitionEnd
+from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord, ProcessIds
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.table_records import TablesKey, TablesRecord
+from logstore.view.feed.view_records import LocalSnapshotRecord, ViewKey, ViewRecord
 from logstore.view.layout import Base, Stop
 from logstore.view.served import Served
 from logstore.view.view import View, ViewIdentity

@@ -20,8 +20,10 @@ from logstore.log.tables.registry import Registry
 from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.table import Table
 from logstore.process import child
-from logstore.view import feed, paths
-from logstore.view.feed_records import AppliedKey, AppliedRecord, ViewKey, ViewRecord
+from logstore.view import paths
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord
+from logstore.view.feed.stream import FeedReader, connect
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
 
 WAIT_S = 100.0
@@ -48,7 +50,7 @@ class Watch:
     def __init__(self, data_dir: Path, worker: int = 0) -> None:
         self._path = paths.feed_path(data_dir, worker)
         self._sock: Any = None
-        self._reader = feed.FeedReader()
+        self._reader = FeedReader()
         self.values: dict[Any, Any] = {}
 
     def until(self, what: str, condition: Callable[[dict[Any, Any]], Any], timeout_s: float = WAIT_S) -> Any:
@@ -81,7 +83,7 @@ class Watch:
     def _receive(self, timeout_s: float) -> None:
         if self._sock is None:
             try:
-                self._sock, self._reader = feed.connect(self._path), feed.FeedReader()
+                self._sock, self._reader = connect(self._path), FeedReader()
                 self.values.clear()
             except OSError:
                 select.select([], [], [], timeout_s)

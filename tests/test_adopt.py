@@ -27,7 +27,8 @@ from logstore.log import topics
 from logstore.log.kafka import admin
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
-from logstore.view.feed_records import AdoptionKey, AdoptionRecord, ViewKey, ViewRecord
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
 
 

@@ -9,7 +9,8 @@ from support_snapshot import cut, make_snapshot
 from support_tiers import short_and_long
 from support_worker import make_table, running_worker
 
-from logstore.view.feed_records import AdoptionKey, AdoptionRecord, AppliedKey
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
+from logstore.view.feed.position_records import AppliedKey
 
 
 @short_and_long("rounds", 1, 3)

@@ -23,7 +23,8 @@ from logstore.log.read.ranges import committed_ends
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
-from logstore.view.feed_records import AdoptionKey, ViewKey
+from logstore.view.feed.adoption_records import AdoptionKey
+from logstore.view.feed.view_records import ViewKey
 
 
 def ends(kafka, table):

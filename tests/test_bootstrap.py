@@ -9,8 +9,8 @@ from logstore.log import topics
 from logstore.log.kafka import admin, bounds
 from logstore.model.errors import NoSuchSnapshot, NotYet
 from logstore.snapshot.verdicts import AUDITOR
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import AdoptionKey
+from logstore.view.feed.adoption_records import AdoptionKey
+from logstore.view.feed.server import FeedServer
 from streaming.adoption.bootstrap import Bootstrapper
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher

@@ -11,7 +11,7 @@ from support_worker import make_table
 
 from logstore.log import kafka as door
 from logstore.view import paths
-from logstore.view.feed import FeedServer
+from logstore.view.feed.server import FeedServer
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.control import compaction_schedule

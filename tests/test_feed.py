@@ -11,17 +11,11 @@ import time
 import pytest
 from support_log import until
 
-from logstore.view import feed
-from logstore.view.feed import FeedReader, FeedServer
-from logstore.view.feed_records import (
-    Acknowledgement,
-    AppliedKey,
-    AppliedRecord,
-    MarkKey,
-    MarkRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord
+from logstore.view.feed.server import MAX_SUBSCRIBERS, FeedServer
+from logstore.view.feed.stream import FeedReader, connect
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 
 MARK, LATE = MarkKey(), ViewKey("t", "e", 7)
 
@@ -34,7 +28,7 @@ class Subscriber:
     """Keeps the dictionary as it was told."""
 
     def __init__(self, path):
-        self.sock, self.reader, self.values = feed.connect(path), FeedReader(), {}
+        self.sock, self.reader, self.values = connect(path), FeedReader(), {}
 
     def hear(self, until_holds, timeout_s=10):
         deadline = time.monotonic() + timeout_s
@@ -124,9 +118,9 @@ def test_who_sends_rubbish_is_hung_up_on_and_the_others_go_on(server, tmp_path, 
 
 
 def test_there_is_a_limit_to_subscribers(server, tmp_path, subscribe):
-    for _ in range(feed.MAX_SUBSCRIBERS):
+    for _ in range(MAX_SUBSCRIBERS):
         subscribe(tmp_path / "feed")
-    until("all are there", lambda: len(server.acks()) == feed.MAX_SUBSCRIBERS)
+    until("all are there", lambda: len(server.acks()) == MAX_SUBSCRIBERS)
     late = subscribe(tmp_path / "feed")
     assert select.select([late.sock], [], [], 10)[0]
     assert late.sock.recv(1) == b""
@@ -146,7 +140,7 @@ def no_descriptors():
 def test_who_comes_when_there_are_no_descriptors_is_let_in_later_and_the_others_go_on(
     server, tmp_path, subscribe, caplog, monkeypatch
 ):
-    monkeypatch.setattr("logstore.view.feed.DEAF_S", 0.01)  # many attempts
+    monkeypatch.setattr("logstore.view.feed.server.DEAF_S", 0.01)  # many attempts
     early = subscribe(tmp_path / "feed")
     until("one is there", lambda: len(server.acks()) == 1)
     late, folder = socket.socket(socket.AF_UNIX), os.open(tmp_path, os.O_RDONLY)
@@ -189,7 +183,7 @@ def test_the_server_comes_back_on_the_same_path(tmp_path, subscribe):
     until("the end is heard", lambda: select.select([subscriber.sock], [], [], 0)[0])
     assert subscriber.sock.recv(10) == b""
     with pytest.raises(FileNotFoundError):
-        feed.connect(tmp_path / "feed")
+        connect(tmp_path / "feed")
     second = FeedServer(tmp_path / "feed")
     second.publish(MARK, mark(2))
     assert subscribe(tmp_path / "feed").hear(lambda values: MARK in values) == {MARK: mark(2)}

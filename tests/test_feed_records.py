@@ -10,43 +10,17 @@ import pytest
 from support_serve import Node, Reader, serving
 from support_wait import until
 
-from logstore.view.feed import FeedReader
-from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import (
-    STOPPED,
-    Acknowledgement,
-    AdoptionKey,
-    AdoptionRecord,
-    AppliedKey,
-    AppliedRecord,
-    DigestRecord,
-    EndsKey,
-    EndsRecord,
-    FeedKey,
-    LocalProof,
-    LocalSnapshotRecord,
-    LogKey,
-    LogRecord,
-    MarkKey,
-    MarkRecord,
-    NodeRecord,
-    NodesKey,
-    NodesRecord,
-    PartitionEnd,
-    ProcessIds,
-    SnapshotPlace,
-    StoodAt,
-    TablesKey,
-    TablesRecord,
-    TimesKey,
-    TimesRecord,
-    UnreadableTable,
-    ViewKey,
-    ViewRecord,
-    WantedTick,
-    decode_change,
-    encode_change,
-)
+from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord, SnapshotPlace, WantedTick
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord, DigestRecord, LocalProof
+from logstore.view.feed.changes import decode_change, encode_change
+from logstore.view.feed.fields import UnreadableRecord
+from logstore.view.feed.key import FeedKey
+from logstore.view.feed.log_records import EndsKey, EndsRecord, LogKey, LogRecord, PartitionEnd
+from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord, ProcessIds
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord, StoodAt, TimesKey, TimesRecord
+from logstore.view.feed.stream import FeedReader
+from logstore.view.feed.table_records import TablesKey, TablesRecord, UnreadableTable
+from logstore.view.feed.view_records import STOPPED, LocalSnapshotRecord, ViewKey, ViewRecord
 from logstore.view.served import Served
 from streaming.control.reader_acks import ReaderAcks
 
@@ -150,15 +124,13 @@ def test_a_field_of_another_kind_is_a_typed_error(raw):
 
 LATER_READER = """
 import runpy, msgpack
-from logstore.view import feed_records
-
-acknowledgement = feed_records.Acknowledgement
+from logstore.view.feed.acknowledgement import Acknowledgement
 
 def encode(ack):
     known = {name: value for name, value in ack._asdict().items() if name != "pid"}
     return msgpack.packb({**known, "load": {"p99_ms": 3}})
 
-acknowledgement.encode = encode
+Acknowledgement.encode = encode
 runpy.run_module("logstore.serve", run_name="__main__", alter_sys=True)
 """
 
@@ -177,7 +149,7 @@ def later_bytes(key, record):
 
 
 def test_a_reader_of_this_version_follows_a_worker_of_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr("logstore.view.feed.encode_change", later_bytes)
+    monkeypatch.setattr("logstore.view.feed.server.encode_change", later_bytes)
     with serving(tmp_path) as (node, reader):
         node.create("t", 1)
         node.put("t", b"below", b"1")
@@ -224,7 +196,9 @@ def test_a_record_that_cannot_be_read_costs_no_answer_that_was_known(tmp_path, m
         node.put("t", b"k", b"v")
         reader.wait_ready()
         with monkeypatch.context() as patched:
-            patched.setattr("logstore.view.feed.encode_change", lambda key, _: msgpack.packb((key.encode(), "?")))
+            patched.setattr(
+                "logstore.view.feed.server.encode_change", lambda key, _: msgpack.packb((key.encode(), "?"))
+            )
             node.publish(LogKey(), LogRecord(reachable=False))
             until("it is said", lambda: "what this reader cannot read" in capfd.readouterr().err)
             assert reader.get("/v1/tables/t/rows/k").content == b"v"

@@ -11,7 +11,7 @@ from support_wait import until
 
 from logstore.model.key import to_base64url
 from logstore.model.partitioner import partition_of
-from logstore.view.feed_records import ViewKey, ViewRecord
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.generation import remove
 from tests.support_serve import epoch_of, problem, serving
 

@@ -10,16 +10,9 @@ from support_wait import until
 from logstore.cli import status
 from logstore.client.store import Store
 from logstore.model.errors import NotRetained, UsageError
-from logstore.view.feed_records import (
-    LogKey,
-    LogRecord,
-    MarkKey,
-    MarkRecord,
-    StoodAt,
-    TimesKey,
-    TimesRecord,
-    WantedTick,
-)
+from logstore.view.feed.acknowledgement import MarkKey, MarkRecord, WantedTick
+from logstore.view.feed.log_records import LogKey, LogRecord
+from logstore.view.feed.position_records import StoodAt, TimesKey, TimesRecord
 from tests.support_serve import problem
 
 

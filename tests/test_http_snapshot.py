@@ -15,14 +15,8 @@ from support_wait import until
 from batch.jobs.node_adoptions import adoptions_at
 from logstore.model.key import to_base64url
 from logstore.model.partitioner import partition_of
-from logstore.view.feed_records import (
-    AdoptionKey,
-    AdoptionRecord,
-    DigestRecord,
-    MarkKey,
-    MarkRecord,
-    SnapshotPlace,
-)
+from logstore.view.feed.acknowledgement import MarkKey, MarkRecord, SnapshotPlace
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord, DigestRecord
 from tests.support_serve import Node, Reader, problem, serving, write_snapshot
 
 SEED = 20_261_128

@@ -12,7 +12,7 @@ from support_wait import until
 
 from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
-from logstore.view.feed_records import LogKey, LogRecord
+from logstore.view.feed.log_records import LogKey, LogRecord
 from tests.support_serve import epoch_of, problem, read_answer, serving
 
 EPOCH = epoch_of("t")

@@ -16,8 +16,9 @@ from logstore.log.tables.registry import Registry
 from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
 from logstore.view import paths
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import EndsKey, EndsRecord, LogKey, LogRecord, ViewKey, ViewRecord
+from logstore.view.feed.log_records import EndsKey, EndsRecord, LogKey, LogRecord
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.view import View, ViewIdentity
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts

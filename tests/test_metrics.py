@@ -12,7 +12,7 @@ from support_wait import until
 
 from logstore.process import figures
 from logstore.process.figures import counter, gauge
-from logstore.view.feed_records import LogKey, LogRecord
+from logstore.view.feed.log_records import LogKey, LogRecord
 from tests.support_serve import Reader, serving
 
 COUNT = "logstore_http_request_seconds_count"

@@ -8,8 +8,8 @@ from support_view import descriptors, records
 from logstore.model.errors import Corrupted
 from logstore.model.table import Table
 from logstore.view import paths
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import ViewKey
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.view_records import ViewKey
 from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
 from streaming.lane.partition import FollowedPartition

@@ -4,14 +4,14 @@ import socket
 
 from support_log import until
 
-from logstore.view import feed
-from logstore.view.feed import FeedReader, FeedServer
-from logstore.view.feed_records import Acknowledgement, MarkKey, MarkRecord
+from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.stream import FeedReader, connect
 from streaming.control.reader_acks import ReaderAcks
 
 
 def subscriber(path) -> socket.socket:
-    sock = feed.connect(path)
+    sock = connect(path)
     sock.settimeout(10)
     return sock
 

@@ -19,7 +19,7 @@ from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstWriter
 from logstore.snapshot.storage import Storage
-from logstore.view.feed import FeedServer
+from logstore.view.feed.server import FeedServer
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.lane.disk import local_snapshots

@@ -4,18 +4,10 @@ import httpx
 from support_wait import until
 
 from logstore.serve.wire.problems import WORDS
-from logstore.view.feed_records import (
-    LIVE,
-    Acknowledgement,
-    LogKey,
-    LogRecord,
-    MarkKey,
-    MarkRecord,
-    NodesKey,
-    NodesRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord
+from logstore.view.feed.log_records import LogKey, LogRecord
+from logstore.view.feed.node_records import NodesKey, NodesRecord
+from logstore.view.feed.view_records import LIVE, ViewKey, ViewRecord
 from tests.support_serve import ROWS, Node, Reader, epoch_of, problem, serving
 
 EPOCH = epoch_of("t")

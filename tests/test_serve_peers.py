@@ -14,11 +14,8 @@ from support_wait import until
 
 from logstore import Store
 from logstore.model.partitioner import partition_of
-from logstore.view.feed_records import (
-    NodesKey,
-    NodesRecord,
-    ViewKey,
-)
+from logstore.view.feed.node_records import NodesKey, NodesRecord
+from logstore.view.feed.view_records import ViewKey
 from tests.support_serve import ROWS, SLOTS, Node, Reader, epoch_of, key_in, problem, serving
 
 EPOCH = epoch_of("t")

@@ -9,17 +9,10 @@ from support_worker import make_table, running_worker
 from logstore.model.table import Table
 from logstore.process.durable import write_whole
 from logstore.view import paths
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import (
-    CATCHING_UP,
-    LIVE,
-    NodeRecord,
-    NodesRecord,
-    TablesKey,
-    TablesRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.node_records import NodeRecord, NodesRecord
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.table_records import TablesKey, TablesRecord
+from logstore.view.feed.view_records import CATCHING_UP, LIVE, ViewKey, ViewRecord
 from logstore.view.served import Served
 from streaming.control.served_state import ServedState
 from streaming.worker import restore

@@ -23,7 +23,7 @@ from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.model.errors import NotTrimmable
 from logstore.model.table import NODES_TOPIC
-from logstore.view.feed_records import AdoptionKey, AdoptionRecord
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
 
 
 @pytest.fixture

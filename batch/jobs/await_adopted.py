@@ -10,7 +10,7 @@ from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.errors import LogStoreError, SnapshotRefused
 from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
-from logstore.view.feed_records import REFUSED, AdoptionRecord
+from logstore.view.feed.adoption_records import REFUSED, AdoptionRecord
 
 
 def await_adopted(ctx: Context, table: Table, snapshot: Manifest, timeout_s: float) -> float:

@@ -3,8 +3,8 @@
 import httpx
 
 from logstore.model.table import Table
-from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import AdoptionRecord
+from logstore.view.feed.adoption_records import AdoptionRecord
+from logstore.view.feed.fields import UnreadableRecord
 
 ASK_S, AGAIN_S = 5.0, 0.2  # for one answer; between two questions
 

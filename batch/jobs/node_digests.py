@@ -8,7 +8,7 @@ from batch.context import Context
 from batch.jobs.node_adoptions import AGAIN_S, adoptions_at
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.table import Table
-from logstore.view.feed_records import AdoptionRecord
+from logstore.view.feed.adoption_records import AdoptionRecord
 
 
 class Heard(NamedTuple):

@@ -26,7 +26,7 @@ from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.verdicts import REFUSED
-from logstore.view.feed_records import AdoptionRecord
+from logstore.view.feed.adoption_records import AdoptionRecord
 
 
 @dataclass

@@ -24,7 +24,7 @@ from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.table import TABLES_TOPIC
 from logstore.process.durable import write_whole
 from logstore.process.running_node import lock_of, record_of, running_on
-from logstore.view.feed_fields import UnreadableRecord
+from logstore.view.feed.fields import UnreadableRecord
 from logstore.view.served import Served
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from typing import Any
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import ServedPartition
 from logstore.snapshot.verdicts import PROVED, UNPROVED
-from logstore.view.feed_records import ADOPTED, AdoptionRecord
+from logstore.view.feed.adoption_records import ADOPTED, AdoptionRecord
 
 
 def standing(catalog: Catalog, served: ServedPartition) -> AdoptionRecord:

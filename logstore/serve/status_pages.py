@@ -18,7 +18,8 @@ from logstore.serve.state.partition import ELSEWHERE, UNSERVED, ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response, page
-from logstore.view.feed_records import CATCHING_UP, STOPPED, NodeRecord
+from logstore.view.feed.node_records import NodeRecord
+from logstore.view.feed.view_records import CATCHING_UP, STOPPED
 from logstore.view.layout import MAX_QUARANTINED
 
 _REASONS = 20

@@ -1,7 +1,7 @@
 """Served state of a worker: what it last served, in `<data>/workers/<index>.json`.
 
 A reader that starts without the worker serves from it, and the worker itself begins with it after a restart. It is JSON
-of the feed's records (`logstore.view.feed_records`), read as leniently as they are:
+of the feed's records (`logstore.view.feed`), read as leniently as they are:
 
     {"tables": TablesRecord, "nodes": NodesRecord, "slots": [a slot that is followed, ...],
      "views": [[table, epoch, partition, ViewRecord], ...]}
@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import orjson
 
-from logstore.view.feed_fields import each, number, read_array, read_map, text, unreadable
-from logstore.view.feed_records import NodesRecord, TablesRecord, ViewKey, ViewRecord
+from logstore.view.feed.fields import each, number, read_array, read_map, text, unreadable
+from logstore.view.feed.node_records import NodesRecord
+from logstore.view.feed.table_records import TablesRecord
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 
 
 class Served(NamedTuple):

@@ -42,7 +42,7 @@ from logstore.snapshot.verdicts import (
     Proof,
 )
 from logstore.view import generation
-from logstore.view.feed_records import SnapshotPlace
+from logstore.view.feed.acknowledgement import SnapshotPlace
 from logstore.view.layout import Quarantine
 from streaming.adoption import flip, reasons
 from streaming.adoption.agreement import Agreement

@@ -23,7 +23,7 @@ from logstore.snapshot.verdicts import (
     Proof,
     Verdict,
 )
-from logstore.view.feed_records import LocalProof
+from logstore.view.feed.adoption_records import LocalProof
 from streaming.adoption import reasons
 from streaming.adoption.base_mender import BaseMender
 from streaming.adoption.beginning import beginnings, cut_of

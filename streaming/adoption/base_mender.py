@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.model.table import PartitionKey
-from logstore.view.feed_records import SnapshotPlace
+from logstore.view.feed.acknowledgement import SnapshotPlace
 from streaming.adoption import flip
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.lane.disk import local_snapshots

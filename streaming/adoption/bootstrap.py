@@ -21,7 +21,7 @@ from logstore.model.errors import Corrupted, LogUnreachable, NoSuchSnapshot, Not
 from logstore.model.table import PartitionKey
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.verdicts import PROVED, Proof
-from logstore.view.feed_records import LocalProof
+from logstore.view.feed.adoption_records import LocalProof
 from logstore.view.layout import Quarantine
 from streaming.adoption.beginning import beginnings
 from streaming.adoption.progress import AdoptionProgress

@@ -3,8 +3,8 @@
 import threading
 from typing import Any
 
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import AdoptionKey, AdoptionRecord
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
+from logstore.view.feed.server import FeedServer
 from streaming.digest.digest_file import FiledDigest
 from streaming.lane.target import Target
 

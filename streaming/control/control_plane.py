@@ -24,17 +24,10 @@ from logstore.model.errors import Corrupted, EpochChanged, LogStoreError, LogUnr
 from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, PartitionKey, Table
 from logstore.process import logs
-from logstore.view.feed import FeedServer
-from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import (
-    NodeRecord,
-    NodesKey,
-    NodesRecord,
-    ProcessIds,
-    TablesKey,
-    TablesRecord,
-    UnreadableTable,
-)
+from logstore.view.feed.fields import UnreadableRecord
+from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord, ProcessIds
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.table_records import TablesKey, TablesRecord, UnreadableTable
 from logstore.view.layout import Stop
 from logstore.view.paths import served_path
 from logstore.view.served import Served

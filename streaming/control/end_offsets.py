@@ -14,8 +14,8 @@ from typing import Any
 from logstore.log import kafka
 from logstore.model.errors import LogStoreError, LogUnreachable
 from logstore.model.table import PartitionKey
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import EndsKey, EndsRecord, PartitionEnd
+from logstore.view.feed.log_records import EndsKey, EndsRecord, PartitionEnd
+from logstore.view.feed.server import FeedServer
 from streaming.lane.lane import Lane
 
 log = logging.getLogger(__name__)

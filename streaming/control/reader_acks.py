@@ -7,8 +7,8 @@ that do not come up answer for nothing, so as many as the node has must have sai
 
 import secrets
 
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import Acknowledgement, MarkKey, MarkRecord
+from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord
+from logstore.view.feed.server import FeedServer
 
 
 class ReaderAcks:

@@ -6,8 +6,8 @@ from pathlib import Path
 from logstore.model.errors import Corrupted, Unsupported
 from logstore.model.table import Table
 from logstore.process.durable import write_whole
-from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import NodesRecord
+from logstore.view.feed.fields import UnreadableRecord
+from logstore.view.feed.node_records import NodesRecord
 from logstore.view.served import Served
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from logstore.log.control import append_control
 from logstore.model.errors import LogStoreError
 from logstore.model.table import PartitionKey, Table
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import StoodAt, TimesKey, TimesRecord, WantedTick
+from logstore.view.feed.acknowledgement import WantedTick
+from logstore.view.feed.position_records import StoodAt, TimesKey, TimesRecord
+from logstore.view.feed.server import FeedServer
 from logstore.view.layout import State
 from streaming.lane.lane import Lane
 

@@ -8,7 +8,7 @@ import orjson
 from logstore.model.safe_path import below
 from logstore.process.durable import write_whole
 from logstore.view import paths
-from logstore.view.feed_records import DigestRecord
+from logstore.view.feed.adoption_records import DigestRecord
 
 AT_MOST = 8
 

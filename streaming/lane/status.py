@@ -7,8 +7,9 @@ from pathlib import Path
 from logstore.model.errors import Corrupted, NotYet
 from logstore.model.table import PartitionKey
 from logstore.process import logs
-from logstore.view.feed import FeedServer
-from logstore.view.feed_records import CATCHING_UP, LIVE, STOPPED, AppliedKey, AppliedRecord, ViewKey, ViewRecord
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord
+from logstore.view.feed.server import FeedServer
+from logstore.view.feed.view_records import CATCHING_UP, LIVE, STOPPED, ViewKey, ViewRecord
 from logstore.view.paths import has_reached, snapshot_dir
 from logstore.view.reader import ViewReader
 from streaming.lane.disk import local_snapshots

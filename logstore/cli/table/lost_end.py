@@ -23,7 +23,7 @@ from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.verdicts import AUDITOR, FROM_LOG, REFUSE, Verdict
 from logstore.view import paths
-from logstore.view.feed_records import STOPPED
+from logstore.view.feed.view_records import STOPPED
 from logstore.view.positions import AppliedPositions, position_name
 from logstore.view.reader import ViewReader
 

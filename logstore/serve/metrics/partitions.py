@@ -16,7 +16,8 @@ from logstore.process.figures import UNKNOWN, Family, counter, gauge
 from logstore.serve.snapshot_page import standing
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import ELSEWHERE, UNSERVED, ServedPartition
-from logstore.view.feed_records import CATCHING_UP, LIVE, REFUSED, STOPPED
+from logstore.view.feed.adoption_records import REFUSED
+from logstore.view.feed.view_records import CATCHING_UP, LIVE, STOPPED
 from logstore.view.layout import State
 
 UNREACHABLE = "unreachable"

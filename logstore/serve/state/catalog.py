@@ -22,18 +22,11 @@ from logstore.serve.state.waiters import CLOCK, Waiters
 from logstore.serve.state.wanted_ticks import WantedTicks
 from logstore.serve.state.worker_feed import WorkerFeed
 from logstore.serve.wire.problems import Problem
-from logstore.view.feed_records import (
-    CATCHING_UP,
-    LIVE,
-    STOPPED,
-    AdoptionRecord,
-    AppliedRecord,
-    EndsRecord,
-    NodeRecord,
-    TimesRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.adoption_records import AdoptionRecord
+from logstore.view.feed.log_records import EndsRecord
+from logstore.view.feed.node_records import NodeRecord
+from logstore.view.feed.position_records import AppliedRecord, TimesRecord
+from logstore.view.feed.view_records import CATCHING_UP, LIVE, STOPPED, ViewKey, ViewRecord
 
 _RANK = {LIVE: 0, CATCHING_UP: 1, STOPPED: 2}
 

@@ -17,19 +17,13 @@ from pathlib import Path
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.worker_feed import GRACE_S, WorkerFeed
 from logstore.view import paths
-from logstore.view.feed import FeedReader, connect
-from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import (
-    Acknowledgement,
-    AdoptionKey,
-    AdoptionRecord,
-    AppliedKey,
-    AppliedRecord,
-    Change,
-    EndsRecord,
-    TimesKey,
-    TimesRecord,
-)
+from logstore.view.feed.acknowledgement import Acknowledgement
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
+from logstore.view.feed.changes import Change
+from logstore.view.feed.fields import UnreadableRecord
+from logstore.view.feed.log_records import EndsRecord
+from logstore.view.feed.position_records import AppliedKey, AppliedRecord, TimesKey, TimesRecord
+from logstore.view.feed.stream import FeedReader, connect
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 _CHUNK = 1 << 18

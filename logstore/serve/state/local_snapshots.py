@@ -12,7 +12,8 @@ from pathlib import Path
 from logstore.model.errors import Corrupted, Starting
 from logstore.serve.wire.problems import Problem
 from logstore.snapshot.sst import SstReader
-from logstore.view.feed_records import LocalSnapshotRecord, SnapshotPlace
+from logstore.view.feed.acknowledgement import SnapshotPlace
+from logstore.view.feed.view_records import LocalSnapshotRecord
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
 from logstore.snapshot.verdicts import PROVED
-from logstore.view.feed_records import CATCHING_UP, STOPPED, LocalSnapshotRecord, SnapshotPlace, ViewKey, ViewRecord
+from logstore.view.feed.acknowledgement import SnapshotPlace
+from logstore.view.feed.view_records import CATCHING_UP, STOPPED, LocalSnapshotRecord, ViewKey, ViewRecord
 from logstore.view.layout import STATE_BYTES, State, Stop
 from logstore.view.reader import ViewReader
 

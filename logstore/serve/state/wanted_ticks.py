@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from logstore.model.table import PartitionKey
-from logstore.view.feed_records import WantedTick
+from logstore.view.feed.acknowledgement import WantedTick
 
 MOST = 1_000  # partitions named at once; the others wait for a record that comes by itself
 

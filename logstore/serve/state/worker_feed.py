@@ -5,16 +5,13 @@ import time
 from pathlib import Path
 
 from logstore.view import paths
-from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import (
-    Change,
-    LogRecord,
-    MarkRecord,
-    NodesRecord,
-    TablesRecord,
-    ViewKey,
-    ViewRecord,
-)
+from logstore.view.feed.acknowledgement import MarkRecord
+from logstore.view.feed.changes import Change
+from logstore.view.feed.fields import UnreadableRecord
+from logstore.view.feed.log_records import LogRecord
+from logstore.view.feed.node_records import NodesRecord
+from logstore.view.feed.table_records import TablesRecord
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.served import Served
 
 GRACE_S = 5.0  # a returned worker opens its views within this time

@@ -21,7 +21,7 @@ from logstore.process.durable import write_whole
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader, checksum, prepare
-from logstore.view.feed_records import LocalSnapshotRecord
+from logstore.view.feed.view_records import LocalSnapshotRecord
 from logstore.view.layout import Base
 
 AT_MOST = 2  # local snapshots: the base, and the one before it for reads as of a past position

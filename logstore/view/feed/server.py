@@ -1,9 +1,8 @@
-"""Feed: a dictionary that a worker publishes and the other processes of its node see. The latest record of a key wins.
+"""Server of the feed: the dictionary that a worker publishes, sent to every subscriber that keeps up.
 
 A stream socket in the node's data directory carries msgpack arrays: `[key, record]` from the worker, first the whole
 dictionary, then every change; a record of null removes the key. A subscriber that is slow gets only the newest record
-of each key when it reads again, so nothing queues up. Upwards go acknowledgements, of which the latest counts. Keys,
-records and acknowledgements are those of `logstore.view.feed_records`.
+of each key when it reads again, so nothing queues up. Upwards go acknowledgements, of which the latest counts.
 """
 
 import contextlib
@@ -19,19 +18,11 @@ from typing import Any, TypeVar, cast
 
 import msgpack
 
-from logstore.view.feed_fields import UnreadableRecord
-from logstore.view.feed_records import (
-    Acknowledgement,
-    AnyKey,
-    AnyRecord,
-    Change,
-    FeedKey,
-    FeedRecord,
-    ViewKey,
-    ViewRecord,
-    decode_change,
-    encode_change,
-)
+from logstore.view.feed.acknowledgement import Acknowledgement
+from logstore.view.feed.changes import AnyKey, AnyRecord, encode_change
+from logstore.view.feed.fields import UnreadableRecord
+from logstore.view.feed.key import FeedKey, FeedRecord
+from logstore.view.feed.view_records import ViewKey, ViewRecord
 
 R = TypeVar("R", bound=FeedRecord)
 
@@ -230,19 +221,6 @@ class _Subscriber:
         self.ack: Acknowledgement | None = None
 
 
-class FeedReader:
-    """Decoder of the stream that a FeedServer sends; bring your own socket."""
-
-    def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=1 << 28)
-
-    def decode(self, data: bytes) -> list[Change]:
-        """The changes that are complete now, without those of a later version's keys. Raises UnreadableRecord."""
-        self._unpacker.feed(data)
-        changes = [decode_change(raw) for raw in self._unpacker]
-        return [change for change in changes if change is not None]
-
-
 def _bind(path: Path) -> socket.socket:
     """Listen under a path of any length.
 
@@ -257,19 +235,3 @@ def _bind(path: Path) -> socket.socket:
     listener.listen(MAX_SUBSCRIBERS)
     listener.setblocking(False)
     return listener
-
-
-def connect(path: Path) -> socket.socket:
-    """A non-blocking socket connected to the feed at `path`; raises OSError while nobody serves it."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            sock.connect(f"/proc/self/fd/{folder}/{path.name}")
-        finally:
-            os.close(folder)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
