@@ -2,10 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+import orjson
 
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
 from logstore.process import logs
@@ -13,7 +16,7 @@ from logstore.process.heartbeat import HOPELESS
 from logstore.process.private_files import own_files_only
 from logstore.view.view import Sync
 from streaming.control.control_plane import Me
-from streaming.worker import Config, Worker
+from streaming.worker import Config, Worker, end
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,12 +51,14 @@ from streaming.worker import Config, Worker
     help="Megabytes a second that are copied from the storage at most; no limit if not given.",
 )
 @click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
+@click.option("--say-ready", is_flag=True, help="Print one JSON line when all slots of this worker are live.")
 def main(
     bootstrap: str, data_dir: Path, worker: int, workers: int, node: str, url: str, readers: int, group: str,
     zone: str, sync: str,
-    queued_kbytes: int, fetch_mb_s: float | None, heartbeat_fd: int | None,
+    queued_kbytes: int, fetch_mb_s: float | None, heartbeat_fd: int | None, say_ready: bool,
 ) -> None:  # fmt: skip
     """Follow the log of this worker's slots into the views of the data directory."""
+    signal.signal(signal.SIGTERM, end)  # the first process of a container would not hear it
     own_files_only()
     logs.set_up_child(f"worker-{worker}", os.environ)
     if not 0 <= worker < workers:
@@ -61,7 +66,9 @@ def main(
     me = Me(node, worker, url, group, zone, readers)
     try:
         durability: Sync = "commit" if sync == "commit" else "none"
-        status = Worker(Config(bootstrap, data_dir, me, durability, heartbeat_fd, queued_kbytes, fetch_mb_s)).run()
+        status = Worker(Config(bootstrap, data_dir, me, durability, heartbeat_fd, queued_kbytes, fetch_mb_s)).run(
+            _say if say_ready else None
+        )
     except (EpochChanged, LogTruncated) as error:
         click.echo(error, err=True)  # the supervisor takes the last line over
         status = HOPELESS
@@ -69,6 +76,10 @@ def main(
         logging.getLogger(__name__).error("%s", error)  # noqa: TRY400 - the message is for people
         status = 1
     sys.exit(status)
+
+
+def _say(facts: dict[str, Any]) -> None:
+    click.echo(orjson.dumps(facts))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -53,6 +54,8 @@ from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane
 
 log = logs.get(__name__)
+
+OnReady = Callable[[dict[str, Any]], None]
 
 WATCH_S = 1.0
 PROBE_S = 3.0  # asking whether Kafka is there
@@ -129,13 +132,15 @@ class Worker:
         )
         self._figures = WorkerFigures(config.data_dir, config.me.worker, self._lane, self._schedule)
         self._watchdog, self._readers = Watchdog(), ReaderWatch()
+        self._on_ready: OnReady | None = None
         self.failure: str | None = None
 
-    def run(self) -> int:
-        """Serve until SIGTERM or a failure.
+    def run(self, on_ready: OnReady | None = None) -> int:
+        """Serve until SIGTERM or a failure; `on_ready` is told once, when readers answer for all slots it was given.
 
         Returns the exit status. Raises EpochChanged, LogTruncated: of the store's own log.
         """
+        self._on_ready = on_ready
         descriptors.raise_limit()  # before views are opened
         faust_dir = self._config.data_dir / "workers" / f"{self._config.me.worker}.faust"
         faust_dir.mkdir(parents=True, exist_ok=True)
@@ -148,7 +153,7 @@ class Worker:
                 self._positions, self._ticks, self._figures,
             ):  # fmt: skip
                 part.start()
-            signal.signal(signal.SIGTERM, _end)  # until Faust has its own handler
+            signal.signal(signal.SIGTERM, end)  # until Faust has its own handler
             runner.execute_from_commandline()
         except SystemExit as ended:
             log.info("Faust has left the group", status=ended.code)
@@ -200,7 +205,15 @@ class Worker:
                 await app.crash(LogStoreError(self.failure))
                 return
             self._heartbeat.beat()
+            self._say_ready()
             await asyncio.sleep(WATCH_S)
+
+    def _say_ready(self) -> None:
+        slots = self._control_plane.ready()
+        if self._on_ready is not None and slots is not None:
+            say, self._on_ready = self._on_ready, None
+            me = self._config.me
+            say({"ready": True, "node_id": me.node, "worker": me.worker, "slots": sorted(slots), "http": me.url})
 
     def _found_damaged(self) -> list[SnapshotPlace]:
         """Local snapshots that readers found damaged."""
@@ -244,7 +257,8 @@ class Worker:
         return None
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
+def end(_number: int, _frame: FrameType | None) -> None:
+    """End in order: what a signal does until Faust has a handler of its own."""
     sys.exit(0)
 
 

@@ -23,7 +23,7 @@ from logstore.broker.data_dir import BrokerDataDir, _bindable, _free_port
 from logstore.broker.embedded import EmbeddedKafka, halt, running
 from logstore.broker.jars import VERSION, kafka_jars
 from logstore.broker.java import Java, find_java
-from logstore.cli.kafka import kafka as command
+from logstore.cli.running.kafka import kafka as command
 from logstore.model.errors import SetupError
 from logstore.process import child
 
@@ -336,7 +336,7 @@ def test_the_command_starts_shows_and_stops_a_broker(tmp_path):
     at = ("--data-dir", tmp_path / "broker")
     assert call("status", *at).exit_code == 1
     assert json.loads(call("status", *at, "--json").stdout) == {"running": False, "data_dir": str(tmp_path / "broker")}
-    code = "import sys; from logstore.cli.kafka import kafka; kafka(sys.argv[1:])"
+    code = "import sys; from logstore.cli.running.kafka import kafka; kafka(sys.argv[1:])"
     argv = [
         sys.executable,
         "-c",

@@ -18,7 +18,7 @@ from logstore.client.store import Store
 from logstore.log.tables.ddl import create
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
-from logstore.node.node import Node
+from logstore.node.found_store import FoundStore
 from logstore.node.node_dir import NodeDir
 from logstore.node.port import Reservation
 from logstore.settings import Address, Settings
@@ -29,6 +29,7 @@ LOOPBACK = Address("127.0.0.1", 0)
 NODE = """
 import sys
 from pathlib import Path
+from logstore.node.found_store import FoundStore
 from logstore.node.node import Node
 from logstore.settings import Settings, Address
 from logstore.node.supervisor import Spec
@@ -323,8 +324,8 @@ def test_the_first_node_records_where_the_storage_lies_and_only_a_flag_moves_it(
             ("b", None, f"file://{tmp_path}/a/storage"),
             ("c", "s3://bucket/store", "s3://bucket/store"),
         ):
-            node = Node(Settings(data_dir=tmp_path / name, storage=storage), loud=said.append)
-            node._settle_storage(registry)
+            settings = Settings(data_dir=tmp_path / name, storage=storage)
+            FoundStore(kafka.bootstrap, settings, NodeDir(settings.data_dir), said.append)._settle_storage(registry)
             assert registry.read().storage == recorded
         (moved,) = said
         assert f"from file://{tmp_path}/a/storage to s3://bucket/store" in moved

@@ -49,7 +49,7 @@ class Walk:
         with self.trace.round() as self.put, Store(bootstrap, self.reader.url) as store:
             self.trace.until(lambda call: call.of("logstore.log.read.tail.Tail.take"))  # so the lane waits for records
             position = store.put(self.table.name, "a", "1")
-            assert store.get(self.table.name, "a", after=position).value == b"1"
+            assert store.get(self.table.name, "a", after=position, deadline_ms=30_000).value == b"1"
             self.trace.until(lambda call: call.of("logstore.serve.state.waiters.Waiters.reached"))  # the feed has come
         with self.trace.round() as self.plain:
             assert self.reader.raw(f"GET {row} HTTP/1.1\r\nhost: reader\r\n\r\n".encode()).endswith(b"1")

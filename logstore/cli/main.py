@@ -13,7 +13,8 @@ from logstore.cli.lazy_group import LazyGroup, Sections
 from logstore.extras import missing
 from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError, UsageError, ValueTooLarge
 
-_PUT_GET, _NODE = "logstore.cli.rows.put_get", "logstore.cli.node"
+_PUT_GET, _NODE = "logstore.cli.rows.put_get", "logstore.cli.running.node"
+_SINGLE = "logstore.cli.running.single"
 _SECTIONS: Sections = {
     "Rows": {
         "put": (_PUT_GET, "Write one row."),
@@ -37,7 +38,9 @@ _SECTIONS: Sections = {
     "Running": {
         "dev": (_NODE, "Run a whole store on this machine: Kafka, workers, readers."),
         "node": (_NODE, "Run a node: workers and readers, on a Kafka that is there."),
-        "kafka": ("logstore.cli.kafka", "Run a real Apache Kafka broker in the background, for development."),
+        "worker": (_SINGLE, "Run one worker of a node, where systemd or containers look after each process."),
+        "reader": (_SINGLE, "Run one reader of a node, likewise."),
+        "kafka": ("logstore.cli.running.kafka", "Run a real Apache Kafka broker in the background, for development."),
     },
     "Proving": {  # a program that stands on this library, plugged in by name
         "batch": ("batch.cli.group", "Archive, compact, rebuild, restore, audit and trim, with Spark."),

@@ -15,30 +15,27 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from types import FrameType
 from typing import Any
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.broker.restarter import Restarter
 from logstore.log.connect.sources import publish
-from logstore.log.kafka import cluster_id
-from logstore.log.tables.registry import Registry
-from logstore.model.errors import AccessDenied, NotYet, SetupError, Stopped
+from logstore.model.errors import SetupError, Stopped
+from logstore.node.child_argv import reader_argv, worker_argv
+from logstore.node.found_store import PATIENCE_S, FoundStore
 from logstore.node.node_dir import NodeDir
 from logstore.node.node_figures import NodeFigures
 from logstore.node.port import Reservation
 from logstore.node.readiness import Readiness
 from logstore.node.supervisor import Spec, Supervisor
-from logstore.process import child, logs
+from logstore.process import logs
+from logstore.process.heartbeat import Heartbeat
 from logstore.serve.settings import check_bind
 from logstore.settings import Settings
-from logstore.view.paths import default_storage
 
 STEP_S = 0.5
 READY_STEP_S = 0.05
-PROBE_S = 3.0  # asking whether Kafka is there; the children are looked after in between
-PATIENCE_S = 10.0  # between two words on stderr about what a start still waits for
 KAFKA_GRACE_S = 20.0
 
 log = logs.get(__name__)
@@ -64,12 +61,11 @@ class Node:
         self.id = self.url = ""
         self.bootstrap: str = ""
         self.kafka_config = settings.kafka_config
-        self.slots: int | None = None  # of the store; None until Kafka has answered
         self._commands, self._loud = commands or children, loud or log.warning
         self._dir, self._figures = NodeDir(settings.data_dir), NodeFigures(settings.data_dir)
         self._kafka: EmbeddedKafka | None = None
         self._signals = 0
-        self._refusal = ""  # of Kafka, as it was said last
+        self._heartbeat = Heartbeat(None)
         self._unrecorded = ""  # why process ids are not on the disk
         self._supervisor: Supervisor | None = None
 
@@ -123,69 +119,8 @@ class Node:
             self._embed(stack)
         else:
             self.bootstrap = self.settings.bootstrap
-        if not self._find_store() and self._dir.has_served():
-            self._loud(
-                f"Kafka at {self.bootstrap} does not answer: what is here is served as it was, and goes on by itself"
-            )
-            return
-        said_s = float("-inf")
-        while self.slots is None:  # nothing is here that could be served meanwhile
-            if time.monotonic() - said_s > PATIENCE_S and cluster_id(self.bootstrap, PROBE_S) is None:
-                said_s = time.monotonic()
-                self._loud(
-                    f"Kafka does not answer at {self.bootstrap}; is the broker running, and is that the right "
-                    "--bootstrap? It is asked until it does"
-                )
-            self._find_store()
-
-    def _find_store(self) -> bool:
-        """False while Kafka does not answer, or not yet as it should. Raises EpochChanged, LogTruncated."""
-        if self.slots is not None:
-            return True
-        try:
-            if cluster_id(self.bootstrap, PROBE_S) is None:
-                return False
-        except AccessDenied as error:
-            return self._refused(error)
-        registry = Registry(self.bootstrap)
-        try:
-            slots = registry.ensure_store(self.settings.slots)
-            self._dir.check_store(registry)
-            self._settle_storage(registry)
-        except AccessDenied as error:
-            return self._refused(error)
-        except NotYet as error:  # a broker that has just started leads nothing yet
-            self._loud(f"{error}; it is tried again")
-            return False
-        self.slots = slots
-        return True
-
-    def _refused(self, error: AccessDenied) -> bool:
-        """False where there is something to serve meanwhile. Raises `error` where there is nothing."""
-        if not self._dir.has_served():
-            raise error
-        if self._refusal != str(error):
-            self._refusal = str(error)
-            self._loud(f"{error}; what is here is served as it was, and it is tried again")
-        return False
-
-    def _settle_storage(self, registry: Registry) -> None:
-        """Record the location of archive and snapshots: the store knows it, not a node.
-
-        The first node records it, a flag that says otherwise moves it.
-        """
-        definitions, wanted = registry.read(), self.settings.storage
-        recorded = definitions.storage
-        if recorded is None and wanted is None and definitions.storage_problem is not None:
-            self._loud(definitions.storage_problem)
-        elif recorded is None:
-            registry.write_storage(wanted or default_storage(self._dir.path))
-        elif wanted is not None and wanted != recorded:
-            self._loud(
-                f"the storage of this store moves from {recorded} to {wanted}: what lies there has to be copied, or is "
-                "not found"
-            )
-            registry.write_storage(wanted)
+        self._store = FoundStore(self.bootstrap, self.settings, self._dir, self._loud)
+        self._store.wait(self._heartbeat.beat)
 
     def _embed(self, stack: contextlib.ExitStack) -> None:
         kafka = EmbeddedKafka(
@@ -217,6 +152,7 @@ class Node:
 
     def _turn(self, supervisor: Supervisor, timeout_s: float) -> None:
         supervisor.step(timeout_s)
+        self._heartbeat.beat()
         self._record()
         self._figures.tell(supervisor)
 
@@ -249,7 +185,7 @@ class Node:
             asked_s, lacking = time.monotonic(), ["children start"]
             while lacking and not self._over(supervisor):
                 self._turn(supervisor, READY_STEP_S)
-                if not self._find_store():
+                if not self._store.look():
                     lacking = [f"Kafka at {self.bootstrap} does not answer"]
                 elif not supervisor.sound():
                     lacking = ["not every child process has got going"]
@@ -268,7 +204,7 @@ class Node:
         url = _local_url(self)
         return Readiness(
             self.bootstrap, node=self.id, group=s.group, url=url, workers=s.workers, readers=s.readers,
-            slots=self.slots or s.slots,
+            slots=self._store.slots or s.slots,
         )  # fmt: skip
 
     # 5. end
@@ -287,34 +223,17 @@ class Node:
 
 def children(node: Node) -> list[Spec]:
     """Workers and readers of a node."""
-    workers = [Spec(f"worker-{i}", partial(worker_argv, node, i)) for i in range(node.settings.workers)]
-    readers = [Spec(f"reader-{i}", partial(reader_argv, node, i)) for i in range(node.settings.readers)]
+    s, port = node.settings, node.address.port
+    workers = [
+        Spec(f"worker-{i}", _beating(worker_argv(s, i, node.id, node.url, node.bootstrap))) for i in range(s.workers)
+    ]
+    readers = [Spec(f"reader-{i}", _beating(reader_argv(s, i, node.id, port))) for i in range(s.readers)]
     return [*workers, *readers]
 
 
-def worker_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
-    """Command line of a worker."""
-    s = node.settings
-    return [
-        *child.python("streaming"), "--bootstrap", node.bootstrap, "--data-dir", str(s.data_dir), "--worker",
-        str(index),
-        "--workers", str(s.workers), "--readers", str(s.readers),
-        "--node", node.id, "--url", node.url, "--group", s.group, "--zone", s.zone,
-        "--sync", s.sync,
-        "--fetch-mb-s", str(s.fetch_mb_s), "--heartbeat-fd", str(heartbeat_fd),
-    ]  # fmt: skip
-
-
-def reader_argv(node: Node, index: int, heartbeat_fd: int) -> list[str]:
-    """Command line of a reader."""
-    s = node.settings
-    return [
-        *child.python("logstore.serve"), "--data-dir", str(s.data_dir), "--host", s.http.host, "--port",
-        str(node.address.port),
-        "--workers", str(s.workers), "--node", node.id, "--index", str(index), "--heartbeat-fd", str(heartbeat_fd),
-        "--slow-ms", str(s.slow_ms),
-        *(["--access-log"] if s.access_log else []), *(["--insecure"] if s.insecure else []),
-    ]  # fmt: skip
+def _beating(argv: list[str]) -> Callable[[int], list[str]]:
+    """The command line of a child, given the descriptor of its heartbeat pipe."""
+    return lambda heartbeat_fd: [*argv, "--heartbeat-fd", str(heartbeat_fd)]
 
 
 def _local_url(node: Node) -> str:

@@ -1,9 +1,11 @@
 """Node directory: a node's files beside its views, and the lock of the node that may use it.
 
-<data>/node.lock         locked (flock) by the supervisor for as long as it lives; its text is the supervisor's pid
+<data>/node.lock         locked (flock) by the supervisor for as long as it lives; its text is the supervisor's pid.
+                         Without a supervisor, shared by workers and readers of their own (`single`)
       /node_id           12 hex digits, made once: the node's name among the others
       /store.json        which store the views belong to: id of `logstore.tables`, and how far it was read
       /run/node.json     process ids and addresses, while the node runs
+          /reader-0.lock locked by a process of its own, so that there is one of each name
       /logs/             output of the child processes, bounded
 """
 
@@ -11,7 +13,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ import orjson
 from logstore.log import kafka, topics
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
+from logstore.model.safe_path import below
 from logstore.model.table import TABLES_TOPIC
+from logstore.process.dir_lock import DirLock
 from logstore.process.durable import write_whole
 from logstore.process.running_node import lock_of, record_of, running_on
 from logstore.view.feed.fields import UnreadableRecord
@@ -29,6 +33,7 @@ from logstore.view.served import Served
 
 log = logging.getLogger(__name__)
 
+_SHARED = "shared"  # first word of the lock's text, where its holders are several
 _NODE_ID = re.compile(r"[0-9a-f]{12}")
 
 
@@ -51,8 +56,47 @@ class NodeDir:
                 self._run_file.unlink(missing_ok=True)
             yield
 
-    def _in_use(self, pid: str) -> str:
-        return f"a node runs on {self.path} already (process {pid}); stop it, or choose another --data-dir"
+    @contextmanager
+    def share(self, name: str, begin: Callable[[], object]) -> Iterator[tuple[int, int]]:
+        """Hold the directory together with other processes of their own, as the one called `name` ("worker-0").
+
+        Yields the descriptors of both locks. `begin` is called where no other process runs. Raises SetupError when a
+        node does, or a process of this name, or one that sees other process ids: LMDB knows its readers by them.
+        """
+
+        def first() -> None:
+            with _writing(self._run_file):
+                self._run_file.parent.mkdir(exist_ok=True)
+                self._run_file.unlink(missing_ok=True)
+            self.node_id()
+            begin()
+
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+        with self._lock.share(f"{_SHARED} {namespace}", self._in_use, first) as shared, self.lock_of(name).hold(
+            lambda pid: f"{name} runs on {self.path} already (process {pid}); give this one another --index"
+        ) as own:  # fmt: skip
+            self.lock_of(name).write(own, str(os.getpid()))
+            yield shared, own
+
+    def lock_of(self, name: str) -> DirLock:
+        """Lock of a process of its own."""
+        return DirLock(below(self._run_file.parent, f"{name}.lock"))
+
+    def singles(self) -> set[int]:
+        """Process ids of the processes of their own that run."""
+        holders = (DirLock(path).holder() for path in self._run_file.parent.glob("*.lock"))
+        return {int(pid) for pid in holders if pid is not None and pid.isdigit()}
+
+    def _in_use(self, text: str) -> str:
+        word, _, rest = text.partition(" ")
+        if word != _SHARED:
+            return f"a node runs on {self.path} already (process {word}); stop it, or choose another --data-dir"
+        if rest in ("", str(os.stat("/proc/self/ns/pid").st_ino)):
+            return f"a worker or reader of its own runs on {self.path}; stop it, or choose another --data-dir"
+        return (
+            f"the processes on {self.path} see other process ids than this one, by which LMDB knows its readers: give "
+            "their containers one namespace of process ids (--pid container:NAME)"
+        )
 
     def node_id(self) -> str:
         """The node's name, made at the first call, and when it is damaged.

@@ -6,6 +6,7 @@ while readers come and go, and the kernel gives connections to the readers only.
 
 import socket
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -37,6 +38,18 @@ class Reservation:
     def close(self) -> None:
         """Release the port."""
         self._socket.close()
+
+
+def check_shared(address: Address, own: Callable[[], set[int]]) -> None:
+    """Make sure that no process but the node's `own` listens on the port: the kernel would give it half of the reads.
+
+    Raises SetupError.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    while strangers := _listeners(address.port) - own():
+        if time.monotonic() > deadline:
+            raise _taken(address, min(strangers))
+        time.sleep(0.05)
 
 
 def _bind(address: Address) -> socket.socket:
@@ -72,8 +85,14 @@ def _taken(address: Address, pid: int) -> SetupError:
 
 
 def _listener(port: int) -> int | None:
-    """Process id of the listener on a port, 0 when it cannot be seen, None when there is none."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-            return connection.pid or 0
-    return None
+    """Process id of a listener on a port, 0 when it cannot be seen, None when there is none."""
+    return min(_listeners(port), default=None)
+
+
+def _listeners(port: int) -> set[int]:
+    """Process ids of the listeners on a port, 0 for those that cannot be seen."""
+    return {
+        connection.pid or 0
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }

@@ -34,6 +34,7 @@ from logstore.serve.settings import ReaderSettings
     "--ready-lag", default=100_000, show_default=True, help="Records behind the log above which /readyz says no."
 )
 @click.option("--heartbeat-fd", type=int, help="The supervisor's pipe.")
+@click.option("--say-ready", is_flag=True, help="Print one JSON line when reads can be answered here.")
 @click.option("--slow-ms", default=1_000, show_default=True, help="Requests that take longer are logged.")
 @click.option("--access-log", is_flag=True, help="Log every request; they all go the ordinary way then.")
 def main(**options: object) -> None:

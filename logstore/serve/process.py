@@ -14,6 +14,8 @@ import signal
 import socket
 from collections.abc import Callable
 
+import click
+import orjson
 import uvicorn
 import uvloop
 
@@ -39,6 +41,7 @@ from logstore.serve.status_pages import Pages
 
 _BACKLOG = 4_096
 _BEAT_S = 1.0
+_LOOK_S = 0.1  # at its own readiness, until it is ready
 _YOUNG = 50_000  # objects between collections: requests make few that outlive them
 
 log = logs.get(__name__)
@@ -57,10 +60,11 @@ class ReaderProcess:
         self._page = MetricsPage(settings.data_dir, metrics, self._catalog)
         request_log = RequestLog(settings.slow_ms / 1000, every=settings.access_log)
         consistency_wait = ConsistencyWait(self._catalog, self._waiters)
+        self._pages = Pages(settings, self._catalog, self._feeds)
         self._app = App(
             PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
             MultiGet(self._catalog, consistency_wait, self._fan_out),
-            Pages(settings, self._catalog, self._feeds), self._page, request_log,
+            self._pages, self._page, request_log,
         )  # fmt: skip
         fast_path = NoFastPath if settings.access_log else FastPath
         self._connections = Connections(settings, fast_path(self._catalog, metrics, request_log))
@@ -78,16 +82,25 @@ class ReaderProcess:
         sweep = asyncio.create_task(self._connections.sweep())
         written = asyncio.create_task(self._page.publish_always())
         pulse = asyncio.create_task(_beat(Heartbeat(self._settings.heartbeat_fd)))
+        ready = asyncio.create_task(self._say_ready(*sock.getsockname()[:2]))
         _calm_collector()
         try:
             await _Server(config, self._waiters.close).serve(sockets=[sock])
         finally:
             sweep.cancel()
             pulse.cancel()
+            ready.cancel()
             written.cancel()
             await self._feeds.stop()
             await self._fan_out.close()
             self._catalog.views.close()
+
+    async def _say_ready(self, host: str, port: int) -> None:
+        s = self._settings
+        while s.say_ready and self._pages.unready():
+            await asyncio.sleep(_LOOK_S)
+        if s.say_ready:
+            click.echo(orjson.dumps({"ready": True, "node_id": s.node, "reader": s.index, "host": host, "port": port}))
 
 
 async def _beat(heartbeat: Heartbeat) -> None:

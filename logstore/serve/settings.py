@@ -37,6 +37,7 @@ class ReaderSettings:
     idle_timeout_s: float = 75.0  # a kept-alive connection without a request is closed
     stop_timeout_s: float = 3.0  # what runs at SIGTERM may take this long
     heartbeat_fd: int | None = None  # the supervisor's pipe: a beat a second from the event loop
+    say_ready: bool = False  # a line of JSON on stdout, once, as soon as /readyz says yes
     slow_ms: int = 1_000  # a request that takes longer is logged
     access_log: bool = False  # every request is logged, and none goes the fast path
     ready_lag: int = 100_000  # records behind the log's end above which /readyz says no

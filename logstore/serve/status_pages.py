@@ -107,7 +107,7 @@ class Pages:
     async def readyz(self, request: Request) -> Response:
         """Reads can be answered here, or 503 with the reasons why not. Whether the log answers is said beside it."""
         request.params(())
-        reasons = self._unready()
+        reasons = self.unready()
         if reasons:
             detail = "not ready: " + "; ".join(reasons[:3])
             raise Problem("starting", detail, reasons=reasons[:_REASONS], log=self._log())
@@ -118,7 +118,8 @@ class Pages:
         request.params(())
         return _json({"name": "logstore", "version": logstore.__version__, "api": "v1"})
 
-    def _unready(self) -> list[str]:
+    def unready(self) -> list[str]:
+        """Reasons why reads cannot be answered here yet; none: they can."""
         silent = [feed.worker for feed in self._feeds.feeds if not (feed.connected and feed.heard)]
         reasons = [f"worker {worker} has not said yet what it serves" for worker in silent]
         reasons += self._unplaced() if self._catalog.reachable is not False else []  # nobody hears of anybody then

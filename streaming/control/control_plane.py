@@ -116,6 +116,13 @@ class ControlPlane(threading.Thread):
         """Faust has assigned exactly these slots."""
         self._assigned = frozenset(slots)
 
+    def ready(self) -> frozenset[int] | None:
+        """The slots assigned to this worker, once it was announced that all of them are live; else None."""
+        announced, _ = self._announced
+        if announced is None or self._assigned is None or not self._assigned <= set(announced.live):
+            return None
+        return self._assigned if 0 <= self._changes.definitions.revision <= announced.tables else None
+
     def drain(self, timeout_s: float) -> frozenset[int]:
         """Hand every slot over: returns when other nodes serve them, when there are none, or after `timeout_s`.
 

@@ -5,37 +5,17 @@ known up front, stays the same over kill and restart, and one configuration serv
 host networking (an engine without one).
 """
 
-import random
-import socket
 import time
-from contextlib import closing
 from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from support_free_port import free_port
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
 IMAGE = "apache/kafka:4.1.0"
 ALIAS = "kafka"
-_taken: set[int] = set()
-
-
-def free_port() -> int:
-    """A port below the kernel's ephemeral range.
-
-    No outgoing connection takes that of a broker that is down, nor connects to itself.
-    """
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with closing(socket.socket()) as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        if port not in _taken:
-            _taken.add(port)
-            return port
 
 
 class KRaftKafkaContainer(DockerContainer):

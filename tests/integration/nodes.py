@@ -9,12 +9,13 @@ from typing import Any, Protocol, Self
 import docker
 import orjson
 from docker.models.images import Image
+from support_free_port import free_port
 from support_log import until
 from support_store import Running, cli
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from tests.integration.kraft_kafka import KRaftKafkaContainer, free_port
+from tests.integration.kraft_kafka import KRaftKafkaContainer
 
 ALIAS = "node"
 
