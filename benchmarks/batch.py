@@ -30,7 +30,8 @@ from batch.jobs.archive import archive
 from batch.jobs.compact import Compacted, compact, rebuild
 from benchmarks.bare import bare_consumer
 from logstore.log import topics
-from logstore.log.kafka import admin, topic_ids
+from logstore.log.kafka.clients import admin
+from logstore.log.kafka.descriptions import topic_ids
 from logstore.log.tables.registry import Registry
 from logstore.model.table import Table
 from logstore.snapshot.storage import Storage

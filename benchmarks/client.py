@@ -17,7 +17,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from logstore.client.aio import AsyncStore
 from logstore.client.store import Store
-from logstore.log import kafka
+from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.descriptions import topic_ids
 from logstore.log.write.producer import Producer
 from logstore.model.errors import LogUnreachable
 from logstore.model.table import Table
@@ -101,13 +102,13 @@ def _topic(bootstrap: str) -> Table:
     name, client = f"client-bench-{uuid.uuid4().hex[:8]}", AdminClient({"bootstrap.servers": bootstrap})
     for future in client.create_topics([NewTopic(name, PARTITIONS, 1)]).values():
         future.result()
-    return Table(name, name, kafka.topic_ids(client, [name])[name], PARTITIONS)
+    return Table(name, name, topic_ids(client, [name])[name], PARTITIONS)
 
 
 @retry(retry=retry_if_exception_type(LogUnreachable), stop=stop_after_delay(20), wait=wait_fixed(0.1), reraise=True)
 def _end(bootstrap: str, table: Table) -> int:
-    client = kafka.admin(bootstrap)
-    return sum(bound.end for bound in kafka.bounds(client, table.topic, list(range(table.partitions))).values())
+    client = clients.admin(bootstrap)
+    return sum(bound.end for bound in offsets.bounds(client, table.topic, list(range(table.partitions))).values())
 
 
 def _put_many(bootstrap: str, table: Table, work: Work) -> float:
@@ -188,7 +189,7 @@ def _bare_single(bootstrap: str, table: Table, work: Work) -> float:
 def _bare_producer(bootstrap: str, table: Table) -> Any:
     """Bare librdkafka with the settings of the store's own producer and the linger that is best for bulk, warm."""
     settings = Producer.settings(queue_records=1_000_000, queue_bytes=1 << 30, linger_ms=_BULK_LINGER_MS)
-    producer = kafka.producer(bootstrap, **settings)
+    producer = clients.producer(bootstrap, **settings)
     producer.produce(table.topic, b"", b"warm")
     producer.flush()
     return producer

@@ -16,7 +16,8 @@ from confluent_kafka import Producer, TopicPartition
 
 from benchmarks.bare import bare_consumer
 from logstore.log import topics
-from logstore.log.kafka import admin, topic_ids
+from logstore.log.kafka.clients import admin
+from logstore.log.kafka.descriptions import topic_ids
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.view.feed.server import FeedServer

@@ -26,8 +26,8 @@ from examples.flights import visible
 from examples.flights.load import create
 from examples.flights.source import Stream
 from logstore import Store
-from logstore.log import kafka, topics
-from logstore.log.kafka import admin
+from logstore.log import topics
+from logstore.log.kafka import clients
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
 from logstore.log.write.producer import QUEUE_BYTES, QUEUE_RECORDS, Producer
@@ -49,7 +49,7 @@ def run(dev: dict[str, Any], *, rate: float = 200.0, seconds: float = 5.0, round
     name = f"bench-visible-{uuid.uuid4().hex[:8]}"
     create(dev["bootstrap"], [Stream(name, PARTITIONS, [])])
     bare = f"{name}-bare"
-    client = admin(dev["bootstrap"])
+    client = clients.admin(dev["bootstrap"])
     topics.create(client, bare, PARTITIONS, 1, topics.wal_settings(DEFAULT_MAX_VALUE_BYTES, 1))
     pairs = []
     for number in range(rounds):
@@ -86,7 +86,7 @@ def _ours(dev: dict[str, Any], table: str, work: Work, rate: float) -> list[floa
 
 def _bare(bootstrap: str, topic: str, work: Work, rate: float) -> list[float]:
     settings = Producer.settings(queue_records=QUEUE_RECORDS, queue_bytes=QUEUE_BYTES)
-    producer = kafka.producer(bootstrap, **settings)
+    producer = clients.producer(bootstrap, **settings)
     with closing(_consumer(bootstrap)) as consumer:
         ends = [
             consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=DEADLINE_S)[1] for p in range(PARTITIONS)

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from logstore.log import kafka
+from logstore.log.kafka import clients, offsets
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated, NotYet
 from logstore.process import descriptors, logs
@@ -93,7 +93,7 @@ class Worker:
         )
 
         def log_start(topic: str, partition: int) -> int:
-            return kafka.bounds(registry.admin, topic, [partition])[partition].start
+            return offsets.bounds(registry.admin, topic, [partition])[partition].start
 
         self._bootstrapper = Bootstrapper(fetcher, progress, log_start)
         self._lane = Lane(
@@ -109,7 +109,7 @@ class Worker:
             fetcher,
             lambda table: {
                 p: held.end
-                for p, held in kafka.bounds(registry.admin, table.topic, list(range(table.partitions))).items()
+                for p, held in offsets.bounds(registry.admin, table.topic, list(range(table.partitions))).items()
             },
             compact(config.bootstrap, config.data_dir),
             config.data_dir / "logs" / "schedule.log",
@@ -187,7 +187,7 @@ class Worker:
         while True:
             self._heartbeat.beat()
             try:
-                if kafka.cluster_id(self._config.bootstrap, PROBE_S) is not None:
+                if clients.cluster_id(self._config.bootstrap, PROBE_S) is not None:
                     return registry.ensure_store()
                 why = f"Kafka at {self._config.bootstrap} does not answer"
             except NotYet as error:

@@ -9,7 +9,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 from confluent_kafka import KafkaException
 from support_wait import until
 
-from logstore.log.kafka import admin
+from logstore.log.kafka.clients import admin
 
 SESSION_S = 6.0  # of our workers
 GONE = (0, 25)  # it left; it had left already (UNKNOWN_MEMBER_ID)

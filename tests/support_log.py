@@ -5,7 +5,7 @@ from typing import Any
 from confluent_kafka import Producer
 from support_wait import until
 
-from logstore.log import kafka
+from logstore.log.kafka import clients, offsets
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -45,11 +45,12 @@ def transactional(bootstrap: str, name: str) -> Producer:
 
 def markers_written(bootstrap: str, topic: str, partition: int = 0) -> None:
     """Wait until the brokers have written the markers of ended transactions: the coordinator answers before that."""
-    client = kafka.admin(bootstrap)
+    client = clients.admin(bootstrap)
 
     def stable() -> bool:
         ends = [
-            kafka.bounds(client, topic, [partition], committed=committed)[partition].end for committed in (True, False)
+            offsets.bounds(client, topic, [partition], committed=committed)[partition].end
+            for committed in (True, False)
         ]
         return ends[0] == ends[1]
 

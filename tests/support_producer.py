@@ -5,7 +5,9 @@ import uuid
 from confluent_kafka.admin import AdminClient, NewTopic
 from support_wait import until
 
-from logstore.log import kafka as door
+from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.descriptions import topic_ids
+from logstore.log.kafka.records import read_records
 from logstore.model.errors import (
     LogUnreachable,
     NoSuchTable,
@@ -38,7 +40,7 @@ def make_table(bootstrap, partitions=4, config=None, **fields):
 def bounds_of(client, table):
     """The log's bounds; None as long as its leaders do not answer."""
     try:
-        return door.bounds(client, table.topic, list(range(table.partitions)))
+        return offsets.bounds(client, table.topic, list(range(table.partitions)))
     except (LogUnreachable, KeyError):
         return None
 
@@ -46,19 +48,19 @@ def bounds_of(client, table):
 def id_of(client, name):
     """The topic's id; None as long as the broker does not know it."""
     try:
-        return door.topic_ids(client, [name]).get(name)
+        return topic_ids(client, [name]).get(name)
     except LogUnreachable:
         return None
 
 
 def read_log(bootstrap, table):
     """(partition, offset) -> (key, value) of everything in the topic."""
-    client = door.admin(bootstrap)
+    client = clients.admin(bootstrap)
     bounds = until("its leaders answer", lambda: bounds_of(client, table))
     return {
         (partition, record.offset()): (record.key(), record.value())
         for partition, bound in bounds.items()
-        for record in door.read_range(bootstrap, table.topic, partition, bound.start, bound.end)
+        for record in read_records(bootstrap, table.topic, partition, bound.start, bound.end)
     }
 
 

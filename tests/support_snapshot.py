@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import msgpack
 from support_log import produce
 
-from logstore.log.kafka import read_range
+from logstore.log.kafka.records import read_records
 from logstore.log.read.tail import headers_of
 from logstore.model.folding.digest import digest
 from logstore.model.folding.entry import TOMBSTONE
@@ -38,7 +38,7 @@ def cut(bootstrap: str, table: Table) -> dict[int, int]:
 
 def records_of(bootstrap: str, table: Table, partition: int, upto: int) -> Records:
     """The log `[0, upto)`."""
-    found = list(read_range(bootstrap, table.topic, partition, 0, upto))
+    found = list(read_records(bootstrap, table.topic, partition, 0, upto))
     return Records(
         [r.offset() for r in found],
         [r.key() for r in found],

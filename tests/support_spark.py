@@ -15,7 +15,9 @@ from pyspark.sql import SparkSession
 
 from batch import failpoints, session
 from batch.context import Context
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients
+from logstore.log.kafka.records import read_records
 from logstore.log.read.ranges import committed_ends
 from logstore.log.tables.registry import Registry
 from logstore.model.folding.entry import TOMBSTONE
@@ -58,7 +60,7 @@ def context(bootstrap: str, directory: Path) -> Context:
 
 def make_table(ctx: Context, name: str, partitions: int = 2, **more: Any) -> Table:
     """A table with a topic of its own."""
-    client = kafka.admin(ctx.bootstrap)
+    client = clients.admin(ctx.bootstrap)
     topics.create(client, name, partitions, 1, topics.wal_settings(more.get("max_value_bytes", 1_000_000), 1))
     table = Table(name, name, topics.topic_ids(client, [name])[name], partitions, **more)
     return replace(table, revision=ctx.registry.write(table))
@@ -77,7 +79,7 @@ def write(bootstrap: str, table: Table, count: int, *, seed: int = 1, keys: int 
 
 def folded(bootstrap: str, table: Table, partition: int, cut: int) -> Folded:
     """What the definition makes of the log below the cut, read in another way than the jobs do."""
-    records = list(kafka.read_range(bootstrap, table.topic, partition, 0, cut))
+    records = list(read_records(bootstrap, table.topic, partition, 0, cut))
     columns = Records(
         [r.offset() for r in records], [r.key() for r in records], [r.value() for r in records],
         [r.timestamp()[1] for r in records],

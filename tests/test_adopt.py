@@ -24,7 +24,7 @@ from support_snapshot import cut, folded, judge, make_snapshot
 from support_worker import make_table, running_worker
 
 from logstore.log import topics
-from logstore.log.kafka import admin
+from logstore.log.kafka.clients import admin
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view import paths
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord

@@ -18,7 +18,7 @@ from support_snapshot import cut, folded, judge, make_snapshot
 from support_worker import make_table, running_worker
 
 from logstore.log import topics
-from logstore.log.kafka import admin
+from logstore.log.kafka.clients import admin
 from logstore.log.read.ranges import committed_ends
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.verdicts import AUDITOR

@@ -13,8 +13,9 @@ from batch.jobs import archive as archiving
 from batch.jobs.archive import archive, repair_archive, verify_archive
 from batch.jobs.compact import compact
 from batch.tasks import segments
-from logstore.log import kafka as door
 from logstore.log import topics
+from logstore.log.kafka import clients
+from logstore.log.kafka.records import read_records
 from logstore.log.read import ranges
 from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
 from logstore.snapshot import archive as archive_index
@@ -254,7 +255,7 @@ def test_the_archive_is_the_log_in_rounds_and_goes_on_where_it_ended(ctx, monkey
     for partition in range(2):
         end = second.upto[partition]
         found = rows_of(ctx, table, partition)
-        log = list(door.read_range(ctx.bootstrap, table.topic, partition, 0, end))
+        log = list(read_records(ctx.bootstrap, table.topic, partition, 0, end))
         assert found == [(r.offset(), r.timestamp()[1], r.key(), r.value()) for r in log]
 
 
@@ -303,7 +304,7 @@ def test_a_damaged_file_is_named(ctx, harm):
 def test_holes_are_archived_only_where_a_repair_steps_over_them(ctx):
     table = make_table(ctx, "arch-holes", 1)
     produce(ctx.bootstrap, table.topic, [(b"k", b"%d" % n) for n in range(20)])
-    topics.truncate(door.admin(ctx.bootstrap), table.topic, {0: 7})
+    topics.truncate(clients.admin(ctx.bootstrap), table.topic, {0: 7})
     with pytest.raises(LogTruncated, match="offset 0 of"):
         archive(ctx, table)
     repaired = replace(table, skips={0: [(0, 6)]})
@@ -346,7 +347,7 @@ def test_an_archive_is_cut_back_to_what_is_whole_while_the_log_holds_the_rest(ct
     assert verify_archive(ctx, table)["records"] == 300
     last = ctx.archive(table).segments()[-1]
     ctx.storage.remove(last.path)
-    topics.truncate(door.admin(ctx.bootstrap), table.topic, {last.partition: last.end})
+    topics.truncate(clients.admin(ctx.bootstrap), table.topic, {last.partition: last.end})
     with pytest.raises(LogTruncated, match="are nowhere; nothing was changed"):
         repair_archive(ctx, table)
 

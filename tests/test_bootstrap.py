@@ -6,7 +6,8 @@ from support_snapshot import judge, make_snapshot
 from support_worker import make_table
 
 from logstore.log import topics
-from logstore.log.kafka import admin, bounds
+from logstore.log.kafka.clients import admin
+from logstore.log.kafka.offsets import bounds
 from logstore.model.errors import NoSuchSnapshot, NotYet
 from logstore.snapshot.verdicts import AUDITOR
 from logstore.view.feed.adoption_records import AdoptionKey

@@ -9,8 +9,8 @@ from support_log import produce
 from support_snapshot import judge, make_snapshot
 from support_worker import make_table
 
-from logstore.log import kafka as door
 from logstore.log import topics
+from logstore.log.kafka import clients
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage
 
@@ -89,7 +89,7 @@ def test_a_rollback_makes_what_followed_not_count_and_is_refused_where_the_log_i
     run("rollback", "--yes")
     assert [one["counts"] for one in orjson.loads(run("list", "--json").stdout)["snapshots"]] == [True, True, False]
     cuts = {partition: part.cut for partition, part in repository.manifest(names[1]).parts.items()}
-    topics.truncate(door.admin(kafka.bootstrap), repository.root.split("/")[0], cuts)
+    topics.truncate(clients.admin(kafka.bootstrap), repository.root.split("/")[0], cuts)
     assert b"could not go on from it; `logstore batch rebuild" in run("rollback", "--yes", status=2).stderr
     assert repository.current().name == names[1]
 

@@ -11,9 +11,9 @@ import pytest
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from logstore import Store
-from logstore.log import kafka
 from logstore.log.connect.cluster import RELIED_ON, Cluster
 from logstore.log.connect.sources import PREFIX, process_bootstrap, process_properties, properties_in
+from logstore.log.kafka.clients import admin, consumer, producer
 from logstore.log.tables.registry import Registry
 from logstore.log.write.producer import Producer
 from logstore.model.errors import UsageError
@@ -118,7 +118,7 @@ def test_contradictions_are_refused_at_once_and_name_no_secret(properties, says)
     assert SECRET not in str(refused.value)
 
 
-@pytest.mark.parametrize("client", [kafka.admin, kafka.consumer, kafka.producer])
+@pytest.mark.parametrize("client", [admin, consumer, producer])
 def test_a_property_that_librdkafka_does_not_know_is_refused(client):
     with pytest.raises(UsageError, match=r"refuses a property.*sasl\.pasword"):
         client(Cluster("127.0.0.1:1", {**SCRAM, "sasl.pasword": SECRET}))
@@ -243,6 +243,6 @@ def _makers(tree: ast.AST) -> set[str]:
 def test_no_other_place_makes_a_client_or_its_configuration():
     files = [file for package in ("logstore", "streaming", "batch") for file in (ROOT / package).rglob("*.py")]
     makers = {str(file.relative_to(ROOT)) for file in files if _makers(ast.parse(file.read_text()))}
-    assert makers == {"logstore/log/kafka.py"}
+    assert makers == {"logstore/log/kafka/clients.py"}
     named = {str(file.relative_to(ROOT)) for file in files if '"bootstrap.servers"' in file.read_text()}
     assert {str(Path(file).parent) for file in named} == {"logstore/log/connect"}

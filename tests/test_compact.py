@@ -10,7 +10,7 @@ from support_spark import content, context, digests, folded, live, make_table, w
 from batch import failpoints
 from batch.jobs.compact import compact, rebuild
 from logstore.client.store import Store
-from logstore.log import kafka as door
+from logstore.log.kafka.records import read_records
 from logstore.model.errors import Corrupted, Unsupported
 from logstore.model.partitioner import partition_of
 
@@ -54,7 +54,7 @@ def test_the_cut_is_a_record_of_the_log(ctx):
     write(ctx.bootstrap, table, 50)
     manifest = compact(ctx, table).manifest
     for partition, facts in manifest.parts.items():
-        (record,) = door.read_range(ctx.bootstrap, table.topic, partition, facts.cut, facts.cut + 1)
+        (record,) = read_records(ctx.bootstrap, table.topic, partition, facts.cut, facts.cut + 1)
         assert (record.key(), record.headers()) == (None, [("ls.op", b"cut")])
         assert msgpack.unpackb(record.value()) == {"job": manifest.job, "table": table.name}
 

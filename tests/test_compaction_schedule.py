@@ -9,7 +9,7 @@ from support_log import produce, until
 from support_snapshot import make_snapshot
 from support_worker import make_table
 
-from logstore.log import kafka as door
+from logstore.log.kafka import clients, offsets
 from logstore.view import paths
 from logstore.view.feed.server import FeedServer
 from streaming.adoption.progress import AdoptionProgress
@@ -50,10 +50,10 @@ def started(monkeypatch, tmp_path, fetcher, kafka):
     running = []
 
     def start(program, table, *, leading=True):
-        client = door.admin(kafka.bootstrap)
+        client = clients.admin(kafka.bootstrap)
 
         def ends(t):
-            return {p: held.end for p, held in door.bounds(client, t.topic, list(range(t.partitions))).items()}
+            return {p: held.end for p, held in offsets.bounds(client, t.topic, list(range(t.partitions))).items()}
 
         def command(t, storage):
             return [sys.executable, "-c", program, t.name, storage]

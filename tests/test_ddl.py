@@ -7,7 +7,8 @@ from confluent_kafka import Producer, TopicPartition
 from support_log import markers_written, until
 
 from logstore.broker.embedded import EmbeddedKafka
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka.offsets import Bounds
 from logstore.log.membership.changes import Announcer
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import Announcement
@@ -375,4 +376,4 @@ def test_offsets_below_the_logs_start_are_a_hole(registry, name):
     delete_records(registry, name, 4)
     log = ddl.examine(registry, table, 0).log
     assert log == holes.Log(4, 4, 4, [holes.Hole(0, 3)])
-    assert holes.readable_in(registry.bootstrap, name, 0, 0, 3, kafka.Bounds(4, 4)) == 0
+    assert holes.readable_in(registry.bootstrap, name, 0, 0, 3, Bounds(4, 4)) == 0

@@ -13,8 +13,8 @@ from support_log import produce, transactional, until
 from support_store import Running, cli
 
 from logstore import Store
-from logstore.log import kafka
-from logstore.log.kafka import admin
+from logstore.log.kafka import offsets
+from logstore.log.kafka.clients import admin
 from logstore.model.errors import BadKey, ValueTooLarge
 from logstore.model.key import to_base64url
 
@@ -95,7 +95,7 @@ def test_what_is_over_a_limit_is_refused_before_the_log(fault_store, tmp_path):
         ]
         assert [done.returncode for done in refused] == [2, 2, 2], [done.stderr for done in refused]
         assert all("Traceback" not in done.stderr for done in refused)
-        ends = kafka.bounds(admin(fault_store.bootstrap), table, [0, 1])
+        ends = offsets.bounds(admin(fault_store.bootstrap), table, [0, 1])
         assert [bounds.end for bounds in ends.values()] == [0, 0]
         for size in (0, limit):
             cli("put", table, f"cli{size}", "--file", str(files[size]), **addresses(fault_store))

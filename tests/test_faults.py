@@ -28,7 +28,7 @@ from support_worker import Watch, make_table
 from logstore import Store
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import topics
-from logstore.log.kafka import admin
+from logstore.log.kafka.clients import admin
 from logstore.model.errors import Unknown, WriteFailed
 from logstore.model.position import Position
 from logstore.model.table import TABLES_TOPIC

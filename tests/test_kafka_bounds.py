@@ -7,7 +7,8 @@ from support_log import produce
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import topics
-from logstore.log.kafka import admin, bounds, first_from
+from logstore.log.kafka.clients import admin
+from logstore.log.kafka.offsets import bounds, first_from
 
 
 def test_a_client_that_outlives_a_broker_finds_its_leaders_again(tmp_path):

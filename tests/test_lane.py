@@ -11,7 +11,7 @@ from support_view import truncate, used_bytes, zero_pages, zero_root
 from support_worker import make_table, opened, rows, running_worker
 
 from logstore.log import topics
-from logstore.log.kafka import admin
+from logstore.log.kafka.clients import admin
 from logstore.log.tables.registry import Registry
 from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of

@@ -6,7 +6,7 @@ import time
 from confluent_kafka import Producer
 from support_worker import make_table
 
-from logstore.log import kafka as door
+from logstore.log.kafka import clients, offsets
 from logstore.log.membership.changes import Changes
 from logstore.log.membership.live_workers import AGAIN_S, TICK, LiveWorkers
 from logstore.model.table import NODES_TOPIC
@@ -14,7 +14,7 @@ from logstore.model.table import NODES_TOPIC
 
 def test_looks_in_a_hurry_append_no_more_ticks_than_their_pace_allows(kafka):
     make_table(kafka.bootstrap, partitions=1)
-    admin = door.admin(kafka.bootstrap)
+    admin = clients.admin(kafka.bootstrap)
     with LiveWorkers(kafka.bootstrap) as live_workers:
         live_workers.look()
         before, began_s = _end(admin), time.monotonic()
@@ -52,4 +52,4 @@ def test_a_topic_that_others_write_all_the_time_is_read_to_where_it_ended_at_fir
 
 
 def _end(admin):
-    return door.ends(admin, [(NODES_TOPIC, 0)])[NODES_TOPIC, 0]
+    return offsets.ends(admin, [(NODES_TOPIC, 0)])[NODES_TOPIC, 0]

@@ -9,7 +9,7 @@ from support_wait import until
 from support_worker import make_table, rows, running_worker
 
 from logstore import Store
-from logstore.log.kafka import admin
+from logstore.log.kafka.clients import admin
 from logstore.log.read.leader_epochs import epoch_starts, records_from
 from logstore.log.tables.registry import Registry
 from logstore.view import paths

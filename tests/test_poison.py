@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from support_wait import until
 
 from logstore import Store as Client
-from logstore.log import kafka
+from logstore.log.kafka import clients, offsets
 from logstore.log.membership.nodes import MAX_WORKERS, Announcement
 from logstore.log.tables.registry import STORE, Registry
 from logstore.model.table import NODES_TOPIC, SLOTS_TOPIC, TABLES_TOPIC, Table
@@ -219,7 +219,7 @@ def test_the_topic_of_the_slots_takes_no_records(store):
     producer.produce(SLOTS_TOPIC, b"x" * 10, b"k", partition=0, on_delivery=lambda error, _: errors.append(error))
     producer.flush(30)
     assert [error.name() for error in errors] == ["MSG_SIZE_TOO_LARGE"]
-    assert kafka.bounds(kafka.admin(store.bootstrap), SLOTS_TOPIC, [0])[0].end == 0
+    assert offsets.bounds(clients.admin(store.bootstrap), SLOTS_TOPIC, [0])[0].end == 0
 
 
 SEED = 20_261

@@ -10,7 +10,8 @@ from support_producer import Fixed, make_table, read_log, where
 
 from logstore import AsyncStore, Store
 from logstore.client.batch import _some
-from logstore.log import kafka as door
+from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.records import read_records
 from logstore.model.errors import (
     BadKey,
     BatchFailed,
@@ -188,7 +189,7 @@ def test_the_longest_key_and_value_go_through(kafka):
 
 def test_the_writers_own_headers_are_kept(kafka, fixed_table, fixed_store):
     at = fixed_store.put(fixed_table.name, "k", "v", headers={"source": b"test"})
-    (record,) = door.read_range(kafka.bootstrap, fixed_table.topic, at.partition, at.offset, at.offset + 1)
+    (record,) = read_records(kafka.bootstrap, fixed_table.topic, at.partition, at.offset, at.offset + 1)
     assert record.headers() == [("source", b"test")]
 
 
@@ -286,7 +287,10 @@ def test_the_first_record_of_every_partition_goes_alone(kafka, monkeypatch):
 
         def watched(topic, messages, *rest):
             ends.append(
-                sum(bounds.end for bounds in door.bounds(door.admin(kafka.bootstrap), topic, list(range(4))).values())
+                sum(
+                    bounds.end
+                    for bounds in offsets.bounds(clients.admin(kafka.bootstrap), topic, list(range(4))).values()
+                )
             )
             sent.append([message["key"] for message in messages])
             return send(topic, messages, *rest)

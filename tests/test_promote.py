@@ -15,7 +15,8 @@ from batch.jobs.diff import diff
 from batch.jobs.restore import restore
 from logstore import AsyncStore
 from logstore.client.store import Store
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients
 from logstore.log.tables import ddl, forks
 from logstore.model.errors import NoSuchTable, UsageError, WriteFailed
 
@@ -129,7 +130,7 @@ def test_promotion_is_refused_while_writers_are_newer(ctx):
     forks.promote(ctx.registry, "pro-newer-then", source.name, discard_newer=True)
     ddl.delete_topic(ctx.registry, ddl.drop(ctx.registry, "pro-newer-then").table)
     assert ddl.create(ctx.registry, "pro-newer-then").table.topic == "pro-newer-then.3"  # two logs bore the name
-    assert topics.epoch_of(kafka.admin(ctx.bootstrap), source.topic) is None
+    assert topics.epoch_of(clients.admin(ctx.bootstrap), source.topic) is None
     assert ctx.registry.table(source.name).topic == "pro-newer-then"
 
 
@@ -140,7 +141,7 @@ def test_after_a_promotion_that_was_killed_under_its_fence_a_refused_one_opens_t
     with store(ctx) as writer:
         writer.put(source.name, "late", "write")
         topics.set_settings(
-            kafka.admin(ctx.bootstrap), source.topic, {"max.message.bytes": "1"}
+            clients.admin(ctx.bootstrap), source.topic, {"max.message.bytes": "1"}
         )  # as far as the killed one came
         with pytest.raises(UsageError, match="was written to after"):
             forks.promote(ctx.registry, "pro-killed-then", source.name)

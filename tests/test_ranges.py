@@ -7,7 +7,7 @@ from support_log import markers_written, produce, transactional
 
 from logstore.log import topics
 from logstore.log.control import append_control
-from logstore.log.kafka import admin
+from logstore.log.kafka.clients import admin
 from logstore.log.read import ranges
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, UsageError
 from logstore.model.folding.mutation import RESERVED

@@ -17,7 +17,8 @@ from batch.jobs.audit import audit
 from batch.jobs.compact import compact, rebuild
 from batch.jobs.restore import restore
 from batch.jobs.trim import trim
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients
 from logstore.model.errors import NotTrimmable, SnapshotRefused
 from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.folding.fold import Folded
@@ -202,7 +203,7 @@ def test_an_unproved_beginning_says_so_until_an_audit_proves_it(store):
     assert {v.word for said in ctx.repository(table).verdicts().of(first.name).values() for v in said.values()} == {
         AGREE
     }
-    topics.truncate(kafka.admin(ctx.bootstrap), table.topic, {0: first.parts[0].cut})
+    topics.truncate(clients.admin(ctx.bootstrap), table.topic, {0: first.parts[0].cut})
     store.stop()
     shutil.rmtree(Path(str(ctx.storage.local(f"{ctx.repository(table).root}/_VERDICTS"))))  # nobody has said anything
     for folder in ("views", "snapshots"):

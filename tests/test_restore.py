@@ -30,7 +30,9 @@ from batch.jobs.diff import diff
 from batch.jobs.history import History
 from batch.jobs.restore import restore
 from batch.jobs.trim import trim
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.records import read_records
 from logstore.log.tables import forks
 from logstore.model.errors import (
     BadDefinition,
@@ -100,7 +102,7 @@ def test_the_log_of_a_restored_table_begins_with_a_base_record(ctx):
     write(ctx.bootstrap, source, 100)
     done = restore(ctx, source.name, token(source, ends(ctx, source)), "res-base-then")
     for partition in range(2):
-        (record,) = kafka.read_range(ctx.bootstrap, "res-base-then", partition, 0, 1)
+        (record,) = read_records(ctx.bootstrap, "res-base-then", partition, 0, 1)
         assert (record.key(), record.headers()) == (None, [("ls.op", b"base")])
         assert msgpack.unpackb(record.value()) == {
             "snapshot": done.manifest.name, "table": source.name, "epoch": source.epoch,
@@ -154,7 +156,7 @@ def test_a_time_means_the_first_offset_that_is_later(ctx):
     compact(ctx, source)
     audit(ctx, source, timeout_s=0)  # no node proves the snapshots here
     trim(ctx, source, yes=True)
-    assert kafka.bounds(kafka.admin(ctx.bootstrap), source.topic, [0])[0].start > 0
+    assert offsets.bounds(clients.admin(ctx.bootstrap), source.topic, [0])[0].start > 0
     assert located()[:3] == truth[:3]  # of the archive: the log has not got it any more
     done = restore(ctx, source.name, _rfc3339(moments[1]), "res-time-then")
     assert done.position.token == token(source, truth[1])
@@ -164,9 +166,7 @@ def _first_later(ctx, table, moment):
     found = {}
     for partition, end in ends(ctx, table).items():
         later = (
-            r.offset()
-            for r in kafka.read_range(ctx.bootstrap, table.topic, partition, 0, end)
-            if r.timestamp()[1] > moment
+            r.offset() for r in read_records(ctx.bootstrap, table.topic, partition, 0, end) if r.timestamp()[1] > moment
         )
         found[partition] = next(later, end)
     return found
@@ -195,7 +195,7 @@ def test_what_is_no_point_of_the_history_is_refused_before_anything_is_made(ctx)
     source = replace(former, revision=ctx.registry.write(former))
     with pytest.raises(EpochChanged):
         restore(ctx, source.name, token(replace(source, epoch="f" * 32), {0: 1, 1: 1}), "res-wrong-then")
-    assert topics.epoch_of(kafka.admin(ctx.bootstrap), "res-wrong-then") is None
+    assert topics.epoch_of(clients.admin(ctx.bootstrap), "res-wrong-then") is None
     with ctx.repository(source).lease("other", "compact"), pytest.raises(JobRunning):
         restore(ctx, source.name, fine, "res-wrong-then")
 
@@ -204,7 +204,7 @@ def test_topics_of_others_are_left_alone(ctx):
     source = make_table(ctx, "res-topic", 2)
     write(ctx.bootstrap, source, 50)
     at = token(source, ends(ctx, source))
-    client = kafka.admin(ctx.bootstrap)
+    client = clients.admin(ctx.bootstrap)
     topics.create(client, "res-topic-used", 2, 1, topics.wal_settings(1_000_000, 1))
     produce(ctx.bootstrap, "res-topic-used", [(b"somebody", b"else's")])
     topics.create(client, "res-topic-odd", 5, 1, topics.wal_settings(1_000_000, 1))
@@ -225,7 +225,7 @@ def test_a_failed_restore_leaves_no_topic_and_no_files(ctx, monkeypatch):
     monkeypatch.setattr("batch.jobs.restore.Manifest", broken)
     with pytest.raises(RuntimeError, match="on purpose"):
         restore(ctx, source.name, token(source, ends(ctx, source)), "res-fail-then")
-    assert topics.epoch_of(kafka.admin(ctx.bootstrap), "res-fail-then") is None
+    assert topics.epoch_of(clients.admin(ctx.bootstrap), "res-fail-then") is None
     assert [
         name
         for name in ctx.storage.list("res-fail-then")
@@ -280,10 +280,10 @@ def test_a_lost_log_is_restored_from_the_archive(ctx):
     upto = ends(ctx, source)
     expected = {partition: rows(live(ctx.bootstrap, source, partition, cut)) for partition, cut in upto.items()}
     archive(ctx, source)
-    topics.delete(kafka.admin(ctx.bootstrap), source.topic)
+    topics.delete(clients.admin(ctx.bootstrap), source.topic)
     done = restore(ctx, source.name, token(source, upto), "res-lost-then")
     assert {partition: rows(content(ctx, done.manifest, partition)) for partition in upto} == expected
-    topics.create(kafka.admin(ctx.bootstrap), source.topic, 2, 1, topics.wal_settings(1_000_000, 1))
+    topics.create(clients.admin(ctx.bootstrap), source.topic, 2, 1, topics.wal_settings(1_000_000, 1))
     write(ctx.bootstrap, source, 10)  # another topic's records are not the table's
     again = restore(ctx, source.name, token(source, upto), "res-lost-again")
     assert digests(again.manifest) == digests(done.manifest)
@@ -291,7 +291,7 @@ def test_a_lost_log_is_restored_from_the_archive(ctx):
         restore(ctx, source.name, token(source, {p: end + 1 for p, end in upto.items()}), "res-lost-more")
     forks.promote(ctx.registry, "res-lost-then", source.name)  # the way back
     assert ctx.registry.table(source.name).epoch == done.table.epoch
-    topics.delete(kafka.admin(ctx.bootstrap), source.topic)
+    topics.delete(clients.admin(ctx.bootstrap), source.topic)
     forks.promote(ctx.registry, "res-lost-again", "res-lost-then", discard_newer=True)  # over one whose topic is gone
     assert ctx.registry.table("res-lost-then").epoch == again.table.epoch
 
@@ -303,12 +303,12 @@ def test_without_archive_a_lost_log_is_said_to_be_lost(ctx):
     then_ms = folded(ctx.bootstrap, source, 0, 100).log_time_ms
     _pass(then_ms)
     write(ctx.bootstrap, source, 200, seed=2)
-    topics.truncate(kafka.admin(ctx.bootstrap), source.topic, {0: 200})
+    topics.truncate(clients.admin(ctx.bootstrap), source.topic, {0: 200})
     with pytest.raises(LogTruncated):
         restore(ctx, source.name, token(source, {0: 250}), "res-gone-then")
     with pytest.raises(LogTruncated, match="is not known"):  # the first that is later may be among those that are gone
         restore(ctx, source.name, _rfc3339(then_ms), "res-gone-then")
-    assert topics.epoch_of(kafka.admin(ctx.bootstrap), "res-gone-then") is None
+    assert topics.epoch_of(clients.admin(ctx.bootstrap), "res-gone-then") is None
     assert restore(ctx, source.name, token(source, {0: 90}), "res-gone-then").records == 90
 
 

@@ -23,9 +23,10 @@ from confluent_kafka.admin import (
 
 from logstore import Store
 from logstore.broker.embedded import running
-from logstore.log import kafka, topics
+from logstore.log import topics
 from logstore.log.connect.cluster import Cluster
 from logstore.log.connect.sources import properties_in
+from logstore.log.kafka import clients, offsets
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import AccessDenied, AuthenticationFailed, LogUnreachable
 from logstore.model.table import TABLES_TOPIC
@@ -44,7 +45,7 @@ def by_certificate(secured):
 
 def user(secured, *granted):
     """A new user as a cluster of its own, with ACLs (resource, name, operation)."""
-    name, admin = f"u{uuid.uuid4().hex[:8]}", kafka.admin(secured.bootstrap)
+    name, admin = f"u{uuid.uuid4().hex[:8]}", clients.admin(secured.bootstrap)
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
     admin.alter_user_scram_credentials([UserScramCredentialUpsertion(name, info, PASSWORD.encode())])[name].result(30)
     acls = [
@@ -58,7 +59,7 @@ def user(secured, *granted):
 
 def topic(secured):
     name = f"t-{uuid.uuid4().hex[:8]}"
-    assert topics.create(kafka.admin(secured.bootstrap), name, 1, 1, {})
+    assert topics.create(clients.admin(secured.bootstrap), name, 1, 1, {})
     return name
 
 
@@ -115,7 +116,7 @@ def test_users_and_certificates_outlive_a_restart(secured):
     before, somebody = secured.bootstrap, user(secured)
     secured.restart()
     assert secured.bootstrap == before == running(secured.data_dir).bootstrap
-    assert kafka.cluster_id(somebody, 30) == kafka.cluster_id(before, 30) is not None
+    assert clients.cluster_id(somebody, 30) == clients.cluster_id(before, 30) is not None
 
 
 # our clients
@@ -134,7 +135,7 @@ def test_a_wrong_password_is_said_at_once_with_listener_mechanism_and_user(secur
     cluster = Cluster(secured.bootstrap, found)
     call = {
         "registry": lambda: Registry(cluster).read(),
-        "cluster_id": lambda: kafka.cluster_id(cluster, 60),
+        "cluster_id": lambda: clients.cluster_id(cluster, 60),
         "store": lambda: _put(Store(str(cluster), kafka=found)),
     }[client]
     with pytest.raises(AuthenticationFailed, match=r"credentials.*SCRAM-SHA-512") as refused:
@@ -153,14 +154,14 @@ def _put(store):
 def test_an_authority_that_is_not_trusted_is_said_at_once(secured):
     found = {name: value for name, value in secured.bootstrap.properties.items() if name != "ssl.ca.location"}
     with pytest.raises(AuthenticationFailed, match=r"certificate verify failed.*ssl\.ca\.location"):
-        kafka.cluster_id(Cluster(secured.bootstrap, found), 60)
+        clients.cluster_id(Cluster(secured.bootstrap, found), 60)
 
 
 def test_a_broker_that_is_away_is_no_refusal(secured):
     nobody = Cluster("127.0.0.1:1", secured.bootstrap.properties)
-    assert kafka.cluster_id(nobody, 1) is None
+    assert clients.cluster_id(nobody, 1) is None
     with pytest.raises(LogUnreachable) as missed:
-        topics.names(kafka.admin(nobody))
+        topics.names(clients.admin(nobody))
     assert not isinstance(missed.value, AccessDenied)
 
 
@@ -168,8 +169,8 @@ READ = (
     lambda admin, name: topics.partition_count(admin, name),
     lambda admin, name: topics.settings_of(admin, name),
     lambda admin, name: topics.epoch_of(admin, name),
-    lambda admin, name: kafka.bounds(admin, name, [0]),
-    lambda admin, name: kafka.ends(admin, [(name, 0)]),
+    lambda admin, name: offsets.bounds(admin, name, [0]),
+    lambda admin, name: offsets.ends(admin, [(name, 0)]),
     lambda admin, name: topics.set_settings(admin, name, {"retention.ms": "1"}),
     lambda admin, name: topics.create(admin, name + "-2", 1, 1, {}),
     lambda admin, name: topics.delete(admin, name),
@@ -182,7 +183,7 @@ READ = (
 def test_a_lacking_acl_is_said_with_user_and_topic(secured, call):
     somebody, name = user(secured), topic(secured)
     with pytest.raises(AccessDenied) as refused:
-        call(kafka.admin(somebody), name)
+        call(clients.admin(somebody), name)
     assert not isinstance(refused.value, AuthenticationFailed)
     assert name in str(refused.value)
     assert somebody.properties["sasl.username"] in str(refused.value)
@@ -223,5 +224,5 @@ def test_an_expired_certificate_is_said_at_once(tmp_path):
 
 def _refusal(cluster):
     with pytest.raises(AuthenticationFailed) as refused:
-        kafka.cluster_id(cluster, 60)
+        clients.cluster_id(cluster, 60)
     return str(refused.value)

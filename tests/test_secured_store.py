@@ -10,9 +10,11 @@ from confluent_kafka import TopicPartition
 from support_dev import Dev, call
 
 from logstore import Store
-from logstore.log import kafka, topics
+from logstore.log import topics
 from logstore.log.connect.cluster import Cluster
 from logstore.log.connect.sources import properties_in
+from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.records import take
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +88,17 @@ def test_the_password_is_nowhere_but_in_its_own_files(store):
 
 
 def test_the_password_is_in_no_topic(store):
-    admin, reader = kafka.admin(cluster(store)), kafka.consumer(cluster(store), **{"enable.partition.eof": True})
+    admin, reader = clients.admin(cluster(store)), clients.consumer(cluster(store), **{"enable.partition.eof": True})
     seen = 0
     try:
         for topic in sorted(topics.names(admin) - {"__consumer_offsets"}):
-            for partition, bound in kafka.bounds(
+            for partition, bound in offsets.bounds(
                 admin, topic, list(range(topics.partition_count(admin, topic)))
             ).items():
                 reader.assign([TopicPartition(topic, partition, bound.start)])
                 ended = False
                 while not ended:
-                    for record in kafka.take(reader, 1_000, 60):
+                    for record in take(reader, 1_000, 60):
                         ended = ended or record.error() is not None
                         seen += record.error() is None
                         text = repr((record.key(), record.value(), record.headers())) if not record.error() else ""

@@ -21,7 +21,8 @@ from batch.jobs.archive import archive
 from batch.jobs.compact import compact
 from batch.tasks.fold import Fold
 from examples.notebook import cells
-from logstore.log import kafka as door
+from logstore.log.kafka import clients
+from logstore.log.kafka.records import read_records
 from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import LogStoreError, NoSuchSnapshot, UsageError
 from logstore.model.folding.entry import TOMBSTONE, Entry
@@ -71,7 +72,7 @@ def token(table, ends):
 
 
 def trim(ctx, table, ends):
-    client = door.admin(ctx.bootstrap)  # its futures end with it
+    client = clients.admin(ctx.bootstrap)  # its futures end with it
     for future in client.delete_records([TopicPartition(table.topic, p, end) for p, end in ends.items()]).values():
         future.result(60)
 
@@ -157,7 +158,7 @@ def test_changes_are_the_puts_and_deletes_between_two_positions(ctx):
         (here, b"kept", offset, 0), (here, None, offset + 2, 0),
     ]  # fmt: skip
     assert [(h.key, h.value and bytes(h.value)) for h in found[0].headers] == [("trace", b"1"), ("none", None)]
-    (record,) = door.read_range(ctx.bootstrap, table.topic, 0, offset, offset + 1)
+    (record,) = read_records(ctx.bootstrap, table.topic, 0, offset, offset + 1)
     seen = (
         frame(ctx, table, changes=token(table, start))
         .where(f"version = {offset}")

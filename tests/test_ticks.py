@@ -7,7 +7,7 @@ from support_store import running
 from support_worker import make_table
 
 from logstore import Store
-from logstore.log import kafka as door
+from logstore.log.kafka.records import read_records
 from logstore.model.errors import LogStoreError
 
 
@@ -29,6 +29,6 @@ def test_a_time_is_answered_once_a_record_with_a_later_one_was_applied(kafka, tm
             client.get(untold.name, "balance", as_of=then, deadline_ms=300)
         ticks = client.put(table.name, "balance", "0").offset - position.offset - 1
         assert ticks == 0  # nobody waits: nothing is appended
-        records = door.read_range(kafka.bootstrap, table.topic, 0, 0, position.offset)
+        records = read_records(kafka.bootstrap, table.topic, 0, 0, position.offset)
         times = [record.timestamp()[1] for record in records]
         assert times[-1] > then.timestamp() * 1000

@@ -17,8 +17,8 @@ from batch.jobs.archive import archive
 from batch.jobs.audit import audit
 from batch.jobs.compact import compact, rebuild
 from batch.jobs.trim import trim
-from logstore.log import kafka as door
 from logstore.log import topics
+from logstore.log.kafka import clients, offsets
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.model.errors import NotTrimmable
@@ -32,7 +32,7 @@ def ctx(kafka, tmp_path):
 
 
 def starts(ctx, table):
-    found = door.bounds(door.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
+    found = offsets.bounds(clients.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
     return {partition: bounds.start for partition, bounds in found.items()}
 
 
@@ -201,7 +201,7 @@ def test_a_rebuild_without_a_proved_snapshot_before_it_is_not_trimmed_behind(ctx
 def test_a_worker_that_was_paused_through_a_trim_finds_its_own_way(tmp_path):
     """Its topic takes no control records: nothing but the log tells it what was at a cut."""
     with whole(tmp_path / "data") as store:
-        admin = door.admin(store.node.bootstrap)
+        admin = clients.admin(store.node.bootstrap)
         topics.create(admin, "raw", 1, 1, topics.wal_settings(1_000_000, 1))
         cli("table", "create", "paused", "--topic", "raw", "--data-dir", str(store.data))
         ctx = store.context()

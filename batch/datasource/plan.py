@@ -7,8 +7,8 @@ from itertools import pairwise
 from batch.base_lookup import bases_of, offsets_of
 from batch.datasource.key_filter import Keys
 from batch.datasource.read import TableSource
-from logstore.log import kafka
 from logstore.log.control import check_epoch
+from logstore.log.kafka import clients, offsets
 from logstore.log.read.ranges import committed_ends
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
@@ -129,7 +129,7 @@ class _KnownRecords:
         self._index = ArchiveIndex(where.storage, where.table.topic, where.table.epoch)
         self._archived: dict[int, int] | None = None
         partitions = list(range(where.table.partitions))
-        bounds = kafka.bounds(kafka.admin(where.bootstrap), where.table.topic, partitions)
+        bounds = offsets.bounds(clients.admin(where.bootstrap), where.table.topic, partitions)
         self._starts = {partition: bound.start for partition, bound in bounds.items()}
 
     def is_whole(self, partition: int) -> bool:

@@ -65,7 +65,7 @@ def rows_as_of(
 ) -> Iterator[pa.RecordBatch]:
     """The wanted rows of SSTables after the stretch that follows them.
 
-    Raises also what `log.ranges.read_range` does, and Unsupported.
+    Raises also what `logstore.log.read.ranges.read_range` does, and Unsupported.
     """
     with state_as_of(where, stretch, files, keys, saw) as (_, entries):
         yield from _batches(stretch.partition, entries)

@@ -13,7 +13,7 @@ from typing import Any
 from batch import failpoints
 from batch.context import Clock, Context, new_id
 from batch.tasks import segments
-from logstore.log import kafka
+from logstore.log.kafka import clients, offsets
 from logstore.log.read.leader_epochs import records_from
 from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Corrupted, LogTruncated
@@ -143,7 +143,7 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
             whole = False
         if whole:
             return Repaired(len(left), 0, upto, replaced=False)
-        bounds = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(upto))
+        bounds = offsets.bounds(clients.admin(ctx.bootstrap), table.topic, list(upto))
         for partition, offset in upto.items():
             if bounds[partition].start > offset:
                 raise LogTruncated(
@@ -165,7 +165,7 @@ def _lost(ctx: Context, table: Table, known: list[Segment]) -> set[Segment]:
     """
     found = set[Segment]()
     for partition, starts in table.losses.items():
-        log = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, [partition])[partition]
+        log = offsets.bounds(clients.admin(ctx.bootstrap), table.topic, [partition])[partition]
         for segment in known:
             last = RecordIdentity.parse(segment.last)
             behind = segment.partition == partition and segment.end > min(at for at, _ in starts)
@@ -202,7 +202,7 @@ def _to_look_at(ctx: Context, table: Table, lasts: dict[int, str]) -> dict[int, 
 
     Those that were neither trimmed nor given up in a repair.
     """
-    bounds = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
+    bounds = offsets.bounds(clients.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
     found = {}
     for partition, last in lasts.items():
         offset = int(last.partition("-")[0])

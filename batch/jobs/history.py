@@ -13,7 +13,8 @@ from pyarrow import parquet
 from batch.base_lookup import bases_of, offsets_of
 from batch.context import Context
 from batch.tasks.segments import local_copy
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients, offsets
 from logstore.log.read.ranges import first_later
 from logstore.model.errors import LogTruncated, UsageError
 from logstore.model.point_in_time import read_moment
@@ -36,9 +37,9 @@ class History:
         self.ctx, self.table = ctx, table
         self.repository, self.index = ctx.repository(table), ctx.archive(table)
         self.archived = dict.fromkeys(range(table.partitions), 0) | self.index.next_offsets()
-        client = kafka.admin(ctx.bootstrap)
+        client = clients.admin(ctx.bootstrap)
         self.current = topics.epoch_of(client, table.topic) == table.epoch
-        self.log = kafka.bounds(client, table.topic, list(self.archived), committed=True) if self.current else {}
+        self.log = offsets.bounds(client, table.topic, list(self.archived), committed=True) if self.current else {}
         self.ends = {p: max(reach, self.log[p].end) if self.current else reach for p, reach in self.archived.items()}
 
     def locate(self, text: str) -> dict[int, int]:

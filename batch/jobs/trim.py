@@ -16,7 +16,8 @@ from typing import Any
 from batch.context import Context, new_id
 from batch.jobs.node_adoptions import asked_at
 from batch.tasks import segments
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients, offsets
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.errors import Corrupted, LogUnreachable, NotTrimmable
 from logstore.model.position import Position
@@ -163,7 +164,7 @@ def _held_up(url: str, table: Table, held: dict[int, AdoptionRecord]) -> str:
 
 
 def _starts(ctx: Context, table: Table) -> dict[int, int]:
-    found = kafka.bounds(kafka.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
+    found = offsets.bounds(clients.admin(ctx.bootstrap), table.topic, list(range(table.partitions)))
     return {partition: bounds.start for partition, bounds in found.items()}
 
 
@@ -194,7 +195,7 @@ def _verified(segment: Segment, storage: Storage, skips: dict[int, list[tuple[in
 def _delete(ctx: Context, table: Table, below: dict[int, int]) -> None:
     if not below:
         return
-    topics.truncate(kafka.admin(ctx.bootstrap), table.topic, below)
+    topics.truncate(clients.admin(ctx.bootstrap), table.topic, below)
     starts = _starts(ctx, table)
     short = [partition for partition, offset in below.items() if starts[partition] < offset]
     if short:

@@ -26,9 +26,9 @@ from logstore.broker.data_dir import LOOPBACK, BrokerDataDir, BrokerIdentity
 from logstore.broker.jars import VERSION, kafka_jars
 from logstore.broker.java import find_java
 from logstore.broker.security import BrokerSecurity
-from logstore.log import kafka
 from logstore.log.connect.cluster import Cluster
 from logstore.log.connect.sources import properties_in
+from logstore.log.kafka import clients
 from logstore.model.errors import SetupError
 from logstore.process import child, environment
 from logstore.process.progress import Progress
@@ -338,7 +338,7 @@ def _answers(data_dir: Path, identity: BrokerIdentity) -> bool:
         socket.create_connection((LOOPBACK, identity.port), timeout=1).close()
     except OSError:
         return False
-    return kafka.cluster_id(_cluster(data_dir, identity), timeout_s=2) == identity.cluster_id
+    return clients.cluster_id(_cluster(data_dir, identity), timeout_s=2) == identity.cluster_id
 
 
 def _last_lines(text: str, count: int = 12) -> str:

@@ -13,7 +13,7 @@ from logstore.broker.java import find_java
 from logstore.cli import options, show
 from logstore.cli.version import versions
 from logstore.log import topics
-from logstore.log.kafka import describe
+from logstore.log.kafka.descriptions import describe
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Definitions, Registry
 from logstore.log.write.librdkafka import agrees_on_murmur2

@@ -8,7 +8,7 @@ import click
 
 from logstore.cli import options, show
 from logstore.cli.table import leftovers
-from logstore.log.kafka import bounds
+from logstore.log.kafka.offsets import bounds
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import Corrupted, NoSuchSnapshot, UsageError
 from logstore.model.table import Table

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from logstore.cli import options, show
-from logstore.log import kafka
+from logstore.log.kafka import offsets
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import NotYet, UsageError
@@ -66,7 +66,7 @@ def discard(
 
 def _check_beginning(registry: Registry, table: Table, partition: int, repository: Repository) -> None:
     """Check that the view could begin again. Raises UsageError."""
-    start = kafka.bounds(registry.admin, table.topic, [partition])[partition].start
+    start = offsets.bounds(registry.admin, table.topic, [partition])[partition].start
     if start == 0 and table.base is None:
         return
     verdicts = repository.verdicts(table.base_snapshot)

@@ -1,1 +1,1 @@
-"""The door to Kafka (`kafka`), topics of tables, control records. Rooms: membership > tables > read | write."""
+"""The door to Kafka: topics of tables, control records. Rooms: membership > tables > read | write > kafka > connect."""

@@ -9,7 +9,8 @@ from typing import Any
 import msgpack
 from confluent_kafka import KafkaError
 
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients, errors
 from logstore.model.errors import EpochChanged, LogUnreachable, UsageError
 from logstore.model.folding.mutation import CONTROLS
 from logstore.model.table import Table
@@ -44,7 +45,7 @@ def check_epoch(bootstrap: str, table: Table) -> None:
 
     Raises EpochChanged when the topic is gone or another one, LogUnreachable.
     """
-    actual = topics.epoch_of(kafka.admin(bootstrap), table.topic)
+    actual = topics.epoch_of(clients.admin(bootstrap), table.topic)
     if actual != table.epoch:
         what = "is gone" if actual is None else f"was created again (its id is {actual} now)"
         raise EpochChanged(
@@ -64,7 +65,7 @@ def is_fenced(bootstrap: str, table: Table) -> bool:
     delivered = _deliver(producer, table, "fence", msgpack.packb({"table": table.name}), range(table.partitions))
     for error, _ in delivered:
         if error is not None and error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
-            raise kafka.translate(error, f"append a fence record to {table.topic}", producer)
+            raise errors.translate(error, f"append a fence record to {table.topic}", producer)
     return all(error is not None for error, _ in delivered)
 
 
@@ -73,13 +74,13 @@ def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Ite
     delivered = _deliver(producer, table, op, value, partitions)
     for error, _ in delivered:
         if error is not None:
-            raise kafka.translate(error, f"append a {op} record to {table.topic}", producer)
+            raise errors.translate(error, f"append a {op} record to {table.topic}", producer)
     return {record.partition(): int(record.offset()) for _, record in delivered}
 
 
 def _producer(bootstrap: str) -> Any:
     own = {"acks": "all", "enable.idempotence": True, "linger.ms": 0, "delivery.timeout.ms": int(DELIVERY_S * 1000)}
-    return kafka.producer(bootstrap, **own)
+    return clients.producer(bootstrap, **own)
 
 
 def _deliver(producer: Any, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> list[tuple[Any, Any]]:
@@ -91,9 +92,9 @@ def _deliver(producer: Any, table: Table, op: str, value: bytes, partitions: Ite
             table.topic, value, partition=partition, headers=[("ls.op", op.encode())],
             on_delivery=lambda error, record: delivered.append((error, record)),
         )  # fmt: skip
-    kafka.flush(producer, DELIVERY_S + 5, f"append a {op} record to {table.topic}")
+    errors.flush(producer, DELIVERY_S + 5, f"append a {op} record to {table.topic}")
     if len(delivered) < len(wanted):
-        kafka.check_access(producer)
+        clients.check_access(producer)
         raise LogUnreachable(
             f"append a {op} record to {table.topic}: Kafka acknowledged {len(delivered)} of {len(wanted)}; try again"
         )

@@ -7,7 +7,11 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from logstore.log.kafka import REQUEST_S, bounds, call, check_led, code, known_to_all, topic_ids, translate
+from logstore.log.kafka.clients import REQUEST_S
+from logstore.log.kafka.descriptions import topic_ids
+from logstore.log.kafka.errors import call, code, translate
+from logstore.log.kafka.leaders import check_led, known_to_all
+from logstore.log.kafka.offsets import bounds
 from logstore.model.errors import LogUnreachable, NoSuchTable, TableExists
 from logstore.model.table import NODES_TOPIC, RECORD_OVERHEAD_BYTES, SLOTS_TOPIC, TABLES_TOPIC, Table
 

@@ -7,7 +7,7 @@ to. Where something is on the disk that can be served meanwhile, nobody waits fo
 import time
 from collections.abc import Callable
 
-from logstore.log.kafka import cluster_id
+from logstore.log.kafka.clients import cluster_id
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import AccessDenied, NotYet
 from logstore.node.node_dir import NodeDir

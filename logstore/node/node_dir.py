@@ -20,7 +20,8 @@ from typing import Any
 
 import orjson
 
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import offsets
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogTruncated, SetupError
 from logstore.model.safe_path import below
@@ -139,7 +140,7 @@ class NodeDir:
         """
         known = self._known()
         topic_id = topics.epoch_of(registry.admin, TABLES_TOPIC)
-        end = kafka.bounds(registry.admin, TABLES_TOPIC, [0])[0].end
+        end = offsets.bounds(registry.admin, TABLES_TOPIC, [0])[0].end
         if known is not None and known["topic_id"] != topic_id:
             raise EpochChanged(
                 f"the views of {self.path} belong to another store: {TABLES_TOPIC} on {registry.bootstrap} was created "

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from logstore.log import kafka
+from logstore.log.kafka import clients
+from logstore.log.kafka.descriptions import Described, describe
 from logstore.log.membership.changes import Announcer, Changes
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.log.tables.registry import Definitions
@@ -93,7 +94,7 @@ class ControlPlane(threading.Thread):
         super().__init__(name="control-plane", daemon=True)
         self._snapshots, self._first_slot = snapshots, spread(slots)[0]
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
-        self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), kafka.admin(bootstrap)
+        self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), clients.admin(bootstrap)
         self._served_state = ServedState(served_path(data_dir, me.worker))
         self._placement = Placement(me.node, me.worker, self._served_state.slots())
         self._confirm = ReaderAcks(feed, me.readers)
@@ -101,7 +102,7 @@ class ControlPlane(threading.Thread):
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
         self._published_revision = -1
-        self._verified: dict[str, kafka.Described | None] = {}  # topic -> what it is now, None: it does not exist
+        self._verified: dict[str, Described | None] = {}  # topic -> what it is now, None: it does not exist
         self._verified_at_s = 0.0
         self._missing_since_s: dict[str, float] = {}  # of topics that were there
         self._announced: tuple[Announcement | None, float] = None, 0.0
@@ -223,7 +224,7 @@ class ControlPlane(threading.Thread):
         if names <= self._verified.keys() and time.monotonic() - self._verified_at_s < VERIFY_S:
             return False
         try:
-            found = kafka.describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
+            found = describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
         except LogUnreachable:
             self._heard(reachable=False)
             return False
@@ -244,7 +245,7 @@ class ControlPlane(threading.Thread):
         if not self._lane.followed():
             self._lane.heard(reachable=reachable)
 
-    def _lately(self, name: str) -> kafka.Described | None:
+    def _lately(self, name: str) -> Described | None:
         """Description of a topic as it was last seen, until it has been missed for GONE_S."""
         was = self._verified.get(name)
         if was is None or name not in self._missing_since_s:

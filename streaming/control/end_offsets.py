@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from logstore.log import kafka
+from logstore.log.kafka import offsets
 from logstore.model.errors import LogStoreError, LogUnreachable
 from logstore.model.table import PartitionKey
 from logstore.view.feed.log_records import EndsKey, EndsRecord, PartitionEnd
@@ -64,8 +64,8 @@ class EndOffsets(threading.Thread):
         # two requests a broker, however many partitions
         asked_ms = time.time_ns() // 1_000_000
         client = self._client()
-        ends = kafka.ends(client, followed)
-        stable = kafka.ends(client, followed, committed=True)
+        ends = offsets.ends(client, followed)
+        stable = offsets.ends(client, followed, committed=True)
         self.committed = {followed[place]: end for place, end in stable.items()}
         found = tuple(PartitionEnd(*followed[place], end) for place, end in ends.items())
         self._feed.publish(EndsKey(), EndsRecord(asked_ms, found))

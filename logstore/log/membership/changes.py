@@ -5,8 +5,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, TopicPartition
 
-from logstore.log import kafka
-from logstore.log.kafka import consumer
+from logstore.log.kafka import clients, offsets
 from logstore.log.membership.nodes import Announcement, Nodes
 from logstore.log.tables.registry import EMPTY
 from logstore.model.errors import LogTruncated, LogUnreachable
@@ -19,7 +18,7 @@ class Changes:
     def __init__(self, bootstrap: str, *, begins_at_end: bool = True) -> None:
         """`begins_at_end`: what was announced before is judged once it is read; else whoever reads begins `nodes`."""
         self._begins_at_end, self._bootstrap = begins_at_end, bootstrap
-        self._consumer = consumer(
+        self._consumer = clients.consumer(
             bootstrap, **{"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 100}
         )
         self._consumer.assign([TopicPartition(TABLES_TOPIC, 0, 0), TopicPartition(NODES_TOPIC, 0, 0)])
@@ -86,7 +85,7 @@ class Changes:
         """Ends of both topics' logs when first asked for; empty while Kafka does not tell."""
         if not self._ends:
             try:
-                found = kafka.ends(kafka.admin(self._bootstrap), [(topic, 0) for topic in self.heard_to])
+                found = offsets.ends(clients.admin(self._bootstrap), [(topic, 0) for topic in self.heard_to])
             except LogUnreachable:  # the consumer too says when it comes to an end
                 return {}
             self._ends = {topic: end for (topic, _), end in found.items()}
@@ -98,7 +97,7 @@ class Announcer:
 
     def __init__(self, bootstrap: str) -> None:
         own = {"linger.ms": 0, "message.timeout.ms": 5_000, "queue.buffering.max.messages": 100}
-        self._producer: Any = kafka.producer(bootstrap, **own)
+        self._producer: Any = clients.producer(bootstrap, **own)
 
     def announce(self, announcement: Announcement) -> None:
         """Send an announcement on its way."""

@@ -10,7 +10,7 @@ import time
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from logstore.log import kafka
+from logstore.log.kafka import clients, errors
 from logstore.log.membership.changes import Changes
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.log.tables.registry import Definitions, Registry
@@ -38,10 +38,10 @@ class LiveWorkers:
         Registry(bootstrap).read()
         self._changes, self._greeted = Changes(bootstrap, begins_at_end=False), False
         self._next_tick_s = 0.0
-        own = {"linger.ms": 0, "message.timeout.ms": int(kafka.REQUEST_S * 1000)}
-        self._producer: Any = kafka.producer(bootstrap, **own)
+        own = {"linger.ms": 0, "message.timeout.ms": int(clients.REQUEST_S * 1000)}
+        self._producer: Any = clients.producer(bootstrap, **own)
 
-    def look(self, timeout_s: float = kafka.REQUEST_S) -> list[Announcement]:
+    def look(self, timeout_s: float = clients.REQUEST_S) -> list[Announcement]:
         """Every worker alive now; `definitions` is as new.
 
         At most one look in AGAIN_S: a later one waits for its time. Raises LogUnreachable.
@@ -123,9 +123,9 @@ class LiveWorkers:
         )
         self._producer.flush(timeout_s)
         if delivered and delivered[0][0] is not None:
-            raise kafka.translate(delivered[0][0], f"append to {NODES_TOPIC}", self._producer)
+            raise errors.translate(delivered[0][0], f"append to {NODES_TOPIC}", self._producer)
         if not delivered:
-            kafka.check_access(self._producer)
+            clients.check_access(self._producer)
             raise LogUnreachable(
                 f"{NODES_TOPIC} does not take records; is the broker running, and is the bootstrap address right?"
             )

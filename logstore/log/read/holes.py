@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, TopicPartition
 
-from logstore.log import kafka
+from logstore.log.kafka import clients, errors, offsets
+from logstore.log.kafka.records import take
 from logstore.model.errors import LogUnreachable
 
 WAIT_S = 30.0
@@ -45,8 +46,8 @@ def examine(bootstrap: str, client: Any, topic: str, partition: int, start: int,
 
     Takes about a second per million records.
     """
-    everything = kafka.bounds(client, topic, [partition])[partition]
-    stable = kafka.bounds(client, topic, [partition], committed=True)[partition].end
+    everything = offsets.bounds(client, topic, [partition])[partition]
+    stable = offsets.bounds(client, topic, [partition], committed=True)[partition].end
     readable = _offsets(bootstrap, topic, partition, max(start, everything.start), stable, "read_committed")
     found = [piece for hole in _missing(readable, start, stable) for piece in _outside(hole, skips)]
     return Log(
@@ -57,7 +58,7 @@ def examine(bootstrap: str, client: Any, topic: str, partition: int, start: int,
     )
 
 
-def readable_in(bootstrap: str, topic: str, partition: int, first: int, last: int, bounds: kafka.Bounds) -> int:
+def readable_in(bootstrap: str, topic: str, partition: int, first: int, last: int, bounds: offsets.Bounds) -> int:
     """Count of committed records that the offsets first..last hold."""
     first, end = max(first, bounds.start), min(last + 1, bounds.end)
     return sum(1 for _ in _offsets(bootstrap, topic, partition, first, end, "read_committed")) if first < end else 0
@@ -84,7 +85,7 @@ def _outside(hole: Hole, skips: list[tuple[int, int]]) -> Iterator[Hole]:
         yield Hole(at, hole.last)
 
 
-def _explained(bootstrap: str, topic: str, partition: int, hole: Hole, bounds: kafka.Bounds) -> Hole:
+def _explained(bootstrap: str, topic: str, partition: int, hole: Hole, bounds: offsets.Bounds) -> Hole:
     first = max(hole.first, bounds.start)
     if first > hole.last:
         return hole
@@ -97,11 +98,11 @@ def _offsets(bootstrap: str, topic: str, partition: int, start: int, end: int, i
     """The offsets of `[start, end)` that hold records, in order."""
     if start >= end:
         return
-    reader = kafka.consumer(bootstrap, **{"enable.partition.eof": True, "isolation.level": isolation})
+    reader = clients.consumer(bootstrap, **{"enable.partition.eof": True, "isolation.level": isolation})
     try:
         reader.assign([TopicPartition(topic, partition, start)])
         while True:
-            for record in kafka.take(reader, 5_000, WAIT_S):
+            for record in take(reader, 5_000, WAIT_S):
                 if record.error() is not None and record.error().code() == KafkaError._PARTITION_EOF:
                     return
                 if record.error() is not None:
@@ -116,4 +117,4 @@ def _offsets(bootstrap: str, topic: str, partition: int, start: int, end: int, i
 def _failed(error: Any, where: str, reader: Any) -> Exception:
     if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
         return LogUnreachable(f"{where}: the log was cut while it was read; try again")
-    return kafka.translate(error, f"read {where}", reader)
+    return errors.translate(error, f"read {where}", reader)

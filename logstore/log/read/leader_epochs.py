@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, TopicPartition
 
-from logstore.log import kafka
+from logstore.log.kafka import clients, errors, offsets
+from logstore.log.kafka.records import take
 from logstore.model.record_identity import RecordIdentity, identify
 
 WAIT_S = 30.0
@@ -30,14 +31,14 @@ class FoundRecord(NamedTuple):
     leader_epoch: int  # -1: the log does not tell
 
 
-def records_from(bootstrap: str, topic: str, offsets: Mapping[int, int]) -> dict[int, FoundRecord]:
+def records_from(bootstrap: str, topic: str, starts: Mapping[int, int]) -> dict[int, FoundRecord]:
     """Partition -> the first record at or behind an offset; those whose log has none there are absent.
 
     Raises LogUnreachable, UsageError.
     """
-    reader = kafka.consumer(bootstrap, **_SETTINGS)
+    reader = clients.consumer(bootstrap, **_SETTINGS)
     try:
-        return dict(_first_records(reader, topic, offsets))
+        return dict(_first_records(reader, topic, starts))
     finally:
         reader.close()
 
@@ -47,8 +48,8 @@ def epoch_starts(bootstrap: str, client: Any, topic: str, partition: int) -> lis
 
     Found by bisection: some 20 reads an epoch. Raises LogUnreachable.
     """
-    bounds = kafka.bounds(client, topic, [partition])[partition]
-    reader = kafka.consumer(bootstrap, **_SETTINGS)
+    bounds = offsets.bounds(client, topic, [partition])[partition]
+    reader = clients.consumer(bootstrap, **_SETTINGS)
 
     def first_from(offset: int) -> FoundRecord | None:
         return dict(_first_records(reader, topic, {partition: offset})).get(partition)
@@ -61,7 +62,7 @@ def epoch_starts(bootstrap: str, client: Any, topic: str, partition: int) -> lis
             at = _next_epoch(first_from, at, bounds.end)
     finally:
         reader.close()
-    leader = kafka.leader_epoch(client, topic, partition)
+    leader = offsets.leader_epoch(client, topic, partition)
     return found if found and found[-1][1] >= leader else [*found, (bounds.end, leader)]
 
 
@@ -78,14 +79,14 @@ def _next_epoch(first_from: Any, known: FoundRecord, end: int) -> FoundRecord | 
     return best
 
 
-def _first_records(reader: Any, topic: str, offsets: Mapping[int, int]) -> Iterator[tuple[int, FoundRecord]]:
-    reader.assign([TopicPartition(topic, partition, offset) for partition, offset in offsets.items()])
-    left = set(offsets)
+def _first_records(reader: Any, topic: str, starts: Mapping[int, int]) -> Iterator[tuple[int, FoundRecord]]:
+    reader.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
+    left = set(starts)
     while left:
-        for record in kafka.take(reader, 1, WAIT_S):
+        for record in take(reader, 1, WAIT_S):
             error, partition = record.error(), record.partition()
             if error is not None and error.code() not in {KafkaError._PARTITION_EOF, *_GONE}:
-                raise kafka.translate(error, f"read {topic}/{partition}", reader)
+                raise errors.translate(error, f"read {topic}/{partition}", reader)
             if partition not in left:
                 continue
             left.discard(partition)

@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow as pa
 from confluent_kafka import KafkaError, TopicPartition
 
-from logstore.log import kafka
 from logstore.log.control import check_epoch
+from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.errors import translate
+from logstore.log.kafka.records import Record, take
 from logstore.log.read.tail import headers_of
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated
 from logstore.model.record_identity import identify
@@ -71,7 +73,7 @@ def committed_ends(bootstrap: str, table: Table) -> dict[int, int]:
     partitions = list(range(table.partitions))
     return {
         p: bound.end
-        for p, bound in kafka.bounds(kafka.admin(bootstrap), table.topic, partitions, committed=True).items()
+        for p, bound in offsets.bounds(clients.admin(bootstrap), table.topic, partitions, committed=True).items()
     }
 
 
@@ -80,12 +82,12 @@ def first_later(bootstrap: str, table: Table, time_ms: int) -> dict[int, int | N
 
     None where there is none. Raises LogUnreachable.
     """
-    return kafka.first_from(kafka.admin(bootstrap), table.topic, list(range(table.partitions)), time_ms + 1)
+    return offsets.first_from(clients.admin(bootstrap), table.topic, list(range(table.partitions)), time_ms + 1)
 
 
 def _beginning(bootstrap: str, table: Table, partition: int, start: int, end: int) -> int:
     """The offset at which reading begins: `start`, or behind records that are gone and were given up."""
-    bounds = kafka.bounds(kafka.admin(bootstrap), table.topic, [partition])[partition]
+    bounds = offsets.bounds(clients.admin(bootstrap), table.topic, [partition])[partition]
     missing = first_missing(range(start, min(bounds.start, end)), table.skips.get(partition, ()))
     if missing is not None:
         raise LogTruncated(
@@ -101,7 +103,7 @@ class _Reader:
     def __init__(self, bootstrap: str, table: Table, partition: int, start: int, end: int) -> None:
         self._table, self._partition, self._following, self._end = table, partition, start, end
         self._skips = table.skips.get(partition, ())
-        self._consumer: Any = kafka.consumer(bootstrap, **_FETCH)
+        self._consumer: Any = clients.consumer(bootstrap, **_FETCH)
 
     def batches(self, rows: int, size_bytes: int) -> Iterator[pa.RecordBatch]:
         """Batches of the whole range."""
@@ -125,7 +127,7 @@ class _Reader:
 
     def _take(self, most: int) -> pa.RecordBatch | None:
         """The next records, those below the end; None when there were none among what came."""
-        taken = kafka.take(self._consumer, min(most, self._end - self._following), WAIT_S)
+        taken = take(self._consumer, min(most, self._end - self._following), WAIT_S)
         records = [record for record in taken if record.error() is None and record.offset() < self._end]
         batch = columns(self._partition, records) if records else None
         if batch is not None:
@@ -134,13 +136,13 @@ class _Reader:
             self._look_at([record for record in taken if record.error() is not None], beyond=taken[-1].error() is None)
         return batch
 
-    def _step(self, offsets: list[int]) -> None:
+    def _step(self, read: list[int]) -> None:
         """Go behind these offsets; raises LogGap when one between is missing."""
-        if offsets[-1] - self._following != len(offsets) - 1:
-            for offset in offsets:
+        if read[-1] - self._following != len(read) - 1:
+            for offset in read:
                 self._step_over(offset)
                 self._following = offset + 1
-        self._following = offsets[-1] + 1
+        self._following = read[-1] + 1
 
     def _step_over(self, upto: int) -> None:
         missing = first_missing(range(self._following, upto), self._skips)
@@ -166,10 +168,10 @@ class _Reader:
         where = f"{self._table.topic}/{self._partition}"
         if error.code() in _GONE:
             return LogTruncated(f"{where}: offset {self._following:,} went from the log while it was read; try again")
-        return kafka.translate(error, f"read {where}", self._consumer)
+        return translate(error, f"read {where}", self._consumer)
 
 
-def columns(partition: int, records: Sequence[kafka.Record]) -> pa.RecordBatch:
+def columns(partition: int, records: Sequence[Record]) -> pa.RecordBatch:
     """Records of one partition as columns."""
     headers = headers_of(records)
     return pa.RecordBatch.from_arrays(

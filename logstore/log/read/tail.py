@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from logstore.log import kafka
-from logstore.log.kafka import Record, consumer
+from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.records import Record
 from logstore.model.folding.fold import Records
 from logstore.model.folding.mutation import RESERVED, Headers
 
@@ -88,7 +88,7 @@ class Tail:
         """`group` receives applied positions for information; `queued_kbytes` bounds what is fetched ahead."""
         self._bootstrap, self._followed = bootstrap, set[tuple[str, int]]()
         self._introduced: set[str] = set()
-        self._consumer = consumer(
+        self._consumer = clients.consumer(
             bootstrap,
             **{
                 "group.id": group,
@@ -152,7 +152,7 @@ class Tail:
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Offsets `[start, end)` that the log holds, asked now. Raises LogUnreachable."""
-        start, end = kafka.bounds(kafka.admin(self._bootstrap), topic, [partition], timeout_s=BOUNDS_S)[partition]
+        start, end = offsets.bounds(clients.admin(self._bootstrap), topic, [partition], timeout_s=BOUNDS_S)[partition]
         return start, end
 
     def announce(self, positions: Iterable[tuple[str, int, int]]) -> None:
@@ -160,9 +160,9 @@ class Tail:
 
         Nothing depends on it.
         """
-        offsets = [TopicPartition(*position) for position in positions]
-        if offsets:
-            self._consumer.commit(offsets=offsets, asynchronous=True)
+        places = [TopicPartition(*position) for position in positions]
+        if places:
+            self._consumer.commit(offsets=places, asynchronous=True)
 
     def close(self) -> None:
         """Let the connections go."""

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import offsets
 from logstore.log.read import holes
 from logstore.log.tables import topic_names
 from logstore.log.tables.registry import Definitions, Registry
@@ -237,7 +238,7 @@ def skip(
     """
     check_partition(table, partition)
     copies = copies or Copies()
-    bounds = kafka.bounds(registry.admin, table.topic, [partition])[partition]
+    bounds = offsets.bounds(registry.admin, table.topic, [partition])[partition]
     if not 0 <= first <= last < bounds.end:
         raise UsageError(f"{first}..{last} is no range of offsets below the log's end, {bounds.end:,}")
     readable = holes.readable_in(registry.bootstrap, table.topic, partition, first, last, bounds)
@@ -384,7 +385,7 @@ def is_usable(registry: Registry, table: Table, before: Table | None) -> bool:
         return False
     if any(finding.fatal for finding in topics.check(registry.admin, table)):
         return False
-    bounds = kafka.bounds(registry.admin, table.topic, list(range(table.partitions)))
+    bounds = offsets.bounds(registry.admin, table.topic, list(range(table.partitions)))
     return all(bound.end == 0 for bound in bounds.values())
 
 
@@ -423,8 +424,8 @@ def _epoch(registry: Registry, topic: str) -> str:
 def _log_warnings(registry: Registry, table: Table) -> list[str]:
     """Warnings about records that an adopted topic's log already holds, or lacks."""
     partitions = list(range(table.partitions))
-    everything = kafka.bounds(registry.admin, table.topic, partitions)
-    stable = kafka.bounds(registry.admin, table.topic, partitions, committed=True)
+    everything = offsets.bounds(registry.admin, table.topic, partitions)
+    stable = offsets.bounds(registry.admin, table.topic, partitions, committed=True)
     warnings = []
     if cut := [p for p in partitions if everything[p].start > 0]:
         warnings.append(

@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from logstore.log import kafka, topics
+from logstore.log import topics
 from logstore.log.control import append_control, is_fenced
+from logstore.log.kafka import offsets
+from logstore.log.kafka.records import read_records
 from logstore.log.read.ranges import committed_ends, read_range
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
@@ -246,7 +248,7 @@ def _first_write(
 def _is_left_over(registry: Registry, fork: Table) -> bool:
     """True for the topic of a restore that ended before the definition: it holds `base` records and nothing else."""
     partitions = list(range(topics.partition_count(registry.admin, fork.topic)))
-    bounds = kafka.bounds(registry.admin, fork.topic, partitions)
+    bounds = offsets.bounds(registry.admin, fork.topic, partitions)
     if (
         ddl.owner_of(registry, fork.topic) is not None
         or any(bound.end > 1 for bound in bounds.values())
@@ -256,6 +258,6 @@ def _is_left_over(registry: Registry, fork: Table) -> bool:
     records = (
         record
         for p, bound in bounds.items()
-        for record in kafka.read_range(registry.bootstrap, fork.topic, p, bound.start, bound.end)
+        for record in read_records(registry.bootstrap, fork.topic, p, bound.start, bound.end)
     )
     return all(record.key() is None and record.headers() == _BASE for record in records)

@@ -20,7 +20,10 @@ import orjson
 from confluent_kafka import KafkaError, TopicPartition
 
 from logstore import settings
-from logstore.log import kafka, topics
+from logstore.log import topics
+from logstore.log.kafka import clients, errors
+from logstore.log.kafka.offsets import bounds
+from logstore.log.kafka.records import Record, take
 from logstore.model.errors import (
     BadDefinition,
     Corrupted,
@@ -52,7 +55,7 @@ class Definitions(NamedTuple):
     storage_problem: str | None = None  # why the newest record of `STORE` does not count
     foreign: int = 0  # records under keys that no table can have
 
-    def with_record(self, record: kafka.Record) -> "Definitions":
+    def with_record(self, record: Record) -> "Definitions":
         """The definitions after one more record. Whatever it holds, nothing is raised."""
         found = self._replace(revision=record.offset() + 1)
         key, value = record.key(), record.value()
@@ -124,9 +127,9 @@ class Registry:
     @property
     def admin(self) -> Any:
         """The admin client, connected on first use."""
-        return kafka.admin(self.bootstrap)
+        return clients.admin(self.bootstrap)
 
-    def read(self, timeout_s: float = kafka.REQUEST_S) -> Definitions:
+    def read(self, timeout_s: float = clients.REQUEST_S) -> Definitions:
         """Definitions of all tables as of now.
 
         Raises LogUnreachable; SetupError when the store has never been started on this Kafka.
@@ -162,7 +165,7 @@ class Registry:
         Raises as `write`, for the first of them that was changed in between.
         """
         offsets = self._append([(table.name.encode(), table.to_json()) for table in tables])
-        records = _read_compacted(self.bootstrap, offsets[0], kafka.REQUEST_S)
+        records = _read_compacted(self.bootstrap, offsets[0], clients.REQUEST_S)
         for table in tables:
             if any(_is_newer(record, table) for record in records):
                 raise LogStoreError(
@@ -196,7 +199,7 @@ class Registry:
     def _end(self) -> int:
         client = self.admin
         try:
-            return kafka.bounds(client, TABLES_TOPIC, [0])[0].end
+            return bounds(client, TABLES_TOPIC, [0])[0].end
         except LogStoreError as error:
             if isinstance(error, LogUnreachable):
                 raise
@@ -211,7 +214,7 @@ class Registry:
             "acks": "all", "enable.idempotence": True, "delivery.timeout.ms": int(WRITE_S * 1000),
             "linger.ms": 0 if len(records) == 1 else _TOGETHER_MS,
         }  # fmt: skip
-        producer = kafka.producer(self.bootstrap, **own)
+        producer = clients.producer(self.bootstrap, **own)
         delivered: list[tuple[Any, Any]] = []
         for key, value in records:
             producer.produce(
@@ -221,16 +224,16 @@ class Registry:
                 partition=0,
                 on_delivery=lambda error, record: delivered.append((error, record)),
             )
-        if kafka.flush(producer, WRITE_S + 5, "write a table definition") or len(delivered) < len(records):
-            kafka.check_access(producer)
+        if errors.flush(producer, WRITE_S + 5, "write a table definition") or len(delivered) < len(records):
+            clients.check_access(producer)
             raise LogUnreachable("write a table definition: Kafka did not acknowledge it")
         for error, _ in delivered:
             if error is not None:
-                raise kafka.translate(error, "write a table definition", producer)
+                raise errors.translate(error, "write a table definition", producer)
         return [int(record.offset()) for _, record in delivered]
 
 
-def _is_newer(record: kafka.Record, table: Table) -> bool:
+def _is_newer(record: Record, table: Table) -> bool:
     """True for a later definition of the same table; one that cannot be read is none."""
     key, value = record.key(), record.value()
     if key != table.name.encode() or record.offset() <= table.revision or value is None:
@@ -245,18 +248,18 @@ def _is_newer(record: kafka.Record, table: Table) -> bool:
 
 
 def _unreadable(error: Any, reader: Any) -> LogStoreError:
-    typed = kafka.translate(error, f"read {TABLES_TOPIC}", reader)
+    typed = errors.translate(error, f"read {TABLES_TOPIC}", reader)
     return typed if isinstance(typed, LogUnreachable) else Corrupted(f"{TABLES_TOPIC}: {error.str()}")
 
 
-def _read_compacted(bootstrap: str, end: int, timeout_s: float) -> list[kafka.Record]:
+def _read_compacted(bootstrap: str, end: int, timeout_s: float) -> list[Record]:
     """Every record of `logstore.tables` below `end`; compaction leaves holes there, so only the end is checked."""
-    reader = kafka.consumer(bootstrap, **_TO_THE_END)
-    found: list[kafka.Record] = []
+    reader = clients.consumer(bootstrap, **_TO_THE_END)
+    found: list[Record] = []
     try:
         reader.assign([TopicPartition(TABLES_TOPIC, 0, 0)])
         while True:
-            for record in kafka.take(reader, 1_000, timeout_s):
+            for record in take(reader, 1_000, timeout_s):
                 if record.error() is None and record.offset() < end:
                     found.append(record)
                 elif record.error() is None or record.error().code() == KafkaError._PARTITION_EOF:

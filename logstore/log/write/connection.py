@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from logstore.log import kafka
+from logstore.log.kafka import clients
 
 LEASE_S = 0.02
 IDLE_POLL_S = 0.1
@@ -41,7 +41,7 @@ class Connection:
 
     def __init__(self, bootstrap: str, settings: Mapping[str, Any]) -> None:
         """Nothing is awaited. Raises UsageError (a setting that librdkafka refuses)."""
-        self.raw: Any = kafka.producer(bootstrap, **settings)
+        self.raw: Any = clients.producer(bootstrap, **settings)
         self.poller = Poller(self.raw)
         self._proved: dict[str, tuple[float, set[int]]] = {}
 

@@ -20,9 +20,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
-from logstore.log import kafka
 from logstore.log.after_fork import keep_for_ever, renew_in_child
 from logstore.log.connect.cluster import Cluster
+from logstore.log.kafka import clients
 from logstore.log.write.connection import LEASE_S, Connection, is_fatal
 from logstore.log.write.delivery import delivery_error, hint, queue_full
 from logstore.log.write.librdkafka import agrees_on_murmur2
@@ -369,7 +369,7 @@ def refused(error: Any) -> LogStoreError:
 def _await_kafka(connection: Connection, bootstrap: str, timeout_s: float) -> None:
     """Return when Kafka answers. Raises LogUnreachable, AuthenticationFailed."""
     try:
-        kafka.metadata(connection.raw, timeout_s)
+        clients.metadata(connection.raw, timeout_s)
     except AccessDenied:
         connection.poller.stop()
         raise

@@ -1,0 +1,165 @@
+"""Clients of Kafka, made here alone, with the settings that this store relies on; and whether Kafka lets them in."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from logstore.log.after_fork import keep_for_ever, renew_in_child
+from logstore.log.connect.access import Access
+from logstore.log.connect.cluster import Cluster
+from logstore.model.errors import UsageError
+
+REQUEST_S = 10.0
+_PROOF_S = 2.0
+_LOOK_S = 0.5  # in which a refusal is noticed
+_MOST_CLIENTS = 8  # clusters
+
+# Producers and admin clients make a topic by asking for it, where brokers let them: writes to a table that was dropped
+# would be acknowledged, and be nobody's.
+MAKES_NO_TOPICS = {"allow.auto.create.topics": False}
+
+
+def consumer(bootstrap: str, **more: Any) -> Any:
+    """A consumer without group or commits; an offset that is gone is an error for it, not a reason to jump."""
+    return _made(
+        _Consumer,
+        bootstrap,
+        {
+            "group.id": "logstore",  # librdkafka wants one; nothing is subscribed or committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "check.crcs": True,
+            # the default of a second leaves a fast reader idle most of the time: 6 times slower
+            "fetch.queue.backoff.ms": 2,
+            "topic.metadata.refresh.interval.ms": 10_000,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 1_000,
+            "log_level": 2,  # connections come and go; what matters reaches us as errors
+            **more,
+        },
+    )
+
+
+def producer(bootstrap: str, **own: Any) -> Any:
+    """A producer of librdkafka, with the properties `own`, that makes no topics by asking for them."""
+    return _made(_Producer, bootstrap, {"log_level": 2, **MAKES_NO_TOPICS, **own})
+
+
+def admin(bootstrap: str) -> Any:
+    """The process's admin client for a cluster; thread-safe.
+
+    One is kept: of fresh ones every fiftieth waits 3 s before it asks for the offsets of a topic, whose leaders it has
+    to find out first.
+    """
+    return _clients.get(bootstrap)
+
+
+class _Clients:
+    """Admin clients of this process, by cluster."""
+
+    def __init__(self) -> None:
+        self._lock, self._connected = threading.Lock(), dict[Cluster, Any]()
+        renew_in_child(self)
+
+    def get(self, bootstrap: str) -> Any:
+        """The client of a cluster."""
+        cluster = Cluster.of(bootstrap)
+        with self._lock:
+            client = self._connected.get(cluster)
+            if client is None:
+                if len(self._connected) >= _MOST_CLIENTS:
+                    del self._connected[next(iter(self._connected))]
+                own = {
+                    "log_level": 2, "socket.connection.setup.timeout.ms": 5_000, "reconnect.backoff.max.ms": 1_000,
+                    **MAKES_NO_TOPICS,
+                }  # fmt: skip
+                client = self._connected[cluster] = _proved(_made(_Admin, cluster, own), cluster)
+            return client
+
+    def after_fork(self) -> None:
+        """Connect anew in the child."""
+        for client in self._connected.values():
+            keep_for_ever(client)
+        self._lock, self._connected = threading.Lock(), {}
+
+
+_clients = _Clients()
+
+
+def _proved(client: Any, cluster: Cluster) -> Any:
+    """A client that Kafka does not refuse; one that gets no answer meanwhile will meet it in its calls."""
+    if cluster.properties:
+        with contextlib.suppress(KafkaException):
+            metadata(client, _PROOF_S)
+    return client
+
+
+class _Consumer(Consumer):
+    access: Access
+
+
+class _Producer(Producer):
+    access: Access
+
+
+class _Admin(AdminClient):
+    access: Access
+
+
+def _made(kind: Any, bootstrap: str, own: Mapping[str, Any]) -> Any:
+    """A client of the cluster, with its `access`. Raises UsageError (a property that librdkafka refuses)."""
+    cluster = Cluster.of(bootstrap)
+    access = Access(cluster)
+    try:
+        client = kind(cluster.configuration({**own, "error_cb": access}))
+    except KafkaException as error:
+        raise UsageError(f"Kafka's client refuses a property: {error.args[0].str()}") from error
+    client.access = access
+    return client
+
+
+def metadata(client: Any, timeout_s: float) -> Any:
+    """The topics and brokers that Kafka names. Raises KafkaException after `timeout_s`, AuthenticationFailed at once.
+
+    Requires: a client of this door. librdkafka says only when it is asked what it was refused, and waits for the rest
+    of the time.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.0, deadline_s - time.monotonic())
+        try:
+            found = client.list_topics(timeout=min(left_s, _LOOK_S))
+        except KafkaException:
+            check_access(client)
+            if left_s <= _LOOK_S:
+                raise
+        else:
+            client.access.granted()
+            return found
+
+
+def check_access(client: Any) -> None:
+    """Raise AuthenticationFailed when Kafka has just refused this client."""
+    if isinstance(client, _Admin):  # nobody else runs its callbacks
+        client.poll(0)
+    if (access := getattr(client, "access", None)) is not None:
+        access.check()
+
+
+def cluster_id(bootstrap: str, timeout_s: float) -> str | None:
+    """The id of the cluster that answers at `bootstrap` and names a broker to use; None: nobody does. Asked afresh.
+
+    Raises AuthenticationFailed.
+    """
+    try:
+        answer = metadata(_made(_Admin, bootstrap, {"log_level": 0}), timeout_s)
+    except KafkaException:
+        return None
+    return str(answer.cluster_id) if answer.brokers else None
