@@ -13,8 +13,9 @@ from logstore.log.membership.changes import Announcer
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import Announcement
 from logstore.log.read import holes
-from logstore.log.tables import ddl
+from logstore.log.tables import claims, ddl, repairs
 from logstore.log.tables.registry import Registry
+from logstore.log.tables.repairs import Copies
 from logstore.model.errors import BadDefinition, EpochChanged, NoSuchTable, SetupError, TableExists, UsageError
 
 
@@ -110,7 +111,7 @@ def test_of_many_who_create_the_same_table_one_wins(registry, name):
 
 
 def test_what_a_killed_create_left_is_taken_over(registry, name, monkeypatch):
-    monkeypatch.setattr(ddl, "RIVAL_S", 0.5)
+    monkeypatch.setattr(claims, "RIVAL_S", 0.5)
     topics.create(registry.admin, name, 2, 1, topics.wal_settings(1_000_000, 1))  # as far as it came
     with pytest.raises(TableExists):
         ddl.create(registry, name, partitions=3)  # not what is there
@@ -233,7 +234,7 @@ def test_a_table_made_again_steps_over_topics_that_are_somebody_elses(registry, 
 
 
 def test_a_create_that_was_killed_over_a_dropped_table_is_taken_over(registry, name, monkeypatch):
-    monkeypatch.setattr(ddl, "RIVAL_S", 0.5)
+    monkeypatch.setattr(claims, "RIVAL_S", 0.5)
     ddl.delete_topic(registry, ddl.drop(registry, ddl.create(registry, name).table.name).table)
     topics.create(registry.admin, f"{name}.2", 2, 1, topics.wal_settings(1_000_000, 1))
     again = ddl.create(registry, name, partitions=2).table
@@ -260,10 +261,10 @@ def test_a_dropped_adopted_table_keeps_its_topic(registry, name):
 def test_a_sound_log_has_no_holes(registry, name):
     table = ddl.create(registry, name, partitions=2).table
     produce(registry, name, [b"v"] * 10)
-    assert ddl.examine(registry, table, 0).log == holes.Log(0, 10, 10, [])
-    assert ddl.examine(registry, table, 1).log == holes.Log(0, 0, 0, [])
+    assert repairs.examine(registry, table, 0).log == holes.Log(0, 10, 10, [])
+    assert repairs.examine(registry, table, 1).log == holes.Log(0, 0, 0, [])
     with pytest.raises(UsageError, match="partitions 0 to 1, not 2"):
-        ddl.examine(registry, table, 2)
+        repairs.examine(registry, table, 2)
 
 
 def test_markers_and_aborted_records_of_transactions_are_found_and_stepped_over(registry, name):
@@ -272,44 +273,44 @@ def test_markers_and_aborted_records_of_transactions_are_found_and_stepped_over(
     transact(registry, name, [b"a", b"b"], commit=True)  # 3 4, marker 5
     transact(registry, name, [b"c"], commit=False)  # 6 aborted, marker 7
 
-    log = ddl.examine(registry, table, 0).log
+    log = repairs.examine(registry, table, 0).log
     assert log.holes == [holes.Hole(5, 7, aborted=1)]
     with pytest.raises(UsageError, match="hold 2 records that can be read"):
-        ddl.skip(registry, table, 0, 3, 5)
+        repairs.skip(registry, table, 0, 3, 5)
     with pytest.raises(UsageError, match="no range of offsets below the log's end, 8"):
-        ddl.skip(registry, table, 0, 7, 8)
+        repairs.skip(registry, table, 0, 7, 8)
 
-    repaired = ddl.skip(registry, table, 0, 5, 7).table
+    repaired = repairs.skip(registry, table, 0, 5, 7).table
     assert repaired.skips == {0: [(5, 7)]}
     assert registry.table(name) == repaired
-    assert ddl.examine(registry, repaired, 0).log.holes == []
+    assert repairs.examine(registry, repaired, 0).log.holes == []
 
 
 def test_a_skip_that_covers_a_part_leaves_the_rest_to_be_found(registry, name):
     table = ddl.create(registry, name, partitions=1).table
     produce(registry, name, [b"v"] * 6)
     delete_records(registry, name, 5)
-    repaired = ddl.skip(registry, table, 0, 1, 2).table
-    log = ddl.examine(registry, repaired, 0).log
+    repaired = repairs.skip(registry, table, 0, 1, 2).table
+    log = repairs.examine(registry, repaired, 0).log
     assert log.start == 5
     assert log.holes == [holes.Hole(0, 0), holes.Hole(3, 4)]
-    assert ddl.skip(registry, repaired, 0, 0, 4).table.skips == {0: [(0, 4), (1, 2)]}
+    assert repairs.skip(registry, repaired, 0, 0, 4).table.skips == {0: [(0, 4), (1, 2)]}
 
 
 def test_what_archive_or_snapshots_hold_is_not_missing_and_what_was_applied_cannot_be_undone(registry, name):
     table = ddl.create(registry, name, partitions=1).table
     produce(registry, name, [b"v"] * 8)
     delete_records(registry, name, 6)
-    copies = ddl.Copies(archived=5, cut=4, applied=7)
-    assert ddl.examine(registry, table, 0, copies.reach).log.holes == [holes.Hole(5, 5)]
+    copies = Copies(archived=5, cut=4, applied=7)
+    assert repairs.examine(registry, table, 0, copies.reach).log.holes == [holes.Hole(5, 5)]
     for force, says in ((False, "offsets below 5 are not lost"), (True, "below offset 7 has been applied")):
         with pytest.raises(UsageError, match=says):
-            ddl.skip(registry, table, 0, 3, 5, copies=copies, force=force)
+            repairs.skip(registry, table, 0, 3, 5, copies=copies, force=force)
     with pytest.raises(UsageError, match="below offset 7 has been applied"):
-        ddl.skip(registry, table, 0, 6, 6, copies=copies, force=True)
-    repaired = ddl.skip(registry, table, 0, 5, 5, copies=copies).table
+        repairs.skip(registry, table, 0, 6, 6, copies=copies, force=True)
+    repaired = repairs.skip(registry, table, 0, 5, 5, copies=copies).table
     assert repaired.skips == {0: [(5, 5)]}
-    assert ddl.skip(registry, repaired, 0, 3, 4, copies=ddl.Copies(archived=5), force=True).table.skips == {
+    assert repairs.skip(registry, repaired, 0, 3, 4, copies=Copies(archived=5), force=True).table.skips == {
         0: [(3, 4), (5, 5)]
     }
 
@@ -317,15 +318,15 @@ def test_what_archive_or_snapshots_hold_is_not_missing_and_what_was_applied_cann
 def test_a_topic_that_was_created_again_is_accepted_as_a_new_epoch(registry, name):
     table = ddl.create(registry, name, partitions=1).table
     with pytest.raises(UsageError, match="still the one"):
-        ddl.new_epoch(registry, table)
+        repairs.new_epoch(registry, table)
     topics.delete(registry.admin, name)
     with pytest.raises(EpochChanged, match=f"drop {name} --yes"):
-        ddl.check_epoch(table, ddl.examine(registry, table, 0))
+        repairs.check_epoch(table, repairs.examine(registry, table, 0))
     topics.create(registry.admin, name, 2, 1, topics.wal_settings(table.max_value_bytes, 1))
     with pytest.raises(EpochChanged, match="--new-epoch"):
-        ddl.check_epoch(table, ddl.examine(registry, table, 0))
+        repairs.check_epoch(table, repairs.examine(registry, table, 0))
 
-    renewed = ddl.new_epoch(registry, table).table
+    renewed = repairs.new_epoch(registry, table).table
     assert (renewed.former_epochs, renewed.partitions) == ((table.epoch,), 2)
     assert renewed.epoch == topics.epoch_of(registry.admin, name)
 
@@ -374,6 +375,6 @@ def test_offsets_below_the_logs_start_are_a_hole(registry, name):
     table = ddl.create(registry, name, partitions=1).table
     produce(registry, name, [b"v"] * 4)
     delete_records(registry, name, 4)
-    log = ddl.examine(registry, table, 0).log
+    log = repairs.examine(registry, table, 0).log
     assert log == holes.Log(4, 4, 4, [holes.Hole(0, 3)])
     assert holes.readable_in(registry.bootstrap, name, 0, 0, 3, Bounds(4, 4)) == 0

@@ -15,7 +15,7 @@ from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import topics
 from logstore.log.control import append_control
-from logstore.log.tables import ddl
+from logstore.log.tables import ddl, repairs
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import (
     BatchFailed,
@@ -223,7 +223,7 @@ def test_a_log_that_took_the_name_acknowledges_nothing(kafka, registry, name, pa
             store.put_many(name, [(f"k{i}", "lost") for i in range(700)])
         with pytest.raises(EpochChanged, match="--new-epoch"):
             store.put(name, "k", "lost")
-        table = ddl.new_epoch(registry, registry.table(name)).table
+        table = repairs.new_epoch(registry, registry.table(name)).table
         position = settle(lambda: store.put_many(name, [(f"n{i}", "new") for i in range(700)]))
         assert {epoch for epoch, _ in position.pieces} == {table.epoch}
     log = read_log(kafka.bootstrap, table)

@@ -34,7 +34,7 @@ def restore(ctx: "Context", table: str, at: str, name: str, wait_s: float | None
     from batch.jobs.await_adopted import await_adopted  # noqa: PLC0415 - only who needs it waits for its import
     from batch.jobs.restore import restore as run  # noqa: PLC0415 - only who needs it waits for its import
     from logstore.cli.table.definition import holds  # noqa: PLC0415 - only who needs it waits for its import
-    from logstore.log.tables.ddl import Change  # noqa: PLC0415 - only who needs it waits for its import
+    from logstore.log.tables.change import Change  # noqa: PLC0415 - only who needs it waits for its import
 
     done = run(ctx, table, at, name)
     document = done.document()

@@ -27,7 +27,7 @@ from batch.datasource.key_filter import Keys
 from batch.jobs.history import History
 from batch.tasks import sstables
 from logstore.log import topics
-from logstore.log.tables import ddl, forks
+from logstore.log.tables import change, claims, forks
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
 from logstore.snapshot.manifest import Manifest, PartFacts
@@ -71,7 +71,7 @@ def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
     """
     table = ctx.registry.table(source)
     check_name(name)
-    ddl.free(ctx.registry, name)
+    claims.free(ctx.registry, name)
     job = new_id()
     with ctx.repository(table).lease(job, "restore", ctx.lease_s):  # what is read must stay
         history = History(ctx, table)
@@ -105,7 +105,7 @@ class _RestoreRun:
         with self.clock.step("announce"):
             forks.announce(self.ctx.bootstrap, fork, {"snapshot": self.name, **self._origin})  # 5
             failpoints.crash("restore:5")
-            written = ddl.write(self.ctx.registry, fork, [])
+            written = change.write(self.ctx.registry, fork, [])
         return Restored(written.table, self.source, self.position, manifest, records, self.clock.seconds)
 
     @property

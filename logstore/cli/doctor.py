@@ -14,7 +14,7 @@ from logstore.cli import options, show
 from logstore.cli.version import versions
 from logstore.log import topics
 from logstore.log.kafka.descriptions import describe
-from logstore.log.tables import ddl
+from logstore.log.tables import repairs
 from logstore.log.tables.registry import Definitions, Registry
 from logstore.log.write.librdkafka import agrees_on_murmur2
 from logstore.model.errors import LogStoreError, SetupError, UsageError
@@ -160,7 +160,7 @@ def _table(registry: Registry, table: Any) -> Iterator[Check]:
     what = f"table {table.name}"
     now = describe(registry.admin, [table.topic]).get(table.topic)
     if now is None:
-        yield Check("fail", what, f"its topic {table.topic} is gone; {ddl.when_gone(table)}")
+        yield Check("fail", what, f"its topic {table.topic} is gone; {repairs.when_gone(table)}")
         return
     if now.topic_id != table.epoch:
         yield Check(

@@ -7,7 +7,7 @@ import click
 
 from logstore.cli import options, show
 from logstore.log.kafka import offsets
-from logstore.log.tables import ddl
+from logstore.log.tables import repairs
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import NotYet, UsageError
 from logstore.model.table import Table
@@ -46,7 +46,7 @@ def discard(
     registry = Registry(need_bootstrap(settings))
     definitions = registry.read()
     found = definitions.live(table)
-    ddl.check_partition(found, partition)
+    repairs.check_partition(found, partition)
     url = storage_url(storage or settings.storage, definitions.storage, Path(settings.data_dir))
     _check_beginning(registry, found, partition, Repository(Storage(url), found.topic, found.epoch))
     if not yes:

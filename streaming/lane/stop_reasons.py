@@ -1,6 +1,6 @@
 """Stop reasons: causes for which a partition answers nothing, each with the command that helps."""
 
-from logstore.log.tables import ddl
+from logstore.log.tables import repairs
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported
 from logstore.model.folding.fold import Folded
 from logstore.model.record_identity import AppliedPosition
@@ -61,7 +61,11 @@ def epoch_changed(table: Table, actual: str | None) -> Stop:
     return Stop(
         EpochChanged.word,
         f"the topic {table.topic} of table {table.name} {what}; "
-        + (f"`logstore table repair {table.name} --new-epoch` begins anew with it" if actual else ddl.when_gone(table)),
+        + (
+            f"`logstore table repair {table.name} --new-epoch` begins anew with it"
+            if actual
+            else repairs.when_gone(table)
+        ),
         0,
     )
 

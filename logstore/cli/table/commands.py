@@ -13,7 +13,7 @@ import click
 from logstore.cli import options, show
 from logstore.cli.table.definition import document, done, holds
 from logstore.log import topics
-from logstore.log.tables import ddl
+from logstore.log.tables import ddl, repairs
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
 from logstore.model.table import COMPRESSIONS, DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
@@ -204,7 +204,7 @@ def _refuse(name: str, **fixed: int | None) -> None:
 
 def _not_ours(found: Table, epoch: str | None) -> str:
     if epoch is None:
-        return f"the topic {found.topic} is gone; {ddl.when_gone(found)}"
+        return f"the topic {found.topic} is gone; {repairs.when_gone(found)}"
     return (
         f"the topic {found.topic} was deleted and created again; `logstore table repair {found.name} --new-epoch` "
         "accepts the new one"

@@ -9,7 +9,7 @@ import click
 from logstore.cli import show
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import Announcement
-from logstore.log.tables import ddl
+from logstore.log.tables.change import Change
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import Table
@@ -18,7 +18,7 @@ ASK_S, AGAIN_S = 2.0, 0.2  # for one answer; between two questions
 RESTART_S = 20.0  # readers that answered and do not any more may be starting again, with the definitions they knew
 
 
-def holds(registry: Registry, change: ddl.Change, timeout_s: float, *, new: bool = False, finish: Any = None) -> None:
+def holds(registry: Registry, change: Change, timeout_s: float, *, new: bool = False, finish: Any = None) -> None:
     """Return when the change is served by everybody; then `finish`, also when that takes too long.
 
     Everybody: the live workers and their readers, and readers whose worker hangs or is being started again.
@@ -99,7 +99,7 @@ def document(found: Table) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def done(change: ddl.Change, what: str, *, as_json: bool) -> None:
+def done(change: Change, what: str, *, as_json: bool) -> None:
     """Say what was done."""
     if as_json:
         show.as_json({**document(change.table), "dropped": change.table.dropped, "warnings": change.warnings})

@@ -12,8 +12,8 @@ import click
 
 from logstore.cli import show
 from logstore.log.read.leader_epochs import epoch_starts
-from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
+from logstore.log.tables.repairs import Copies
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.record_identity import AppliedPosition
@@ -54,7 +54,7 @@ class LostEnd(NamedTuple):
     starts: list[tuple[int, int]]  # (offset, leader epoch) where the log went on
     start_of_new: int  # the first offset that may have been lost
     applied: int  # the first offset behind those that may have been lost
-    copies: ddl.Copies
+    copies: Copies
     rows: list[LostRow]
     views: list[HeldElsewhere]  # of any node, that reach behind what was lost
 
@@ -101,7 +101,7 @@ class LostEnd(NamedTuple):
 
 
 def examine(
-    data_dir: Path, registry: Registry, table: Table, partition: int, copies: ddl.Copies, views: list[HeldElsewhere]
+    data_dir: Path, registry: Registry, table: Table, partition: int, copies: Copies, views: list[HeldElsewhere]
 ) -> LostEnd:
     """Find out; `views` says where nodes stand.
 

@@ -16,8 +16,9 @@ from logstore.cli.table.definition import holds
 from logstore.cli.table.repair_definition import repair_definition
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.read import holes
-from logstore.log.tables import ddl
+from logstore.log.tables import repairs
 from logstore.log.tables.registry import Registry
+from logstore.log.tables.repairs import Copies
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
 from logstore.node.addresses import need_bootstrap, need_url
@@ -65,15 +66,15 @@ def repair(
         _accept(settings, registry, table, yes=yes)
         return
     assert partition is not None
-    ddl.check_partition(table, partition)
+    repairs.check_partition(table, partition)
     standing = _standing(settings, table, partition)
     there = Storage(storage_url(storage or settings.storage, registry.read().known_storage(), settings.data_dir))
     copies = _copies(there, table, partition, standing)
     if accept_loss:
         _accept_loss(settings, registry, table, partition, copies, there, yes=yes, as_json=as_json)
         return
-    damage = ddl.examine(registry, table, partition, copies.reach)
-    ddl.check_epoch(table, damage)
+    damage = repairs.examine(registry, table, partition, copies.reach)
+    repairs.check_epoch(table, damage)
     assert damage.log is not None
     report = _report(table, partition, damage.log, standing, copies)
     if as_json:
@@ -93,17 +94,17 @@ def repair(
 
 
 def _accept(settings: Settings, registry: Registry, table: Table, *, yes: bool) -> None:
-    ddl.renewed(registry, table)  # before anybody is asked
+    repairs.renewed(registry, table)  # before anybody is asked
     _agree(
         f"begin table {table.name} anew with the topic {table.topic} as it is now? Rows of the former topic are gone",
         yes=yes,
     )
-    holds(registry, ddl.new_epoch(registry, table), settings.timeout_s, new=True)
+    holds(registry, repairs.new_epoch(registry, table), settings.timeout_s, new=True)
     click.echo(f"table {table.name}: begun anew", err=True)
 
 
 def _accept_loss(
-    settings: Settings, registry: Registry, table: Table, partition: int, copies: ddl.Copies, there: Storage, *,
+    settings: Settings, registry: Registry, table: Table, partition: int, copies: Copies, there: Storage, *,
     yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what the log lost and what still holds it; ask; have everybody go on with the log as it is."""
@@ -118,7 +119,7 @@ def _accept_loss(
         "lost are thrown away or refused; tokens and versions of what was lost may meet other rows",
         yes=yes,
     )
-    change = ddl.accept_loss(registry, table, partition, found.starts)
+    change = repairs.accept_loss(registry, table, partition, found.starts)
     refused = lost_end.refuse_snapshots(there, change.table, partition)
     holds(registry, change, settings.timeout_s)
     for name in refused:
@@ -138,12 +139,12 @@ def _skip(
     table: Table,
     partition: int,
     ranges: list[tuple[int, int]],
-    copies: ddl.Copies,
+    copies: Copies,
     *,
     force: bool,
 ) -> None:
     for first, last in ranges:
-        change = ddl.skip(registry, table, partition, first, last, copies=copies, force=force)
+        change = repairs.skip(registry, table, partition, first, last, copies=copies, force=force)
         table = change.table
     holds(registry, change, settings.timeout_s)
     _await_going(settings, table, partition, ranges[-1][1] + 1)
@@ -158,13 +159,13 @@ def _views(registry: Registry, table: Table, partition: int) -> list[lost_end.He
     return [lost_end.HeldElsewhere(url, one["applied"] or 0, one["state"]) for url, one in found if one is not None]
 
 
-def _copies(there: Storage, table: Table, partition: int, standing: dict[str, Any] | None) -> ddl.Copies:
+def _copies(there: Storage, table: Table, partition: int, standing: dict[str, Any] | None) -> Copies:
     """Archive, snapshots and view of the partition, as far as they reach. Raises StorageUnreachable, Corrupted."""
     archived = ArchiveIndex(there, table.topic, table.epoch).next_offsets().get(partition, 0)
     repository = Repository(there, table.topic, table.epoch)
     current = repository.current()
     cut = repository.manifest(current.name).parts[partition].cut if current else 0
-    return ddl.Copies(archived, cut, (standing and standing["applied"]) or 0)
+    return Copies(archived, cut, (standing and standing["applied"]) or 0)
 
 
 def _await_going(settings: Settings, table: Table, partition: int, offset: int) -> None:
@@ -232,7 +233,7 @@ def _ask(url: str, table: Table, partition: int) -> dict[str, Any] | None:
 
 
 def _report(
-    table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None, copies: ddl.Copies
+    table: Table, partition: int, log: holes.Log, standing: dict[str, Any] | None, copies: Copies
 ) -> dict[str, Any]:
     missing = [
         {"first": h.first, "last": h.last, "count": h.size, "aborted": h.aborted, "why": _why(h, log)}
@@ -273,7 +274,7 @@ def _tell(report: dict[str, Any], log: holes.Log) -> None:
         )
 
 
-def _differs(log: holes.Log, copies: ddl.Copies) -> str:
+def _differs(log: holes.Log, copies: Copies) -> str:
     """Sentence about rows that a node that begins anew, and a rebuild, will not have; empty: none."""
     upto = min(copies.applied, log.start)
     if copies.reach >= upto:

@@ -9,13 +9,14 @@ from pathlib import Path
 import click
 import orjson
 
-from logstore.log.tables import ddl
+from logstore.log.tables import change
+from logstore.log.tables.change import Change
 from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import Corrupted, LogStoreError, Unsupported
 from logstore.model.table import Table
 
 
-def repair_definition(registry: Registry, data_dir: Path, name: str, *, yes: bool) -> ddl.Change | None:
+def repair_definition(registry: Registry, data_dir: Path, name: str, *, yes: bool) -> Change | None:
     """Ask, then write; None: nothing to repair, or the record was withdrawn. Raises Unsupported, LogStoreError."""
     definitions = registry.read()
     why = definitions.unreadable.get(name)
@@ -28,7 +29,7 @@ def repair_definition(registry: Registry, data_dir: Path, name: str, *, yes: boo
     known = _newest(definitions, data_dir, name)
     if known is not None:
         _agree(f"write the definition of {name} again as it was: topic {known.topic}, epoch {known.epoch}?", yes=yes)
-        return ddl.write(registry, known, [])
+        return change.write(registry, known, [])
     _agree(f"nothing readable is left of the definition of {name}: withdraw it? Its topic stays", yes=yes)
     registry.forget(name)
     click.echo(f"table {name}: withdrawn; `logstore table create {name} --topic TOPIC` makes one of a topic", err=True)

@@ -19,7 +19,8 @@ from logstore.log.control import append_control, is_fenced
 from logstore.log.kafka import offsets
 from logstore.log.kafka.records import read_records
 from logstore.log.read.ranges import committed_ends, read_range
-from logstore.log.tables import ddl
+from logstore.log.tables import claims
+from logstore.log.tables.change import Change
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import LogStoreError, LogTruncated, LogUnreachable, TableExists, UsageError
 from logstore.model.position import Position
@@ -36,7 +37,7 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
     Raises BadDefinition, TableExists, LogUnreachable.
     """
     check_name(name)
-    definitions = ddl.free(registry, name)
+    definitions = claims.free(registry, name)
     before = definitions.tables.get(name)
     settings = topics.wal_settings(source.max_value_bytes, topics.replication(registry.admin))
     wanted = Table(
@@ -45,12 +46,12 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
     )  # fmt: skip
 
     def is_ours(table: Table) -> bool:
-        return _is_left_over(registry, table) or ddl.is_usable(registry, table, before)
+        return _is_left_over(registry, table) or claims.is_usable(registry, table, before)
 
-    fork, made = ddl.claim_topic(registry, wanted, settings, definitions, is_ours)
+    fork, made = claims.claim_topic(registry, wanted, settings, definitions, is_ours)
     if not made and _is_left_over(registry, fork):
         fork, made = _made_anew(registry, fork, settings), True
-    return ddl.heir(fork, before), made
+    return claims.heir(fork, before), made
 
 
 def _made_anew(registry: Registry, fork: Table, settings: dict[str, str]) -> Table:
@@ -77,8 +78,8 @@ def announce(bootstrap: str, fork: Table, payload: Mapping[str, Any]) -> None:
 class Promotion(NamedTuple):
     """The definitions of the two tables afterwards. `again`: it had been done before, and nothing was changed now."""
 
-    promoted: ddl.Change
-    replaced: ddl.Change
+    promoted: Change
+    replaced: Change
     again: bool = False
 
 
@@ -111,11 +112,11 @@ def promote(registry: Registry, name: str, over: str, *, discard_newer: bool = F
         error.add_note(f"({table.topic} takes no writes until this command was run again and has succeeded)")
         raise
     revision = max(promoted.revision, replaced.revision) + 1
-    return Promotion(ddl.Change(promoted, revision, []), ddl.Change(replaced, revision, []))
+    return Promotion(Change(promoted, revision, []), Change(replaced, revision, []))
 
 
-def _as_is(table: Table) -> ddl.Change:
-    return ddl.Change(table, table.revision + 1, [])
+def _as_is(table: Table) -> Change:
+    return Change(table, table.revision + 1, [])
 
 
 @contextmanager
@@ -250,7 +251,7 @@ def _is_left_over(registry: Registry, fork: Table) -> bool:
     partitions = list(range(topics.partition_count(registry.admin, fork.topic)))
     bounds = offsets.bounds(registry.admin, fork.topic, partitions)
     if (
-        ddl.owner_of(registry, fork.topic) is not None
+        claims.owner_of(registry, fork.topic) is not None
         or any(bound.end > 1 for bound in bounds.values())
         or not any(b.end for b in bounds.values())
     ):
