@@ -14,7 +14,7 @@ from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
 from logstore.process import logs
 from logstore.process.heartbeat import HOPELESS
 from logstore.process.private_files import own_files_only
-from logstore.view.view import Sync
+from logstore.view.environment import Sync
 from streaming.control.control_plane import Me
 from streaming.worker import Config, Worker, end
 

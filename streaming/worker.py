@@ -27,6 +27,7 @@ from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated, Not
 from logstore.process import descriptors, logs
 from logstore.process.heartbeat import Heartbeat
 from logstore.view import paths
+from logstore.view.environment import Sync
 from logstore.view.feed.acknowledgement import SnapshotPlace
 from logstore.view.feed.log_records import LogKey, LogRecord
 from logstore.view.feed.node_records import NodesKey
@@ -34,7 +35,6 @@ from logstore.view.feed.server import FeedServer
 from logstore.view.feed.table_records import TablesKey
 from logstore.view.feed.view_records import CATCHING_UP, STOPPED
 from logstore.view.positions import PositionKeeper, position_name
-from logstore.view.view import Sync
 from streaming.adoption.adopter import Adopter
 from streaming.adoption.bootstrap import Bootstrapper
 from streaming.adoption.discards import Discards

@@ -24,9 +24,10 @@ from support_view import (
 from logstore.model.errors import Corrupted, NotYet, Overloaded
 from logstore.model.folding.fold import Folded, fold_batch
 from logstore.view import layout, paths
+from logstore.view.environment import discard_if_torn
 from logstore.view.layout import Stop
 from logstore.view.reader import ViewReader
-from logstore.view.view import View, discard_if_torn
+from logstore.view.view import View
 
 
 def in_other_process(code: str, *arguments: object, **more) -> subprocess.Popen:

@@ -17,9 +17,10 @@ from pathlib import Path
 from logstore.model.folding.fold import Folded
 from logstore.model.safe_path import below
 from logstore.process import durable
+from logstore.view.environment import Sync
 from logstore.view.layout import Base, Quarantine, State
 from logstore.view.reader import Reading, ViewReader
-from logstore.view.view import Sync, View, ViewIdentity
+from logstore.view.view import View, ViewIdentity
 
 _CHUNK = 5_000  # entries of one commit
 _CHUNK_BYTES = 8 << 20

@@ -8,18 +8,14 @@ A commit, step by step (`docs/corridor.md` tells the same):
     4. write the state: next offset, log time, and the stop if there is one
     5. commit; readers see all of it or nothing
 
-Durability: `none` leaves flushing to the kernel: it survives a killed process, not a power cut, so a file beside the
-environment names the boot during which it was written, and after another boot the view is thrown away and built again
-from the log. `commit` flushes every commit (fsync). The log is the truth in both cases.
+What it lies in, and what survives a power cut, is told by `environment`.
 """
 
-import os
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lmdb
 import orjson
@@ -28,17 +24,14 @@ from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.folding.fold import Folded
 from logstore.model.record_identity import RecordIdentity
 from logstore.process import durable
-from logstore.view import damage, layout, paths, preallocate
+from logstore.view import damage, environment, layout, preallocate
+from logstore.view.environment import PAGE, Sync
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader
 
-Sync = Literal["none", "commit"]
-
-_PAGE = 4_096
 _PAGES_PER_ENTRY = 3  # a leaf, its branch and a split, each copied on write
 _ENTRY_OVERHEAD = 32
 _SPARE_PAGES = 64
-_LOCK_BYTES = 64 * layout.MAX_READERS + _PAGE  # a slot is a cache line
 _STEP = 1 << 20
 _NO_QUARANTINE = Quarantine({}, [])
 
@@ -80,7 +73,7 @@ class View:
         """
         self.path, self._sync = path, sync
         self._allocated = 0
-        self._env = _prepare(path, sync, map_bytes)
+        self._env = environment.prepare(path, sync, map_bytes)
         try:
             self._make_room({})
             with damage.translating(path):
@@ -89,7 +82,7 @@ class View:
                 )
                 self.state, self.base = self._recover(identity, base, quarantine)
             if sync == "commit":  # it may have been written without sync before
-                self._clear_unsynced()
+                environment.clear_unsynced(self.path, self._env)
         except BaseException:
             self._env.close()
             raise
@@ -140,7 +133,7 @@ class View:
 
     def size_bytes(self) -> int:
         """Bytes of the environment in use."""
-        return int(self._env.info()["last_pgno"] + 1) * _PAGE
+        return int(self._env.info()["last_pgno"] + 1) * PAGE
 
     def free_slots(self) -> int:
         """Take back the reader slots of processes that have died, and the pages they held on to; returns how many."""
@@ -155,7 +148,7 @@ class View:
         """
         try:
             if flush:
-                self._clear_unsynced()
+                environment.clear_unsynced(self.path, self._env)
         finally:
             self._env.close()
 
@@ -169,12 +162,6 @@ class View:
         """Replace the list of what was skipped: a view that is copied takes that of its source. Raises as `apply`."""
         with damage.translating(self.path), self._env.begin(write=True) as txn:
             self._write_quarantine(txn, quarantine)
-
-    def _clear_unsynced(self) -> None:
-        with damage.translating(self.path):
-            self._env.sync(True)
-        (self.path / "unsynced").unlink(missing_ok=True)
-        durable.flush(self.path)
 
     def _recover(self, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
         with self._env.begin(write=True) as txn:
@@ -253,16 +240,16 @@ class View:
         with damage.translating(self.path):
             self._env.set_mapsize(size_bytes)
         if self._sync != "none":
-            _reach(self.path, size_bytes)
+            environment.reach(self.path, size_bytes)
 
     def _make_room(self, entries: Mapping[bytes, bytes]) -> None:
         """Allocate the blocks that this commit can touch at most."""
         if self._sync != "none":  # without writemap a full disk is an error of the commit
             return
         payload = sum(map(len, entries.values())) + sum(map(len, entries)) + len(entries) * _ENTRY_OVERHEAD
-        used = self.size_bytes() // _PAGE
+        used = self.size_bytes() // PAGE
         copied = min(len(entries) * _PAGES_PER_ENTRY, used)  # copy on write: at worst all there is
-        needed = (used + copied + 2 * payload // _PAGE + _SPARE_PAGES) * _PAGE  # a page is at least half full
+        needed = (used + copied + 2 * payload // PAGE + _SPARE_PAGES) * PAGE  # a page is at least half full
         if needed <= self._allocated:
             return
         try:
@@ -279,75 +266,6 @@ class View:
 
 def _standing_on(base: Base) -> State:
     return State(base.cut, base.log_time_ms, base.leader_epoch, last=RecordIdentity.parse(base.last))
-
-
-def discard_if_torn(path: Path) -> bool:
-    """Remove a view that was written without sync during an earlier boot; True when it was removed."""
-    mark = path / "unsynced"
-    if not mark.exists() or mark.read_bytes() == paths.boot_id().encode():
-        return False
-    (path / "data.mdb").unlink(missing_ok=True)  # before the mark: without it the data would be believed
-    shutil.rmtree(path)
-    durable.flush(path.parent)
-    return True
-
-
-def _mark_unsynced(path: Path) -> None:
-    mark, boot = path / "unsynced", paths.boot_id().encode()
-    if mark.exists() and mark.read_bytes() == boot:
-        return
-    try:
-        mark.write_bytes(boot)
-        durable.flush(mark)
-    except OSError:  # an empty mark would have a sound view thrown away
-        mark.unlink(missing_ok=True)
-        raise
-    durable.flush(path)
-
-
-def _prepare(path: Path, sync: Sync, map_bytes: int) -> Any:
-    """The opened environment. What a full disk leaves half made is removed: it held nothing yet."""
-    fresh = not (path / "data.mdb").exists()
-    if not fresh:
-        damage.check_whole(path)  # now: LMDB fills with zeros what is missing
-    try:
-        with preallocate.room_for(path):
-            path.mkdir(parents=True, exist_ok=True)
-            if sync == "none":
-                _mark_unsynced(path)
-            preallocate.allocate(path / "lock.mdb", _LOCK_BYTES)
-        return _open(path, sync, map_bytes)
-    except DiskFull:
-        if fresh:
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-def _open(path: Path, sync: Sync, map_bytes: int) -> Any:
-    quick = sync == "none"
-    size = max(map_bytes, (path / "data.mdb").stat().st_size if (path / "data.mdb").exists() else 0)
-    with damage.translating(path):
-        env = lmdb.open(
-            str(path), map_size=size, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
-            sync=not quick, metasync=not quick, writemap=quick, readahead=False,
-        )  # fmt: skip
-    try:
-        if not quick:
-            _reach(path, env.info()["map_size"])
-    except BaseException:
-        env.close()
-        raise
-    return env
-
-
-def _reach(path: Path, size_bytes: int) -> None:
-    """Have the file reach as far as its map, in holes, as LMDB does itself with writemap.
-
-    Without, a commit that ends in pages it has freed again leaves them out, and a sound file would look cut short.
-    """
-    with preallocate.room_for(path):
-        if (path / "data.mdb").stat().st_size < size_bytes:
-            os.truncate(path / "data.mdb", size_bytes)
 
 
 def _identity_bytes(identity: ViewIdentity) -> bytes:

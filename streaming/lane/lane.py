@@ -23,10 +23,10 @@ from logstore.log.read.tail import End, FetchedBatch, Tail, Trouble, Unreachable
 from logstore.model.errors import Corrupted, LogStoreError, NotYet
 from logstore.model.table import PartitionKey
 from logstore.process import logs
+from logstore.view.environment import Sync
 from logstore.view.feed.log_records import LogKey, LogRecord
 from logstore.view.feed.server import FeedServer
 from logstore.view.layout import Stop
-from logstore.view.view import Sync
 from streaming.lane.counts import LaneCounts
 from streaming.lane.cuts import Cuts
 from streaming.lane.disk.opened_view import Bootstrap

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import Corrupted, DiskFull, NoSuchSnapshot, NotYet, Overloaded
+from logstore.view.environment import Sync
 from logstore.view.positions import AppliedPositions, position_name
-from logstore.view.view import Sync
 from streaming.lane.disk.opened_view import Bootstrap, BootstrapPending
 from streaming.lane.partition import FollowedPartition, Phase
 from streaming.lane.status import LaneStatus

@@ -22,9 +22,10 @@ from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.folding.mutation import Control, parse
 from logstore.model.record_identity import AppliedPosition, RecordIdentity, identify
 from logstore.view import generation, paths
+from logstore.view.environment import Sync
 from logstore.view.feed.view_records import LocalSnapshotRecord, ViewRecord
 from logstore.view.layout import Stop
-from logstore.view.view import Sync, View
+from logstore.view.view import View
 from streaming.lane import stop_reasons
 from streaming.lane.change_buffer import ChangeBuffer
 from streaming.lane.counts import TableCounts

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from logstore.model.errors import Corrupted, Overloaded
 from logstore.model.safe_path import below
 from logstore.view import generation, paths
+from logstore.view.environment import Sync, discard_if_torn
 from logstore.view.layout import Base, Quarantine
-from logstore.view.view import Sync, View, ViewIdentity, discard_if_torn
+from logstore.view.view import View, ViewIdentity
 from streaming.lane.target import Target
 
 log = logging.getLogger(__name__)
