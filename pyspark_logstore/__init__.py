@@ -20,7 +20,7 @@ else:
         said = str(lacking)
 
         class DefaultSource(DataSource):
-            """Says what is not installed, when it is used."""
+            """Data source that says what is not installed, when it is used."""
 
             @classmethod
             def name(cls):

@@ -19,16 +19,16 @@ class Keys:
     end: bytes | None = None  # None: no end
 
     def among(self, keys: Iterable[bytes]) -> "Keys":
-        """Only those of `keys`, too."""
+        """The filter, narrowed to those of `keys`."""
         more = frozenset(keys)
         return replace(self, some=more if self.some is None else self.some & more)
 
     def at_least(self, start: bytes) -> "Keys":
-        """None below `start`, too."""
+        """The filter, narrowed to keys from `start` on."""
         return replace(self, start=max(self.start, start))
 
     def below(self, end: bytes) -> "Keys":
-        """Only those below `end`, too."""
+        """The filter, narrowed to keys below `end`."""
         return replace(self, end=end if self.end is None else min(self.end, end))
 
     @property

@@ -137,7 +137,7 @@ class _KnownRecords:
         return self._starts[partition] == 0 or self._reach(partition) >= self._starts[partition]
 
     def stretch(self, partition: int, start: int, end: int) -> LogStretch:
-        """From the log, and from the archive what is not in the log any more. Raises LogTruncated."""
+        """Stretch of the log, and of the archive what is not in the log any more. Raises LogTruncated."""
         table, begin = self._where.table, self._starts[partition]
         gone = first_missing(range(start, min(begin, end)), table.skips.get(partition, ()))
         if gone is None:

@@ -277,6 +277,6 @@ def _name(suspects: list[Suspect], compared: list[Comparison]) -> None:
 
 
 def _partitions(problem: str, cuts: dict[int, int]) -> list[int]:
-    """Whom a problem that `verify` found concerns; all, when it does not say."""
+    """Partitions that a problem found by `verify` concerns; all, when it does not say."""
     match = _PARTITION.match(problem)
     return [int(match[1] or match[2])] if match else sorted(cuts)

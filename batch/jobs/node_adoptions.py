@@ -18,7 +18,7 @@ def adoptions_at(url: str, table: Table) -> dict[int, AdoptionRecord]:
 
 
 def asked_at(url: str, table: Table) -> dict[int, AdoptionRecord] | None:
-    """`adoptions_at`; None: the node does not answer, or says what cannot be read."""
+    """Adoptions as of `adoptions_at`; None: the node does not answer, or says what cannot be read."""
     try:
         answer = httpx.get(f"{url}/v1/snapshots", timeout=ASK_S, trust_env=False)
         rows = answer.raise_for_status().json()["snapshots"]

@@ -137,7 +137,7 @@ def _check_verdicts(
 
 
 def _reached_by_nodes(ctx: Context, table: Table, below: dict[int, int]) -> tuple[dict[int, int], list[str]]:
-    """`below`, but for what a node still folds from; and what there is to say of nodes. Raises LogUnreachable."""
+    """Offsets of `below`, but for what nodes still fold from; and what is said of nodes. Raises LogUnreachable."""
     found = dict(below)
     notes: list[str] = []
     with LiveWorkers(ctx.bootstrap) as live_workers:

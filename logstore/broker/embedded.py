@@ -219,7 +219,7 @@ class EmbeddedKafka:
             )
 
     def _wait(self, identity: BrokerIdentity, timeout_s: float) -> None:
-        """Until the broker answers.
+        """Wait until the broker answers.
 
         Raises SetupError with the end of its log when it dies, or does nothing for `timeout_s`.
         """

@@ -54,7 +54,7 @@ Fetch = Callable[[Path, Path], None]  # (folder to fill, Ivy's cache)
 
 
 def cache_dir() -> Path:
-    """`$LOGSTORE_CACHE`, else the user's cache directory. Raises SetupError for a user without a home."""
+    """Folder of downloads: `$LOGSTORE_CACHE`, else the user's cache. Raises SetupError for a user without a home."""
     named = os.environ.get("LOGSTORE_CACHE")
     return Path(named or own_folder(platformdirs.user_cache_path, "name a folder in LOGSTORE_CACHE")).absolute()
 

@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def status_of(error: LogStoreError) -> int:
-    """2 where the caller's words are wrong, 1 for the rest."""
+    """Exit status of an error: 2 where the caller's words are wrong, 1 for the rest."""
     return 2 if type(error) is UsageError or isinstance(error, _CALLERS_WORDS) else 1
 
 

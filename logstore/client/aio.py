@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class _Wakeups:
-    """From the producer's thread into the loop: one `call_soon_threadsafe` for all that is done meanwhile."""
+    """Wake-ups of the loop by the producer's thread: one `call_soon_threadsafe` for all that is done meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._done = loop, deque[asyncio.Future[None]]()

@@ -230,5 +230,5 @@ def _present(value: Any, limit: int) -> bytes | None:
 
 
 def _refuse(*_: Any) -> None:
-    """Stands in for librdkafka in a pipeline that has ended; `queue` says why."""
+    """Stand-in for librdkafka in a pipeline that has ended; `queue` says why."""
     raise BufferError

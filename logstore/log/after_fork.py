@@ -1,4 +1,4 @@
-"""After a fork: what a child process lets go of because its parent goes on with it.
+"""Forked processes: what a child lets go of because its parent goes on with it.
 
 The threads of librdkafka do not exist in the child, its locks may be held there for ever, and destroying a client would
 wait for those threads. A socket that both processes read from gives each the answers of the other. So the child forgets

@@ -26,7 +26,7 @@ class RecordIdentity(NamedTuple):
 
     @property
     def text(self) -> str:
-        """`<offset>-<32 hex digits>`."""
+        """Text form of the identity: `<offset>-<32 hex digits>`."""
         return f"{self.offset}-{self.digest.hex()}"
 
     @classmethod

@@ -73,7 +73,7 @@ class Child:
 
 
 class _File(RotatingFileHandler):
-    """Says once, not at each line, that it cannot be written."""
+    """File of a child's output that says once, not at each line, that it cannot be written."""
 
     lost: Callable[[], None] | None = None
 
@@ -121,7 +121,7 @@ class ChildLog:
 
 
 class Supervisor:
-    """Keeps children running. One thread."""
+    """Supervisor of child processes: keeps them running. One thread."""
 
     def __init__(
         self,

@@ -114,7 +114,7 @@ class _Said:
 
 
 class Repetition(logging.Filter):
-    """Leaves out lines that repeat themselves, and counts them (`repeated`). Bounded."""
+    """Filter of log lines that repeat themselves: they are left out, and counted (`repeated`). Bounded."""
 
     def __init__(self) -> None:
         super().__init__()

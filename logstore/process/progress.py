@@ -14,7 +14,7 @@ _BYTES_PER_S = 10e6  # moved from and to the disk: as good as a second of work
 
 
 class Progress:
-    """Looks at a process again and again, with nothing kept but its last sign of life."""
+    """Progress of a process, which is looked at again and again; nothing is kept but its last sign of life."""
 
     def __init__(self, pid: int, patience_s: float, log: Path | None = None) -> None:
         """`patience_s`: it hangs when it did next to nothing for so long. `log`: a file that grows while it works."""

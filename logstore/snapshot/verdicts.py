@@ -84,7 +84,7 @@ class Verdicts:
         self._known.pop(snapshot, None)
 
     def of(self, snapshot: str) -> Judged:
-        """All words on a snapshot. A file that cannot be read counts as a refusal: one may have stood in it."""
+        """Verdicts on a snapshot. A file that cannot be read counts as a refusal: one may have stood in it."""
         if snapshot not in self._known:
             names = self._storage.list(f"{self._folder}/{snapshot}")
             judges = [name.removesuffix(".json") for name in names if name.endswith(".json")]

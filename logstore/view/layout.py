@@ -49,7 +49,7 @@ _OFFSET = struct.Struct(">Q")
 
 
 class Stop(NamedTuple):
-    """Why a partition answers nothing.
+    """Cause for which a partition answers nothing.
 
     `word` is the error class's word, `detail` a sentence with the command that helps.
     """

@@ -105,7 +105,7 @@ class Bootstrapper:
         raise NotYet(missing) if isinstance(error, StorageUnreachable) else NoSuchSnapshot(missing)
 
     def _best(self, target: Target) -> Bootstrap:
-        """Over the best snapshot that is whole and that the log goes on from."""
+        """Bootstrap over the best snapshot that is whole and that the log goes on from."""
         failure: Corrupted | NoSuchSnapshot | None = None
         for beginning in beginnings(self._fetcher, target.table, target.partition):
             try:

@@ -26,7 +26,7 @@ _NEAR_S, _FAR_S = 2.0, 15.0  # for so long a verdict that was read counts, from 
 
 
 class SnapshotFetcher:
-    """Thread-safe. Every call may wait for the storage, so none is made from the lane."""
+    """Fetcher of snapshots; thread-safe. Every call may wait for the storage, so none is made from the lane."""
 
     def __init__(
         self, data_dir: Path, node: str, progress: AdoptionProgress, *, fetch_mb_s: float | None, worker: int = 0,
@@ -60,7 +60,7 @@ class SnapshotFetcher:
 
     @property
     def unknown(self) -> str:
-        """Why it is not known where the storage lies, while it is not."""
+        """The reason why it is not known where the storage lies, while it is not."""
         return self._unknown
 
     @property

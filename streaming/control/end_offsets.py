@@ -24,7 +24,7 @@ EVERY_S = 1.0
 
 
 class EndOffsets(threading.Thread):
-    """Tells readers, the watchdog, and the lane whether the log answers at all."""
+    """Ends of logs for readers and the watchdog; and, for the lane, whether the log answers at all."""
 
     def __init__(self, client: Callable[[], Any], feed: FeedServer, lane: Lane) -> None:
         super().__init__(name="ends", daemon=True)
@@ -51,7 +51,7 @@ class EndOffsets(threading.Thread):
                 self._complain(str(error))
 
     def _complain(self, why: str) -> None:
-        """Once, however long it stays so."""
+        """Complain once, however long it stays so."""
         if why != self._complaint:
             self._complaint = why
             log.warning("the ends of the log are not known: %s", why)

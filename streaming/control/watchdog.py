@@ -12,7 +12,7 @@ UNREAD_S = 20.0  # readers that are started again come back sooner
 
 
 class Watchdog:
-    """Looks at the positions of partitions that are behind.
+    """Watch over the positions of partitions that are behind.
 
     Asks for a new consumer first, for a new process after that.
     """

@@ -47,7 +47,7 @@ class PendingDigest:
 
 
 class DigestClient(threading.Thread):
-    """Runs until `close`. Its calls may come from any thread and do not block for longer than SEND_S."""
+    """Client of the digester. Runs until `close`; calls come from any thread, and block for no longer than SEND_S."""
 
     def __init__(self) -> None:
         super().__init__(name="digest-client", daemon=True)

@@ -241,7 +241,7 @@ class Digester:
 
 
 def _inode(path: Path) -> int:
-    """0 when nothing is there."""
+    """Inode of a file; 0 when nothing is there."""
     try:
         return path.stat().st_ino
     except FileNotFoundError:

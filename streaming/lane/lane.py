@@ -370,7 +370,7 @@ class Lane(threading.Thread):
         self._feed.publish_changed(LogKey(), LogRecord(reachable))
 
     def _tick(self, tail: Tail) -> None:
-        """Once a second: what only looking shows."""
+        """Look once a second at what only looking shows."""
         self._cuts.watch(self._followed.values())
         for followed in self._followed.values():
             if followed.stop is None:

@@ -116,7 +116,7 @@ class FollowedPartition:
 
     @property
     def stop(self) -> Stop | None:
-        """Why the partition answers nothing, if it does not."""
+        """The reason why the partition answers nothing, if it does not."""
         return self.view.state.stop
 
     @property
@@ -233,7 +233,7 @@ class FollowedPartition:
 
     @property
     def proved(self) -> AppliedPosition | None:
-        """`applied`, once the log has shown that it holds it."""
+        """The record that was applied last (`applied`), once the log has shown that it holds it."""
         return self.applied if self.proof.wanted is None and not self.is_cut_back else None
 
     @property
@@ -379,7 +379,7 @@ class FollowedPartition:
             self.change_buffer.add(folded)
 
     def _without_applied(self, records: Records) -> Records:
-        """After a seek the same records may come twice."""
+        """Leave out what is applied: after a seek the same records may come twice."""
         applied = (
             sum(1 for offset in records.offsets if offset < self.next_offset)
             if records.offsets[0] < self.next_offset

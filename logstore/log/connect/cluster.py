@@ -52,7 +52,7 @@ class Cluster(str):
 
     @classmethod
     def of(cls, bootstrap: str) -> "Cluster":
-        """`bootstrap` as it is, or with what this process's environment and files say of Kafka."""
+        """The cluster at `bootstrap`: as it is, or with what this process's environment and files say of Kafka."""
         return bootstrap if isinstance(bootstrap, Cluster) else cls(bootstrap, process_properties())
 
     @classmethod

@@ -31,7 +31,7 @@ class Lacking(NamedTuple):
 
 
 class LiveWorkers:
-    """Looks at who is there. One thread only; close it."""
+    """Reader of what the live workers of all nodes announce. One thread only; close it."""
 
     def __init__(self, bootstrap: str) -> None:
         """Connect. Raises LogUnreachable; SetupError when no store has been started on this Kafka."""
@@ -64,7 +64,7 @@ class LiveWorkers:
             self._changes.take(left_s)
 
     def _greet(self, deadline: float) -> None:
-        """At the first look nobody is there: perhaps the broker's clock has stepped, so wait for the next round."""
+        """Wait for the next round where the first look finds nobody: the broker's clock may have stepped."""
         patience_s = min(deadline, time.monotonic() + GREET_S)
         while not self._greeted and not self._changes.nodes.live() and time.monotonic() < patience_s:
             self._changes.take(AGAIN_S)

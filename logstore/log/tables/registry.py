@@ -84,7 +84,7 @@ class Definitions(NamedTuple):
         return table
 
     def stopped(self, name: str) -> Stopped | None:
-        """Why the table of that name cannot be followed, as far as its definition is concerned."""
+        """The reason why the table of that name cannot be followed, as far as its definition is concerned."""
         why = self.unreadable.get(name)
         return None if isinstance(why, Corrupted) and name in self.tables else why
 

@@ -28,7 +28,7 @@ def is_fatal(error: Any) -> bool:
 
 
 class _fatal_errors_left_to_the_writes:  # noqa: N801 - reads as `suppress` does; a class, since `poll` is called a lot
-    """Whoever polls has done nothing wrong: the binding raises a fatal error wherever it is noticed first."""
+    """Fatal errors, left to the writes: the binding raises one where it notices it first, to whoever polls."""
 
     def __enter__(self) -> None: ...
 
@@ -75,7 +75,7 @@ class Connection:
 
 
 class Poller(threading.Thread):
-    """Runs callbacks while nobody holds the lease.
+    """Thread that runs delivery callbacks while nobody holds the lease.
 
     Knows the raw producer only, so that an abandoned `Producer` can be collected.
     """

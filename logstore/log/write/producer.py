@@ -62,7 +62,7 @@ class Writer(Protocol):
 
 
 class Producer:
-    """Writes records; thread-safe. Close it: what is queued is lost with the process otherwise.
+    """Writer of records; thread-safe. Close it: what is queued is lost with the process otherwise.
 
     A fatal error of librdkafka ends a connection, not the producer: what was on its way is Unknown, and the next write
     goes through a new one.

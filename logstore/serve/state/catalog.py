@@ -136,7 +136,7 @@ class Catalog:
         ]
 
     def state_of(self, table: Table, partition: int) -> str:
-        """live, catching-up, stopped, elsewhere or unserved, by the word of the workers."""
+        """State of a partition by the word of the workers: live, catching-up, stopped, elsewhere or unserved."""
         served = self.served.get((table.epoch, partition))
         if served is not None:
             return served.state

@@ -82,7 +82,7 @@ class FeedClient:
             await asyncio.sleep(pause)
 
     async def _listen(self, feed: WorkerFeed, sock: socket.socket) -> bool:
-        """Until the worker hangs up; True when it said something."""
+        """Listen until the worker hangs up; True when it said something."""
         loop, reader = asyncio.get_running_loop(), FeedReader()
         spoke = False
         self._sockets[feed.worker] = sock

@@ -114,7 +114,7 @@ def integer(value: str, name: str, low: int, high: int) -> int:
 
 
 def boolean(value: bytes | None, name: str) -> bool:
-    """`true` or `false`, false when absent; raises Problem."""
+    """Value of a parameter that is `true` or `false`, false when absent; raises Problem."""
     if value not in (None, b"true", b"false"):
         raise Problem("bad-request", f"{name} is true or false, not {value[:40]!r}", parameter=name)
     return value == b"true"

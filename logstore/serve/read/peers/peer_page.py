@@ -41,7 +41,7 @@ async def read_body(response: "httpx.Response", most: int) -> bytes:
 
 
 class PeerPage:
-    """One answer. Raises Problem from every method where it is not what was asked for."""
+    """Page of rows as another node answered it. Every method raises Problem where it is not what was asked for."""
 
     def __init__(self, url: str, table: Table, partitions: Collection[int], body: bytes) -> None:
         self._url = url
