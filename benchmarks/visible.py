@@ -30,7 +30,8 @@ from logstore.log import topics
 from logstore.log.kafka import clients
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
-from logstore.log.write.producer import QUEUE_BYTES, QUEUE_RECORDS, Producer
+from logstore.log.write.limits import QUEUE_BYTES, QUEUE_RECORDS
+from logstore.log.write.producer import Producer
 from logstore.model.table import DEFAULT_MAX_VALUE_BYTES
 
 PARTITIONS = 4

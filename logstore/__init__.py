@@ -7,9 +7,7 @@
 The names below are loaded on first use, so that `import logstore` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # true to a type checker; `typing` itself would be most of what this import costs
 if TYPE_CHECKING:
     from logstore.client.aio import AsyncStore
     from logstore.client.pending import Pending
@@ -51,7 +49,9 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    from importlib import import_module  # noqa: PLC0415 - only who asks for a name
+
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES.get(name, "logstore.model.errors")), name)

@@ -9,7 +9,6 @@ clients (`log.connect.sources`). A name nobody knows, or a value of the wrong ki
 
 import contextlib
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -194,6 +193,8 @@ def _dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def _toml(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
+    import tomllib  # noqa: PLC0415 - most have no such file
+
     try:
         return tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,15 +1,21 @@
 """Start of commands: what takes long to import is imported where it is used."""
 
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+import logstore
 from logstore.cli.main import cli
 
 HEAVY = {"numpy", "pyarrow", "pandas", "pyspark", "faust", "fsspec", "rich", "structlog", "uvicorn", "lmdb"}
+OF_WRITERS = {"confluent_kafka", "logstore.log.kafka", "logstore.log.write.producer"}
+OF_OTHERS = {"asyncio", "httpx", "ssl", "http.client", "email", "logging", "concurrent.futures", "ctypes", "subprocess",
+             "tenacity", "tomllib", "msgpack", "encodings.idna", "xxhash"}  # fmt: skip
 PROGRAM = """
 import sys
 from logstore.cli.main import cli
@@ -35,6 +41,27 @@ def test_a_command_imports_no_more_than_it_needs(command):
     assert HEAVY & set(done.stderr.split()) == set()
     if command.startswith("batch"):
         assert "confluent_kafka" not in done.stderr.split()
+
+
+@pytest.mark.parametrize("command", ["get t k --deadline-ms 1", "scan t --deadline-ms 1", "count t --deadline-ms 1",
+                                     "status"])  # fmt: skip
+def test_a_command_that_reads_imports_nothing_of_writers(command):
+    """By name: what a module costs differs between machines, and with what else runs there."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *command.split(), "--url", "http://127.0.0.1:1"],
+        capture_output=True, timeout=60, text=True, check=False, env={**os.environ, "LOGSTORE_CONFIG": ""},
+    )  # fmt: skip
+    assert "ServerUnreachable: http://127.0.0.1:1 does not answer" in done.stderr
+    assert (HEAVY | OF_WRITERS | OF_OTHERS) & set(done.stderr.split()) == set()
+
+
+def test_the_package_alone_imports_nothing():
+    program = "import sys; before = set(sys.modules); import logstore; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], cwd=Path(logstore.__file__).parents[1], capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.split() == ["logstore"], done.stderr
 
 
 def test_help_of_a_change_shows_what_stays():

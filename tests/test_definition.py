@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from logstore.model.errors import BadDefinition, Corrupted, Unsupported
-from logstore.model.table import MAX_MAX_VALUE_BYTES, Table, check_limits, check_name
+from logstore.model.key import MAX_MAX_VALUE_BYTES
+from logstore.model.table import Table, check_limits, check_name
 
 TABLE = Table(
     "users", "people", "0af1" * 8, 4, adopted=True, skips={0: [(2, 2), (4, 9)], 3: [(7, 7)]},

@@ -91,7 +91,7 @@ def fits(value, kind):
 
 def methods(kind):
     """Public methods and properties of a class, with the types of their parameters."""
-    names = {"SSLContext": ssl.SSLContext, "Position": Position}
+    names = {"SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline}
     for name in sorted(vars(kind)):
         member = inspect.getattr_static(kind, name)
         if (name.startswith("_") and name != "__init__") or name in INSIDE:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import httpx
 
 from logstore.broker.jars import VERSION, cache_dir
 from logstore.broker.java import find_java
 from logstore.cli import options, show
 from logstore.cli.version import versions
+from logstore.client.transport.pages import Pages
 from logstore.log import topics
 from logstore.log.kafka.descriptions import describe
 from logstore.log.tables import repairs
@@ -180,15 +180,15 @@ def _table(registry: Registry, table: Any) -> Iterator[Check]:
 def _node(settings: Settings) -> Check:
     url = need_url(settings)
     try:
-        page = httpx.get(f"{url}/readyz", timeout=_TIMEOUT_S, trust_env=False)
-        cluster = httpx.get(f"{url}/v1/partitions", timeout=_TIMEOUT_S, trust_env=False).json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        return Check("warn", "node", f"{url} does not answer ({error}); `logstore dev` or `logstore node` starts one")
+        with Pages(_TIMEOUT_S) as pages:
+            ready, cluster = pages.get(url, "/readyz"), pages.get(url, "/v1/partitions").document
+    except LogStoreError as error:
+        return Check("warn", "node", f"{error}")
     stopped = [
         f"{p['table']}/{p['partition']}: {p['reason']}" for p in cluster["partitions"] if p["state"] == "stopped"
     ]
     if stopped:
         return Check("fail", "node", f"{url}: {len(stopped)} partitions are stopped: {'; '.join(stopped[:3])}")
-    if page.status_code != 200:
-        return Check("warn", "node", f"{url} is not ready: {page.json().get('detail', page.status_code)}")
+    if ready.status != 200:
+        return Check("warn", "node", f"{url} is not ready: {ready.document.get('detail', ready.status)}")
     return Check("ok", "node", f"{url} is ready")

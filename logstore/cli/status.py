@@ -5,10 +5,10 @@ import time
 from typing import Any
 
 import click
-import httpx
 
 from logstore.cli import health, options, show
-from logstore.model.errors import LogStoreError, NoSuchTable, ServerUnreachable, UsageError
+from logstore.client.transport.pages import Pages
+from logstore.model.errors import LogStoreError, NoSuchTable, UsageError
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
 from logstore.snapshot.verdicts import PROVED
@@ -33,9 +33,9 @@ def status(
     """Show nodes, tables and partitions."""
     if check and watch:
         raise UsageError("--check looks once and --watch for ever; give one of them")
-    with httpx.Client(timeout=TIMEOUT_S, trust_env=False) as http:
+    with Pages(TIMEOUT_S) as pages:
         while True:
-            found = _only(gather(http, need_url(settings)), name, unhealthy=unhealthy)
+            found = _only(gather(pages, need_url(settings)), name, unhealthy=unhealthy)
             if check:
                 return _check(found)
             if watch and sys.stdout.isatty():
@@ -69,15 +69,15 @@ def _only(found: dict[str, Any], name: str | None, *, unhealthy: bool) -> dict[s
     }
 
 
-def gather(http: httpx.Client, url: str) -> dict[str, Any]:
+def gather(pages: Pages, url: str) -> dict[str, Any]:
     """State of all nodes, asked through any one of them. Raises ServerUnreachable, LogStoreError."""
-    cluster, tables = _page(http, url, "/v1/cluster"), _page(http, url, "/v1/tables")["tables"]
+    cluster, tables = _page(pages, url, "/v1/cluster"), _page(pages, url, "/v1/tables")["tables"]
     partitions: dict[tuple[str, int, str], dict[str, Any]] = {}
     quarantined: dict[str, dict[str, int]] = {table["name"]: {} for table in tables}
     silent = []
     for node in cluster["nodes"] or [{"url": url, "node": "?", "group": "?"}]:
         try:
-            _take(http, node, partitions, quarantined)
+            _take(pages, node, partitions, quarantined)
         except LogStoreError as error:
             silent.append({"node": node["node"], "url": node["url"], "error": str(error)})
     for row in partitions.values():
@@ -96,34 +96,28 @@ def gather(http: httpx.Client, url: str) -> dict[str, Any]:
 
 
 def _take(
-    http: httpx.Client, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]
+    pages: Pages, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]
 ) -> None:
     """Add what one node says. Of a group's nodes the one that has a partition is believed."""
-    for row in _page(http, node["url"], "/v1/partitions")["partitions"]:
+    for row in _page(pages, node["url"], "/v1/partitions")["partitions"]:
         key = row["table"], row["partition"], node["group"]
         if key not in partitions or partitions[key]["state"] in _NOT_HERE:
             partitions[key] = {**row, "group": node["group"]}
-    for row in _page(http, node["url"], "/v1/snapshots")["snapshots"]:
+    for row in _page(pages, node["url"], "/v1/snapshots")["snapshots"]:
         line = partitions.get((row["table"], row["partition"], node["group"]))
         if line is not None:
             line["snapshot"] = {name: row[name] for name in _SNAPSHOT}
     for table, counts in quarantined.items():
-        for reason, count in _page(http, node["url"], f"/v1/tables/{table}/quarantine")["counts"].items():
+        for reason, count in _page(pages, node["url"], f"/v1/tables/{table}/quarantine")["counts"].items():
             counts[reason] = counts.get(reason, 0) + count
 
 
-def _page(http: httpx.Client, url: str, path: str) -> dict[str, Any]:
-    try:
-        answer = http.get(url + path)
-        document: dict[str, Any] = answer.json()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ServerUnreachable(
-            f"{url} does not answer ({error}); is the node running? `logstore dev` starts one"
-        ) from error
-    except ValueError as error:
-        raise LogStoreError(f"{url}{path} is not a page of logstore's; is the URL right?") from error
-    if answer.status_code != 200:
-        raise LogStoreError(f"{url}{path}: {document.get('detail') or answer.status_code}")
+def _page(pages: Pages, url: str, path: str) -> dict[str, Any]:
+    status, document = pages.get(url, path)
+    if not isinstance(document, dict):
+        raise LogStoreError(f"{url}{path} is not a page of logstore's; is the URL right?")
+    if status != 200:
+        raise LogStoreError(f"{url}{path}: {document.get('detail') or status}")
     return document
 
 

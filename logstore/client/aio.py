@@ -22,7 +22,7 @@ from logstore.client.row import Row
 from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, TopicProof, renewing
 from logstore.log.after_fork import keep, renew_in_child
-from logstore.log.write.producer import (
+from logstore.log.write.limits import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
     GRACE_S,
@@ -30,8 +30,8 @@ from logstore.log.write.producer import (
     QUEUE_BYTES,
     QUEUE_RECORDS,
     OnFull,
-    Producer,
 )
+from logstore.log.write.producer import Producer
 from logstore.model.errors import EpochChanged, LogStoreError, Overloaded, StillPending, UsageError, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position

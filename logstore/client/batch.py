@@ -19,7 +19,8 @@ from typing import Any
 
 from logstore.client.checks import CheckedWrites, Pair, Text, pairs_of
 from logstore.log.write.delivery import delivery_error, unproved
-from logstore.log.write.producer import GRACE_S, Producer
+from logstore.log.write.limits import GRACE_S
+from logstore.log.write.producer import Producer
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, Overloaded, Unknown, UsageError
 from logstore.model.partitioner import placed
 from logstore.model.position import Position

@@ -6,12 +6,13 @@ Types, lengths, header names. Afterwards nobody could take it back.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logstore.model.errors import UsageError, ValueTooLarge
-from logstore.model.folding.mutation import RESERVED
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
-from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    from logstore.model.table import Table
 
 _MAX_NAME = 1_000  # far beyond any; the exact rule is the definition's
 _MANY = 1e9  # librdkafka takes 32 bits of milliseconds
@@ -65,6 +66,8 @@ def check_headers(headers: Mapping[str, Text] | None) -> list[tuple[str, bytes]]
     check_kind("headers", headers, Mapping, "a mapping of names to bytes")
     if not headers:
         return None
+    from logstore.model.folding.mutation import RESERVED  # noqa: PLC0415 - who gives no headers does without
+
     pairs = [(name, to_bytes(content)) for name, content in headers.items()]
     for name, _ in pairs:
         if not isinstance(name, str) or name.startswith(RESERVED):
@@ -106,7 +109,7 @@ def _pair(pair: Any) -> Pair:
 class CheckedWrites:
     """Keys and values of some writes, checked all at once: a tenth of a microsecond each."""
 
-    def __init__(self, pairs: Sequence[Pair], table: Table, start: int) -> None:
+    def __init__(self, pairs: Sequence[Pair], table: "Table", start: int) -> None:
         """Check `pairs`; `start` is the place of the first one.
 
         Raises UsageError (with the place in a note) when one of them cannot be written.

@@ -1,6 +1,5 @@
 """HTTP: the two edges of `reading`, blocking and not, over the connections of `transport`."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from time import monotonic
@@ -12,7 +11,6 @@ from logstore.client.reading import MANY, After, Ask, Budget, Conversation, Step
 from logstore.client.row import Row
 from logstore.client.transport.answer import HttpAnswer, Malformed
 from logstore.client.transport.origin import Origin
-from logstore.client.transport.protocol import ProtocolPool
 from logstore.client.transport.request import request_bytes
 from logstore.client.transport.sockets import SocketPool
 from logstore.model.errors import ServerUnreachable, UsageError
@@ -20,6 +18,8 @@ from logstore.model.key import to_base64url, to_bytes
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from logstore.client.transport.protocol import ProtocolPool
 
 T = TypeVar("T")
 _LONG = 16_384  # bytes
@@ -189,6 +189,8 @@ class AsyncReader:
 
     async def _run(self, steps: Steps[T], first: HttpAnswer | float | None = None) -> T:
         """Go through the steps; `first`: what came of the first one already."""
+        from asyncio import sleep  # noqa: PLC0415 - loaded by whoever runs this; who reads blocking does without
+
         try:
             step = next(steps)
             if first is not None:
@@ -198,7 +200,7 @@ class AsyncReader:
                     step = steps.send(await self._ask(step))
                 else:
                     if step.seconds:
-                        await asyncio.sleep(step.seconds)
+                        await sleep(step.seconds)
                     step = steps.send(monotonic())
         except StopIteration as end:
             result: T = end.value
@@ -209,6 +211,8 @@ class AsyncReader:
             raise UsageError(CLOSED)
         pool = self._pools.get(ask.base)
         if pool is None:
+            from logstore.client.transport.protocol import ProtocolPool  # noqa: PLC0415 - loads asyncio
+
             pool = self._pools[ask.base] = ProtocolPool(Origin.of(ask.base), self._tls)
         request = request_bytes(pool.origin, ask.method, ask.path, ask.headers, ask.content)
         try:

@@ -6,13 +6,34 @@ held that anybody else needs.
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Generic, TypeVar
 
 from logstore.model.errors import UsageError
 
 T = TypeVar("T")
 CLOSED = "this Store is closed; open a new one"
+
+
+class _Attempt(Generic[T]):
+    """One attempt, and what came of it. As a Future has it, which would load what logs for who never logs."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def end(self, value: T | None, error: BaseException | None = None) -> None:
+        """Give all that wait the value, or the error."""
+        self._value, self._error = value, error
+        self._over.set()
+
+    def result(self) -> T:
+        """The value, waited for. Raises the error."""
+        self._over.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._value is not None, "an attempt ends with a value or an error"
+        return self._value
 
 
 class Lazily(Generic[T]):
@@ -23,7 +44,7 @@ class Lazily(Generic[T]):
         self._make, self._discard = make, discard
         self._lock = threading.Lock()
         self._value: T | None = None
-        self._attempt: Future[T] | None = None
+        self._attempt: _Attempt[T] | None = None
         self._closed = False
 
     @property
@@ -40,7 +61,7 @@ class Lazily(Generic[T]):
             self._check_open()
             attempt, mine = self._attempt, self._attempt is None
             if attempt is None:
-                attempt = self._attempt = Future()
+                attempt = self._attempt = _Attempt()
         if mine:
             self._try(attempt)
         return attempt.result()
@@ -51,7 +72,7 @@ class Lazily(Generic[T]):
             self._closed, value, self._value = True, self._value, None
         return value
 
-    def _try(self, attempt: "Future[T]") -> None:
+    def _try(self, attempt: _Attempt[T]) -> None:
         try:
             value = self._make()
             with self._lock:
@@ -60,10 +81,10 @@ class Lazily(Generic[T]):
             if closed:
                 self._discard(value)
                 self._check_open()
-            attempt.set_result(value)
+            attempt.end(value)
         except BaseException as error:  # it is everybody's who waits, and raised by `result`
             self._attempt = None
-            attempt.set_exception(error)
+            attempt.end(None, error)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from logstore.log.write.delivery import delivery_error, unproved
-from logstore.log.write.producer import GRACE_S, Producer
+from logstore.log.write.limits import GRACE_S
+from logstore.log.write.producer import Producer
 from logstore.model.errors import LogStoreError, StillPending, Unknown, UsageError
 from logstore.model.position import Position
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence, Set
 from itertools import repeat
 from typing import Any, NamedTuple
 
-import msgpack
-
 from logstore.client.transport.answer import HttpAnswer
 from logstore.model.errors import ServerError, Stopped
 from logstore.model.position import Position
@@ -103,6 +101,8 @@ def _body(answer: HttpAnswer) -> dict[str, Any]:
     kind = answer.headers.get(b"content-type", b"")
     if kind.split(b";")[0].strip().decode("latin-1") not in (COLUMNS, MSGPACK):
         raise _wrong(answer, f"it is {kind[:80]!r}, not {MSGPACK}")
+    import msgpack  # noqa: PLC0415 - who reads row by row does without
+
     try:
         body = msgpack.unpackb(answer.content)
     except (ValueError, RecursionError, msgpack.UnpackException) as error:

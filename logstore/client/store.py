@@ -6,12 +6,9 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from logstore.client.batch import WriteBatch
 from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout
 from logstore.client.http import HttpReader, ScanPages
 from logstore.client.lazily import CLOSED, Lazily
-from logstore.client.pending import Pending
-from logstore.client.pipeline import Pipeline
 from logstore.client.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, TopicProof, renewing
@@ -19,21 +16,25 @@ from logstore.client.transport.origin import Origin
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.connect.cluster import Cluster
 from logstore.log.connect.sources import process_bootstrap
-from logstore.log.write.producer import (
+from logstore.log.write.limits import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
     LINGER_MS,
     QUEUE_BYTES,
     QUEUE_RECORDS,
     OnFull,
-    Producer,
 )
 from logstore.model.errors import EpochChanged, LogStoreError, NotYet, UsageError, WriteFailed
 from logstore.model.position import Position
-from logstore.model.table import Table
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from logstore.client.batch import WriteBatch
+    from logstore.client.pending import Pending
+    from logstore.client.pipeline import Pipeline
+    from logstore.log.write.producer import Producer
+    from logstore.model.table import Table
 
 
 class Store:
@@ -144,7 +145,7 @@ class Store:
         with renewing(partial(self.forget, table)):
             self.check_open()
             check_table(table)
-            batch = WriteBatch(self.producer, self.tables.get(table))
+            batch = self._batch(self.tables.get(table))
             before = self.acknowledged(batch.epoch)
             try:
                 return self.proved(batch.table, batch.run(pairs), before)
@@ -152,12 +153,14 @@ class Store:
                 if not batch.unwritten():
                     raise
                 moved = self.moved(table, batch.epoch, error)
-            return WriteBatch(self.producer, moved).run(batch.over_again(pairs))
+            return self._batch(moved).run(batch.over_again(pairs))
 
-    def pipeline(self, table: str) -> Pipeline:
+    def pipeline(self, table: str) -> "Pipeline":
         """Write without waiting for each; see `Pipeline`."""
         self.check_open()
         check_table(table)
+        from logstore.client.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka, which readers do without
+
         return Pipeline(
             self.producer, self.tables.get(table),
             on_failure=partial(self.forget, table), ask_again=partial(self.ask_again, table), proof=self.tables.proof,
@@ -246,7 +249,7 @@ class Store:
                 tables.close()
 
     @property
-    def producer(self) -> Producer:
+    def producer(self) -> "Producer":
         """Producer that writes to the log, connected on first use. Raises LogUnreachable, SetupError."""
         return self._producer.get()
 
@@ -289,15 +292,17 @@ class Store:
     ) -> None:
         self.close()
 
-    def _singles(self, table: str) -> Pipeline:
+    def _singles(self, table: str) -> "Pipeline":
         """The pipeline of single writes to a table: their failures are raised by each `result`, never collected."""
         self.check_open()
         pipeline = self._pipelines.get(check_table(table))
         if pipeline is None:
+            from logstore.client.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka
+
             pipeline = self._pipelines[table] = Pipeline(self.producer, self.tables.get(table))
         return pipeline
 
-    def _write(self, table: str, queue: Callable[[Pipeline], Pending]) -> Position:
+    def _write(self, table: str, queue: "Callable[[Pipeline], Pending]") -> Position:
         """One write, acknowledged; to the log that the table has by now, if the one that was known refuses it."""
         with renewing(partial(self.forget, table)):
             pipeline = self._singles(table)
@@ -308,7 +313,7 @@ class Store:
                 self.moved(table, pipeline.epoch, error)
             return queue(self._singles(table)).result()
 
-    def moved(self, table: str, epoch: str, error: LogStoreError) -> Table:
+    def moved(self, table: str, epoch: str, error: LogStoreError) -> "Table":
         """The table as it is now. Raises `error` when it still has the log of that epoch, NoSuchTable."""
         try:
             found = self.ask_again(table)
@@ -323,14 +328,21 @@ class Store:
         proof = self.tables.proof
         return None if proof is None else proof.ends(epoch)
 
-    def proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
+    def proved(self, table: "Table", position: Position, before: Mapping[int, int] | None) -> Position:
         """The position of a write that was acknowledged by the table's own log. Raises Unknown."""
         proof = self.tables.proof
         if proof is not None and proof.is_due(table.epoch, position, before):
             proof.prove(table)
         return position
 
-    def _make_producer(self) -> Producer:
+    def _batch(self, table: "Table") -> "WriteBatch":
+        from logstore.client.batch import WriteBatch  # noqa: PLC0415 - loads librdkafka
+
+        return WriteBatch(self.producer, table)
+
+    def _make_producer(self) -> "Producer":
+        from logstore.log.write.producer import Producer  # noqa: PLC0415 - loads librdkafka
+
         return Producer(self._need_bootstrap(), **self._settings)
 
     def _make_tables(self) -> Tables:
@@ -383,7 +395,7 @@ class Store:
         if tables is not None:
             tables.forget(table)
 
-    def ask_again(self, table: str) -> Table:
+    def ask_again(self, table: str) -> "Table":
         """The definition as it is now. Raises NoSuchTable, LogUnreachable."""
         self.forget(table)
         return self.tables.get(table)

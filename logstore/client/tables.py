@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from logstore.client.lazily import Lazily
 from logstore.model.errors import EpochChanged, LogUnreachable, NoSuchTable, Unknown, ValueTooLarge, WriteFailed
 from logstore.model.position import Position
-from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    from logstore.model.table import Table
 
 PROVE_EVERY_S = 1.0
 
@@ -17,7 +19,7 @@ PROVE_EVERY_S = 1.0
 class CachedDefinitions(Protocol):
     """A source of table definitions: `log.registry.Registry`, or what a test puts in its place."""
 
-    def table(self, name: str) -> Table:
+    def table(self, name: str) -> "Table":
         """A table's definition; raises NoSuchTable, LogUnreachable."""
 
     def close(self) -> None:
@@ -28,9 +30,9 @@ class Tables:
     """Definitions, asked for once each. Thread-safe; to wait for one holds up nobody who wants another."""
 
     def __init__(self, source: CachedDefinitions, proof: "TopicProof | None" = None) -> None:
-        self.source, self.proof, self._known = source, proof, dict[str, Lazily[Table]]()
+        self.source, self.proof, self._known = source, proof, dict[str, "Lazily[Table]"]()
 
-    def get(self, name: str) -> Table:
+    def get(self, name: str) -> "Table":
         """The definition; asks the source for a name not met before.
 
         Raises NoSuchTable, LogUnreachable, EpochChanged where its topic is another one.
@@ -44,7 +46,7 @@ class Tables:
             self.forget(name)  # names that are none are not kept
             raise
 
-    def _learn(self, name: str) -> Table:
+    def _learn(self, name: str) -> "Table":
         table = self.source.table(name)
         if self.proof is not None:
             self.proof.check(table)
@@ -74,7 +76,7 @@ class TopicProof:
         self._ends: dict[str, dict[int, int]] = {}  # by epoch: partition -> end of what was acknowledged
         self._proved_s: dict[str, float] = {}  # by epoch
 
-    def check(self, table: Table) -> None:
+    def check(self, table: "Table") -> None:
         """Prove it before anything is written. Raises EpochChanged, LogUnreachable."""
         asked_s, found = monotonic(), self._topic_id(table.topic)
         if found != table.epoch:
@@ -95,7 +97,7 @@ class TopicProof:
                 known[partition] = max(known.get(partition, 0), following)
         return doubtful or monotonic() - self._proved_s.get(epoch, 0.0) > PROVE_EVERY_S
 
-    def prove(self, table: Table) -> None:
+    def prove(self, table: "Table") -> None:
         """Raise Unknown when the topic is another one than the table's: what was acknowledged may be in that one."""
         try:
             self.check(table)
@@ -106,7 +108,7 @@ class TopicProof:
             raise Unknown(f"the write was acknowledged, and may be in another log by now: {error}") from error
 
 
-def _other(table: Table, found: str | None) -> str:
+def _other(table: "Table", found: str | None) -> str:
     if found is None:
         return f"the topic {table.topic} of table {table.name} is gone; `logstore doctor` compares both"
     return (

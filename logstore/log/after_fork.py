@@ -5,7 +5,6 @@ wait for those threads. A socket that both processes read from gives each the an
 what it inherited, never closes it, and connects anew when it needs to (gunicorn --preload, Celery, multiprocessing).
 """
 
-import ctypes
 import os
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -31,11 +30,6 @@ def keep(thing: object) -> None:
     """Keep an inherited object, so that nothing of it is closed in this process."""
     if thing is not None:
         _inherited.append(thing)
-
-
-def keep_for_ever(client: object) -> None:
-    """Keep an inherited librdkafka client even when the interpreter ends: its destructor would wait for ever."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 
 
 def _in_child() -> None:

@@ -1,4 +1,4 @@
-"""Row keys: 1 to 65,535 arbitrary bytes, and their base64url text form."""
+"""Row keys: 1 to 65,535 arbitrary bytes, and their base64url text form; and how long a value beside one may be."""
 
 import base64
 import binascii
@@ -6,6 +6,7 @@ import binascii
 from logstore.model.errors import BadKey, UsageError
 
 MAX_KEY_BYTES = 65_535
+MAX_MAX_VALUE_BYTES = 64 * 1024 * 1024  # of a value, whatever its table allows
 _OTHER_ALPHABET = str.maketrans("+/", "!!")  # plain base64: b64decode would let it pass beside its own
 
 

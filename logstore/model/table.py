@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from logstore.model.errors import BadDefinition, Corrupted, Unsupported
-from logstore.model.key import MAX_KEY_BYTES
+from logstore.model.key import MAX_KEY_BYTES, MAX_MAX_VALUE_BYTES
 from logstore.model.safe_path import one_step
 
 TABLES_TOPIC = "logstore.tables"
@@ -17,7 +17,6 @@ INTERNAL = "logstore."
 
 DEFAULT_PARTITIONS = 4
 DEFAULT_MAX_VALUE_BYTES = 1_000_000
-MAX_MAX_VALUE_BYTES = 64 * 1024 * 1024
 RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
 COMPRESSIONS = ("none", "lz4", "zstd")
 _FORMAT = 1

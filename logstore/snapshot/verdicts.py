@@ -16,14 +16,15 @@ An agreement is worth what its root is worth, because a digest by difference beg
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import orjson
-from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import SnapshotRefused
-from logstore.snapshot.manifest import Manifest
-from logstore.snapshot.storage import Storage
+
+if TYPE_CHECKING:  # commands that only show these words do not wait for what reads storage
+    from logstore.snapshot.manifest import Manifest
+    from logstore.snapshot.storage import Storage
 
 AGREE, CONSISTENT, REFUSE = "agree", "consistent", "refuse"
 PROVED: Final = "proved"
@@ -63,7 +64,7 @@ Judged = dict[str, dict[int, Verdict]]  # judge -> partition -> its word
 class Verdicts:
     """The verdicts on the snapshots of one table, each file read once. Every method raises StorageUnreachable."""
 
-    def __init__(self, storage: Storage, root: str, origin: str | None = None) -> None:
+    def __init__(self, storage: "Storage", root: str, origin: str | None = None) -> None:
         """`root`: the folder of the snapshots. `origin`: what a restored table begins with, proved by definition."""
         self._storage, self._folder, self._origin = storage, f"{root}/{_FOLDER}", origin
         self._known: dict[str, Judged] = {}
@@ -101,7 +102,7 @@ class Verdicts:
         found = [self.proof(snapshot, partition) for partition in partitions]
         return min(found, key=lambda proof: _WORST[proof.word], default=Proof(UNPROVED, "it has no partitions"))
 
-    def lacking(self, manifest: Manifest) -> list[int]:
+    def lacking(self, manifest: "Manifest") -> list[int]:
         """The partitions of a snapshot that are not proved."""
         return [p for p in sorted(manifest.parts) if self.proof(manifest.name, p).word != PROVED]
 
@@ -194,4 +195,6 @@ def _side(judge: str, verdict: Verdict) -> str:
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
+    from xxhash import xxh3_128_hexdigest  # noqa: PLC0415 - who only shows the words does without
+
     return xxh3_128_hexdigest(orjson.dumps(body, option=orjson.OPT_SORT_KEYS))

@@ -11,7 +11,7 @@ import orjson
 from logstore.cli import options, show
 from logstore.client.row import Row
 from logstore.client.store import Store
-from logstore.log.write.producer import DELIVERY_TIMEOUT_S
+from logstore.log.write.limits import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.position import Position
 from logstore.node.addresses import need_bootstrap, need_url

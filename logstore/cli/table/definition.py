@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from logstore.cli import show
+from logstore.client.transport.pages import page_of
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import Announcement
 from logstore.log.tables.change import Change
@@ -76,12 +77,10 @@ class _StillRead:
 
 def _revision_at(url: str, node: str) -> int | None:
     """The revision of the definitions that a node's readers serve; None: they do not answer, or are another's."""
-    import httpx  # noqa: PLC0415 - only who asks other nodes waits for its import
-
     try:
-        page = httpx.get(f"{url}/v1/cluster", timeout=ASK_S, trust_env=False).raise_for_status().json()
+        page = page_of(url, "/v1/cluster", ASK_S).document
         known, revision = {one["node"] for one in page["nodes"]}, page["revision"]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+    except (LogStoreError, KeyError, TypeError):  # an error's page has neither
         return None
     return revision if node in known and isinstance(revision, int) else None
 

@@ -8,12 +8,12 @@ import time
 from typing import Any
 
 import click
-import httpx
 
 from logstore.cli import options, show
 from logstore.cli.table import lost_end
 from logstore.cli.table.definition import holds
 from logstore.cli.table.repair_definition import repair_definition
+from logstore.client.transport.pages import page_of
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.read import holes
 from logstore.log.tables import repairs
@@ -28,6 +28,7 @@ from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
 
 _RANGE = re.compile(r"(\d+)(?:\.\.(\d+))?", re.ASCII)
+_ASK_S = 5.0
 _MOST_LISTED = 20  # holes; a long list helps nobody
 
 
@@ -225,10 +226,10 @@ def _standing(settings: Settings, table: Table, partition: int) -> dict[str, Any
 
 def _ask(url: str, table: Table, partition: int) -> dict[str, Any] | None:
     try:
-        answer = httpx.get(f"{url}/v1/partitions", timeout=5, trust_env=False)
-        found = answer.json()["partitions"] if answer.status_code == 200 else []
-    except (httpx.HTTPError, ValueError):
+        page = page_of(url, "/v1/partitions", _ASK_S)
+    except LogStoreError:
         return None
+    found = page.document["partitions"] if page.status == 200 else []
     return next((row for row in found if (row["table"], row["partition"]) == (table.name, partition)), None)
 
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import httptools
 
+from logstore.model.key import MAX_MAX_VALUE_BYTES
 from logstore.model.position import MAX_TOKEN_BYTES
-from logstore.model.table import MAX_MAX_VALUE_BYTES
 
 MAX_HEAD_BYTES = MAX_TOKEN_BYTES + 32 * 1024  # of an answer: the longest token, and other headers
 MAX_BODY_BYTES = MAX_MAX_VALUE_BYTES + 32 * 1024 * 1024  # the longest value, and a page of 8 MiB in its framing

@@ -27,7 +27,7 @@ class Origin(NamedTuple):
         try:
             parts = urlsplit(url)
             port = parts.port
-            host = (parts.hostname or "").encode("ascii" if ":" in (parts.hostname or "") else "idna").decode()
+            host = _ascii(parts.hostname or "")
             path = parts.path.encode("ascii").decode()
         except ValueError as error:  # UnicodeError is one
             raise UsageError(f"not the URL of a node: {url!r} ({error}); give http://host:port") from error
@@ -41,3 +41,11 @@ class Origin(NamedTuple):
 
     def __str__(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.netloc}{self.prefix}"
+
+
+def _ascii(host: str) -> str:
+    """A host as name servers know it. Raises UnicodeError when it is none."""
+    labels = host.removesuffix(".").split(".")
+    if ":" in host or (host.isascii() and all(0 < len(label) < 64 for label in labels)):
+        return host.encode("ascii").decode()
+    return host.encode("idna").decode()  # loads the tables of Unicode

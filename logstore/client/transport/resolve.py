@@ -2,11 +2,13 @@
 
 import socket
 import threading
-from concurrent.futures import Future
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from logstore.client.transport.origin import Origin
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 
 def connected(origin: Origin, end: float) -> socket.socket:
@@ -35,16 +37,23 @@ def _addresses(origin: Origin, end: float) -> list[Any]:
     """Addresses of the host. Whoever asks a name server waits no longer than its caller has time."""
     try:
         return socket.getaddrinfo(
-            origin.host, origin.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            _name(origin), origin.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         )
     except socket.gaierror:  # a name
+        from concurrent.futures import Future  # noqa: PLC0415 - an address does without
+
         found: Future[list[Any]] = Future()
     threading.Thread(target=_resolve, args=(origin, found), name="logstore-resolve", daemon=True).start()
     return found.result(max(end - monotonic(), 0.0))
 
 
+def _name(origin: Origin) -> bytes:
+    """The host as bytes: text would load the tables of Unicode first."""
+    return origin.host.encode("ascii")
+
+
 def _resolve(origin: Origin, found: "Future[list[Any]]") -> None:
     try:
-        found.set_result(socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM))
+        found.set_result(socket.getaddrinfo(_name(origin), origin.port, type=socket.SOCK_STREAM))
     except Exception as error:  # raised by `result`, where it is waited for
         found.set_exception(error)

@@ -1,6 +1,7 @@
 """Clients of Kafka, made here alone, with the settings that this store relies on; and whether Kafka lets them in."""
 
 import contextlib
+import ctypes
 import threading
 import time
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from logstore.log.after_fork import keep_for_ever, renew_in_child
+from logstore.log.after_fork import renew_in_child
 from logstore.log.connect.access import Access
 from logstore.log.connect.cluster import Cluster
 from logstore.model.errors import UsageError
@@ -50,6 +51,14 @@ def consumer(bootstrap: str, **more: Any) -> Any:
 def producer(bootstrap: str, **own: Any) -> Any:
     """A producer of librdkafka, with the properties `own`, that makes no topics by asking for them."""
     return _made(_Producer, bootstrap, {"log_level": 2, **MAKES_NO_TOPICS, **own})
+
+
+def keep_for_ever(client: object) -> None:
+    """Keep a client that was inherited over a fork even when the interpreter ends: its destructor would wait for ever.
+
+    Runs in the child (`log.after_fork`), and imports nothing there.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 
 
 def admin(bootstrap: str) -> Any:

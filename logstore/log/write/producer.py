@@ -16,30 +16,33 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
-from logstore.log.after_fork import keep_for_ever, renew_in_child
+from logstore.log.after_fork import renew_in_child
 from logstore.log.connect.cluster import Cluster
 from logstore.log.kafka import clients
 from logstore.log.write.connection import LEASE_S, Connection, is_fatal
 from logstore.log.write.delivery import delivery_error, hint, queue_full
 from logstore.log.write.librdkafka import agrees_on_murmur2
+from logstore.log.write.limits import (
+    COMPRESSION,
+    DELIVERY_TIMEOUT_S,
+    GRACE_S,
+    LINGER_MS,
+    QUEUE_BYTES,
+    QUEUE_RECORDS,
+    OnFull,
+)
 from logstore.model.errors import AccessDenied, LogStoreError, LogUnreachable, Unknown, UsageError, WriteFailed
-from logstore.model.table import MAX_MAX_VALUE_BYTES, RECORD_OVERHEAD_BYTES
+from logstore.model.key import MAX_MAX_VALUE_BYTES
+from logstore.model.table import RECORD_OVERHEAD_BYTES
 
 log = logging.getLogger(__name__)
 
-OnFull = Literal["wait", "error"]
 Delivered = Callable[[Any, Any], object]  # (KafkaError or None, message), called by whoever polls
 
-QUEUE_RECORDS = 200_000
-QUEUE_BYTES = 256 * 1024 * 1024
-DELIVERY_TIMEOUT_S = 60.0  # after a broker change an idempotent producer can wait 10 s for its coordinator
-LINGER_MS = 0.0  # a record waits for company only while requests are on their way: librdkafka's timers cost 2 ms
-COMPRESSION = "lz4"
-GRACE_S = 5.0  # beyond the delivery timeout, for librdkafka to report it
 _START_S = 10.0
 _ABANDONED_FLUSH_S = 10.0
 _FORKED = (
@@ -163,7 +166,7 @@ class Producer:
         """Let go of the parent's connections; see `log.after_fork`."""
         self._abandoned.detach()
         for connection in self._connections:
-            keep_for_ever(connection.raw)
+            clients.keep_for_ever(connection.raw)
         self.produce = self._inherited
         self._end(_FORKED.format("this pipeline"))
 
