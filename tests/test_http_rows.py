@@ -178,6 +178,9 @@ FAST_AND_SLOW = [
 ]
 
 
+REQUEST_ID = rb'"request_id":"[^"]*"'  # in the document of a problem
+
+
 def stripped(whole: bytes) -> bytes:
     return re.sub(rb"(date|x-request-id): [^\r]*\r\n", rb"\1\r\n", whole)
 
@@ -209,6 +212,41 @@ def test_both_ways_give_the_same_bytes(store, key):
     fast, slow = (stripped(reader.raw(request % key)) for request in FAST_AND_SLOW)
     assert fast == slow
     assert fast_answers(reader) - before == (0 if key in (b"absent", b"deleted") else 1)
+
+
+@pytest.mark.parametrize(
+    ("token", "more", "quick"),
+    [
+        ("{epoch}-{partition}-{next}", b"", True),
+        ("{epoch}-{partition}-0", b"", True),
+        ("{epoch}-{partition}-{next}", b"LS-Deadline: 900\r\n", True),
+        ("{epoch}-{other}-0", b"", False),  # its answer's token has two pieces
+        ("{epoch}-{partition}-{next},{epoch}-{other}-0", b"", False),
+        ("{epoch}-{partition}-{ahead}", b"LS-Deadline: 1\r\n", False),
+        ("{unknown}-{partition}-1", b"LS-Deadline: 1\r\n", False),
+        ("{epoch}-{partition}-01", b"", False),
+        ("{epoch}-{partition}-9223372036854775808", b"", False),
+        ("{epoch}-{partition}-0", b"LS-Token: {epoch}-{partition}-0\r\n", False),
+        ("{epoch}-{partition}-0", b"LS-Consistency: session\r\nLS-Token: {epoch}-{partition}-0\r\n", False),
+        ("{epoch}-{partition}-0", b" folded\r\n", False),
+    ],
+)
+def test_a_session_that_waits_for_nothing_gets_the_same_bytes_both_ways(store, token, more, quick):
+    node, reader = store
+    partition, offset = node.put("t", b"in-session", b"1")
+    named = {
+        "epoch": node.tables["t"].epoch, "unknown": "e" * 32, "partition": str(partition), "next": str(offset + 1),
+        "other": str(partition + 1), "ahead": str(offset + 2),
+    }  # fmt: skip
+    head = b"host: x\r\nLS-Consistency: session\r\nLS-Token: %b\r\n%b\r\n" % (
+        token.format(**named).encode(), more.decode().format(**named).encode()
+    )  # fmt: skip
+    before = fast_answers(reader)
+    request = b"GET /v1/tables/t/rows/in-session%b HTTP/1.1\r\n%b"
+    fast, slow = (stripped(reader.raw(request % (query, head))) for query in (b"", b"?"))
+    assert re.sub(REQUEST_ID, b"", fast) == re.sub(REQUEST_ID, b"", slow)
+    assert fast.startswith(b"HTTP/1.1 200 " if quick else b"HTTP/1.1 ")
+    assert fast_answers(reader) - before == quick
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,71 @@
 """The end of a store: it is closed, forgotten by its program, or ends with it; nothing is lost."""
 
 import gc
+import socket
 import subprocess
 import sys
+import threading
 import warnings
+from time import monotonic
 
 import pytest
 from support_producer import Fixed, read_log
 from support_wait import until
 
 from logstore import Store
+from logstore.client.tables import TopicProof
+from logstore.log.write.connection import Connection
+from logstore.log.write.producer import Producer
 from logstore.model.errors import (
     UsageError,
 )
+from logstore.model.table import Table
+
+
+@pytest.fixture
+def silent():
+    """The address of a broker that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def connection(bootstrap, **more):
+    return Connection(bootstrap, Producer.settings(queue_records=1_000, queue_bytes=1 << 20, **more))
+
+
+def test_what_a_silent_broker_has_not_answered_is_reported_when_the_client_lets_go(silent):
+    unanswered, reports = connection(silent), []
+    for _ in range(500):
+        unanswered.raw.produce("t", b"v", b"k", 0, lambda error, _: reports.append(error.name()))
+    unanswered.let_go(monotonic() + 30)
+    assert reports == ["_PURGE_QUEUE"] * 500
+    assert not unanswered.poller.is_alive()
+
+
+def test_letting_go_waits_for_no_callback_of_the_caller(silent):
+    unanswered, within, release = connection(silent, delivery_timeout_s=0.2), threading.Event(), threading.Event()
+
+    def held(*_):
+        within.set()
+        release.wait(60)
+
+    unanswered.raw.produce("t", b"v", b"k", 0, held)
+    assert within.wait(60), "the thread reports what was not delivered in time"
+    unanswered.let_go(monotonic())
+    assert unanswered.poller.is_alive()  # with the callback, which has not ended
+    release.set()
+    unanswered.poller.join(60)
+    assert not unanswered.poller.is_alive()
+
+
+def test_a_flush_that_is_late_asks_little_more_of_kafka():
+    asked = []
+    proof = TopicProof(lambda _topic, timeout_s: (asked.append(timeout_s), "e" * 32)[1])
+    table = Table("t", "t", "e" * 32, 1)
+    for end in (None, monotonic() - 5, monotonic() + 600, monotonic() + 3):
+        proof.prove(table, end)
+    assert asked[:3] == [10.0, 0.2, 10.0]
+    assert 0.2 <= asked[3] <= 3
 
 
 def test_close_flushes_and_is_final(kafka, fixed_table):

@@ -95,8 +95,10 @@ class Pipeline:
         Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
         """
         check_timeout(timeout_s)
+        end = None if timeout_s is None else monotonic() + timeout_s
         left = self._producer.flush(timeout_s)
-        self._prove()
+        if not left:  # or Kafka does not answer, and the next flush asks it
+            self._prove(end)
         total = self.count
         self._raise(total)
         if left:
@@ -194,12 +196,12 @@ class Pipeline:
             with suppress(LogStoreError):  # the write that brought us here is queued; a later one meets the same error
                 self.aim_at(self._ask_again())
 
-    def _prove(self) -> None:
+    def _prove(self, end: float | None = None) -> None:
         """Have `flush` raise when what was acknowledged may be in another log."""
         if self._proof is None or not self._proof.is_due(self._table.epoch):
             return
         try:
-            self._proof.prove(self._table)
+            self._proof.prove(self._table, end)
         except Unknown as error:
             self._shared.fail(error)
 

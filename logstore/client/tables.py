@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from logstore.model.table import Table
 
 PROVE_EVERY_S = 1.0
+PROVE_S = 10.0  # for Kafka to name a topic's id
+_LEAST_S = 0.2  # for the same, where a deadline has passed: it has just acknowledged
 
 
 class CachedDefinitions(Protocol):
@@ -70,15 +72,15 @@ class TopicProof:
     an offset is not above all that were acknowledged when the write began.
     """
 
-    def __init__(self, topic_id: Callable[[str], str | None]) -> None:
-        """`topic_id` asks Kafka; None where there is no such topic. It raises LogUnreachable."""
+    def __init__(self, topic_id: Callable[[str, float], str | None]) -> None:
+        """`topic_id` asks Kafka, for so many seconds; None where there is no such topic. It raises LogUnreachable."""
         self._topic_id = topic_id
         self._ends: dict[str, dict[int, int]] = {}  # by epoch: partition -> end of what was acknowledged
         self._proved_s: dict[str, float] = {}  # by epoch
 
-    def check(self, table: "Table") -> None:
+    def check(self, table: "Table", timeout_s: float = PROVE_S) -> None:
         """Prove it before anything is written. Raises EpochChanged, LogUnreachable."""
-        asked_s, found = monotonic(), self._topic_id(table.topic)
+        asked_s, found = monotonic(), self._topic_id(table.topic, timeout_s)
         if found != table.epoch:
             raise EpochChanged(_other(table, found))
         self._proved_s[table.epoch] = asked_s
@@ -97,10 +99,13 @@ class TopicProof:
                 known[partition] = max(known.get(partition, 0), following)
         return doubtful or monotonic() - self._proved_s.get(epoch, 0.0) > PROVE_EVERY_S
 
-    def prove(self, table: "Table") -> None:
-        """Raise Unknown when the topic is another one than the table's: what was acknowledged may be in that one."""
+    def prove(self, table: "Table", end: float | None = None) -> None:
+        """Raise Unknown when the topic is another one than the table's: what was acknowledged may be in that one.
+
+        `end`: monotonic seconds, after which there is little more time to ask.
+        """
         try:
-            self.check(table)
+            self.check(table, PROVE_S if end is None else min(PROVE_S, max(_LEAST_S, end - monotonic())))
         except LogUnreachable:
             return  # it answered a moment ago, when it acknowledged: the next write asks again
         except EpochChanged as error:

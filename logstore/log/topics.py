@@ -179,9 +179,9 @@ def add_partitions(client: Any, topic: str, total: int) -> None:
     )
 
 
-def epoch_of(client: Any, topic: str) -> str | None:
+def epoch_of(client: Any, topic: str, timeout_s: float = REQUEST_S) -> str | None:
     """The topic's id as 32 hex digits; None when there is no such topic."""
-    return topic_ids(client, [topic]).get(topic)
+    return topic_ids(client, [topic], timeout_s).get(topic)
 
 
 def replication(client: Any) -> int:

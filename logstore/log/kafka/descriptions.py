@@ -32,9 +32,9 @@ def describe(client: Any, topics: list[str], timeout_s: float = REQUEST_S) -> di
     return found
 
 
-def topic_ids(client: Any, topics: list[str]) -> dict[str, str]:
+def topic_ids(client: Any, topics: list[str], timeout_s: float = REQUEST_S) -> dict[str, str]:
     """Topic -> id as 32 lower-case hex digits, for those that exist."""
-    return {topic: described.topic_id for topic, described in describe(client, topics).items()}
+    return {topic: described.topic_id for topic, described in describe(client, topics, timeout_s).items()}
 
 
 def uuid_hex(topic_id: Any) -> str:

@@ -69,6 +69,16 @@ class Connection:
             self.raw.flush(timeout_s)
         return len(self)
 
+    def let_go(self, end: float) -> None:
+        """Have what is on its way reported as it stands, and end the thread; until `end` (monotonic seconds).
+
+        Nothing is awaited of the broker, nor of a name server that one of librdkafka's threads may wait for.
+        """
+        if len(self):
+            self.give_up()
+            self.flush(max(end - monotonic(), 0.0))
+        self.poller.stop(max(end - monotonic(), 0.0))
+
     def give_up(self) -> None:
         """Report everything that is on its way now, whatever became of it."""
         self.raw.purge(blocking=False)
@@ -108,9 +118,9 @@ class Poller(threading.Thread):
         self.lease_until = 0.0
         self._wake.set()
 
-    def stop(self) -> None:
-        """End the thread."""
+    def stop(self, timeout_s: float = IDLE_POLL_S + _STOP_S) -> None:
+        """End the thread, and wait for that so long: it may be in a callback of the caller's."""
         self._stopped = True
         self.release()
         if threading.current_thread() is not self:
-            self.join(IDLE_POLL_S + _STOP_S)
+            self.join(timeout_s)

@@ -45,6 +45,7 @@ Delivered = Callable[[Any, Any], object]  # (KafkaError or None, message), calle
 
 _START_S = 10.0
 _ABANDONED_FLUSH_S = 10.0
+_LET_GO_S = 1.0  # for the reports of what was given up, and for the thread that may be in a callback
 _FORKED = (
     "{} belongs to the process that this one was forked from, which alone learns what becomes of it; open one here"
 )
@@ -272,16 +273,17 @@ class Producer:
         return len(self)
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Flush, then let go. Raises Unknown when records remain; their callbacks have been told before."""
+        """Flush, then let go, by a second after `timeout_s` at most.
+
+        Raises Unknown when records remain; their callbacks have been told before.
+        """
         if self._abandoned.detach() is None:
             return
         self._end("the Store of this pipeline is closed; open a new one")
         left = self.flush(timeout_s)
+        end = monotonic() + _LET_GO_S
         for connection in self._connections:
-            if len(connection):
-                connection.raw.purge()
-                connection.flush(1.0)
-            connection.poller.stop()
+            connection.let_go(end)
         if left:
             raise Unknown(
                 f"the client was closed while {left:,} writes had no acknowledgement: they may or may not be in the "
