@@ -88,9 +88,7 @@ class WriteBatch:
         """
         self._source = pairs_of(pairs)
         if isinstance(pairs, _HELD):
-            for _ in self._chunks(pairs_of(pairs)):
-                pass
-            return self._write(self._chunks(self._source))
+            return self._write(self._checked(pairs) or self._chunks(self._source))
         chunks, ahead = self._chunks(self._source), deque[CheckedWrites]()
         records = size_bytes = 0
         while records < AHEAD_RECORDS and size_bytes < AHEAD_BYTES and (chunk := next(chunks, None)):
@@ -125,6 +123,16 @@ class WriteBatch:
                 self._taken += some
             yield CheckedWrites(some, self._table, start)
             start += len(some)
+
+    def _checked(self, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Iterator[CheckedWrites] | None:
+        """All chunks, checked; None when they have to be made once more, since to keep what was made takes memory."""
+        kept: deque[CheckedWrites] | None = deque()
+        for chunk in self._chunks(pairs_of(pairs)):
+            if kept is not None and chunk.borrowed:
+                kept.append(chunk)
+            else:
+                kept = None
+        return None if kept is None else _drained(kept, iter(()))
 
     def _write(self, chunks: Iterator[CheckedWrites]) -> Position:
         try:
@@ -173,15 +181,16 @@ class WriteBatch:
     def _send(self, chunk: CheckedWrites) -> None:
         partitions = placed(chunk.keys, self._table.partitions)
         messages: list[dict[str, Any]] = [
-            {"key": key, "value": value, "partition": partition}
-            for key, value, partition in zip(chunk.keys, chunk.values, partitions, strict=True)
+            {"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)
         ]
         last: dict[int, Reports] = {}
         for partition, place in dict(zip(partitions, range(len(partitions)), strict=True)).items():
             last[partition] = {}
             messages[place]["callback"] = last[partition].__setitem__
         sent = _Sent(range(self._count, self._count + len(messages)), last, len(messages) - len(last), self._proved)
-        rejected = self._producer.send_batch(self._table.topic, messages, sent.reports.__setitem__, chunk.largest_bytes)
+        rejected = self._producer.send_batch(
+            self._table.topic, messages, partitions, sent.reports.__setitem__, chunk.largest_bytes
+        )
         self._count += len(messages)
         if rejected is None:
             self._sent.append(sent)
@@ -278,13 +287,14 @@ def _some(source: Iterator[Pair]) -> list[Pair]:
     some = piece = list(islice(source, PIECE))
     while len(piece) == PIECE and len(some) < CHUNK and _are_short(piece):
         piece = list(islice(source, PIECE))
-        some = some + piece
+        some += piece
     return some
 
 
 def _are_short(pairs: list[Pair]) -> bool:
     try:
-        return max(len(key) + len(value or b"") for key, value in pairs) <= SHORT_BYTES
+        keys, values = zip(*pairs, strict=True)
+        return max(map(len, keys)) + max(map(len, filter(None, values)), default=0) <= SHORT_BYTES
     except (TypeError, ValueError):  # no pairs: `CheckedWrites` says so, with the place
         return False
 

@@ -117,7 +117,8 @@ class CheckedWrites:
         self._check_shapes(pairs, start)
         self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]  # checked right above
         self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]  # checked right above
-        if not self._plain(table.max_value_bytes):
+        self.borrowed = self._plain(table.max_value_bytes)  # True: the caller's own bytes, none of them made here
+        if not self.borrowed:
             self._one_by_one(table.max_value_bytes, start)
 
     def part(self, first: int, end: int) -> "CheckedWrites":

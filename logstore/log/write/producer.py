@@ -13,8 +13,8 @@ import os
 import threading
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence, Set
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -211,36 +211,41 @@ class Producer:
                 self._renew(connection)
 
     def send_batch(
-        self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, largest_bytes: int
+        self,
+        topic: str,
+        messages: Sequence[dict[str, Any]],
+        partitions: Sequence[int],
+        delivered: Delivered,
+        largest_bytes: int,
     ) -> Rejected | None:
-        """Queue messages (`{"key", "value", "partition"[, "callback"]}`) in their order; returns what did not get in.
+        """Queue messages (`{"key", "value"[, "callback"]}`) in their order; returns what did not get in.
 
-        `largest_bytes`: of the largest record among them. A record whose predecessor stayed out is never put in after
-        it.
+        `partitions`: of each; `largest_bytes`: of the largest record among them. A record whose predecessor stayed out
+        is never put in after it.
         """
         with self._batch_lock:
             if not self._makes_room(len(messages), largest_bytes):
-                return self._one_by_one(topic, messages, delivered, range(len(messages)))
+                return self._one_by_one(topic, messages, partitions, delivered, range(len(messages)))
             out: list[int] = []
             error: LogStoreError | None = None
-            groups = deque(_by_partition(messages).items())
+            groups = deque(_by_partition(messages, partitions).items())
             while groups:
-                partition, places = groups.popleft()
+                partition, some = groups.popleft()
                 connection = self._connections[-1]
-                some = [messages[place] for place in places]
                 # librdkafka takes one partition for the whole call, and none from the messages
                 if connection.raw.produce_batch(topic, some, partition, delivered) == len(some):
                     continue
+                places = _places(partitions, {partition})
                 refused_here = [place for place in places if "_error" in messages[place]]
                 first = messages[refused_here[0]].pop("_error")
-                rest = [*refused_here, *(place for _, later in groups for place in later)]
+                rest = [*refused_here, *_places(partitions, {later for later, _ in groups})]
                 if is_fatal(first):
                     self._renew(connection)
                     if len(rest) == len(messages):
-                        return self._one_by_one(topic, messages, delivered, rest)
+                        return self._one_by_one(topic, messages, partitions, delivered, rest)
                     return Rejected(_ranges([*out, *rest]), error or refused(first))
                 if first.code() == KafkaError._QUEUE_FULL and refused_here == places[-len(refused_here) :]:
-                    left = self._one_by_one(topic, messages, delivered, rest)
+                    left = self._one_by_one(topic, messages, partitions, delivered, rest)
                     if left is None:
                         break
                     return Rejected(_ranges([*out, *(i for r in left.places for i in r)]), error or left.error)
@@ -332,24 +337,34 @@ class Producer:
         return True
 
     def _one_by_one(
-        self, topic: str, messages: Sequence[dict[str, Any]], delivered: Delivered, places: Sequence[int]
+        self,
+        topic: str,
+        messages: Sequence[dict[str, Any]],
+        partitions: Sequence[int],
+        delivered: Delivered,
+        places: Sequence[int],
     ) -> Rejected | None:
         for done, place in enumerate(places):
             message = messages[place]
             callback = message.get("callback", delivered)
             try:
-                self.send(topic, message["key"], message["value"], callback, message["partition"])
+                self.send(topic, message["key"], message["value"], callback, partitions[place])
             except LogStoreError as error:
                 return Rejected(_ranges(places[done:]), error)
         return None
 
 
-def _by_partition(messages: Sequence[dict[str, Any]]) -> dict[int, list[int]]:
-    """Partition -> places of its messages, in their order."""
-    groups: dict[int, list[int]] = {}
-    for place, message in enumerate(messages):
-        groups.setdefault(message["partition"], []).append(place)
+def _by_partition(messages: Sequence[dict[str, Any]], partitions: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """Partition -> its messages, in their order."""
+    groups: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+    for message, partition in zip(messages, partitions, strict=True):
+        groups[partition].append(message)
     return groups
+
+
+def _places(partitions: Sequence[int], wanted: Set[int]) -> list[int]:
+    """Places of the messages of some partitions, in their order."""
+    return [place for place, partition in enumerate(partitions) if partition in wanted]
 
 
 def _ranges(places: Iterable[int]) -> list[range]:
