@@ -8,7 +8,7 @@ A, B = "0123456789abcdef" * 2, "f" * 32
 
 def test_the_token_of_a_write_is_its_offset_plus_one():
     position = Position.of_write(A, 3, 41)
-    assert position.token == f"{A}-3-42"
+    assert position.token == str(position) == f"{A}-3-42"
     assert (position.partition, position.offset) == (3, 41)
 
 
