@@ -9,7 +9,7 @@ from support_wait import until
 
 from logstore.cli import status
 from logstore.client.store import Store
-from logstore.client.transport.pages import Pages
+from logstore.client.transport.node_pages import NodePages
 from logstore.model.errors import NotRetained, UsageError
 from logstore.view.feed.acknowledgement import MarkKey, MarkRecord, WantedTick
 from logstore.view.feed.log_records import LogKey, LogRecord
@@ -203,7 +203,7 @@ def test_the_client_asks_for_the_past_and_status_shows_the_base(one_table):
     node.url = reader.url
     node.publish_nodes()
     until("the node's address is told", lambda: reader.get("/v1/cluster").json()["nodes"][0]["url"] == reader.url)
-    with Pages(10.0) as pages:
+    with NodePages(10.0) as pages:
         (row,) = status.gather(pages, reader.url)["partitions"]
     assert (row["base"], row["snapshot"]["state"]) == (
         {"snapshot": base.snapshot, "cut": 1, "proof": "proved"},

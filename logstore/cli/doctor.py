@@ -11,7 +11,7 @@ from logstore.broker.jars import VERSION, cache_dir
 from logstore.broker.java import find_java
 from logstore.cli import options, show
 from logstore.cli.version import versions
-from logstore.client.transport.pages import Pages
+from logstore.client.transport.node_pages import NodePages
 from logstore.log import topics
 from logstore.log.kafka.descriptions import describe
 from logstore.log.tables import repairs
@@ -180,7 +180,7 @@ def _table(registry: Registry, table: Any) -> Iterator[Check]:
 def _node(settings: Settings) -> Check:
     url = need_url(settings)
     try:
-        with Pages(_TIMEOUT_S) as pages:
+        with NodePages(_TIMEOUT_S) as pages:
             ready, cluster = pages.get(url, "/readyz"), pages.get(url, "/v1/partitions").document
     except LogStoreError as error:
         return Check("warn", "node", f"{error}")

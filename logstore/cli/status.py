@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from logstore.cli import health, options, show
-from logstore.client.transport.pages import Pages
+from logstore.client.transport.node_pages import NodePages
 from logstore.model.errors import LogStoreError, NoSuchTable, UsageError
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
@@ -33,7 +33,7 @@ def status(
     """Show nodes, tables and partitions."""
     if check and watch:
         raise UsageError("--check looks once and --watch for ever; give one of them")
-    with Pages(TIMEOUT_S) as pages:
+    with NodePages(TIMEOUT_S) as pages:
         while True:
             found = _only(gather(pages, need_url(settings)), name, unhealthy=unhealthy)
             if check:
@@ -69,7 +69,7 @@ def _only(found: dict[str, Any], name: str | None, *, unhealthy: bool) -> dict[s
     }
 
 
-def gather(pages: Pages, url: str) -> dict[str, Any]:
+def gather(pages: NodePages, url: str) -> dict[str, Any]:
     """State of all nodes, asked through any one of them. Raises ServerUnreachable, LogStoreError."""
     cluster, tables = _page(pages, url, "/v1/cluster"), _page(pages, url, "/v1/tables")["tables"]
     partitions: dict[tuple[str, int, str], dict[str, Any]] = {}
@@ -96,7 +96,7 @@ def gather(pages: Pages, url: str) -> dict[str, Any]:
 
 
 def _take(
-    pages: Pages, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]
+    pages: NodePages, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]
 ) -> None:
     """Add what one node says. Of a group's nodes the one that has a partition is believed."""
     for row in _page(pages, node["url"], "/v1/partitions")["partitions"]:
@@ -112,7 +112,7 @@ def _take(
             counts[reason] = counts.get(reason, 0) + count
 
 
-def _page(pages: Pages, url: str, path: str) -> dict[str, Any]:
+def _page(pages: NodePages, url: str, path: str) -> dict[str, Any]:
     status, document = pages.get(url, path)
     if not isinstance(document, dict):
         raise LogStoreError(f"{url}{path} is not a page of logstore's; is the URL right?")

@@ -126,13 +126,13 @@ class WriteBatch:
 
     def _checked(self, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Iterator[CheckedWrites] | None:
         """All chunks, checked; None when they have to be made once more, since to keep what was made takes memory."""
-        kept: deque[CheckedWrites] | None = deque()
+        found: deque[CheckedWrites] | None = deque()
         for chunk in self._chunks(pairs_of(pairs)):
-            if kept is not None and chunk.borrowed:
-                kept.append(chunk)
+            if found is not None and chunk.borrowed:
+                found.append(chunk)
             else:
-                kept = None
-        return None if kept is None else _drained(kept, iter(()))
+                found = None
+        return None if found is None else _drained(found, iter(()))
 
     def _write(self, chunks: Iterator[CheckedWrites]) -> Position:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from logstore.cli import show
-from logstore.client.transport.pages import page_of
+from logstore.client.transport.node_pages import page_of
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import Announcement
 from logstore.log.tables.change import Change

@@ -13,7 +13,7 @@ from logstore.cli import options, show
 from logstore.cli.table import lost_end
 from logstore.cli.table.definition import holds
 from logstore.cli.table.repair_definition import repair_definition
-from logstore.client.transport.pages import page_of
+from logstore.client.transport.node_pages import page_of
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.read import holes
 from logstore.log.tables import repairs

@@ -1,4 +1,4 @@
-"""Pages: documents that nodes give of themselves (JSON), as commands read them, over the connections of this room."""
+"""Node pages: documents that nodes give of themselves (JSON), as commands read them."""
 
 from time import monotonic
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ class Page(NamedTuple):
     document: Any
 
 
-class Pages:
+class NodePages:
     """Pages of nodes; a connection to each is kept for the next one. Close it, or use it in a `with` block."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -45,7 +45,7 @@ class Pages:
         for pool in self._pools.values():
             pool.close()
 
-    def __enter__(self) -> "Pages":
+    def __enter__(self) -> "NodePages":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -53,6 +53,6 @@ class Pages:
 
 
 def page_of(url: str, path: str, timeout_s: float) -> Page:
-    """One page, over a connection of its own; raises like `Pages.get`."""
-    with Pages(timeout_s) as pages:
+    """One page, over a connection of its own; raises like `NodePages.get`."""
+    with NodePages(timeout_s) as pages:
         return pages.get(url, path)
