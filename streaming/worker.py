@@ -45,6 +45,7 @@ from streaming.app import make_app
 from streaming.control.compaction_schedule import CompactionSchedule, compact
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
 from streaming.control.end_offsets import EndOffsets
+from streaming.control.schedule_runs import ScheduleRuns
 from streaming.control.served_state import ServedState
 from streaming.control.ticks import Ticks
 from streaming.control.watchdog import UNREAD_S, ReaderWatch, Watchdog
@@ -107,6 +108,7 @@ class Worker:
         )  # fmt: skip
         self._schedule = CompactionSchedule(
             fetcher,
+            ScheduleRuns(fetcher, self._feed),
             lambda table: {
                 p: held.end
                 for p, held in offsets.bounds(registry.admin, table.topic, list(range(table.partitions))).items()

@@ -10,12 +10,16 @@ from support_snapshot import make_snapshot
 from support_worker import make_table
 
 from logstore.log.kafka import clients, offsets
+from logstore.snapshot import schedule
+from logstore.snapshot.schedule import ScheduleRun, Standing, due, upcoming
 from logstore.view import paths
 from logstore.view.feed.server import FeedServer
+from logstore.view.feed.table_records import ScheduleKey
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.control import compaction_schedule
-from streaming.control.compaction_schedule import CompactionSchedule, Standing, due
+from streaming.control import compaction_schedule, schedule_runs
+from streaming.control.compaction_schedule import CompactionSchedule
+from streaming.control.schedule_runs import ScheduleRuns
 
 
 @pytest.mark.parametrize(
@@ -33,20 +37,43 @@ def test_a_snapshot_is_due_after_so_many_mutations_or_minutes_and_never_without_
     assert due(setting, standing) == expected
 
 
+MINUTE = 60_000
+
+
+@pytest.mark.parametrize(
+    ("setting", "standing", "run", "expected"),
+    [
+        ({"every_mutations": 100, "every_minutes": None}, Standing(40, 7), ScheduleRun(), (None, 60)),
+        ({"every_mutations": None, "every_minutes": 5}, Standing(40, 2), ScheduleRun(), (13 * MINUTE, None)),
+        ({"every_mutations": 100, "every_minutes": 5}, Standing(0, 9), ScheduleRun(), (10 * MINUTE, 100)),
+        ({"every_mutations": 10, "every_minutes": None}, Standing(10, 0), ScheduleRun(), (10 * MINUTE, 0)),
+        ({"every_mutations": 10, "every_minutes": None}, Standing(10, 0), ScheduleRun(next_ms=MINUTE * 12),
+         (12 * MINUTE, 0)),
+    ],
+)  # fmt: skip
+def test_the_next_one_is_told_by_time_and_by_mutations_and_waits_after_a_failure(setting, standing, run, expected):
+    assert upcoming(setting, standing, run, now_ms=10 * MINUTE) == expected
+
+
 @pytest.fixture
-def fetcher(tmp_path):
-    feed = FeedServer(tmp_path / "feed.sock")
+def feed(tmp_path):
+    server = FeedServer(tmp_path / "feed.sock")
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def fetcher(tmp_path, feed):
     found = SnapshotFetcher(tmp_path, "n", AdoptionProgress(feed), fetch_mb_s=None)
     found.at(None)
-    yield found
-    feed.close()
+    return found
 
 
 @pytest.fixture
-def started(monkeypatch, tmp_path, fetcher, kafka):
+def started(monkeypatch, tmp_path, fetcher, feed, kafka):
     """Start a schedule whose job is this program; ended with the test."""
     monkeypatch.setattr(compaction_schedule, "LOOK_S", 0.1)
-    monkeypatch.setattr(compaction_schedule, "LEAST_S", 0.4)
+    monkeypatch.setattr(schedule_runs, "LEAST_S", 0.4)
     running = []
 
     def start(program, table, *, leading=True):
@@ -58,7 +85,7 @@ def started(monkeypatch, tmp_path, fetcher, kafka):
         def command(t, storage):
             return [sys.executable, "-c", program, t.name, storage]
 
-        one = CompactionSchedule(fetcher, ends, command, tmp_path / "logs" / "jobs.log")
+        one = CompactionSchedule(fetcher, ScheduleRuns(fetcher, feed), ends, command, tmp_path / "logs" / "jobs.log")
         one.lead([table], leading=leading)
         one.start()
         running.append(one)
@@ -124,3 +151,59 @@ def test_a_job_ends_with_its_leader(kafka, tmp_path, started):
     assert time.monotonic() - begun < 30
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def kept(fetcher, table):
+    return schedule.load(fetcher.repository(table))
+
+
+def test_how_it_went_is_kept_and_told_and_the_next_leader_goes_on_from_there(kafka, fetcher, feed, started):
+    table = scheduled(kafka, 5)
+    first = started("import sys; sys.exit(7)", table)
+    until("it has failed twice", lambda: kept(fetcher, table).failures >= 2)
+    until("readers are told", lambda: (told := feed.get(ScheduleKey(table.name, table.epoch))) and told.failures >= 2)
+    assert feed.get(ScheduleKey(table.name, table.epoch)).mutations == 10
+    first.close()
+    before = kept(fetcher, table)
+    assert "status 7" in before.why or "ended first" in before.why or before.result == schedule.RUNNING
+    second = started("print('made')", table)
+    after = until("it is done", lambda: (run := kept(fetcher, table)) and run.done and run)
+    assert after.failed >= before.failed
+    assert (after.failures, after.why, after.since_ms) == (0, "", before.since_ms)
+    assert second.runs.known()[table.name].done == after.done
+
+
+def test_a_run_that_was_cut_off_counts_as_failed(kafka, fetcher, started):
+    table = scheduled(kafka, 1)
+    schedule.save(fetcher.repository(table), ScheduleRun(since_ms=1, done=4, begun_ms=9, ended_ms=5, next_ms=2**50))
+    started("print('made')", table)
+    run = until("it is done", lambda: (run := kept(fetcher, table)) and run.done == 5 and run)
+    assert (run.failed, run.failures, run.since_ms) == (1, 0, 1)
+
+
+def test_who_leads_no_more_tells_nothing(kafka, feed, started):
+    table = scheduled(kafka, 1_000)
+    one = started("print('made')", table)
+    until("readers are told", lambda: feed.get(ScheduleKey(table.name, table.epoch)))
+    one.lead([table], leading=False)
+    until("it is taken back", lambda: feed.get(ScheduleKey(table.name, table.epoch)) is None)
+    assert one.runs.known() == {}
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b"{", b'{"done": "x"}', b'{"done": null}'])
+def test_a_damaged_file_counts_as_none(kafka, fetcher, damage):
+    table = make_table(kafka.bootstrap, partitions=1)
+    repository = fetcher.repository(table)
+    repository.storage.replace(repository.file_path("_SCHEDULE.json"), damage)
+    assert schedule.load(repository) == ScheduleRun()
+
+
+def test_what_the_archive_lacks_below_the_snapshot_is_told(kafka, tmp_path, fetcher, started):
+    table = scheduled(kafka, 1_000)
+    one = started("print('made')", table)
+    assert one.gaps.found() == []
+    make_snapshot(kafka.bootstrap, table, paths.default_storage(tmp_path))
+    gaps = until("it is told", one.gaps.found)
+    manifest = fetcher.manifest(table, fetcher.current(table).name)
+    expected = {str(partition): float(part.cut) for partition, part in manifest.parts.items()}
+    assert {labels["partition"]: gap for labels, gap in gaps} == expected

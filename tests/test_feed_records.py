@@ -19,7 +19,7 @@ from logstore.view.feed.log_records import EndsKey, EndsRecord, LogKey, LogRecor
 from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord, ProcessIds
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord, StoodAt, TimesKey, TimesRecord
 from logstore.view.feed.stream import FeedReader
-from logstore.view.feed.table_records import TablesKey, TablesRecord, UnreadableTable
+from logstore.view.feed.table_records import ScheduleKey, ScheduleRecord, TablesKey, TablesRecord, UnreadableTable
 from logstore.view.feed.view_records import STOPPED, LocalSnapshotRecord, ViewKey, ViewRecord
 from logstore.view.served import Served
 from streaming.control.reader_acks import ReaderAcks
@@ -42,6 +42,7 @@ CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (AppliedKey("e", 2), AppliedRecord(300, 301)),
     (TimesKey("e", 2), TimesRecord((StoodAt(1_000, 300),))),
     (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),))),
+    (ScheduleKey("t", "e"), ScheduleRecord(1, 2, 3, 4, 5, 6, 7, "why", 8, 9, 10)),
 ]
 TICKS = (WantedTick("e", 2, 1_000),)
 GOLDEN = Path(__file__).parent / "vectors" / "feed.json"

@@ -25,11 +25,14 @@ from logstore.settings import Settings
 )
 @click.option("--every-minutes", type=click.IntRange(1), metavar="T", help="When the snapshot is so old.")
 @click.option("--off", is_flag=True, help="No more by itself.")
+@options.STORAGE
 @options.AS_JSON
 def schedule(
-    settings: Settings, table: str, every_mutations: int | None, every_minutes: int | None, off: bool, as_json: bool
-) -> None:
-    """Show when TABLE is compacted by itself, or set it: when either limit is reached."""
+    settings: Settings, table: str, every_mutations: int | None, every_minutes: int | None, off: bool,
+    storage: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Show when TABLE is compacted by itself and how that went, or set it: when either limit is reached."""
+    from logstore.cli import compactions  # noqa: PLC0415 - only who needs it waits for its import
     from logstore.log.tables.registry import Registry  # noqa: PLC0415 - only who needs it waits for its import
 
     registry = Registry(need_bootstrap(settings))
@@ -41,13 +44,16 @@ def schedule(
     if off or limits:
         found = replace(found, schedule=None if off else wanted)
         registry.write(found)
-    _show(table, found.schedule, as_json=as_json)
-
-
-def _show(table: str, found: dict[str, Any] | None, *, as_json: bool) -> None:
+    stands = compactions.look(registry, found, storage or settings.storage, settings.data_dir)
     if as_json:
-        show.as_json({"table": table, "schedule": found})
+        show.as_json({"table": table, **(stands or {"schedule": None})})
         return
+    _show(table, found.schedule)
+    for line in compactions.lines(stands) if stands else ():
+        click.echo(f"  {line}")
+
+
+def _show(table: str, found: dict[str, Any] | None) -> None:
     said = {"every_mutations": "{:,} mutations", "every_minutes": "{:,} minutes"}
     limits = [said[name].format(limit) for name, limit in (found or {}).items() if limit is not None]
     text = (

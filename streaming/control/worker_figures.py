@@ -13,6 +13,7 @@ from pathlib import Path
 from logstore.model.table import PartitionKey
 from logstore.process import figures
 from logstore.process.figures import UNKNOWN, Family, counter, gauge
+from logstore.snapshot.schedule import DONE, FAILED, RUNNING
 from streaming.control.compaction_schedule import CompactionSchedule
 from streaming.lane.lane import Lane
 from streaming.lane.partition import FollowedPartition
@@ -96,27 +97,35 @@ class WorkerFigures(threading.Thread):
 
     def _of_schedule(self) -> Iterable[Family]:
         """Families of the worker that leads, or has led since it began."""
-        runs = self._schedule.runs()
+        runs = [({"table": table}, run) for table, run in self._schedule.runs.known().items()]
         yield counter(
-            "logstore_schedule_runs", "Scheduled compactions that ended, by result.",
+            "logstore_schedule_runs", "Scheduled compactions that ended, by result, whoever ran them.",
             [
-                ({"table": table, "result": result}, count)
-                for table, run in runs.items()
-                for result, count in (("done", run.done), ("failed", run.failed))
+                ({**labels, "result": result}, count)
+                for labels, run in runs
+                for result, count in ((DONE, run.done), (FAILED, run.failed))
             ],
         )  # fmt: skip
         yield gauge(
             "logstore_schedule_failures_in_a_row", "Scheduled compactions that failed since the last that did not.",
-            [({"table": table}, run.failures) for table, run in runs.items()],
+            [(labels, run.failures) for labels, run in runs],
         )  # fmt: skip
-        ended = [({"table": table}, run) for table, run in runs.items() if run.ended_s is not None]
+        yield gauge(
+            "logstore_schedule_running", "1 while a scheduled compaction runs.",
+            [(labels, run.result == RUNNING) for labels, run in runs],
+        )  # fmt: skip
+        ended = [(labels, run) for labels, run in runs if run.ended_ms]
         yield gauge(
             "logstore_schedule_ended_timestamp_seconds", "When the last scheduled compaction ended, since 1970.",
-            [(labels, run.ended_s or 0.0) for labels, run in ended],
+            [(labels, run.ended_ms / 1000) for labels, run in ended],
         )  # fmt: skip
         yield gauge(
             "logstore_schedule_seconds", "Duration of the last scheduled compaction.",
-            [(labels, run.took_s or 0.0) for labels, run in ended],
+            [(labels, run.took_ms / 1000) for labels, run in ended],
+        )  # fmt: skip
+        yield gauge(
+            "logstore_archive_gap_records", "Offsets below the current snapshot that are not archived, nor trimmed so.",
+            self._schedule.gaps.found(),
         )  # fmt: skip
 
     def _complain(self, why: str) -> None:

@@ -133,6 +133,8 @@ def list_(settings: Settings, as_json: bool) -> None:
 @options.AS_JSON
 def describe(settings: Settings, name: str, as_json: bool) -> None:
     """Show a table's definition, and what is wrong with its topic."""
+    from logstore.cli import compactions  # noqa: PLC0415 - only who needs it waits for its import
+
     registry = Registry(need_bootstrap(settings))
     found = registry.table(name)
     epoch = topics.epoch_of(registry.admin, found.topic)
@@ -141,11 +143,13 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
         if epoch == found.epoch
         else [_not_ours(found, epoch)]
     )
+    stands = compactions.look(registry, found, settings.storage, settings.data_dir)
     if as_json:
-        show.as_json({**document(found), "findings": findings})
+        show.as_json({**document(found), "compactions": stands, "findings": findings})
         return
-    fields = document(found)
-    show.fields(fields)
+    show.fields(document(found))
+    for line in compactions.lines(stands) if stands else ():
+        click.echo(f"compacted {line}")
     for finding in findings:
         show.warn(finding)
 

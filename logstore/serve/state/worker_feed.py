@@ -10,7 +10,7 @@ from logstore.view.feed.changes import Change
 from logstore.view.feed.fields import UnreadableRecord
 from logstore.view.feed.log_records import LogRecord
 from logstore.view.feed.node_records import NodesRecord
-from logstore.view.feed.table_records import TablesRecord
+from logstore.view.feed.table_records import ScheduleKey, ScheduleRecord, TablesRecord
 from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.served import Served
 
@@ -31,6 +31,7 @@ class WorkerFeed:
         self.log: LogRecord | None = None
         self.mark: MarkRecord | None = None
         self.views: dict[ViewKey, ViewRecord] = {}
+        self.schedules: dict[ScheduleKey, ScheduleRecord] = {}  # of the worker that leads; none while it is away
         self.updated: set[ViewKey] = set()  # views with a new record since the catalog last looked
         self._former: dict[ViewKey, ViewRecord] = {}
         self._speaking_since: float | None = None
@@ -39,10 +40,12 @@ class WorkerFeed:
         """The feed is there (again): its records of views are remembered until there are new ones."""
         self._former = {**self._former, **self.views}
         self.views, self.connected, self._speaking_since = {}, True, None
+        self.schedules = {}
 
     def end(self) -> None:
         """The feed broke off: its last records stay known."""
         self.connected = False
+        self.schedules = {}
 
     def hear(self, change: Change) -> bool:
         """Take one change in; True when tables, nodes or views may have changed by it."""
@@ -57,9 +60,18 @@ class WorkerFeed:
                 self.log = kafka
             case (_, MarkRecord() as mark):
                 self.mark = mark
+            case (ScheduleKey() as scheduled, (ScheduleRecord() | None) as runs):
+                self._hear_schedule(scheduled, runs)
+                return False
             case _:
                 return False
         return True
+
+    def _hear_schedule(self, key: ScheduleKey, record: ScheduleRecord | None) -> None:
+        if record is None:
+            self.schedules.pop(key, None)
+        else:
+            self.schedules[key] = record
 
     def _hear_view(self, key: ViewKey, record: ViewRecord | None) -> None:
         self._speaking_since = self._speaking_since or time.monotonic()

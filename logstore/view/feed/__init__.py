@@ -6,6 +6,7 @@ so that both sides speak of the same fields. What goes the other way is an `ackn
 
     key                                    its record, in words                                   file
     TablesKey()                            definitions of the tables, and where the storage lies  table_records
+    ScheduleKey(table, epoch)              how scheduled compactions went; of who leads           table_records
     NodesKey()                             what every live worker of every node announced         node_records
     LogKey()                               whether Kafka answers                                  log_records
     EndsKey()                              where the logs ended when Kafka was asked              log_records

@@ -9,13 +9,13 @@ from logstore.view.feed.key import FeedKey, R
 from logstore.view.feed.log_records import EndsKey, EndsRecord, LogKey, LogRecord
 from logstore.view.feed.node_records import NodesKey, NodesRecord
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord, TimesKey, TimesRecord
-from logstore.view.feed.table_records import TablesKey, TablesRecord
+from logstore.view.feed.table_records import ScheduleKey, ScheduleRecord, TablesKey, TablesRecord
 from logstore.view.feed.view_records import ViewKey, ViewRecord
 
-AnyKey = TablesKey | NodesKey | LogKey | MarkKey | EndsKey | ViewKey | AdoptionKey | AppliedKey | TimesKey
+AnyKey = TablesKey | NodesKey | LogKey | MarkKey | EndsKey | ViewKey | AdoptionKey | AppliedKey | TimesKey | ScheduleKey
 AnyRecord = (
     TablesRecord | NodesRecord | LogRecord | MarkRecord | EndsRecord | ViewRecord | AdoptionRecord | AppliedRecord
-    | TimesRecord
+    | TimesRecord | ScheduleRecord
 )  # fmt: skip
 Change = tuple[AnyKey, AnyRecord | None]  # the record is None: the key is removed
 
@@ -46,6 +46,8 @@ def decode_key(raw: object) -> AnyKey | None:
             return AppliedKey(epoch, partition)
         case ("times", str(epoch), int(partition)):
             return TimesKey(epoch, partition)
+        case ("schedule", str(table), str(epoch)):
+            return ScheduleKey(table, epoch)
         case (str(word), str(table), str(epoch), int(partition)) if word in _OF_TABLE:
             return _OF_TABLE[word](table, epoch, partition)
         case str(word) | (str(word),):

@@ -1,4 +1,4 @@
-"""Tables in the feed: their definitions, and where the storage of archive and snapshots lies."""
+"""Tables in the feed: definitions, where the storage of archive and snapshots lies, scheduled compactions."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,3 +49,40 @@ class TablesKey(FeedKey[TablesRecord]):
     """Key of the definitions of the tables."""
 
     word, record = "tables", TablesRecord
+
+
+class ScheduleRecord(NamedTuple):
+    """Scheduled compactions of a table (`logstore.snapshot.schedule`), and how far the next one is."""
+
+    since_ms: int = 0
+    done: int = 0
+    failed: int = 0
+    failures: int = 0  # in a row
+    begun_ms: int = 0
+    ended_ms: int = 0
+    took_ms: int = 0
+    why: str = ""
+    next_ms: int = 0
+    mutations: int = -1  # since the current snapshot; -1: not known
+    snapshot_ms: int = 0  # when that was made
+
+    def encode(self) -> object:
+        """The record as a msgpack value."""
+        return self._asdict()
+
+    @classmethod
+    def decode(cls, raw: object) -> "ScheduleRecord":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_map(
+            cls, raw, since_ms=number, done=number, failed=number, failures=number, begun_ms=number, ended_ms=number,
+            took_ms=number, why=text, next_ms=number, mutations=number, snapshot_ms=number,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleKey(FeedKey[ScheduleRecord]):
+    """Key of one table's scheduled compactions."""
+
+    word, record = "schedule", ScheduleRecord
+    table: str
+    epoch: str
