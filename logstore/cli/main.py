@@ -47,7 +47,7 @@ _SECTIONS: Sections = {
     },
     "Looking": {
         "status": ("logstore.cli.status", "Show nodes, tables and partitions."),
-        "doctor": ("logstore.cli.doctor", "Look for what is wrong with this machine, Kafka and the tables."),
+        "doctor": ("logstore.cli.doctor.command", "Look for what is wrong with this machine, Kafka and the tables."),
         "version": ("logstore.cli.version", "Show versions."),
     },
 }

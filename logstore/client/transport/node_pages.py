@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from logstore.client.transport.answer import Malformed
+from logstore.client.transport.answer import HttpAnswer, Malformed
 from logstore.client.transport.origin import Origin
 from logstore.client.transport.request import request_bytes
 from logstore.client.transport.sockets import SocketPool
@@ -28,17 +28,21 @@ class NodePages:
 
     def get(self, url: str, path: str) -> Page:
         """A page. Raises UsageError (no URL), ServerUnreachable, LogStoreError for what is no JSON document."""
-        pool = self._pools.get(url) or self._pools.setdefault(url, SocketPool(Origin.of(url), None))
-        try:
-            answer = pool.ask(request_bytes(pool.origin, "GET", path, {}), monotonic() + self._timeout_s)
-        except (OSError, Malformed) as error:
-            raise ServerUnreachable(
-                f"{url} does not answer ({error}); is the node running? `logstore dev` starts one"
-            ) from error
+        answer = self.answer(url, path)
         try:
             return Page(answer.status, orjson.loads(answer.content))
         except ValueError as error:
             raise LogStoreError(f"{url}{path} is not a page of logstore's; is the URL right?") from error
+
+    def answer(self, url: str, path: str) -> HttpAnswer:
+        """Answer of a node, whatever it holds. Raises UsageError (no URL), ServerUnreachable."""
+        pool = self._pools.get(url) or self._pools.setdefault(url, SocketPool(Origin.of(url), None))
+        try:
+            return pool.ask(request_bytes(pool.origin, "GET", path, {}), monotonic() + self._timeout_s)
+        except (OSError, Malformed) as error:
+            raise ServerUnreachable(
+                f"{url} does not answer ({error}); is the node running? `logstore dev` starts one"
+            ) from error
 
     def close(self) -> None:
         """Close the connections."""
