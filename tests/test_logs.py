@@ -9,7 +9,9 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+from support_classes import ROOT
 
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
 from logstore.model.log_levels import parse_levels
 from logstore.process import logs
@@ -197,3 +199,41 @@ def test_fausts_runner_leaves_logging_alone(out, tmp_path):
     runner._setup_logging()
     assert (root.handlers[:], root.level, sys.stdout, sys.stderr) == before
     assert (runner.spinner, runner.redirect_stdouts, runner.quiet) == (None, False, True)
+
+
+def test_while_kafka_is_known_to_be_away_the_transports_libraries_say_no_more_of_it(out):
+    logs.set_up("worker-0", stream=out)
+    try:
+        logs.OUTAGE.begin()
+        for number in range(40):
+            logging.getLogger("aiokafka.client").error("Unable connect to node with id %d", number)
+        logging.getLogger("aiokafka").critical("the end")
+        logs.get("streaming.lane").warning("the partition waits")
+        assert logs.OUTAGE.end() == 40
+        logging.getLogger("aiokafka.client").error("another")
+    finally:
+        logs.OUTAGE.end()
+    assert [line["event"] for line in lines(out)] == ["the end", "the partition waits", "another"]
+
+
+JOB = """
+import logging, click
+from batch.cli.options import with_context
+
+@click.command()
+@with_context
+def job(context):
+    logging.getLogger("batch.x").warning("said by %s", "a job")
+
+job()
+"""
+
+
+def test_a_batch_job_logs_as_a_node_does(kafka):
+    Registry(kafka.bootstrap).ensure_store()
+    environ = os.environ | {"LOGSTORE_BOOTSTRAP": kafka.bootstrap, "LOGSTORE_LOG_LEVEL": "error,batch.x=warning"}
+    done = subprocess.run(
+        [sys.executable, "-c", JOB], env=environ, cwd=ROOT, capture_output=True, timeout=300, check=True
+    )
+    (line,) = [orjson.loads(line) for line in done.stderr.splitlines() if line.startswith(b"{")]
+    assert (line["process"], line["level"], line["event"]) == ("batch", "warning", "said by a job")

@@ -1,6 +1,7 @@
 """Options of all batch commands, the context made of them, and their progress on stderr."""
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ _OPTIONS = (
 def with_context(function: F) -> F:
     """Add the options of every batch command.
 
-    The command gets a `Context` as its first argument, which is closed behind it.
+    The command gets a `Context` as its first argument, which is closed behind it, and logs as a node does.
     """
 
     @functools.wraps(function)
@@ -57,6 +58,7 @@ def with_context(function: F) -> F:
         with progress() as advance:
             chosen = settings.load(flags)
             publish(chosen.kafka_config)
+            _set_up_logging(chosen)
             context = open_context(chosen, master=master, conf=conf, progress=advance)
             try:
                 return function(context, *args, **kwargs)
@@ -67,6 +69,13 @@ def with_context(function: F) -> F:
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[no-any-return]  # untyped library
+
+
+def _set_up_logging(chosen: settings.Settings) -> None:
+    from logstore.process import logs  # noqa: PLC0415 - only who runs a job waits for its import
+
+    if not logging.getLogger().handlers:  # who calls a command in a process of their own has theirs
+        logs.set_up("batch", form=chosen.log_format, levels=chosen.log_level)
 
 
 @contextmanager

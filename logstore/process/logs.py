@@ -9,7 +9,8 @@ children of a node are JSON, whatever the node's own look like: the node knows t
 
 `levels` is "info", or "info,streaming.lane=debug,aiokafka=info": of our packages, then of loggers by name. Libraries
 say warnings and errors unless they are named. A line that repeats itself is left out after BURST times in REPEAT_S, and
-the next one says how many were left out (`repeated`).
+the next one says how many were left out (`repeated`). While Kafka does not answer, which is one line, what the
+libraries of the transport say of it is left out too (`OUTAGE`).
 """
 
 import logging
@@ -31,6 +32,7 @@ FORMAT, LEVEL = "LOGSTORE_LOG_FORMAT", "LOGSTORE_LOG_LEVEL"  # environment of ch
 ACCESS = "logstore.access"  # the logger of requests, whose lines may repeat themselves
 BURST, REPEAT_S = 3, 60.0
 REQUEST_BURST = 50  # of lines that tell of requests
+TRANSPORT = ("aiokafka", "faust", "mode")  # libraries that speak of each attempt to reach Kafka
 _MOST_TEXTS = 1_000  # that are counted at a time
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -113,6 +115,32 @@ class _Said:
     times: int = 1
 
 
+class Outage:
+    """Time in which it is known, and said in one line, that Kafka does not answer."""
+
+    def __init__(self) -> None:
+        self.lasts, self.left_out = False, 0
+
+    def begin(self) -> None:
+        """Leave out what the transport's libraries say of it from now on."""
+        self.lasts, self.left_out = True, 0
+
+    def end(self) -> int:
+        """Let them speak again; returns how many of their lines were left out."""
+        self.lasts = False
+        return self.left_out
+
+    def hides(self, record: logging.LogRecord) -> bool:
+        """True for a line that says what is known."""
+        if not self.lasts or record.name.partition(".")[0] not in TRANSPORT or record.levelno >= logging.CRITICAL:
+            return False
+        self.left_out += 1
+        return True
+
+
+OUTAGE = Outage()
+
+
 class Repetition(logging.Filter):
     """Filter of log lines that repeat themselves: they are left out, and counted (`repeated`). Bounded."""
 
@@ -124,6 +152,8 @@ class Repetition(logging.Filter):
         """False for a line that was said often enough of late."""
         if record.name == ACCESS or record.levelno < logging.INFO:
             return True
+        if OUTAGE.hides(record):
+            return False
         now_s = time.monotonic()
         fields = vars(record)
         key = (record.name, record.getMessage(), *(fields.get(name) for name in ("table", "partition", "said_by")))

@@ -364,10 +364,16 @@ class Lane(threading.Thread):
     def heard(self, *, reachable: bool) -> None:
         """The log answers, or not, as somebody has just found out. Any thread."""
         if reachable != self.reachable:
-            say = log.info if reachable else log.warning
-            say("Kafka answers again" if reachable else "Kafka does not answer: what is served does not advance")
+            self._say(reachable=reachable)
         self.reachable = reachable
         self._feed.publish_changed(LogKey(), LogRecord(reachable))
+
+    def _say(self, *, reachable: bool) -> None:
+        if reachable:
+            log.info("Kafka answers again", lines_left_out=logs.OUTAGE.end())
+        else:
+            log.warning("Kafka does not answer: what is served does not advance")
+            logs.OUTAGE.begin()
 
     def _tick(self, tail: Tail) -> None:
         """Look once a second at what only looking shows."""
