@@ -119,8 +119,65 @@ def test_rules_are_right_by_promtool_where_there_is_one():
     assert tried <= {rule["alert"] for rule in RULES}
     promtool = shutil.which("promtool")
     if promtool is not None:
-        for argv in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"]):
+        for argv in (
+            ["check", "rules", "alerts.yml"], ["test", "rules", "alerts_test.yml"],
+            ["check", "config", "prometheus.yml"],
+        ):  # fmt: skip
             done = subprocess.run(
                 [promtool, *argv], cwd=OPS / "prometheus", capture_output=True, timeout=60, check=False
             )
             assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+
+COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+OBSERVERS = {name: one for name, one in COMPOSE["services"].items() if one.get("profiles") == ["observe"]}
+
+
+def mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Files of the checkout that a service has: place in the container -> place here."""
+    split = (volume.split(":") for volume in service["volumes"])
+    return {inside: here for here, inside, *_ in split if here.startswith(".")}
+
+
+def test_the_profile_brings_prometheus_and_grafana_up_on_loopback_with_files_that_are_there():
+    assert OBSERVERS.keys() == {"prometheus", "grafana"}
+    for service in OBSERVERS.values():
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert mounts(service)
+        for here in mounts(service).values():
+            assert (ROOT / "docker" / here).exists(), here
+    named = {volume.split(":")[0] for service in OBSERVERS.values() for volume in service["volumes"]}
+    assert {name for name in named if not name.startswith(".")} <= COMPOSE["volumes"].keys()
+
+
+def test_prometheus_scrapes_the_node_of_the_profile_and_has_the_rules():
+    config = yaml.safe_load((OPS / "prometheus/prometheus.yml").read_text())
+    assert [(OPS / "prometheus" / rules).exists() for rules in config["rule_files"]] == [True]
+    (job,) = config["scrape_configs"]
+    ((target,),) = [one["targets"] for one in job["static_configs"]]
+    host, _, port = target.partition(":")
+    assert COMPOSE["services"][host]["environment"]["LOGSTORE_HTTP"].endswith(f":{port}")
+    assert mounts(OBSERVERS["prometheus"]) == {"/etc/prometheus": "../ops/prometheus"}
+
+
+def test_grafana_finds_prometheus_and_the_dashboard():
+    provisioning = OPS / "grafana/provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
+    assert (source["type"], source["isDefault"]) == ("prometheus", True)
+    host, _, port = source["url"].removeprefix("http://").partition(":")
+    assert OBSERVERS[host]["ports"] == [f"127.0.0.1:{port}:{port}"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards/logstore.yml").read_text())["providers"]
+    inside = f"{provider['options']['path']}/logstore.json"
+    assert mounts(OBSERVERS["grafana"])[inside] == "../ops/grafana/logstore.json"
+    assert OBSERVERS["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == inside
+
+
+def test_the_profile_runs_on_an_engine_without_a_bridge_too():
+    class Tagged(yaml.SafeLoader):
+        """Reads what a tag of compose's stands before."""
+
+    Tagged.add_constructor("!reset", lambda loader, node: loader.construct_sequence(node))
+    host = yaml.load((ROOT / "docker/compose.host.yaml").read_text(), Tagged)["services"]
+    for name, other in (("prometheus", "node"), ("grafana", "prometheus")):
+        assert (host[name]["network_mode"], host[name]["ports"]) == ("host", [])
+        assert host[name]["extra_hosts"] == [f"{other}:127.0.0.1"]
