@@ -102,9 +102,9 @@ class PartitionFigures:
             [(labels, stands.next_offset - base.cut) for labels, base, stands in bases if stands is not None],
         )  # fmt: skip
         yield gauge(
-            "logstore_snapshot_age_seconds", "Seconds since the last record that the base of the view covers.",
+            "logstore_snapshot_age_seconds", "Seconds since the last record below the view; NaN where it covers none.",
             [
-                (labels, max(time() - served.base_record.log_time_ms / 1000, 0.0))
+                (labels, _age_s(served.base_record.log_time_ms))
                 for labels, served, _ in mine
                 if served.base is not None and served.base_record is not None
             ],
@@ -171,6 +171,11 @@ def _positions(seen: list[_Seen], lag_seconds: Mapping[Where, float]) -> Iterabl
             for one in seen
         ],
     )  # fmt: skip
+
+
+def _age_s(log_time_ms: int) -> float:
+    """Seconds since a log time; that of a snapshot of no records is 0, and no time."""
+    return max(time() - log_time_ms / 1000, 0.0) if log_time_ms > 0 else UNKNOWN
 
 
 def _lag(one: _Seen) -> float:
