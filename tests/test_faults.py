@@ -219,7 +219,7 @@ def test_a_full_disk_holds_the_views_up_and_nothing_else(fault_store, fault_tabl
                 "a reason is shown",
                 lambda: any("disk is full" in standing_of(node, fault_table, p)["reason"] for p in (0, 1)),
             )
-            until("lag is shown", lambda: sum(standing_of(node, fault_table, p)["lag"] for p in (0, 1)) > 0)
+            until("lag is shown", lambda: sum(standing_of(node, fault_table, p)["lag"] or 0 for p in (0, 1)) > 0)
             shown = cli("status", LOGSTORE_URL=node.url)
             assert "disk is full" in " ".join(shown.stdout.split()), shown.stdout
             refused = get(node.url, f"/v1/tables/{fault_table}/rows/k", token=position.token, deadline_ms=500)

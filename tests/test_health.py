@@ -33,6 +33,13 @@ def test_a_partition_that_is_not_served_as_it_should_be_is_said_with_its_reason(
     assert health.reasons(found(row(7), one)) == [says]
 
 
+def test_one_that_is_live_and_does_not_advance_is_said_once():
+    one = row(0, "live", "it does not advance: its worker is away")
+    assert health.reasons(found(one, row(1))) == ["t/0 is live: it does not advance: its worker is away"]
+    (reason,) = health.reasons(found(one, row(1), log={"reachable": False}))
+    assert "Kafka does not answer" in reason
+
+
 def test_a_refused_snapshot_is_said():
     one = row() | {"snapshot": {"state": "refused", "candidate": "s-1", "reason": "digests differ"}}
     assert health.reasons(found(one)) == ["t/0 refuses snapshot s-1: digests differ"]

@@ -17,6 +17,7 @@ from logstore.model.key import to_base64url
 from logstore.model.partitioner import partition_of
 from logstore.view.feed.acknowledgement import MarkKey, MarkRecord, SnapshotPlace
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord, DigestRecord
+from logstore.view.feed.table_records import ScheduleKey, ScheduleRecord
 from tests.support_serve import Node, Reader, problem, serving, write_snapshot
 
 SEED = 20_261_128
@@ -330,3 +331,26 @@ def test_snapshots_that_are_no_longer_named_are_closed(one_table):
     until("its files are closed", lambda: not open_files(reader, first.path))
     shutil.rmtree(first.path)
     assert row(reader, "k").content == b"v"
+
+
+def test_a_schedule_is_told_by_the_node_that_leads_it_and_taken_back(tmp_path):
+    with serving(tmp_path) as (node, reader):
+        table = node.create("t", 1, schedule={"every_mutations": 100, "every_minutes": None})
+        key = ScheduleKey("t", table.epoch)
+        reader.wait_ready()
+
+        def told():
+            return reader.get("/v1/snapshots").json()["schedules"]
+
+        assert told() == []
+        node.publish(ScheduleKey("gone", table.epoch), ScheduleRecord(done=1))
+        node.publish(key, ScheduleRecord(done=2, begun_ms=5, ended_ms=9, took_ms=4, mutations=30, snapshot_ms=9))
+        (one,) = until("it is told", told)
+        assert (one["table"], one["result"], one["took_ms"], one["next_mutations"]) == ("t", "done", 4, 70)
+        node.publish(key, None)
+        until("it is taken back", lambda: told() == [])
+        node.publish(key, ScheduleRecord())
+        (one,) = until("it is told again", told)
+        assert (one["result"], one["mutations"], one["next_ms"], one["next_mutations"]) == (None, None, None, None)
+        node.close_feed()
+        until("who does not speak leads nothing", lambda: told() == [])

@@ -171,6 +171,8 @@ def test_without_kafka_nothing_looks_healthy(own):
     assert all(map(math.isnan, scrape(reader)["logstore_lag_records"].values()))
     assert all(map(math.isnan, scrape(reader)["logstore_lag_seconds"].values()))
     assert reader.get("/v1/tables/t/rows/k1").status_code == 200
+    told = reader.get("/v1/partitions").json()["partitions"]
+    assert [(row["lag"], row["reason"]) for row in told] == [(None, "it does not advance: the log does not answer")] * 2
     node.publish(LogKey(), LogRecord(reachable=True))
     until("it is live again", lambda: state_of(reader, 0) == "live")
 
@@ -181,6 +183,8 @@ def test_without_its_worker_nothing_looks_healthy(own):
     until("it is told", lambda: math.isnan(value(reader, "logstore_kafka_reachable")))
     assert state_of(reader, 0) == "unreachable"
     assert math.isnan(value(reader, "logstore_lag_records", table="t", partition=0))
+    (told, _) = reader.get("/v1/partitions").json()["partitions"]
+    assert (told["lag"], told["reason"]) == (None, "it does not advance: its worker is away")
 
 
 def test_a_stopped_partition_has_no_lag(own):
@@ -217,3 +221,18 @@ def test_answers_are_told_by_route_status_and_way(store):
     reader.get("/v1/tables/t/rows/none")
     assert value(reader, COUNT, **ROW) == before + 2
     assert value(reader, COUNT, **{**ROW, "status": "404", "way": "ordinary"}) == 1.0
+
+
+def test_a_snapshot_of_no_records_has_no_age(own):
+    node, reader = own
+    node.create("u", 1)
+    node.adopt("u", 0)
+    node.adopt("t", 0)
+    until("it is adopted", lambda: adopted(reader, "u") == adopted(reader, "t") == 1.0)
+    assert math.isnan(value(reader, "logstore_snapshot_age_seconds", table="u", partition=0))
+    assert 0.0 <= value(reader, "logstore_snapshot_age_seconds", table="t", partition=0) < math.inf
+
+
+def adopted(reader: Reader, table: str) -> float | None:
+    found = scrape(reader).get("logstore_snapshot_adopted", {})
+    return found.get((("partition", "0"), ("table", table)))

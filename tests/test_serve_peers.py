@@ -13,7 +13,11 @@ import pytest
 from support_wait import until
 
 from logstore import Store
+from logstore.cli import health, status
+from logstore.client.transport.node_pages import NodePages
 from logstore.model.partitioner import partition_of
+from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
+from logstore.view.feed.log_records import LogKey, LogRecord
 from logstore.view.feed.node_records import NodesKey, NodesRecord
 from logstore.view.feed.view_records import ViewKey
 from tests.support_serve import ROWS, SLOTS, Node, Reader, epoch_of, key_in, problem, serving
@@ -273,6 +277,63 @@ def test_what_another_node_answers_is_checked_and_bounded(pair, forger):
     body[0] = msgpack.packb(SOUND)
     rows = reader.get("/v1/tables/t/rows?limit=1000", headers=patient).json()["rows"]
     assert [row["value"] for row in rows if row["key"] == "a"] == ["v"]
+
+
+def test_any_node_tells_how_the_whole_store_stands(pair):
+    (even, odd), readers = pair
+    for node in (even, odd):
+        node.publish(LogKey(), LogRecord(reachable=True))
+    table = odd.tables["t"]
+    odd.publish(AdoptionKey("t", table.epoch, 1), AdoptionRecord("s-1", 5, "s-2", "refused", "digests differ"))
+    for reader in readers:
+        until("the log is there", lambda r=reader: r.get("/v1/status").json()["log"] == {"reachable": True})
+        until("it is refused", lambda r=reader: status_row(r, 1)["snapshot"]["state"] == "refused")
+        found = reader.get("/v1/status").json()
+        assert [(row["partition"], row["state"], row["owner"]) for row in found["partitions"]] == [
+            (0, "live", even.url), (1, "live", odd.url), (2, "live", even.url), (3, "live", odd.url),
+        ]  # fmt: skip
+        assert {node["node"] for node in found["nodes"]} == {"even", "odd"}
+        assert [(one["name"], one["quarantined"]) for one in found["tables"]] == [("t", {})]
+        assert (found["silent"], found["schedules"]) == ([], [])
+        assert health.reasons(found) == ["t/1 refuses snapshot s-2: digests differ"]
+        with NodePages(20) as pages:
+            assert status.gather(pages, reader.url)["partitions"] == found["partitions"]
+    problem(readers[0].get("/v1/status?x=1"), 400, "bad-request")
+
+
+def test_a_node_that_does_not_answer_is_named_and_what_it_has_is_unserved(pair):
+    (_, odd), (reader, other) = pair
+    other.close()
+    found = reader.get("/v1/status").json()
+    (silent,) = found["silent"]
+    assert (silent["node"], silent["url"]) == ("odd", odd.url)
+    assert "does not answer" in silent["error"]
+    assert [row["state"] for row in found["partitions"]] == ["live", "unserved", "live", "unserved"]
+    assert found["partitions"][1]["reason"] == f"{odd.url}, which has it, does not answer"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [b"", b"[]", b'{"partitions": 5}', b'{"partitions": [5]}', b'{"partitions": [{"table": "t"}]}',
+     b'{"partitions": [{"table": "t", "partition": "0", "state": "live"}]}', b'{"snapshots": [{}]}',
+     b'{"partitions": [{"table": "t", "partition": 0, "state": "live", "quarantined": {"x": "y"}}]}'],
+)  # fmt: skip
+def test_a_node_whose_pages_are_none_is_named(pair, forger, page):
+    (even, odd), (reader, _) = pair
+    url, body = forger
+    body[0] = page
+    even.others = [odd.record()._replace(url=url)]
+    even.publish_nodes()
+    until("it is asked", lambda: url in [one["url"] for one in reader.get("/v1/status").json()["silent"]])
+    found = reader.get("/v1/status").json()
+    assert "no page of logstore's" in found["silent"][0]["error"]
+    assert [row["state"] for row in found["partitions"]] == ["live", "unserved", "live", "unserved"]
+
+
+def status_row(reader, partition):
+    """The partition as `/v1/status` has it; with the snapshot of none where it is not told."""
+    row = reader.get("/v1/status").json()["partitions"][partition]
+    return {"snapshot": {"state": None}, **row}
 
 
 def test_a_handed_over_slot_is_forgotten(pair):

@@ -11,7 +11,12 @@ _WHY = {
 
 def is_unhealthy(row: dict[str, Any]) -> bool:
     """True for a partition that is not served as it should be, or whose snapshot is refused."""
-    return row["state"] in _WHY or (row.get("snapshot") or {}).get("state") == "refused"
+    return row["state"] in _WHY or _is_held_up(row) or (row.get("snapshot") or {}).get("state") == "refused"
+
+
+def _is_held_up(row: dict[str, Any]) -> bool:
+    """True for one that is live, and does not advance."""
+    return row["state"] == "live" and bool(row["reason"])
 
 
 def reasons(found: dict[str, Any]) -> list[str]:
@@ -22,12 +27,15 @@ def reasons(found: dict[str, Any]) -> list[str]:
         lines.append("Kafka does not answer: what is served does not advance")
     elif not found["nodes"]:
         lines.append("no worker of any node is there")
-    return lines + [_of(row) for row in found["partitions"] if is_unhealthy(row)]
+    said = (
+        found["partitions"] if reachable is not False else [one for one in found["partitions"] if not _is_held_up(one)]
+    )
+    return lines + [_of(row) for row in said if is_unhealthy(row)]
 
 
 def _of(row: dict[str, Any]) -> str:
     where = f"{row['table']}/{row['partition']}"
-    if row["state"] in _WHY:
+    if row["state"] in _WHY or _is_held_up(row):
         return f"{where} is {row['state']}: {row['reason'] or _WHY[row['state']]}"
     snapshot = row["snapshot"]
     return f"{where} refuses snapshot {snapshot['candidate']}: {snapshot['reason']}"

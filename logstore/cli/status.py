@@ -13,10 +13,8 @@ from logstore.node.addresses import need_url
 from logstore.settings import Settings
 from logstore.snapshot.verdicts import PROVED
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 10.0  # it asks the other nodes, which have 3 s
 WATCH_S = 2.0
-_NOT_HERE = ("elsewhere", "unserved")
-_SNAPSHOT = ("base", "cut", "candidate", "state", "reason", "fetched_bytes", "total_bytes", "proof")
 _COLUMNS = ("table", "partition", "group", "state", "applied", "end", "lag")
 
 
@@ -66,59 +64,20 @@ def _only(found: dict[str, Any], name: str | None, *, unhealthy: bool) -> dict[s
         **found,
         "tables": [table for table in found["tables"] if name in (None, table["name"])],
         "partitions": [row for row in rows if health.is_unhealthy(row)] if unhealthy else rows,
+        "schedules": [row for row in found.get("schedules", ()) if name in (None, row["table"])],
     }
 
 
 def gather(pages: NodePages, url: str) -> dict[str, Any]:
-    """State of all nodes, asked through any one of them. Raises ServerUnreachable, LogStoreError."""
-    cluster, tables = _page(pages, url, "/v1/cluster"), _page(pages, url, "/v1/tables")["tables"]
-    partitions: dict[tuple[str, int, str], dict[str, Any]] = {}
-    quarantined: dict[str, dict[str, int]] = {table["name"]: {} for table in tables}
-    silent = []
-    for node in cluster["nodes"] or [{"url": url, "node": "?", "group": "?"}]:
-        try:
-            _take(pages, node, partitions, quarantined)
-        except LogStoreError as error:
-            silent.append({"node": node["node"], "url": node["url"], "error": str(error)})
-    for row in partitions.values():
-        if row["state"] == "elsewhere" and row["owner"] in {node["url"] for node in silent}:
-            row.update(state="unserved", reason=f"{row['owner']}, which has it, does not answer")
-    rows = sorted(partitions.values(), key=lambda row: (row["table"], row["partition"], row["group"]))
-    named = [{**table, "quarantined": quarantined[table["name"]]} for table in tables]
-    return {
-        "url": url,
-        "log": cluster.get("log"),
-        "nodes": cluster["nodes"],
-        "silent": silent,
-        "tables": named,
-        "partitions": rows,
-    }
-
-
-def _take(
-    pages: NodePages, node: dict[str, Any], partitions: dict[Any, Any], quarantined: dict[str, dict[str, int]]
-) -> None:
-    """Add what one node says. Of a group's nodes the one that has a partition is believed."""
-    for row in _page(pages, node["url"], "/v1/partitions")["partitions"]:
-        key = row["table"], row["partition"], node["group"]
-        if key not in partitions or partitions[key]["state"] in _NOT_HERE:
-            partitions[key] = {**row, "group": node["group"]}
-    for row in _page(pages, node["url"], "/v1/snapshots")["snapshots"]:
-        line = partitions.get((row["table"], row["partition"], node["group"]))
-        if line is not None:
-            line["snapshot"] = {name: row[name] for name in _SNAPSHOT}
-    for table, counts in quarantined.items():
-        for reason, count in _page(pages, node["url"], f"/v1/tables/{table}/quarantine")["counts"].items():
-            counts[reason] = counts.get(reason, 0) + count
-
-
-def _page(pages: NodePages, url: str, path: str) -> dict[str, Any]:
-    status, document = pages.get(url, path)
+    """State of all nodes, asked through any one of them: its `/v1/status`. Raises ServerUnreachable, LogStoreError."""
+    status, document = pages.get(url, "/v1/status")
     if not isinstance(document, dict):
-        raise LogStoreError(f"{url}{path} is not a page of logstore's; is the URL right?")
+        raise LogStoreError(f"{url}/v1/status is not a page of logstore's; is the URL right?")
+    if status == 404:
+        raise LogStoreError(f"{url} is of an earlier version than this command and has no /v1/status; upgrade it")
     if status != 200:
-        raise LogStoreError(f"{url}{path}: {document.get('detail') or status}")
-    return document
+        raise LogStoreError(f"{url}/v1/status: {document.get('detail') or status}")
+    return {"url": url, **document}
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -144,6 +103,7 @@ def _print(found: dict[str, Any]) -> None:
                 for row in found["partitions"]
             ],
         )
+    _print_schedules(found["schedules"])
     for row in found["partitions"]:
         snapshot = row.get("snapshot") or {}
         if snapshot.get("state") == "refused":
@@ -161,6 +121,15 @@ def _print(found: dict[str, Any]) -> None:
         show.warn(f"warning: node {node['node']}: {node['error']}")
     if found["log"] and found["log"]["reachable"] is False:
         show.warn("warning: the node cannot reach Kafka: what it serves does not advance")
+
+
+def _print_schedules(rows: list[dict[str, Any]]) -> None:
+    """Scheduled compactions: of a table one line, and how it went."""
+    if rows:
+        from logstore.cli import compactions  # noqa: PLC0415 - only who needs it waits for its import
+
+        click.echo()
+        show.table(("table", "compacted", "next"), [(row["table"], *compactions.words(row)) for row in rows])
 
 
 def _snapshot(row: dict[str, Any] | None) -> tuple[str, str]:

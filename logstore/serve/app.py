@@ -18,6 +18,7 @@ from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
 from logstore.serve.request_log import RequestLog, place_of
 from logstore.serve.status_pages import Pages
+from logstore.serve.store_status import StoreStatus
 from logstore.serve.wire.problems import Problem, problem_of
 from logstore.serve.wire.request import CLIENT_GONE, ClientGoneError, Request, percent_decode
 from logstore.serve.wire.response import Response, page
@@ -43,6 +44,7 @@ class App:
         scan: ScanPage,
         multiget: MultiGet,
         pages: Pages,
+        store: StoreStatus,
         metrics: MetricsPage,
         request_log: RequestLog,
     ) -> None:
@@ -61,6 +63,7 @@ class App:
             b"/v1/partitions": ("partitions", pages.partitions),
             b"/v1/snapshots": ("snapshots", pages.snapshots),
             b"/v1/cluster": ("cluster", pages.cluster),
+            b"/v1/status": ("status", store.status),
         }
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

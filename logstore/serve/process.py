@@ -38,6 +38,7 @@ from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.feed_client import FeedClient
 from logstore.serve.state.waiters import Waiters
 from logstore.serve.status_pages import Pages
+from logstore.serve.store_status import StoreStatus
 
 _BACKLOG = 4_096
 _BEAT_S = 1.0
@@ -61,10 +62,11 @@ class ReaderProcess:
         request_log = RequestLog(settings.slow_ms / 1000, every=settings.access_log)
         consistency_wait = ConsistencyWait(self._catalog, self._waiters)
         self._pages = Pages(settings, self._catalog, self._feeds)
+        self._status = StoreStatus(self._catalog, self._feeds, self._pages)
         self._app = App(
             PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
             MultiGet(self._catalog, consistency_wait, self._fan_out),
-            self._pages, self._page, request_log,
+            self._pages, self._status, self._page, request_log,
         )  # fmt: skip
         fast_path = NoFastPath if settings.access_log else FastPath
         self._connections = Connections(settings, fast_path(self._catalog, metrics, request_log))
@@ -93,6 +95,7 @@ class ReaderProcess:
             written.cancel()
             await self._feeds.stop()
             await self._fan_out.close()
+            await self._status.close()
             self._catalog.views.close()
 
     async def _say_ready(self, host: str, port: int) -> None:

@@ -8,7 +8,7 @@ import orjson
 import logstore
 from logstore.model.errors import LogStoreError
 from logstore.model.slots import slot_of
-from logstore.model.table import Table
+from logstore.model.table import PartitionKey, Table
 from logstore.serve import snapshot_page
 from logstore.serve.settings import ReaderSettings
 from logstore.serve.snapshot_page import base_of
@@ -38,9 +38,7 @@ class Pages:
         request.params(())
         if self._catalog.tables is None:
             raise Problem("starting", "no worker of this node has named the tables yet; try again")
-        return _json(
-            {"tables": [_table(t) for _, t in sorted(self._catalog.tables.items())], "revision": self._catalog.revision}
-        )
+        return _json({"tables": list(self.table_rows().values()), "revision": self._catalog.revision})
 
     async def table(self, request: Request, name: str) -> Response:
         """Definition of a table, `/v1/tables/{table}`."""
@@ -50,26 +48,21 @@ class Pages:
     async def partitions(self, request: Request) -> Response:
         """Partitions served here, `/v1/partitions`."""
         request.params(())
-        tables = sorted((self._catalog.tables or {}).items())
-        return _json(
-            {"partitions": [self._partition(table, p) for _, table in tables for p in range(table.partitions)]}
-        )
+        return _json({"partitions": self.partition_rows()})
 
     async def snapshots(self, request: Request) -> Response:
         """`/v1/snapshots`: of the partitions that are served here."""
         request.params(())
-        return _json({"snapshots": snapshot_page.rows(self._catalog)})
+        scheduled = snapshot_page.schedules(self._catalog, self._feeds.feeds)
+        return _json({"snapshots": snapshot_page.rows(self._catalog), "schedules": scheduled})
 
     async def cluster(self, request: Request) -> Response:
         """Live workers of all nodes, `/v1/cluster`."""
         request.params(())
-        nodes: dict[str, dict[str, Any]] = {}
-        for record in self._catalog.nodes:
-            _join(nodes.setdefault(record.node, _node(record)), record)
         known = self._catalog
         return _json(
             {
-                "nodes": list(nodes.values()),
+                "nodes": self.nodes(),
                 "slots": known.slots,
                 "revision": known.revision,
                 "log": self._log(),
@@ -118,6 +111,22 @@ class Pages:
         request.params(())
         return _json({"name": "logstore", "version": logstore.__version__, "api": "v1"})
 
+    def table_rows(self) -> dict[str, dict[str, Any]]:
+        """Documents of the tables, in the order of their names."""
+        return {name: _table(table) for name, table in sorted((self._catalog.tables or {}).items())}
+
+    def partition_rows(self) -> list[dict[str, Any]]:
+        """Documents of all partitions, as this node sees them."""
+        tables = sorted((self._catalog.tables or {}).items())
+        return [self._partition(table, p) for _, table in tables for p in range(table.partitions)]
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Documents of all nodes, each of its workers' announcements."""
+        nodes: dict[str, dict[str, Any]] = {}
+        for record in self._catalog.nodes:
+            _join(nodes.setdefault(record.node, _node(record)), record)
+        return list(nodes.values())
+
     def unready(self) -> list[str]:
         """Reasons why reads cannot be answered here yet; none: they can."""
         silent = [feed.worker for feed in self._feeds.feeds if not (feed.connected and feed.heard)]
@@ -162,6 +171,7 @@ class Pages:
             "table": table.name, "partition": partition, "slot": slot, "applied": None, "end": None, "lag": None,
             "state": ELSEWHERE if self._catalog.live_elsewhere(partition) is not None else UNSERVED,
             "reason": "", "owner": self._catalog.owner(slot), "base": None, "bytes": None,
+            "quarantined": {},
         }  # fmt: skip
         if served is None:
             return row
@@ -173,7 +183,14 @@ class Pages:
             owner=own[0].url if own else None,
             base=base_of(self._catalog, served),
         )
-        return {**row, **_standing(served)}
+        return self._advancing({**row, **_standing(served)}, (table.epoch, partition))
+
+    def _advancing(self, row: dict[str, Any], key: PartitionKey) -> dict[str, Any]:
+        """The row, without a lag where nobody hears what the log has: a lag of then is none of now."""
+        if row["state"] == STOPPED or (self._catalog.reachable is not False and key in self._catalog.followed):
+            return row
+        away = "the log does not answer" if self._catalog.reachable is False else "its worker is away"
+        return {**row, "lag": None, "reason": row["reason"] or f"it does not advance: {away}"}
 
 
 def _standing(served: ServedPartition) -> dict[str, Any]:
@@ -181,10 +198,13 @@ def _standing(served: ServedPartition) -> dict[str, Any]:
     if served.reader is None:
         return {}
     try:
-        state = served.reader.state()
+        state, quarantined = served.reader.state(), served.reader.quarantine_counts()
     except LogStoreError as error:
         return {"state": STOPPED, "reason": str(error)}
-    standing = {"applied": state.next_offset, "lag": served.lag(state.next_offset), "bytes": served.reader.size_bytes()}
+    standing = {
+        "applied": state.next_offset, "lag": served.lag(state.next_offset), "bytes": served.reader.size_bytes(),
+        "quarantined": dict(quarantined),
+    }  # fmt: skip
     return {**standing, "state": STOPPED, "reason": state.stop.detail} if state.stop else standing
 
 
