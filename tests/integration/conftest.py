@@ -31,9 +31,19 @@ def engine() -> Iterator[docker.DockerClient]:
 
 @pytest.fixture(scope="session")
 def image(engine: docker.DockerClient) -> Image:
-    """What docker/Dockerfile makes of this checkout."""
+    """What docker/Dockerfile makes of this checkout: all of it."""
+    return _built(engine, "full")
+
+
+@pytest.fixture(scope="session")
+def node_image(engine: docker.DockerClient) -> Image:
+    """The smaller image, of nodes alone."""
+    return _built(engine, "node")
+
+
+def _built(engine: docker.DockerClient, target: str) -> Image:
     try:
-        return built(ROOT, engine)
+        return built(ROOT, engine, target)
     except BuildError as error:
         said = "".join(str(line.get("stream", line.get("error", ""))) for line in error.build_log)
         pytest.fail(f"the image cannot be built: {error}\n{said[-4000:]}")

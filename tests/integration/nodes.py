@@ -15,6 +15,7 @@ from support_store import Running, cli
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
+import logstore
 from tests.integration.kraft_kafka import KRaftKafkaContainer
 
 ALIAS = "node"
@@ -157,12 +158,14 @@ class InContainer:
         until("the container is healthy", healthy, 90)
 
 
-def built(root: Path, client: docker.DockerClient) -> Image:
-    """The image of this checkout; layers that did not change are not built again."""
+def built(root: Path, client: docker.DockerClient, target: str) -> Image:
+    """An image of this checkout; layers that did not change are not built again."""
     image, _ = client.images.build(
         path=str(root),
         dockerfile="docker/Dockerfile",
-        tag="logstore:checkout",
+        target=target,
+        tag=f"logstore:checkout-{target}",
+        buildargs={"VERSION": logstore.__version__},
         network_mode="host",
         rm=True,
         timeout=1_200,
