@@ -4,6 +4,7 @@ Faust subscribes to `logstore.slots` (S partitions without records); the partiti
 worker. Its group offsets, changelogs and tables are not used: positions live in the views.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class PlainWorker(FaustWorker):
 def make_app(group: str, bootstrap: str, data_dir: Path, slots: int, on_slots: Callable[[Iterable[int]], None]) -> Any:
     """An app that tells `on_slots` every assignment, from its event loop; `slots` is their number in the store."""
     slot_at = spread(slots)
+    asyncio.set_event_loop(asyncio.new_event_loop())  # Faust asks for it, and Python 3.12 makes none without a warning
     app = faust.App(
         group,
         broker=[f"kafka://{address}" for address in bootstrap.split(",")],

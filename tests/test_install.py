@@ -20,8 +20,8 @@ LIMIT_MB = 80
 BUILD = "import sys; from hatchling.build import *; print(globals()[sys.argv[1]](sys.argv[2]))"
 
 
-def build(kind, folder):
-    done = subprocess.run([sys.executable, "-c", BUILD, kind, str(folder)], cwd=ROOT, capture_output=True, text=True,
+def build(kind, folder, source=ROOT):
+    done = subprocess.run([sys.executable, "-c", BUILD, kind, str(folder)], cwd=source, capture_output=True, text=True,
                           timeout=120, check=True)  # fmt: skip
     return folder / done.stdout.strip().splitlines()[-1]
 
@@ -173,3 +173,13 @@ def test_the_source_distribution_builds_and_holds_what_the_wheel_is_made_of(tmp_
               for path in (ROOT / room).rglob("*.py")}  # fmt: skip
     assert wanted <= names
     assert {"pyproject.toml", "README.md", "LICENSE", "constraints.txt", "Makefile"} <= names
+
+
+def test_a_wheel_of_the_source_distribution_is_that_of_the_checkout(base, tmp_path):
+    with tarfile.open(build("build_sdist", tmp_path)) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    with zipfile.ZipFile(build("build_wheel", tmp_path, source)) as again, zipfile.ZipFile(base.wheel) as wheel:
+        assert {one.filename: one.CRC for one in again.infolist()} == {
+            one.filename: one.CRC for one in wheel.infolist()
+        }

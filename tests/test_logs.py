@@ -1,5 +1,6 @@
 """One set-up of logging: JSON lines or lines for people, levels by module, children's lines, bounded repetition."""
 
+import asyncio
 import io
 import logging
 import os
@@ -195,9 +196,13 @@ def test_fausts_runner_leaves_logging_alone(out, tmp_path):
     before = root.handlers[:], root.level, sys.stdout, sys.stderr
     app = make_app("g", "127.0.0.1:1", tmp_path, 4, lambda _: None)
     runner = app.Worker()
-    assert isinstance(runner, PlainWorker)
-    runner._setup_logging()
-    assert (root.handlers[:], root.level, sys.stdout, sys.stderr) == before
+    try:
+        assert isinstance(runner, PlainWorker)
+        runner._setup_logging()
+        assert (root.handlers[:], root.level, sys.stdout, sys.stderr) == before
+    finally:
+        asyncio.set_event_loop(None)
+        runner.loop.close()
     assert (runner.spinner, runner.redirect_stdouts, runner.quiet) == (None, False, True)
 
 
