@@ -16,9 +16,10 @@ from pyspark.sql import SparkSession
 
 from batch import failpoints, session
 from batch.defaults import MASTER
+from logstore.log.connect.cluster import Cluster
 from logstore.log.control import check_epoch
 from logstore.log.tables.registry import Definitions, Registry
-from logstore.model.errors import LogStoreError
+from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
@@ -52,6 +53,11 @@ class Context:
     lease_s: float = LEASE_S
 
     def __post_init__(self) -> None:
+        if Cluster.of(self.bootstrap) != Cluster.of(str(self.bootstrap)):
+            raise UsageError(
+                "Spark's executors are told Kafka's address alone, and would not be answered: give its properties by "
+                "LOGSTORE_KAFKA_CONFIG, a file that executors have too"
+            )
         failpoints.warn()
 
     @cached_property

@@ -9,6 +9,7 @@ clients (`log.connect.sources`). A name nobody knows, or a value of the wrong ki
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -25,6 +26,8 @@ from logstore.model.storage_url import SCHEMES
 FILE = "logstore.toml"
 KAFKA = "kafka"  # the part of it with Kafka's properties
 SYNC = ("none", "commit")
+_SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
+_LINK = re.compile(r"(tcp|udp|sctp)://")
 LOG_FORMATS = ("auto", "console", "json")
 
 
@@ -152,13 +155,22 @@ def load(
     environ = os.environ if environ is None else environ
     chosen = _from_file(environ, directories)
     for name in _PARSERS:
-        text = environ.get(f"LOGSTORE_{name.upper()}")
-        if text:
-            chosen[name] = _parse(name, text, f"LOGSTORE_{name.upper()}")
+        variable = f"LOGSTORE_{name.upper()}"
+        text = environ.get(variable)
+        if text and not is_service_link(variable, text):
+            chosen[name] = _parse(name, text, variable)
     for name, value in (flags or {}).items():
         if value is not None:
             chosen[name] = _parse(name, value, "--" + name.replace("_", "-"))
     return Settings(**chosen)
+
+
+def is_service_link(variable: str, text: str) -> bool:
+    """True for what Kubernetes tells each container about a service, such as one that is called `logstore-kafka`.
+
+    LOGSTORE_KAFKA_SERVICE_HOST, LOGSTORE_KAFKA_PORT=tcp://10.0.0.1:9092 and their like are nobody's settings.
+    """
+    return bool(_SERVICE.search(variable) or (variable.endswith("_PORT") and _LINK.match(text)))
 
 
 def config_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None = None) -> Path | None:

@@ -10,14 +10,14 @@ from aiokafka.abc import AbstractTokenProvider
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from logstore.log.connect.cluster import Cluster
-from logstore.model.errors import AuthenticationFailed
+from logstore.model.errors import AuthenticationFailed, UsageError
 
 TOKEN_S = 10.0
 _FALSE = ("false", "0", "no")
 
 
 def credentials(bootstrap: str) -> Any:
-    """Credentials for the cluster; None where nobody asks for any. Raises OSError, ssl.SSLError (certificates)."""
+    """Credentials for the cluster; None where nobody asks for any. Raises OSError, UsageError (certificates)."""
     found = Cluster.of(bootstrap).properties
     protocol = found.get("security.protocol", "PLAINTEXT")
     if protocol == "PLAINTEXT":
@@ -36,7 +36,10 @@ def credentials(bootstrap: str) -> Any:
 
 
 def tls(properties: Mapping[str, Any]) -> ssl.SSLContext:
-    """TLS as the properties describe it: whom to trust, and the client's own certificate."""
+    """TLS as the properties describe it: whom to trust, and the client's own certificate.
+
+    Raises UsageError, OSError.
+    """
     context = ssl.create_default_context()
     place = properties.get("ssl.ca.location", "probe")
     if place != "probe":
@@ -46,8 +49,19 @@ def tls(properties: Mapping[str, Any]) -> ssl.SSLContext:
     if str(properties.get("enable.ssl.certificate.verification", True)).lower() in _FALSE:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if own := properties.get("ssl.certificate.location"):
-        context.load_cert_chain(own, properties["ssl.key.location"], properties.get("ssl.key.password"))
+        _load(context, own, properties["ssl.key.location"], properties.get("ssl.key.password", ""))
     return context
+
+
+def _load(context: ssl.SSLContext, certificate: str, key: str, password: str) -> None:
+    """Load the client's own certificate. A password is always given: without one OpenSSL asks at the terminal."""
+    try:
+        context.load_cert_chain(certificate, key, password)
+    except ssl.SSLError as error:
+        raise UsageError(
+            f"Kafka's ssl.key.location {key} and ssl.certificate.location {certificate} cannot be used together "
+            f"({error.reason or 'no reason is given'}); look at ssl.key.password too"
+        ) from error
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # untyped library

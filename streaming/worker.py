@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from logstore.log.kafka import clients, offsets
+from logstore.log.membership.permissions import check_worker, group_of
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated, NotYet
 from logstore.process import descriptors, logs
@@ -84,7 +85,7 @@ class Worker:
         """Connect, as soon as Kafka answers; until then readers are shown what was served before."""
         registry = Registry(config.bootstrap)
         self._config, self._heartbeat = config, Heartbeat(config.heartbeat_fd)
-        self._group = f"logstore.{config.me.group}"
+        self._group = group_of(config.me.group)
         self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker))
         restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
         self._slots = self._await_store(registry)
@@ -190,7 +191,9 @@ class Worker:
             self._heartbeat.beat()
             try:
                 if clients.cluster_id(self._config.bootstrap, PROBE_S) is not None:
-                    return registry.ensure_store()
+                    slots = registry.ensure_store()
+                    check_worker(self._config.bootstrap, self._group)
+                    return slots
                 why = f"Kafka at {self._config.bootstrap} does not answer"
             except NotYet as error:
                 why = str(error)

@@ -14,19 +14,19 @@ import orjson
 class Dev:
     """A running `logstore dev`, and a way to call the command against it."""
 
+    COMMAND: tuple[str, ...] = ("dev", "--kafka-heap-mb", "256")
+
     def __init__(self, data: Path, *more: str) -> None:
         self.data, self._err = data, data.with_suffix(".err")
         argv = [
             sys.executable,
             "-m",
             "logstore.cli.main",
-            "dev",
+            *self.COMMAND,
             "--data-dir",
             str(data),
             "--http",
             "127.0.0.1:0",
-            "--kafka-heap-mb",
-            "256",
         ]
         self.began_s = time.monotonic()
         with self._err.open("wb") as err:
@@ -67,6 +67,12 @@ class Dev:
             self.process.kill()
             assert self.process.stdout is not None
             self.process.stdout.close()
+
+
+class Node(Dev):
+    """A running `logstore node`, on a Kafka that is there."""
+
+    COMMAND = ("node",)
 
 
 def call(*argv: str, stdin: bytes = b"", **environ: str) -> subprocess.CompletedProcess[bytes]:

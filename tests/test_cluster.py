@@ -5,14 +5,17 @@ import json
 import os
 import pickle
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
-from logstore import Store
+from logstore import Store, settings
 from logstore.log.connect.cluster import RELIED_ON, Cluster
 from logstore.log.connect.sources import PREFIX, process_bootstrap, process_properties, properties_in
+from logstore.log.kafka import clients
 from logstore.log.kafka.clients import admin, consumer, producer
 from logstore.log.tables.registry import Registry
 from logstore.log.write.producer import Producer
@@ -39,6 +42,36 @@ def here(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith((PREFIX, "LOGSTORE_CONFIG"))]:
         monkeypatch.delenv(name)
     return tmp_path
+
+
+# sources
+
+
+def test_what_kubernetes_says_of_a_service_is_no_property(here, monkeypatch):
+    service = {
+        "SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "9092", "SERVICE_PORT_CLIENTS": "9092", "PORT": "tcp://10.0.0.1:9092",
+        "PORT_9092_TCP": "tcp://10.0.0.1:9092", "PORT_9092_TCP_PROTO": "tcp", "PORT_9092_TCP_PORT": "9092",
+        "PORT_9092_TCP_ADDR": "10.0.0.1", "BOOTSTRAP_SERVICE_HOST": "10.0.0.2", "BOOTSTRAP_PORT": "tcp://10.0.0.2:9092",
+    }  # fmt: skip
+    for name, text in service.items():
+        monkeypatch.setenv(PREFIX + name, text)
+    monkeypatch.setenv("LOGSTORE_KAFKA_CLIENT_ID", "ada")
+    assert process_properties() == {"client.id": "ada"}
+    assert settings.load().kafka_port is None
+
+
+def test_who_asks_for_another_cluster_does_not_wait_for_the_proof_of_one(monkeypatch):
+    asked, answered = Event(), Event()
+    monkeypatch.setattr(clients, "metadata", lambda *_: (asked.set(), answered.wait(60)))
+    with ThreadPoolExecutor(2) as pool:
+        mute = pool.submit(clients.admin, Cluster("127.0.0.1:2", SCRAM))
+        try:
+            assert asked.wait(60)
+            assert pool.submit(clients.admin, Cluster("127.0.0.1:1")).result(60)
+            assert not mute.done()
+        finally:
+            answered.set()
+        assert mute.result(60)
 
 
 # the value

@@ -14,6 +14,8 @@ from support_wait import until
 from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.client.pending import Pending, Shared
+from logstore.log.connect.access import Access
+from logstore.log.connect.cluster import Cluster
 from logstore.log.write import producer
 from logstore.log.write.delivery import delivery_error
 from logstore.log.write.producer import Producer
@@ -23,6 +25,7 @@ from logstore.model.errors import (
     Overloaded,
     StillPending,
     Unknown,
+    WriteDenied,
     WriteFailed,
 )
 
@@ -138,7 +141,7 @@ def test_kafka_that_cannot_be_reached_is_said_at_once(monkeypatch):
     ("code", "kind"),
     [
         (KafkaError.MSG_SIZE_TOO_LARGE, WriteFailed),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, WriteFailed),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, WriteDenied),
         (KafkaError._PURGE_QUEUE, Unknown),
         (KafkaError._PURGE_INFLIGHT, Unknown),
         (KafkaError._MSG_TIMED_OUT, Unknown),
@@ -149,7 +152,7 @@ def test_kafka_that_cannot_be_reached_is_said_at_once(monkeypatch):
     ],
 )
 def test_only_what_proves_absence_is_called_failed(code, kind):
-    assert type(delivery_error(KafkaError(code))) is kind
+    assert type(delivery_error(KafkaError(code), "users", Access(Cluster("127.0.0.1:1")))) is kind
 
 
 def test_the_event_loop_goes_on_while_a_thousand_writes_are_awaited(own):

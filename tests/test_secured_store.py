@@ -2,19 +2,26 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 from confluent_kafka import TopicPartition
-from support_dev import Dev, call
+from support_dev import Dev, Node, call
+from support_secured import PASSWORD, user_of
 
 from logstore import Store
 from logstore.log import topics
+from logstore.log.connect.acl import Acl
 from logstore.log.connect.cluster import Cluster
+from logstore.log.connect.roles import acls_of
 from logstore.log.connect.sources import properties_in
 from logstore.log.kafka import clients, offsets
 from logstore.log.kafka.records import take
+
+PATIENCE_S = 400  # of a command that starts Spark, on a machine whose cores are all taken
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +92,91 @@ def test_the_password_is_nowhere_but_in_its_own_files(store):
     others = [file for file in files if not own & {file, file.parent} and file.is_file()]
     assert any("logs" in str(file) for file in others)
     assert not [file for file in others if secret(store) in file.read_bytes()]
+
+
+SPARK = """
+import json, sys, urllib.request
+from pathlib import Path
+from batch.session import session
+from logstore.spark import register
+spark = session("local[1]", **{"spark.ui.enabled": "true", "spark.ui.port": "0", "spark.driver.memory": "512m"})
+register(spark)
+rows = spark.read.format("logstore").options(table=sys.argv[1], bootstrap=sys.argv[2], as_of="latest").load().collect()
+pages = [f"{spark.sparkContext.uiWebUrl}/{page}/" for page in ("environment", "jobs", "SQL", "executors")]
+shown = [urllib.request.urlopen(page).read().decode() for page in pages] + [str(spark.sparkContext.getConf().getAll())]
+running = [file.read_bytes().decode(errors="replace") for file in Path("/proc").glob("[0-9]*/cmdline")]
+rows = sorted((bytes(row.key).decode(), bytes(row.value).decode()) for row in rows)
+print(json.dumps({"rows": rows, "shown": shown, "running": running}))
+spark.stop()
+"""
+
+
+def test_the_accurate_path_goes_through_with_the_acls_of_its_role(store, tmp_path):
+    run(store, "table", "create", "proved", "--partitions", "2")
+    run(store, "put", "proved", "ada", "Ada Lovelace")
+    batch, reader = (
+        properties_file(tmp_path / role, user_of(cluster(store), acls_of(role, "proved")))
+        for role in ("batch", "reader")
+    )
+    for job in (["archive", "proved"], ["compact", "proved", "--wait", "300"]):
+        done = cli("batch", *job, "--master", "local[1]", data=store.data, config=batch)
+        assert done.returncode == 0, done.stderr
+    run(store, "put", "proved", "bob", "Bob")
+    served = json.loads(run(store, "status", "--json", "--table", "proved"))["partitions"]
+    assert [bool(partition["base"]) for partition in served] == [True, True], "--wait has said that it is adopted"
+    argv = [sys.executable, "-c", SPARK, "proved", store.facts["bootstrap"]]
+    environ = os.environ | {"LOGSTORE_KAFKA_CONFIG": str(reader), "LOGSTORE_DATA_DIR": str(store.data)}
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environ)
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["rows"] == [["ada", "Ada Lovelace"], ["bob", "Bob"]]
+    assert "spark.ui.port" in seen["shown"][0]
+    assert any("org.apache.spark" in one for one in seen["running"])
+    assert PASSWORD not in done.stdout + done.stderr
+
+
+def test_a_node_serves_with_the_acls_of_its_role(store, tmp_path):
+    run(store, "table", "create", "least", "--partitions", "1")
+    run(store, "put", "least", "ada", "1")
+    config = properties_file(tmp_path / "node", user_of(cluster(store), acls_of("node")))
+    more = [
+        "--bootstrap",
+        store.facts["bootstrap"],
+        "--kafka-config",
+        str(config),
+        "--group",
+        "least",
+        "--readers",
+        "1",
+    ]
+    node = Node(tmp_path / "node-data", *more)
+    try:
+        assert run(store, "get", "least", "ada", LOGSTORE_URL=node.facts["http"]) == "1"
+        assert PASSWORD not in node.stderr
+    finally:
+        node.end()
+
+
+def test_a_node_without_one_of_its_acls_ends_and_names_it(store, tmp_path):
+    lacking = Acl("READ", "group", "logstore", "PREFIXED")
+    user = user_of(cluster(store), [acl for acl in acls_of("node") if acl != lacking])
+    config = properties_file(tmp_path / "node", user)
+    done = cli("node", "--http", "127.0.0.1:0", "--bootstrap", store.facts["bootstrap"], data=tmp_path, config=config)
+    assert done.returncode == 1
+    assert f"grants User:{user.properties['sasl.username']} no " in done.stderr
+    assert "on group logstore" in done.stderr
+
+
+def properties_file(path, cluster):
+    path.write_text("".join(f"{name}={value}\n" for name, value in cluster.properties.items()))
+    return path
+
+
+def cli(*argv, data, config):
+    """A command in a process of its own, as another user of Kafka; Spark's takes its time on a busy machine."""
+    environ = os.environ | {"LOGSTORE_DATA_DIR": str(data), "LOGSTORE_KAFKA_CONFIG": str(config)}
+    command = [sys.executable, "-m", "logstore.cli.main", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=environ)
 
 
 def test_the_password_is_in_no_topic(store):

@@ -42,6 +42,9 @@ _SECTIONS: Sections = {
         "reader": (_SINGLE, "Run one reader of a node, likewise."),
         "kafka": ("logstore.cli.running.kafka", "Run a real Apache Kafka broker in the background, for development."),
     },
+    "Securing": {
+        "acl": ("logstore.cli.acl", "Print or set the least ACLs of who works with a store on a secured Kafka."),
+    },
     "Proving": {  # a program that stands on this library, plugged in by name
         "batch": ("batch.cli.group", "Archive, compact, rebuild, restore, audit and trim, with Spark."),
     },

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 
 from logstore.client.checks import CheckedWrites, Pair, Text, pairs_of
+from logstore.log.connect.access import Access
 from logstore.log.write.delivery import delivery_error, unproved
 from logstore.log.write.limits import GRACE_S
 from logstore.log.write.producer import Producer
@@ -52,9 +53,14 @@ class _Sent:
         """True when nothing more is to come, for sure, or something went wrong."""
         return all(self.last.values()) or any(error is not None for error in self.reports)
 
-    def errors(self) -> list[LogStoreError]:
-        """Failures, one of each kind; empty when reports are missing only."""
-        return [delivery_error(e) for reports in (self.reports, *self.last.values()) for e in reports if e is not None]
+    def errors(self, access: Access) -> list[LogStoreError]:
+        """Failures of a client with that access, one of each kind; empty when reports are missing only."""
+        return [
+            delivery_error(error, message.topic(), access)
+            for reports in (self.reports, *self.last.values())
+            for error, message in reports.items()
+            if error is not None
+        ]
 
     def nothing_arrived(self) -> bool:
         """True when every record has been reported and none as acknowledged."""
@@ -251,7 +257,7 @@ class WriteBatch:
         self._account(sent)
         if sent.acknowledged():
             return
-        errors = sent.errors() or [unproved() if sent.settled() else Unknown(_LATE)]
+        errors = sent.errors(self._producer.access) or [unproved() if sent.settled() else Unknown(_LATE)]
         self._note(errors[0])
         certain = sent.nothing_arrived() and not any(isinstance(error, Unknown) for error in errors)
         (self._failed if certain else self._unknown).append(sent.places)

@@ -64,7 +64,7 @@ class Pending:
             self._partition = message.partition()
             self._offset = offset
         else:
-            typed = unproved() if error is None else delivery_error(error)
+            typed = unproved() if error is None else delivery_error(error, message.topic(), shared.producer.access)
             shared.fail(typed)
             self._offset = typed
         if shared.waiting:

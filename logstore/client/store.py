@@ -352,7 +352,7 @@ class Store:
         from logstore.log.tables.registry import Registry  # noqa: PLC0415 - a program that only reads has no use for it
 
         registry = Registry(self._need_bootstrap())
-        return Tables(registry, TopicProof(partial(topics.epoch_of, registry.admin)))
+        return Tables(registry, TopicProof(partial(topics.epoch_to_write, registry.admin)))
 
     def _need_bootstrap(self) -> Cluster:
         bootstrap = self._bootstrap or self._find("bootstrap")

@@ -10,8 +10,9 @@ import msgpack
 from confluent_kafka import KafkaError
 
 from logstore.log import topics
+from logstore.log.connect.acl import topic
 from logstore.log.kafka import clients, errors
-from logstore.model.errors import EpochChanged, LogUnreachable, UsageError
+from logstore.model.errors import EpochChanged, LogStoreError, LogUnreachable, UsageError
 from logstore.model.folding.mutation import CONTROLS
 from logstore.model.table import Table
 
@@ -65,7 +66,9 @@ def is_fenced(bootstrap: str, table: Table) -> bool:
     delivered = _deliver(producer, table, "fence", msgpack.packb({"table": table.name}), range(table.partitions))
     for error, _ in delivered:
         if error is not None and error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
-            raise errors.translate(error, f"append a fence record to {table.topic}", producer)
+            raise errors.translate(
+                error, f"append a fence record to {table.topic}", producer, topic("WRITE", table.topic)
+            )
     return all(error is not None for error, _ in delivered)
 
 
@@ -74,8 +77,15 @@ def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Ite
     delivered = _deliver(producer, table, op, value, partitions)
     for error, _ in delivered:
         if error is not None:
-            raise errors.translate(error, f"append a {op} record to {table.topic}", producer)
+            raise errors.translate(
+                error, f"append a {op} record to {table.topic}", producer, topic("WRITE", table.topic)
+            )
     return {record.partition(): int(record.offset()) for _, record in delivered}
+
+
+def _unappended(error: Any, op: str, table: Table, producer: Any) -> LogStoreError:
+    needed = topic("WRITE", table.topic)
+    return errors.translate(error, f"append a {op} record to {table.topic}", producer, needed)
 
 
 def _producer(bootstrap: str) -> Any:
@@ -92,7 +102,7 @@ def _deliver(producer: Any, table: Table, op: str, value: bytes, partitions: Ite
             table.topic, value, partition=partition, headers=[("ls.op", op.encode())],
             on_delivery=lambda error, record: delivered.append((error, record)),
         )  # fmt: skip
-    errors.flush(producer, DELIVERY_S + 5, f"append a {op} record to {table.topic}")
+    errors.flush(producer, DELIVERY_S + 5, f"append a {op} record to {table.topic}", table.topic)
     if len(delivered) < len(wanted):
         clients.check_access(producer)
         raise LogUnreachable(

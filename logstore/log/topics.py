@@ -7,8 +7,9 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
+from logstore.log.connect.acl import topic as on_topic
 from logstore.log.kafka.clients import REQUEST_S
-from logstore.log.kafka.descriptions import topic_ids
+from logstore.log.kafka.descriptions import describe, topic_ids
 from logstore.log.kafka.errors import call, code, translate
 from logstore.log.kafka.leaders import check_led, known_to_all
 from logstore.log.kafka.offsets import bounds
@@ -118,7 +119,7 @@ def create(client: Any, topic: str, partitions: int, replicas: int, settings: di
         made = True
     except KafkaException as error:
         if code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise translate(error.args[0], f"create topic {topic}", client) from error
+            raise translate(error.args[0], f"create topic {topic}", client, on_topic("CREATE", topic)) from error
         made = False
     until(f"topic {topic} is there", lambda: epoch_of(client, topic) is not None)
     if made:
@@ -135,7 +136,7 @@ def delete(client: Any, topic: str) -> bool:
     except KafkaException as error:
         if code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
             return False
-        raise translate(error.args[0], f"delete topic {topic}", client) from error
+        raise translate(error.args[0], f"delete topic {topic}", client, on_topic("DELETE", topic)) from error
 
 
 def until(what: str, holds: Callable[[], bool], timeout_s: float = REQUEST_S) -> None:
@@ -164,7 +165,8 @@ def truncate(client: Any, topic: str, below: dict[int, int]) -> None:
             future.result()
         except KafkaException as error:
             check_led(client, topic, error)
-            raise translate(error.args[0], f"delete records of {topic}", client) from error
+            needed = on_topic("DELETE", topic)
+            raise translate(error.args[0], f"delete records of {topic}", client, needed) from error
 
 
 def add_partitions(client: Any, topic: str, total: int) -> None:
@@ -176,12 +178,19 @@ def add_partitions(client: Any, topic: str, total: int) -> None:
         f"add partitions to {topic}",
         client.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_S)[topic].result,
         client,
+        on_topic("ALTER", topic),
     )
 
 
 def epoch_of(client: Any, topic: str, timeout_s: float = REQUEST_S) -> str | None:
     """The topic's id as 32 hex digits; None when there is no such topic."""
     return topic_ids(client, [topic], timeout_s).get(topic)
+
+
+def epoch_to_write(client: Any, topic: str, timeout_s: float = REQUEST_S) -> str | None:
+    """The topic's id, as `epoch_of`. Raises AccessDenied where this client may not write to it."""
+    described = describe(client, [topic], timeout_s, wanted="WRITE").get(topic)
+    return described.topic_id if described else None
 
 
 def replication(client: Any) -> int:
@@ -197,12 +206,12 @@ def names(client: Any) -> set[str]:
 
 def partition_count(client: Any, topic: str) -> int:
     """Partitions of a topic; raises NoSuchTable when it does not exist."""
-    what = f"describe topic {topic}"
-    described = call(what, lambda: client.list_topics(topic, timeout=REQUEST_S), client).topics[topic]
+    what, needed = f"describe topic {topic}", on_topic("DESCRIBE", topic)
+    described = call(what, lambda: client.list_topics(topic, timeout=REQUEST_S), client, needed).topics[topic]
     if described.error is not None:
         if described.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise NoSuchTable(topic)
-        raise translate(described.error, what, client)
+        raise translate(described.error, what, client, needed)
     return len(described.partitions)
 
 
@@ -214,6 +223,7 @@ def settings_of(client: Any, topic: str) -> dict[str, str]:
         f"read the settings of {topic}",
         lambda: ask(lambda: client.describe_configs([resource], request_timeout=REQUEST_S)[resource].result()),
         client,
+        on_topic("DESCRIBE_CONFIGS", topic),
     )
     return {name: entry.value for name, entry in entries.items()}
 
@@ -228,6 +238,7 @@ def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
         f"change the settings of {topic}",
         lambda: client.incremental_alter_configs([resource])[resource].result(REQUEST_S),
         client,
+        on_topic("ALTER_CONFIGS", topic),
     )
 
 

@@ -27,6 +27,7 @@ LogStoreError
 │   ├── Conflict               somebody else moved the pointer first
 │   └── StillPending           the write is on its way: ask again
 ├── WriteFailed                the write is certainly not in the log             (retriable or not: see the attribute)
+│   ├── WriteDenied            an ACL lacks (an AccessDenied, too)
 │   └── BatchFailed            some of many writes are certainly not in the log (`failed`), all others are
 ├── Unknown                    the write may or may not be in the log
 │   └── BatchUnknown           some of many writes may or may not be in the log (`unknown`, `failed`)
@@ -190,6 +191,10 @@ class WriteFailed(LogStoreError):
     def __init__(self, message: str, *, retriable: bool = False) -> None:
         super().__init__(message)
         self.retriable = retriable
+
+
+class WriteDenied(WriteFailed, AccessDenied):
+    """Kafka lets this client not write there; the write is certainly not in the log."""
 
 
 class Unknown(LogStoreError):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from logstore.log.kafka.clients import cluster_id
+from logstore.log.membership.permissions import check_worker, group_of
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import AccessDenied, NotYet
 from logstore.node.node_dir import NodeDir
@@ -61,6 +62,7 @@ class FoundStore:
         registry = Registry(self.bootstrap)
         try:
             slots = registry.ensure_store(self._settings.slots)
+            check_worker(self.bootstrap, group_of(self._settings.group))
             self._dir.check_store(registry)
             self._settle_storage(registry)
         except AccessDenied as error:

@@ -21,7 +21,7 @@ from logstore.log.kafka.descriptions import Described, describe
 from logstore.log.membership.changes import Announcer, Changes
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.log.tables.registry import Definitions
-from logstore.model.errors import Corrupted, EpochChanged, LogStoreError, LogUnreachable
+from logstore.model.errors import AccessDenied, Corrupted, EpochChanged, LogStoreError, LogUnreachable
 from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, PartitionKey, Table
 from logstore.process import logs
@@ -106,6 +106,7 @@ class ControlPlane(threading.Thread):
         self._verified_at_s = 0.0
         self._missing_since_s: dict[str, float] = {}  # of topics that were there
         self._announced: tuple[Announcement | None, float] = None, 0.0
+        self._denied: set[str] = set()  # what was said; one for each table at most
         self._running = True
         self.failure: BaseException | None = None
         self.beat_s = time.monotonic()
@@ -153,7 +154,7 @@ class ControlPlane(threading.Thread):
             self._changes.close()
 
     def _step(self) -> None:
-        heard = self._changes.take(HEAR_S)
+        heard = self._hear()
         self.beat_s = time.monotonic()
         if not self._changes.complete:
             return
@@ -167,6 +168,19 @@ class ControlPlane(threading.Thread):
             self._tell()
         self._show()
         self._announce()
+
+    def _hear(self) -> bool:
+        try:
+            return self._changes.take(HEAR_S)
+        except AccessDenied as error:
+            self._say_denied(error)
+            return False
+
+    def _say_denied(self, error: AccessDenied) -> None:
+        """Say what is denied once, however long it stays so: an ACL that is granted again is noticed by itself."""
+        if str(error) not in self._denied:
+            self._denied.add(str(error))
+            log.error("Kafka denies this worker what it needs; it goes on with what it has", reason=str(error))
 
     def _find_storage(self) -> None:
         try:
@@ -225,6 +239,10 @@ class ControlPlane(threading.Thread):
             return False
         try:
             found = describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
+        except AccessDenied as error:
+            self._say_denied(error)
+            self._heard(reachable=False)
+            return False
         except LogUnreachable:
             self._heard(reachable=False)
             return False

@@ -1,4 +1,4 @@
-"""Access: what Kafka refuses a client, as librdkafka's callback tells it; its calls themselves only time out."""
+"""Access: what Kafka refuses a client: its proof, as librdkafka tells its callback, or a call, for lack of an ACL."""
 
 import logging
 import time
@@ -6,8 +6,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
+from logstore.log.connect.acl import CLUSTER, Acl
 from logstore.log.connect.cluster import Cluster
-from logstore.model.errors import AuthenticationFailed
+from logstore.model.errors import AccessDenied, AuthenticationFailed
 
 FRESH_S = 15.0  # a client that goes on being refused is told so every second
 _REFUSED = {
@@ -19,14 +20,22 @@ _STEP = {
     KafkaError.UNSUPPORTED_SASL_MECHANISM: "give a sasl.mechanism that the listener has",
 }
 
+_DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+}
+
 log = logging.getLogger(__name__)  # clients have no structlog to load
 
 
 class Access:
     """The last refusal that a client of `cluster` has met; librdkafka calls it with every error of its connections."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster, self._refusal, self._at_s = cluster, "", float("-inf")
+    def __init__(self, cluster: Cluster, group: str | None = None) -> None:
+        """`group`: the consumer group of a client that has one."""
+        self.cluster, self._group = cluster, group
+        self._refusal, self._at_s = "", float("-inf")
 
     def __call__(self, error: Any) -> None:
         """Take note of a KafkaError; said in the log once while it goes on."""
@@ -46,6 +55,37 @@ class Access:
     def granted(self) -> None:
         """Note that Kafka has answered."""
         self._at_s = float("-inf")
+
+    @property
+    def without_proof(self) -> str:
+        """Advice for who is not answered and has nothing to prove who he is: librdkafka does not tell that apart."""
+        return "" if self.cluster.properties else "; one that asks for TLS or passwords does not answer without them"
+
+    def lacks(self, code: int, needed: Acl | None) -> Acl | None:
+        """The ACL that lacks where Kafka answers with `code` a call that needs `needed`; None: `code` is no denial."""
+        resource = _DENIED.get(code)
+        if needed is not None and resource == needed.resource:
+            return needed
+        if resource == "cluster" and needed is not None and needed.operation == "WRITE":
+            return needed  # an idempotent producer is known to the cluster by WRITE on any topic (KIP-679)
+        unsaid = {"topic": "of the call", "group": self._group or "of the call", "cluster": CLUSTER}
+        return None if resource is None else Acl("DESCRIBE", resource, unsaid[resource])
+
+    def denial(self, what: str, acl: Acl) -> str:
+        """Words for what is denied: listener, principal, mechanism, and the ACL that lacks."""
+        cluster = self.cluster
+        return (
+            f"{what}: Kafka at {cluster} grants {cluster.principal} no {acl}{_implied(acl)} ({cluster.identity}); "
+            "`logstore acl` prints what each role needs"
+        )
+
+    def denied(self, what: str, acl: Acl) -> AccessDenied:
+        """The error for an ACL that lacks."""
+        return AccessDenied(self.denial(what, acl))
+
+
+def _implied(acl: Acl) -> str:
+    return ", which READ and WRITE imply" if (acl.operation, acl.resource) == ("DESCRIBE", "topic") else ""
 
 
 def _without_times(text: str) -> str:

@@ -77,9 +77,25 @@ class Cluster(str):
     def identity(self) -> str:
         """Protocol, mechanism and user, for people."""
         found = self.properties
-        said = [found.get(name) for name in _NOT_SECRET]
-        user = said[2] or ("the owner of " + found["ssl.certificate.location"] if _has_certificate(found) else None)
-        return f"{said[0] or 'PLAINTEXT'}{f', {said[1]}' if said[1] else ''}, as {user or 'anybody'}"
+        protocol, mechanism = found.get("security.protocol", "PLAINTEXT"), found.get("sasl.mechanism")
+        return f"{protocol}{f', {mechanism}' if mechanism else ''}, as {self._user or self._owner or 'anybody'}"
+
+    @property
+    def principal(self) -> str:
+        """Kafka's word for the user, by which ACLs are kept; that of a certificate is the broker's to say."""
+        return f"User:{self._user}" if self._user else self._owner or "User:ANONYMOUS"
+
+    @property
+    def _user(self) -> str | None:
+        found = self.properties
+        if found.get("sasl.mechanism") == "OAUTHBEARER":
+            return found.get("sasl.oauthbearer.client.id")
+        return found.get("sasl.username")
+
+    @property
+    def _owner(self) -> str | None:
+        own = self.properties.get("ssl.certificate.location")
+        return f"the owner of {own}" if own else None
 
     def __str__(self) -> str:
         return str.__str__(self)
@@ -101,7 +117,3 @@ class Cluster(str):
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str(self),)
-
-
-def _has_certificate(properties: Mapping[str, Any]) -> bool:
-    return "ssl.certificate.location" in properties

@@ -3,8 +3,8 @@
     --kafka-config FILE  >  environment LOGSTORE_KAFKA_<NAME>  >  [kafka] in logstore.toml
 
 Names are librdkafka's; in the environment their dots are underscores. `LOGSTORE_KAFKA_<NAME>_FILE`, or `<name>_file` in
-a file, names a file that holds the value. The flag reaches children as LOGSTORE_KAFKA_CONFIG: no secret is ever a
-process argument.
+a file, names a file that holds the value. What Kubernetes says of a service `logstore-kafka` is no property. The flag
+reaches children as LOGSTORE_KAFKA_CONFIG: no secret is ever a process argument.
 """
 
 import functools
@@ -79,7 +79,9 @@ def properties_in(path: Path) -> dict[str, Any]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     for variable, text in environ.items():
-        if text and variable.startswith(PREFIX) and variable not in _OF_SETTINGS:
+        if variable in _OF_SETTINGS or settings.is_service_link(variable, text):
+            continue
+        if text and variable.startswith(PREFIX):
             name = variable.removeprefix(PREFIX).lower()
             stem, file = (name.removesuffix(_FILE), _FILE) if name.endswith(_FILE) else (name, "")
             dotted = stem.replace("_", ".")

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from logstore.log.after_fork import renew_in_child
 from logstore.log.connect.access import Access
 from logstore.log.connect.cluster import Cluster
-from logstore.model.errors import UsageError
+from logstore.model.errors import AuthenticationFailed, UsageError
 
 REQUEST_S = 10.0
 _PROOF_S = 2.0
@@ -23,6 +23,9 @@ _MOST_CLIENTS = 8  # clusters
 # Producers and admin clients make a topic by asking for it, where brokers let them: writes to a table that was dropped
 # would be acknowledged, and be nobody's.
 MAKES_NO_TOPICS = {"allow.auto.create.topics": False}
+_OF_ADMINS = {
+    "log_level": 2, "socket.connection.setup.timeout.ms": 5_000, "reconnect.backoff.max.ms": 1_000, **MAKES_NO_TOPICS,
+}  # fmt: skip
 
 
 def consumer(bootstrap: str, **more: Any) -> Any:
@@ -74,40 +77,50 @@ class _Clients:
     """Admin clients of this process, by cluster."""
 
     def __init__(self) -> None:
-        self._lock, self._connected = threading.Lock(), dict[Cluster, Any]()
+        self._lock, self._connected = threading.Lock(), dict[Cluster, _Connected]()
         renew_in_child(self)
 
     def get(self, bootstrap: str) -> Any:
-        """The client of a cluster."""
+        """The client of a cluster. Raises AuthenticationFailed; then the next call connects anew."""
         cluster = Cluster.of(bootstrap)
         with self._lock:
-            client = self._connected.get(cluster)
-            if client is None:
+            connected = self._connected.get(cluster)
+            if connected is None:
                 if len(self._connected) >= _MOST_CLIENTS:
                     del self._connected[next(iter(self._connected))]
-                own = {
-                    "log_level": 2, "socket.connection.setup.timeout.ms": 5_000, "reconnect.backoff.max.ms": 1_000,
-                    **MAKES_NO_TOPICS,
-                }  # fmt: skip
-                client = self._connected[cluster] = _proved(_made(_Admin, cluster, own), cluster)
-            return client
+                connected = self._connected[cluster] = _Connected(_made(_Admin, cluster, _OF_ADMINS), cluster)
+        try:
+            return connected.proved()
+        except AuthenticationFailed:
+            with self._lock:
+                if self._connected.get(cluster) is connected:
+                    del self._connected[cluster]
+            raise
 
     def after_fork(self) -> None:
         """Connect anew in the child."""
-        for client in self._connected.values():
-            keep_for_ever(client)
+        for connected in self._connected.values():
+            keep_for_ever(connected.client)
         self._lock, self._connected = threading.Lock(), {}
 
 
+class _Connected:
+    """An admin client, and whether Kafka takes its proof: who asks for another cluster does not wait for that."""
+
+    def __init__(self, client: Any, cluster: Cluster) -> None:
+        self.client, self._lock, self._is_proved = client, threading.Lock(), not cluster.properties
+
+    def proved(self) -> Any:
+        """The client, once Kafka has not refused it; one that gets no answer meanwhile will meet it in its calls."""
+        with self._lock:
+            if not self._is_proved:
+                with contextlib.suppress(KafkaException):
+                    metadata(self.client, _PROOF_S)
+                self._is_proved = True
+        return self.client
+
+
 _clients = _Clients()
-
-
-def _proved(client: Any, cluster: Cluster) -> Any:
-    """A client that Kafka does not refuse; one that gets no answer meanwhile will meet it in its calls."""
-    if cluster.properties:
-        with contextlib.suppress(KafkaException):
-            metadata(client, _PROOF_S)
-    return client
 
 
 class _Consumer(Consumer):
@@ -125,7 +138,7 @@ class _Admin(AdminClient):
 def _made(kind: Any, bootstrap: str, own: Mapping[str, Any]) -> Any:
     """A client of the cluster, with its `access`. Raises UsageError (a property that librdkafka refuses)."""
     cluster = Cluster.of(bootstrap)
-    access = Access(cluster)
+    access = Access(cluster, own.get("group.id"))
     try:
         client = kind(cluster.configuration({**own, "error_cb": access}))
     except KafkaException as error:

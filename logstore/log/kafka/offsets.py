@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
+from logstore.log.connect.acl import topic as on_topic
 from logstore.log.kafka.clients import REQUEST_S
 from logstore.log.kafka.errors import call, translate
 from logstore.log.kafka.leaders import check_led, is_stale, known_to_all
@@ -50,7 +51,8 @@ def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = Fa
         )  # it knows more next time
         if not known and not stale:
             check_led(client, failed[0].topic, failed[1])
-            raise translate(failed[1].args[0], "look up the ends of the log", client)
+            needed = on_topic("DESCRIBE", failed[0].topic)
+            raise translate(failed[1].args[0], "look up the ends of the log", client, needed)
     found = {(where.topic, where.partition): end for where, end in known.items() if end >= 0}
     if known and not found:  # librdkafka's answer when a broker has just gone away: no error, and no offset
         raise LogUnreachable("look up the ends of the log: Kafka does not answer")
@@ -61,7 +63,8 @@ def leader_epoch(client: Any, topic: str, partition: int) -> int:
     """The epoch of a partition's leadership now; -1: the broker does not tell. Raises LogUnreachable."""
     where = TopicPartition(topic, partition)
     future = client.list_offsets({where: _LATEST}, request_timeout=REQUEST_S)[where]
-    found = call(f"ask for the leader epoch of {topic}/{partition}", future.result, client).leader_epoch
+    what, needed = f"ask for the leader epoch of {topic}/{partition}", on_topic("DESCRIBE", topic)
+    found = call(what, future.result, client, needed).leader_epoch
     return -1 if found is None else int(found)
 
 
@@ -93,4 +96,5 @@ def _offsets(
         return again(ask)
     except KafkaException as error:
         check_led(client, topic, error)
-        raise translate(error.args[0], f"look up the offsets of {topic}", client) from error
+        needed = on_topic("DESCRIBE", topic)
+        raise translate(error.args[0], f"look up the offsets of {topic}", client, needed) from error

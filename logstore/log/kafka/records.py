@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, TopicPartition
 
 from logstore.log.kafka.clients import check_access, consumer
-from logstore.log.kafka.errors import translate
+from logstore.log.kafka.errors import unreadable
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated, LogUnreachable
 
 
@@ -39,7 +39,7 @@ def read_records(
         while following < end:
             for record in take(reader, min(1_000, end - following), timeout_s):
                 if record.error():
-                    raise _read_error(record.error(), reader, f"{topic}/{partition}", following, end)
+                    raise _read_error(record.error(), reader, topic, partition, following, end)
                 if record.offset() != following:
                     raise LogGap(
                         f"{topic}/{partition}: wanted offset {following:,}, the log has {record.offset():,} next"
@@ -58,13 +58,16 @@ def take(reader: Any, most: int, timeout_s: float) -> list[Record]:
     first = reader.poll(timeout_s)
     if first is None:
         check_access(reader)
-        raise LogUnreachable(f"nothing came from Kafka for {timeout_s:g} s; is the broker running?")
+        raise LogUnreachable(
+            f"nothing came from Kafka for {timeout_s:g} s; is the broker running?{reader.access.without_proof}"
+        )
     return [first, *reader.consume(most - 1, 0)] if most > 1 else [first]
 
 
-def _read_error(error: Any, reader: Any, where: str, at: int, end: int) -> LogStoreError:
+def _read_error(error: Any, reader: Any, topic: str, partition: int, at: int, end: int) -> LogStoreError:
+    where = f"{topic}/{partition}"
     if error.code() == KafkaError._PARTITION_EOF:
         return LogGap(f"{where}: the log ends at {at:,}, wanted everything before {end:,}")
     if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
         return LogTruncated(f"{where}: offset {at:,} is gone from the log")
-    return translate(error, f"read {where}", reader)
+    return unreadable(error, topic, partition, reader)

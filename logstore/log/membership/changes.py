@@ -1,15 +1,20 @@
 """Changes: follows the two small topics that tell what the store is: `logstore.tables` and `logstore.nodes`."""
 
+import logging
 import math
 from typing import Any
 
 from confluent_kafka import KafkaError, TopicPartition
 
+from logstore.log.connect.acl import topic
 from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.errors import unreadable
 from logstore.log.membership.nodes import Announcement, Nodes
 from logstore.log.tables.registry import EMPTY
-from logstore.model.errors import LogTruncated, LogUnreachable
+from logstore.model.errors import AccessDenied, LogTruncated, LogUnreachable
 from logstore.model.table import NODES_TOPIC, TABLES_TOPIC
+
+log = logging.getLogger(__name__)
 
 
 class Changes:
@@ -35,7 +40,7 @@ class Changes:
         """Take in what has come, waiting up to `timeout_s` for it; True when there was something.
 
         Raises LogTruncated when `logstore.tables` ends before what was read already: librdkafka begins anew then, or
-        stands at the end.
+        stands at the end. Raises AccessDenied, as often as Kafka says so; it may be called again.
         """
         first = self._consumer.poll(timeout_s)
         if first is None:
@@ -48,6 +53,8 @@ class Changes:
                     self._read_whole(record.topic())
             elif record.error().code() == KafkaError._PARTITION_EOF:
                 self._at_end(record)
+            else:
+                self._check_access(record)
         return True
 
     def close(self) -> None:
@@ -61,6 +68,12 @@ class Changes:
             self.definitions = self.definitions.with_record(record)
         else:
             self.nodes.hear(record.key(), record.value(), record.timestamp()[1])
+
+    def _check_access(self, record: Any) -> None:
+        """Raise AccessDenied for an error that is one; librdkafka goes on by itself after the others."""
+        typed = unreadable(record.error(), record.topic() or TABLES_TOPIC, 0, self._consumer)
+        if isinstance(typed, AccessDenied):
+            raise typed
 
     def _check(self, record: Any) -> None:
         known = self.heard_to[record.topic()]
@@ -98,6 +111,7 @@ class Announcer:
     def __init__(self, bootstrap: str) -> None:
         own = {"linger.ms": 0, "message.timeout.ms": 5_000, "queue.buffering.max.messages": 100}
         self._producer: Any = clients.producer(bootstrap, **own)
+        self._denied = False
 
     def announce(self, announcement: Announcement) -> None:
         """Send an announcement on its way."""
@@ -111,4 +125,11 @@ class Announcer:
     def _send(self, key: bytes, value: bytes | None) -> None:
         self._producer.poll(0)
         if len(self._producer) < 50:  # Kafka is away: what waits is out of date anyway
-            self._producer.produce(NODES_TOPIC, value, key)
+            self._producer.produce(NODES_TOPIC, value, key, on_delivery=self._note_delivery)
+
+    def _note_delivery(self, error: Any, _: Any) -> None:
+        """Say once that Kafka takes none, however long it stays so."""
+        acl = None if error is None else self._producer.access.lacks(error.code(), topic("WRITE", NODES_TOPIC))
+        if acl is not None and not self._denied:
+            log.error("%s; nobody hears of this worker", self._producer.access.denial("announce this worker", acl))
+        self._denied = acl is not None

@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from logstore.log.connect.acl import topic
 from logstore.log.kafka import clients, errors
 from logstore.log.membership.changes import Changes
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
@@ -121,9 +122,10 @@ class LiveWorkers:
         self._producer.produce(
             NODES_TOPIC, None, TICK, partition=0, on_delivery=lambda error, record: delivered.append((error, record))
         )
-        self._producer.flush(timeout_s)
+        errors.flush(self._producer, timeout_s, f"append to {NODES_TOPIC}", NODES_TOPIC)
         if delivered and delivered[0][0] is not None:
-            raise errors.translate(delivered[0][0], f"append to {NODES_TOPIC}", self._producer)
+            needed = topic("WRITE", NODES_TOPIC)
+            raise errors.translate(delivered[0][0], f"append to {NODES_TOPIC}", self._producer, needed)
         if not delivered:
             clients.check_access(self._producer)
             raise LogUnreachable(

@@ -106,7 +106,7 @@ def _offsets(bootstrap: str, topic: str, partition: int, start: int, end: int, i
                 if record.error() is not None and record.error().code() == KafkaError._PARTITION_EOF:
                     return
                 if record.error() is not None:
-                    raise _failed(record.error(), f"{topic}/{partition}", reader)
+                    raise _failed(record.error(), topic, partition, reader)
                 if record.offset() >= end:
                     return
                 yield record.offset()
@@ -114,7 +114,7 @@ def _offsets(bootstrap: str, topic: str, partition: int, start: int, end: int, i
         reader.close()
 
 
-def _failed(error: Any, where: str, reader: Any) -> Exception:
+def _failed(error: Any, topic: str, partition: int, reader: Any) -> Exception:
     if error.code() in (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET):
-        return LogUnreachable(f"{where}: the log was cut while it was read; try again")
-    return errors.translate(error, f"read {where}", reader)
+        return LogUnreachable(f"{topic}/{partition}: the log was cut while it was read; try again")
+    return errors.unreadable(error, topic, partition, reader)

@@ -86,7 +86,7 @@ def _first_records(reader: Any, topic: str, starts: Mapping[int, int]) -> Iterat
         for record in take(reader, 1, WAIT_S):
             error, partition = record.error(), record.partition()
             if error is not None and error.code() not in {KafkaError._PARTITION_EOF, *_GONE}:
-                raise errors.translate(error, f"read {topic}/{partition}", reader)
+                raise errors.unreadable(error, topic, partition, reader)
             if partition not in left:
                 continue
             left.discard(partition)

@@ -16,7 +16,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from logstore.log.control import check_epoch
 from logstore.log.kafka import clients, offsets
-from logstore.log.kafka.errors import translate
+from logstore.log.kafka.errors import unreadable
 from logstore.log.kafka.records import Record, take
 from logstore.log.read.tail import headers_of
 from logstore.model.errors import LogGap, LogStoreError, LogTruncated
@@ -165,10 +165,11 @@ class _Reader:
             self._following = self._end
 
     def _failed(self, error: Any) -> LogStoreError:
-        where = f"{self._table.topic}/{self._partition}"
+        topic, partition = self._table.topic, self._partition
         if error.code() in _GONE:
-            return LogTruncated(f"{where}: offset {self._following:,} went from the log while it was read; try again")
-        return translate(error, f"read {where}", self._consumer)
+            lost = f"offset {self._following:,} went from the log while it was read"
+            return LogTruncated(f"{topic}/{partition}: {lost}; try again")
+        return unreadable(error, topic, partition, self._consumer)
 
 
 def columns(partition: int, records: Sequence[Record]) -> pa.RecordBatch:

@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from logstore.log.kafka import clients, offsets
+from logstore.log.kafka.errors import unreadable
 from logstore.log.kafka.records import Record
+from logstore.model.errors import AccessDenied
 from logstore.model.folding.fold import Records
 from logstore.model.folding.mutation import RESERVED, Headers
 
@@ -186,7 +188,13 @@ class Tail:
         )
         if record.topic() is None or record.partition() is None or record.partition() < 0:
             return Unreachable(error.str())
-        return Trouble(record.topic(), record.partition(), word, f"{error.str()} ({error.name()})")
+        return Trouble(
+            record.topic(), record.partition(), word, self._detail(error, record.topic(), record.partition())
+        )
+
+    def _detail(self, error: Any, topic: str, partition: int) -> str:
+        typed = unreadable(error, topic, partition, self._consumer)
+        return str(typed) if isinstance(typed, AccessDenied) else f"{error.str()} ({error.name()})"
 
 
 def _batches(records: list[Record]) -> list[Event]:

@@ -21,6 +21,7 @@ from confluent_kafka import KafkaError, TopicPartition
 
 from logstore import settings
 from logstore.log import topics
+from logstore.log.connect.acl import topic
 from logstore.log.kafka import clients, errors
 from logstore.log.kafka.offsets import bounds
 from logstore.log.kafka.records import Record, take
@@ -42,6 +43,7 @@ from logstore.model.table import SLOTS_TOPIC, TABLES_TOPIC, Table, check_name
 STORE = b"!store"
 _TO_THE_END = {"enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20}
 _TOGETHER_MS = 50  # what is appended within this time is one record batch, which a broker appends whole or not at all
+_WRITING = "write a table definition"
 WRITE_S = 60.0  # after a broker's start an idempotent producer can wait 10 s for its coordinator
 
 
@@ -224,12 +226,12 @@ class Registry:
                 partition=0,
                 on_delivery=lambda error, record: delivered.append((error, record)),
             )
-        if errors.flush(producer, WRITE_S + 5, "write a table definition") or len(delivered) < len(records):
+        if errors.flush(producer, WRITE_S + 5, _WRITING, TABLES_TOPIC) or len(delivered) < len(records):
             clients.check_access(producer)
-            raise LogUnreachable("write a table definition: Kafka did not acknowledge it")
+            raise LogUnreachable(f"{_WRITING}: Kafka did not acknowledge it")
         for error, _ in delivered:
             if error is not None:
-                raise errors.translate(error, "write a table definition", producer)
+                raise errors.translate(error, _WRITING, producer, topic("WRITE", TABLES_TOPIC))
         return [int(record.offset()) for _, record in delivered]
 
 
@@ -248,7 +250,7 @@ def _is_newer(record: Record, table: Table) -> bool:
 
 
 def _unreadable(error: Any, reader: Any) -> LogStoreError:
-    typed = errors.translate(error, f"read {TABLES_TOPIC}", reader)
+    typed = errors.translate(error, f"read {TABLES_TOPIC}", reader, topic("READ", TABLES_TOPIC))
     return typed if isinstance(typed, LogUnreachable) else Corrupted(f"{TABLES_TOPIC}: {error.str()}")
 
 

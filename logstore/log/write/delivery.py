@@ -13,7 +13,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from logstore.model.errors import LogStoreError, Overloaded, Unknown, WriteFailed
+from logstore.log.connect.access import Access
+from logstore.log.connect.acl import topic as on_topic
+from logstore.model.errors import LogStoreError, Overloaded, Unknown, WriteDenied, WriteFailed
 
 _REFUSED = {
     KafkaError.MSG_SIZE_TOO_LARGE: (
@@ -21,8 +23,6 @@ _REFUSED = {
         "another table was "
         "promoted over this one since this client asked for its definition: it asks again for the next write"
     ),
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "this client may not write to the topic; ask for the permission",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "this client may not write to the cluster; ask for the permission",
     KafkaError.INVALID_RECORD: "the topic refuses the record; `logstore doctor` names the setting",
     KafkaError.INVALID_MSG: "the broker refuses the record as malformed",
 }
@@ -37,9 +37,11 @@ _HINTS = {
 }
 
 
-def delivery_error(error: Any) -> LogStoreError:
-    """The typed error of one failed delivery (a `KafkaError`)."""
+def delivery_error(error: Any, topic: str, access: Access) -> LogStoreError:
+    """The typed error of one failed delivery (a `KafkaError`) to a topic, of a client with that access."""
     code, text = error.code(), error.str()
+    if not error.fatal() and (lacks := access.lacks(code, on_topic("WRITE", topic))) is not None:
+        return WriteDenied(access.denial("the write was refused", lacks))
     if code == KafkaError._QUEUE_FULL:
         return queue_full()
     if code in _REFUSED:

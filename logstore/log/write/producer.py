@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from confluent_kafka import KafkaError, KafkaException
 
 from logstore.log.after_fork import renew_in_child
+from logstore.log.connect.access import Access
 from logstore.log.connect.cluster import Cluster
 from logstore.log.kafka import clients
 from logstore.log.write.connection import LEASE_S, Connection, is_fatal
@@ -108,6 +109,11 @@ class Producer:
         self._pid = os.getpid()
         self._abandoned = weakref.finalize(self, _abandon, self._connections)
         renew_in_child(self)
+
+    @property
+    def access(self) -> Access:
+        """Refusals of Kafka that this producer has met."""
+        return self._connections[-1].raw.access  # type: ignore[no-any-return]  # the client carries no types
 
     @staticmethod
     def settings(
@@ -207,7 +213,7 @@ class Producer:
                 self.poll(min(0.01, max(deadline - now, 0.0)))
             except KafkaException as error:
                 if not is_fatal(error.args[0]):
-                    raise refused(error.args[0]) from error
+                    raise self._refused(error.args[0], topic) from error
                 self._renew(connection)
 
     def send_batch(
@@ -243,13 +249,13 @@ class Producer:
                     self._renew(connection)
                     if len(rest) == len(messages):
                         return self._one_by_one(topic, messages, partitions, delivered, rest)
-                    return Rejected(_ranges([*out, *rest]), error or refused(first))
+                    return Rejected(_ranges([*out, *rest]), error or self._refused(first, topic))
                 if first.code() == KafkaError._QUEUE_FULL and refused_here == places[-len(refused_here) :]:
                     left = self._one_by_one(topic, messages, partitions, delivered, rest)
                     if left is None:
                         break
                     return Rejected(_ranges([*out, *(i for r in left.places for i in r)]), error or left.error)
-                out, error = [*out, *refused_here], error or refused(first)
+                out, error = [*out, *refused_here], error or self._refused(first, topic)
             return None if error is None else Rejected(_ranges(out), error)
 
     def poll(self, timeout_s: float = 0.0) -> None:
@@ -295,6 +301,14 @@ class Producer:
                 "log; "
                 "read the rows before writing them again, or close with a longer timeout"
             )
+
+    def _refused(self, error: Any, topic: str) -> LogStoreError:
+        """The typed error of a record that librdkafka did not take into its queue: certainly not in the log."""
+        typed = delivery_error(error, topic, self.access)
+        if isinstance(typed, Unknown):
+            step = hint(error) or "write it again"
+            return WriteFailed(f"the write was not sent: {error.str()}; {step}", retriable=True)
+        return typed
 
     def _renew(self, ended: Connection) -> None:
         """Go on with a new connection after a fatal error of `ended`, whose records are reported as they stand.
@@ -376,14 +390,6 @@ def _ranges(places: Iterable[int]) -> list[range]:
         else:
             found.append(range(place, place + 1))
     return found
-
-
-def refused(error: Any) -> LogStoreError:
-    """The typed error of a record that librdkafka did not take into its queue: certainly not in the log."""
-    typed = delivery_error(error)
-    if isinstance(typed, Unknown):
-        return WriteFailed(f"the write was not sent: {error.str()}; {hint(error) or 'write it again'}", retriable=True)
-    return typed
 
 
 def _await_kafka(connection: Connection, bootstrap: str, timeout_s: float) -> None:
