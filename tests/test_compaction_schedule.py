@@ -170,14 +170,14 @@ def test_how_it_went_is_kept_and_told_and_the_next_leader_goes_on_from_there(kaf
     after = until("it is done", lambda: (run := kept(fetcher, table)) and run.done and run)
     assert after.failed >= before.failed
     assert (after.failures, after.why, after.since_ms) == (0, "", before.since_ms)
-    assert second.runs.known()[table.name].done == after.done
+    assert second.runs.known()[table.name].done >= after.done  # the next one may have ended by now
 
 
 def test_a_run_that_was_cut_off_counts_as_failed(kafka, fetcher, started):
     table = scheduled(kafka, 1)
     schedule.save(fetcher.repository(table), ScheduleRun(since_ms=1, done=4, begun_ms=9, ended_ms=5, next_ms=2**50))
     started("print('made')", table)
-    run = until("it is done", lambda: (run := kept(fetcher, table)) and run.done == 5 and run)
+    run = until("it is done", lambda: (run := kept(fetcher, table)) and run.done >= 5 and run)
     assert (run.failed, run.failures, run.since_ms) == (1, 0, 1)
 
 

@@ -33,6 +33,19 @@ class TopicReplicas(NamedTuple):
     least: int
 
 
+class Appended(NamedTuple):
+    """A record that was appended just now: its time by a broker's clock, and between which times of this machine."""
+
+    stamp_ms: int
+    after_s: float
+    before_s: float
+
+    @property
+    def skew_s(self) -> float:
+        """Seconds that the broker's clock is ahead, at least; below 0: behind. However long the answers took."""
+        return max(self.stamp_ms / 1000 - self.before_s, 0.0) or min(self.stamp_ms / 1000 - self.after_s, 0.0)
+
+
 def version(client: Any) -> BrokerVersion:
     """Version of a broker, by its settings. Raises LogUnreachable."""
     try:
@@ -74,13 +87,14 @@ def replicas(client: Any, names: Iterable[str]) -> dict[str, TopicReplicas]:
     }  # fmt: skip
 
 
-def newest_stamp_ms(client: Any, timeout_s: float) -> int | None:
-    """Time, by a broker's clock, of an announcement that has just been appended; None: there is none in `timeout_s`."""
-    deadline_s, before = time.monotonic() + timeout_s, _newest(client)
+def appended(client: Any, timeout_s: float) -> Appended | None:
+    """The next announcement that is appended; None: there is none in `timeout_s`."""
+    deadline_s, asked_s, before = time.monotonic() + timeout_s, time.time(), _newest(client)
     while time.monotonic() < deadline_s:
-        now = _newest(client)
+        again_s, now = time.time(), _newest(client)
         if now.offset > before.offset:
-            return int(now.timestamp)
+            return Appended(int(now.timestamp), asked_s, time.time())
+        asked_s = again_s
         time.sleep(_PAUSE_S)
     return None
 
