@@ -50,6 +50,9 @@ class Store:
     queue_records       writes without acknowledgement, at most
     queue_bytes         of them, at most: the memory this client may take
     delivery_timeout_s  after which a write without acknowledgement is Unknown
+    linger_ms           which a record waits for company: with 0, a single `put` waits for nothing; with 2, a pipeline
+                        of many takes about a fifth less processor time
+    compression         of records on their way and in the log: a codec that librdkafka knows, or "none"
     definitions         where table definitions come from; default: the log itself
     kafka               librdkafka properties of every connection to Kafka: security.protocol, sasl.*, ssl.*, and the
                         like; default: LOGSTORE_KAFKA_<NAME>, `[kafka]` in `logstore.toml`
