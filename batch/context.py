@@ -1,25 +1,20 @@
-"""Context of every batch command: log, definitions and storage, and the way of work to executors."""
+"""Context of every batch command: log, definitions and storage, and the way of work to an engine."""
 
-import gc
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from typing import TypeVar
 
-from py4j.protocol import Py4JError  # type: ignore[import-untyped]  # untyped library
-from pyspark import TaskContext
-from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
-
-from batch import failpoints, session
-from batch.defaults import MASTER
+from batch import failpoints
+from batch.engine.choice import Engines, JobSize
+from batch.engine.protocol import Engine
 from logstore.log.connect.cluster import Cluster
 from logstore.log.control import check_epoch
 from logstore.log.tables.registry import Definitions, Registry
-from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.errors import UsageError
 from logstore.model.table import Table
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
@@ -29,7 +24,6 @@ from logstore.snapshot.storage import Storage, storage_url
 
 Progress = Callable[[str, int, int], None]  # step, done, of how many
 LEASE_S = 60.0  # a job that was killed keeps others from the table for so long
-TRIES = 3  # of a task that fails for a passing reason; Spark itself gives up after 4
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,9 +42,9 @@ class Context:
     definitions: Definitions
     storage: Storage
     progress: Progress = silent
-    master: str = MASTER
-    spark_conf: dict[str, str] = field(default_factory=dict)
+    engines: Engines = field(default_factory=Engines)
     lease_s: float = LEASE_S
+    engine: Engine | None = field(default=None, init=False)  # of the job that runs
 
     def __post_init__(self) -> None:
         if Cluster.of(self.bootstrap) != Cluster.of(str(self.bootstrap)):
@@ -60,10 +54,10 @@ class Context:
             )
         failpoints.warn()
 
-    @cached_property
-    def spark(self) -> SparkSession:
-        """The session, started at the first use (some seconds)."""
-        return session.session(self.master, **self.spark_conf)
+    def start(self, size: JobSize) -> None:
+        """Begin a job of this size: choose its engine, and start it. Raises SetupError."""
+        self.engine = self.engines.take(size)
+        self.engine.start()
 
     def table(self, name: str) -> Table:
         """The definition as of now.
@@ -83,35 +77,26 @@ class Context:
         return ArchiveIndex(self.storage, table.topic, table.epoch)
 
     def run(self, step: str, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Run `function` over `items` on executors, one task each; results in order.
-
-        Raises what the function raised, where that is a LogStoreError; those that are `retriable` are tried again
-        first.
-        """
+        """Run `function` over `items`, one task each; results in order. Raises as `engine.protocol.Engine.run`."""
         if not items:
             return []
-        spark_context = self.spark.sparkContext
+        engine = self.engine or self.engines.take(JobSize())
         self.progress(step, 0, len(items))
-        work = spark_context.parallelize(items, len(items)).mapPartitions(_guarded(function))
-        try:
-            found = work.collect()
-        except (Py4JError, PySparkException) as error:
-            raise LogStoreError(f"{step}: Spark gave up: {_cause(error)}") from error
-        self.progress(step, len(items), len(items))
-        return [_result(result) for result in found]
+        return engine.run(step, function, items, partial(self._saw, step, len(items)))
 
     def close(self) -> None:
-        """End the session, if one was started."""
-        if "spark" in self.__dict__:
-            self.spark.stop()
-            del self.__dict__["spark"]
+        """End the engines that were started."""
+        self.engine = None
+        self.engines.close()
+
+    def _saw(self, step: str, of: int, done: int) -> None:
+        self.progress(step, done, of)
 
 
 def open_context(
     settings: Settings,
     *,
-    master: str = MASTER,
-    conf: dict[str, str] | None = None,
+    engines: Engines | None = None,
     progress: Progress = silent,
 ) -> Context:
     """The store that `settings` name.
@@ -122,7 +107,7 @@ def open_context(
     registry = Registry(bootstrap)
     definitions = registry.read()
     storage = Storage(storage_url(settings.storage, definitions.known_storage(), settings.data_dir))
-    return Context(bootstrap, registry, definitions, storage, progress, master, dict(conf or {}))
+    return Context(bootstrap, registry, definitions, storage, progress, engines or Engines())
 
 
 def new_id() -> str:
@@ -144,40 +129,3 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-
-
-def _guarded(function: Callable[[T], R]) -> Callable[[Iterable[T]], Iterator[R | LogStoreError]]:
-    """Errors of ours come back as values: as exceptions they would be tried again in vain, and arrive as text."""
-
-    def run(items: Iterable[T]) -> Iterator[R | LogStoreError]:
-        if (
-            not gc.get_freeze_count()
-        ):  # PySpark collects garbage after every task: 30 ms, if it has to look through all modules again
-            gc.freeze()
-        for item in items:
-            try:
-                yield function(item)
-            except LogStoreError as error:
-                context = TaskContext.get()
-                if error.retriable and context is not None and context.attemptNumber() + 1 < TRIES:
-                    raise
-                yield error
-
-    return run
-
-
-def _result(found: R | LogStoreError) -> R:
-    if isinstance(found, LogStoreError):
-        raise found
-    return found
-
-
-def _cause(error: Exception) -> str:
-    """The last line of a Python trace in Spark's message, else its first line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [
-        line
-        for line in lines
-        if line.split(":")[0].endswith(("Error", "Exception")) and not line.startswith(("at ", "py4j", "org."))
-    ]
-    return (named or lines or [type(error).__name__])[0][:500]

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import adoption, batch, client, embedded, http, lane, memory, reads, snapshot_reads, visible
+from benchmarks import adoption, batch, client, embedded, engines, http, lane, memory, reads, snapshot_reads, visible
 from examples.flights.running import Dev
 from logstore.broker.embedded import EmbeddedKafka
 
@@ -69,6 +69,8 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "adoption": lambda scratch, _rounds: adoption.run_adoption(scratch),
     "archive": _with_kafka_and_room(batch.run_archive),
     "fold": _with_kafka_and_room(batch.run_fold),
+    "jobs": lambda scratch, rounds: engines.run_small(scratch, rounds=rounds),
+    "partitions": _with_kafka_and_room(engines.run_partitions),
 }
 
 

@@ -26,6 +26,8 @@ from confluent_kafka import Producer, TopicPartition
 from pyarrow import parquet
 
 from batch.context import Context
+from batch.defaults import SPARK
+from batch.engine.choice import Engines
 from batch.jobs.archive import archive
 from batch.jobs.compact import Compacted, compact, rebuild
 from benchmarks.bare import bare_consumer
@@ -46,8 +48,8 @@ Row = dict[str, Any]
 def run_archive(bootstrap: str, scratch: Path, rounds: int = 3) -> list[Row]:
     """Rows of {name, ours, ceiling, ratio, unit, spread} in records/s and per CPU second."""
     ctx = _context(bootstrap, scratch / "warm")
-    table = _table(ctx, "bench-archive")
-    _fill(bootstrap, table, MILLION)
+    table = table_of(ctx, "bench-archive")
+    fill(bootstrap, table, MILLION)
     _warm(ctx)
     pairs, per_cpu, peaks = [], [], []
     for turn in range(rounds):
@@ -78,8 +80,8 @@ def run_fold(bootstrap: str, scratch: Path, rounds: int = 3) -> list[Row]:
     archiving: dict[int, float] = {}
     for millions in (1, 5):
         ctx.storage = Storage(f"file://{scratch}/fold-{millions}")
-        table = _table(ctx, f"bench-fold-{millions}")
-        _fill(bootstrap, table, millions * MILLION)
+        table = table_of(ctx, f"bench-fold-{millions}")
+        fill(bootstrap, table, millions * MILLION)
         archived_s = archiving[millions] = archive(ctx, table).seconds["archive"]
         pairs, peaks, cpu, whole = [], [], [], []
         for _ in range(rounds):
@@ -125,7 +127,7 @@ def _incremental(
     """What 5 % new mutations cost, beside a rebuild from the archive, and beside all of history from the log."""
     folding, whole = [], []
     for turn in range(rounds):
-        _fill(ctx.bootstrap, table, int(millions * MILLION * NEW_SHARE), seed=10 + turn)
+        fill(ctx.bootstrap, table, int(millions * MILLION * NEW_SHARE), seed=10 + turn)
         done = _checked(compact(ctx, table), table)
         folding.append(_job_s(done))
         whole.append(_job_s(done) + done.seconds["archive"])
@@ -167,17 +169,19 @@ def _row(name: str, pairs: list[tuple[float, float]], unit: str, ceiling: str) -
 def _context(bootstrap: str, directory: Path) -> Context:
     registry = Registry(bootstrap)
     registry.ensure_store()
-    return Context(bootstrap, registry, registry.read(), Storage(f"file://{directory}"))
+    return Context(bootstrap, registry, registry.read(), Storage(f"file://{directory}"), engines=Engines(SPARK))
 
 
-def _table(ctx: Context, name: str) -> Table:
+def table_of(ctx: Context, name: str, partitions: int = PARTITIONS) -> Table:
+    """A table with a topic of its own."""
     topic = f"{name}-{random.randrange(1 << 30):x}"
     client = admin(ctx.bootstrap)
-    topics.create(client, topic, PARTITIONS, 1, topics.wal_settings(1_000_000, 1))
-    return Table(topic, topic, topic_ids(client, [topic])[topic], PARTITIONS)
+    topics.create(client, topic, partitions, 1, topics.wal_settings(1_000_000, 1))
+    return Table(topic, topic, topic_ids(client, [topic])[topic], partitions)
 
 
-def _fill(bootstrap: str, table: Table, count: int, seed: int = 1) -> None:
+def fill(bootstrap: str, table: Table, count: int, seed: int = 1) -> None:
+    """Append puts of random keys."""
     rng = random.Random(seed)
     values = [rng.randbytes(VALUE_BYTES) for _ in range(10_000)]
     producer: Any = Producer(
@@ -198,8 +202,8 @@ def _fill(bootstrap: str, table: Table, count: int, seed: int = 1) -> None:
 
 
 def _warm(ctx: Context) -> None:
-    table = _table(ctx, "bench-warm")
-    _fill(ctx.bootstrap, table, 10_000)
+    table = table_of(ctx, "bench-warm")
+    fill(ctx.bootstrap, table, 10_000)
     compact(ctx, table)
     topics.delete(admin(ctx.bootstrap), table.topic)
 

@@ -28,6 +28,7 @@ KAFKA = "kafka"  # the part of it with Kafka's properties
 SYNC = ("none", "commit")
 _SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 _LINK = re.compile(r"(tcp|udp|sctp)://")
+LOCAL_RECORDS, LOCAL_MB = 5_000_000, 2_048
 LOG_FORMATS = ("auto", "console", "json")
 
 
@@ -128,6 +129,10 @@ class Settings:
     storage_schemes: tuple[str, ...] = SCHEMES
     # megabytes a second that a worker copies from the storage at most: more takes disk and network from reads
     fetch_mb_s: float = 200.0
+    # A batch job, scheduled ones too: up to so many records and megabytes that it reads it runs in processes of one
+    # machine, above either with Spark, whose start takes seconds (`logstore batch --engine auto`)
+    local_records: int = LOCAL_RECORDS
+    local_mb: int = LOCAL_MB
     # Embedded Kafka (`logstore dev`)
     secure: bool = False  # it asks for passwords over TLS and keeps ACLs; fixed at its first start
     kafka_port: int | None = None  # that of the last start, else 9092 where it is free; 0: else any free one
@@ -337,7 +342,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
     "log_format": _log_format, "log_level": _log_level, "slow_ms": _whole(1, 3_600_000), "access_log": _flag,
     "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
-    "fetch_mb_s": _rate, "kafka_port": _whole(0, 65_535),
+    "fetch_mb_s": _rate, "local_records": _whole(0, 1 << 53), "local_mb": _whole(0, 1 << 33),
+    "kafka_port": _whole(0, 65_535),
     "secure": _flag,
     "kafka_heap_mb": _whole(128, 65_536),
     "stall_s": _seconds, "drain_s": _seconds, "deadline_ms": _whole(1, 30_000), "timeout_s": _seconds,

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import orjson
 from click.testing import CliRunner
+from support_jobs import engines
 from support_log import until
-from support_spark import CONF, MASTER, spark
 from support_store import Running, cli, running
 
 from batch.context import Context
@@ -39,15 +39,10 @@ class Whole:
         self._stack.close()
 
     def context(self) -> Context:
-        """A batch context with the shared Spark session."""
+        """A batch context whose tasks run in the shared pool."""
         registry = Registry(self.node.bootstrap)
-        made = Context(
-            self.node.bootstrap, registry, registry.read(), Storage(paths.default_storage(self.data)), master=MASTER,
-            spark_conf=CONF,
-            lease_s=5,
-        )  # fmt: skip
-        made.__dict__["spark"] = spark()
-        return made
+        storage = Storage(paths.default_storage(self.data))
+        return Context(self.node.bootstrap, registry, registry.read(), storage, engines=engines(), lease_s=5)
 
     def create(self, name: str, *more: str) -> Table:
         """A table of two partitions that is served."""
@@ -82,7 +77,7 @@ class Whole:
         return found
 
     def batch(self, monkeypatch: Any, command: Any, *arguments: str, status: int) -> dict[str, Any]:
-        """Run a command of `logstore batch` with the shared session; returns the JSON it prints."""
+        """Run a command of `logstore batch` with the shared pool; returns the JSON it prints."""
         context = self.context()
         with monkeypatch.context() as shared:
             shared.setattr("batch.context.open_context", lambda *_, **__: context)

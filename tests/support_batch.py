@@ -1,4 +1,4 @@
-"""`logstore batch` in a process of its own that runs one command after another: Java starts once for all of them."""
+"""`logstore batch` in a process that runs one command after another, so that Java starts once where Spark is used."""
 
 import json
 import os
@@ -26,7 +26,7 @@ for line in sys.stdin:
     answers.write(json.dumps([status, *(text.buffer.getvalue().decode() for text in kept)]) + "\\n")
     answers.flush()
 """
-CONF = ("--conf", "spark.driver.memory=512m")
+ENGINES = {"local": ("--engine", "local"), "spark": ("--engine", "spark", "--conf", "spark.driver.memory=512m")}
 
 
 class Done(NamedTuple):
@@ -40,12 +40,12 @@ class Done(NamedTuple):
 class Commands:
     """Runs commands against the store of a data directory: in one process, or each in its own, as a user does."""
 
-    def __init__(self, data_dir: Path, process: "subprocess.Popen[str] | None") -> None:
-        self._data_dir, self._process = data_dir, process
+    def __init__(self, data_dir: Path, engine: str, process: "subprocess.Popen[str] | None") -> None:
+        self._data_dir, self._options, self._process = data_dir, ENGINES[engine], process
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
         """What it prints; it must end with this status."""
-        argv = ["batch", *arguments, *CONF]
+        argv = ["batch", *arguments, *self._options]
         done = self._alone(argv) if self._process is None else self._told(self._process, argv)
         assert done.status == status, done.stderr
         return done.stdout
@@ -70,17 +70,17 @@ class Commands:
 
 
 @contextmanager
-def commands(data_dir: Path, how: str) -> Iterator[Commands]:
+def commands(data_dir: Path, how: str, engine: str = "local") -> Iterator[Commands]:
     """Commands that are run in `how` many processes: "one", or one "each"."""
     if how == "each":
-        yield Commands(data_dir, None)
+        yield Commands(data_dir, engine, None)
         return
     env = {**os.environ, "LOGSTORE_DATA_DIR": str(data_dir)}
     with subprocess.Popen(
         [sys.executable, "-c", SERVE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
     ) as process:
         try:
-            yield Commands(data_dir, process)
+            yield Commands(data_dir, engine, process)
         finally:
             assert process.stdin is not None
             process.stdin.close()

@@ -17,9 +17,8 @@ TESTS = Path(__file__).parent
 STARTERS = {  # module and name of what starts something -> the need of a test that uses it
     "logstore.broker.embedded.EmbeddedKafka": "kafka",
     "batch.session.session": "spark",
+    "batch.engine.spark.SparkEngine": "spark",
     "support_spark.drive": "spark_alone",
-    "support_batch.commands": "spark_alone",
-    "test_tour.compact": "spark_alone",
     "support_store.Running": "store",
     "support_dev.Dev": "store",
 }

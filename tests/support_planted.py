@@ -1,6 +1,7 @@
 """Bugs that tests plant into the batch fold, to see that the checks catch them. The product knows none of them."""
 
 import pyarrow as pa
+from support_jobs import InProcess
 
 from batch.tasks import fold, sstables
 
@@ -31,5 +32,5 @@ def run_with(monkeypatch, ctx, bug, job):
     """The job's result where tasks run in this process, with the bug planted for so long."""
     with monkeypatch.context() as planted:
         BUGS[bug](planted)
-        planted.setattr(ctx, "run", lambda step, function, items: [function(item) for item in items])
+        planted.setattr(ctx.engines, "made", {name: InProcess() for name in ctx.engines.made})
         return job()

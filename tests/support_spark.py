@@ -1,179 +1,43 @@
-"""One Spark session for all tests of batch jobs, and a store of a table to run them on."""
+"""One Spark session for all tests of what Spark does with batch jobs."""
 
 import functools
-import json
-import os
-import random
 import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from confluent_kafka import Producer
+import support_jobs
 from pyspark.sql import SparkSession
 
-from batch import failpoints, session
 from batch.context import Context
-from logstore.log import topics
-from logstore.log.kafka import clients
-from logstore.log.kafka.records import read_records
-from logstore.log.read.ranges import committed_ends
-from logstore.log.tables.registry import Registry
-from logstore.model.folding.entry import TOMBSTONE
-from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
-from logstore.model.position import Position
+from batch.defaults import SPARK
+from batch.engine.choice import Engines
+from batch.engine.spark import SparkEngine
 from logstore.model.table import Table
-from logstore.snapshot import sst
-from logstore.snapshot.manifest import Manifest
-from logstore.snapshot.storage import Storage
 
 MASTER = "local[2,4]"
-HERE = "here"  # the executors' work is done in the driver's process: no JVM has to start to see it die
 CONF = {"spark.driver.memory": "512m", "spark.sql.shuffle.partitions": "2"}
-LEFT_BY_A_SESSION = ("PYSPARK_PYTHON", "PYTHONPATH", "SPARK_LOCAL_HOSTNAME")
-ROOT = Path(__file__).parent.parent
 
 
 @functools.cache
+def engine() -> SparkEngine:
+    """The engine that tests share."""
+    return SparkEngine(MASTER, CONF)
+
+
 def spark() -> SparkSession:
-    """The session that tests share: starting one takes some five seconds."""
-    return session.session(MASTER, **CONF)
+    """Its session: starting one takes some five seconds."""
+    return engine().session
 
 
 def context(bootstrap: str, directory: Path) -> Context:
     """A batch context on a broker, with storage under `directory` and the shared session."""
-    registry = Registry(bootstrap)
-    registry.ensure_store()
-    made = Context(
-        bootstrap,
-        registry,
-        registry.read(),
-        Storage(f"file://{directory}/storage"),
-        master=MASTER,
-        spark_conf=CONF,
-        lease_s=5,
-    )
-    made.__dict__["spark"] = spark()
+    made = support_jobs.context(bootstrap, directory)
+    made.engines = Engines(SPARK, made={SPARK: engine()})
     return made
-
-
-def make_table(ctx: Context, name: str, partitions: int = 2, **more: Any) -> Table:
-    """A table with a topic of its own."""
-    client = clients.admin(ctx.bootstrap)
-    topics.create(client, name, partitions, 1, topics.wal_settings(more.get("max_value_bytes", 1_000_000), 1))
-    table = Table(name, name, topics.topic_ids(client, [name])[name], partitions, **more)
-    return replace(table, revision=ctx.registry.write(table))
-
-
-def write(bootstrap: str, table: Table, count: int, *, seed: int = 1, keys: int = 500, deletes: float = 0.2) -> None:
-    """Append puts and deletes of random keys."""
-    rng = random.Random(seed)
-    producer: Any = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
-    for n in range(count):
-        value = None if rng.random() < deletes else b"%d-%d-" % (seed, n) + rng.randbytes(rng.randrange(60))
-        producer.produce(table.topic, value, b"key-%05d" % rng.randrange(keys))
-        producer.poll(0)
-    assert producer.flush(30) == 0
-
-
-def folded(bootstrap: str, table: Table, partition: int, cut: int) -> Folded:
-    """What the definition makes of the log below the cut, read in another way than the jobs do."""
-    records = list(read_records(bootstrap, table.topic, partition, 0, cut))
-    columns = Records(
-        [r.offset() for r in records], [r.key() for r in records], [r.value() for r in records],
-        [r.timestamp()[1] for r in records],
-        [r.headers() for r in records],
-    )  # fmt: skip
-    return fold_batch(columns, FoldRules(partition, table.partitions, table.max_value_bytes), 0, 0)
-
-
-def live(bootstrap: str, table: Table, partition: int, cut: int) -> dict[bytes, bytes]:
-    """The entries a snapshot at the cut has to hold."""
-    return {
-        key: entry for key, entry in folded(bootstrap, table, partition, cut).entries.items() if entry[0] != TOMBSTONE
-    }
-
-
-def content(ctx: Context, manifest: Manifest, partition: int) -> dict[bytes, bytes]:
-    """The entries that a snapshot's files hold."""
-    root = f"{manifest.topic}/{manifest.epoch}/snapshots"
-    files = [ctx.storage.local(f"{root}/{file.path}") for file in manifest.files_of(partition)]
-    if not files:
-        return {}
-    with sst.opened([path for path in files if path is not None]) as reader:
-        return dict(reader.scan())
-
-
-def digests(manifest: Manifest) -> dict[int, str]:
-    """Partition -> digest."""
-    return {partition: part.digest for partition, part in manifest.parts.items()}
-
-
-def token(table: Table, offsets: dict[int, int]) -> str:
-    """A token that names every partition."""
-    return Position({(table.epoch, partition): offset for partition, offset in offsets.items()}).token
-
-
-def ends(ctx: Context, table: Table) -> dict[int, int]:
-    """Partition -> end of the log."""
-    return committed_ends(ctx.bootstrap, table)
-
-
-DRIVER = """
-import json, sys
-from batch.context import Context
-from batch.jobs import archive, compact, restore
-from logstore.log.tables.registry import Registry
-from logstore.snapshot.storage import Storage
-bootstrap, storage, table, job, master, conf = sys.argv[1:]
-registry = Registry(bootstrap)
-conf = {"spark.driver.memory": "512m", **json.loads(conf)}
-ctx = Context(bootstrap, registry, registry.read(), Storage(storage), master=master, spark_conf=conf, lease_s=1)
-if master == "here":  # in this process, without Spark
-    ctx.__dict__["spark"], ctx.close = None, lambda: None
-    ctx.run = lambda step, function, items: list(map(function, items))
-job, *more = job.split()
-if job == "restore":  # and the position, and the new table's name
-    restore.restore(ctx, table, *more)
-else:
-    {"archive": archive.archive, "compact": compact.compact, "rebuild": compact.rebuild}[job](ctx, ctx.table(table))
-
-
-def seen(_):
-    import importlib.util, logstore
-    return logstore.__file__, importlib.util.find_spec("batch") is None
-
-
-print(json.dumps(ctx.run("look", seen, [0, 1])))
-ctx.close()
-"""
-
-
-def crash_folder(directory: Path) -> str:
-    """A folder that lets processes be killed at their failpoints; the value of LOGSTORE_TEST_CRASH_DIR."""
-    folder = directory / "crashes"
-    folder.mkdir()
-    (folder / "may-crash").write_text(failpoints.CONSENT)
-    return str(folder)
 
 
 def drive(
     ctx: Context, table: Table, job: str, master: str = MASTER, conf: dict[str, str] | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a job in a process (and a JVM) of its own, which may be told to die."""
-    argv = [
-        sys.executable,
-        "-c",
-        DRIVER,
-        ctx.bootstrap,
-        ctx.storage.url,
-        table.name,
-        job,
-        master,
-        json.dumps(conf or {}),
-    ]
-    env = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
-    return subprocess.run(
-        argv, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env={**env, **environment}
-    )
+    """Run a job in a process and a JVM of its own, which may be told to die."""
+    engines = {"wanted": SPARK, "master": master, "conf": {"spark.driver.memory": "512m", **(conf or {})}}
+    return support_jobs.drive(ctx, table, job, engines, **environment)

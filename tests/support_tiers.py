@@ -37,7 +37,7 @@ TIERS = {
     "all": Tier("not containers", 2_000, 2_600),
 }
 ROOT = Path(__file__).parent.parent
-SHARE_SPARK = ("support_spark", "support_audit")
+SHARE_SPARK = ("support_spark",)
 USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 

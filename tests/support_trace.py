@@ -82,7 +82,7 @@ class CallTrace:
     def _read(self, number: int) -> Iterator[Call]:
         for path in self._directory.glob(f"{number}.*.calls"):
             pid = int(path.name.split(".")[1])
-            for line in path.read_text().splitlines():
+            for line in path.read_text().split("\n")[:-1]:  # the last one may be half written
                 at_ns, thread, file, function = line.split("\t")
                 module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
                 yield Call(int(at_ns), pid, thread, module, function)

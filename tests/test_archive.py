@@ -6,8 +6,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from support_jobs import context, make_table, write
 from support_log import produce
-from support_spark import context, make_table, write
 
 from batch.jobs import archive as archiving
 from batch.jobs.archive import archive, repair_archive, verify_archive

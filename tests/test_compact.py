@@ -4,12 +4,13 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from support_jobs import content, context, digests, ends, folded, live, make_table, write
 from support_log import produce
-from support_spark import content, context, digests, folded, live, make_table, write
 
 from batch import failpoints
 from batch.jobs.compact import compact, rebuild
 from logstore.client.store import Store
+from logstore.log.control import append_control
 from logstore.log.kafka.records import read_records
 from logstore.model.errors import Corrupted, Unsupported
 from logstore.model.partitioner import partition_of
@@ -74,6 +75,72 @@ def test_partitions_where_nothing_changed_keep_their_files(ctx):
     assert done.manifest.parts[0].quarantine_counts == {"null-key": 1, "wrong-partition": 1}
     check(ctx, table, done.manifest)
     assert digests(rebuild(ctx, table).manifest) == digests(done.manifest)
+
+
+def tree(ctx, table):
+    """Every file of the table's storage but for the lease, and when it was written."""
+    root = Path(str(ctx.storage.local(f"{table.topic}/{table.epoch}")))
+    files = [path for path in root.rglob("*") if path.is_file() and path.parent.name != "_JOB"]
+    return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.parametrize("controls", [True, False])
+def test_nothing_new_is_the_current_snapshot_and_no_file_and_no_record_is_written(ctx, controls):
+    table = make_table(ctx, f"comp-idle-{controls}", 3, allow_control_records=controls)
+    produce(ctx.bootstrap, table.topic, [(b"a", b"1"), (b"b", b"2")])  # a partition has nothing at all
+    first = compact(ctx, table)
+    second = compact(ctx, table)  # the first of a line has a successor in any case, for `trim`
+    assert (first.unchanged, second.unchanged, second.manifest.parent) == (False, False, first.manifest.name)
+    check(ctx, table, second.manifest)
+    before, at = tree(ctx, table), ends(ctx, table)
+    third = compact(ctx, table)
+    assert (third.unchanged, third.manifest, third.linked) == (True, second.manifest, 3)
+    assert (tree(ctx, table), ends(ctx, table)) == (before, at)
+    if controls:
+        append_control(ctx.bootstrap, table, "cut", {"job": "j", "table": table.name})  # as an audit does
+        audited = compact(ctx, table)
+        assert (audited.unchanged, audited.linked) == (False, 3)
+        assert compact(ctx, table).unchanged
+        append_control(ctx.bootstrap, table, "fence", {"table": table.name})  # that is no cut
+        assert not compact(ctx, table).unchanged
+
+
+def test_a_partition_to_which_only_cuts_came_is_neither_archived_nor_folded(ctx):
+    table = make_table(ctx, "comp-cuts", 2)
+    write(ctx.bootstrap, table, 200)
+    first = compact(ctx, table).manifest
+    key = next(b"n%d" % n for n in range(99) if partition_of(b"n%d" % n, 2) == 1)
+    for value in (b"1", b"2"):
+        produce(ctx.bootstrap, table.topic, [(key, value)])
+        done = compact(ctx, table)
+        assert (done.linked, done.records) == (1, 3)  # the cut before in each, and the one put
+        check(ctx, table, done.manifest)
+    assert done.manifest.files_of(0) == first.files_of(0)
+    archived = ctx.archive(table).next_offsets()
+    assert archived == {0: first.parts[0].cut, 1: done.manifest.parts[1].cut}
+    assert done.manifest.parts[0].cut == first.parts[0].cut + 2
+    again = rebuild(ctx, table).manifest  # archives the rest
+    assert digests(again) == digests(done.manifest)
+    assert ctx.archive(table).next_offsets() == {p: part.cut for p, part in again.parts.items()}
+
+
+def test_files_that_are_kept_are_looked_at_and_read_where_that_is_asked_for(ctx):
+    table = make_table(ctx, "comp-kept", 1)
+    write(ctx.bootstrap, table, 300)
+    first = compact(ctx, table).manifest
+    path = Path(str(ctx.storage.local(f"{table.topic}/{table.epoch}/snapshots/{first.files[0].path}")))
+    sound = path.read_bytes()
+    path.unlink()
+    path.write_bytes(sound[:-9] + bytes(9))
+    assert compact(ctx, table).linked == 1  # a file of the right size
+    with pytest.raises(Corrupted, match=path.name):
+        compact(ctx, table, verify_all=True)
+    compact(ctx, table)
+    produce(ctx.bootstrap, table.topic, [(b"", b"quarantined")])
+    for harm in (lambda: path.write_bytes(sound[:-1]), path.unlink):
+        harm()
+        with pytest.raises(Corrupted, match=path.name):
+            compact(ctx, table)
 
 
 def test_a_row_that_was_deleted_does_not_come_back_and_an_empty_table_is_a_snapshot(ctx):

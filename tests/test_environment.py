@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support_spark import LEFT_BY_A_SESSION
+from support_jobs import LEFT_BY_A_SESSION
 from support_store import cli, running
 
 from batch.session import check_name, java_home

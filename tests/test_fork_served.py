@@ -7,8 +7,8 @@ import httpx
 import pytest
 from support_audit import whole
 from support_batch import commands
+from support_jobs import token
 from support_log import produce, until
-from support_spark import token
 from support_store import cli, running
 from support_worker import make_table
 

@@ -143,7 +143,10 @@ for package in sys.argv[1:]:
 
 @pytest.mark.parametrize(
     ("extra", "packages"),
-    [("node", ("logstore", "streaming")), ("batch", ("batch", "pyspark_logstore", "logstore.snapshot"))],
+    [
+        ("node", ("logstore", "streaming", "batch.jobs", "batch.tasks", "batch.cli")),
+        ("batch", ("batch", "pyspark_logstore", "logstore.snapshot")),
+    ],
 )
 def test_an_extra_brings_all_that_its_part_imports(extra, packages, tmp_path):
     done = Installed(tmp_path, extra).run("-W", "ignore", "-c", IMPORT, *packages)

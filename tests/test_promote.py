@@ -6,8 +6,8 @@ Nothing acknowledged is lost on the way, and there is a way back.
 import asyncio
 
 import pytest
+from support_jobs import context, ends, make_table, token, write
 from support_log import produce
-from support_spark import context, ends, make_table, token, write
 from support_store import cli
 
 from batch.jobs.compact import compact

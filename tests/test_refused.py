@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 from support_audit import whole
+from support_jobs import content, token
 from support_log import produce, until
 from support_planted import run_with
-from support_spark import content, token
 from support_store import cli
 
 from batch.cli import audit as cli_audit

@@ -6,9 +6,7 @@ from datetime import UTC, datetime
 
 import msgpack
 import pytest
-from support_log import produce
-from support_spark import (
-    HERE,
+from support_jobs import (
     content,
     context,
     crash_folder,
@@ -21,6 +19,7 @@ from support_spark import (
     token,
     write,
 )
+from support_log import produce
 from support_wait import until
 
 from batch.jobs.archive import archive
@@ -255,7 +254,7 @@ def _killed(ctx, source, job, point, may_crash):
     crashes = {"LOGSTORE_TEST_CRASH": point, "LOGSTORE_TEST_CRASH_DIR": may_crash}
 
     def died():
-        done = drive(ctx, source, job, HERE, **crashes)
+        done = drive(ctx, source, job, **crashes)
         assert done.returncode == -9 or "JobRunning" in done.stderr, done.stderr
         return done.returncode == -9
 

@@ -16,7 +16,7 @@ def test_a_store_keeps_its_snapshots_in_s3(tmp_path):
     with (
         s3_server(),
         running("dev", tmp_path / "one", "--http", "127.0.0.1:0", "--storage", url, "--readers", "1") as node,
-        commands(tmp_path / "one", "one") as batch,
+        commands(tmp_path / "one", "one", "spark") as batch,
     ):
         cli("table", "create", "t", "--partitions", "2", LOGSTORE_DATA_DIR=str(tmp_path / "one"))
         with Store(node.bootstrap, node.url) as store:

@@ -10,8 +10,9 @@ import pytest
 from confluent_kafka import TopicPartition
 from pyspark.errors import PySparkException
 from pyspark.sql import functions as f
+from support_jobs import LEFT_BY_A_SESSION, folded, make_table, write
 from support_log import produce
-from support_spark import LEFT_BY_A_SESSION, context, folded, make_table, spark, write
+from support_spark import context, spark
 
 from batch.datasource import read
 from batch.datasource.key_filter import Keys

@@ -70,9 +70,9 @@ class Walk:
 
 
 def compact(bootstrap, data_dir, table):
-    """`logstore batch compact`, with Spark, in a process of its own."""
+    """`logstore batch compact` in a process of its own."""
     argv = [sys.executable, "-m", "logstore.cli.main", "batch", "compact", table, "--wait", "120"]
-    more = ["--bootstrap", bootstrap, "--data-dir", str(data_dir), "--master", "local[1]"]
+    more = ["--bootstrap", bootstrap, "--data-dir", str(data_dir)]
     done = subprocess.run([*argv, *more], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
 

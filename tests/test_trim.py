@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from support_audit import whole
+from support_jobs import context, digests, make_table, write
 from support_log import produce, until
 from support_serve import serving
-from support_spark import context, digests, make_table, write
 from support_store import cli
 
 from batch.cli import trim as cli_trim
@@ -22,7 +22,9 @@ from logstore.log.kafka import clients, offsets
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.model.errors import NotTrimmable
+from logstore.model.partitioner import partition_of
 from logstore.model.table import NODES_TOPIC
+from logstore.snapshot.verdicts import AGREE, AUDIT, AUDITOR, FROM_LOG, Verdict
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
 
 
@@ -78,6 +80,29 @@ def test_the_log_goes_up_to_the_newest_cut_and_only_when_it_is_said(ctx):
     write(ctx.bootstrap, table, 100, seed=3)
     on = compact(ctx, table).manifest
     assert digests(rebuild(ctx, table).manifest) == digests(on)  # from the archive
+
+
+def test_cuts_that_are_not_archived_stay_in_the_log(ctx):
+    """Nothing else came to that partition, so nobody archived them."""
+    table = make_table(ctx, "trim-idle", 2)
+    twice(ctx, table)
+    archived = ctx.archive(table).next_offsets()
+    key = next(b"n%d" % n for n in range(99) if partition_of(b"n%d" % n, 2) == 1)
+    produce(ctx.bootstrap, table.topic, [(key, b"v")])
+    newest = compact(ctx, table).manifest
+    say_proved(ctx, table, newest)
+    done = trim(ctx, table, yes=True)
+    assert starts(ctx, table) == done.below == {0: archived[0], 1: newest.parts[1].cut}
+    assert digests(rebuild(ctx, table).manifest) == digests(newest)
+
+
+def say_proved(ctx, table, manifest):
+    """Have the audit's word on a snapshot, without the archiving that an audit does."""
+    words = {
+        partition: Verdict(AGREE, part.digest, part.entries, part.cut, AUDIT, FROM_LOG)
+        for partition, part in manifest.parts.items()
+    }
+    ctx.repository(table).verdicts().say(manifest.name, AUDITOR, words)
 
 
 def test_nothing_goes_without_two_sound_snapshots_and_a_sound_archive(ctx):

@@ -24,7 +24,7 @@ SECTIONS: Sections = {
 
 @click.group(cls=LazyGroup, sections=SECTIONS)
 def batch() -> None:
-    """Archive, compact, restore, prove, trim: jobs over the whole log, with Spark.
+    """Archive, compact, restore, prove, trim: jobs over the whole log.
 
     \b
     Examples:

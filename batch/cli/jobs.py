@@ -7,6 +7,7 @@ import click
 from batch.cli.options import WAIT, with_context
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+from logstore.model.errors import LogStoreError
 
 if TYPE_CHECKING:
     from batch.context import Context
@@ -63,15 +64,36 @@ def archive(ctx: "Context", table: str, verify: bool, repair: bool, as_json: boo
 
 @click.command()
 @with_context
-@click.argument("table")
+@click.argument("tables", metavar="TABLE...", nargs=-1, required=True)
+@click.option(
+    "--verify",
+    type=click.Choice(["new", "full"]),
+    default="new",
+    show_default=True,
+    help="Which files are read back: those that are made, or those that are kept, too.",
+)
 @WAIT
 @AS_JSON
-def compact(ctx: "Context", table: str, wait_s: float | None, as_json: bool) -> None:
-    """Make a snapshot of the one before and the log since. Writes go on meanwhile; nodes adopt it by themselves."""
+def compact(ctx: "Context", tables: tuple[str, ...], verify: str, wait_s: float | None, as_json: bool) -> None:
+    """Make a snapshot of the one before and the log since. Writes go on meanwhile; nodes adopt it by themselves.
+
+    Several tables one after the other: what fails for one is said at the end, and the next one's turn comes.
+    """
     from batch.jobs.compact import compact as run  # noqa: PLC0415 - only who needs it waits for its import
 
-    definition = ctx.table(table)
-    _tell(ctx, definition, run(ctx, definition), wait_s, as_json=as_json)
+    failed: list[LogStoreError] = []
+    for table in tables:
+        try:
+            definition = ctx.table(table)
+            _tell(ctx, definition, run(ctx, definition, verify_all=verify == "full"), wait_s, as_json=as_json)
+        except LogStoreError as error:
+            failed.append(error)
+    if failed and len(tables) == 1:
+        raise failed[0]
+    if failed:
+        raise LogStoreError(
+            f"{len(failed)} of {len(tables)} tables have no new snapshot: {'; '.join(map(str, failed))}"
+        )
 
 
 @click.command()
@@ -98,6 +120,9 @@ def _tell(ctx: "Context", table: "Table", done: "Compacted", wait_s: float | Non
         return
     for warning in document["warnings"]:
         show.warn(warning)
+    if done.unchanged:
+        click.echo(f"table {table.name}: nothing is new since snapshot {document['snapshot']} at {document['cut']}")
+        return
     seconds = document["seconds"]
     steps = ", ".join(f"{name} {seconds[name]:.1f}" for name in seconds)
     click.echo(

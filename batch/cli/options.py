@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from batch.defaults import MASTER
+from batch.defaults import AUTO, ENGINES, MASTER, PROCESSES
 from logstore import settings
 from logstore.cli import options
 from logstore.extras import needing
@@ -37,7 +37,21 @@ _OPTIONS = (
     click.option(
         "--storage", metavar="URL", help="Where archive and snapshots lie.  [default: as the store is defined]"
     ),
-    click.option("--master", default=MASTER, show_default=True, help="Spark's master."),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=AUTO,
+        show_default=True,
+        help="What runs the tasks: processes of this machine, Spark, or Spark for large jobs.",
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(0, 1_024),
+        default=PROCESSES,
+        show_default="one a core",
+        help="Of the local engine.",
+    ),
+    click.option("--master", metavar="URL", help=f"Spark's master; asks for Spark.  [default: {MASTER}]"),
     click.option("--conf", "conf", multiple=True, metavar="K=V", help="A setting of Spark's; may be given again."),
 )
 
@@ -52,14 +66,18 @@ def with_context(function: F) -> F:
     @needing("batch")
     def run(*args: Any, **kwargs: Any) -> Any:
         from batch.context import open_context  # noqa: PLC0415 - only who needs it waits for its import
+        from batch.engine.choice import Engines, JobSize  # noqa: PLC0415 - only who needs it waits for its import
 
         flags = {name: kwargs.pop(name) for name in ("bootstrap", "kafka_config", "data_dir", "storage")}
         master, conf = kwargs.pop("master"), options.pairs(kwargs.pop("conf"), "--conf")
+        engine, processes = kwargs.pop("engine"), kwargs.pop("processes")
         with progress() as advance:
             chosen = settings.load(flags)
             publish(chosen.kafka_config)
             _set_up_logging(chosen)
-            context = open_context(chosen, master=master, conf=conf, progress=advance)
+            most = JobSize(chosen.local_records, chosen.local_mb << 20)
+            engines = Engines(engine, master, conf, processes, most)
+            context = open_context(chosen, engines=engines, progress=advance)
             try:
                 return function(context, *args, **kwargs)
             finally:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch.datasource.key_filter import Keys
-from batch.tasks.fold import Fold, Shape, is_plain, over, without_skipped
+from batch.tasks.fold import BUFFER_BYTES, Fold, Shape, is_plain, over, without_skipped
 from batch.tasks.segments import read_segment
 from batch.tasks.sstables import SstTarget, readable
 from logstore.log.read.ranges import HEADERS, read_range
@@ -73,7 +73,12 @@ def rows_as_of(
 
 @contextmanager
 def state_as_of(
-    where: TableSource, stretch: LogStretch, files: list[FileFacts], keys: Keys, saw: Saw
+    where: TableSource,
+    stretch: LogStretch,
+    files: list[FileFacts],
+    keys: Keys,
+    saw: Saw,
+    buffer_bytes: int = BUFFER_BYTES,
 ) -> Iterator[tuple[Fold, Iterator[tuple[bytes, bytes]]]]:
     """The fold of the stretch, and the wanted entries after it in key order. Raises as `rows_as_of`."""
     table, partition = where.table, stretch.partition
@@ -81,7 +86,7 @@ def state_as_of(
         table.name, FoldRules(partition, table.partitions, table.max_value_bytes), table.skips.get(partition, [])
     )
     with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
-        fold = Fold(shape, Path(scratch))
+        fold = Fold(shape, Path(scratch), buffer_bytes=buffer_bytes)
         for batch in _records(where, stretch):
             saw(batch.num_rows)
             fold.take(_of_interest(batch, keys, table.max_value_bytes))

@@ -12,6 +12,7 @@ from typing import Any
 
 from batch import failpoints
 from batch.context import Clock, Context, new_id
+from batch.jobs import job_size
 from batch.tasks import segments
 from logstore.log.kafka import clients, offsets
 from logstore.log.read.leader_epochs import records_from
@@ -72,7 +73,7 @@ def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | 
         done.removed = len(index.collect_killed())
     while chunks := _round(reached, ends, lasts):
         with clock.step("start"):
-            _ = ctx.spark
+            ctx.start(job_size.of_ranges(reached, ends))
             index.begin(job)
         with clock.step("archive"):
             copied = _extract(ctx, table, job, chunks)
@@ -98,9 +99,8 @@ def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
     """
     index = ctx.archive(table)
     archived = index.segments()
-    skips = table.skips
-    storage = ctx.storage
-    ctx.run("verify", lambda one: segments.verify_segment(one, storage, skips.get(one.partition, [])), archived)
+    ctx.start(job_size.of_segments(archived))
+    ctx.run("verify", partial(segments.verify_segment, storage=ctx.storage, skips=table.skips), archived)
     return {
         "segments": len(archived), "records": sum(s.records for s in archived),
         "size_bytes": sum(s.size_bytes for s in archived),
@@ -128,6 +128,7 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
     with ctx.repository(table).lease(job, "archive --repair", ctx.lease_s):
         index = ctx.archive(table)
         known = index.readable()
+        ctx.start(job_size.of_segments(known))
         sound = ctx.run("verify", partial(_is_sound, storage=ctx.storage, skips=table.skips), known)
         lost = _lost(ctx, table, known)
         reach: dict[int, int] = {}
@@ -178,7 +179,7 @@ def _lost(ctx: Context, table: Table, known: list[Segment]) -> set[Segment]:
 
 def _is_sound(segment: Segment, storage: Storage, skips: dict[int, list[tuple[int, int]]]) -> bool:
     try:
-        segments.verify_segment(segment, storage, skips.get(segment.partition, []))
+        segments.verify_segment(segment, storage, skips)
     except Corrupted:
         return False
     return True

@@ -18,7 +18,7 @@ from functools import partial
 
 from batch.context import Clock, Context, new_id
 from batch.defaults import NODES_S
-from batch.jobs import node_digests
+from batch.jobs import job_size, node_digests
 from batch.jobs.archive import archive_leased
 from batch.jobs.node_digests import Heard, Testimony
 from batch.tasks import compare
@@ -121,7 +121,7 @@ class _AuditRun:
             cuts = self._cut()
             self._check_end(cuts, snapshot)
         with self.clock.step("start"):
-            _ = self.ctx.spark
+            self.ctx.start(job_size.of_tail(self.index, self.base, cuts))
         with self.clock.step("archive"):
             archive_leased(self.ctx, self.table, self.job, cuts)
         return cuts, snapshot

@@ -4,12 +4,17 @@
     2 archive    copy the log below the cut to Parquet
     3 fold       the snapshot before (the newest of the line that nobody refused), and the archived log since: new
                  SSTables; partitions where nothing changed keep their files
-    4 verify     read every new SSTable back: checksum, order, counts, digest
+    4 verify     read every new SSTable back: checksum, order, counts, digest; look whether those that are kept are
+                 there, in the size they had
     5 publish    the manifest, then the pointer, from where it stood at the beginning
 
 `rebuild` begins a new line: it is the same from the archive's beginning (in a restored table: from its base snapshot),
 whatever snapshots there are. A job that dies leaves nothing visible but, after step 1, cut records, which change no
 row; the next run does it all again.
+
+Partitions to which nothing but cuts has come are `idle_partitions`: 2 and 3 leave them out. When nothing
+but the current snapshot's own cuts came to any of them, it is the answer, and nothing is written but the lease, no cut
+either; only the first snapshot of a line always gets a successor, as `trim` wants two.
 """
 
 import time
@@ -20,6 +25,7 @@ from typing import Any, Literal
 import logstore
 from batch import failpoints
 from batch.context import Clock, Context, new_id
+from batch.jobs import idle_partitions, job_size
 from batch.jobs.archive import Archived, archive_leased
 from batch.tasks import sstables
 from logstore.log.control import append_control
@@ -47,6 +53,7 @@ class Compacted:
     removed: int  # snapshots that garbage collection took
     warnings: list[str]
     seconds: dict[str, float] = field(default_factory=dict)
+    unchanged: bool = False  # nothing was new: the manifest is that of the current snapshot
 
     def document(self) -> dict[str, Any]:
         """JSON document of the run."""
@@ -55,7 +62,7 @@ class Compacted:
             "table": manifest.table, "snapshot": manifest.name, "kind": manifest.kind, "parent": manifest.parent,
             "cut": manifest.position.token, "entries": sum(part.entries for part in manifest.parts.values()),
             "size_bytes": sum(file.size_bytes for file in manifest.files), "records": self.records,
-            "linked": self.linked,
+            "linked": self.linked, "unchanged": self.unchanged,
             "removed": self.removed, "warnings": self.warnings,
             "records_per_s": round(self.records / folding) if folding else 0,
             "archived": self.archived.document(),
@@ -65,14 +72,14 @@ class Compacted:
         }  # fmt: skip
 
 
-def compact(ctx: Context, table: Table) -> Compacted:
-    """A snapshot from the current one and the log since.
+def compact(ctx: Context, table: Table, *, verify_all: bool = False) -> Compacted:
+    """A snapshot from the current one and the log since; `verify_all`: the files that it keeps are read, too.
 
     Raises JobRunning while another job works on the table, Conflict when somebody else moved the pointer meanwhile,
     Unsupported for a record that a later build has to fold, LogTruncated, LogGap, EpochChanged, Corrupted,
     StorageUnreachable.
     """
-    return _run(ctx, table, "compact")
+    return _run(ctx, table, "compact", verify_all)
 
 
 def rebuild(ctx: Context, table: Table) -> Compacted:
@@ -80,18 +87,21 @@ def rebuild(ctx: Context, table: Table) -> Compacted:
     return _run(ctx, table, "rebuild")
 
 
-def _run(ctx: Context, table: Table, kind: Kind) -> Compacted:
+def _run(ctx: Context, table: Table, kind: Kind, verify_all: bool = False) -> Compacted:
     job = new_id()
     repository = ctx.repository(table)
     with repository.lease(job, kind, ctx.lease_s):
-        return _CompactRun(ctx, table, repository, kind, job).run()
+        return _CompactRun(ctx, table, repository, kind, job, verify_all).run()
 
 
 class _CompactRun:
     """A compaction under the lease."""
 
-    def __init__(self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str) -> None:
+    def __init__(
+        self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str, verify_all: bool
+    ) -> None:
         self.ctx, self.table, self.repository, self.kind, self.job = ctx, table, repository, kind, job
+        self.verify_all, self.idle = verify_all, dict[int, PartFacts]()
         self.clock, self.warnings = Clock(), list[str]()
         self.created_ms = time.time_ns() // 1_000_000
         self.name = f"{self.created_ms:014d}-{job}"
@@ -102,12 +112,17 @@ class _CompactRun:
     def run(self) -> Compacted:
         """Compact in five steps."""
         with self.clock.step("start"):
-            _ = self.ctx.spark
+            ends = committed_ends(self.ctx.bootstrap, self.table)
+            if (current := self._look_for_idle(ends)) is not None:
+                return current
+            self.ctx.start(job_size.of_tail(self.ctx.archive(self.table), self.parent, ends))
         with self.clock.step("cut"):
             cuts = self._cut()  # 1
         failpoints.crash("compact:1")
         with self.clock.step("archive"):
-            archived = archive_leased(self.ctx, self.table, self.job, cuts)  # 2
+            archived = archive_leased(
+                self.ctx, self.table, self.job, dict.fromkeys(self.idle, 0) | self._busy(cuts)
+            )  # 2
         failpoints.crash("compact:2")
         with self.clock.step("fold"):
             done = self._fold(cuts)  # 3
@@ -119,6 +134,23 @@ class _CompactRun:
             removed = self._publish(manifest)  # 5
         records, linked = sum(part.records for part in done), sum(part.linked for part in done)
         return Compacted(manifest, archived, records, linked, removed, self.warnings, self.clock.seconds)
+
+    def _look_for_idle(self, ends: dict[int, int]) -> Compacted | None:
+        """Find the idle partitions; returns the current snapshot where there are no others."""
+        if self.kind != "compact" or self.parent is None:
+            return None
+        self.idle = idle_partitions.idle(self.ctx, self.table, self.parent, ends)
+        line = self.repository.line()
+        if len(self.idle) < self.table.partitions or len(line) < 2 or line[-1] != self.parent.name or self.verify_all:
+            return None
+        if any(facts.cut - self.parent.parts[partition].cut > 1 for partition, facts in self.idle.items()):
+            return None  # cuts of others: a schedule takes them for mutations until a snapshot has them
+        return Compacted(
+            self.parent, Archived(), 0, self.table.partitions, 0, self.warnings, self.clock.seconds, unchanged=True
+        )
+
+    def _busy(self, cuts: dict[int, int]) -> dict[int, int]:
+        return {partition: cut for partition, cut in sorted(cuts.items()) if partition not in self.idle}
 
     def _parent(self) -> Manifest | None:
         """The snapshot that is continued; None begins at offset 0."""
@@ -152,6 +184,7 @@ class _CompactRun:
                     f"{self._since(partition):,}: the log lost its end; `logstore batch restore` makes a table of what "
                     "the snapshot holds"
                 )
+        self.idle = {p: facts for p, facts in self.idle.items() if facts.cut == cuts[p]}  # a write came before the cut
         return cuts
 
     def _since(self, partition: int) -> int:
@@ -160,16 +193,25 @@ class _CompactRun:
     def _fold(self, cuts: dict[int, int]) -> list[FoldResult]:
         index = self.ctx.archive(self.table)
         work: list[FoldOrder] = []
-        for partition, cut in sorted(cuts.items()):
+        for partition, cut in self._busy(cuts).items():
             since = self._since(partition)
             files = self.parent.files_of(partition) if self.parent else []
             before = self.parent.parts[partition] if self.parent else None
             work.append(FoldOrder(partition, since, cut, index.covering(partition, since, cut), list(files), before))
-        return self.ctx.run("fold", partial(sstables.fold_partition, table=self.table, where=self.target), work)
+        task = partial(sstables.fold_partition, table=self.table, where=self.target)
+        done = dict(zip(self._busy(cuts), self.ctx.run("fold", task, work), strict=True))
+        if self.parent is not None:
+            done |= {p: idle_partitions.linked(self.parent, p, facts) for p, facts in self.idle.items()}
+        return [done[partition] for partition in sorted(done)]
 
     def _verify(self, done: list[FoldResult]) -> Manifest:
-        work = [CheckOrder(partition, part.files, part.facts, part.linked) for partition, part in enumerate(done)]
+        work = [
+            CheckOrder(partition, part.files, part.facts, part.linked)
+            for partition, part in enumerate(done)
+            if self.verify_all or not part.linked
+        ]
         self.ctx.run("verify", partial(sstables.check_partition, where=self.target), work)
+        sstables.check_sizes(self.target, [file for part in done if part.linked for file in part.files])
         table = self.table
         return Manifest(
             name=self.name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,

@@ -1,19 +1,33 @@
-"""Diff: rows in which two tables, or two points of one table's history, differ (versions and timestamps aside)."""
+"""Diff: rows in which two tables, or two points of one table's history, differ (versions and timestamps aside).
 
+Kafka's partitioner takes a key's hash modulo the number of partitions, so keys whose hashes are equal modulo the
+greatest common divisor of both numbers lie in the same few partitions of each side: that is one task, which merges the
+sorted states of those partitions, and nothing has to be shuffled. Tables of equally many partitions make as many tasks.
+"""
+
+import heapq
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any
 
-from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as sql
-
 from batch.context import Clock, Context
-from batch.datasource import source
-from batch.datasource.options import FORMAT
+from batch.datasource import read
+from batch.datasource.key_filter import Keys
 from batch.defaults import LISTED
+from batch.jobs import job_size
 from batch.jobs.history import History
-from logstore.model.errors import LogStoreError
+from batch.tasks.fold import BUFFER_BYTES
+from logstore.model.folding.entry import Entry
+from logstore.model.folding.sorted_merge import join
 from logstore.model.position import Position
+from logstore.model.table import Table
+from logstore.snapshot.work import DiffOrder, RestoreOrder, RowDiff, StateOrder
+
+KINDS = ("only_left", "only_right", "different", "same")
 
 
 @dataclass(frozen=True)
@@ -67,46 +81,74 @@ def diff(ctx: Context, left: str, right: str, *, listed: int = LISTED) -> Diff:
     LogUnreachable.
     """
     clock = Clock()
-    one, other = _side(ctx, left), _side(ctx, right)
+    with clock.step("plan"):
+        one, other = _State(ctx, left), _State(ctx, right)
     with clock.step("start"):
-        source.register(ctx.spark)
-    try:
-        with clock.step("compare"):
-            counts, keys = _compared(_frame(ctx, one), _frame(ctx, other), listed)
-    except PySparkException as error:
-        raise LogStoreError(source.reason(error) or f"compare: Spark gave up: {error}") from error
-    return Diff(one, other, counts, keys, clock.seconds)
+        ctx.start(job_size.of_history([*one.parts, *other.parts]))
+    with clock.step("compare"):
+        work = partial(compare_states, left=one.where, right=other.where)
+        found = ctx.run("compare", work, _orders(one.parts, other.parts, listed))
+    counts = {kind: sum(part.counts[kind] for part in found) for kind in KINDS}
+    keys = heapq.merge(*(part.keys for part in found), key=lambda pair: pair[1])
+    return Diff(one.side, other.side, counts, list(islice(keys, listed)), clock.seconds)
 
 
-def _side(ctx: Context, text: str) -> Side:
-    name, at, moment = text.partition("@")
-    table = ctx.table(name)
-    history = History(ctx, table)
-    offsets = history.locate(moment) if at else history.ends
-    return Side(name, Position({(table.epoch, partition): offset for partition, offset in offsets.items()}))
+class _State:
+    """A table at a position, and where it is read."""
+
+    def __init__(self, ctx: Context, text: str) -> None:
+        """Find the parts of `NAME`, `NAME@TOKEN` or `NAME@TIME`; raises as `diff`."""
+        name, at, moment = text.partition("@")
+        table: Table = ctx.table(name)
+        history = History(ctx, table)
+        offsets = history.locate(moment) if at else history.ends
+        self.side = Side(name, Position({(table.epoch, partition): offset for partition, offset in offsets.items()}))
+        self.parts = history.parts(offsets)
+        self.where = read.TableSource(ctx.bootstrap, table, ctx.storage)
 
 
-def _frame(ctx: Context, side: Side) -> DataFrame:
-    reader = ctx.spark.read.format(FORMAT).option("bootstrap", ctx.bootstrap).option("storage", ctx.storage.url)
-    return reader.option("table", side.table).option("as_of", side.position.token).load().select("key", "value")
+def _orders(left: list[RestoreOrder], right: list[RestoreOrder], listed: int) -> list[DiffOrder]:
+    """One for each group of keys. Requires: the parts are all partitions in order."""
+    count = math.gcd(len(left), len(right))
+    groups = [[_states(parts[group::count]) for parts in (left, right)] for group in range(count)]
+    return [DiffOrder(mine, theirs, listed) for mine, theirs in groups]
 
 
-def _compared(left: DataFrame, right: DataFrame, listed: int) -> tuple[dict[str, int], list[tuple[str, bytes]]]:
-    """Counts by kind, and the first keys of those that differ. A row's value is never null."""
-    tasks = max(
-        left.rdd.getNumPartitions(), right.rdd.getNumPartitions(), left.sparkSession.sparkContext.defaultParallelism
-    )
-    a, b = (
-        side.withColumnRenamed("value", name).repartition(tasks, "key") for side, name in ((left, "a"), (right, "b"))
-    )
-    kind = (
-        sql.when(sql.col("b").isNull(), "only_left").when(sql.col("a").isNull(), "only_right")
-        .when(sql.col("a") == sql.col("b"), "same").otherwise("different")
-    )  # fmt: skip
-    rows = a.join(b, "key", "full_outer").select("key", kind.alias("kind"))
-    found = {row["kind"]: row["count"] for row in rows.groupBy("kind").count().collect()}
-    first = (
-        rows.where(sql.col("kind") != "same").orderBy("key").limit(listed).collect() if found.keys() - {"same"} else []
-    )
-    counts = {name: found.get(name, 0) for name in ("only_left", "only_right", "different", "same")}
-    return counts, [(row["kind"], bytes(row["key"])) for row in first]
+def _states(parts: list[RestoreOrder]) -> list[StateOrder]:
+    return [StateOrder(part.stretch, part.base_files) for part in parts]
+
+
+def compare_states(order: DiffOrder, left: read.TableSource, right: read.TableSource) -> RowDiff:
+    """Compare the rows of some partitions of two tables. Raises as `read.rows_as_of`."""
+    counts = dict.fromkeys(KINDS, 0)
+    keys: list[tuple[str, bytes]] = []
+    share = BUFFER_BYTES // (len(order.left) + len(order.right))
+    with ExitStack() as stack:
+        sides = [_rows(stack, where, states, share) for where, states in ((left, order.left), (right, order.right))]
+        for one, other in join(*sides):
+            kind = _kind(one, other)
+            counts[kind] += 1
+            if kind != "same" and len(keys) < order.listed:
+                keys.append((kind, (one or other or (b"",))[0]))
+    return RowDiff(counts, keys)
+
+
+def _rows(
+    stack: ExitStack, where: read.TableSource, states: list[StateOrder], buffer_bytes: int
+) -> Iterator[tuple[bytes, bytes]]:
+    """Entries of some partitions of a table in key order."""
+    opened = [
+        stack.enter_context(read.state_as_of(where, stretch, files, Keys(), _unseen, buffer_bytes))[1]
+        for stretch, files in states
+    ]
+    return heapq.merge(*opened, key=lambda pair: pair[0])
+
+
+def _kind(one: tuple[bytes, bytes] | None, other: tuple[bytes, bytes] | None) -> str:
+    if one is None or other is None:
+        return "only_right" if one is None else "only_left"
+    return "same" if Entry.decode(one[1]).payload == Entry.decode(other[1]).payload else "different"
+
+
+def _unseen(_count: int) -> None:
+    """Rows that nobody counts."""

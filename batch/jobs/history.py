@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from batch.base_lookup import bases_of, offsets_of
 from batch.context import Context
+from batch.jobs import job_size
 from batch.tasks.segments import local_copy
 from logstore.log import topics
 from logstore.log.kafka import clients, offsets
@@ -93,6 +94,7 @@ class History:
             partition for partition, reach in self.archived.items() if reach and not self._in_the_log(partition, reach)
         ]
         work = [self.index.covering(partition, 0, self.archived[partition]) for partition in unknown]
+        self.ctx.start(job_size.of_segments([segment for those in work for segment in those]))
         found = self.ctx.run(
             "look up the time", partial(first_archived_later, time_ms=time_ms, storage=self.ctx.storage), work
         )

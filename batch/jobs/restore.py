@@ -24,6 +24,7 @@ from batch import failpoints
 from batch.context import Clock, Context, new_id
 from batch.datasource import read
 from batch.datasource.key_filter import Keys
+from batch.jobs import job_size
 from batch.jobs.history import History
 from batch.tasks import sstables
 from logstore.log import topics
@@ -94,7 +95,7 @@ class _RestoreRun:
     def run(self, name: str, description: str) -> Restored:
         """Restore in five steps."""
         with self.clock.step("start"):
-            _ = self.ctx.spark
+            self.ctx.start(job_size.of_history(self.parts))
         with self.clock.step("topic"):
             fork, made = forks.begin(self.ctx.registry, self.source, name)  # 1
             fork = replace(fork, description=description, base={"snapshot": self.name}, origin=self._origin)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from batch.context import Context, new_id
+from batch.jobs import idle_partitions, job_size
 from batch.jobs.node_adoptions import asked_at
 from batch.tasks import segments
 from logstore.log import topics
@@ -22,10 +23,8 @@ from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.errors import Corrupted, LogUnreachable, NotTrimmable
 from logstore.model.position import Position
 from logstore.model.table import Table
-from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
-from logstore.snapshot.storage import Storage
 from logstore.snapshot.verdicts import REFUSED
 from logstore.view.feed.adoption_records import AdoptionRecord
 
@@ -74,6 +73,7 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
             newest if table.allow_control_records else predecessor
         )  # without cuts in the log nodes fold it again to prove the newest
         below = {partition: part.cut for partition, part in reach.parts.items()}
+        below = idle_partitions.archived_below(ctx, table, below)
         starts = _starts(ctx, table)
         _check_archive(ctx, table, starts, below)
         _check_verdicts(table, repository, predecessor, newest, reach)
@@ -183,13 +183,10 @@ def _check_archive(ctx: Context, table: Table, starts: dict[int, int], below: di
     try:
         index = ctx.archive(table)
         archived = [segment for p, end in sorted(below.items()) for segment in index.covering(p, starts[p], end)]
-        ctx.run("verify", partial(_verified, storage=ctx.storage, skips=table.skips), archived)
+        ctx.start(job_size.of_segments(archived))
+        ctx.run("verify", partial(segments.verify_segment, storage=ctx.storage, skips=table.skips), archived)
     except Corrupted as error:
         raise NotTrimmable(f"the archive of table {table.name} does not hold what would go: {error}") from error
-
-
-def _verified(segment: Segment, storage: Storage, skips: dict[int, list[tuple[int, int]]]) -> int:
-    return segments.verify_segment(segment, storage, skips.get(segment.partition, []))
 
 
 def _delete(ctx: Context, table: Table, below: dict[int, int]) -> None:

@@ -134,9 +134,9 @@ def local_copy(segment: Segment, storage: Storage) -> Iterator[Path]:
         yield path
 
 
-def verify_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> int:
-    """Read a segment back; returns its bytes. Raises Corrupted."""
-    for _ in read_segment(segment, storage, skips):
+def verify_segment(segment: Segment, storage: Storage, skips: dict[int, list[tuple[int, int]]]) -> int:
+    """Read a segment back; returns its bytes. `skips`: by partition. Raises Corrupted."""
+    for _ in read_segment(segment, storage, skips.get(segment.partition, [])):
         pass
     return segment.size_bytes
 

@@ -26,7 +26,7 @@ from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import FileFacts, PartFacts
-from logstore.snapshot.storage import Storage
+from logstore.snapshot.storage import Storage, at_once
 from logstore.snapshot.work import CheckOrder, FoldOrder, FoldResult
 
 TABLE_BYTES = 256 << 20  # an SSTable is closed at this size: small enough to fetch again, large enough to be few
@@ -90,6 +90,20 @@ def check_partition(order: CheckOrder, where: SstTarget) -> int:
             f"{facts.entries:,}, digest {total.hex} instead of {facts.digest}"
         )
     return sum(file.size_bytes for file in files)
+
+
+def check_sizes(where: SstTarget, files: list[FileFacts]) -> None:
+    """Look whether files that were verified when they were made are there still, in that size. Raises Corrupted."""
+
+    def size(file: FileFacts) -> int:
+        try:
+            return where.storage.size(f"{where.root}/{file.path}")
+        except FileNotFoundError as error:
+            raise _gone(file) from error
+
+    for file, found in zip(files, at_once(size, files), strict=True):
+        if found != file.size_bytes:
+            raise _damaged(file)
 
 
 @contextmanager
@@ -179,13 +193,21 @@ def _fetched(where: SstTarget, file: FileFacts, local: Path) -> Path:
     try:
         where.storage.fetch(f"{where.root}/{file.path}", local)
     except FileNotFoundError as error:
-        raise Corrupted(f"{file.path} is gone; `logstore snapshot verify` shows what else is") from error
+        raise _gone(file) from error
     if local.stat().st_size != file.size_bytes or sst.checksum(local) != file.checksum:
-        raise Corrupted(
-            f"{file.path} of partition {file.partition} is damaged: its size or checksum is not that of the manifest; "
-            "`logstore batch rebuild` makes a snapshot from the archive instead"
-        )
+        raise _damaged(file)
     return local
+
+
+def _gone(file: FileFacts) -> Corrupted:
+    return Corrupted(f"{file.path} is gone; `logstore snapshot verify` shows what else is")
+
+
+def _damaged(file: FileFacts) -> Corrupted:
+    return Corrupted(
+        f"{file.path} of partition {file.partition} is damaged: its size or checksum is not that of the manifest; "
+        "`logstore batch rebuild` makes a snapshot from the archive instead"
+    )
 
 
 def _read_back(file: FileFacts, local: Path, cut: int) -> Digest:

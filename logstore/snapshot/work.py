@@ -11,6 +11,7 @@ sides import: those of this module, and those they are made of.
     DigestOrder       fold a partition once, and keep nothing       a PartDigest at each cut
     SnapshotOrder     compare that fold with a snapshot's files     Comparison
     ServedOrder       compare that fold with what a node serves     Comparison
+    DiffOrder         compare the rows of two states              RowDiff
     FileOrder         read one SSTable for Spark                    rows
     StateOrder        read a partition as of a position for Spark   rows
     LogStretch        read changes for Spark                        rows
@@ -151,6 +152,21 @@ class StateOrder(NamedTuple):
 
     stretch: LogStretch
     base_files: list[FileFacts]
+
+
+class DiffOrder(NamedTuple):
+    """Compare two states in those partitions of each that can hold the same keys; list at most so many."""
+
+    left: list[StateOrder]
+    right: list[StateOrder]
+    listed: int
+
+
+class RowDiff(NamedTuple):
+    """Rows by kind (only_left, only_right, different, same), and (kind, key) of the first of those that differ."""
+
+    counts: dict[str, int]
+    keys: list[tuple[str, bytes]]
 
 
 ReadOrder = FileOrder | StateOrder | LogStretch
