@@ -1,3 +1,8 @@
+import os
+import re
+import signal
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -5,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from support_wait import until
 
 from logstore.cli.rows.columns import key_maker, value_maker
 from logstore.cli.rows.files import How, Place, kind_of, rows
@@ -187,3 +193,32 @@ def test_a_load_that_ends_early_says_how_many_rows_are_in(dev, users, tmp_path):
     dry = dev("load", users, "-", "--format", "csv", "--key", "dry-{id}", "--dry-run", stdin=whole)
     assert b"35 rows could be written" in dry.stdout
     assert dev("scan", users, "--prefix", "dry-").stdout == b""
+
+
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+from logstore.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_ctrl_c_says_how_many_rows_are_in_and_the_next_load_finishes_it(dev, users, tmp_path):
+    whole = "id,v\n" + "".join(f"{i},x\n" for i in range(35))
+    argv = ["load", users, "-", "--format", "csv", "--key", "ctrl-c-{id}", "--batch", "10"]
+    environ = os.environ | {"LOGSTORE_BOOTSTRAP": dev.facts["bootstrap"], "LOGSTORE_URL": dev.facts["http"]}
+    scan = "scan", users, "--prefix", "ctrl-c-", "--json"
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *argv], stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environ
+    ) as load:
+        load.stdin.write(whole.encode())
+        load.stdin.flush()  # and more may come, so that the last five rows are no batch yet
+        until("three batches are in", lambda: dev(*scan).stdout.count(b"\n") == 30, timeout_s=60)
+        load.send_signal(signal.SIGINT)
+        said = load.stderr.read()
+        assert load.wait(60) == 130, said
+    # click ends the line that holds the ^C of a terminal
+    assert re.fullmatch(rb"\n?logstore: stopped; (20|30) rows are in; to run it again is safe: [^\n]*\n", said), said
+    (tmp_path / "again.csv").write_text(whole)
+    dev("load", users, str(tmp_path / "again.csv"), *argv[5:])
+    until("all rows are in", lambda: dev(*scan).stdout.count(b"\n") == 35, timeout_s=60)
