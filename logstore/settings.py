@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 from urllib.parse import urlsplit
@@ -148,6 +148,14 @@ class Settings:
     timeout_s: float = 30.0  # how long table commands wait for every live reader to serve the change
 
 
+class SettingSource(NamedTuple):
+    """A setting as it holds, and where its value comes from, in words."""
+
+    name: str
+    value: Any
+    where: str
+
+
 def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
@@ -157,17 +165,60 @@ def load(
 
     A flag that is None was not given. Raises UsageError that names the key and where it stands.
     """
+    given = _given(flags or {}, os.environ if environ is None else environ, directories)
+    return Settings(**{name: value for name, (value, _) in given.items()})
+
+
+def chosen(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    directories: tuple[Path, ...] | None = None,
+) -> list[SettingSource]:
+    """Every setting as `load` gives it, and where it comes from. Raises UsageError as `load` does."""
     environ = os.environ if environ is None else environ
-    chosen = _from_file(environ, directories)
+    given = _given(flags or {}, environ, directories)
+    lines = _lines(config_file(environ, directories))
+    found = []
+    for one in fields(Settings):
+        value, where = given.get(one.name, (None, ""))
+        if where.startswith("--"):
+            where = f"option {where}"
+        elif where.startswith("LOGSTORE_"):
+            where = f"environment {where}"
+        elif where:
+            where = f"{where.removesuffix(f', {one.name}')}, line {lines.get(one.name, '?')}"
+        found.append(
+            SettingSource(one.name, value, where) if where else SettingSource(one.name, _default(one), "default")
+        )
+    return found
+
+
+def _default(one: "Field[Any]") -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()
+
+
+def _lines(path: Path | None) -> dict[str, int]:
+    """Line of each setting in a configuration file."""
+    text = "" if path is None else path.read_text()
+    matches = ((number, re.match(r"\s*(\w+)\s*=", line)) for number, line in enumerate(text.splitlines(), 1))
+    return {found[1]: number for number, found in matches if found}
+
+
+def _given(
+    flags: Mapping[str, Any], environ: Mapping[str, str], directories: tuple[Path, ...] | None
+) -> dict[str, tuple[Any, str]]:
+    """Value of each setting that was given, and where: the last one counts."""
+    given = _from_file(environ, directories)
     for name in _PARSERS:
-        variable = f"LOGSTORE_{name.upper()}"
-        text = environ.get(variable)
-        if text and not is_service_link(variable, text):
-            chosen[name] = _parse(name, text, variable)
-    for name, value in (flags or {}).items():
+        where = f"LOGSTORE_{name.upper()}"
+        text = environ.get(where)
+        if text and not is_service_link(where, text):
+            given[name] = _parse(name, text, where), where
+    for name, value in flags.items():
+        where = "--" + name.replace("_", "-")
         if value is not None:
-            chosen[name] = _parse(name, value, "--" + name.replace("_", "-"))
-    return Settings(**chosen)
+            given[name] = _parse(name, value, where), where
+    return given
 
 
 def is_service_link(variable: str, text: str) -> bool:
@@ -218,13 +269,13 @@ def _toml(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"cannot read {path}: {error}") from error
 
 
-def _from_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None) -> dict[str, Any]:
+def _from_file(environ: Mapping[str, str], directories: tuple[Path, ...] | None) -> dict[str, tuple[Any, str]]:
     path = config_file(environ, directories)
     found = {name: value for name, value in _toml(path).items() if name != KAFKA}
     for name in found:
         if name not in _PARSERS:
             raise UsageError(f"{path}: there is no setting {name!r}; there are {', '.join(sorted(_PARSERS))}")
-    return {name: _parse(name, value, f"{path}, {name}") for name, value in found.items()}
+    return {name: (_parse(name, value, where), where) for name, value in found.items() for where in [f"{path}, {name}"]}
 
 
 def _parse(name: str, value: Any, where: str) -> Any:

@@ -20,6 +20,7 @@ STARTERS = {  # module and name of what starts something -> the need of a test t
     "batch.engine.spark.SparkEngine": "spark",
     "support_spark.drive": "spark_alone",
     "support_store.Running": "store",
+    "support_store.pasted": "store",
     "support_dev.Dev": "store",
 }
 MODULES = {"examples.flights": "store", "examples.notebook": "spark_alone"}  # run with -m -> the need of who does

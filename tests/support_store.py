@@ -115,3 +115,13 @@ def cli(*arguments: str, check: bool = True, **environment: str) -> subprocess.C
     return subprocess.run(
         argv, capture_output=True, text=True, check=check, timeout=300, env={**os.environ, **environment}
     )
+
+
+def pasted(text: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What bash does with these lines, for somebody whose home is empty; it ends at the first that fails."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("LOGSTORE_", "XDG_"))}
+    path = f"{Path(LOGSTORE).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-e"], input=text, capture_output=True, text=True, timeout=300, check=False, cwd=home,
+        env={**plain, "HOME": str(home), "PATH": path, **environment},
+    )  # fmt: skip

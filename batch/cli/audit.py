@@ -8,6 +8,7 @@ from batch.cli.options import with_context
 from batch.defaults import LISTED, NODES_S
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+from logstore.cli.table_names import table_names
 
 if TYPE_CHECKING:
     from batch.context import Context
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @with_context
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option("--explain", is_flag=True, help=f"Name the keys that differ, the first {LISTED}.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0, 86_400), default=NODES_S, show_default=True, metavar="S",

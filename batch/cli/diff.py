@@ -9,6 +9,7 @@ from batch.cli.options import with_context
 from batch.defaults import LISTED
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+from logstore.cli.table_names import table_names
 
 if TYPE_CHECKING:
     from batch.context import Context
@@ -19,8 +20,8 @@ _SAID = {"only_left": "only in {left}", "only_right": "only in {right}", "differ
 
 @click.command()
 @with_context
-@click.argument("left", metavar="A[@TOKEN|@TIME]")
-@click.argument("right", metavar="B[@TOKEN|@TIME]")
+@click.argument("left", shell_complete=table_names, metavar="A[@TOKEN|@TIME]")
+@click.argument("right", shell_complete=table_names, metavar="B[@TOKEN|@TIME]")
 @click.option("--limit", type=click.IntRange(0, 100_000), default=LISTED, show_default=True, help="List so many keys.")
 @AS_JSON
 def diff(ctx: "Context", left: str, right: str, limit: int, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import click
 from batch.cli.options import WAIT, with_context
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+from logstore.cli.table_names import table_names
 from logstore.model.errors import LogStoreError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @with_context
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option("--verify", is_flag=True, help="Archive nothing; read all that is archived back.")
 @click.option("--repair", is_flag=True, help="Cut the archive back to what is whole, where the log holds the rest.")
 @AS_JSON
@@ -64,7 +65,7 @@ def archive(ctx: "Context", table: str, verify: bool, repair: bool, as_json: boo
 
 @click.command()
 @with_context
-@click.argument("tables", metavar="TABLE...", nargs=-1, required=True)
+@click.argument("tables", shell_complete=table_names, metavar="TABLE...", nargs=-1, required=True)
 @click.option(
     "--verify",
     type=click.Choice(["new", "full"]),
@@ -98,7 +99,7 @@ def compact(ctx: "Context", tables: tuple[str, ...], verify: str, wait_s: float 
 
 @click.command()
 @with_context
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @WAIT
 @AS_JSON
 def rebuild(ctx: "Context", table: str, wait_s: float | None, as_json: bool) -> None:

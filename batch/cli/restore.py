@@ -7,6 +7,7 @@ import click
 from batch.cli.options import WAIT, with_context
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+from logstore.cli.table_names import table_names
 
 if TYPE_CHECKING:
     from batch.context import Context
@@ -16,7 +17,7 @@ SERVED_S = 30.0  # until every reader serves the new table
 
 @click.command()
 @with_context
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option(
     "--at",
     required=True,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from logstore.cli import options, show
+from logstore.cli.table_names import table_names
 from logstore.model.errors import UsageError
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
@@ -16,7 +17,7 @@ from logstore.settings import Settings
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option(
     "--every-mutations",
     type=click.IntRange(1),

@@ -7,6 +7,7 @@ import click
 from batch.cli.options import with_context
 from logstore.cli import show
 from logstore.cli.options import AS_JSON
+from logstore.cli.table_names import table_names
 
 if TYPE_CHECKING:
     from batch.context import Context
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @with_context
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option("--yes", is_flag=True, help="Delete; without it, only say what would go.")
 @click.option("--adopted-too", is_flag=True, help="Although the topic was adopted, and others may read it.")
 @AS_JSON

@@ -33,6 +33,8 @@ from logstore.settings import own_folder
 
 VERSION = "4.1.1"
 FETCH_TIMEOUT_S = 900
+PROGRESS_S = 1.0  # between two looks at how much has come
+BYTES = 43_000_000
 LOCK_TIMEOUT_S = FETCH_TIMEOUT_S + 60
 STAMP = "verified.json"
 PATTERN = "[artifact]-[revision](-[classifier]).[ext]"
@@ -128,19 +130,37 @@ def fetch_with_ivy(folder: Path, ivy_cache: Path) -> None:
         "-ivy",
         module,
     ]
-    with _progress(f"Fetching Apache Kafka {VERSION} (43 MB, once) ..."):
-        try:
-            done = subprocess.run(
-                [*argv, "-confs", "default", "-retrieve", folder / PATTERN],
-                capture_output=True,
-                text=True,
-                timeout=FETCH_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise SetupError(_unreachable(f"no answer within {FETCH_TIMEOUT_S} s")) from error
-    if done.returncode != 0:
-        raise SetupError(_unreachable(_reason(done.stdout + done.stderr)))
+    with _progress(f"Fetching Apache Kafka {VERSION} (43 MB, once) ...") as say:
+        status, output = run_showing([*argv, "-confs", "default", "-retrieve", folder / PATTERN], ivy_cache, say)
+    if status != 0:
+        raise SetupError(_unreachable(_reason(output)))
+
+
+def run_showing(argv: list[str | Path], folder: Path, say: Callable[[int], None]) -> tuple[int, str]:
+    """Exit status and output of a command that fills `folder` with jars; `say` is told how many bytes there are.
+
+    Raises SetupError when it takes too long.
+    """
+    deadline = time.monotonic() + FETCH_TIMEOUT_S
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while True:
+            try:
+                output, _ = process.communicate(timeout=PROGRESS_S)
+                return process.returncode, output
+            except subprocess.TimeoutExpired as error:
+                if time.monotonic() > deadline:
+                    process.kill()
+                    raise SetupError(_unreachable(f"no answer within {FETCH_TIMEOUT_S} s")) from error
+                say(_bytes_below(folder))
+
+
+def _bytes_below(folder: Path) -> int:
+    """Bytes of the jars that are there, and of those that are under way."""
+    total = 0
+    for path in folder.rglob("*.jar*"):
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            total += path.stat().st_size
+    return total
 
 
 def _unreachable(reason: str) -> str:
@@ -248,11 +268,19 @@ def _try_lock(fd: int) -> bool:
 
 
 @contextlib.contextmanager
-def _progress(text: str) -> Iterator[None]:
-    console = Console(stderr=True)
+def _progress(text: str) -> Iterator[Callable[[int], None]]:
+    """Yields what shows how many bytes have come: in place on a terminal, else as a line for every tenth more."""
+    console, said = Console(stderr=True), 0
+
+    def line(so_far: int) -> None:
+        nonlocal said
+        if so_far > said + BYTES // 10:
+            said = so_far
+            console.print(f"{so_far / 1e6:.0f} MB have come", highlight=False, soft_wrap=True)
+
     if console.is_terminal:
-        with console.status(text):
-            yield
+        with console.status(text) as status:
+            yield lambda so_far: status.update(f"{text} {so_far / 1e6:.0f} MB have come")
     else:
         console.print(text, highlight=False, soft_wrap=True)
-        yield
+        yield line

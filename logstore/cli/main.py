@@ -38,6 +38,7 @@ _SECTIONS: Sections = {
     "Running": {
         "dev": (_NODE, "Run a whole store on this machine: Kafka, workers, readers."),
         "node": (_NODE, "Run a node: workers and readers, on a Kafka that is there."),
+        "stop": ("logstore.cli.running.stop", "End the `dev` or `node` that runs here."),
         "worker": (_SINGLE, "Run one worker of a node, where systemd or containers look after each process."),
         "reader": (_SINGLE, "Run one reader of a node, likewise."),
         "kafka": ("logstore.cli.running.kafka", "Run a real Apache Kafka broker in the background, for development."),
@@ -51,6 +52,8 @@ _SECTIONS: Sections = {
     "Looking": {
         "status": ("logstore.cli.status", "Show nodes, tables and partitions."),
         "doctor": ("logstore.cli.doctor.command", "Look for what is wrong with this machine, Kafka and the tables."),
+        "config": ("logstore.cli.setup.config", "Show the settings that hold here, and where they come from."),
+        "completion": ("logstore.cli.setup.completion", "Complete commands and tables in bash, zsh and fish."),
         "version": ("logstore.cli.version", "Show versions."),
     },
 }
@@ -68,7 +71,7 @@ def cli() -> None:
 
     \b
     Examples:
-      logstore dev                                     a whole store, here, now (leave it running)
+      logstore dev --detach                            a whole store, here, now; `logstore stop` ends it
       logstore table create users
       logstore put users ada "Ada Lovelace"
       logstore get users ada

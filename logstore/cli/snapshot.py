@@ -8,6 +8,7 @@ import click
 
 from logstore.cli import options, show
 from logstore.cli.table import leftovers
+from logstore.cli.table_names import table_names
 from logstore.log.kafka.offsets import bounds
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import Corrupted, NoSuchSnapshot, UsageError
@@ -29,7 +30,7 @@ def snapshot() -> None:
 
 @snapshot.command(name="list")
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @options.STORAGE
 @options.AS_JSON
 def list_(settings: Settings, table: str, storage: str | None, as_json: bool) -> None:
@@ -62,7 +63,7 @@ def list_(settings: Settings, table: str, storage: str | None, as_json: bool) ->
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("name", required=False)
 @options.STORAGE
 @options.AS_JSON
@@ -78,7 +79,7 @@ def describe(settings: Settings, table: str, name: str | None, storage: str | No
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("name", required=False)
 @options.STORAGE
 @options.AS_JSON
@@ -98,7 +99,7 @@ def verify(settings: Settings, table: str, name: str | None, storage: str | None
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("name", required=False)
 @click.option("--why", default="by hand", show_default=True, help="The reason, for others.")
 @options.STORAGE
@@ -113,7 +114,7 @@ def pin(settings: Settings, table: str, name: str | None, why: str, storage: str
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("name")
 @options.STORAGE
 @options.AS_JSON
@@ -125,7 +126,7 @@ def unpin(settings: Settings, table: str, name: str, storage: str | None, as_jso
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option("--to", metavar="NAME", help="The snapshot.  [default: the one before the current]")
 @YES
 @options.STORAGE
@@ -146,7 +147,7 @@ def rollback(settings: Settings, table: str, to: str | None, yes: bool, storage:
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table", required=False)
+@click.argument("table", shell_complete=table_names, required=False)
 @click.option("--orphans", is_flag=True, help="Archive and snapshots of dropped tables and former topics, instead.")
 @click.option(
     "--keep", type=click.IntRange(1), help="How many of the newest stay.  [default: the table's keep_snapshots]"
@@ -203,7 +204,7 @@ def _gc_orphans(settings: Settings, url: str | None, *, dry_run: bool, yes: bool
 
 @snapshot.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("name")
 @YES
 @options.STORAGE

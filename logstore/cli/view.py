@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from logstore.cli import options, show
+from logstore.cli.table_names import table_names
 from logstore.log.kafka import offsets
 from logstore.log.tables import repairs
 from logstore.log.tables.registry import Registry
@@ -30,7 +31,7 @@ def view() -> None:
 
 @view.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option("--partition", type=click.IntRange(0), required=True, metavar="P")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0), default=30.0, show_default=True, metavar="S")

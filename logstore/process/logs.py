@@ -20,6 +20,8 @@ from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import IO, Any, cast
 
 import orjson
@@ -30,6 +32,7 @@ from logstore.model.log_levels import LEVELS, OURS, parse_levels
 
 FORMAT, LEVEL = "LOGSTORE_LOG_FORMAT", "LOGSTORE_LOG_LEVEL"  # environment of children
 ACCESS = "logstore.access"  # the logger of requests, whose lines may repeat themselves
+FILE_BYTES = 8 << 20
 BURST, REPEAT_S = 3, 60.0
 REQUEST_BURST = 50  # of lines that tell of requests
 TRANSPORT = ("aiokafka", "faust", "mode")  # libraries that speak of each attempt to reach Kafka
@@ -50,15 +53,23 @@ def get(name: str) -> BoundLogger:
     return cast("BoundLogger", logger)
 
 
-def set_up(process: str, *, form: str = "auto", levels: str = "info", stream: IO[str] | None = None) -> None:
-    """Log to `stream` (default: stderr) from now on, and nowhere else. `process` names this one in every line.
+def set_up(
+    process: str,
+    *,
+    form: str = "auto",
+    levels: str = "info",
+    stream: IO[str] | None = None,
+    file: Path | None = None,
+) -> None:
+    """Log to `stream` (default: stderr) or to `file` from now on, and nowhere else; lines name `process`.
 
-    Raises UsageError for levels that are none.
+    A file is begun anew at FILE_BYTES, and the one before it is kept. Raises UsageError for levels that are none.
     """
     stream = sys.stderr if stream is None else stream
-    as_json = form == "json" or (form == "auto" and not stream.isatty())
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(_formatter(process, as_json=as_json, colors=stream.isatty()))
+    terminal = file is None and stream.isatty()
+    as_json = form == "json" or (form == "auto" and not terminal)
+    handler = logging.StreamHandler(stream) if file is None else RotatingFileHandler(file, "a", FILE_BYTES, 1, "utf-8")
+    handler.setFormatter(_formatter(process, as_json=as_json, colors=terminal))
     handler.addFilter(Repetition())
     root = logging.getLogger()
     for old in root.handlers[:]:

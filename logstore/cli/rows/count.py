@@ -5,6 +5,7 @@ import click
 from logstore import Store
 from logstore.cli import options, show
 from logstore.cli.rows.progress import rows_bar
+from logstore.cli.table_names import table_names
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
 
@@ -13,7 +14,7 @@ _SAY_EVERY = 1_000  # rows
 
 @click.command()
 @options.with_settings("url", "data_dir", "deadline_ms")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option("--prefix", help="Only keys that begin with this.")
 @options.KEY_ENCODING
 @click.option("--token", help="See at least what this token says.")

@@ -17,6 +17,7 @@ from logstore.cli.rows import files
 from logstore.cli.rows.columns import Pair, as_it_is, key_maker, value_maker
 from logstore.cli.rows.files import FORMATS, How, Place
 from logstore.cli.rows.progress import rows_bar
+from logstore.cli.table_names import table_names
 from logstore.client.store import Store
 from logstore.extras import needing
 from logstore.model.errors import UsageError
@@ -27,7 +28,7 @@ from logstore.settings import Settings
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path, allow_dash=True))
 @click.option(
     "--key",

@@ -9,6 +9,7 @@ import click
 import orjson
 
 from logstore.cli import options, show
+from logstore.cli.table_names import table_names
 from logstore.client.row import Row
 from logstore.client.store import Store
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
@@ -20,7 +21,7 @@ from logstore.settings import Settings
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option(
@@ -54,7 +55,7 @@ def put(
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("key")
 @options.KEY_ENCODING
 @options.AS_JSON
@@ -67,7 +68,7 @@ def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json:
 
 @click.command()
 @options.with_settings("url", "data_dir", "deadline_ms")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.argument("key")
 @click.option("--token", help="See at least what this token says (`put --json` prints one).")
 @options.AS_OF
@@ -101,7 +102,7 @@ def get(
 
 @click.command()
 @options.with_settings("url", "data_dir", "deadline_ms")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option("--prefix", help="Only keys that begin with this.")
 @click.option("--start", help="From this key on.")
 @click.option("--end", help="Up to this key, without it.")

@@ -1,11 +1,13 @@
 """`logstore node` and `logstore dev`: run a node, with or without a Kafka of its own."""
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from logstore.cli import show
-from logstore.cli.running.options import NODE, need_kafka, settings_of, with_options
+from logstore.cli.running.detached import start
+from logstore.cli.running.options import ALL, NODE, need_kafka, settings_of, with_options
 from logstore.log.connect.sources import process_properties
 from logstore.model.errors import UsageError
 from logstore.node.node import Node
@@ -29,35 +31,29 @@ def node(**flags: Any) -> None:
 
 @click.command()
 @with_options(
-    NODE,
-    click.option(
-        "--kafka-port",
-        metavar="PORT",
-        help="Port of the embedded Kafka; 0: any free one.  [default: that of the last start, else 9092 where it is "
-        "free]",
-    ),
-    click.option(
-        "--secure",
-        is_flag=True,
-        default=None,
-        help="The embedded Kafka asks for passwords over TLS and keeps ACLs; fixed at its first start.",
-    ),
-    click.option("--kafka-heap-mb", metavar="MB", help="Java heap of the embedded Kafka.  [default: 512]"),
+    ALL,
+    click.option("--detach", is_flag=True, help="Run it in the background: return when it is ready, `stop` ends it."),
+    click.option("--log-file", hidden=True, type=click.Path(path_type=Path), help="Log there instead of to stderr."),
 )
-def dev(**flags: Any) -> None:
+def dev(detach: bool, log_file: Path | None, **flags: Any) -> None:
     """Run a whole store on this machine.
 
-    A real Kafka (unless --bootstrap names one), workers, readers. Ends at Ctrl-C, in order.
+    A real Kafka (unless --bootstrap names one), workers, readers. Ends at Ctrl-C, or by `logstore stop`, in order.
 
     Prints one JSON line when it is ready.
     """
     settings = settings_of(flags)
     if settings.bootstrap is None:
         _check_own_kafka()
-        show.warn(f"starting Kafka and a node in {settings.data_dir} ...")
     own_files_only()
-    logs.set_up("node", form=settings.log_format, levels=settings.log_level)
-    Node(settings).run(_ready)
+    if detach:
+        _ready(start(settings.data_dir, flags), "`logstore stop` ends it; the data stay.")
+        return
+    if settings.bootstrap is None:
+        show.warn(f"starting Kafka and a node in {settings.data_dir} ...")
+    logs.set_up("node", form=settings.log_format, levels=settings.log_level, file=log_file)
+    ended_by = "Ctrl-C ends it; the data stay."
+    Node(settings).run(lambda facts: show.as_json(facts) if log_file else _ready(facts, ended_by))
 
 
 def _check_own_kafka() -> None:
@@ -69,14 +65,13 @@ def _check_own_kafka() -> None:
         )
 
 
-def _ready(facts: dict[str, Any]) -> None:
+def _ready(facts: dict[str, Any], ended_by: str) -> None:
     show.as_json(facts)
     proof = f" LOGSTORE_KAFKA_CONFIG={facts['kafka_config']}" if facts["kafka_config"] else ""
     show.warn(
-        "ready. In another terminal:\n"
+        f"ready. {ended_by} In another terminal:\n"
         f"    export LOGSTORE_BOOTSTRAP={facts['bootstrap']} LOGSTORE_URL={facts['http']}{proof}\n"
         "    logstore table create users\n"
         '    logstore put users ada "Ada Lovelace"\n'
-        "    logstore get users ada\n"
-        "Ctrl-C ends it; the data stay."
+        "    logstore get users ada"
     )

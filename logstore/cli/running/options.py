@@ -71,12 +71,29 @@ _OPTIONS: dict[str, Decorator] = {
     "insecure": click.option(
         "--insecure", is_flag=True, default=None, help="Serve beyond loopback although there is no authentication."
     ),
+    "kafka_port": click.option(
+        "--kafka-port",
+        metavar="PORT",
+        help="Port of the embedded Kafka; 0: any free one.  [default: that of the last start, else 9092 where it is "
+        "free]",
+    ),
+    "secure": click.option(
+        "--secure",
+        is_flag=True,
+        default=None,
+        help="The embedded Kafka asks for passwords over TLS and keeps ACLs; fixed at its first start.",
+    ),
+    "kafka_heap_mb": click.option(
+        "--kafka-heap-mb", metavar="MB", help="Java heap of the embedded Kafka.  [default: 512]"
+    ),
 }
+_KAFKA = ("kafka_port", "secure", "kafka_heap_mb")
 READER = (
     "data_dir", "http", "workers", "readers", "log_format", "log_level", "slow_ms", "access_log", "insecure",
 )  # fmt: skip
-WORKER = tuple(name for name in _OPTIONS if name not in ("slow_ms", "access_log", "insecure"))
-NODE = tuple(_OPTIONS)
+ALL = tuple(_OPTIONS)
+NODE = tuple(name for name in ALL if name not in _KAFKA)
+WORKER = tuple(name for name in NODE if name not in ("slow_ms", "access_log", "insecure"))
 
 
 def settings_of(flags: dict[str, Any]) -> Settings:

@@ -12,6 +12,7 @@ import click
 
 from logstore.cli import options, show
 from logstore.cli.table.definition import document, done, holds
+from logstore.cli.table_names import table_names
 from logstore.log import topics
 from logstore.log.tables import ddl, repairs
 from logstore.log.tables.registry import Registry
@@ -129,7 +130,7 @@ def list_(settings: Settings, as_json: bool) -> None:
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir")
-@click.argument("name")
+@click.argument("name", shell_complete=table_names)
 @options.AS_JSON
 def describe(settings: Settings, name: str, as_json: bool) -> None:
     """Show a table's definition, and what is wrong with its topic."""
@@ -156,7 +157,7 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir", "timeout_s")
-@click.argument("name")
+@click.argument("name", shell_complete=table_names)
 @click.option("--description", help=f"What it is.  [default: {UNCHANGED}]")
 @click.option(
     "--allow-control-records/--no-allow-control-records",

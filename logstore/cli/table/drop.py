@@ -7,6 +7,7 @@ import click
 from logstore.cli import options, show
 from logstore.cli.table import leftovers
 from logstore.cli.table.definition import done, holds
+from logstore.cli.table_names import table_names
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
@@ -16,7 +17,7 @@ from logstore.settings import Settings
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir", "timeout_s")
-@click.argument("name")
+@click.argument("name", shell_complete=table_names)
 @click.option(
     "--yes", is_flag=True, help="Yes, delete the topic and every row (of an adopted topic: only forget the table)."
 )

@@ -4,6 +4,7 @@ import click
 
 from logstore.cli import options, show
 from logstore.cli.table import definition
+from logstore.cli.table_names import table_names
 from logstore.log.tables import forks
 from logstore.log.tables.registry import Registry
 from logstore.node.addresses import need_bootstrap
@@ -12,7 +13,7 @@ from logstore.settings import Settings
 
 @click.command()
 @options.with_settings("bootstrap", "data_dir", "timeout_s")
-@click.argument("fork")
+@click.argument("fork", shell_complete=table_names)
 @click.option("--over", required=True, metavar="TABLE", help="The table that gets the rows of FORK.")
 @click.option(
     "--discard-newer", is_flag=True, help="Although TABLE was written to after the position that FORK was restored to."

@@ -13,6 +13,7 @@ from logstore.cli import options, show
 from logstore.cli.table import lost_end
 from logstore.cli.table.definition import holds
 from logstore.cli.table.repair_definition import repair_definition
+from logstore.cli.table_names import table_names
 from logstore.client.transport.node_pages import page_of
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.read import holes
@@ -34,7 +35,7 @@ _MOST_LISTED = 20  # holes; a long list helps nobody
 
 @click.command()
 @options.with_settings("bootstrap", "url", "data_dir", "timeout_s")
-@click.argument("name")
+@click.argument("name", shell_complete=table_names)
 @click.option("--partition", type=int, help="Which partition.")
 @click.option("--skip", "skip", metavar="A..B", help="Step over these offsets.  [default: those that are missing]")
 @click.option("--new-epoch", is_flag=True, help="The topic was created again: begin anew with it.")

@@ -22,6 +22,12 @@ CONFIG = f"{PREFIX}CONFIG"
 _OF_SETTINGS = (CONFIG, f"{PREFIX}PORT", f"{PREFIX}HEAP_MB")
 _FILE = "_file"
 _ADDRESS = "bootstrap.servers"
+_NO_SECRETS = frozenset(
+    {
+        _ADDRESS, "security.protocol", "sasl.mechanism", "sasl.mechanisms", "sasl.username", "sasl.oauthbearer.method",
+        "sasl.oauthbearer.scope", "ssl.endpoint.identification.algorithm", "client.id", "client.rack",
+    }
+)  # fmt: skip
 _UNDERSCORED = {"log.level": "log_level"}  # the names that keep theirs
 
 
@@ -33,6 +39,25 @@ def process_properties() -> dict[str, Any]:
 def process_bootstrap() -> str | None:
     """Kafka's address where these sources name it. Raises UsageError."""
     return _all().get(_ADDRESS)
+
+
+def described(config: str | None) -> list[tuple[str, str, str]]:
+    """Name, value and source of each property; the value only where it is known to be no secret. Raises UsageError."""
+    path = settings.config_file(os.environ)
+    section, named = settings.kafka_section(path)
+    variables = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
+    file = config or variables.get(CONFIG) or named
+    layers = [
+        (_files_read(section), f"{path}, [{settings.KAFKA}]"),
+        (_files_read(_from_environment(variables)), f"environment {PREFIX}<NAME>"),
+        (properties_in(Path(file).expanduser()) if file else {}, str(file)),
+    ]
+    found = {name: (value, where) for layer, where in layers for name, value in normal(layer).items()}
+    return [(name, _if_no_secret(name, value), where) for name, (value, where) in sorted(found.items())]
+
+
+def _if_no_secret(name: str, value: Any) -> str:
+    return str(value) if name in _NO_SECRETS or name.endswith((".location", ".ms")) else "(set, not shown)"
 
 
 def publish(config: Path | None) -> None:

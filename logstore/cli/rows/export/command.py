@@ -18,6 +18,7 @@ from logstore.cli.rows.export.output import output
 from logstore.cli.rows.export.text_files import csv_lines, json_lines
 from logstore.cli.rows.files import COMPRESSED, FORMATS, kind_of
 from logstore.cli.rows.progress import rows_bar
+from logstore.cli.table_names import table_names
 from logstore.extras import needing
 from logstore.model.errors import UsageError
 from logstore.node.addresses import need_url
@@ -37,7 +38,7 @@ class Form(NamedTuple):
 
 @click.command()
 @options.with_settings("url", "data_dir", "deadline_ms")
-@click.argument("table")
+@click.argument("table", shell_complete=table_names)
 @click.option(
     "--format",
     "kind",
