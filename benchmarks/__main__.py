@@ -23,7 +23,20 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks import adoption, batch, client, embedded, engines, http, lane, memory, reads, snapshot_reads, visible
+from benchmarks import (
+    adoption,
+    batch,
+    client,
+    embedded,
+    engines,
+    http,
+    lane,
+    levels,
+    memory,
+    reads,
+    snapshot_reads,
+    visible,
+)
 from examples.flights.running import Dev
 from logstore.broker.embedded import EmbeddedKafka
 
@@ -63,6 +76,7 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "reads": lambda scratch, rounds: reads.run(scratch, rounds=rounds),
     "embedded": lambda scratch, rounds: embedded.run(scratch, rounds=rounds),
     "visible": _with_store(visible.run, repeated=True),
+    "levels": levels.run,
     "snapshot-reads": lambda scratch, rounds: snapshot_reads.run(scratch, rounds=rounds),
     "memory": _with_store(memory.run, repeated=False),
     "bootstrap": lambda scratch, rounds: adoption.run_bootstrap(scratch, rounds=rounds),

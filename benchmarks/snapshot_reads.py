@@ -203,7 +203,7 @@ def _snapshot(directory: Path, entries: dict[bytes, bytes]) -> Path:
     for key, entry in entries.items():
         writer.put(key, entry)
     writer.close()
-    prepare(directory, [file])
+    prepare(directory, [[file]])
     return directory
 
 

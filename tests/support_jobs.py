@@ -33,7 +33,7 @@ from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot import sst
-from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.manifest import Manifest, levels_of
 from logstore.snapshot.storage import Storage
 
 LEFT_BY_A_SESSION = ("PYSPARK_PYTHON", "PYTHONPATH", "SPARK_LOCAL_HOSTNAME")
@@ -119,10 +119,9 @@ def live(bootstrap: str, table: Table, partition: int, cut: int) -> dict[bytes, 
 def content(ctx: Context, manifest: Manifest, partition: int) -> dict[bytes, bytes]:
     """The entries that a snapshot's files hold."""
     root = f"{manifest.topic}/{manifest.epoch}/snapshots"
-    files = [ctx.storage.local(f"{root}/{file.path}") for file in manifest.files_of(partition)]
-    if not files:
-        return {}
-    with sst.opened([path for path in files if path is not None]) as reader:
+    files = levels_of(manifest.files_of(partition))
+    levels = [[Path(str(ctx.storage.local(f"{root}/{file.path}"))) for file in level] for level in files]
+    with sst.opened(levels) as reader:
         return dict(reader.scan())
 
 

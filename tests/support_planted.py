@@ -3,15 +3,14 @@
 import pyarrow as pa
 from support_jobs import InProcess
 
-from batch.tasks import fold, sstables
+from batch.tasks import fold
+from logstore.model.folding.digest import TOMBSTONES
 
 
 def drop_tombstones(monkeypatch):
     """A row that the tail deletes stays as the base snapshot has it."""
-    right = sstables.over
-    monkeypatch.setattr(
-        sstables, "over", lambda base, tail: right(base, ((key, entry) for key, entry in tail if entry is not None))
-    )
+    right = fold.Fold.items
+    monkeypatch.setattr(fold.Fold, "items", lambda self: (item for item in right(self) if item[1][0] not in TOMBSTONES))
 
 
 def sort_by_key_only(monkeypatch):

@@ -366,7 +366,7 @@ def write_snapshot(directory: Path, entries: dict[bytes, bytes]) -> Path:
     writer = SstWriter(file, block_bytes=1_024)
     for key, entry in sorted(entries.items()):
         writer.put(key, entry)
-    prepare(directory, [file] if writer.close() is not None else [])
+    prepare(directory, [[file]] if writer.close() is not None else [])
     return directory
 
 

@@ -15,12 +15,12 @@ from support_log import produce
 from logstore.log.kafka.records import read_records
 from logstore.log.read.tail import headers_of
 from logstore.model.folding.digest import digest
-from logstore.model.folding.entry import TOMBSTONE
+from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.table import Table
-from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
+from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts, levels_of
 from logstore.snapshot.repository import Repository
-from logstore.snapshot.sst import SstWriter
+from logstore.snapshot.sst import SstWriter, opened
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.verdicts import PIN, Verdict
 
@@ -70,10 +70,12 @@ def make_snapshot(
     change: Callable[[int, Entries], Entries] = lambda _, entries: entries,
     move: bool = True,
     word: str | None = None,
+    upon: Manifest | None = None,
 ) -> Manifest:
     """Cut (or use these cuts), fold, write, publish, and make it current.
 
-    `change` plants what the fold would not have made. `word`: what a node that began at offset 0 says of it.
+    `upon`: a snapshot that this one is deltas of. `change` plants what the fold would not have made. `word`:
+    what a node that began at offset 0 says of it.
     """
     cuts = cut(bootstrap, table) if cuts is None else cuts
     job = secrets.token_hex(4)
@@ -87,7 +89,9 @@ def make_snapshot(
         entries = change(partition, dict(entries))
         amount = digest(entries.items())
         parts[partition] = parts[partition]._replace(digest=amount.hex, entries=amount.entries)
-        files += _written(repository, name, partition, entries)
+        below = upon.files_of(partition) if upon else []
+        files += below
+        files += _written(repository, name, partition, _changed(repository, below, entries), len(levels_of(below)))
     now_ms = int(time.time() * 1000)
     manifest = Manifest(
         name=name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,
@@ -117,7 +121,19 @@ def judge(
     repository.verdicts().say(manifest.name, judge, parts)
 
 
-def _written(repository: Repository, name: str, partition: int, entries: Entries) -> list[FileFacts]:
+def _changed(repository: Repository, below: list[FileFacts], entries: Entries) -> Entries:
+    """What these entries change in what lies below, tombstones where they lack a row."""
+    with opened([[_local(repository, file) for file in level] for level in levels_of(below)]) as reader:
+        old = dict(reader.scan())
+    gone = {key: Entry(TOMBSTONE, 0, 0).encode() for key in old.keys() - entries.keys()}
+    return gone | {key: entry for key, entry in entries.items() if old.get(key) != entry}
+
+
+def _local(repository: Repository, file: FileFacts) -> Path:
+    return Path(str(repository.storage.local(repository.file_path(file.path))))
+
+
+def _written(repository: Repository, name: str, partition: int, entries: Entries, level: int) -> list[FileFacts]:
     with TemporaryDirectory() as folder:
         local = Path(folder) / "one.sst"
         writer = SstWriter(local)
@@ -128,6 +144,5 @@ def _written(repository: Repository, name: str, partition: int, entries: Entries
             return []
         path = f"{name}/p{partition:05d}-00000.sst"
         repository.storage.upload(local, repository.file_path(path))
-    return [
-        FileFacts(partition, path, facts.entries, facts.size_bytes, facts.first_key, facts.last_key, facts.checksum)
-    ]
+    keys = (facts.first_key, facts.last_key)
+    return [FileFacts(partition, path, facts.entries, facts.size_bytes, *keys, facts.checksum, level)]

@@ -33,14 +33,15 @@ from logstore.view.reader import ViewReader
 
 
 def test_snapshot_after_snapshot_is_adopted_and_the_answers_stay_those_of_the_log(kafka, worker, rng):
-    table = make_table(kafka.bootstrap)
+    table, manifest = make_table(kafka.bootstrap), None
     for _ in range(3):
         write(kafka, worker, table, some(rng, 3_000))
-        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker))
+        manifest = make_snapshot(kafka.bootstrap, table, storage_of(worker), upon=manifest)
         adopted(worker, table, manifest)
         write(kafka, worker, table, some(rng, 300))
         assert_equals_the_log(kafka, worker, table)
     shown = snapshot_is(worker, table, "adopted", 1)
+    assert [file.level for file in manifest.files_of(1)] == [0, 1, 2]
     part = manifest.parts[1]
     assert shown.digests[-1] == (part.cut, part.digest, part.entries)
     assert shown.cut == part.cut

@@ -50,6 +50,22 @@ def test_a_snapshot_is_the_fold_of_the_log_and_goes_on_from_the_one_before(ctx):
     assert current.name == again.name
 
 
+def test_what_has_changed_becomes_a_delta_and_a_full_compaction_merges_it(ctx):
+    table = make_table(ctx, "comp-levels", 2)
+    write(ctx.bootstrap, table, 4_000, keys=2_000)
+    first = compact(ctx, table).manifest
+    for seed in range(2, 7):
+        write(ctx.bootstrap, table, 30, keys=2_000, seed=seed, deletes=0.4)
+        done = compact(ctx, table).manifest
+        check(ctx, table, done)
+        assert [file for file in done.files if not file.level] == first.files, "the base is linked"
+        assert {file.level for file in done.files} <= {0, 1, 2, 3}
+    full = compact(ctx, table, full=True).manifest
+    check(ctx, table, full)
+    assert {file.level for file in full.files} == {0}
+    assert digests(full) == digests(done) == digests(rebuild(ctx, table).manifest)
+
+
 def test_the_cut_is_a_record_of_the_log(ctx):
     table = make_table(ctx, "comp-cut", 2)
     write(ctx.bootstrap, table, 50)
@@ -199,7 +215,7 @@ def test_only_so_many_snapshots_are_kept(ctx, monkeypatch):
     assert ctx.repository(table).verify(names[-1]) == []
 
 
-def test_a_flipped_bit_in_the_snapshot_before_is_seen_before_it_is_folded_on(ctx):
+def test_a_flipped_bit_in_the_snapshot_before_is_seen_before_it_is_merged(ctx):
     table = make_table(ctx, "comp-flip", 1)
     write(ctx.bootstrap, table, 300)
     first = compact(ctx, table).manifest
@@ -210,7 +226,8 @@ def test_a_flipped_bit_in_the_snapshot_before_is_seen_before_it_is_folded_on(ctx
     path.write_bytes(data)
     write(ctx.bootstrap, table, 10, seed=2)
     with pytest.raises(Corrupted, match=path.name):
-        compact(ctx, table)
+        compact(ctx, table, full=True)
+    assert any(first.files[0].path in problem for problem in ctx.repository(table).verify(first.name))
     current = ctx.repository(table).current()
     assert current is not None
     assert current.name == first.name

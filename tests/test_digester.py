@@ -80,7 +80,7 @@ def based_view(tmp_path, count, changed):
     for key, entry in old.items():
         writer.put(key, entry)
     writer.close()
-    prepare(tmp_path / "base", [tmp_path / "one.sst"])
+    prepare(tmp_path / "base", [[tmp_path / "one.sst"]])
     amount = digest(old.items())
     base = Base("00000000000001-0000abcd", count, 1, amount.hex, amount.entries, "")
     view = View(tmp_path / "1", IDENTITY, base)

@@ -8,7 +8,7 @@ import pytest
 from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import Corrupted
-from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
+from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts, levels_of
 
 EPOCH = "ab" * 16
 LAST = "6-" + "2" * 32
@@ -19,8 +19,8 @@ MADE = Manifest(
 )  # fmt: skip
 GOLDEN = (
     b'{"build":"1.0","checksum":"CHECKSUM","created_ms":1,"entry_format":1,"epoch":"abababababababababababababababab","files":[{"checksum":'
-    b'"11111111111111111111111111111111","entries":3,"first_key":"YQ==","last_key":"/w==","partition":0,"path":'
-    b'"00000000000001-aaaaaaaa/p00000-00000.sst","size_bytes":900}],"format":1,"job":"job","kind":"compact","max_value_bytes":100,"name":'
+    b'"11111111111111111111111111111111","entries":3,"first_key":"YQ==","last_key":"/w==","level":0,"partition":0,"path":'
+    b'"00000000000001-aaaaaaaa/p00000-00000.sst","size_bytes":900}],"format":2,"job":"job","kind":"compact","max_value_bytes":100,"name":'
     b'"00000000000001-aaaaaaaa","parent":null,"partitions":1,"parts":{"0":{"cut":7,"digest":"00000000000000000000000000000000","entries":3,'
     b'"last":"6-22222222222222222222222222222222","leader_epoch":3,"log_time_ms":5,"quarantine_counts":{"null-key":1},"quarantine_records":[[2,"null-key"]]}},"sst_format":5,"table":"t","topic":"topic",'
     b'"verified_ms":2}'
@@ -38,13 +38,22 @@ def test_it_reads_back_the_same():
     assert MADE.position.token == f"{EPOCH}-0-7"
 
 
-def test_a_manifest_without_the_last_records_still_reads():
-    older = replace(MADE, parts={0: MADE.parts[0]._replace(leader_epoch=-1, last="")})
+def test_a_manifest_of_the_first_format_still_reads():
+    older = replace(MADE, parts={0: MADE.parts[0]._replace(leader_epoch=-1, last="")}, format=1)
     fields = orjson.loads(older.to_json())
     del fields["checksum"], fields["parts"]["0"]["leader_epoch"], fields["parts"]["0"]["last"]
+    del fields["files"][0]["level"]
     bare = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
     raw = orjson.dumps({**fields, "checksum": xxh3_128_hexdigest(bare)}, option=orjson.OPT_SORT_KEYS)
     assert Manifest.from_json(raw) == older
+
+
+def test_files_are_ordered_by_level_and_then_by_key():
+    facts = MADE.files[0]
+    files = [facts._replace(level=level, first_key=key) for level, key in ((2, b"a"), (0, b"m"), (1, b"z"), (0, b"b"))]
+    made = replace(MADE, files=[*files, facts._replace(partition=1)])
+    assert [(one.level, one.first_key) for one in made.files_of(0)] == [(0, b"b"), (0, b"m"), (1, b"z"), (2, b"a")]
+    assert [len(level) for level in levels_of(files)] == [2, 1, 1]
 
 
 def test_a_flipped_bit_or_a_missing_end_is_found():

@@ -5,6 +5,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from support_wait import until
 
 from logstore.model.errors import Conflict, Corrupted, JobRunning, NoSuchSnapshot, UsageError
 from logstore.model.folding.digest import digest
-from logstore.model.folding.entry import VALUE, Entry
+from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry
 from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts
 from logstore.snapshot.repository import Repository
-from logstore.snapshot.sst import SstWriter
+from logstore.snapshot.sst import SstReader, SstWriter
 from logstore.snapshot.storage import Storage
 from logstore.view.feed.server import FeedServer
 from streaming.adoption.progress import AdoptionProgress
@@ -269,6 +270,38 @@ def test_a_fetch_that_takes_longer_than_a_mark_counts_keeps_its_snapshot(reposit
     assert (repository.names(), repository.verify(made.name)) == ([made.name], [])
 
 
-def no_links(*_):
+def test_a_snapshot_upon_another_reads_back_and_a_node_fetches_only_what_is_new(repository, tmp_path, monkeypatch):
+    base = published(repository, tmp_path, "00000000000001-aaaaaaaa")
+    changed = [(b"k00001", Entry(TOMBSTONE, 3_000, 1).encode()), (b"k00002", Entry(VALUE, 3_001, 1, b"w").encode())]
+    writer = SstWriter(tmp_path / "delta.sst")
+    writer.put_many(changed)
+    facts = writer.close()
+    name = "00000000000002-bbbbbbbb"
+    repository.storage.upload(tmp_path / "delta.sst", repository.file_path(f"{name}/d.sst"))
+    delta = FileFacts(0, f"{name}/d.sst", 2, facts.size_bytes, b"k00001", b"k00002", facts.checksum, 1)
+    held = sorted((dict(PAIRS) | dict(changed[1:])).items())
+    held.pop(1)
+    part = PartFacts(3_002, 1, 2_999, digest(held).hex, {}, [])
+    made = replace(base, name=name, parent=base.name, parts={0: part}, files=[*base.files, delta])
+    repository.publish(made)
+    assert repository.verify(name) == []
+    misplaced = replace(made, name=f"{name[:-1]}c", files=[*base.files, delta._replace(level=0)])
+    repository.publish(misplaced)
+    assert any("no place in the base" in problem for problem in repository.verify(misplaced.name))
+
+    fetched, right = [], repository.storage.fetch
+    monkeypatch.setattr(repository.storage, "fetch", lambda path, *a, **b: (fetched.append(path), right(path, *a, **b)))
+    for manifest, new in ((base, base.files), (made, [delta])):
+        fetched.clear()
+        local = local_snapshots.fetch(
+            repository, manifest, 0, tmp_path / "node", bytes_per_s=None, on_bytes=lambda _: None
+        )
+        assert fetched == [repository.file_path(file.path) for file in new]
+        assert local_snapshots.damaged(local) is None
+    with closing(SstReader.open(local.path)) as reader:
+        assert list(reader.scan()) == held
+
+
+def no_links(*_, **__):
     """As between two filesystems."""
     raise OSError(errno.EXDEV, "Invalid cross-device link")

@@ -8,8 +8,8 @@ import pytest
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import digest
-from logstore.model.folding.entry import VALUE, Entry
-from logstore.snapshot.sst import SstReader, SstWriter, opened, prepare
+from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry
+from logstore.snapshot.sst import SstReader, SstWriter, checksum, opened, prepare
 
 
 def pairs_of(seed, count):
@@ -39,7 +39,7 @@ def test_what_is_put_reads_back(tmp_path, compression):
         pairs[-1][0],
         digest(pairs),
     )
-    prepare(tmp_path / "db", [tmp_path / "a.sst"])
+    prepare(tmp_path / "db", [[tmp_path / "a.sst"]])
     reader = SstReader.open(tmp_path / "db")
     assert list(reader.scan()) == pairs
     assert list(reader.scan(reverse=True)) == pairs[::-1]
@@ -51,7 +51,7 @@ def test_what_is_put_reads_back(tmp_path, compression):
 def test_ranges_both_ways_are_those_of_a_sorted_list(tmp_path):
     pairs, rng = pairs_of(2, 500), random.Random(8)
     written(tmp_path / "a.sst", pairs)
-    with opened([tmp_path / "a.sst"]) as reader:
+    with opened([[tmp_path / "a.sst"]]) as reader:
         for _ in range(200):
             start, end = (rng.choice((b"", rng.randbytes(rng.randrange(1, 3)), rng.choice(pairs)[0])) for _ in range(2))
             wanted = [pair for pair in pairs if pair[0] >= start and (not end or pair[0] < end)]
@@ -65,8 +65,36 @@ def test_files_of_adjoining_ranges_are_one_table(tmp_path):
     for number in range(3):
         written(tmp_path / f"{number}.sst", pairs[number * 300 : (number + 1) * 300 if number < 2 else None])
         files.append(tmp_path / f"{number}.sst")
-    with opened(files) as reader:
+    with opened([files]) as reader:
         assert list(reader.scan()) == pairs
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_levels_are_read_as_a_dict_that_each_of_them_updates(tmp_path, seed):
+    rng = random.Random(seed)
+    keys = [b"%03d" % number for number in range(200)]
+    held, levels, version = dict[bytes, bytes](), [], 0
+    for level in range(4):
+        changed = {}
+        for key in rng.sample(keys, 150 if not level else 60):
+            version += 1
+            kind = TOMBSTONE if level and rng.random() < 0.4 else VALUE
+            changed[key] = Entry(kind, version, 0, b"" if kind else rng.randbytes(5)).encode()
+        pairs = sorted(changed.items())
+        written(tmp_path / f"{level}-a.sst", pairs[:30])
+        written(tmp_path / f"{level}-b.sst", pairs[30:])
+        levels.append([tmp_path / f"{level}-a.sst", tmp_path / f"{level}-b.sst"])
+        held |= changed
+    before = {file: checksum(file) for level in levels for file in level}
+    live = {key: entry for key, entry in held.items() if entry[0] != TOMBSTONE}
+    with opened(levels) as reader:
+        assert list(reader.stored()) == sorted(held.items())
+        assert list(reader.scan()) == sorted(live.items())
+        assert list(reader.scan(b"050", b"150", reverse=True)) == [
+            pair for pair in sorted(live.items(), reverse=True) if b"050" <= pair[0] < b"150"
+        ]
+        assert [reader.get(key) for key in keys] == [live.get(key) for key in keys]
+    assert {file: checksum(file) for file in before} == before, "levels upon them leave the files as they are"
 
 
 def test_keys_that_do_not_rise_are_refused(tmp_path):
@@ -83,7 +111,7 @@ def test_overlapping_files_are_refused(tmp_path):
     for name in ("a", "b"):
         written(tmp_path / f"{name}.sst", pairs_of(4, 50))
     with pytest.raises(Corrupted, match="refuses"):
-        prepare(tmp_path / "db", [tmp_path / "a.sst", tmp_path / "b.sst"])
+        prepare(tmp_path / "db", [[tmp_path / "a.sst", tmp_path / "b.sst"]])
     assert not (tmp_path / "db").exists()
 
 
@@ -101,7 +129,7 @@ def test_no_flipped_bit_gives_a_wrong_answer(tmp_path):
         damaged[rng.randrange(len(sound) * 9 // 10)] ^= 1 << rng.randrange(8)
         (tmp_path / f"{number}.sst").write_bytes(damaged)
         try:
-            with opened([tmp_path / f"{number}.sst"]) as reader:
+            with opened([[tmp_path / f"{number}.sst"]]) as reader:
                 assert all(truth[key] == entry for key, entry in reader.scan())
         except Corrupted:
             noticed += 1
@@ -111,7 +139,7 @@ def test_no_flipped_bit_gives_a_wrong_answer(tmp_path):
 def test_other_processes_read_at_the_same_time(tmp_path):
     pairs = pairs_of(6, 300)
     written(tmp_path / "a.sst", pairs)
-    prepare(tmp_path / "db", [tmp_path / "a.sst"])
+    prepare(tmp_path / "db", [[tmp_path / "a.sst"]])
     program = (
         "import sys, pathlib; from logstore.snapshot.sst import SstReader; "
         "r = SstReader.open(pathlib.Path(sys.argv[1])); print(len(list(r.scan())))"

@@ -95,7 +95,7 @@ def test_who_has_a_local_snapshot_open_reads_on(tmp_path):
     writer = SstWriter(folder / "0.sst")
     writer.put_many(rows.items())
     writer.close()
-    prepare(folder / "s", [folder / "0.sst"])
+    prepare(folder / "s", [[folder / "0.sst"]])
     reader = SstReader.open(folder / "s", cache_bytes=1 << 16)
     sweep(tmp_path, [DROPPED])
     assert left(tmp_path) == []

@@ -73,10 +73,16 @@ def archive(ctx: "Context", table: str, verify: bool, repair: bool, as_json: boo
     show_default=True,
     help="Which files are read back: those that are made, or those that are kept, too.",
 )
+@click.option("--full", is_flag=True, help="Merge the deltas with their base, however small they are.")
 @WAIT
 @AS_JSON
-def compact(ctx: "Context", tables: tuple[str, ...], verify: str, wait_s: float | None, as_json: bool) -> None:
+def compact(
+    ctx: "Context", tables: tuple[str, ...], verify: str, full: bool, wait_s: float | None, as_json: bool
+) -> None:
     """Make a snapshot of the one before and the log since. Writes go on meanwhile; nodes adopt it by themselves.
+
+    What has changed becomes a delta upon the snapshot before; deltas that have grown too large (`table alter
+    --merge-share`) are merged with their base.
 
     Several tables one after the other: what fails for one is said at the end, and the next one's turn comes.
     """
@@ -86,7 +92,8 @@ def compact(ctx: "Context", tables: tuple[str, ...], verify: str, wait_s: float 
     for table in tables:
         try:
             definition = ctx.table(table)
-            _tell(ctx, definition, run(ctx, definition, verify_all=verify == "full"), wait_s, as_json=as_json)
+            done = run(ctx, definition, verify_all=verify == "full", full=full)
+            _tell(ctx, definition, done, wait_s, as_json=as_json)
         except LogStoreError as error:
             failed.append(error)
     if failed and len(tables) == 1:

@@ -16,7 +16,7 @@ from logstore.model.position import Position
 from logstore.model.skips import first_missing
 from logstore.settings import load
 from logstore.snapshot.archive import ArchiveIndex
-from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.manifest import FileFacts, Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
 from logstore.snapshot.work import FileOrder, LogStretch, StateOrder
@@ -59,10 +59,7 @@ class Planner:
                 manifest.name, table.name, len(lacking), table.name,
             )  # fmt: skip
         wanted = set(keys.partitions(manifest.partitions))
-        files = [
-            file for file in manifest.files if file.partition in wanted and keys.meets(file.first_key, file.last_key)
-        ]
-        return [FileOrder(file.partition, file) for file in files]
+        return [order for partition in sorted(wanted) for order in _files(manifest.files_of(partition), keys)]
 
     def as_of(self, text: str, keys: Keys) -> list[StateOrder]:
         """The newest snapshot at or before a position, and the log since.
@@ -173,3 +170,11 @@ def _pieces(stretch: LogStretch) -> list[LogStretch]:
     count = -(-(end - log_start) // TASK_RECORDS)
     bounds = [log_start + (end - log_start) * number // count for number in range(count + 1)] if count > 0 else []
     return [*pieces, *(LogStretch(partition, a, b, [], a) for a, b in pairwise(bounds))]
+
+
+def _files(files: list[FileFacts], keys: Keys) -> list[FileOrder]:
+    """Orders for the files of a partition that may hold a wanted key: one for each, or one for all with deltas."""
+    wanted = [file for file in files if keys.meets(file.first_key, file.last_key)]
+    if any(file.level for file in wanted):
+        return [FileOrder(wanted[0].partition, wanted)]
+    return [FileOrder(file.partition, [file]) for file in wanted]

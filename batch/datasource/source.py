@@ -107,7 +107,7 @@ class TableReader(DataSourceReader):
 
     def _read(self, order: ReadOrder) -> Iterator[pa.RecordBatch]:
         if isinstance(order, FileOrder):
-            return read.snapshot_rows(self.where, order.partition, [order.file], self.keys, self._saw)
+            return read.snapshot_rows(self.where, order.partition, order.files, self.keys, self._saw)
         if isinstance(order, StateOrder):
             return read.rows_as_of(self.where, order.stretch, order.base_files, self.keys, self._saw)
         return read.changes(self.where, order, self.keys, self._saw)

@@ -34,7 +34,7 @@ from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Conflict, Corrupted, LogTruncated
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
-from logstore.snapshot.manifest import Manifest, PartFacts
+from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts, has_deltas
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.verdicts import REFUSED
 from logstore.snapshot.work import CheckOrder, FoldOrder, FoldResult
@@ -72,34 +72,37 @@ class Compacted:
         }  # fmt: skip
 
 
-def compact(ctx: Context, table: Table, *, verify_all: bool = False) -> Compacted:
-    """A snapshot from the current one and the log since; `verify_all`: the files that it keeps are read, too.
+def compact(ctx: Context, table: Table, *, verify_all: bool = False, full: bool = False) -> Compacted:
+    """A snapshot from the current one and the log since.
+
+    `verify_all`: the files that it keeps are read, too. `full`: levels are merged, whatever their sizes.
 
     Raises JobRunning while another job works on the table, Conflict when somebody else moved the pointer meanwhile,
     Unsupported for a record that a later build has to fold, LogTruncated, LogGap, EpochChanged, Corrupted,
     StorageUnreachable.
     """
-    return _run(ctx, table, "compact", verify_all)
+    return _run(ctx, table, "compact", verify_all=verify_all, full=full)
 
 
 def rebuild(ctx: Context, table: Table) -> Compacted:
     """A snapshot from the beginning of the archive; raises as `compact`."""
-    return _run(ctx, table, "rebuild")
+    return _run(ctx, table, "rebuild", full=True)
 
 
-def _run(ctx: Context, table: Table, kind: Kind, verify_all: bool = False) -> Compacted:
+def _run(ctx: Context, table: Table, kind: Kind, *, verify_all: bool = False, full: bool = False) -> Compacted:
     job = new_id()
     repository = ctx.repository(table)
     with repository.lease(job, kind, ctx.lease_s):
-        return _CompactRun(ctx, table, repository, kind, job, verify_all).run()
+        return _CompactRun(ctx, table, repository, kind, job, verify_all=verify_all, full=full).run()
 
 
 class _CompactRun:
     """A compaction under the lease."""
 
     def __init__(
-        self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str, verify_all: bool
+        self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str, *, verify_all: bool, full: bool
     ) -> None:
+        self.full = full
         self.ctx, self.table, self.repository, self.kind, self.job = ctx, table, repository, kind, job
         self.verify_all, self.idle = verify_all, dict[int, PartFacts]()
         self.clock, self.warnings = Clock(), list[str]()
@@ -139,7 +142,8 @@ class _CompactRun:
         """Find the idle partitions; returns the current snapshot where there are no others."""
         if self.kind != "compact" or self.parent is None:
             return None
-        self.idle = idle_partitions.idle(self.ctx, self.table, self.parent, ends)
+        found = idle_partitions.idle(self.ctx, self.table, self.parent, ends)
+        self.idle = {p: facts for p, facts in found.items() if not (self.full and has_deltas(self.parent.files_of(p)))}
         line = self.repository.line()
         if len(self.idle) < self.table.partitions or len(line) < 2 or line[-1] != self.parent.name or self.verify_all:
             return None
@@ -195,23 +199,26 @@ class _CompactRun:
         work: list[FoldOrder] = []
         for partition, cut in self._busy(cuts).items():
             since = self._since(partition)
-            files = self.parent.files_of(partition) if self.parent else []
-            before = self.parent.parts[partition] if self.parent else None
-            work.append(FoldOrder(partition, since, cut, index.covering(partition, since, cut), list(files), before))
+            segments = index.covering(partition, since, cut)
+            work.append(FoldOrder(partition, since, cut, segments, *self._below(partition), self.full))
         task = partial(sstables.fold_partition, table=self.table, where=self.target)
         done = dict(zip(self._busy(cuts), self.ctx.run("fold", task, work), strict=True))
         if self.parent is not None:
             done |= {p: idle_partitions.linked(self.parent, p, facts) for p, facts in self.idle.items()}
         return [done[partition] for partition in sorted(done)]
 
+    def _below(self, partition: int) -> tuple[list[FileFacts], PartFacts | None]:
+        """Files and facts of the partition in the snapshot that is continued."""
+        return (self.parent.files_of(partition), self.parent.parts[partition]) if self.parent else ([], None)
+
     def _verify(self, done: list[FoldResult]) -> Manifest:
         work = [
-            CheckOrder(partition, part.files, part.facts, part.linked)
+            CheckOrder(partition, part.files, part.facts, self.verify_all, part.linked, *self._below(partition))
             for partition, part in enumerate(done)
             if self.verify_all or not part.linked
         ]
         self.ctx.run("verify", partial(sstables.check_partition, where=self.target), work)
-        sstables.check_sizes(self.target, [file for part in done if part.linked for file in part.files])
+        sstables.check_sizes(self.target, [file for part in done for file in part.files])
         table = self.table
         return Manifest(
             name=self.name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,

@@ -121,7 +121,10 @@ class _RestoreRun:
             done = self.ctx.run("fold", partial(restore_partition, where=where, fork=fork, target=target), self.parts)
         failpoints.crash("restore:2")
         with self.clock.step("verify"):
-            work = [CheckOrder(partition, part.files, part.facts, part.linked) for partition, part in enumerate(done)]
+            work = [
+                CheckOrder(partition, part.files, part.facts, False, part.linked, [], None)
+                for partition, part in enumerate(done)
+            ]
             self.ctx.run("verify", partial(sstables.check_partition, where=target), work)
         failpoints.crash("restore:3")
         manifest = Manifest(
@@ -163,7 +166,9 @@ def restore_partition(
         read.state_as_of(where, order.stretch, order.base_files, Keys(), saw) as (fold, entries),
     ):
         records = examined[0]
-        written, total = sstables.write(_as_begun(entries), fork, order.stretch.partition, target, Path(scratch))
+        written, total = sstables.SstOutput(fork, order.stretch.partition, target, Path(scratch)).base(
+            _as_begun(entries)
+        )
         log_time_ms = max(order.log_time_ms, fold.log_time_ms)
         return FoldResult(PartFacts(CUT, log_time_ms, total.entries, total.hex, {}, []), written, False, records)
 

@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from logstore.log.read.ranges import identity_at
 from logstore.model.errors import Unsupported
 from logstore.model.folding import entry as entries
+from logstore.model.folding.digest import TOMBSTONES
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
 from logstore.model.folding.sorted_merge import overlay
@@ -41,7 +42,7 @@ _PIECE_BYTES, _PIECE_ROWS = 1 << 20, 4_096  # of a run, held as Python objects w
 ROWS = pa.schema([("key", pa.binary()), ("offset", pa.int64()), ("timestamp", pa.int64()), ("value", pa.binary())])
 
 Row = tuple[bytes, int, int, bytes | None]  # key, offset, timestamp, value; None: deleted
-Item = tuple[bytes, bytes | None]  # key, entry; None: deleted
+Item = tuple[bytes, bytes]  # key, entry; a tombstone where the row was deleted
 
 
 class QuarantineTally:
@@ -119,11 +120,11 @@ class Fold:
                 self._newest, self._held_bytes = None, 0
 
     def items(self) -> Iterator[Item]:
-        """Rows in key order as (key, entry, or None for a deleted row). Requires: every batch was taken."""
+        """Rows in key order as (key, entry), deleted ones as tombstones. Requires: every batch was taken."""
         self._collapse()
         newest = [] if self._newest is None else [_rows(self._newest.to_batches(max_chunksize=_PIECE_ROWS))]
         for key, offset, timestamp, value in _merged([*self._runs.readers(), *newest]):
-            yield key, None if value is None else _entry(offset, timestamp, value)
+            yield key, _entry(offset, timestamp, value)
 
     def finish(self) -> None:
         """Check what is left to check, so that `mutations` and `quarantine` are complete."""
@@ -239,11 +240,11 @@ class Runs:
         return path
 
 
-def over(base: Iterable[tuple[bytes, bytes]], tail: Iterable[Item]) -> Iterator[tuple[bytes, bytes]]:
+def over(base: Iterable[Item], tail: Iterable[Item]) -> Iterator[Item]:
     """The entries of a snapshot after the tail. Requires: both in key order. Deleted rows vanish."""
-    for key, entry in overlay(tail, base):
-        if entry is not None:
-            yield key, entry
+    for pair in overlay(tail, base):
+        if pair[1][0] not in TOMBSTONES:
+            yield pair
 
 
 def without_skipped(batch: pa.RecordBatch, skips: Skips) -> pa.RecordBatch:
@@ -271,9 +272,10 @@ def is_plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:
     return pc.and_(fine, pa.array(mask))
 
 
-def _entry(offset: int, timestamp: int, value: bytes) -> bytes:
+def _entry(offset: int, timestamp: int, value: bytes | None) -> bytes:
     # through its module: a bound method of a Struct cannot be pickled
-    return entries.encode_head(entries.VALUE, offset, max(timestamp, 0)) + value
+    kind = entries.TOMBSTONE if value is None else entries.VALUE
+    return entries.encode_head(kind, offset, max(timestamp, 0)) + (value or b"")
 
 
 def _merged(runs: Sequence[Iterator[Row]]) -> Iterator[Row]:

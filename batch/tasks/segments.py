@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,15 +41,18 @@ def extract(chunk: OffsetRange, bootstrap: str, table: Table, storage: Storage, 
     with tempfile.TemporaryDirectory(prefix="logstore-archive-") as scratch:
         while start < end:
             local = Path(scratch, f"{start}.parquet")
-            reached, records, last = _write(local, batches, end)
+            written = _write(local, batches, end)
             failpoints.crash("worker:2")
             index = ArchiveIndex(storage, table.topic, table.epoch)
-            path = index.segment_path(partition, start, reached, f"{job}{secrets.token_hex(4)}")
-            segment = Segment(partition, start, reached, path, records, local.stat().st_size, checksum(local), last)
+            path = index.segment_path(partition, start, written.reached, f"{job}{secrets.token_hex(4)}")
+            segment = Segment(
+                partition, start, written.reached, path, written.records, local.stat().st_size, checksum(local),
+                written.last, written.latest_ms,
+            )  # fmt: skip
             _upload(local, segment, storage)
             local.unlink()
             found.append(segment)
-            start = reached
+            start = written.reached
     next(batches, None)  # nothing is left but to compare the topic's id once more
     return found
 
@@ -91,10 +95,19 @@ def way_out(table: Table, partition: int) -> str:
     )
 
 
-def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int, int, str]:
-    """Fill one file; returns the offset it reaches, its record count, and the identity of its last record."""
+class _Written(NamedTuple):
+    """Facts of a written file: the offset it reaches, and as in `Segment`."""
+
+    reached: int
+    records: int
+    last: str
+    latest_ms: int
+
+
+def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> _Written:
+    """Fill one file."""
     size = records = 0
-    last = ""
+    last, latest_ms = "", -1
     with parquet.ParquetWriter(
         path,
         SCHEMA,
@@ -106,11 +119,12 @@ def _write(path: Path, batches: Iterator[pa.RecordBatch], end: int) -> tuple[int
         for batch in batches:
             writer.write_batch(batch)  # a row group each: readers hold one at a time
             last = identity_at(batch, batch.num_rows - 1)
+            latest_ms = max(latest_ms, pc.max(batch.column("timestamp")).as_py())
             size, records = size + batch.nbytes, records + batch.num_rows
             if size >= FILE_BYTES:
                 reached = batch.column("offset")[-1].as_py() + 1
-                return min(reached, end), records, last
-    return end, records, last
+                return _Written(min(reached, end), records, last, latest_ms)
+    return _Written(end, records, last, latest_ms)
 
 
 def read_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:

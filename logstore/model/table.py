@@ -21,7 +21,8 @@ RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing be
 COMPRESSIONS = ("none", "lz4", "zstd")
 _FORMAT = 1
 _LATER = {  # written only where they differ, so that the record of a definition that does without them never changes
-    "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "schedule": None, "base": None, "origin": None,
+    "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "merge_share": 0.5,
+    "schedule": None, "base": None, "origin": None,
     "losses": {},
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -55,6 +56,7 @@ class Table:
     compression: str = "lz4"  # of SSTable blocks
     block_bytes: int = 16_384  # of an SSTable block: smaller reads points quicker, larger compresses better
     keep_snapshots: int = 3  # the newest ones that garbage collection leaves
+    merge_share: float = 0.5  # deltas of a snapshot that are larger than this share of their base are merged with it
     schedule: dict[str, int | None] | None = (
         None  # {"every_mutations", "every_minutes"}: compact when either is reached
     )
@@ -141,7 +143,9 @@ def _sound(table: Table, key: bytes | None) -> Table:
     if not all(map(_is_whole, (table.partitions, table.max_value_bytes, table.block_bytes, table.keep_snapshots))):
         raise TypeError("one of its numbers is none")
     check_limits(table.partitions, table.max_value_bytes)
-    check_snapshots(table.compression, table.block_bytes, table.keep_snapshots)
+    if type(table.merge_share) not in (int, float):
+        raise TypeError(f"merge_share is {table.merge_share!r:.100}")
+    check_snapshots(table)
     for more, kind in ((table.schedule, (int, type(None))), (table.base, (str,)), (table.origin, (str,))):
         if more is not None and not (isinstance(more, dict) and all(type(value) in kind for value in more.values())):
             raise TypeError(f"{more!r:.100} is no object of its kind")
@@ -201,11 +205,13 @@ def check_limits(partitions: int, max_value_bytes: int) -> None:
         raise BadDefinition(f"max_value_bytes is 1 to {MAX_MAX_VALUE_BYTES:,}, not {max_value_bytes:,}")
 
 
-def check_snapshots(compression: str, block_bytes: int, keep_snapshots: int) -> None:
-    """Raise BadDefinition when a table's snapshots cannot be made so."""
-    if compression not in COMPRESSIONS:
-        raise BadDefinition(f"compression is one of {', '.join(COMPRESSIONS)}, not {compression!r}")
-    if not 1_024 <= block_bytes <= 1 << 20:
-        raise BadDefinition(f"block_bytes is 1,024 to 1,048,576, not {block_bytes:,}")
-    if not 1 <= keep_snapshots <= 1_000:
-        raise BadDefinition(f"keep_snapshots is 1 to 1,000, not {keep_snapshots:,}")
+def check_snapshots(table: Table) -> None:
+    """Raise BadDefinition when a table's snapshots cannot be made as it says."""
+    if table.compression not in COMPRESSIONS:
+        raise BadDefinition(f"compression is one of {', '.join(COMPRESSIONS)}, not {table.compression!r}")
+    if not 1_024 <= table.block_bytes <= 1 << 20:
+        raise BadDefinition(f"block_bytes is 1,024 to 1,048,576, not {table.block_bytes:,}")
+    if not 1 <= table.keep_snapshots <= 1_000:
+        raise BadDefinition(f"keep_snapshots is 1 to 1,000, not {table.keep_snapshots:,}")
+    if not 0 <= table.merge_share <= 10:
+        raise BadDefinition(f"merge_share is 0 (every compaction rewrites the base) to 10, not {table.merge_share:g}")

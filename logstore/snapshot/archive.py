@@ -7,7 +7,7 @@
 
     {"format": 1, "number", "topic", "epoch", "job", "created_ms",
      "whole": true (of a checkpoint or a repair),
-     "segments": [[partition, start, end, path, records, size_bytes, checksum, last]...],
+     "segments": [[partition, start, end, path, records, size_bytes, checksum, last, latest_ms]...],
      "checksum": xxh3-128 of the document without this field}
 
 Segments of a partition follow each other without a hole and without an overlap, from offset 0 on; both is checked at
@@ -48,6 +48,7 @@ class Segment(NamedTuple):
     size_bytes: int
     checksum: str  # xxh3-128 of the file, 32 hex digits
     last: str = ""  # `<offset>-<xxh3-128>` of its last record: the log still has that one, or it lost its end since
+    latest_ms: int = -1  # highest timestamp of its records; -1: unknown, an earlier build wrote it
 
 
 class _Manifest(NamedTuple):

@@ -1,7 +1,9 @@
 """Manifest of a snapshot: for a reader only the files it names exist. JSON, drawn in `docs/snapshot_format.md`."""
 
 import base64
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import orjson
@@ -11,7 +13,8 @@ from logstore.model.errors import Corrupted
 from logstore.model.position import Position
 from logstore.model.safe_path import one_step, relative
 
-FORMAT, ENTRY_FORMAT, SST_FORMAT = 1, 1, 5
+FORMAT, ENTRY_FORMAT, SST_FORMAT = 2, 1, 5
+_READ = (1, 2)  # formats; in the first one every file is of the base
 
 
 class FileFacts(NamedTuple):
@@ -24,6 +27,7 @@ class FileFacts(NamedTuple):
     first_key: bytes
     last_key: bytes
     checksum: str  # xxh3-128 of the file, 32 hex digits
+    level: int = 0  # 0 is the base, 1 the oldest delta upon it
 
 
 class PartFacts(NamedTuple):
@@ -67,8 +71,10 @@ class Manifest:
         return Position({(self.epoch, partition): part.cut for partition, part in self.parts.items()})
 
     def files_of(self, partition: int) -> list[FileFacts]:
-        """The partition's files in key order."""
-        return sorted((file for file in self.files if file.partition == partition), key=lambda file: file.first_key)
+        """The partition's files, the base's first, and in key order within each level."""
+        return [
+            file for level in levels_of(file for file in self.files if file.partition == partition) for file in level
+        ]
 
     def to_json(self) -> bytes:
         """The file's bytes: sorted keys, and a checksum over all other fields."""
@@ -85,7 +91,7 @@ class Manifest:
         """Read `to_json`; raises Corrupted when it is damaged, or of a later format."""
         try:
             fields: dict[str, Any] = orjson.loads(raw)
-            if fields["format"] != FORMAT:
+            if fields["format"] not in _READ:
                 raise Corrupted("its manifest was written by a later build; upgrade this one first")
             if fields.pop("checksum") != xxh3_128_hexdigest(_dump(fields)):
                 raise Corrupted("its manifest is damaged: the checksum does not fit")
@@ -94,6 +100,17 @@ class Manifest:
             return _sound(cls(**fields))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(f"its manifest is damaged: {error}") from error
+
+
+def levels_of(files: Iterable[FileFacts]) -> list[list[FileFacts]]:
+    """The files of one partition by level, the base first; in key order within a level."""
+    ordered = sorted(files, key=lambda file: (file.level, file.first_key))
+    return [list(level) for _, level in groupby(ordered, key=lambda file: file.level)]
+
+
+def has_deltas(files: Iterable[FileFacts]) -> bool:
+    """True where files lie upon a base."""
+    return any(file.level for file in files)
 
 
 def _sound(manifest: Manifest) -> Manifest:

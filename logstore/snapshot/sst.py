@@ -1,4 +1,8 @@
-"""SSTables of a snapshot, written and read with RocksDB. Key = row key, value = encoded `Entry`; no tombstones.
+"""SSTables of a snapshot, written and read with RocksDB. Key = row key, value = encoded `Entry`.
+
+A partition's SSTables lie in levels: a base, and deltas upon it, oldest first. RocksDB itself merges them: of a key in
+several levels the newest counts (ingested later, it has the higher sequence number), and Bloom filters spare look-ups.
+Deltas hold tombstones, which hide what lies below them; a base holds none.
 
 Block-based tables, format_version 5, a Bloom filter of 10 bits over whole keys, a checksum per block. Two files of
 equal entries differ in bytes (RocksDB writes a random session id): compare digests, not files.
@@ -27,13 +31,16 @@ from rocksdict import (
 from xxhash import xxh3_128, xxh3_128_intdigest
 
 from logstore.model.errors import Corrupted
-from logstore.model.folding.digest import Digest
+from logstore.model.folding.digest import TOMBSTONES, Digest
 from logstore.process.durable import flush
 
 CACHE_BYTES = 64 << 20
+_DELETED = {bytes([kind]) for kind in TOMBSTONES}
 _COMPRESSIONS = {"lz4": DBCompressionType.lz4, "zstd": DBCompressionType.zstd, "none": DBCompressionType.none}
 _MASK = (1 << 128) - 1
 _PIECE = 1 << 20
+
+Levels = Sequence[Sequence[Path]]  # files of the base, then of each delta, oldest first
 
 
 class SstFacts(NamedTuple):
@@ -141,16 +148,25 @@ class SstReader:
         return cls(db, directory)
 
     def get(self, key: bytes) -> bytes | None:
-        """The encoded entry, or None."""
+        """The encoded entry, or None: there is none, or it was deleted."""
         try:
-            return self._get(key)  # type: ignore[no-any-return]  # untyped library
+            entry: bytes | None = self._get(key)
         except Exception as error:  # rocksdict raises bare Exception
             raise self._broken(f"near key {key[:80]!r}", error) from error
+        return None if entry is None or entry[:1] in _DELETED else entry
 
     def scan(
         self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Pairs with start <= key < end in key order, or backwards. Close the iterator before `close`."""
+        """Live pairs with start <= key < end in key order, or backwards. Close the iterator before `close`."""
+        for pair in self.stored(start, end, reverse=reverse):
+            if pair[1][:1] not in _DELETED:
+                yield pair
+
+    def stored(
+        self, start: bytes = b"", end: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs of a range, tombstones included: of every key its newest entry. As `scan` otherwise."""
         at = start
         items = self._backwards(start, end) if reverse else self._forwards(start, end)
         try:
@@ -194,16 +210,16 @@ class SstReader:
         )
 
 
-def prepare(directory: Path, files: Sequence[Path]) -> None:
-    """Make a RocksDB directory over `files` (hard links, else copies): whole or not at all.
+def prepare(directory: Path, levels: Levels) -> None:
+    """Make a RocksDB directory over levels of SSTables (hard links, else copies): whole or not at all.
 
-    Requires: their key ranges do not overlap. Raises Corrupted when RocksDB refuses a file.
+    Requires: key ranges within a level do not overlap. Raises Corrupted when RocksDB refuses a file.
     """
     part = directory.with_name(f"{directory.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        _ingest(part, files)
+        _ingest(part, levels)
         for child in part.iterdir():
             flush(child)
         flush(part)
@@ -215,11 +231,12 @@ def prepare(directory: Path, files: Sequence[Path]) -> None:
 
 
 @contextmanager
-def opened(files: Sequence[Path], cache_bytes: int = CACHE_BYTES) -> Iterator[SstReader]:
+def opened(levels: Levels, cache_bytes: int = CACHE_BYTES) -> Iterator[SstReader]:
     """A reader over bare files, in a throwaway directory beside the first of them."""
-    with tempfile.TemporaryDirectory(prefix="sst-", dir=files[0].parent if files else None) as scratch:
+    first = next((file for level in levels for file in level), None)
+    with tempfile.TemporaryDirectory(prefix="sst-", dir=first.parent if first else None) as scratch:
         directory = Path(scratch) / "db"
-        prepare(directory, files)
+        prepare(directory, levels)
         reader = SstReader.open(directory, cache_bytes=cache_bytes)
         try:
             yield reader
@@ -236,30 +253,37 @@ def checksum(path: Path) -> str:
     return state.hexdigest()
 
 
-def _ingest(directory: Path, files: Sequence[Path]) -> None:
+def _ingest(directory: Path, levels: Levels) -> None:
     incoming = directory / "incoming"
     incoming.mkdir()
-    links = [_link(file, incoming / f"{number:05d}.sst") for number, file in enumerate(files)]
-    moving = IngestExternalFileOptions()
-    moving.set_move_files(True)
-    moving.set_allow_global_seqno(False)  # files that overlap are refused
     try:
         options = _options()
         options.create_if_missing(True)
         db = Rdict(str(directory), options)
         try:
-            if links:
-                db.ingest_external_file(links, moving)
+            for level, files in enumerate(levels):
+                links = [_link(file, incoming / f"{level}-{number:05d}.sst") for number, file in enumerate(files)]
+                if links:
+                    db.ingest_external_file(links, _moving(over=level > 0))
         finally:
             db.close()
     except Exception as error:  # rocksdict raises bare Exception
-        raise Corrupted(f"RocksDB refuses {', '.join(file.name for file in files[:5])}: {error}") from error
+        names = ", ".join(file.name for level in levels for file in level[:5])
+        raise Corrupted(f"RocksDB refuses {names}: {error}") from error
     shutil.rmtree(incoming)
+
+
+def _moving(*, over: bool) -> IngestExternalFileOptions:
+    """Options of an ingestion by links; files that overlap what is there are refused unless they come `over` it."""
+    moving = IngestExternalFileOptions()
+    moving.set_move_files(True)
+    moving.set_allow_global_seqno(over)
+    return moving
 
 
 def _link(file: Path, link: Path) -> str:
     try:
-        os.link(file, link)
+        os.link(file, link, follow_symlinks=False)  # a symbolic link is for who reads it here, on any filesystem
     except OSError:
         with suppress(FileNotFoundError):
             link.unlink()

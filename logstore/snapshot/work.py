@@ -12,7 +12,7 @@ sides import: those of this module, and those they are made of.
     SnapshotOrder     compare that fold with a snapshot's files     Comparison
     ServedOrder       compare that fold with what a node serves     Comparison
     DiffOrder         compare the rows of two states              RowDiff
-    FileOrder         read one SSTable for Spark                    rows
+    FileOrder         read SSTables for Spark                       rows
     StateOrder        read a partition as of a position for Spark   rows
     LogStretch        read changes for Spark                        rows
 """
@@ -48,7 +48,8 @@ class LogStretch(NamedTuple):
 class FoldOrder(NamedTuple):
     """Fold the records `[since, cut)` of a partition, which the segments hold, over a base that ends at `since`.
 
-    `base` None: it is not to be continued (an audit), or there is none, and then there are no files of it.
+    `base` None: it is not to be continued (an audit), or there is none, and then there are no files of it. `full`: its
+    levels are merged, whatever their sizes.
     """
 
     partition: int
@@ -57,6 +58,7 @@ class FoldOrder(NamedTuple):
     segments: list[Segment]
     base_files: list[FileFacts]
     base: PartFacts | None = None
+    full: bool = False
 
 
 class DigestOrder(NamedTuple):
@@ -84,12 +86,19 @@ class FoldResult(NamedTuple):
 
 
 class CheckOrder(NamedTuple):
-    """Read the files of a partition back and compare them with its facts; linked ones by checksum only."""
+    """Read the new files of a partition back and compare them with its facts; `linked`: there are none.
+
+    `all_files`: those of earlier snapshots are compared with their checksums, too. `base` and its files: what a new
+    delta lies upon.
+    """
 
     partition: int
     files: list[FileFacts]
     facts: PartFacts
+    all_files: bool
     linked: bool
+    base_files: list[FileFacts]
+    base: PartFacts | None
 
 
 class PartDigest(NamedTuple):
@@ -141,10 +150,10 @@ class Comparison(NamedTuple):
 
 
 class FileOrder(NamedTuple):
-    """Read one SSTable of a partition."""
+    """Read SSTables of a partition: one of a base, or all of those that deltas lie upon."""
 
     partition: int
-    file: FileFacts
+    files: list[FileFacts]
 
 
 class StateOrder(NamedTuple):

@@ -154,7 +154,13 @@ class SnapshotFetcher:
                 contextlib.nullcontext() if self.near else self._far,
             ):
                 return local_snapshots.fetch(
-                    repository, manifest, target.partition, directory, bytes_per_s=self._bytes_per_s, on_bytes=on_bytes
+                    repository,
+                    manifest,
+                    target.partition,
+                    directory,
+                    bytes_per_s=self._bytes_per_s,
+                    on_bytes=on_bytes,
+                    again=again,
                 )
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

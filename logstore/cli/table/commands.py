@@ -25,6 +25,7 @@ _SNAPSHOTS: dict[str, tuple[click.ParamType | None, str | None, str]] = {  # typ
     "compression": (click.Choice(COMPRESSIONS), None, "Of snapshots' blocks."),
     "block_bytes": (click.INT, "N", "Of a block: small for single rows, large for scans."),
     "keep_snapshots": (click.INT, "N", "How many stay when a new one is made."),
+    "merge_share": (click.FLOAT, "SHARE", "Of its base's size, that deltas reach before they are merged with it."),
 }
 UNCHANGED = "unchanged"
 TOPIC_CONFIG = click.option(

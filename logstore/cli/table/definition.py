@@ -93,6 +93,7 @@ def document(found: Table) -> dict[str, Any]:
         "allow_control_records": found.allow_control_records,
         "description": found.description, "skips": {str(p): ranges for p, ranges in found.skips.items()},
         "compression": found.compression, "block_bytes": found.block_bytes, "keep_snapshots": found.keep_snapshots,
+        "merge_share": found.merge_share,
         "schedule": found.schedule, "base": found.base, "origin": found.origin,
         "former_epochs": list(found.former_epochs), "revision": found.revision,
     }  # fmt: skip

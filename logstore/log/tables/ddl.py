@@ -44,7 +44,7 @@ def create(
 ) -> Change:
     """Make a table with a topic of its own. Raises BadDefinition, TableExists, LogUnreachable.
 
-    `snapshots`: how they are made: compression, block_bytes, keep_snapshots.
+    `snapshots`: how they are made: compression, block_bytes, keep_snapshots, merge_share.
     """
     check_name(name)
     check_limits(partitions, max_value_bytes)
@@ -141,7 +141,7 @@ def delete_topic(registry: Registry, table: Table) -> bool:
 
 def _with_snapshots(table: Table, snapshots: Mapping[str, Any] | None) -> Table:
     changed = replace(table, **(snapshots or {}))
-    check_snapshots(changed.compression, changed.block_bytes, changed.keep_snapshots)
+    check_snapshots(changed)
     return changed
 
 

@@ -43,6 +43,7 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
     wanted = Table(
         name, name, "", source.partitions, source.max_value_bytes,
         compression=source.compression, block_bytes=source.block_bytes, keep_snapshots=source.keep_snapshots,
+        merge_share=source.merge_share,
     )  # fmt: skip
 
     def is_ours(table: Table) -> bool:
@@ -156,7 +157,8 @@ def _exchanged(fork: Table, table: Table, *, back: bool) -> tuple[Table, Table]:
     promoted = replace(
         fork, name=table.name, description=table.description, origin=None,
         allow_control_records=fork.allow_control_records or not fork.adopted, schedule=table.schedule,
-        keep_snapshots=table.keep_snapshots, compression=table.compression, block_bytes=table.block_bytes,
+        keep_snapshots=table.keep_snapshots, merge_share=table.merge_share,
+        compression=table.compression, block_bytes=table.block_bytes,
         former_epochs=_former(table, fork), revision=table.revision,
     )  # fmt: skip
     replaced = replace(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from xxhash import xxh3_128_intdigest
 
 _MASK = (1 << 128) - 1
-_TOMBSTONES = (0x01, 0x81)  # first bytes of an entry, see entry.py
+TOMBSTONES = (0x01, 0x81)  # first bytes of an entry, see entry.py
 
 
 class Digest(NamedTuple):
@@ -53,7 +53,7 @@ def digest(pairs: Iterable[tuple[bytes, bytes]]) -> Digest:
     total = entries = 0
     hashed = xxh3_128_intdigest
     for key, entry in pairs:
-        if entry[0] not in _TOMBSTONES:
+        if entry[0] not in TOMBSTONES:
             total += hashed(
                 len(key).to_bytes(4) + key + entry
             )  # a Python integer does not overflow: masking once is enough

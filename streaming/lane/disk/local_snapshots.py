@@ -7,6 +7,7 @@
         base.json      their description: written last, so a folder without it is not whole
 """
 
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import orjson
 from logstore.model.errors import Corrupted
 from logstore.model.safe_path import below
 from logstore.process.durable import write_whole
-from logstore.snapshot.manifest import Manifest
+from logstore.snapshot.manifest import FileFacts, Manifest, levels_of
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.sst import SstReader, checksum, prepare
 from logstore.view.feed.view_records import LocalSnapshotRecord
@@ -83,41 +84,46 @@ def others(directory: Path, base: Base) -> list[LocalSnapshot]:
 
 def fetch(
     repository: Repository, manifest: Manifest, partition: int, directory: Path, *,
-    bytes_per_s: int | None, on_bytes: Callable[[int], None],
+    bytes_per_s: int | None, on_bytes: Callable[[int], None], again: bool = False,
 ) -> LocalSnapshot:  # fmt: skip
     """Bring a snapshot's files of one partition here, check them against the manifest and make them readable.
 
-    Resumes what was begun.
+    Resumes what was begun. A file that another snapshot here has too is linked; `again`: after damage, and is read
+    whole first.
 
     Raises Corrupted when a file is not what the manifest says, StorageUnreachable, OSError.
     """
     files = below(directory, f"{manifest.name}.files")
     files.mkdir(parents=True, exist_ok=True)
-    checksums: dict[str, str] = {}
-    for number, facts in enumerate(manifest.files_of(partition)):
-        local = below(files, f"{number:05d}.sst")
-        checksums[local.name] = facts.checksum
-        if local.exists() and checksum(local) == facts.checksum:
-            on_bytes(facts.size_bytes)
-            continue
-        local.unlink(missing_ok=True)
-        try:
-            repository.storage.fetch(
-                repository.file_path(facts.path), local, bytes_per_s=bytes_per_s, on_bytes=on_bytes
-            )
-        except FileNotFoundError as error:
-            raise Corrupted(f"{facts.path} of snapshot {manifest.name} is missing") from error
-        if local.stat().st_size != facts.size_bytes or checksum(local) != facts.checksum:
-            local.unlink()
-            raise Corrupted(
-                f"{facts.path} of snapshot {manifest.name} is damaged: its bytes are not those of the manifest"
-            )
+    here, checksums, levels = _by_checksum(directory), dict[str, str](), list[list[Path]]()
+    for level, members in enumerate(levels_of(manifest.files_of(partition))):
+        levels.append([below(files, f"{level}-{number:05d}.sst") for number in range(len(members))])
+        for local, facts in zip(levels[level], members, strict=True):
+            checksums[local.name] = facts.checksum
+            if _is_whole(local, facts) or _is_linked(here.get(facts.checksum), local, facts, again=again):
+                on_bytes(facts.size_bytes)
+            else:
+                _fetch_file(repository, manifest, facts, local, bytes_per_s, on_bytes)
     base = base_of(manifest, partition)
     copies = _copies(directory, manifest.name)
     path = below(directory, f"{manifest.name}~{_copy(copies[-1]) + 1}" if copies else manifest.name)
-    prepare(path, [below(files, name) for name in checksums])
+    prepare(path, levels)
     write_whole(files / "base.json", orjson.dumps({"base": base._asdict(), "checksums": checksums}))
     return LocalSnapshot(base, path, checksums)
+
+
+def _fetch_file(
+    repository: Repository, manifest: Manifest, facts: FileFacts, local: Path, bytes_per_s: int | None,
+    on_bytes: Callable[[int], None],
+) -> None:  # fmt: skip
+    local.unlink(missing_ok=True)
+    try:
+        repository.storage.fetch(repository.file_path(facts.path), local, bytes_per_s=bytes_per_s, on_bytes=on_bytes)
+    except FileNotFoundError as error:
+        raise Corrupted(f"{facts.path} of snapshot {manifest.name} is missing") from error
+    if not _is_whole(local, facts):
+        local.unlink()
+        raise Corrupted(f"{facts.path} of snapshot {manifest.name} is damaged: its bytes are not those of the manifest")
 
 
 def damaged(local: LocalSnapshot) -> str | None:
@@ -145,6 +151,35 @@ def remove_others(directory: Path, keep: Sequence[Path]) -> None:
     for child in directory.iterdir() if directory.exists() else ():
         if child not in keep and not (child.name.endswith(".files") and child.name.removesuffix(".files") in names):
             shutil.rmtree(child, ignore_errors=True)
+
+
+def _by_checksum(directory: Path) -> dict[str, Path]:
+    """Files of the snapshots that are here already: one that is in the next snapshot too is not fetched again."""
+    names = [path.name.removesuffix(".files") for path in directory.glob("*.files")]
+    return {
+        wanted: below(directory, f"{local.base.snapshot}.files", name)
+        for local in (find(directory, name) for name in names)
+        if local is not None
+        for name, wanted in local.checksums.items()
+    }
+
+
+def _is_whole(local: Path, facts: FileFacts) -> bool:
+    return local.exists() and local.stat().st_size == facts.size_bytes and checksum(local) == facts.checksum
+
+
+def _is_linked(here: Path | None, local: Path, facts: FileFacts, *, again: bool) -> bool:
+    """True when the file is here now by a link to one of another snapshot, which was checked when it came."""
+    if here is None or here == local or not here.exists():
+        return False
+    if here.stat().st_size != facts.size_bytes or (again and not _is_whole(here, facts)):
+        return False
+    local.unlink(missing_ok=True)
+    try:
+        os.link(here, local)
+    except OSError:  # a filesystem without links: it is fetched
+        return False
+    return True
 
 
 def _copies(directory: Path, name: str) -> list[Path]:
