@@ -14,6 +14,8 @@ _SECTIONS: Sections = {
         "drop": ("logstore.cli.table.drop", "Drop a table: its topic, and every row in it, is deleted."),
         "promote": ("logstore.cli.table.promote", "Put a restored table in the place of the one it was restored from."),
         "repair": ("logstore.cli.table.repair", "Show what is missing in a partition's log, and have it given up."),
+        "export": ("logstore.cli.table.backup", "Print every definition, for a back-up."),
+        "import": ("logstore.cli.table.backup", "Write definitions again that `export` has printed."),
     }
 }
 
