@@ -28,7 +28,7 @@ def test_definitions_are_written_again_as_they_were(kafka, tmp_path):
     registry = Registry(kafka.bootstrap)
     _drop(registry, table)
     done = call("table", "import", str(file), "--yes", **where)
-    assert done.stdout.decode() == f"table {table.name}: defined; its topic is there\n"
+    assert done.stdout.decode() == f"table {table.name}: defined; its topic is there\n", done.stderr
     again = registry.table(table.name)
     assert (again.to_json(), again.schedule) == (table.to_json(), {"every_mutations": 7})
     _drop(registry, table)
@@ -40,7 +40,7 @@ def test_definitions_are_written_again_as_they_were(kafka, tmp_path):
 
 def _drop(registry, table):
     """As `table drop` does last."""
-    registry.write(replace(table, dropped=True))
+    registry.write(replace(registry.read().tables[table.name], dropped=True))
 
 
 def _imported(registry, table, file, where):

@@ -2,13 +2,15 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from confluent_kafka.admin import AdminClient
 from support_log import produce
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import topics
 from logstore.log.kafka.clients import admin
-from logstore.log.kafka.offsets import bounds, first_from
+from logstore.log.kafka.offsets import bounds, ends, first_from
+from logstore.model.errors import UsageError
 
 
 def test_a_client_that_outlives_a_broker_finds_its_leaders_again(tmp_path):
@@ -38,3 +40,13 @@ def test_a_topic_that_another_one_makes_at_this_moment_is_known_when_create_retu
 def _create(client, topic):
     made = topics.create(client, topic, 3, 1, {"retention.ms": "-1"})
     return made, topics.settings_of(client, topic)
+
+
+def test_a_topic_that_is_not_there_has_no_bounds_and_no_ends(kafka):
+    client = admin(kafka.bootstrap)
+    for asked in (
+        lambda: bounds(client, "never-made", [0], timeout_s=2),
+        lambda: ends(client, [("never-made", 0)]),
+    ):
+        with pytest.raises(UsageError, match="no topic never-made"):
+            asked()

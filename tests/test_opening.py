@@ -5,7 +5,7 @@ import shutil
 import pytest
 from support_view import descriptors, records
 
-from logstore.model.errors import Corrupted
+from logstore.model.errors import Corrupted, UsageError
 from logstore.model.table import Table
 from logstore.view import paths
 from logstore.view.feed.server import FeedServer
@@ -14,6 +14,7 @@ from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.opening import RETRY_S, OpenLater, ViewOpening
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.status import LaneStatus
+from streaming.lane.stop_reasons import epoch_changed
 from streaming.lane.target import Target
 
 TABLE = Table("t", "t", "e" * 32, 2)
@@ -49,6 +50,19 @@ def test_a_folder_that_cannot_be_made_is_a_reason_and_passes(tmp_path, feed, ope
     followed = opening.open(TARGET)
     assert isinstance(followed, FollowedPartition)
     followed.close()
+
+
+def test_what_kafka_says_of_a_table_holds_up_that_table_until_it_is_known_what_is_wrong(tmp_path, feed):
+    def without_topic(_):
+        raise UsageError("there is no topic t")
+
+    opening = ViewOpening(tmp_path, "none", without_topic, LaneStatus(feed))
+    assert opening.open(TARGET) == OpenLater(RETRY_S, "catching-up")
+    assert (shown(feed).state, shown(feed).reason) == ("catching-up", "there is no topic t")
+    known = TARGET._replace(problem=epoch_changed(TABLE, None))
+    assert opening.open(known) == OpenLater(RETRY_S, "stopped")
+    assert shown(feed).state == "stopped"
+    assert "restore" in shown(feed).reason
 
 
 @pytest.mark.parametrize("spare", range(4))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from logstore.model.errors import Corrupted, DiskFull, NoSuchSnapshot, NotYet, Overloaded
+from logstore.model.errors import Corrupted, DiskFull, LogStoreError, NoSuchSnapshot, NotYet, Overloaded
 from logstore.view.environment import Sync
 from logstore.view.positions import AppliedPositions, position_name
 from streaming.lane.disk.opened_view import Bootstrap, BootstrapPending
@@ -46,8 +46,7 @@ class ViewOpening:
             self._status.unopened(target, self._data_dir, str(error))
             return OpenLater(RETRY_S)
         except NotYet as error:  # the storage does not answer: other tables do not wait for it
-            self._status.unopened(target, self._data_dir, str(error))
-            return OpenLater(RETRY_S, "catching-up")
+            return self._held(target, str(error))
         except NoSuchSnapshot as error:
             self._status.stopped(target, str(error))
             return OpenLater(RETRY_S, "stopped")
@@ -55,5 +54,14 @@ class ViewOpening:
             self._status.stopped(target, str(error))
             return OpenLater(RETRY_S, "stopped")
         except OSError as error:  # no descriptor left, a folder that cannot be made: of this partition alone
-            self._status.unopened(target, self._data_dir, f"the view cannot be opened: {error}; it is tried again")
-            return OpenLater(RETRY_S, "catching-up")
+            return self._held(target, f"the view cannot be opened: {error}; it is tried again")
+        except LogStoreError as error:  # its topic is gone, or is not what it should be: of this table alone
+            return self._held(target, str(error))
+
+    def _held(self, target: Target, why: str) -> OpenLater:
+        """Say why the partition does not begin; what is known to be wrong with its topic comes first."""
+        if target.problem is not None:
+            self._status.stopped(target, target.problem.detail)
+            return OpenLater(RETRY_S, "stopped")
+        self._status.unopened(target, self._data_dir, why)
+        return OpenLater(RETRY_S, "catching-up")

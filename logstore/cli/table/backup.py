@@ -1,5 +1,6 @@
 """`logstore table export` and `import`: definitions as lines of JSON, for a back-up, and their way back."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -41,10 +42,11 @@ def import_(settings: Settings, file: Path, yes: bool) -> None:
     """
     found = _read(file)
     registry = Registry(need_bootstrap(settings))
-    _check_absent(registry.read(), found)
+    definitions = registry.read()
+    _check_absent(definitions, found)
     if not yes:
         click.confirm(f"write the definitions of {', '.join(table.name for table in found)}?", abort=True, err=True)
-    for table in registry.write_all(found):
+    for table in registry.write_all([_over_dropped(definitions, table) for table in found]):
         epoch = topics.epoch_of(registry.admin, table.topic)
         there = "its topic is there" if epoch == table.epoch else f"its topic is gone; {repairs.when_gone(table)}"
         click.echo(f"table {table.name}: defined; {there}")
@@ -68,6 +70,12 @@ def _read(file: Path) -> list[Table]:
     if not found:
         raise LogStoreError(f"{file} is empty: it is not what `logstore table export` prints")
     return list(found.values())
+
+
+def _over_dropped(definitions: Definitions, table: Table) -> Table:
+    """The definition as a change of the one that was dropped under its name, where there is one."""
+    dropped = definitions.tables.get(table.name)
+    return table if dropped is None else replace(table, revision=dropped.revision)
 
 
 def _check_absent(definitions: Definitions, found: list[Table]) -> None:

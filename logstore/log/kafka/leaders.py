@@ -8,6 +8,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 from logstore.log.kafka.clients import REQUEST_S
 from logstore.log.kafka.descriptions import describe
 from logstore.log.kafka.errors import code
+from logstore.model.errors import LogUnreachable, UsageError
 
 _STALE = {
     KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -50,6 +51,11 @@ def _is_news(client: Any, topic: str, partition: int, error: KafkaException) -> 
 
 
 def check_led(client: Any, topic: str, error: Any) -> None:
-    """Raise AccessDenied when a partition seems to have no leader because its topic is hidden from this user."""
+    """Raise why a partition seems to have no leader, where `error` says so.
+
+    Raises UsageError when there is no such topic, AccessDenied when it is hidden from this user, else LogUnreachable.
+    """
     if code(error) == KafkaError._NOENT:
-        describe(client, [topic])
+        if topic not in describe(client, [topic]):
+            raise UsageError(f"there is no topic {topic}")
+        raise LogUnreachable(f"no partition of topic {topic} has a leader now; are its brokers running?")
