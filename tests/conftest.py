@@ -48,6 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = ordered(items)
 
 
+@pytest.fixture(autouse=True)
+def settings_end_with_the_test() -> Iterator[None]:
+    """Settings that a command has published in this process, for its children, are not those of the next test."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("LOGSTORE_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("LOGSTORE_") and name not in before]:
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     """One real broker for all tests of a process; each test makes topics of its own."""

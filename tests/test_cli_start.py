@@ -66,7 +66,9 @@ def test_the_package_alone_imports_nothing():
 
 def test_help_of_a_change_shows_what_stays():
     said = CliRunner().invoke(cli, ["table", "alter", "--help"]).output
-    options = re.findall(r"^  --(description|allow|compression|block|keep).*?(?=^  -)", said, re.MULTILINE | re.DOTALL)
-    assert len(options) == 5
-    assert said.count("[default: unchanged]") == 5
+    options = re.findall(
+        r"^  --(description|allow|compression|block|keep|merge).*?(?=^  -)", said, re.MULTILINE | re.DOTALL
+    )
+    assert len(options) == 6
+    assert said.count("[default: unchanged]") == 6
     assert "[default: 3]" in CliRunner().invoke(cli, ["table", "create", "--help"], terminal_width=200).output

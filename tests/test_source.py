@@ -262,7 +262,7 @@ def test_the_fold_of_a_long_tail_spills_and_batches_are_bounded(ctx, monkeypatch
     add = read.Fold.__init__
 
     def small(self, *args, **more):
-        add(self, *args, **more, buffer_bytes=32_000)
+        add(self, *args, **(more | {"buffer_bytes": 32_000}))
         spilled.append(self._runs)
 
     monkeypatch.setattr(Fold, "__init__", small)

@@ -24,6 +24,7 @@ from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import TOMBSTONE, VALUE
 from logstore.model.folding.fold import FoldRules
+from logstore.model.safe_path import below
 from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.archive import Segment
@@ -228,7 +229,7 @@ class SstOutput(NamedTuple):
         attempt, source, number, more = secrets.token_hex(4), iter(entries), 0, True
         at_once = max(1, min(1_024, TABLE_BYTES // self.table.max_value_bytes))
         while more:
-            local = self.scratch / f"{number:05d}-{attempt}.sst"
+            local = below(self.scratch, f"{number:05d}-{attempt}.sst")
             writer = sst.SstWriter(local, compression=self.table.compression, block_bytes=self.table.block_bytes)
             more = _fill(writer, source, at_once)
             facts = writer.close()
@@ -257,7 +258,7 @@ def _placed(
 ) -> list[list[Path]]:
     """The files by level, each brought to a name of its own in `scratch`."""
     return [
-        [bring(file, scratch / f"level-{level}-{at:05d}.sst") for at, file in enumerate(files)]
+        [bring(file, below(scratch, f"level-{level}-{at:05d}.sst")) for at, file in enumerate(files)]
         for level, files in enumerate(by_level)
     ]
 

@@ -35,7 +35,7 @@ from logstore.model.folding.digest import TOMBSTONES, Digest
 from logstore.process.durable import flush
 
 CACHE_BYTES = 64 << 20
-_DELETED = {bytes([kind]) for kind in TOMBSTONES}
+_DELETED = frozenset(map(int.to_bytes, TOMBSTONES))  # first bytes of their entries
 _COMPRESSIONS = {"lz4": DBCompressionType.lz4, "zstd": DBCompressionType.zstd, "none": DBCompressionType.none}
 _MASK = (1 << 128) - 1
 _PIECE = 1 << 20

@@ -9,6 +9,7 @@ from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.partitioner import partition_of
+from logstore.model.safe_path import below
 from logstore.snapshot.manifest import FileFacts, Manifest, levels_of
 from logstore.snapshot.sst import Levels, checksum, opened
 from logstore.snapshot.storage import Storage
@@ -43,7 +44,7 @@ def _partition(
                     f"{_where(file)}: key {file.first_key[:80]!r} does not come after {last[:80]!r} of the file before"
                 )
             last = file.last_key
-            local = scratch / f"{file.level}-{len(here[-1]):05d}.sst"
+            local = below(scratch, f"{file.level}-{len(here[-1]):05d}.sst")
             total = total.plus(_file(storage, root, manifest, file, on_bytes, found, local))
             if len(by_level) == 1:
                 local.unlink(missing_ok=True)
