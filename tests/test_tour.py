@@ -1,8 +1,10 @@
 """The tours tell the way that a write and a snapshot really take: real processes are followed, call by call."""
 
 import os
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support_serve import Reader
@@ -48,8 +50,7 @@ class Walk:
         until("it answers 404", lambda: self.reader.get(row).status_code == 404)
         with self.trace.round() as self.put, Store(bootstrap, self.reader.url) as store:
             self.trace.until(lambda call: call.of("logstore.log.read.tail.Tail.take"))  # so the lane waits for records
-            position = store.put(self.table.name, "a", "1")
-            assert store.get(self.table.name, "a", after=position, deadline_ms=30_000).value == b"1"
+            assert self._got_before_it_is_applied(store) == b"1"
             self.trace.until(lambda call: call.of("logstore.serve.state.waiters.Waiters.reached"))  # the feed has come
         with self.trace.round() as self.plain:
             assert self.reader.raw(f"GET {row} HTTP/1.1\r\nhost: reader\r\n\r\n".encode()).endswith(b"1")
@@ -58,6 +59,19 @@ class Walk:
             until(
                 "the row comes from the snapshot", lambda: self.reader.get(row).headers.get("ls-source") == "snapshot"
             )
+
+    def _got_before_it_is_applied(self, store):
+        """The value of a put that the worker hears of only when a read waits for it: such a read goes the whole way."""
+        os.kill(self.worker.process.pid, signal.SIGSTOP)
+        try:
+            position = store.put(self.table.name, "a", "1")
+            with ThreadPoolExecutor(1) as pool:
+                asked = pool.submit(store.get, self.table.name, "a", after=position, deadline_ms=30_000)
+                self.trace.until(lambda call: call.of("logstore.serve.state.waiters.Waiters.wait"))
+                os.kill(self.worker.process.pid, signal.SIGCONT)
+                return asked.result(60).value
+        finally:
+            os.kill(self.worker.process.pid, signal.SIGCONT)
 
     def by(self, who, calls):
         """The calls of those who walk a way, in the order of time."""
