@@ -47,7 +47,7 @@ _SECTIONS: Sections = {
         "acl": ("logstore.cli.acl", "Print or set the least ACLs of who works with a store on a secured Kafka."),
     },
     "Proving": {  # a program that stands on this library, plugged in by name
-        "batch": ("batch.cli.group", "Archive, compact, rebuild, restore, audit and trim, with Spark."),
+        "batch": ("batch.cli.group", "Archive, compact, rebuild, restore, audit and trim, with or without Spark."),
     },
     "Looking": {
         "status": ("logstore.cli.status", "Show nodes, tables and partitions."),

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class OpenSnapshot:
     """A snapshot of one partition on this disk.
 
-    It holds every live entry of a version below `cut`, and no tombstones.
+    It holds every live entry of a version below `cut`, and shows no tombstones.
     """
 
     __slots__ = ("_on_damage", "_path", "_reader", "cut", "log_time_ms", "where")
