@@ -2,9 +2,14 @@
 
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 from select import POLLIN, POLLOUT
+from typing import TypeVar
 
 from logstore.client.transport.sockets import READ_BYTES, PlainSocket
+
+T = TypeVar("T")
 
 
 def default_context() -> ssl.SSLContext:
@@ -51,20 +56,17 @@ class TlsSocket(PlainSocket):
     def _send(self, request: bytes, end: float) -> bool:
         rest = memoryview(request)
         while rest:
-            try:
-                rest = rest[self._sock.send(rest) :]
-            except ssl.SSLWantReadError:
-                self._wait_for(POLLIN, end)
-            except ssl.SSLWantWriteError:
-                self._wait_for(POLLOUT, end)
-            except ssl.SSLError as error:
-                raise ConnectionResetError(f"TLS: {error}") from error
+            rest = rest[self._until_done(partial(self._sock.send, rest), end) :]
         return True
 
     def _read(self, end: float) -> bytes:
+        return self._until_done(partial(self._sock.recv, READ_BYTES), end)
+
+    def _until_done(self, step: Callable[[], T], end: float) -> T:
+        """One step of the exchange, waiting for what TLS wants first: either direction may need the other."""
         while True:
             try:
-                return self._sock.recv(READ_BYTES)
+                return step()
             except ssl.SSLWantReadError:
                 self._wait_for(POLLIN, end)
             except ssl.SSLWantWriteError:
