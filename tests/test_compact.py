@@ -12,7 +12,7 @@ from batch.jobs.compact import compact, rebuild
 from logstore.client.store import Store
 from logstore.log.control import append_control
 from logstore.log.kafka.records import read_records
-from logstore.model.errors import Corrupted, Unsupported
+from logstore.model.errors import Corrupted, JobRunning, Unsupported
 from logstore.model.partitioner import partition_of
 
 
@@ -94,9 +94,9 @@ def test_partitions_where_nothing_changed_keep_their_files(ctx):
 
 
 def tree(ctx, table):
-    """Every file of the table's storage but for the lease, and when it was written."""
+    """Every file of the table's storage, the lease's too, and when it was written."""
     root = Path(str(ctx.storage.local(f"{table.topic}/{table.epoch}")))
-    files = [path for path in root.rglob("*") if path.is_file() and path.parent.name != "_JOB"]
+    files = [path for path in root.rglob("*") if path.is_file()]
     return {str(path.relative_to(root)): path.stat().st_mtime_ns for path in files}
 
 
@@ -112,6 +112,12 @@ def test_nothing_new_is_the_current_snapshot_and_no_file_and_no_record_is_writte
     third = compact(ctx, table)
     assert (third.unchanged, third.manifest, third.linked) == (True, second.manifest, 3)
     assert (tree(ctx, table), ends(ctx, table)) == (before, at)
+    with ctx.repository(table).lease("other", "restore"):
+        assert compact(ctx, table).unchanged, "what needs no job waits for none"
+        produce(ctx.bootstrap, table.topic, [(b"a", b"2")])
+        with pytest.raises(JobRunning):
+            compact(ctx, table)
+    assert not compact(ctx, table).unchanged
     if controls:
         append_control(ctx.bootstrap, table, "cut", {"job": "j", "table": table.name})  # as an audit does
         audited = compact(ctx, table)

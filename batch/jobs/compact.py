@@ -13,11 +13,12 @@ whatever snapshots there are. A job that dies leaves nothing visible but, after 
 row; the next run does it all again.
 
 Partitions to which nothing but cuts has come are `idle_partitions`: 2 and 3 leave them out. When nothing
-but the current snapshot's own cuts came to any of them, it is the answer, and nothing is written but the lease, no cut
-either; only the first snapshot of a line always gets a successor, as `trim` wants two.
+but the current snapshot's own cuts came to any of them, it is the answer, and no file is written: that is looked for
+before the lease is taken. Only the first snapshot of a line always gets a successor, as `trim` wants two.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from batch.tasks import sstables
 from logstore.log.control import append_control
 from logstore.log.read.leader_epochs import records_from
 from logstore.log.read.ranges import committed_ends
-from logstore.model.errors import Conflict, Corrupted, LogTruncated
+from logstore.model.errors import Conflict, Corrupted, LogTruncated, NoSuchSnapshot
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts, has_deltas
@@ -90,10 +91,20 @@ def rebuild(ctx: Context, table: Table) -> Compacted:
 
 
 def _run(ctx: Context, table: Table, kind: Kind, *, verify_all: bool = False, full: bool = False) -> Compacted:
-    job = new_id()
-    repository = ctx.repository(table)
+    job, repository = new_id(), ctx.repository(table)
+    begin = partial(_CompactRun, ctx, table, repository, kind, job, verify_all=verify_all, full=full)
+    if kind == "compact" and (current := _unleased(begin)) is not None:
+        return current
     with repository.lease(job, kind, ctx.lease_s):
-        return _CompactRun(ctx, table, repository, kind, job, verify_all=verify_all, full=full).run()
+        return begin().run()
+
+
+def _unleased(begin: Callable[[], "_CompactRun"]) -> Compacted | None:
+    """The current snapshot where nothing is new: to say so takes no lease, which would be a file."""
+    try:
+        return begin().current()
+    except (NoSuchSnapshot, Conflict):  # another job removed what was looked at: the lease says which
+        return None
 
 
 class _CompactRun:
@@ -111,6 +122,11 @@ class _CompactRun:
         self.expected, self.verdicts = repository.current(), repository.verdicts(table.base_snapshot)
         self.parent = self._parent()
         self.target = sstables.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
+
+    def current(self) -> Compacted | None:
+        """The current snapshot, if there is nothing new; nothing is written."""
+        with self.clock.step("start"):
+            return self._look_for_idle(committed_ends(self.ctx.bootstrap, self.table))
 
     def run(self) -> Compacted:
         """Compact in five steps."""
