@@ -43,10 +43,8 @@ from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.recorder import recorder
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.app import make_app
-from streaming.control.compaction_schedule import CompactionSchedule, compact
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
 from streaming.control.end_offsets import EndOffsets
-from streaming.control.schedule_runs import ScheduleRuns
 from streaming.control.served_state import ServedState
 from streaming.control.ticks import Ticks
 from streaming.control.watchdog import UNREAD_S, ReaderWatch, Watchdog
@@ -54,6 +52,9 @@ from streaming.control.worker_figures import WorkerFigures
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
 from streaming.lane.lane import Lane
+from streaming.schedule.compaction_job import compact
+from streaming.schedule.compaction_schedule import CompactionSchedule
+from streaming.schedule.schedule_runs import ScheduleRuns
 
 log = logs.get(__name__)
 

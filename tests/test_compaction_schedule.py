@@ -17,9 +17,10 @@ from logstore.view.feed.server import FeedServer
 from logstore.view.feed.table_records import ScheduleKey
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.control import compaction_schedule, schedule_runs
-from streaming.control.compaction_schedule import CompactionSchedule
-from streaming.control.schedule_runs import ScheduleRuns
+from streaming.schedule import compaction_schedule, schedule_runs
+from streaming.schedule.compaction_job import compact
+from streaming.schedule.compaction_schedule import CompactionSchedule
+from streaming.schedule.schedule_runs import ScheduleRuns
 
 
 @pytest.mark.parametrize(
@@ -76,17 +77,18 @@ def started(monkeypatch, tmp_path, fetcher, feed, kafka):
     monkeypatch.setattr(schedule_runs, "LEAST_S", 0.4)
     running = []
 
-    def start(program, table, *, leading=True):
+    def start(program, *tables, leading=True):
         client = clients.admin(kafka.bootstrap)
 
         def ends(t):
             return {p: held.end for p, held in offsets.bounds(client, t.topic, list(range(t.partitions))).items()}
 
-        def command(t, storage):
-            return [sys.executable, "-c", program, t.name, storage]
+        def command(tables, storage, journal):
+            return [sys.executable, "-c", program, str(journal), storage, *(t.name for t in tables)]
 
+        command = program if callable(program) else command
         one = CompactionSchedule(fetcher, ScheduleRuns(fetcher, feed), ends, command, tmp_path / "logs" / "jobs.log")
-        one.lead([table], leading=leading)
+        one.lead(list(tables), leading=leading)
         one.start()
         running.append(one)
         return one
@@ -109,8 +111,8 @@ def scheduled(kafka, mutations):
 
 def test_the_leader_runs_what_is_due_with_the_storage_of_the_store(kafka, tmp_path, started):
     table = scheduled(kafka, 10)
-    started("import sys; print('made', *sys.argv[1:])", table)
-    until("the job has run", lambda: f"made {table.name} {paths.default_storage(tmp_path)}" in log_of(tmp_path))
+    started("import sys; print('made', *sys.argv[2:])", table)
+    until("the job has run", lambda: f"made {paths.default_storage(tmp_path)} {table.name}" in log_of(tmp_path))
 
 
 def test_a_snapshot_that_was_made_is_not_made_again_before_the_next_mutations(kafka, tmp_path, started):
@@ -151,6 +153,40 @@ def test_a_job_ends_with_its_leader(kafka, tmp_path, started):
     assert time.monotonic() - begun < 30
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_all_that_is_due_is_made_in_one_job_with_one_engine_and_one_failure_keeps_no_other(
+    kafka, tmp_path, fetcher, started, monkeypatch
+):
+    monkeypatch.setattr(schedule_runs, "LEAST_S", 600.0)
+    monkeypatch.setenv("LOGSTORE_LOG_LEVEL", "info,batch=debug")
+    made, busy, also = tables = [scheduled(kafka, 1) for _ in range(3)]
+    with fetcher.repository(busy).lease("other", "compact", 600):
+        started(compact(kafka.bootstrap, tmp_path), *tables)
+        until("the others are done", lambda: kept(fetcher, made).done == kept(fetcher, also).done == 1)
+        until("the one in the way is noticed", lambda: kept(fetcher, busy).failed == 1)
+    assert "works on the table" in kept(fetcher, busy).why
+    assert [fetcher.current(table) is not None for table in tables] == [True, False, True]
+    assert log_of(tmp_path).count("engine local begins") == 1
+
+
+BEGUN = "import os, sys, time; journal = open(sys.argv[1], 'ab', 0); names = sys.argv[3:]; print(*names, flush=True); "
+BEGUN += 'note = lambda name, state: journal.write(b\'{"table":"%s","state":"%s","at_ms":5}\\n\' % '
+BEGUN += "(name.encode(), state)); "
+
+
+def test_a_job_that_dies_counts_for_the_table_whose_turn_it_was(kafka, tmp_path, fetcher, started, monkeypatch):
+    monkeypatch.setattr(schedule_runs, "LEAST_S", 600.0)
+    tables = [scheduled(kafka, 1) for _ in range(3)]
+    dies = "note(names[0], b'running'); len(names) < 3 or note(names[0], b'done'); "
+    dies += "len(names) < 3 or note(names[1], b'running'); os.kill(os.getpid(), 9)"
+    started(BEGUN + dies, *tables)
+    lines = until("it has run twice", lambda: (lines := log_of(tmp_path).splitlines())[1:] and lines)
+    first, second, third = ({t.name: t for t in tables}[name] for name in lines[0].split())
+    until("whose turn it was has failed", lambda: kept(fetcher, second).failed == 1)
+    assert kept(fetcher, first).done == 1
+    assert third.name in lines[1].split()
+    assert second.name not in lines[1].split()
 
 
 def kept(fetcher, table):

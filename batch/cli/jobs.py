@@ -1,5 +1,6 @@
 """`logstore batch archive`, `compact` and `rebuild`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -74,11 +75,17 @@ def archive(ctx: "Context", table: str, verify: bool, repair: bool, as_json: boo
     help="Which files are read back: those that are made, or those that are kept, too.",
 )
 @click.option("--full", is_flag=True, help="Merge the deltas with their base, however small they are.")
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append a line of JSON to this file when a table's turn begins, and when it ends.",
+)
 @WAIT
 @AS_JSON
 def compact(
-    ctx: "Context", tables: tuple[str, ...], verify: str, full: bool, wait_s: float | None, as_json: bool
-) -> None:
+    ctx: "Context", tables: tuple[str, ...], verify: str, full: bool, journal: Path | None, wait_s: float | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Make a snapshot of the one before and the log since. Writes go on meanwhile; nodes adopt it by themselves.
 
     What has changed becomes a delta upon the snapshot before; deltas that have grown too large (`table alter
@@ -86,14 +93,16 @@ def compact(
 
     Several tables one after the other: what fails for one is said at the end, and the next one's turn comes.
     """
+    from batch.cli.journal import turn  # noqa: PLC0415 - only who needs it waits for its import
     from batch.jobs.compact import compact as run  # noqa: PLC0415 - only who needs it waits for its import
 
     failed: list[LogStoreError] = []
     for table in tables:
         try:
-            definition = ctx.table(table)
-            done = run(ctx, definition, verify_all=verify == "full", full=full)
-            _tell(ctx, definition, done, wait_s, as_json=as_json)
+            with turn(journal, table):
+                definition = ctx.table(table)
+                done = run(ctx, definition, verify_all=verify == "full", full=full)
+                _tell(ctx, definition, done, wait_s, as_json=as_json)
         except LogStoreError as error:
             failed.append(error)
     if failed and len(tables) == 1:

@@ -1,6 +1,6 @@
 """`logstore batch schedule`: conditions under which a table is compacted by itself.
 
-The leader of the workers runs what is due (`streaming/control/compaction_schedule.py`).
+The leader of the workers runs what is due (`streaming/schedule/compaction_schedule.py`).
 """
 
 from dataclasses import replace

@@ -51,6 +51,7 @@ class Engines:
         """The engine for a job. Raises SetupError where Spark is wanted and not installed."""
         name = self.name_for(size)
         if name not in self.made:
+            log.debug("engine %s begins, for a job of %d records and those after it", name, size.records)
             self.made[name] = LocalEngine(self.processes) if name == LOCAL else self._spark()
         return self.made[name]
 

@@ -4,6 +4,9 @@
 
 The worker that leads writes it, at the beginning and the end of each run, so that whoever leads next goes on from it,
 and anybody who reaches the storage can look. Times are milliseconds since 1970.
+
+One job compacts all tables that are due. Its journal, a file on its machine, has a line for each beginning and each end
+of a table's turn: {"table", "state", "at_ms", "why"}.
 """
 
 from collections.abc import Mapping
@@ -46,6 +49,31 @@ class ScheduleRun(NamedTuple):
         if self.begun_ms > self.ended_ms:
             return RUNNING
         return None if not self.ended_ms else FAILED if self.failures else DONE
+
+
+class Turn(NamedTuple):
+    """Line of a job's journal: a table's turn began (`state` RUNNING), or ended."""
+
+    table: str
+    state: str  # RUNNING, DONE, FAILED
+    at_ms: int
+    why: str = ""  # it failed
+
+    @property
+    def line(self) -> bytes:
+        """Bytes of the line."""
+        return orjson.dumps(self._asdict()) + b"\n"
+
+
+def turns(lines: bytes) -> list[Turn]:
+    """Turns of a journal's lines; what is no line of a journal is left out."""
+    found: list[Turn] = []
+    for line in lines.splitlines():
+        try:
+            found.append(Turn(**orjson.loads(line)))
+        except (ValueError, TypeError):  # of a machine that stopped while it was written
+            continue
+    return found
 
 
 class Upcoming(NamedTuple):

@@ -1,1 +1,1 @@
-"""Control plane: slots and definitions become targets; what is live is announced, what is due compacted."""
+"""Control plane: slots and definitions become targets; what is live is announced."""

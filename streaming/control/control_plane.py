@@ -34,7 +34,6 @@ from logstore.view.paths import served_path
 from logstore.view.served import Served
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.control.compaction_schedule import CompactionSchedule
 from streaming.control.placement import Placement
 from streaming.control.reader_acks import ReaderAcks
 from streaming.control.served_state import ServedState
@@ -42,6 +41,7 @@ from streaming.control.sweep import sweep
 from streaming.lane.lane import Lane, Targets
 from streaming.lane.stop_reasons import epoch_changed, misconfigured
 from streaming.lane.target import Target
+from streaming.schedule.compaction_schedule import CompactionSchedule
 
 log = logs.get(__name__)
 

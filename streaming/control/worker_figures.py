@@ -14,9 +14,9 @@ from logstore.model.table import PartitionKey
 from logstore.process import figures
 from logstore.process.figures import UNKNOWN, Family, counter, gauge
 from logstore.snapshot.schedule import DONE, FAILED, RUNNING
-from streaming.control.compaction_schedule import CompactionSchedule
 from streaming.lane.lane import Lane
 from streaming.lane.partition import FollowedPartition
+from streaming.schedule.compaction_schedule import CompactionSchedule
 
 log = logging.getLogger(__name__)
 

@@ -3,12 +3,12 @@
 Run by the leader alone: the worker to which Faust assigned the first slot.
 
 Due is a table with `schedule` {"every_mutations", "every_minutes"} when its log has grown by so much since the current
-snapshot's cut, or that snapshot is so old and the log has grown at all. The job is a process of its own that ends with
-the worker; one at a time here, and `Repository.lease` keeps others out. After a failure the table waits, twice as long
-each time. How it went is kept in the storage (`ScheduleRuns`): the next leader goes on from there.
+snapshot's cut, or that snapshot is so old and the log has grown at all. All that are due go into one job (`MOST` at
+most, those with the oldest snapshots first), a process of its own that ends with the worker; one at a time here, and
+`Repository.lease` keeps others out. After a failure the table waits, twice as long each time; the others do not. How it
+went is kept in the storage (`ScheduleRuns`): the next leader goes on from there.
 """
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,28 +16,19 @@ from pathlib import Path
 
 from logstore.model.errors import LogStoreError, LogUnreachable
 from logstore.model.table import Table
-from logstore.process import child, logs
-from logstore.snapshot.schedule import Standing, due, standing
+from logstore.process import logs
+from logstore.snapshot.schedule import FAILED, RUNNING, Standing, due, standing
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.control.archive_gaps import ArchiveGaps
-from streaming.control.schedule_runs import ScheduleRuns
+from streaming.schedule.archive_gaps import ArchiveGaps
+from streaming.schedule.compaction_job import Command, CompactionJob
+from streaming.schedule.schedule_runs import ScheduleRuns
 
 log = logs.get(__name__)
 
 LOOK_S = 5.0
+MOST = 100  # tables of one job: a command line has an end
 
 LogEnds = Callable[[Table], Mapping[int, int]]  # partition -> end of its log; raises LogUnreachable
-Command = Callable[[Table, str], list[str]]  # (table, storage URL) -> argv of the job
-
-
-def compact(bootstrap: str, data_dir: Path) -> Command:
-    """Command line of a compaction."""
-
-    def command(table: Table, storage: str) -> list[str]:
-        where = ["--bootstrap", bootstrap, "--storage", storage, "--data-dir", str(data_dir)]
-        return child.python("batch", "compact", table.name, *where)
-
-    return command
 
 
 class CompactionSchedule(threading.Thread):
@@ -53,7 +44,7 @@ class CompactionSchedule(threading.Thread):
         self._log_path = log_path
         self._tables: list[Table] = []
         self._leading = False
-        self._job: tuple[Table, subprocess.Popen[bytes]] | None = None
+        self._job: CompactionJob | None = None
         self._closing = threading.Event()
 
     def lead(self, tables: list[Table], *, leading: bool) -> None:
@@ -68,34 +59,33 @@ class CompactionSchedule(threading.Thread):
     def run(self) -> None:
         """Start the compactions that are due, until `close`."""
         while not self._closing.wait(LOOK_S):
-            self._reap()
+            self._follow()
             tables = self._tables if self._leading else []
             self.runs.only([table for table in tables if table.schedule or self._is_compacted(table)])
-            self._look(tables)
+            self._start(self._due(tables))
             self.gaps.look(tables)
         if self._job is not None:
-            self._job[1].kill()
-            self._job[1].wait(10)
+            self._job.kill()
 
     def _is_compacted(self, table: Table) -> bool:
-        return self._job is not None and self._job[0].epoch == table.epoch
+        return self._job is not None and self._job.holds(table)
 
-    def _look(self, tables: list[Table]) -> None:
-        """Tell how the tables stand, and start one that is due."""
+    def _due(self, tables: list[Table]) -> list[tuple[Table, Standing]]:
+        """Tell how the tables stand; those that are due, and how they do."""
+        found: list[tuple[Table, Standing]] = []
         for table in tables:
             if table.schedule and not self._is_compacted(table) and not self.runs.rests(table):
                 try:
-                    self._look_at(table, table.schedule)
+                    now = self._standing(table)
+                    self.runs.tell(table, now)
                 except LogUnreachable:  # which is no failure of a compaction, and said by who follows the log
-                    return
+                    return []
                 except (LogStoreError, OSError) as error:
                     self._failed(table, str(error))
-
-    def _look_at(self, table: Table, schedule: Mapping[str, int | None]) -> None:
-        now = self._standing(table)
-        self.runs.tell(table, now)
-        if self._job is None and not self.runs.rests(table) and due(schedule, now):
-            self._start(table, now)
+                    continue
+                if not self.runs.rests(table) and due(table.schedule, now):
+                    found.append((table, now))
+        return found
 
     def _standing(self, table: Table) -> Standing:
         run, ends = self.runs.of(table), self._log_ends(table)
@@ -103,26 +93,39 @@ class CompactionSchedule(threading.Thread):
         manifest = None if pointer is None else self._fetcher.manifest(table, pointer.name)
         return standing(manifest, ends, run.since_ms, time.time_ns() // 1_000_000)
 
-    def _start(self, table: Table, now: Standing) -> None:
+    def _start(self, found: list[tuple[Table, Standing]]) -> None:
+        if self._job is not None or not found:
+            return
+        oldest = sorted(found, key=lambda one: one[1].minutes, reverse=True)[:MOST]
+        log.info("a job of scheduled compactions started", tables=len(oldest))
+        try:
+            self._job = CompactionJob(oldest, self._command, str(self._fetcher.url), self._log_path)
+        except OSError as error:
+            for table, _ in oldest:
+                self._failed(table, f"the job cannot be started: {error}")
+
+    def _follow(self) -> None:
+        """Take down whose turns began and ended."""
+        if self._job is None:
+            return
+        ended = self._job.ended
+        for table, now, turn in self._job.news():
+            if turn.state == RUNNING:
+                self._begun(table, now, turn.at_ms)
+            elif turn.state == FAILED:
+                self._failed(table, turn.why)
+            else:
+                seconds = self.runs.ended(table, turn.at_ms).took_ms / 1000
+                log.info("a scheduled compaction ended", table=table.name, seconds=seconds)
+        if ended:
+            self._job = None
+
+    def _begun(self, table: Table, now: Standing, at_ms: int) -> None:
         log.info(
             "a scheduled compaction started", table=table.name, mutations=now.mutations,
             minutes=round(now.minutes, 1),
         )  # fmt: skip
-        self.runs.begun(table, now)
-        self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        with self._log_path.open("ab") as output:
-            self._job = table, child.spawn(self._command(table, str(self._fetcher.url)), output=output)
-
-    def _reap(self) -> None:
-        if self._job is None or self._job[1].poll() is None:
-            return
-        table, process = self._job
-        self._job = None
-        if process.returncode:
-            self._failed(table, f"it ended with status {process.returncode}; {self._log_path} says why")
-        else:
-            seconds = self.runs.ended(table).took_ms / 1000
-            log.info("a scheduled compaction ended", table=table.name, seconds=seconds)
+        self.runs.begun(table, now, at_ms)
 
     def _failed(self, table: Table, why: str) -> None:
         run = self.runs.failed(table, why)

@@ -61,19 +61,19 @@ class ScheduleRuns:
         """Publish how the table stands."""
         self._feed.publish_changed(_key(table), _record(self._runs[_key(table)], standing))
 
-    def begun(self, table: Table, standing: Standing) -> None:
+    def begun(self, table: Table, standing: Standing, at_ms: int) -> None:
         """Take down that a compaction has begun."""
-        self._keep(table, self.of(table)._replace(begun_ms=_now_ms()))
+        self._keep(table, self.of(table)._replace(begun_ms=at_ms))
         self.tell(table, standing)
 
-    def ended(self, table: Table) -> ScheduleRun:
+    def ended(self, table: Table, at_ms: int) -> ScheduleRun:
         """Take down that the compaction is done."""
-        run = self._end(table)
+        run = self._end(table, at_ms)
         return self._note(table, run._replace(done=run.done + 1, failures=0, why="", next_ms=0))
 
     def failed(self, table: Table, why: str) -> ScheduleRun:
         """Take down a failure; the table rests, twice as long each time."""
-        run = self._end(table)
+        run = self._end(table, _now_ms())
         wait_s = min(LEAST_S * 2 ** min(run.failures, _MOST_DOUBLINGS), MOST_S)
         self._again_s[_key(table)] = time.monotonic() + wait_s
         again_ms = _now_ms() + round(wait_s * 1000)
@@ -96,10 +96,11 @@ class ScheduleRuns:
         self._again_s[_key(table)] = time.monotonic() + wait_s
         self._keep(table, run)
 
-    def _end(self, table: Table) -> ScheduleRun:
-        run, now_ms = self._runs.get(_key(table), ScheduleRun()), _now_ms()
-        took_ms = now_ms - run.begun_ms if run.result == schedule.RUNNING else 0
-        return run._replace(ended_ms=max(now_ms, run.begun_ms), took_ms=took_ms)
+    def _end(self, table: Table, at_ms: int) -> ScheduleRun:
+        run = self._runs.get(_key(table), ScheduleRun())
+        ended_ms = max(at_ms, run.begun_ms)
+        took_ms = ended_ms - run.begun_ms if run.result == schedule.RUNNING else 0
+        return run._replace(ended_ms=ended_ms, took_ms=took_ms)
 
     def _note(self, table: Table, run: ScheduleRun) -> ScheduleRun:
         self._keep(table, run)
