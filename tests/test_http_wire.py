@@ -6,7 +6,8 @@ from contextlib import ExitStack
 import pytest
 from support_wait import until
 
-from logstore.client.transport.answer import ROW_HEAD
+from logstore.client.row import LISTS
+from logstore.client.transport.answer import LIST_HEAD, ROW_HEAD
 from tests.support_serve import problem, read_answer, serving
 
 ROW = b"GET /v1/tables/t/rows/k HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -73,6 +74,17 @@ def answers(sock: socket.socket, count: int) -> list[bytes]:
 def test_the_answer_to_a_plain_read_is_the_one_that_clients_know_by_heart(reader, header):
     request = ROW.replace(b"\r\n\r\n", b"\r\n" + header + b"\r\n")
     assert ROW_HEAD.fullmatch(reader.raw(request).removesuffix(b"v"))
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"GET /v1/tables/t/rows?limit=9", b"POST /v1/tables/t/rows:get"], ids=["scan", "multi-get"]
+)
+def test_the_head_of_a_list_in_columns_is_the_one_that_clients_know_by_heart(reader, request_line):
+    body = b'{"keys": ["k"]}' if request_line.startswith(b"POST") else b""
+    head = b"%b HTTP/1.1\r\nhost: x\r\naccept: %b\r\ncontent-length: %d\r\n" % (request_line, LISTS.encode(), len(body))
+    more = b"content-type: application/json\r\n\r\n" if body else b"\r\n"
+    answer = reader.raw(head + more + body)
+    assert int(LIST_HEAD.match(answer)[3]) == len(answer) - LIST_HEAD.match(answer).end() > 0
 
 
 def test_pipelined_requests_are_answered_in_order(reader):

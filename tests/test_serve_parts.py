@@ -12,6 +12,7 @@ from logstore.serve.read.parameters import cursor
 from logstore.serve.settings import check_bind
 from logstore.serve.state.waiters import Waiters
 from logstore.serve.wire import media_types
+from logstore.serve.wire.one_write import OneWrite
 from logstore.serve.wire.problems import WORDS, Problem
 
 SEED = 77
@@ -151,3 +152,46 @@ def test_only_a_client_that_reads_nothing_at_all_is_stalled():
     assert stall.look(132.0, 999_900, full=True) == 0.0
     assert stall.look(140.0, 500, full=False) == 0.0
     assert stall.look(150.0, 900_000, full=True) == 0.0  # the next answer
+
+
+class Written:
+    """A transport that notes what is written at once."""
+
+    def __init__(self):
+        self.writes, self.closed = [], False
+
+    def write(self, data):
+        assert not self.closed
+        self.writes.append(data)
+
+    def writelines(self, pieces):
+        self.write(b"".join(pieces))
+
+    def close(self):
+        self.closed = True
+
+    def is_closing(self):
+        return self.closed
+
+
+def test_the_head_of_an_answer_leaves_with_its_body():
+    written = Written()
+    answer = OneWrite(written)
+    answer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    answer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert written.writes == [b"HTTP/1.1 100 Continue\r\n\r\n"]
+    answer.write(b"body")
+    answer.write(b"more")
+    answer.flush()
+    assert written.writes[1:] == [b"HTTP/1.1 200 OK\r\n\r\nbody", b"more"]
+
+
+@pytest.mark.parametrize("end", [OneWrite.flush, OneWrite.close])
+def test_a_head_without_a_body_leaves_at_the_end(end):
+    written = Written()
+    answer = OneWrite(written)
+    answer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert written.writes == []
+    end(answer)
+    answer.flush()
+    assert (written.writes, answer.is_closing()) == ([b"HTTP/1.1 200 OK\r\n\r\n"], end is OneWrite.close)

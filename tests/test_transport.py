@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from support_wire import ROW, WireServer, serving
 
 from logstore import AsyncStore, Store
-from logstore.client.transport.answer import MAX_BODY_BYTES, MAX_HEAD_BYTES, ROW_HEAD, AnswerParser, Malformed
+from logstore.client.transport.answer import (
+    LIST_HEAD,
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    ROW_HEAD,
+    AnswerParser,
+    Malformed,
+)
 from logstore.client.transport.origin import Origin
 from logstore.client.transport.protocol import ProtocolPool
 from logstore.client.transport.request import request_bytes
@@ -28,6 +35,11 @@ READERS_ROW = (  # byte for byte, what a reader answers: see test_http_wire
     b"HTTP/1.1 200 OK\r\ndate: Sun, 29 Nov 2026 18:43:21 GMT\r\ncontent-type: application/octet-stream\r\n"
     b'content-length: 5\r\netag: "' + b"ab" * 16 + b'-1-7"\r\nls-partition: 1\r\nls-version: 7\r\nls-applied: 8\r\n'
     b"ls-lag: 0\r\nls-source: view\r\nls-token: " + b"ab" * 16 + b"-1-8\r\nx-request-id: 400ab0c81f29-e\r\n\r\nvalue"
+)
+READERS_LIST = (
+    b"HTTP/1.1 200 OK\r\ndate: Sun, 29 Nov 2026 18:43:21 GMT\r\ncontent-type: application/vnd.logstore.columns+msgpack"
+    b"\r\ncontent-length: 5\r\nvary: accept\r\nls-source: view\r\nls-token: " + b"ab" * 16 + b"-1-8\r\n"
+    b"x-request-id: 400ab0c81f29-e\r\n\r\nvalue"
 )
 CHUNKED = WITHOUT_LENGTH + b"\r\ntransfer-encoding: chunked\r\n\r\n3\r\nval\r\n2;ext=1\r\nue\r\n0\r\nTrailer: x\r\n\r\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -216,7 +228,7 @@ def test_an_answer_that_is_cut_off_is_tried_again_and_never_a_row(read, cut):
         assert read(server.url).value == b"value"
 
 
-@pytest.mark.parametrize("answer", [ROW, READERS_ROW, CHUNKED])
+@pytest.mark.parametrize("answer", [ROW, READERS_ROW, READERS_LIST, CHUNKED])
 def test_no_beginning_of_an_answer_is_one(answer):
     for cut in range(len(answer)):
         assert not AnswerParser().feed(answer[:cut]), answer[:cut]
@@ -227,20 +239,24 @@ def test_no_beginning_of_an_answer_is_one(answer):
         parser.feed(answer)
 
 
-def test_the_short_way_reads_in_an_answer_what_the_parser_reads():
-    assert ROW_HEAD.match(READERS_ROW)
-    whole, parser = AnswerParser(), AnswerParser()
-    assert whole.feed(READERS_ROW)
-    assert [parser.feed(READERS_ROW[i : i + 1]) for i in range(len(READERS_ROW))][-1]
-    assert whole.answer(1.0) == parser.answer(1.0)
-    assert whole.reusable
-    assert parser.reusable
+@pytest.mark.parametrize(("head", "answer"), [(ROW_HEAD, READERS_ROW), (LIST_HEAD, READERS_LIST)])
+def test_the_short_way_reads_in_an_answer_what_the_parser_reads(head, answer):
+    end = head.match(answer).end()
+    parser = AnswerParser()
+    assert [parser.feed(answer[i : i + 1]) for i in range(len(answer))][-1]
+    expected = parser.answer(1.0)
+    for cut in range(end, len(answer) + 1):
+        parser = AnswerParser()
+        assert parser.feed(answer[:cut]) is (cut == len(answer))
+        assert cut == len(answer) or parser.feed(answer[cut:])
+        assert (parser.answer(1.0), parser.reusable) == (expected, True)
 
 
+@pytest.mark.parametrize(("head", "answer"), [(ROW_HEAD, READERS_ROW), (LIST_HEAD, READERS_LIST)])
 @pytest.mark.parametrize("more", [b"transfer-encoding: chunked", b"connection: close", b"content-length: 4", b"x: y"])
-def test_any_other_header_takes_an_answer_off_the_short_way(more):
-    for line in READERS_ROW.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
-        assert not ROW_HEAD.match(READERS_ROW.replace(line, line + b"\r\n" + more, 1)), line
+def test_any_other_header_takes_an_answer_off_the_short_way(head, answer, more):
+    for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        assert not head.match(answer.replace(line, line + b"\r\n" + more, 1)), line
 
 
 def outcome(pieces):
@@ -255,7 +271,9 @@ def outcome(pieces):
 
 
 @given(
-    answer=st.sampled_from([ROW, READERS_ROW, CHUNKED, *(a for a in MALFORMED.values() if len(a) < 1_000)]),
+    answer=st.sampled_from(
+        [ROW, READERS_ROW, READERS_LIST, CHUNKED, *(a for a in MALFORMED.values() if len(a) < 1_000)]
+    ),
     place=st.integers(0, 400), byte=st.none() | st.integers(0, 255), cuts=st.lists(st.integers(1, 400), max_size=6),
 )  # fmt: skip
 def test_how_an_answer_is_cut_into_pieces_changes_nothing(answer, place, byte, cuts):

@@ -170,10 +170,12 @@ class Conversation:
         pause = _FIRST_PAUSE_S
         while wanted:
             answer = yield from self._many(table, wanted, after, budget, now)
+            many = many_of(answer, table, wanted)
+            if many.keys == keys:  # as nearly always: all of them, in their order
+                return many.rows
             before = len(found)
-            here, elsewhere = many_of(answer, table, set(wanted))
-            found |= here
-            for key in elsewhere:
+            found |= zip(many.keys, many.rows, strict=True)
+            for key in many.elsewhere:
                 found[key] = yield from self.get(table, key, after, budget, (yield from _time()))
             wanted = [key for key in wanted if key not in found] if len(found) < distinct else []
             if wanted and len(found) == before:

@@ -1,7 +1,7 @@
 """Row: what a read returns, and the rows of a list answer (msgpack), checked before anybody has them."""
 
-from collections.abc import Sequence, Set
-from itertools import repeat
+from collections.abc import Sequence
+from itertools import compress, repeat
 from typing import Any, NamedTuple
 
 from logstore.client.transport.answer import HttpAnswer
@@ -46,30 +46,31 @@ def page_of(answer: HttpAnswer, *, keys_only: bool) -> tuple[list[Row], str | No
     return rows, cursor
 
 
-def many_of(answer: HttpAnswer, table: str, wanted: Set[bytes]) -> tuple[dict[bytes, Row | None], list[bytes]]:
-    """Rows that a multi-get found, under their keys, and the keys that another node has.
+class Many(NamedTuple):
+    """Rows of one answer to a multi-get."""
 
-    Raises Stopped, and ServerError when it is no such answer.
-    """
+    keys: Sequence[bytes]  # that were answered
+    rows: list[Row | None]  # of each
+    elsewhere: list[bytes]  # keys that another node has
+
+
+def many_of(answer: HttpAnswer, table: str, wanted: Sequence[bytes]) -> Many:
+    """Rows that a multi-get found. Raises Stopped, and ServerError when it is no answer to the keys that were asked."""
     body = _body(answer)
     try:
         token, columns = body["token"] or "", _columns(body, "results", keys_only=False)
-        found: dict[bytes, Row | None] = {}
-        if None in columns[1]:
-            found = dict.fromkeys([key for key, value in zip(columns[0], columns[1], strict=True) if value is None])
-            present = [row for row in zip(*columns, strict=True) if row[1] is not None]
-            columns = [*zip(*present, strict=True)] or [()] * len(_FIELDS)
-        found |= zip(columns[0], _rows(columns, token), strict=True)
+        rows = _rows_or_none(columns, token)
         left_out = [(entry["key"], str(entry["reason"])) for entry in body["unprocessed"]]
-        known = found.keys() | dict(left_out).keys() if left_out else found.keys()
+        all_there = not left_out and columns[0] == wanted
+        known = all_there or {*columns[0], *dict(left_out)} <= {*wanted}
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _wrong(answer, error) from error
-    if not known <= wanted:
+    if not known:
         raise _wrong(answer, "its keys are not those that were asked for")
     for key, reason in left_out:
         if reason == "partition-stopped":
             raise Stopped(f"the partition of key {key!r} of table {table} has stopped; `logstore status` says why")
-    return found, [key for key, reason in left_out if reason == "not-owner"]
+    return Many(columns[0], rows, [key for key, reason in left_out if reason == "not-owner"])
 
 
 def _columns(body: dict[str, Any], name: str, *, keys_only: bool) -> list[Sequence[Any]]:
@@ -86,6 +87,17 @@ def _field(row: dict[str, Any], field: str) -> Any:
     if row[field] is None:
         raise TypeError(f"a row has no {field}")
     return row[field]
+
+
+def _rows_or_none(columns: Sequence[Sequence[Any]], token: str) -> list[Row | None]:
+    """Rows of columns, and None where there is no value."""
+    if None not in columns[1]:
+        return [*_rows(columns, token)]
+    is_there = [value is not None for value in columns[1]]
+    if {*map(type, columns[0])} != {bytes}:
+        raise TypeError("a key is not of its kind")
+    rows = iter(_rows([list(compress(column, is_there)) for column in columns], token))
+    return [next(rows) if there else None for there in is_there]
 
 
 def _rows(columns: Sequence[Sequence[Any]], token: str) -> list[Row]:

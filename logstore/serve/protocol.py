@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from logstore.serve.fast_path import FastPath
 from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, ReaderSettings
 from logstore.serve.wire.head import body_bytes, framing, last_response, origin_form
+from logstore.serve.wire.one_write import OneWrite
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import CLIENT_GONE
 
@@ -390,11 +391,16 @@ class ReaderProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _new_cycle(self, *, keep_alive: bool) -> RequestResponseCycle:
+        writes: Any = OneWrite(self.transport)
+
+        def answered() -> None:
+            writes.flush()
+            self.on_response_complete()
+
         return RequestResponseCycle(
-            scope=self.scope, transport=self.transport, flow=self.flow, logger=self.logger,
-            access_logger=self.access_logger,
+            scope=self.scope, transport=writes, flow=self.flow, logger=self.logger, access_logger=self.access_logger,
             access_log=False, default_headers=self.server_state.default_headers, message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue, keep_alive=keep_alive, on_response=self.on_response_complete,
+            expect_100_continue=self.expect_100_continue, keep_alive=keep_alive, on_response=answered,
         )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Answer: an HTTP/1.1 answer as its bytes arrive (llhttp parses it), bounded and whole, or none at all.
 
-The answer that a reader gives to a plain read of a row, when it arrives in one piece, is recognised by a regular
-expression instead, in a third of the time; whatever differs by one byte goes the way of all others.
+The heads that a reader gives to a plain read of a row, and to lists in columns, are recognised by a regular expression
+instead, in a third of the time, when they arrive in one piece; whatever differs by one byte goes the way of all others.
 
 Refused besides what llhttp refuses: an answer whose end only the end of the connection tells, since one that was cut
 off looks the same; codings of the body, which nobody asked for; and bytes behind an answer, since nothing else was
@@ -21,19 +21,29 @@ MAX_BODY_BYTES = MAX_MAX_VALUE_BYTES + 32 * 1024 * 1024  # the longest value, an
 _MAX_WIRE_BYTES = 2 * MAX_BODY_BYTES  # chunks carry framing of their own, and trailers
 _new = tuple.__new__  # of a NamedTuple, without a frame of its own
 _WITHOUT_BODY = (204, 304)
+_TOO_MUCH = "more bytes follow it than it announces"
 _ROW_HEADERS = (
     b"date", b"content-type", b"content-length", b"etag", b"ls-partition", b"ls-version", b"ls-applied", b"ls-lag",
     b"ls-source", b"ls-token", b"x-request-id",
 )  # fmt: skip
-# No other name, so no other framing and no other coding; a body of more digits is longer than what one piece holds.
-ROW_HEAD = re.compile(
-    rb"HTTP/1\.1 200 OK\r\n"
-    + b"".join(
-        name + (rb": ([0-9]{1,9})\r\n" if name == b"content-length" else rb": ([!-~]++(?: [!-~]++)*+)\r\n")
-        for name in _ROW_HEADERS
+_LIST_HEADERS = b"date", b"content-type", b"content-length", b"vary", b"ls-source", b"ls-token", b"x-request-id"
+
+
+def _head(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """A head of these headers. No other name, so no other framing and no other coding."""
+    return re.compile(
+        rb"HTTP/1\.1 200 OK\r\n"
+        + b"".join(
+            name + (rb": ([0-9]{1,9})\r\n" if name == b"content-length" else rb": ([!-~]++(?: [!-~]++)*+)\r\n")
+            for name in names
+        )
+        + rb"\r\n"
     )
-    + rb"\r\n"
-)
+
+
+ROW_HEAD, LIST_HEAD = _head(_ROW_HEADERS), _head(_LIST_HEADERS)
+_KNOWN = (ROW_HEAD, _ROW_HEADERS), (LIST_HEAD, _LIST_HEADERS)
+_LENGTH_AT = 2  # of content-length, in both
 
 
 class Malformed(Exception):
@@ -60,7 +70,7 @@ class AnswerParser:
         "_http",
         "_in_body",
         "_keep_alive",
-        "_row",
+        "_left",
         "_status",
         "_wire_bytes",
         "_wrong",
@@ -69,7 +79,7 @@ class AnswerParser:
 
     def __init__(self) -> None:
         self._http = httptools.HttpResponseParser(self)
-        self._row: re.Match[bytes] | None = None
+        self._left: int | None = None  # bytes to come of an answer whose head is known by heart
         self.begun = False  # True: something of the answer was read
         self._reset()
 
@@ -88,14 +98,13 @@ class AnswerParser:
         """Take the next bytes. True when the answer is whole; raises Malformed."""
         if not self.begun:
             self.begun = True
-            row = self._row = ROW_HEAD.match(data)
-            if row is not None and int(row[3]) == len(data) - row.end():
-                self._done = self._keep_alive = True
-                return True
-            self._row = None
+            if self._known(data):
+                return self._left == 0
             self._reset()
             if not b"HTTP/1.".startswith(data[:7]):
                 raise Malformed(f"it begins with {data[:40]!r}, not with HTTP/1")
+        if self._left is not None:
+            return self._feed_known(data, self._left)
         self._wire_bytes += len(data)
         try:
             self._http.feed_data(data)
@@ -109,16 +118,32 @@ class AnswerParser:
             )
         return self._done
 
+    def _known(self, data: bytes) -> bool:
+        """True when the head is known by heart, and not too much comes behind it."""
+        self._left = None
+        for head, names in _KNOWN:
+            if (found := head.match(data)) is not None:
+                length, at = int(found[_LENGTH_AT + 1]), found.end()
+                left = length - (len(data) - at)
+                if left < 0 or length > MAX_BODY_BYTES:
+                    return False  # said by the other way
+                self._status, self._headers = 200, dict(zip(names, found.groups(), strict=True))
+                self._body, self._left, self._keep_alive = [data[at:]], left, True
+                return True
+        return False
+
+    def _feed_known(self, data: bytes, left: int) -> bool:
+        self._left = left - len(data)
+        if self._left < 0:
+            raise Malformed(_TOO_MUCH)
+        self._body.append(data)
+        return self._left == 0
+
     def answer(self, now: float) -> HttpAnswer:
         """The answer. Requires: it is whole."""
-        row = self._row
-        if row is not None:
-            self._row = None
-            return _new(
-                HttpAnswer, (200, dict(zip(_ROW_HEADERS, row.groups(), strict=True)), row.string[row.end() :], now)
-            )
         body, self._body = self._body, []
-        return HttpAnswer(self._status, self._headers, body[0] if len(body) == 1 else b"".join(body), now)
+        content = body[0] if len(body) == 1 else b"".join(body)
+        return _new(HttpAnswer, (self._status, self._headers, content, now))
 
     @property
     def reusable(self) -> bool:
@@ -128,7 +153,7 @@ class AnswerParser:
     def on_message_begin(self) -> None:
         """Called by the parser, also for what follows a whole answer."""
         if self._done:
-            self._wrong = "more bytes follow it than it announces"
+            self._wrong = _TOO_MUCH
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser for a header, and for a trailer, which says nothing that counts here."""
