@@ -1,6 +1,7 @@
 """Levels of a snapshot: deltas upon a base are, after every compaction, the fold of the whole log."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 from pyarrow import parquet
 
 from batch.tasks import levels
-from batch.tasks.sstables import SstTarget, check_partition, fold_partition
+from batch.tasks.read_back import prove
+from batch.tasks.sst_files import SstTarget
+from batch.tasks.sstables import fold_partition
 from logstore.log.read.ranges import HEADERS, SCHEMA
 from logstore.model.errors import Corrupted
+from logstore.model.folding.difference import StateBelow
 from logstore.model.folding.digest import TOMBSTONES, Digest, digest
 from logstore.model.folding.fold import FoldRules, Records, fold_batch
 from logstore.model.partitioner import partition_of
@@ -21,7 +25,7 @@ from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import levels_of
 from logstore.snapshot.sst import checksum, opened
 from logstore.snapshot.storage import Storage
-from logstore.snapshot.work import CheckOrder, FoldOrder
+from logstore.snapshot.work import FoldOrder
 
 EPOCH = "ab" * 16
 KEYS = [key for n in range(3_000) if partition_of(key := b"k%04d" % n, 2) == 0][:1_200]
@@ -46,7 +50,7 @@ class OnePartition:
             pa.array([1_000 + n for n in offsets], pa.int64()), pa.array([key for key, _ in records], pa.binary()),
             pa.array([value for _, value in records], pa.binary()), pa.array([None] * len(records), HEADERS),
         ]  # fmt: skip
-        path = Path(str(self.storage.local(f"{start}.parquet")))
+        path = Path(str(Storage(self.storage.url).local(f"{start}.parquet")))
         path.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(pa.Table.from_batches([pa.RecordBatch.from_arrays(columns, schema=SCHEMA)]), path)
         return Segment(0, start, len(self.log), path.name, len(records), path.stat().st_size, checksum(path), "")
@@ -54,13 +58,17 @@ class OnePartition:
     def compact(self, records, *, full=False):
         """Append and compact, and read back what was written."""
         since = len(self.log)
-        segments = [self.append(records)] if records else []
+        return self._compact(since, [self.append(records)] if records else [], full)
+
+    def compact_segment(self, segment):
+        """Compact what is appended already."""
+        return self._compact(segment.start, [segment], False)
+
+    def _compact(self, since, segments, full):
         self.runs += 1
         target = SstTarget(self.storage, "snapshots", f"s{self.runs}")
         order = FoldOrder(0, since, len(self.log), segments, self.files, self.before, full)
         self.done = fold_partition(order, self.table, target)
-        self.check = CheckOrder(0, self.done.files, self.done.facts, False, self.done.linked, self.files, self.before)
-        check_partition(self.check, target)
         self.before, self.files = self.done.facts, self.done.files
         return self.done
 
@@ -82,6 +90,10 @@ class OnePartition:
 
     def written_bytes(self):
         return sum(file.size_bytes for file in self.files if file.path.startswith(f"s{self.runs}/"))
+
+
+def digest_of(facts):
+    return Digest.from_hex(facts.digest, facts.entries)
 
 
 def some(rng, keys, count, deletes=0.3):
@@ -154,26 +166,82 @@ def test_deleting_what_is_not_there_leaves_no_tombstone_behind(tmp_path):
     assert (one.done.facts.entries, one.done.facts.digest) == (0, Digest().hex)
 
 
-@pytest.mark.parametrize("wrong", ["digest", "entries", "bytes", "lost"])
-def test_a_delta_that_does_not_read_back_is_refused(tmp_path, wrong):
+class Damaging(Storage):
+    """A storage that does not keep what it was given, once it is told to."""
+
+    wrong = ""
+
+    def upload(self, local, path):
+        super().upload(local, path)
+        there = Path(str(self.local(path)))
+        if self.wrong == "bytes":
+            data = bytearray(there.read_bytes())
+            data[len(data) // 3] ^= 1
+            there.write_bytes(data)
+        if self.wrong == "lost":
+            there.unlink()
+
+
+@pytest.mark.parametrize("changes", [KEYS[:50], KEYS])  # a delta, and a base that is merged
+@pytest.mark.parametrize("wrong", ["bytes", "lost"])
+def test_what_is_not_kept_as_it_was_written_is_refused(tmp_path, wrong, changes):
+    one = OnePartition(tmp_path)
+    one.storage = Damaging(one.storage.url)
+    one.compact([(key, b"v" * 50) for key in KEYS])
+    one.storage.wrong = wrong
+    with pytest.raises(Corrupted, match=r"s2/p00000-00000-\w+\.sst .*(is gone|is damaged)"):
+        one.compact([(key, b"w" * 50) for key in changes])
+
+
+def test_files_of_another_digest_than_the_folds_are_refused(tmp_path):
     one = OnePartition(tmp_path, merge_share=10)
     one.compact([(key, b"v" * 50) for key in KEYS])
+    base, facts = one.files, one.before
     one.compact([(key, b"w" * 50) for key in KEYS[:50]])
-    (delta,) = [file for file in one.files if file.level]
-    order, target = one.check, SstTarget(one.storage, "snapshots", "s2")
-    if wrong == "digest":
-        order = order._replace(facts=order.facts._replace(digest="0" * 32))
-    if wrong == "entries":
-        order = order._replace(facts=order.facts._replace(entries=order.facts.entries + 1))
-    if wrong == "bytes":
-        path = one.path(delta)
-        data = bytearray(path.read_bytes())
-        data[len(data) // 3] ^= 1
-        path.write_bytes(data)
-    if wrong == "lost":
-        one.path(delta).unlink()
-    with pytest.raises(Corrupted, match="does not read back" if wrong in {"digest", "entries"} else delta.path):
-        check_partition(order, target)
+    delta, after = [file for file in one.files if file.level], digest_of(one.before)
+    target, cut = SstTarget(one.storage, "snapshots", "s2"), len(one.log)
+    with opened([[one.path(file) for file in base]]) as reader:
+        below = StateBelow(reader, digest_of(facts), facts.entries)
+        prove(target, delta, cut, after, tmp_path, below)
+        for claimed in (after._replace(value=after.value ^ 1), after._replace(entries=after.entries + 1)):
+            with pytest.raises(Corrupted, match="does not read back"):
+                prove(target, delta, cut, claimed, tmp_path, below)
+        with pytest.raises(Corrupted, match="newer than the cut"):
+            prove(target, delta, cut - 1, after, tmp_path, below)
+        lacks = delta[0]._replace(entries=delta[0].entries + 1)
+        with pytest.raises(Corrupted, match="were written"):
+            prove(target, [lacks], cut, after, tmp_path, below)
+    prove(target, base, facts.cut, digest_of(facts), tmp_path)
+
+
+class Remote(Storage):
+    """A storage that is no disk, to who asks, and counts what is fetched."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.fetched = Counter()
+
+    def local(self, path):
+        return None
+
+    def download(self, path, local, **more):
+        self.fetched[path] += 1
+        super().download(path, local, **more)
+
+
+@pytest.mark.parametrize("merge_share", [10, 0])  # a delta stays one, is merged
+def test_levels_of_a_remote_storage_are_fetched_once_by_a_compaction(tmp_path, merge_share):
+    one = OnePartition(tmp_path, merge_share=merge_share)
+    one.compact([(key, b"v" * 50) for key in KEYS])
+    one.compact([(key, b"w" * 50) for key in KEYS[:50]])
+    one.storage = Remote(one.storage.url)
+    below = [f"snapshots/{file.path}" for file in one.files]
+    segment = one.append([(key, b"x" * 50) for key in KEYS[30:80]])
+    one.compact_segment(segment)
+    assert {path: one.storage.fetched[path] for path in below} == dict.fromkeys(below, 1)
+    assert set(one.storage.fetched.values()) == {1}, "what is new is fetched once, too, to be read back"
+    one.storage = Storage(one.storage.url)
+    assert one.content() == one.expected()
 
 
 def test_a_base_whose_levels_do_not_merge_to_their_digest_is_not_written(tmp_path):

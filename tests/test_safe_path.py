@@ -126,7 +126,6 @@ OWN = {
     "batch/failpoints.py": {"folder / point"},
     "batch/session.py": {"homes / xxh3_64_hexdigest(str(java).encode())"},
     "batch/tasks/fold.py": {"self._directory / f'run-{self._made:06d}.arrow'"},
-    "batch/tasks/sstables.py": {"scratch / f'base-{at:05d}.sst'", "scratch / f'out-{number:05d}.sst'"},
     "logstore/cli/doctor/machine.py": {"cache_dir() / f'kafka-{VERSION}'"},
     "logstore/settings.py": {"place / FILE"},
     "logstore/model/safe_path.py": {"root.joinpath(*map(one_step, names))"},

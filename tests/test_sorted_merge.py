@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logstore.model.folding.sorted_merge import join, overlaid, overlay
+from logstore.model.folding.sorted_merge import join, overlay
 
 CELLS = st.dictionaries(st.binary(max_size=3), st.one_of(st.none(), st.binary(max_size=2)), max_size=30)
 
@@ -18,6 +18,3 @@ def test_a_merge_is_what_dictionaries_say(newer, older, reverse):
         ((key, newer[key]) if key in newer else None, (key, older[key]) if key in older else None) for key in both
     ]
     assert list(overlay(cells(newer), cells(older), reverse=reverse)) == cells(older | newer)
-    assert list(overlaid(cells(newer), cells(older), reverse=reverse)) == [
-        (key, older[key]) for key in both if key in newer and key in older
-    ]

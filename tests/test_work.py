@@ -20,8 +20,7 @@ FOLD = work.FoldOrder(1, 0, 9, [SEGMENT], [FILE], FACTS)
 SEEN = work.SeenValue(3, 5)
 PASSED: list[NamedTuple] = [
     work.OffsetRange(1, 0, 9, "8-cd"), STRETCH, FOLD, work.RestoreOrder(STRETCH, [FILE], 1_000),
-    work.FoldResult(FACTS, [FILE], False, 9), work.CheckOrder(1, [FILE], FACTS, True, True, [FILE], FACTS),
-    work.PartDigest("ab", 5),
+    work.FoldResult(FACTS, [FILE], False, 9), work.PartDigest("ab", 5),
     work.SnapshotOrder(FOLD, [FILE]), work.DigestOrder(FOLD, [4, 9]), work.ServedOrder(FOLD, "http://n:1", 3.0), SEEN,
     work.GuiltyKey(b"k", SEEN, None), work.Comparison({"missing": 1}, [work.GuiltyKey(b"k", SEEN, None)], ""),
     work.FileOrder(1, [FILE]), work.StateOrder(STRETCH, [FILE]),

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from batch.datasource.key_filter import Keys
 from batch.tasks.fold import BUFFER_BYTES, Fold, Shape, is_plain, over, without_skipped
 from batch.tasks.segments import read_segment
-from batch.tasks.sstables import SstTarget, readable
+from batch.tasks.sst_files import SstTarget, readable
 from logstore.log.read.ranges import HEADERS, read_range
 from logstore.model.errors import Unsupported
 from logstore.model.folding.entry import Entry

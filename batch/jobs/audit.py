@@ -22,7 +22,7 @@ from batch.jobs import job_size, node_digests
 from batch.jobs.archive import archive_leased
 from batch.jobs.node_digests import Heard, Testimony
 from batch.tasks import compare
-from batch.tasks.sstables import SstTarget
+from batch.tasks.sst_files import SstTarget
 from logstore.log.control import append_control
 from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Corrupted, LogTruncated

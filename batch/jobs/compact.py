@@ -3,9 +3,9 @@
     1 cut        append a `cut` control record to every partition; its offset is where the snapshot ends
     2 archive    copy the log below the cut to Parquet
     3 fold       the snapshot before (the newest of the line that nobody refused), and the archived log since: new
-                 SSTables; partitions where nothing changed keep their files
-    4 verify     read every new SSTable back: checksum, order, counts, digest; look whether those that are kept are
-                 there, in the size they had
+                 SSTables, each read back where it was written: checksum, order, counts, digest; partitions where
+                 nothing changed keep their files
+    4 verify     look whether the files that are kept are there, in the size they had
     5 publish    the manifest, then the pointer, from where it stood at the beginning
 
 `rebuild` begins a new line: it is the same from the archive's beginning (in a restored table: from its base snapshot),
@@ -28,7 +28,7 @@ from batch import failpoints
 from batch.context import Clock, Context, new_id
 from batch.jobs import idle_partitions, job_size
 from batch.jobs.archive import Archived, archive_leased
-from batch.tasks import sstables
+from batch.tasks import sst_files, sstables
 from logstore.log.control import append_control
 from logstore.log.read.leader_epochs import records_from
 from logstore.log.read.ranges import committed_ends
@@ -38,7 +38,7 @@ from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts, has_deltas
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.verdicts import REFUSED
-from logstore.snapshot.work import CheckOrder, FoldOrder, FoldResult
+from logstore.snapshot.work import FileOrder, FoldOrder, FoldResult
 
 Kind = Literal["compact", "rebuild"]
 
@@ -121,7 +121,7 @@ class _CompactRun:
         self.name = f"{self.created_ms:014d}-{job}"
         self.expected, self.verdicts = repository.current(), repository.verdicts(table.base_snapshot)
         self.parent = self._parent()
-        self.target = sstables.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
+        self.target = sst_files.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
 
     def current(self) -> Compacted | None:
         """The current snapshot, if there is nothing new; nothing is written."""
@@ -228,13 +228,9 @@ class _CompactRun:
         return (self.parent.files_of(partition), self.parent.parts[partition]) if self.parent else ([], None)
 
     def _verify(self, done: list[FoldResult]) -> Manifest:
-        work = [
-            CheckOrder(partition, part.files, part.facts, self.verify_all, part.linked, *self._below(partition))
-            for partition, part in enumerate(done)
-            if self.verify_all or not part.linked
-        ]
-        self.ctx.run("verify", partial(sstables.check_partition, where=self.target), work)
-        sstables.check_sizes(self.target, [file for part in done for file in part.files])
+        work = [FileOrder(partition, part.files) for partition, part in enumerate(done) if self.verify_all]
+        self.ctx.run("verify", partial(sst_files.check_files, where=self.target), work)
+        sst_files.check_sizes(self.target, [file for part in done for file in part.files])
         table = self.table
         return Manifest(
             name=self.name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,

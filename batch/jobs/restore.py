@@ -26,13 +26,14 @@ from batch.datasource import read
 from batch.datasource.key_filter import Keys
 from batch.jobs import job_size
 from batch.jobs.history import History
-from batch.tasks import sstables
+from batch.tasks import read_back, sst_files
+from batch.tasks.sst_output import SstOutput
 from logstore.log import topics
 from logstore.log.tables import change, claims, forks
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
 from logstore.snapshot.manifest import Manifest, PartFacts
-from logstore.snapshot.work import CheckOrder, FoldResult, RestoreOrder
+from logstore.snapshot.work import FoldResult, RestoreOrder
 
 CUT = 1  # the snapshot stands for the base record at offset 0
 _VERSION = bytes(8)
@@ -115,17 +116,11 @@ class _RestoreRun:
 
     def _snapshot(self, fork: Table) -> tuple[Manifest, int]:
         repository = self.ctx.repository(fork)
-        target = sstables.SstTarget(self.ctx.storage, repository.root, self.name)
+        target = sst_files.SstTarget(self.ctx.storage, repository.root, self.name)
         with self.clock.step("fold"):
             where = read.TableSource(self.ctx.bootstrap, self.source, self.ctx.storage)
             done = self.ctx.run("fold", partial(restore_partition, where=where, fork=fork, target=target), self.parts)
         failpoints.crash("restore:2")
-        with self.clock.step("verify"):
-            work = [
-                CheckOrder(partition, part.files, part.facts, False, part.linked, [], None)
-                for partition, part in enumerate(done)
-            ]
-            self.ctx.run("verify", partial(sstables.check_partition, where=target), work)
         failpoints.crash("restore:3")
         manifest = Manifest(
             name=self.name, table=fork.name, topic=fork.topic, epoch=fork.epoch, partitions=fork.partitions,
@@ -153,7 +148,7 @@ class _RestoreRun:
 
 
 def restore_partition(
-    order: RestoreOrder, where: read.TableSource, fork: Table, target: sstables.SstTarget
+    order: RestoreOrder, where: read.TableSource, fork: Table, target: sst_files.SstTarget
 ) -> FoldResult:
     """Write one partition of the fork's first snapshot. Raises as `state.rows_as_of`."""
     examined = [0]
@@ -166,9 +161,8 @@ def restore_partition(
         read.state_as_of(where, order.stretch, order.base_files, Keys(), saw) as (fold, entries),
     ):
         records = examined[0]
-        written, total = sstables.SstOutput(fork, order.stretch.partition, target, Path(scratch)).base(
-            _as_begun(entries)
-        )
+        written, total = SstOutput(fork, order.stretch.partition, target, Path(scratch)).base(_as_begun(entries))
+        read_back.prove(target, written, CUT, total, Path(scratch))
         log_time_ms = max(order.log_time_ms, fold.log_time_ms)
         return FoldResult(PartFacts(CUT, log_time_ms, total.entries, total.hex, {}, []), written, False, records)
 

@@ -17,7 +17,8 @@ import msgpack
 
 from batch.defaults import LISTED
 from batch.tasks.fold import Fold, Shape, over
-from batch.tasks.sstables import SstTarget, feed, scanned
+from batch.tasks.sst_files import SstTarget, scanned
+from batch.tasks.sstables import feed
 from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, ServerUnreachable
 from logstore.model.folding.digest import digest

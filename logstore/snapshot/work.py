@@ -7,12 +7,11 @@ sides import: those of this module, and those they are made of.
     OffsetRange       archive a stretch of the log                  [Segment]
     FoldOrder         fold a partition into SSTables                FoldResult
     RestoreOrder      fold a partition into a fork's SSTables       FoldResult
-    CheckOrder        read a partition's SSTables back              its bytes
     DigestOrder       fold a partition once, and keep nothing       a PartDigest at each cut
     SnapshotOrder     compare that fold with a snapshot's files     Comparison
     ServedOrder       compare that fold with what a node serves     Comparison
     DiffOrder         compare the rows of two states              RowDiff
-    FileOrder         read SSTables for Spark                       rows
+    FileOrder         read SSTables for Spark, or to compare them   rows, or their bytes
     StateOrder        read a partition as of a position for Spark   rows
     LogStretch        read changes for Spark                        rows
 """
@@ -83,22 +82,6 @@ class FoldResult(NamedTuple):
     files: list[FileFacts]
     linked: bool
     records: int
-
-
-class CheckOrder(NamedTuple):
-    """Read the new files of a partition back and compare them with its facts; `linked`: there are none.
-
-    `all_files`: those of earlier snapshots are compared with their checksums, too. `base` and its files: what a new
-    delta lies upon.
-    """
-
-    partition: int
-    files: list[FileFacts]
-    facts: PartFacts
-    all_files: bool
-    linked: bool
-    base_files: list[FileFacts]
-    base: PartFacts | None
 
 
 class PartDigest(NamedTuple):

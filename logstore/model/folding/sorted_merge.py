@@ -38,10 +38,3 @@ def overlay(newer: Iterable[A], older: Iterable[B], *, reverse: bool = False) ->
             yield top
         elif cell is not None:
             yield cell
-
-
-def overlaid(newer: Iterable[A], older: Iterable[B], *, reverse: bool = False) -> Iterator[B]:
-    """Older cells that newer ones lie over."""
-    for top, cell in join(newer, older, reverse=reverse):
-        if top is not None and cell is not None:
-            yield cell

@@ -1,0 +1,102 @@
+"""Difference: the digest of newer entries over what lies below them, from the digest of that alone.
+
+    digest after = digest before - what the newer entries replace + those of them that are live
+
+So a digest costs what has changed: a node has it of its view over a base, a compaction of its delta over the levels of
+a snapshot. What is replaced is looked up below, or found by walking along it where that is quicker.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+from logstore.model.folding.digest import TOMBSTONES, Digest, pair
+from logstore.model.folding.sorted_merge import join
+
+_WALK = 8  # a step along what lies below costs an eighth of a look-up
+
+Item = tuple[bytes, bytes]  # key, entry
+
+
+class KeyRange(NamedTuple):
+    """Keys with start <= key < end; None: no end."""
+
+    start: bytes = b""
+    end: bytes | None = None
+
+    def meets(self, first: bytes, last: bytes) -> bool:
+        """True where some key from `first` to `last`, both included, may be in it."""
+        return last >= self.start and (self.end is None or first < self.end)
+
+
+EVERY_KEY = KeyRange()
+
+
+class LookUp(Protocol):
+    """Look-ups and walks among live entries that newer ones lie over."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The live entry of a key."""
+
+    def scan(self, start: bytes = b"", end: bytes | None = None) -> Iterator[Item]:
+        """Live entries with start <= key < end, in key order."""
+
+
+class StateBelow(NamedTuple):
+    """State that newer entries lie over: its reader, its digest, and how many entries a walk along it meets."""
+
+    reader: LookUp
+    digest: Digest
+    entries: int
+
+
+class Difference:
+    """Difference that newer entries make to the digest of what lies below them."""
+
+    def __init__(self) -> None:
+        """Begin with no entries."""
+        self._sum = self._entries = 0
+
+    def add(self, item: Item, old: bytes | None) -> None:
+        """Count an entry, and the live one below it that it replaces."""
+        key, entry = item
+        if old is not None:
+            self._sum -= pair(key, old)
+            self._entries -= 1
+        if entry[0] not in TOMBSTONES:
+            self._sum += pair(key, entry)
+            self._entries += 1
+
+    def passing(self, pairs: Iterable[tuple[Item, bytes | None]]) -> Iterator[Item]:
+        """Add newer entries, and pass on those that are needed: not tombstones with nothing to hide."""
+        for item, old in pairs:
+            self.add(item, old)
+            if old is not None or item[1][0] not in TOMBSTONES:
+                yield item
+
+    def after(self, before: Digest) -> Digest:
+        """The digest with the newer entries, from the one without them."""
+        return before.plus(Digest(self._sum, self._entries))
+
+
+def digest_upon(newer: Iterable[Item], changed: int, below: StateBelow, keys: KeyRange = EVERY_KEY) -> Digest:
+    """The digest of newer entries and what lies below them together. Requires and walks as `beside`."""
+    difference = Difference()
+    for item, old in beside(newer, changed, below, keys):
+        difference.add(item, old)
+    return difference.after(below.digest)
+
+
+def beside(
+    newer: Iterable[Item], changed: int, below: StateBelow, keys: KeyRange = EVERY_KEY
+) -> Iterator[tuple[Item, bytes | None]]:
+    """Newer entries, some `changed`, each with the live one below that it replaces.
+
+    Requires: they are in key order, all of them in `keys`.
+    """
+    if changed * _WALK > below.entries:
+        for item, old in join(newer, below.reader.scan(*keys)):
+            if item is not None:
+                yield item, None if old is None else old[1]
+    else:
+        for item in newer:
+            yield item, below.reader.get(item[0])
