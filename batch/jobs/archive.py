@@ -122,10 +122,12 @@ def repair_archive(ctx: Context, table: Table) -> Repaired:
 
     Records that the log lost are not whole, once the loss was accepted.
 
-    Raises LogTruncated, and changes nothing, when it does not; JobRunning, StorageUnreachable, LogUnreachable.
+    Raises LogTruncated, and changes nothing, when it does not; JobRunning (also while an audit or a restore
+    reads), StorageUnreachable, LogUnreachable.
     """
     job = new_id()
     with ctx.repository(table).lease(job, "archive --repair", ctx.lease_s):
+        ctx.repository(table).check_unread(ctx.lease_s)
         index = ctx.archive(table)
         known = index.readable()
         ctx.start(job_size.of_segments(known))

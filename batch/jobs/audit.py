@@ -9,10 +9,13 @@
                 say of them
     5 explain   (when asked) which keys differ
 
-Nothing is changed but for the cut records, which change no row, and the verdicts (`logstore.snapshot.verdicts`).
+The table's lease is held until the log is archived. Then a mark keeps what is read (`Repository.reading`): compactions
+go on, nothing is trimmed. Nothing is changed but for the cut records, which change no row, and the verdicts
+(`logstore.snapshot.verdicts`).
 """
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -96,21 +99,26 @@ class _AuditRun:
         )
         self.base = self.repository.manifest(table.base["snapshot"]) if table.base else None
         self.clock, self.job = Clock(), new_id()
+        self.line = list[str]()  # snapshots that counted when it began
         self._digests: dict[tuple[int, int], PartDigest] = {}  # (partition, cut) -> of the fold
 
     def run(self) -> Audit:
-        """The steps; the lease keeps the snapshot there as long as it is looked at."""
-        with self.repository.lease(self.job, "audit", self.ctx.lease_s):
-            cuts, snapshot = self._begin()
-            with self.clock.step("fold"):
+        """The steps; other jobs have the table from the fold on, and what is read stays."""
+        with ExitStack() as reading:
+            with self.repository.lease(self.job, "audit", self.ctx.lease_s):
+                mark = self.repository.reading("audit", self.job, self.table.base_snapshot, self.ctx.lease_s)
+                reading.enter_context(mark)
+                cuts, snapshot = self._begin()
+                self.line = self.repository.line()
                 older, damaged = self._older(snapshot, cuts) if snapshot else ([], [])
+            with self.clock.step("fold"):
                 self._fold_all(cuts, [*older, *([snapshot] if snapshot else [])])
                 folded = self._folded_at(cuts)
             with self.clock.step("snapshot"):
                 problems, suspects = self._snapshot(snapshot, cuts) if snapshot else ([], [])
                 suspects += [*damaged, *self._others(older)]
-        with self.clock.step("nodes"):
-            suspects += self._nodes(cuts, folded)
+            with self.clock.step("nodes"):
+                suspects += self._nodes(cuts, folded)
         return Audit(self.table, cuts, snapshot, folded, problems, suspects, self.clock.seconds)
 
     def _begin(self) -> tuple[dict[int, int], Manifest | None]:
@@ -163,21 +171,21 @@ class _AuditRun:
         """The rest of the line, and what a rebuild replaced; and those of the line whose manifest is damaged."""
         found: list[Manifest] = []
         damaged: list[Suspect] = []
-        line = self.repository.line()
         for name in self.repository.candidates():
             if name in (snapshot.name, self.table.base_snapshot):
                 continue
             try:
                 found.append(self.repository.manifest(name))
             except Corrupted as error:
-                damaged += [Suspect(f"snapshot {name}", p, DIFFER, str(error)) for p in sorted(cuts) if name in line]
+                damaged += [
+                    Suspect(f"snapshot {name}", p, DIFFER, str(error)) for p in sorted(cuts) if name in self.line
+                ]
         return found, damaged
 
     def _others(self, older: list[Manifest]) -> list[Suspect]:
         """Judge older snapshots; what a rebuild replaced counts for nobody who is served now."""
-        line = self.repository.line()
         judged = [(one.name, self._judged_snapshot(one, {})) for one in older]
-        return [suspect for name, suspects in judged if name in line for suspect in suspects]
+        return [suspect for name, suspects in judged if name in self.line for suspect in suspects]
 
     def _snapshot(self, snapshot: Manifest, cuts: dict[int, int]) -> tuple[list[str], list[Suspect]]:
         problems = self.repository.verify(snapshot.name)

@@ -13,7 +13,7 @@ again.
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -75,15 +75,17 @@ def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
     check_name(name)
     claims.free(ctx.registry, name)
     job = new_id()
-    with ctx.repository(table).lease(job, "restore", ctx.lease_s):  # what is read must stay
-        history = History(ctx, table)
-        return _RestoreRun(ctx, table, history, history.locate(at), job).run(
-            name, f"{source} as of {at if len(at) <= _SHORT else at[:_SHORT] + '...'}"
-        )
+    repository = ctx.repository(table)
+    with ExitStack() as reading:
+        with repository.lease(job, "restore", ctx.lease_s):
+            reading.enter_context(repository.reading("restore", job, table.base_snapshot, ctx.lease_s))
+            history = History(ctx, table)
+            run = _RestoreRun(ctx, table, history, history.locate(at), job)
+        return run.run(name, f"{source} as of {at if len(at) <= _SHORT else at[:_SHORT] + '...'}")
 
 
 class _RestoreRun:
-    """A restore under the source's lease."""
+    """A restore whose parts are known, and stay as long as it reads; the source may be written and compacted."""
 
     def __init__(self, ctx: Context, source: Table, history: History, upto: dict[int, int], job: str) -> None:
         self.ctx, self.source, self.job = ctx, source, job

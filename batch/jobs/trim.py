@@ -68,6 +68,7 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
         )
     repository = ctx.repository(table)
     with repository.lease(new_id(), "trim", ctx.lease_s):
+        repository.check_unread(ctx.lease_s)
         predecessor, newest = _two(table, repository)
         reach = (
             newest if table.allow_control_records else predecessor

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import orjson
 
-from logstore.model.errors import Conflict, Corrupted, NoSuchSnapshot, UsageError
+from logstore.model.errors import Conflict, Corrupted, JobRunning, NoSuchSnapshot, UsageError
 from logstore.snapshot.lease import holder, lease, live
 from logstore.snapshot.manifest import FileFacts, Manifest
 from logstore.snapshot.storage import Storage, at_once
@@ -208,6 +208,19 @@ class Repository:
         """Keep snapshots from collection while a node fetches them; `for_s`: how long it counts once the node died."""
         return in_use(self.storage, self.file_path(f"_USES/{node}.json"), names, for_s)
 
+    def reading(self, what: str, job: str, origin: str | None, for_s: float) -> AbstractContextManager[None]:
+        """Keep every snapshot that counts now for a job that reads history and lets go of the lease meanwhile.
+
+        Requires: the job holds the lease at this moment. While it is marked, nothing of log and archive goes either
+        (`check_unread`). `origin`: as for `candidates`.
+        """
+        return in_use(self.storage, self.file_path(f"_READS/{what}-{job}.json"), self.candidates(origin), for_s)
+
+    def check_unread(self, for_s: float) -> None:
+        """Raise JobRunning while a job reads history; its mark counts `for_s` once it died."""
+        for who, _ in used(self.storage, self.file_path("_READS")):
+            raise JobRunning(f"{who} reads the table's history; wait for it, or {for_s:g} s after it died")
+
     def lease(self, job: str, what: str, ttl_s: float = 120) -> AbstractContextManager[None]:
         """Hold the table for one job; raises JobRunning while another holds it."""
         return lease(self.storage, self.file_path("_JOB"), job, what, ttl_s)
@@ -260,7 +273,8 @@ class Repository:
             *self.pins(),
             *([now.name] if now is not None else []),
         }
-        retained |= {name for names in used(self.storage, self.file_path("_USES")) for name in names}
+        for folder in ("_USES", "_READS"):
+            retained |= {name for _, names in used(self.storage, self.file_path(folder)) for name in names}
         if not origins & retained:
             retained |= self._newest_proved(now, published, retained)
         return retained

@@ -1,4 +1,7 @@
-"""Uses: snapshots that nodes fetch now, `_USES/<node>-<worker>-<partition>.json`; garbage collection spares them.
+"""Uses: snapshots that nodes fetch and jobs read now; garbage collection spares them.
+
+    _USES/<node>-<worker>-<partition>.json   a node fetches
+    _READS/<what>-<job>.json                 a job reads snapshots, archive and log, without holding the table's lease
 
 A mark counts for a time, so that a node that died keeps nothing, and is renewed as long as the fetch goes on, however
 slow a single file is.
@@ -35,14 +38,14 @@ def in_use(storage: Storage, path: str, names: Sequence[str], for_s: float) -> I
         storage.remove(path)
 
 
-def used(storage: Storage, folder: str) -> Iterator[list[str]]:
-    """The snapshots that nodes use now. A mark that cannot be read is removed: its node writes it again."""
+def used(storage: Storage, folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Who uses which snapshots now. A mark that cannot be read is removed: its node writes it again."""
     for name in storage.list(folder):
         path = f"{folder}/{name}"
         try:
             mark = orjson.loads(storage.read(path))
             if mark["until_ms"] > _now_ms():
-                yield [str(snapshot) for snapshot in mark["names"]]
+                yield name.removesuffix(".json"), [str(snapshot) for snapshot in mark["names"]]
         except FileNotFoundError:  # it is done with them in this moment
             continue
         except (ValueError, KeyError, TypeError):

@@ -72,7 +72,7 @@ class Verdicts:
     def say(self, snapshot: str, judge: str, parts: Mapping[int, Verdict]) -> None:
         """Set a judge's words on these partitions, beside those it has on others.
 
-        Requires: nobody else writes for this judge at this moment.
+        Requires: nobody else writes this judge's words on other partitions at this moment.
         """
         earlier = self._read(snapshot, judge) or {}
         body = {
