@@ -12,7 +12,7 @@ from support_log import produce
 from batch.jobs import archive as archiving
 from batch.jobs.archive import archive, repair_archive, verify_archive
 from batch.jobs.compact import compact
-from batch.jobs.history import first_archived_later
+from batch.jobs.history import may_hold_later
 from batch.tasks import segments
 from logstore.log import topics
 from logstore.log.kafka import clients
@@ -262,13 +262,14 @@ def test_the_archive_is_the_log_in_rounds_and_goes_on_where_it_ended(ctx, monkey
             assert one.latest_ms == max(time_ms for offset, time_ms, *_ in found if one.start <= offset < one.end)
 
 
-def test_segments_that_end_before_a_time_are_not_opened(tmp_path):
-    storage = Storage(f"file://{tmp_path}")
-    gone = [Segment(0, n, n + 1, "not-there.parquet", 1, 9, "0" * 32, latest_ms=1_000 + n) for n in range(3)]
-    assert first_archived_later(gone, 1_002, storage) is None
-    for segments_of in (gone, [gone[0]._replace(latest_ms=-1)]):  # of an earlier build: it is looked into
-        with pytest.raises(Corrupted, match="is gone"):
-            first_archived_later(segments_of, 1_001, storage)
+@pytest.mark.parametrize(
+    ("latest_ms", "opened"),
+    [([1_000, 1_001, 1_002], []), ([1_000, 1_003, 1_004], [1]), ([-1, 1_001, 1_003, 1_004], [0, 2]), ([-1, 5], [0])],
+)
+def test_only_segments_that_may_hold_the_first_later_record_are_opened(latest_ms, opened):
+    """Earlier builds left the time out."""
+    segments = [Segment(0, n, n + 1, f"{n}.parquet", 1, 9, "0" * 32, latest_ms=at) for n, at in enumerate(latest_ms)]
+    assert may_hold_later(segments, 1_002) == [segments[n] for n in opened]
 
 
 def rows_of(ctx, table, partition):

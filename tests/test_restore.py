@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import msgpack
 import pytest
 from support_jobs import (
+    InProcess,
     content,
     context,
     crash_folder,
@@ -45,6 +46,7 @@ from logstore.model.errors import (
     UsageError,
 )
 from logstore.model.folding.entry import Entry
+from logstore.snapshot.storage import Storage
 
 
 @pytest.fixture
@@ -309,6 +311,35 @@ def test_without_archive_a_lost_log_is_said_to_be_lost(ctx):
         restore(ctx, source.name, _rfc3339(then_ms), "res-gone-then")
     assert topics.epoch_of(clients.admin(ctx.bootstrap), "res-gone-then") is None
     assert restore(ctx, source.name, token(source, {0: 90}), "res-gone-then").records == 90
+
+
+@pytest.mark.parametrize(("at", "opened"), [(3, [1, 1, 1, 1, 1]), (1, [1, 1, 1, 0, 0])])
+def test_a_time_opens_the_archived_files_that_it_needs_and_no_others(ctx, tmp_path, at, opened):
+    """Where the log is trimmed, the archive tells where a time lies: in the file behind those that are folded."""
+    source = make_table(ctx, f"res-segments-{at}", 1)
+    for seed in range(5):
+        write(ctx.bootstrap, source, 100, seed=seed)
+        archive(ctx, source)
+        _pass(ctx.archive(source).segments()[-1].latest_ms)
+    topics.truncate(clients.admin(ctx.bootstrap), source.topic, {0: 500})
+    segments, seen = ctx.archive(source).segments(), []
+    counting = context(ctx.bootstrap, tmp_path, InProcess())
+    counting.storage = _Opened(ctx.storage.url, seen)
+    made = restore(counting, source.name, _rfc3339(segments[at].latest_ms), f"res-segments-{at}-then")
+    assert made.records == 100 * (at + 1)
+    assert [seen.count(segment.path) for segment in segments] == opened
+
+
+class _Opened(Storage):
+    """A storage on a disk that keeps which files were opened."""
+
+    def __init__(self, url, opened):
+        super().__init__(url)
+        self._opened = opened
+
+    def local(self, path):
+        self._opened.append(path)
+        return super().local(path)
 
 
 def _pass(moment_ms):

@@ -93,7 +93,7 @@ class History:
         unknown = [
             partition for partition, reach in self.archived.items() if reach and not self._in_the_log(partition, reach)
         ]
-        work = [self.index.covering(partition, 0, self.archived[partition]) for partition in unknown]
+        work = [may_hold_later(self.index.covering(p, 0, self.archived[p]), time_ms) for p in unknown]
         self.ctx.start(job_size.of_segments([segment for those in work for segment in those]))
         found = self.ctx.run(
             "look up the time", partial(first_archived_later, time_ms=time_ms, storage=self.ctx.storage), work
@@ -118,14 +118,23 @@ class History:
         return LogStretch(partition, start, end, self.index.covering(partition, start, reach), reach)
 
 
-def first_archived_later(segments: list[Segment], time_ms: int, storage: Storage) -> int | None:
-    """The first offset in these segments whose timestamp is later than a time. Raises Corrupted, StorageUnreachable.
+def may_hold_later(segments: list[Segment], time_ms: int) -> list[Segment]:
+    """The segments of a partition in which the first record later than a time may be: one, where all have their times.
 
-    Segments that are known to hold nothing so late are not opened.
+    Those before it hold nothing so late, and those of earlier builds, before it, do not say.
     """
+    found: list[Segment] = []
     for segment in segments:
-        if 0 <= segment.latest_ms <= time_ms:
-            continue
+        if segment.latest_ms > time_ms:
+            return [*found, segment]
+        if segment.latest_ms < 0:
+            found.append(segment)
+    return found
+
+
+def first_archived_later(segments: list[Segment], time_ms: int, storage: Storage) -> int | None:
+    """The first offset in these segments whose timestamp is later than a time. Raises Corrupted, StorageUnreachable."""
+    for segment in segments:
         with local_copy(segment, storage) as path, parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=["offset", "timestamp"], use_threads=False):
                 later = batch.filter(pc.greater(batch.column("timestamp"), time_ms))

@@ -39,7 +39,7 @@ def in_use(storage: Storage, path: str, names: Sequence[str], for_s: float) -> I
 
 
 def used(storage: Storage, folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Who uses which snapshots now. A mark that cannot be read is removed: its node writes it again."""
+    """Users and their snapshots, as of now. A mark that cannot be read is removed: its node writes it again."""
     for name in storage.list(folder):
         path = f"{folder}/{name}"
         try:
