@@ -314,7 +314,7 @@ def test_what_a_server_says_unasked_is_no_answer_to_the_next_request():
             assert store.get("t", "k").value == b"value"
             pool = store.reader._pools[server.url]
             late.set()
-            (kept,) = [connection for connection, _ in pool._stack._idle]
+            (kept,) = [connection for connection, _ in pool.stack._idle]
             kept._wait_for(1, time.monotonic() + 30)  # until it has arrived
             assert store.get("t", "k").value == b"value"
             assert server.connections == 2

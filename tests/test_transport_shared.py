@@ -44,10 +44,10 @@ def test_who_waits_for_a_connection_has_a_deadline_and_gets_the_next_one_that_co
     server = WireServer(script)
     try:
         pool = SocketPool(Origin.of(server.url), None)
-        pool._stack = ConnectionStack(2)
+        pool.stack = ConnectionStack(2)
         with ThreadPoolExecutor(12) as threads:
             asked = [threads.submit(pool.ask, REQUEST, time.monotonic() + 60) for _ in range(10)]
-            until("all but two wait", lambda: len(pool._stack.waiting) == 8)
+            until("all but two wait", lambda: len(pool.stack.waiting) == 8)
             with pytest.raises(TimeoutError, match="came free"):
                 pool.ask(REQUEST, time.monotonic() + 0.2)
             answering.set()
@@ -57,7 +57,7 @@ def test_who_waits_for_a_connection_has_a_deadline_and_gets_the_next_one_that_co
 
         async def run():
             loop_pool = ProtocolPool(Origin.of(server.url), None)
-            loop_pool._stack = ConnectionStack(2)
+            loop_pool.stack = ConnectionStack(2)
             before = server.connections
             answering.clear()
             waiting = [asyncio.create_task(loop_pool.ask(REQUEST, time.monotonic() + 60)) for _ in range(10)]

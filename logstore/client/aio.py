@@ -311,7 +311,9 @@ class AsyncStore:
         """Rows in key order, page by page as they are taken, with `async for`.
 
         `prefix`, or `start` and `end` (exclusive), bound the keys; `limit`: rows at most; `reverse`: keys fall;
-        `keys_only`: values are empty; the deadline is for each page. Raises like `get`.
+        `keys_only`: values are empty; the deadline is for each page. While a page is taken the next one is asked for,
+        at once with a `limit`, else from the second one on; what is not begun within its deadline, and a second, is
+        asked for again. Raises like `get`.
         """
         check_table(table)
         pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)

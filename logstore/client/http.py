@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from logstore.client.checks import Text, check_number, keys_of
 from logstore.client.lazily import CLOSED
 from logstore.client.reading import MANY, After, Ask, Budget, Conversation, Steps
-from logstore.client.row import Row
+from logstore.client.row import Row, RowPage
 from logstore.client.transport.answer import HttpAnswer, Malformed
 from logstore.client.transport.origin import Origin
 from logstore.client.transport.request import request_bytes
@@ -19,6 +19,7 @@ from logstore.model.key import to_base64url, to_bytes
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.transport.ahead import Ahead, LoopAhead
     from logstore.client.transport.protocol import ProtocolPool
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class ScanPages:
             raise UsageError(f"reverse and keys_only are True or False, not {reverse!r:.40} and {keys_only!r:.40}")
         if limit is not None:
             check_number("limit", limit, 1, whole=True)
-        self._left = limit
+        self._left, self._reads_on = limit, limit is not None
         bounds = {"prefix": prefix, "start": start, "end": end}
         self._query = _encoded({name: to_bytes(bound) for name, bound in bounds.items() if bound is not None})
         if reverse:
@@ -54,7 +55,7 @@ class ScanPages:
         if keys_only:
             self._query["keys_only"] = "true"
         self._cursor: str | None = None
-        self.done = False
+        self.done = self.slow = False
 
     def query(self) -> dict[str, bytes | str]:
         """The next page's parameters."""
@@ -62,13 +63,22 @@ class ScanPages:
         page = {**self._query, "limit": str(limit)}
         return page if self._cursor is None else {**page, "cursor": self._cursor}
 
-    def took(self, rows: list[Row], cursor: str | None) -> list[Row]:
-        """The rows of a page, noted."""
-        self._cursor = cursor
+    def took(self, page: RowPage) -> None:
+        """Note a page that has come."""
+        self._reads_on = self._reads_on or self._cursor is not None
+        self._cursor = page.cursor
         if self._left is not None:
-            self._left -= len(rows)
-        self.done = cursor is None or self._left == 0
-        return rows
+            self._left -= page.length
+        self.done = page.cursor is None or self._left == 0
+
+    @property
+    def reads_on(self) -> bool:
+        """True when the next page is asked for while this one is taken: by the limit, or since one was taken whole."""
+        return self._reads_on and not self.done and not self.slow
+
+    def came_late(self) -> None:
+        """Note that a page asked for ahead was of no use: rows are taken too slowly for it."""
+        self.slow = True
 
 
 class HttpReader:
@@ -103,10 +113,35 @@ class HttpReader:
         return self._pages(pages, table, after, deadline_ms)
 
     def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> Iterator[Row]:
-        while not scan.done:
-            now = monotonic()
-            page = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
-            yield from scan.took(*self._run(page))
+        ahead: Ahead | None = None
+        try:
+            while not scan.done:
+                first = None if ahead is None else self._answer_of(ahead, scan)
+                now = monotonic()
+                steps = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
+                page = self._run(steps, first)
+                scan.took(page)
+                ahead = self._page_ahead(scan, table, after, deadline_ms) if scan.reads_on else None
+                yield from page.rows()
+        finally:
+            if ahead is not None:
+                ahead.drop()
+
+    def _page_ahead(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> "Ahead | None":
+        """The next page, asked for before anybody waits for it."""
+        ask = self._conversation.page_ask(table, scan.query(), after, deadline_ms, monotonic())
+        pool = self._pools.get(ask.base)
+        if pool is None:
+            return None
+        return pool.send_ahead(request_bytes(pool.origin, ask.method, ask.path, ask.headers, ask.content), ask.end)
+
+    def _answer_of(self, ahead: "Ahead", scan: ScanPages) -> HttpAnswer | None:
+        if self._closed:
+            raise UsageError(CLOSED)
+        answer = ahead.answer()
+        if answer is None:
+            scan.came_late()
+        return answer
 
     def close(self) -> None:
         """Close the connections; those in use are closed when their answer is there."""
@@ -175,11 +210,36 @@ class AsyncReader:
         return self._pages(pages, table, after, deadline_ms)
 
     async def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> AsyncIterator[Row]:
-        while not scan.done:
-            now = monotonic()
-            page = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
-            for row in scan.took(*await self._run(page)):
-                yield row
+        ahead: LoopAhead | None = None
+        try:
+            while not scan.done:
+                first = None if ahead is None else await self._answer_of(ahead, scan)
+                now = monotonic()
+                steps = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
+                page = await self._run(steps, first)
+                scan.took(page)
+                ahead = self._page_ahead(scan, table, after, deadline_ms) if scan.reads_on else None
+                for row in page.rows():
+                    yield row
+        finally:
+            if ahead is not None:
+                ahead.drop()
+
+    def _page_ahead(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> "LoopAhead | None":
+        """The next page, asked for before anybody waits for it."""
+        ask = self._conversation.page_ask(table, scan.query(), after, deadline_ms, monotonic())
+        pool = self._pools.get(ask.base)
+        if pool is None:
+            return None
+        return pool.send_ahead(request_bytes(pool.origin, ask.method, ask.path, ask.headers, ask.content), ask.end)
+
+    async def _answer_of(self, ahead: "LoopAhead", scan: ScanPages) -> HttpAnswer | None:
+        if self._closed:
+            raise UsageError(CLOSED)
+        answer = await ahead.answer()
+        if answer is None:
+            scan.came_late()
+        return answer
 
     def close(self) -> None:
         """Close the connections; those in use are closed when their answer is there. Requires: in the loop."""

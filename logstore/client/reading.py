@@ -20,7 +20,7 @@ import orjson
 
 from logstore.client.checks import check_table
 from logstore.client.problem import error_of, parse, word_of
-from logstore.client.row import LISTS, Row, many_of, page_of
+from logstore.client.row import LISTS, Row, RowPage, many_of, page_of
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.model.errors import (
@@ -188,13 +188,18 @@ class Conversation:
 
     def page(
         self, table: str, query: Mapping[str, bytes | str], after: After, budget: Budget, now: float
-    ) -> Steps[tuple[list[Row], str | None]]:
-        """Steps that read a page of a scan: its rows, and the cursor of the next page or None."""
-        text = "&".join([f"{name}={quote(value, safe='')}" for name, value in query.items()])
-        headers = {**_session(after), "Accept": LISTS}
-        path = f"{_table_path(table)}/rows?{text}"
+    ) -> Steps[RowPage]:
+        """Steps that read a page of a scan."""
+        path, headers = _page_request(table, query, after)
         answer = yield from self._ask(table, None, "GET", path, headers, None, budget, now)
         return page_of(answer, keys_only="keys_only" in query)
+
+    def page_ask(self, table: str, query: Mapping[str, bytes | str], after: After, deadline_ms: int, now: float) -> Ask:
+        """Request that `page` begins with."""
+        path, headers = _page_request(table, query, after)
+        if deadline_ms != DEADLINE_MS:
+            headers["LS-Deadline"] = str(deadline_ms)
+        return Ask("GET", self.url, path, headers, None, now + deadline_ms / 1000 + _GRACE_S)
 
     def _many(self, table: str, keys: list[bytes], after: After, budget: Budget, now: float) -> Steps[HttpAnswer]:
         headers = {**_session(after), "Accept": LISTS, "Content-Type": "application/json"}
@@ -313,6 +318,11 @@ def _session(after: After) -> dict[str, str]:
         return {"LS-As-Of": after.text}
     token = after.token if isinstance(after, Position) else after
     return {"LS-Consistency": "session", "LS-Token": token} if token else {}
+
+
+def _page_request(table: str, query: Mapping[str, bytes | str], after: After) -> tuple[str, dict[str, str]]:
+    text = "&".join([f"{name}={quote(value, safe='')}" for name, value in query.items()])
+    return f"{_table_path(table)}/rows?{text}", {**_session(after), "Accept": LISTS}
 
 
 def _table_path(table: str) -> str:

@@ -32,18 +32,34 @@ class Row(NamedTuple):
         return Position.parse(self.token)
 
 
-def page_of(answer: HttpAnswer, *, keys_only: bool) -> tuple[list[Row], str | None]:
-    """The rows of a page of a scan, and the cursor of the next one. Raises ServerError when it is no such page."""
+class RowPage(NamedTuple):
+    """A page of a scan before its rows are made, so that the next one can be asked for meanwhile."""
+
+    answer: HttpAnswer
+    columns: list[Sequence[Any]]
+    length: int  # rows
+    token: str
+    cursor: str | None  # of the next page
+
+    def rows(self) -> list[Row]:
+        """Rows of the page. Raises ServerError when they are none."""
+        try:
+            return _rows(self.columns, self.token)
+        except (TypeError, ValueError) as error:
+            raise _wrong(self.answer, error) from error
+
+
+def page_of(answer: HttpAnswer, *, keys_only: bool) -> RowPage:
+    """The page of a scan that an answer is. Raises ServerError when it is none."""
     body = _body(answer)
     try:
-        cursor, token = body["cursor"], body["token"] or ""
         columns = _columns(body, "rows", keys_only=keys_only)
-        rows = _rows(columns, token)
+        page = RowPage(answer, columns, len(columns[0]), body["token"] or "", body["cursor"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise _wrong(answer, error) from error
-    if not (cursor is None or isinstance(cursor, str)):
+    if not (page.cursor is None or isinstance(page.cursor, str)):
         raise _wrong(answer, "its cursor is no text")
-    return rows, cursor
+    return page
 
 
 class Many(NamedTuple):

@@ -4,6 +4,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from logstore.client.transport.ahead import LoopAhead
 from logstore.client.transport.answer import AnswerParser, HttpAnswer, Malformed
 from logstore.client.transport.origin import Origin
 from logstore.client.transport.stack import ConnectionStack
@@ -31,6 +32,14 @@ class LoopConnection(asyncio.Protocol):
 
         Raises OSError (TimeoutError is one), Malformed; then the connection is of no use any more.
         """
+        answer = self.begin(request, end)
+        try:
+            return await answer
+        finally:
+            self._answer = None
+
+    def begin(self, request: bytes, end: float) -> "asyncio.Future[HttpAnswer]":
+        """Send a request, the first half of an exchange; the future is its answer. `finish` is the end."""
         self._parser.begin()
         self.reusable, self._end = False, end
         answer: asyncio.Future[HttpAnswer] = self._loop.create_future()
@@ -38,10 +47,11 @@ class LoopConnection(asyncio.Protocol):
         self._transport.write(request)
         if self._timer is None or self._timer.when() > end:
             self._set_timer()
-        try:
-            return await answer
-        finally:
-            self._answer = None
+        return answer
+
+    def finish(self) -> None:
+        """End an exchange."""
+        self._answer = None
 
     @property
     def answered(self) -> bool:
@@ -106,22 +116,22 @@ class ProtocolPool:
     def __init__(self, origin: Origin, tls: "SSLContext | None") -> None:
         """Nothing is connected yet. `tls`: for an https origin; None: the certificates of the system count."""
         self.origin, self._tls, self._closed = origin, tls, False
-        self._stack: _Stack = ConnectionStack()
-        self._loop = asyncio.get_running_loop()
+        self.stack: _Stack = ConnectionStack()
+        self.loop = asyncio.get_running_loop()
         renew_in_child(self)
 
     def after_fork(self) -> None:
         """Leave the connections to the parent; see `log.after_fork`."""
-        keep(self._stack)
-        self._stack = ConnectionStack()
+        keep(self.stack)
+        self.stack = ConnectionStack()
 
     async def ask(self, request: bytes, end: float) -> HttpAnswer:
         """Send a request and read its answer, until `end` (monotonic seconds); as `SocketPool.ask`."""
-        if asyncio.get_running_loop() is not self._loop:
+        if asyncio.get_running_loop() is not self.loop:
             raise UsageError("this AsyncStore belongs to another event loop; make one in each")
-        end += self._loop.time() - monotonic()  # uvloop counts from elsewhere
-        connection = self._stack.take()
-        if connection is None and not self._stack.may_open():
+        end += self.loop.time() - monotonic()  # uvloop counts from elsewhere
+        connection = self.stack.take()
+        if connection is None and not self.stack.may_open():
             connection = await self._free(end)
         try:
             if connection is not None and connection.lost:
@@ -138,15 +148,29 @@ class ProtocolPool:
             connection = await self._connect(end)
             return await connection.exchange(request, end)
         finally:
-            if connection is not None and (not connection.reusable or connection.lost or self._closed):
-                connection.close()
-                connection = None
-            self._give_back(connection)
+            self.give_back(connection)
+
+    def send_ahead(self, request: bytes, end: float) -> LoopAhead | None:
+        """Send a request whose answer is awaited later, as `SocketPool.send_ahead`."""
+        connection = self.stack.take_ahead()
+        if connection is None:
+            return None
+        if connection.lost:
+            self.stack.lose()
+            return None
+        return LoopAhead(self, connection, request, end)
+
+    def give_back(self, connection: LoopConnection | None) -> None:
+        """Let go of a connection (None: it is closed), which is closed unless it may have another exchange."""
+        if connection is not None and (not connection.reusable or connection.lost or self._closed):
+            connection.close()
+            connection = None
+        self._give_back(connection)
 
     def close(self) -> None:
         """Close the connections that are idle; those in use are closed as they come back. Requires: in their loop."""
         self._closed = True
-        for connection in self._stack.drain():
+        for connection in self.stack.drain():
             connection.close()
 
     async def _connect(self, end: float) -> LoopConnection:
@@ -158,12 +182,12 @@ class ProtocolPool:
                 self._tls = default_context()
             tls = self._tls
         async with asyncio.timeout_at(end):
-            return (await self._loop.create_connection(LoopConnection, origin.host, origin.port, ssl=tls))[1]
+            return (await self.loop.create_connection(LoopConnection, origin.host, origin.port, ssl=tls))[1]
 
     async def _free(self, end: float) -> LoopConnection | None:
         """A connection that comes free, or None where one may be opened instead."""
         waiter: asyncio.Future[LoopConnection | None] = asyncio.get_running_loop().create_future()
-        self._stack.waiting.append(waiter)
+        self.stack.waiting.append(waiter)
         try:
             async with asyncio.timeout_at(end):
                 return await waiter
@@ -173,9 +197,9 @@ class ProtocolPool:
             raise
 
     def _give_back(self, mine: LoopConnection | None) -> None:
-        while (waiter := self._stack.give_back(mine, monotonic())) is not None:
+        while (waiter := self.stack.give_back(mine, monotonic())) is not None:
             if not waiter.done():
                 waiter.set_result(mine)
                 return
-        if (overdue := self._stack.overdue(monotonic())) is not None:
+        if (overdue := self.stack.overdue(monotonic())) is not None:
             overdue.close()

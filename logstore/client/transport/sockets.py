@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from logstore.client.transport.ahead import Ahead
 from logstore.client.transport.answer import AnswerParser, HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.client.transport.resolve import connected
@@ -30,14 +31,14 @@ _ABOUT_S = 0.001  # a limit that is so near to the right one is left as it is: t
 class PlainSocket:
     """A connection to a node, for one exchange at a time."""
 
-    __slots__ = ("_limit_s", "_parser", "_poll", "_sock", "_waits_for")
+    __slots__ = ("_limit_s", "_parser", "_poll", "_sock", "_taken", "_waits_for")
 
     def __init__(self, sock: socket.socket) -> None:
         """Requires: `sock` is connected; it is closed with this."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         self._sock, self._parser, self._poll = sock, AnswerParser(), select.poll()
-        self._waits_for, self._limit_s = _READABLE, 0.0
+        self._waits_for, self._limit_s, self._taken = _READABLE, 0.0, False
         self._poll.register(sock, _READABLE)
 
     def exchange(self, request: bytes, end: float) -> tuple[HttpAnswer, bool]:
@@ -45,12 +46,20 @@ class PlainSocket:
 
         Raises OSError (TimeoutError is one), Malformed; then the connection is of no use any more.
         """
+        self.send(request, end)
+        return self.receive(end)
+
+    def send(self, request: bytes, end: float) -> None:
+        """Send a request, the first half of an exchange. Raises OSError."""
+        self._parser.begin()
+        self._taken = self._send(request, end)
+
+    def receive(self, end: float) -> tuple[HttpAnswer, bool]:
+        """Read the answer, the second half of an exchange; raises as that."""
         parser = self._parser
-        parser.begin()
-        whole = self._send(request, end)
         while data := self._read(end):
             if parser.feed(data):
-                return parser.answer(monotonic()), whole and parser.reusable
+                return parser.answer(monotonic()), self._taken and parser.reusable
         raise ConnectionResetError("the connection ended before the answer was whole")
 
     @property
@@ -126,11 +135,11 @@ class SocketPool:
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        self._stack: _Stack = ConnectionStack()
+        self.stack: _Stack = ConnectionStack()
 
     def after_fork(self) -> None:
         """Leave the connections to the parent; see `log.after_fork`."""
-        keep(self._stack)
+        keep(self.stack)
         self._renew()
 
     def ask(self, request: bytes, end: float) -> HttpAnswer:
@@ -139,7 +148,7 @@ class SocketPool:
         A connection that was kept alive may have been closed meanwhile: then a new one is asked, once, if nothing of an
         answer was read. Requires: the request may be sent twice. Raises OSError (TimeoutError is one), Malformed.
         """
-        stack, connection = self._stack, self._take(end)
+        stack, connection = self.stack, self._take(end)
         reusable = False
         try:
             if connection is not None and not connection.quiet():
@@ -157,15 +166,32 @@ class SocketPool:
                 answer, reusable = connection.exchange(request, end)
             return answer
         finally:
-            if connection is not None and (not reusable or self._closed):
-                connection.close()
-                connection = None
-            self._give_back(stack, connection)
+            self.give_back(stack, connection, reusable=reusable)
+
+    def send_ahead(self, request: bytes, end: float) -> Ahead | None:
+        """Send a request, until `end`, whose answer is read later. None where that is not to be had at once.
+
+        Requires: as of `ask`.
+        """
+        stack = self.stack
+        with self._lock:
+            connection = stack.take_ahead()
+        if connection is None:
+            return None
+        try:
+            if connection.quiet():
+                connection.send(request, end)
+                return Ahead(self, connection, end)
+        except OSError:  # it is asked again, over another connection
+            pass
+        connection.close()
+        stack.lose()
+        return None
 
     def close(self) -> None:
         """Close the connections that are idle; those in use are closed as they come back."""
         with self._lock:
-            self._closed, idle = True, self._stack.drain()
+            self._closed, idle = True, self.stack.drain()
         for connection in idle:
             connection.close()
 
@@ -185,26 +211,31 @@ class SocketPool:
     def _take(self, end: float) -> PlainSocket | None:
         """Room for an exchange: a connection, or None where one may be opened. Raises TimeoutError."""
         with self._lock:
-            connection = self._stack.take()
-            if connection is not None or self._stack.may_open():
+            connection = self.stack.take()
+            if connection is not None or self.stack.may_open():
                 return connection
             waiter: SimpleQueue[PlainSocket | None] = SimpleQueue()
-            self._stack.waiting.append(waiter)
+            self.stack.waiting.append(waiter)
         try:
             return waiter.get(timeout=max(end - monotonic(), 0.0))
         except Empty:
             with self._lock:
-                if waiter in self._stack.waiting:
-                    self._stack.waiting.remove(waiter)
+                if waiter in self.stack.waiting:
+                    self.stack.waiting.remove(waiter)
                     raise TimeoutError("no connection came free before the deadline") from None
             return waiter.get()  # it came just then
 
-    def _give_back(self, stack: _Stack, mine: PlainSocket | None) -> None:
+    def give_back(self, stack: _Stack, connection: PlainSocket | None, *, reusable: bool, ahead: bool = False) -> None:
+        """Let go of a connection (None: it is closed), which is closed unless it may have another exchange."""
+        if connection is not None and (not reusable or self._closed):
+            connection.close()
+            connection = None
         now = monotonic()
         with self._lock:
-            waiter = stack.give_back(mine, now)
+            stack.ahead -= ahead
+            waiter = stack.give_back(connection, now)
             if waiter is not None:
-                waiter.put(mine)
+                waiter.put(connection)
             overdue = stack.overdue(now)
         if overdue is not None:
             overdue.close()
