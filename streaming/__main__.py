@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated
+from logstore.model.errors import AccessDenied, EpochChanged, LogStoreError, LogTruncated
 from logstore.process import logs
 from logstore.process.heartbeat import HOPELESS
 from logstore.process.private_files import own_files_only
@@ -69,7 +69,7 @@ def main(
         status = Worker(Config(bootstrap, data_dir, me, durability, heartbeat_fd, queued_kbytes, fetch_mb_s)).run(
             _say if say_ready else None
         )
-    except (EpochChanged, LogTruncated) as error:
+    except (EpochChanged, LogTruncated, AccessDenied) as error:
         click.echo(error, err=True)  # the supervisor takes the last line over
         status = HOPELESS
     except LogStoreError as error:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from logstore.log.kafka import clients, offsets
 from logstore.log.membership.permissions import check_worker, group_of
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import EpochChanged, LogStoreError, LogTruncated, NotYet
+from logstore.model.errors import AccessDenied, EpochChanged, LogStoreError, LogTruncated, NotYet
 from logstore.process import descriptors, logs
 from logstore.process.heartbeat import Heartbeat
 from logstore.view import paths
@@ -44,9 +44,9 @@ from streaming.adoption.recorder import recorder
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.app import make_app
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
-from streaming.control.end_offsets import EndOffsets
 from streaming.control.served_state import ServedState
 from streaming.control.ticks import Ticks
+from streaming.control.topics.end_offsets import EndOffsets
 from streaming.control.watchdog import UNREAD_S, ReaderWatch, Watchdog
 from streaming.control.worker_figures import WorkerFigures
 from streaming.digest.client import DigestClient
@@ -55,6 +55,7 @@ from streaming.lane.lane import Lane
 from streaming.schedule.compaction_job import compact
 from streaming.schedule.compaction_schedule import CompactionSchedule
 from streaming.schedule.schedule_runs import ScheduleRuns
+from streaming.transport import check_transport
 
 log = logs.get(__name__)
 
@@ -83,13 +84,16 @@ class Worker:
     """A worker from start to end."""
 
     def __init__(self, config: Config) -> None:
-        """Connect, as soon as Kafka answers; until then readers are shown what was served before."""
+        """Connect, as soon as Kafka answers; until then readers are shown what was served before.
+
+        Raises AccessDenied where Kafka refuses this worker, and nothing was served before.
+        """
         registry = Registry(config.bootstrap)
         self._config, self._heartbeat = config, Heartbeat(config.heartbeat_fd)
         self._group = group_of(config.me.group)
         self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker))
-        restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
-        self._slots = self._await_store(registry)
+        has_served = restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
+        self._slots = self._await_store(registry, has_served=has_served)
         self._digest_client, progress = DigestClient(), AdoptionProgress(self._feed)
         fetcher = SnapshotFetcher(
             config.data_dir, config.me.node, progress, fetch_mb_s=config.fetch_mb_s, worker=config.me.worker
@@ -185,8 +189,11 @@ class Worker:
         left = self._control_plane.drain(DRAIN_S if self.failure is None else 0.0)
         log.info("the worker is drained", seconds=round(time.monotonic() - begun_s, 3), slots_kept=sorted(left))
 
-    def _await_store(self, registry: Registry) -> int:
-        """The number of slots. A broker that is away, or has just started and leads nothing yet, ends no worker."""
+    def _await_store(self, registry: Registry, *, has_served: bool) -> int:
+        """The number of slots. A broker that is away, or has just started and leads nothing yet, ends no worker.
+
+        Raises AccessDenied where nothing could be served meanwhile.
+        """
         said = ""
         while True:
             self._heartbeat.beat()
@@ -194,9 +201,13 @@ class Worker:
                 if clients.cluster_id(self._config.bootstrap, PROBE_S) is not None:
                     slots = registry.ensure_store()
                     check_worker(self._config.bootstrap, self._group)
+                    check_transport(self._config.bootstrap)
                     return slots
                 why = f"Kafka at {self._config.bootstrap} does not answer"
             except NotYet as error:
+                if isinstance(error, AccessDenied) and not has_served:
+                    self._feed.close()
+                    raise
                 why = str(error)
             self._feed.publish_changed(LogKey(), LogRecord(reachable=False))
             if why != said:
@@ -268,13 +279,14 @@ def end(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def restore(feed: FeedServer, saved: ServedState) -> None:
-    """Show what this worker served before it was restarted, until it is known what it serves now."""
+def restore(feed: FeedServer, saved: ServedState) -> bool:
+    """Show what this worker served before it was restarted, until it is known what it serves now; False: nothing."""
     served = saved.load()
     if served is None:
-        return
+        return False
     for key, view in served.views.items():
         if view.path and Path(view.path).exists():
             feed.publish(key, view._replace(state=STOPPED if view.state == STOPPED else CATCHING_UP))
     feed.publish(NodesKey(), served.nodes)
     feed.publish(TablesKey(), served.tables)
+    return True

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka.admin import (
@@ -43,6 +44,21 @@ def user_of(bootstrap: Cluster, granted: Iterable[Acl] = (), *, mechanism: str =
     until(f"the broker knows {name}", lambda: _is_known(cluster))
     until(f"the broker knows what {name} may do", lambda: len(granted_to(admin, f"User:{name}")) == len(allowed))
     return cluster
+
+
+def properties_file(path: Path, cluster: Cluster) -> Path:
+    """A file of the cluster's properties, as `--kafka-config` wants it."""
+    path.write_text("".join(f"{name}={value}\n" for name, value in cluster.properties.items()))
+    return path
+
+
+def take_away(bootstrap: Cluster, principal: str, topic: str, operation: str = "ANY") -> None:
+    """Take a principal's ACLs on a topic away, which the store itself never does."""
+    chosen = AclBindingFilter(
+        ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, principal, "*", AclOperation[operation],
+        AclPermissionType.ALLOW,
+    )  # fmt: skip
+    assert clients.admin(bootstrap).delete_acls([chosen])[chosen].result(30)
 
 
 def granted_to(admin: Any, principal: str) -> list[Any]:

@@ -1,12 +1,13 @@
 """A real worker process, and a look at what it shows its readers."""
 
+import os
 import random
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,7 @@ class WorkerProcess:
         workers: int = 1,
         url: str = "",
         readers: int = 0,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
         self._own_group = "" if group else node
@@ -131,6 +133,7 @@ class WorkerProcess:
             ]
         )  # fmt: skip
         data_dir.mkdir(parents=True, exist_ok=True)
+        self._environ = os.environ | dict(environ or {})
         self._log = data_dir / f"worker-{worker}.log"
         self.data_dir, self.bootstrap = data_dir, bootstrap
         self.watch = Watch(data_dir, worker)
@@ -144,7 +147,7 @@ class WorkerProcess:
         group.
         """
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environ)
         if self._killed and self._own_group:
             remove_members(self.bootstrap, self._own_group)
         self._killed = False

@@ -10,6 +10,7 @@ from support_snapshot import make_snapshot
 from support_worker import make_table
 
 from logstore.log.kafka import clients, offsets
+from logstore.model.errors import AccessDenied, LogUnreachable
 from logstore.snapshot import schedule
 from logstore.snapshot.schedule import ScheduleRun, Standing, due, upcoming
 from logstore.view import paths
@@ -124,6 +125,32 @@ def test_a_snapshot_that_was_made_is_not_made_again_before_the_next_mutations(ka
         until("nothing runs", lambda: log_of(tmp_path), timeout_s=1)
     produce(kafka.bootstrap, table.topic, [(b"k", b"v")])
     until("the job has run", lambda: "made" in log_of(tmp_path))
+
+
+def test_a_table_that_kafka_denies_keeps_no_other_from_its_turn(kafka, tmp_path, fetcher, feed, monkeypatch):
+    monkeypatch.setattr(compaction_schedule, "LOOK_S", 0.1)
+    denied, silent, well = (make_table(kafka.bootstrap, 1, schedule={"every_minutes": 1}) for _ in range(3))
+    asked = []
+
+    def log_ends(table):
+        asked.append(table.name)
+        if table == denied:
+            raise AccessDenied("no DESCRIBE")
+        if table == silent:
+            raise LogUnreachable("no leader")
+        return {0: 0}
+
+    runs = ScheduleRuns(fetcher, feed)
+    schedule_of_three = CompactionSchedule(fetcher, runs, log_ends, lambda *_: [], tmp_path / "log")
+    schedule_of_three.lead([denied, silent, well], leading=True)
+    schedule_of_three.start()
+    try:
+        until("every table had its turn", lambda: {denied.name, silent.name, well.name} <= set(asked))
+        until("the denied one has failed", lambda: runs.of(denied).failures == 1)
+        assert runs.of(denied).why == "no DESCRIBE"
+        assert runs.of(silent).failures == 0
+    finally:
+        schedule_of_three.close()
 
 
 def test_who_does_not_lead_makes_nothing(kafka, tmp_path, started):

@@ -41,7 +41,7 @@ CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (AdoptionKey("t", "e", 2), ADOPTION),
     (AppliedKey("e", 2), AppliedRecord(300, 301)),
     (TimesKey("e", 2), TimesRecord((StoodAt(1_000, 300),))),
-    (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),))),
+    (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),), (PartitionEnd("e", 3, -1),))),
     (ScheduleKey("t", "e"), ScheduleRecord(1, 2, 3, 4, 5, 6, 7, "why", 8, 9, 10)),
 ]
 TICKS = (WantedTick("e", 2, 1_000),)

@@ -12,7 +12,8 @@ from support_wait import until
 
 from logstore.process import figures
 from logstore.process.figures import counter, gauge
-from logstore.view.feed.log_records import LogKey, LogRecord
+from logstore.view.feed.log_records import EndsKey, EndsRecord, LogKey, LogRecord, PartitionEnd
+from logstore.view.feed.node_records import NodesKey, NodesRecord
 from tests.support_serve import Reader, serving
 
 COUNT = "logstore_http_request_seconds_count"
@@ -236,3 +237,34 @@ def test_a_snapshot_of_no_records_has_no_age(own):
 def adopted(reader: Reader, table: str) -> float | None:
     found = scrape(reader).get("logstore_snapshot_adopted", {})
     return found.get((("partition", "0"), ("table", table)))
+
+
+def test_a_partition_whose_log_alone_does_not_answer_does_not_look_healthy(own):
+    node, reader = own
+    silent = PartitionEnd(node.tables["t"].epoch, 1, -1)
+    node.publish(EndsKey(), EndsRecord(1, (), (silent,)))
+    until("it is told", lambda: state_of(reader, 1) == "unreachable")
+    assert state_of(reader, 0) == "live"
+    for name in ("logstore_lag_records", "logstore_lag_seconds"):
+        assert math.isnan(value(reader, name, table="t", partition=1))
+    first, second = reader.get("/v1/partitions").json()["partitions"]
+    assert (first["lag"], first["reason"]) == (0, "")
+    assert (second["lag"], second["reason"]) == (None, "it does not advance: the log does not answer")
+    node.publish(EndsKey(), EndsRecord(2, (silent._replace(end=9),)))
+    until("it is live again", lambda: state_of(reader, 1) == "live")
+
+
+def test_nodes_stay_known_while_nobody_can_be_heard_of(own):
+    node, reader = own
+    (before,) = reader.get("/v1/cluster").json()["nodes"]
+    assert (before["current"], before["age_s"]) == (True, 0.0)
+    node.publish(LogKey(), LogRecord(reachable=False))
+    node.publish(NodesKey(), NodesRecord())
+    until("it is told", lambda: value(reader, "logstore_kafka_reachable") == 0.0)
+    for page in ("/v1/cluster", "/v1/status"):
+        (known,) = until("the node is known", lambda page=page: reader.get(page).json()["nodes"])
+        assert known == {**before, "current": False, "age_s": known["age_s"]}
+    node.publish(LogKey(), LogRecord(reachable=True))
+    until("who is not heard of then is gone", lambda: reader.get("/v1/cluster").json()["nodes"] == [])
+    node.publish_nodes()
+    until("it is heard of", lambda: [one["current"] for one in reader.get("/v1/cluster").json()["nodes"]] == [True])

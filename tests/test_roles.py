@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 from click.testing import CliRunner
-from support_secured import granted_to, user
+from support_secured import granted_to, take_away, user
 from support_wait import until
 
 from logstore import Store
@@ -160,7 +160,7 @@ def test_a_writer_whose_write_is_taken_away_is_told_by_its_writes(secured, table
     principal = f"User:{cluster.properties['sasl.username']}"
     with Store(str(cluster), kafka=cluster.properties) as store:
         store.put(table.name, "ada", "1")
-        _take_away(secured, principal, table.topic)
+        take_away(secured.bootstrap, principal, table.topic, "WRITE")
 
         def refusal():
             try:
@@ -249,22 +249,6 @@ def test_the_page_lists_the_roles_as_they_are():
         for operation in operations.split(", ")
     ]
     assert sorted(listed) == sorted(EACH)
-
-
-def _take_away(secured, principal, topic):
-    from confluent_kafka.admin import (  # noqa: PLC0415 - the store itself takes no ACL away
-        AclBindingFilter,
-        AclOperation,
-        AclPermissionType,
-        ResourcePatternType,
-        ResourceType,
-    )
-
-    chosen = AclBindingFilter(
-        ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, principal, "*", AclOperation.WRITE,
-        AclPermissionType.ALLOW,
-    )  # fmt: skip
-    assert clients.admin(secured.bootstrap).delete_acls([chosen])[chosen].result(30)
 
 
 def test_every_topic_stands_for_those_of_the_store_too():

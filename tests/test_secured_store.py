@@ -10,7 +10,7 @@ import psutil
 import pytest
 from confluent_kafka import TopicPartition
 from support_dev import Dev, Node, call
-from support_secured import PASSWORD, user_of
+from support_secured import PASSWORD, properties_file, user_of
 
 from logstore import Store
 from logstore.log import topics
@@ -20,6 +20,7 @@ from logstore.log.connect.roles import acls_of
 from logstore.log.connect.sources import properties_in
 from logstore.log.kafka import clients, offsets
 from logstore.log.kafka.records import take
+from logstore.process.heartbeat import HOPELESS
 
 PATIENCE_S = 400  # of a command that starts Spark, on a machine whose cores are all taken
 
@@ -66,13 +67,14 @@ def test_a_wrong_password_ends_commands_and_nodes_at_once(store, tmp_path):
     found = {**cluster(store).properties, "sasl.password": "wrong"}
     config = tmp_path / "wrong.properties"
     config.write_text("".join(f"{name}={value}\n" for name, value in found.items()))
-    for argv in (
-        ["table", "list"],
-        ["node", "--http", "127.0.0.1:0", "--data-dir", str(tmp_path / "node")],
-        ["batch", "compact", "users"],
+    for status, argv in (
+        (1, ["table", "list"]),
+        (HOPELESS, ["node", "--http", "127.0.0.1:0", "--data-dir", str(tmp_path / "node")]),
+        (HOPELESS, ["worker", "--http", "127.0.0.1:1", "--data-dir", str(tmp_path / "worker")]),
+        (1, ["batch", "compact", "users"]),
     ):
         done = call(*argv, "--bootstrap", store.facts["bootstrap"], "--kafka-config", str(config))
-        assert done.returncode != 0
+        assert done.returncode == status
         assert b"refuses SASL_SSL, SCRAM-SHA-512, as admin" in done.stderr
         assert b"Traceback" not in done.stderr
 
@@ -162,14 +164,9 @@ def test_a_node_without_one_of_its_acls_ends_and_names_it(store, tmp_path):
     user = user_of(cluster(store), [acl for acl in acls_of("node") if acl != lacking])
     config = properties_file(tmp_path / "node", user)
     done = cli("node", "--http", "127.0.0.1:0", "--bootstrap", store.facts["bootstrap"], data=tmp_path, config=config)
-    assert done.returncode == 1
+    assert done.returncode == HOPELESS
     assert f"grants User:{user.properties['sasl.username']} no " in done.stderr
     assert "on group logstore" in done.stderr
-
-
-def properties_file(path, cluster):
-    path.write_text("".join(f"{name}={value}\n" for name, value in cluster.properties.items()))
-    return path
 
 
 def cli(*argv, data, config):

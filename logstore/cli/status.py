@@ -90,10 +90,11 @@ def _print(found: dict[str, Any]) -> None:
             n["workers"],
             len(n["pids"]["readers"]),
             f"{len(n['live'])} of {len(n['slots'])}",
+            "now" if n.get("current", True) else f"{n['age_s']:,.0f} s ago",
         )
         for n in found["nodes"]
     ]
-    show.table(("node", "url", "group", "zone", "workers", "readers", "slots live"), nodes)
+    show.table(("node", "url", "group", "zone", "workers", "readers", "slots live", "heard"), nodes)
     if found["tables"]:
         click.echo()
         show.table(

@@ -72,8 +72,8 @@ class Node:
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Serve until SIGTERM or SIGINT; `on_ready` is told what `facts` says. Requires: the main thread.
 
-        Raises SetupError, EpochChanged, LogTruncated; Stopped when a child has found out that none can
-        go on.
+        Raises SetupError, EpochChanged, LogTruncated, AccessDenied; Stopped when a child has found out that none can go
+        on.
         """
         check_bind(self.settings.http.host, insecure=self.settings.insecure)
         with contextlib.ExitStack() as stack:

@@ -31,7 +31,10 @@ log = logs.get(__name__)
 
 
 def run_worker(settings: Settings, index: int, bootstrap: str) -> NoReturn:
-    """Become worker `index` of the node. Requires: the main thread. Raises SetupError, EpochChanged, LogTruncated."""
+    """Become worker `index` of the node. Requires: the main thread.
+
+    Raises SetupError, EpochChanged, LogTruncated, AccessDenied.
+    """
     _check(settings, "worker", index, settings.workers)
     publish(settings.kafka_config)
     with _claimed(settings, f"worker-{index}") as node_dir:

@@ -121,10 +121,10 @@ class Pages:
         return [self._partition(table, p) for _, table in tables for p in range(table.partitions)]
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Documents of all nodes, each of its workers' announcements."""
+        """Documents of all nodes, each of its workers' announcements; those that cannot be heard of now say so."""
         nodes: dict[str, dict[str, Any]] = {}
-        for record in self._catalog.nodes:
-            _join(nodes.setdefault(record.node, _node(record)), record)
+        for record, age_s in self._catalog.known_nodes():
+            _join(nodes.setdefault(record.node, _node(record, age_s)), record)
         return list(nodes.values())
 
     def unready(self) -> list[str]:
@@ -154,7 +154,9 @@ class Pages:
     def _behind(self, served: ServedPartition) -> str | None:
         if served.reader is None or served.state == STOPPED:
             return None
-        if self._catalog.reachable is False and served.answers:  # nothing could be nearer to the end
+        if served.answers and not self._catalog.answers_log(
+            (served.epoch, served.partition)
+        ):  # nothing could be nearer
             return None
         try:
             lag = served.lag(served.reader.state().next_offset) or 0
@@ -187,9 +189,9 @@ class Pages:
 
     def _advancing(self, row: dict[str, Any], key: PartitionKey) -> dict[str, Any]:
         """The row, without a lag where nobody hears what the log has: a lag of then is none of now."""
-        if row["state"] == STOPPED or (self._catalog.reachable is not False and key in self._catalog.followed):
+        away = self._catalog.why_unheard(key)
+        if row["state"] == STOPPED or not away:
             return row
-        away = "the log does not answer" if self._catalog.reachable is False else "its worker is away"
         return {**row, "lag": None, "reason": row["reason"] or f"it does not advance: {away}"}
 
 
@@ -216,9 +218,10 @@ def _table(table: Table) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _node(record: NodeRecord) -> dict[str, Any]:
+def _node(record: NodeRecord, age_s: float | None) -> dict[str, Any]:
     pids: dict[str, Any] = {"node": None, "kafka": None, "workers": [], "readers": []}
-    named = {"node": record.node, "url": record.url, "group": record.group, "zone": record.zone}
+    named: dict[str, Any] = {"node": record.node, "url": record.url, "group": record.group, "zone": record.zone}
+    named |= {"current": age_s is None, "age_s": round(age_s or 0.0, 1)}
     return {**named, "slots": [], "live": [], "workers": 0, "pids": pids}
 
 

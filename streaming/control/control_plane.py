@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import orjson
 
 from logstore.log.kafka import clients
-from logstore.log.kafka.descriptions import Described, describe
 from logstore.log.membership.changes import Announcer, Changes
 from logstore.log.membership.nodes import ANNOUNCE_S, Announcement
 from logstore.log.tables.registry import Definitions
@@ -38,19 +37,14 @@ from streaming.control.placement import Placement
 from streaming.control.reader_acks import ReaderAcks
 from streaming.control.served_state import ServedState
 from streaming.control.sweep import sweep
+from streaming.control.topics.verification import TopicVerification
 from streaming.lane.lane import Lane, Targets
-from streaming.lane.stop_reasons import epoch_changed, misconfigured
 from streaming.lane.target import Target
 from streaming.schedule.compaction_schedule import CompactionSchedule
 
 log = logs.get(__name__)
 
-VERIFY_S = (
-    0.25  # librdkafka goes on silently with a topic that was deleted and created again; in this time it is found out
-)
-VERIFY_TIMEOUT_S = 3.0
 HEAR_S = 0.1
-GONE_S = 3.0  # a broker that has just started may not know its topics yet
 JOIN_S = 30.0  # how long Faust may take to join the group after a start
 
 
@@ -94,7 +88,8 @@ class ControlPlane(threading.Thread):
         super().__init__(name="control-plane", daemon=True)
         self._snapshots, self._first_slot = snapshots, spread(slots)[0]
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
-        self._changes, self._announcer, self._admin = Changes(bootstrap), Announcer(bootstrap), clients.admin(bootstrap)
+        self._changes, self._announcer = Changes(bootstrap), Announcer(bootstrap)
+        self._topics = TopicVerification(clients.admin(bootstrap))
         self._served_state = ServedState(served_path(data_dir, me.worker))
         self._placement = Placement(me.node, me.worker, self._served_state.slots())
         self._confirm = ReaderAcks(feed, me.readers)
@@ -102,9 +97,6 @@ class ControlPlane(threading.Thread):
         self._assigned: frozenset[int] | None = None  # None: Faust has not spoken yet
         self._wanted = Targets(0, {})
         self._published_revision = -1
-        self._verified: dict[str, Described | None] = {}  # topic -> what it is now, None: it does not exist
-        self._verified_at_s = 0.0
-        self._missing_since_s: dict[str, float] = {}  # of topics that were there
         self._announced: tuple[Announcement | None, float] = None, 0.0
         self._denied: set[str] = set()  # what was said; one for each table at most
         self._running = True
@@ -176,11 +168,11 @@ class ControlPlane(threading.Thread):
             self._say_denied(error)
             return False
 
-    def _say_denied(self, error: AccessDenied) -> None:
+    def _say_denied(self, error: LogStoreError) -> None:
         """Say what is denied once, however long it stays so: an ACL that is granted again is noticed by itself."""
         if str(error) not in self._denied:
             self._denied.add(str(error))
-            log.error("Kafka denies this worker what it needs; it goes on with what it has", reason=str(error))
+            log.error("Kafka does not tell this worker what it needs; it goes on with what it has", reason=str(error))
 
     def _find_storage(self) -> None:
         try:
@@ -230,73 +222,50 @@ class ControlPlane(threading.Thread):
     # 3. verify
 
     def _verify(self) -> bool:
-        """Look at the topics.
-
-        True when something new was learnt. While Kafka is away nothing is learnt, and nothing is stopped for it.
-        """
-        names = {table.topic for table in self._live_tables()} | {TABLES_TOPIC}
-        if names <= self._verified.keys() and time.monotonic() - self._verified_at_s < VERIFY_S:
-            return False
+        """Look at the topics; True when something new was learnt. Raises EpochChanged: of the definitions' own."""
+        before = self._topics.seen(TABLES_TOPIC)
         try:
-            found = describe(self._admin, sorted(names), VERIFY_TIMEOUT_S)
-        except AccessDenied as error:
-            self._say_denied(error)
+            news = self._topics.look({table.topic for table in self._live_tables()} | {TABLES_TOPIC})
+        except LogUnreachable as error:
+            if isinstance(error, AccessDenied):
+                self._say_denied(error)
             self._heard(reachable=False)
             return False
-        except LogUnreachable:
-            self._heard(reachable=False)
+        if news is None:
             return False
         self._heard(reachable=True)
-        now_s = time.monotonic()
-        self._missing_since_s = {name: self._missing_since_s.get(name, now_s) for name in names - found.keys()}
-        self._verified_at_s = now_s
-        before, self._verified = self._verified, {name: found.get(name) or self._lately(name) for name in names}
-        if before and before.get(TABLES_TOPIC) != self._verified[TABLES_TOPIC]:
+        for failure in self._topics.failed.values():
+            self._say_denied(failure)
+        if before is not None and before != self._topics.seen(TABLES_TOPIC):
             raise EpochChanged(
                 f"{TABLES_TOPIC} was deleted or created again under a running node; restore it, or begin anew with "
                 "another --data-dir"
             )
-        return before != self._verified
+        return news
 
     def _heard(self, *, reachable: bool) -> None:
         """Say so where nobody else does: who follows partitions hears it of them."""
         if not self._lane.followed():
             self._lane.heard(reachable=reachable)
 
-    def _lately(self, name: str) -> Described | None:
-        """Description of a topic as it was last seen, until it has been missed for GONE_S."""
-        was = self._verified.get(name)
-        if was is None or name not in self._missing_since_s:
-            return was
-        return was if time.monotonic() - self._missing_since_s[name] < GONE_S else None
-
     def _problem(self, table: Table) -> Stop | None:
         unreadable = self._changes.definitions.stopped(table.name)
         if unreadable is not None:
             return Stop(unreadable.word, str(unreadable), 0)
-        actual = self._verified[table.topic]
-        if actual is None or actual.topic_id != table.epoch:
-            return epoch_changed(table, actual and actual.topic_id)
-        if actual.partitions != table.partitions:
-            why = (
-                f"it has {actual.partitions} partitions, the definition {table.partitions}: writers place keys "
-                "elsewhere now"
-            )
-            return misconfigured(table, why)
-        return None
+        return self._topics.problem(table)
 
     # 4. target
 
     def _retarget(self) -> None:
         targets: dict[PartitionKey, Target] = {}
         for table in self._live_tables():
-            if table.topic not in self._verified:
+            if not self._topics.is_looked_at(table):
                 continue
-            problem = self._problem(table)
+            problem, hold = self._problem(table), self._topics.hold(table)
             for partition in range(table.partitions):
                 slot = slot_of(partition, self._slots)
                 if slot in self._placement.followed:
-                    target = Target(table, partition, slot, problem)
+                    target = Target(table, partition, slot, problem, hold)
                     targets[target.key] = target
         known = self._assigned is not None or self._placement.followed  # else nobody has said yet what to follow
         if known and (targets != self._wanted.targets or self._wanted.generation == 0):
@@ -320,7 +289,7 @@ class ControlPlane(threading.Thread):
         if (
             self._lane.generation == self._wanted.generation > 0
             and definitions.revision != self._published_revision
-            and self._all_verified()
+            and all(map(self._topics.is_looked_at, self._live_tables()))
         ):
             self._published_revision = definitions.revision
             sweep(self._data_dir, definitions.tables.values())
@@ -328,11 +297,8 @@ class ControlPlane(threading.Thread):
         self._save()
 
     def _tables_id(self) -> str | None:
-        described = self._verified[TABLES_TOPIC]
+        described = self._topics.seen(TABLES_TOPIC)
         return described and described.topic_id
-
-    def _all_verified(self) -> bool:
-        return all(table.topic in self._verified for table in self._live_tables())
 
     def _save(self) -> None:
         """Keep what is served, for readers that start without this worker, and for itself after a restart."""
@@ -347,7 +313,10 @@ class ControlPlane(threading.Thread):
     def _announcement(self) -> Announcement:
         acks = [ack.tables for ack in self._feed.acks() if ack is not None]
         phases = dict(self._lane.phases)
-        behind = {slot_of(partition, self._slots) for (_, partition), phase in phases.items() if phase == "catching-up"}
+        held = {key for key, target in self._wanted.targets.items() if target.hold is not None}  # as those that stopped
+        behind = {
+            slot_of(key[1], self._slots) for key, phase in phases.items() if phase == "catching-up" and key not in held
+        }
         behind |= {slot_of(partition, self._slots) for _, partition in self._wanted.targets.keys() - phases.keys()}
         followed = self._placement.followed if self._wanted.generation else frozenset()
         return Announcement(

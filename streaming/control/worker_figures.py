@@ -33,7 +33,7 @@ class LagClock:
         self._whole_s = {}
         for one in followed:
             key, is_known = one.target.key, reachable and one.stop is None
-            if is_known and one.reached_end and one.next_offset >= one.end:
+            if is_known and one.held is None and one.reached_end and one.next_offset >= one.end:
                 self._whole_s[key] = now_s
             elif key in whole_s:
                 self._whole_s[key] = whole_s[key]

@@ -219,6 +219,10 @@ class Lane(threading.Thread):
             if self._halt(tail, followed, target.problem):
                 self._publish(followed)
             return
+        if target.hold is not None:
+            self._hold(tail, followed, target.hold)
+            self._publish(followed)
+            return
         try:
             where = followed.start()
         except Corrupted as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import Corrupted, DiskFull, LogStoreError, NoSuchSnapshot, NotYet, Overloaded
+from logstore.view import paths
 from logstore.view.environment import Sync
 from logstore.view.positions import AppliedPositions, position_name
 from streaming.lane.disk.opened_view import Bootstrap, BootstrapPending
@@ -33,6 +34,8 @@ class ViewOpening:
 
     def open(self, target: Target) -> FollowedPartition | OpenLater:
         """The partition, ready to be followed."""
+        if target.hold is not None and not self._has_view(target):
+            return self._held(target, target.hold)  # before it is begun, with nothing to answer from
         try:
             outlived = self._outlived.of(position_name(target.table.name, *target.key))
             return FollowedPartition(
@@ -58,10 +61,15 @@ class ViewOpening:
         except LogStoreError as error:  # its topic is gone, or is not what it should be: of this table alone
             return self._held(target, str(error))
 
+    def _has_view(self, target: Target) -> bool:
+        directory = paths.partition_dir(self._data_dir, target.table.name, *target.key)
+        return directory.exists() and paths.newest_generation(directory) > 0
+
     def _held(self, target: Target, why: str) -> OpenLater:
-        """Say why the partition does not begin; what is known to be wrong with its topic comes first."""
-        if target.problem is not None:
-            self._status.stopped(target, target.problem.detail)
+        """Say why the partition does not begin; what is known of its topic comes first."""
+        known = target.hold if target.problem is None else target.problem.detail
+        if known is not None:
+            self._status.stopped(target, known)
             return OpenLater(RETRY_S, "stopped")
         self._status.unopened(target, self._data_dir, why)
         return OpenLater(RETRY_S, "catching-up")

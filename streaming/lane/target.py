@@ -7,12 +7,16 @@ from logstore.view.layout import Stop
 
 
 class Target(NamedTuple):
-    """A partition that a lane has to follow; `problem` is what is known to be wrong with its topic."""
+    """A partition that a lane has to follow; `problem` is what is known to be wrong with its topic.
+
+    `hold`: why nobody can tell whether anything is, an ACL that lacks, mostly; nothing of the log is applied meanwhile.
+    """
 
     table: Table
     partition: int
     slot: int
     problem: Stop | None = None
+    hold: str | None = None
 
     @property
     def name(self) -> str:

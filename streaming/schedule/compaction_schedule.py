@@ -12,9 +12,10 @@ went is kept in the storage (`ScheduleRuns`): the next leader goes on from there
 import threading
 import time
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 
-from logstore.model.errors import LogStoreError, LogUnreachable
+from logstore.model.errors import AccessDenied, LogStoreError, LogUnreachable
 from logstore.model.table import Table
 from logstore.process import logs
 from logstore.snapshot.schedule import FAILED, RUNNING, Standing, due, standing
@@ -27,6 +28,7 @@ log = logs.get(__name__)
 
 LOOK_S = 5.0
 MOST = 100  # tables of one job: a command line has an end
+_MOST_UNANSWERED = 1_000  # tables that are remembered for it
 
 LogEnds = Callable[[Table], Mapping[int, int]]  # partition -> end of its log; raises LogUnreachable
 
@@ -46,6 +48,7 @@ class CompactionSchedule(threading.Thread):
         self._leading = False
         self._job: CompactionJob | None = None
         self._closing = threading.Event()
+        self._turns, self._unanswered = count(1), dict[str, int]()  # epoch -> the turn in which its log did not answer
 
     def lead(self, tables: list[Table], *, leading: bool) -> None:
         """Take over the tables; `leading`: whether their compactions are this worker's business."""
@@ -73,19 +76,27 @@ class CompactionSchedule(threading.Thread):
     def _due(self, tables: list[Table]) -> list[tuple[Table, Standing]]:
         """Tell how the tables stand; those that are due, and how they do."""
         found: list[tuple[Table, Standing]] = []
-        for table in tables:
+        for table in sorted(tables, key=lambda table: self._unanswered.get(table.epoch, 0)):
             if table.schedule and not self._is_compacted(table) and not self.runs.rests(table):
                 try:
                     now = self._standing(table)
                     self.runs.tell(table, now)
-                except LogUnreachable:  # which is no failure of a compaction, and said by who follows the log
-                    return []
+                except LogUnreachable as error:
+                    if not isinstance(error, AccessDenied):  # no failure of a compaction; who follows the log says it
+                        self._ask_last(table)
+                        return found
+                    self._failed(table, str(error))
+                    continue
                 except (LogStoreError, OSError) as error:
                     self._failed(table, str(error))
                     continue
                 if not self.runs.rests(table) and due(table.schedule, now):
                     found.append((table, now))
         return found
+
+    def _ask_last(self, table: Table) -> None:
+        """Ask for a table whose log does not answer behind all others, next time: they need not wait for it."""
+        self._unanswered = {**dict(list(self._unanswered.items())[-_MOST_UNANSWERED:]), table.epoch: next(self._turns)}
 
     def _standing(self, table: Table) -> Standing:
         run, ends = self.runs.of(table), self._log_ends(table)

@@ -7,6 +7,7 @@ import click
 
 from logstore.cli import show
 from logstore.cli.running.detached import start
+from logstore.cli.running.ending import ending_for_good
 from logstore.cli.running.options import ALL, NODE, need_kafka, settings_of, with_options
 from logstore.log.connect.sources import process_properties
 from logstore.model.errors import UsageError
@@ -20,13 +21,15 @@ from logstore.process.private_files import own_files_only
 def node(**flags: Any) -> None:
     """Run a node of a store: workers and readers, kept running, on a Kafka that is there. Ends at SIGTERM, in order.
 
-    Prints one JSON line when it is ready.
+    Prints one JSON line when it is ready. Exit status 4: started again it would end again, until a person has done what
+    it says.
     """
     settings = settings_of(flags)
     need_kafka(settings, "a node")
     own_files_only()
     logs.set_up("node", form=settings.log_format, levels=settings.log_level)
-    Node(settings).run(show.as_json)
+    with ending_for_good():
+        Node(settings).run(show.as_json)
 
 
 @click.command()
@@ -53,7 +56,8 @@ def dev(detach: bool, log_file: Path | None, **flags: Any) -> None:
         show.warn(f"starting Kafka and a node in {settings.data_dir} ...")
     logs.set_up("node", form=settings.log_format, levels=settings.log_level, file=log_file)
     ended_by = "Ctrl-C ends it; the data stay."
-    Node(settings).run(lambda facts: show.as_json(facts) if log_file else _ready(facts, ended_by))
+    with ending_for_good():
+        Node(settings).run(lambda facts: show.as_json(facts) if log_file else _ready(facts, ended_by))
 
 
 def _check_own_kafka() -> None:

@@ -4,12 +4,10 @@ from typing import Any
 
 import click
 
-from logstore.cli import show
+from logstore.cli.running.ending import ending_for_good
 from logstore.cli.running.options import READER, WORKER, need_kafka, settings_of, with_options
-from logstore.model.errors import EpochChanged, LogTruncated
 from logstore.node.single import run_reader, run_worker
 from logstore.process import logs
-from logstore.process.heartbeat import HOPELESS
 from logstore.process.private_files import own_files_only
 from logstore.settings import Settings
 
@@ -20,7 +18,7 @@ _INDEX = click.option(
 
 @click.command()
 @with_options(WORKER, _INDEX)
-def worker(index: int, **flags: Any) -> int:
+def worker(index: int, **flags: Any) -> None:
     """Run one worker of a node: it follows the log into the views of the data directory.
 
     All workers and readers of a node have the same settings and data directory, and see the same process ids. Prints
@@ -30,11 +28,8 @@ def worker(index: int, **flags: Any) -> int:
     settings = settings_of(flags)
     bootstrap = need_kafka(settings, "a worker")
     _begin(f"worker-{index}", settings)
-    try:
+    with ending_for_good():
         run_worker(settings, index, bootstrap)
-    except (EpochChanged, LogTruncated) as error:
-        show.warn(str(error))
-        return HOPELESS
 
 
 @click.command()

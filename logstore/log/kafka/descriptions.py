@@ -1,5 +1,6 @@
 """Descriptions of topics: their ids and how many partitions they have."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
@@ -11,6 +12,7 @@ from logstore.log.connect.acl import Acl
 from logstore.log.connect.acl import topic as on_topic
 from logstore.log.kafka.clients import REQUEST_S
 from logstore.log.kafka.errors import code, translate
+from logstore.model.errors import AccessDenied, AuthenticationFailed, LogStoreError, LogUnreachable
 
 _NO_COORDINATOR = {  # of the first group of a broker, which makes the topic of its offsets first
     KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -31,30 +33,68 @@ def describe(
 
     Raises LogUnreachable; AccessDenied where this client may not do to them what is `wanted`.
     """
-    if not topics:
-        return {}
-    futures = client.describe_topics(
-        _TopicCollection(topics), include_authorized_operations=wanted != "DESCRIBE", request_timeout=timeout_s
-    )
-    found = {}
-    for topic, future in futures.items():
-        try:
-            described = future.result()
-        except KafkaException as error:
-            if code(error) != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                needed = on_topic("DESCRIBE", topic)
-                raise translate(error.args[0], f"describe topic {topic}", client, needed) from error
-            continue
-        found[topic] = Described(uuid_hex(described.topic_id), len(described.partitions))
-        _check_allowed(client, described, on_topic(wanted, topic))
+    found, failed = describe_each(client, topics, timeout_s, wanted=wanted)
+    for error in failed.values():
+        raise error
     return found
 
 
-def _check_allowed(client: Any, described: Any, wanted: Acl) -> None:
-    """Raise AccessDenied where Kafka's description, which may say what is allowed, does not have what is wanted."""
+def describe_each(
+    client: Any, topics: list[str], timeout_s: float = REQUEST_S, *, wanted: str = "DESCRIBE"
+) -> tuple[dict[str, Described], dict[str, LogStoreError]]:
+    """Descriptions as of `describe`, and why others cannot be told: one topic that Kafka denies hides no other.
+
+    Raises LogUnreachable where nobody answers for any of them, AuthenticationFailed.
+    """
+    if not topics:
+        return {}, {}
+    futures = client.describe_topics(
+        _TopicCollection(topics), include_authorized_operations=wanted != "DESCRIBE", request_timeout=timeout_s
+    )
+    found: dict[str, Described] = {}
+    failed: dict[str, LogStoreError] = {}
+    for topic, future in futures.items():
+        try:
+            described = _described(client, topic, future)
+        except AuthenticationFailed:
+            raise
+        except LogStoreError as error:
+            failed[topic] = error
+            continue
+        if described is None:
+            continue
+        found[topic] = Described(uuid_hex(described.topic_id), len(described.partitions))
+        if (refusal := _refusal(client, described, on_topic(wanted, topic))) is not None:
+            failed[topic] = refusal
+    if len(failed) == len(topics):
+        _check_answered(failed.values())
+    return found, failed
+
+
+def _check_answered(failures: Iterable[LogStoreError]) -> None:
+    """Raise LogUnreachable where each of these is one."""
+    errors = list(failures)
+    if all(isinstance(error, LogUnreachable) and not isinstance(error, AccessDenied) for error in errors):
+        raise errors[0]
+
+
+def _described(client: Any, topic: str, future: Any) -> Any:
+    """Kafka's description of a topic; None where there is no such topic."""
+    try:
+        return future.result()
+    except KafkaException as error:
+        if code(error) == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return None
+        raise translate(error.args[0], f"describe topic {topic}", client, on_topic("DESCRIBE", topic)) from error
+
+
+def _refusal(client: Any, described: Any, wanted: Acl) -> AccessDenied | None:
+    """The error where Kafka's description, which may say what is allowed, does not have what is wanted."""
     allowed = described.authorized_operations
-    if allowed and AclOperation[wanted.operation] not in allowed:
-        raise client.access.denied(f"use {wanted.resource} {wanted.name}", wanted)
+    if not allowed or AclOperation[wanted.operation] in allowed:
+        return None
+    denied: AccessDenied = client.access.denied(f"use {wanted.resource} {wanted.name}", wanted)
+    return denied
 
 
 def check_group(client: Any, group: str) -> None:
@@ -72,10 +112,13 @@ def check_group(client: Any, group: str) -> None:
         stop=stop_after_delay(REQUEST_S), wait=wait_exponential(multiplier=0.02, max=0.5), reraise=True,
     )  # fmt: skip
     try:
-        _check_allowed(client, again(ask), wanted)
+        refusal = _refusal(client, again(ask), wanted)
     except KafkaException as error:
         if code(error) != KafkaError.GROUP_ID_NOT_FOUND:  # later brokers say so of one that nobody has joined
             raise translate(error.args[0], f"describe group {group}", client, wanted) from error
+        return
+    if refusal is not None:
+        raise refusal
 
 
 def topic_ids(client: Any, topics: list[str], timeout_s: float = REQUEST_S) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Partition figures: every partition of every table, as a reader of the node sees it, healthy only where it is.
 
-A partition is in one of STATES. `unreachable` is one that is served here and does not advance: its log does not answer,
-or no worker of this node speaks of it any more. Its lag, and that of one that has stopped or is served elsewhere or by
-nobody, is not known: NaN, which no comparison holds for, and never 0. Alerts look at the state.
+A partition is in one of STATES. `unreachable` is one that is served here and does not advance: its log does not answer
+(Kafka is away, the partition has no leader, an ACL lacks), or no worker of this node speaks of it any more. Its lag,
+and that of one that has stopped or is served elsewhere or by nobody, is not known: NaN, which no comparison holds for,
+and never 0. Alerts look at the state.
 """
 
 from collections.abc import Iterable, Mapping
@@ -66,8 +67,8 @@ class PartitionFigures:
             elsewhere = self._catalog.live_elsewhere(partition) is not None
             return _Seen(labels, None, ELSEWHERE if elsewhere else UNSERVED, None)
         state, stands = actual(served)
-        followed = self._catalog.reachable is not False and (table.epoch, partition) in self._catalog.followed
-        return _Seen(labels, served, state if followed or state == STOPPED else UNREACHABLE, stands)
+        heard = self._catalog.is_heard((table.epoch, partition))
+        return _Seen(labels, served, state if heard or state == STOPPED else UNREACHABLE, stands)
 
     def _views(self, served: list[tuple[Labels, ServedPartition]]) -> Iterable[Family]:
         readers = [(labels, one.reader) for labels, one in served if one.reader is not None]

@@ -4,6 +4,7 @@ What a worker said stays known while it is away, so that reads go on: its views 
 back, its new views take the place of the old ones one by one; `WorkerFeed.remembered` says when the rest is forgotten.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
@@ -53,6 +54,8 @@ class Catalog:
         self.revision, self.slots = -1, DEFAULT_SLOTS
         self.topic_id: str | None = ""
         self.nodes: Sequence[NodeRecord] = ()
+        self._last_nodes: Sequence[NodeRecord] = ()  # as they were when the log last answered
+        self._unheard_since_s: float | None = None  # since when nobody can be heard of, of a monotonic clock
         self.reachable: bool | None = None  # the log, as last heard; None = never
         self.served: dict[tuple[str, int], ServedPartition] = {}  # (epoch, partition)
         self.followed: frozenset[PartitionKey] = frozenset()  # served, by a worker that is there and says so
@@ -60,6 +63,7 @@ class Catalog:
         self.snapshots: dict[PartitionKey, AdoptionRecord] = {}
         self.reads = {VIEW: 0, SNAPSHOT: 0}  # single rows answered from each; those of the fast path are counted there
         self._ends: dict[tuple[str, int], int] = {}
+        self._silent: set[PartitionKey] = set()  # whose logs did not tell their end when a worker asked last
         self.ticks = WantedTicks()
         self._times: dict[PartitionKey, TimesRecord] = {}
 
@@ -117,6 +121,16 @@ class Catalog:
         group = next((n.group for n in self.nodes if n.node == self.node), None)
         return sorted((n for n in self.nodes if n.node != self.node), key=lambda n: n.group != group)
 
+    def known_nodes(self) -> list[tuple[NodeRecord, float | None]]:
+        """Workers of all nodes, each with the seconds since it can have been heard of last; None: it is heard of.
+
+        While the log does not answer nobody is, and who was there may be there still.
+        """
+        if self._unheard_since_s is None:
+            return [(record, None) for record in self.nodes]
+        age_s = time.monotonic() - self._unheard_since_s
+        return [(record, age_s) for record in self._last_nodes]
+
     def own(self) -> list[NodeRecord]:
         """Announcements of this node's workers."""
         return [n for n in self.nodes if n.node == self.node]
@@ -154,12 +168,28 @@ class Catalog:
 
     def heard_ends(self, record: EndsRecord) -> None:
         """A worker has asked Kafka where the logs end."""
+        self._silent |= {(epoch, partition) for epoch, partition, _ in record.silent}
         for epoch, partition, end in record.ends:
             where = epoch, partition
+            self._silent.discard(where)
             self._ends[where] = newest = max(end, self._ends.get(where, 0))
             served = self.served.get(where)
             if served is not None and served.end != newest:  # also of one that has stopped, and hears nothing itself
                 served.end, served.stood = newest, b""
+
+    def is_heard(self, key: PartitionKey) -> bool:
+        """True while it is known what the log of a served partition has: its lag says something."""
+        return self.reachable is not False and key in self.followed and key not in self._silent
+
+    def why_unheard(self, key: PartitionKey) -> str:
+        """Reason for which the lag of a partition served here says nothing; empty where it does."""
+        if self.is_heard(key):
+            return ""
+        return "its worker is away" if self.answers_log(key) else "the log does not answer"
+
+    def answers_log(self, key: PartitionKey) -> bool:
+        """False while Kafka, or the log of this partition alone, does not answer the workers."""
+        return self.reachable is not False and key not in self._silent
 
     def ticked(self, epoch: str, partition: int, times: TimesRecord) -> None:
         """A worker has told where the partition stood before it appended ticks."""
@@ -211,6 +241,10 @@ class Catalog:
     def _read_log(self, feeds: Iterable[WorkerFeed]) -> None:
         records = [feed.log.reachable for feed in feeds if feed.connected and feed.log is not None]
         before, self.reachable = self.reachable, any(records) if any(one is not None for one in records) else None
+        if self.reachable is not False:
+            self._last_nodes, self._unheard_since_s = self.nodes or self._last_nodes, None
+        elif self._unheard_since_s is None:
+            self._last_nodes, self._unheard_since_s = self.nodes or self._last_nodes, time.monotonic()
         if before is not False and self.reachable is False:
             self._waiters.wake_all()
 
@@ -244,6 +278,7 @@ class Catalog:
         past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
         self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
         self._times = {where: times for where, times in self._times.items() if where[0] not in past}
+        self._silent &= self.served.keys()
         self.views.close_others(self.served.values())
         for feed in feeds:
             feed.updated.clear()

@@ -43,10 +43,14 @@ class PartitionEnd(NamedTuple):
 
 
 class EndsRecord(NamedTuple):
-    """Ends of the logs. `asked_ms`: when Kafka was asked, before it answered, milliseconds since 1970."""
+    """Ends of the logs. `asked_ms`: when Kafka was asked, before it answered, milliseconds since 1970.
+
+    `silent`: followed partitions of which it told none: no leader, or an ACL that lacks.
+    """
 
     asked_ms: int = 0
     ends: tuple[PartitionEnd, ...] = ()
+    silent: tuple[PartitionEnd, ...] = ()
 
     def encode(self) -> object:
         """The record as a msgpack value."""
@@ -55,7 +59,8 @@ class EndsRecord(NamedTuple):
     @classmethod
     def decode(cls, raw: object) -> "EndsRecord":
         """Record of a msgpack value; raises UnreadableRecord."""
-        return read_array(cls, raw, asked_ms=number, ends=each(PartitionEnd.decode))
+        ends = each(PartitionEnd.decode)
+        return read_array(cls, raw, asked_ms=number, ends=ends, silent=ends)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ somebody has to have asked for since.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from logstore.log.kafka import offsets
-from logstore.model.errors import LogStoreError, LogUnreachable
+from logstore.model.errors import AccessDenied, AuthenticationFailed, LogStoreError, LogUnreachable
 from logstore.model.table import PartitionKey
 from logstore.view.feed.log_records import EndsKey, EndsRecord, PartitionEnd
 from logstore.view.feed.server import FeedServer
@@ -45,10 +45,18 @@ class EndOffsets(threading.Thread):
         while not self._closing.wait(EVERY_S):
             try:
                 self._ask()
-            except LogUnreachable:
-                self._lane.heard(reachable=False)
+            except LogUnreachable as error:
+                self._silent(error)
             except LogStoreError as error:  # of a topic that has just gone, perhaps; the log answers
                 self._complain(str(error))
+
+    def _silent(self, error: LogUnreachable) -> None:
+        """Nothing is known of any log now: Kafka does not answer, or lets this worker ask for none of them."""
+        if isinstance(error, AccessDenied) and not isinstance(error, AuthenticationFailed):
+            self._complain(str(error))
+            self._tell(time.time_ns() // 1_000_000, {}, [one.target.key for one in self._lane.followed()])
+        else:
+            self._lane.heard(reachable=False)
 
     def _complain(self, why: str) -> None:
         """Complain once, however long it stays so."""
@@ -67,7 +75,11 @@ class EndOffsets(threading.Thread):
         ends = offsets.ends(client, followed)
         stable = offsets.ends(client, followed, committed=True)
         self.committed = {followed[place]: end for place, end in stable.items()}
-        found = tuple(PartitionEnd(*followed[place], end) for place, end in ends.items())
-        self._feed.publish(EndsKey(), EndsRecord(asked_ms, found))
-        self._lane.heard(reachable=True)
+        found = {followed[place]: end for place, end in ends.items()}
+        self._tell(asked_ms, found, [key for key in followed.values() if key not in found])
         self._complaint = ""
+
+    def _tell(self, asked_ms: int, found: Mapping[PartitionKey, int], silent: Iterable[PartitionKey]) -> None:
+        known = tuple(PartitionEnd(*key, end) for key, end in found.items())
+        self._feed.publish(EndsKey(), EndsRecord(asked_ms, known, tuple(PartitionEnd(*key, -1) for key in silent)))
+        self._lane.heard(reachable=True)
