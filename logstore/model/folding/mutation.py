@@ -12,19 +12,20 @@ not fold yet, 4 the operation itself. So a record that every build must skip nev
 a later build would fold is never skipped.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgpack
 
+from logstore.model.folding.terms import Condition, parse_seen
 from logstore.model.key import MAX_KEY_BYTES
 
 FORMAT_VERSION = b"\x01"
 RESERVED = "ls."
 
 PUT, DELETE = "put", "delete"
-CONTROLS = frozenset({"barrier", "cut", "base", "fence"})
+RULES = "rules"
+CONTROLS = frozenset({"barrier", "cut", "base", "fence", RULES})
 LATER = frozenset({"incr", "append", "edit"})
 OPERATIONS = frozenset({PUT, DELETE}) | CONTROLS | LATER
 MAX_TTL_MS = 2**63 - 1
@@ -91,6 +92,15 @@ class Refused(NamedTuple):
         )
 
 
+class KeyedRecord(NamedTuple):
+    """A record with a key that is right in every respect but, perhaps, for what its table's rules say."""
+
+    operation: str  # put, delete, incr, append, edit
+    key: bytes
+    value: bytes | None
+    headers: Mapping[str, bytes]  # the reserved ones
+
+
 Mutation = Put | Delete | Control | Quarantined | Refused
 
 
@@ -103,6 +113,23 @@ def parse(
     right_partition: Callable[[bytes], bool],
 ) -> Mutation:
     """Parse a record; `right_partition` tells whether the key belongs to the partition the record stands in."""
+    record = sort_out(key, value, headers, max_value_bytes=max_value_bytes, right_partition=right_partition)
+    if isinstance(record, KeyedRecord):
+        return _plain(record)
+    if record == Control(RULES):
+        return Refused(f"the operation {RULES!r} needs a later build")
+    return record
+
+
+def sort_out(
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    *,
+    max_value_bytes: int,
+    right_partition: Callable[[bytes], bool],
+) -> KeyedRecord | Control | Quarantined | Refused:
+    """Check what is checked of every record, whatever its table: the first two steps, and the form of the operation."""
     own = [(name, content) for name, content in headers if name.startswith(RESERVED)]
     refused = _version(own)
     if refused is not None:
@@ -117,12 +144,21 @@ def parse(
     reason = _bad_key(key, right_partition) or _bad_value(operation, value, max_value_bytes)
     if reason is not None or key is None:
         return Quarantined(reason or NULL_KEY)
-    if operation in LATER:
-        return Refused(f"the operation {operation!r} needs a later build")
+    return KeyedRecord(operation, key, value, named)
+
+
+def _plain(record: KeyedRecord) -> Mutation:
+    """Mutation that this build folds: one whose row needs no state before it."""
+    if "ls.seen" in record.headers:  # for tables that keep siblings
+        return Quarantined(MALFORMED_HEADER)
+    if record.operation in LATER:
+        return Refused(f"the operation {record.operation!r} needs a later build")
     for name in ("ls.id", "ls.if", "ls.ttl"):
-        if name in named:
+        if name in record.headers:
             return Refused(f"the header {name} needs a later build")
-    return Delete(key) if operation == DELETE or value is None else Put(key, value)
+    if record.operation == DELETE or record.value is None:
+        return Delete(record.key)
+    return Put(record.key, record.value)
 
 
 def _version(own: Headers) -> Refused | None:
@@ -144,7 +180,7 @@ def _bad_headers(own: Headers) -> str | None:
     return None
 
 
-def _control(operation: str, key: bytes | None, value: bytes | None) -> Mutation:
+def _control(operation: str, key: bytes | None, value: bytes | None) -> Control | Quarantined:
     if key is not None:
         return Quarantined(KEYED_CONTROL)
     return Control(operation) if _is_msgpack(value) else Quarantined(BAD_MSGPACK)
@@ -189,18 +225,22 @@ def _operation(content: bytes) -> str | None:
 
 
 def _condition(content: bytes) -> str | None:
-    return None if _CONDITION.fullmatch(content) else MALFORMED_HEADER
+    return MALFORMED_HEADER if Condition.parse(content) is None else None
+
+
+def _seen(content: bytes) -> str | None:
+    return MALFORMED_HEADER if parse_seen(content) is None else None
 
 
 def _ttl(content: bytes) -> str | None:
     return None if len(content) == 8 and content[0] < 0x80 else BAD_TTL
 
 
-_CONDITION = re.compile(rb"absent|present|version:[0-9]{1,19}(@[^:]*:.*)?|value:.{16}", re.DOTALL)
 _HEADERS: dict[str, Callable[[bytes], str | None]] = {
     "ls.v": lambda _: None,  # looked at before anything else
     "ls.op": _operation,
     "ls.id": lambda content: None if len(content) == 16 else MALFORMED_HEADER,
     "ls.if": _condition,
     "ls.ttl": _ttl,
+    "ls.seen": _seen,
 }

@@ -1,0 +1,14 @@
+"""Hard rows: what mutations make of a row whose next state depends on the one before.
+
+    parse       what a record of the log means, in a table of these rules
+    edits       the cells that a mutation names, in the order in which it changes them
+    row         a row's state: cells with their older versions, and row versions by locality group
+    outcomes    what became of a mutation, and for how long that is remembered
+    rules       what a table's definition says of all this
+    draft       a row while the edits of one record act on it
+    siblings    a row whose writers had not seen each other
+    fold_rows   the fold of such rows, in the six steps by which every engine folds
+
+Conditions, counters, ids, TTL and siblings are decided here and nowhere else, at a record's own offset, by what stands
+below it in the log; so every replica decides the same.
+"""
