@@ -30,7 +30,7 @@ VIEW = ViewRecord("/v", 3, "live", "why", BASE, (OLDER,), True)
 TABLES = TablesRecord(7, "t" * 32, 16, "s3://b/p", (b'{"name":"t"}',), (UnreadableTable("u", "corrupted", "why"),))
 NODES = NodesRecord((NodeRecord("n", 1, "http://n:1", "main", "z", (1, 2), (2,), ProcessIds(4, None, (5,), (6,)), 7),))
 ADOPTION = AdoptionRecord(
-    "b", 5, "c", "fetching", "", 1, 2, (DigestRecord(5, "ab", 9),), "unproved", (LocalProof("s", "proved"),)
+    "b", 5, "c", "fetching", "", 1, 2, (DigestRecord(5, "ab", 9),), "unproved", (LocalProof("s", "proved"),), "fetch", 1
 )
 CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (TablesKey(), TABLES),

@@ -1,4 +1,4 @@
-"""What counts as progress of a process that has not answered yet."""
+"""What counts as progress: of a process that has not answered yet, and of work that says how far it is."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psutil
 from support_wait import until
 
-from logstore.process.progress import Progress
+from logstore.process.progress import Patience, Progress
 
 PATIENCE_S = 3.0
 
@@ -63,3 +63,29 @@ def test_a_process_that_is_gone_does_not_hang():
 def _cpu_s(pid):
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
+
+
+def test_patience_begins_again_with_every_step_further_and_is_over_without_one():
+    now = [0.0]
+    patience = Patience(60.0, lambda: now[0])
+    for step in range(20):
+        now[0] += 50
+        assert not patience.is_over(), "twenty steps of 50 s each are no hang"
+        patience.saw({"fetched": step, "applied": 7})
+    now[0] += 61
+    assert patience.is_over()
+
+
+def test_work_that_fails_and_begins_again_is_no_step_further():
+    now = [0.0]
+    patience = Patience(60.0, lambda: now[0])
+    patience.saw({"fetched": 9})
+    for at in (0, 5, 9, 0, 9):
+        now[0] += 15
+        patience.saw({"fetched": at})
+    assert patience.is_over()
+    patience.saw({"fetched": 10})
+    assert not patience.is_over()
+    patience.saw({})
+    now[0] += 61
+    assert patience.is_over()

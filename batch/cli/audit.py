@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--explain", is_flag=True, help=f"Name the keys that differ, the first {LISTED}.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(0, 86_400), default=NODES_S, show_default=True, metavar="S",
-    help="How long nodes are waited for.",
+    help="How long nodes that come no further are waited for.",
 )  # fmt: skip
 @AS_JSON
 def audit(ctx: "Context", table: str, explain: bool, timeout_s: float, as_json: bool) -> None:

@@ -23,7 +23,7 @@ WAIT = click.option(
     "wait_s",
     type=click.FloatRange(0, 86_400),
     metavar="S",
-    help="Return when every node serves from it, after S seconds fail.",
+    help="Return when every node serves from it; fail when none came further for S seconds.",
 )
 
 F = TypeVar("F", bound=Callable[..., Any])

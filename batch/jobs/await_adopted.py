@@ -1,50 +1,43 @@
-"""Await adopted: until every node serves a table from a snapshot, or with the nodes that do not and why."""
+"""Await adopted: until every node serves a table from a snapshot, or nobody comes further; then those that do not."""
 
 import time
 
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
-
 from batch.context import Context
-from batch.jobs.node_adoptions import AGAIN_S, adoptions_at
+from batch.jobs.node_adoptions import Reached, adoptions_at, reached, until_still
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.errors import LogStoreError, SnapshotRefused
 from logstore.model.table import Table
+from logstore.process.progress import Patience
 from logstore.snapshot.manifest import Manifest
 from logstore.view.feed.adoption_records import REFUSED, AdoptionRecord
 
 
-def await_adopted(ctx: Context, table: Table, snapshot: Manifest, timeout_s: float) -> float:
+def await_adopted(ctx: Context, table: Table, snapshot: Manifest, patience_s: float) -> float:
     """Wait until each replica group serves every partition from `snapshot` or a later one; returns the seconds it took.
 
-    Raises LogStoreError when a node refuses it, or when `timeout_s` passed: the snapshot is published all the same.
+    Raises LogStoreError when a node refuses it, or when nobody came further for `patience_s`: the snapshot is published
+    all the same.
     """
     began = time.monotonic()
-    waiting = Retrying(retry=retry_if_result(bool), stop=stop_after_delay(timeout_s), wait=wait_fixed(AGAIN_S))
-    lacking: list[str] = []
-
-    def look(live_workers: LiveWorkers) -> list[str]:
-        lacking[:] = _lacking(live_workers, table, snapshot)
-        return lacking
-
     with LiveWorkers(ctx.bootstrap) as live_workers:
-        try:
-            waiting(look, live_workers)
-        except RetryError as error:
-            raise LogStoreError(
-                f"snapshot {snapshot.name} is published, but after {timeout_s:g} s not everybody serves from it: "
-                f"{'; '.join(lacking[:5])}; "
-                "`logstore status` shows how it goes on"
-            ) from error
+        lacking = until_still(lambda seen: _lacking(live_workers, table, snapshot, seen), bool, Patience(patience_s))
+    if lacking:
+        raise LogStoreError(
+            f"snapshot {snapshot.name} is published, but not everybody serves from it, and nobody came further for "
+            f"{patience_s:g} s: {'; '.join(lacking[:5])}; `logstore status` shows how it goes on"
+        )
     return time.monotonic() - began
 
 
-def _lacking(live_workers: LiveWorkers, table: Table, snapshot: Manifest) -> list[str]:
+def _lacking(live_workers: LiveWorkers, table: Table, snapshot: Manifest, seen: Reached) -> list[str]:
     """Partitions, by replica group, that are not served from the snapshot yet."""
     groups: dict[str, set[int]] = {}
     for url, group in sorted({(worker.url, worker.group) for worker in live_workers.look()}):
         adopted = groups.setdefault(group, set())
         adoptions = adoptions_at(url, table)
         adopted.update(partition for partition, one in adoptions.items() if _holds(one, snapshot, partition, url))
+        for partition, one in adoptions.items():
+            seen.update(reached(url, partition, one))
     if not groups:
         return ["no node runs"]
     missing = {group: sorted(set(range(table.partitions)) - adopted) for group, adopted in groups.items()}

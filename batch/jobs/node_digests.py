@@ -2,12 +2,11 @@
 
 from typing import NamedTuple
 
-from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
-
 from batch.context import Context
-from batch.jobs.node_adoptions import AGAIN_S, adoptions_at
+from batch.jobs.node_adoptions import Reached, adoptions_at, reached, until_still
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.table import Table
+from logstore.process.progress import Patience
 from logstore.view.feed.adoption_records import AdoptionRecord
 
 
@@ -24,31 +23,27 @@ class Heard(NamedTuple):
 Testimony = dict[int, list[Heard]]  # partition -> each replica group's word
 
 
-def hear(ctx: Context, table: Table, cuts: dict[int, int], timeout_s: float) -> Testimony:
-    """The digests at `cuts`, waiting up to `timeout_s` until every replica group has said all of them.
+def hear(ctx: Context, table: Table, cuts: dict[int, int], patience_s: float) -> Testimony:
+    """The digests at `cuts`, as far as replica groups have said them when nobody comes further for `patience_s`.
 
     Raises LogUnreachable.
 
     With no node alive nobody is waited for.
     """
     with LiveWorkers(ctx.bootstrap) as live_workers:
-        waiting = Retrying(
-            retry=retry_if_result(_open), stop=stop_after_delay(timeout_s), wait=wait_fixed(AGAIN_S),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else {},
-        )  # fmt: skip
-        found: Testimony = waiting(_look, live_workers, table, cuts)
-    return found
+        return until_still(lambda seen: _look(live_workers, table, cuts, seen), _open, Patience(patience_s))
 
 
 def _open(found: Testimony) -> bool:
     return any(heard.digest is None for those in found.values() for heard in those)
 
 
-def _look(live_workers: LiveWorkers, table: Table, cuts: dict[int, int]) -> Testimony:
+def _look(live_workers: LiveWorkers, table: Table, cuts: dict[int, int], seen: Reached) -> Testimony:
     found: Testimony = {partition: [] for partition in cuts}
     urls = sorted({(worker.group, worker.url) for worker in live_workers.look()})
     for group, url in urls:
         for partition, adoption in adoptions_at(url, table).items():
+            seen.update(reached(url, partition, adoption))
             if partition in cuts:
                 found[partition].append(_heard(group, url, adoption, cuts[partition]))
     for group in sorted({group for group, _ in urls}):

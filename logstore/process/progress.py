@@ -1,16 +1,40 @@
-"""Progress: whether a process that takes long to start works on, or hangs.
+"""Progress: whether work that takes long goes on, or hangs.
 
-A limit on the time of a start turns a slow machine into one that is down: the process is ended in the middle of its
-work, and begins it again. What is waited for is its work, on the processor and on the disk.
+A limit on its time turns a slow machine into one that is down: it is ended in the middle, and begins again. So what is
+limited is the time in which it came no further. `Patience` hears it from who works; `Progress` looks at a process that
+says nothing, at its work on the processor and on the disk.
 """
 
 import time
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import psutil
 
 SHARE = 0.05  # of the time: an idle JVM takes a fiftieth
 _BYTES_PER_S = 10e6  # moved from and to the disk: as good as a second of work
+
+
+class Patience:
+    """Patience with work that is under way: it is over once nothing has come further for so long.
+
+    Further than ever: work that fails, and begins again, does not count anew.
+    """
+
+    def __init__(self, for_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._for_s, self._clock = for_s, clock
+        self._furthest: dict[Hashable, int] = {}
+        self._since_s = clock()
+
+    def saw(self, reached: Mapping[Hashable, int]) -> None:
+        """Hear how far each piece of work has come."""
+        for piece, at in reached.items():
+            if at > self._furthest.get(piece, -1):
+                self._furthest[piece], self._since_s = at, self._clock()
+
+    def is_over(self) -> bool:
+        """True when nothing came further in that time."""
+        return self._clock() - self._since_s > self._for_s
 
 
 class Progress:

@@ -11,7 +11,7 @@ was.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from logstore.model.folding.fold import Folded
@@ -31,10 +31,15 @@ class Builder:
     """Builder of one generation. Requires: the process that owns the partition waits for it."""
 
     def __init__(
-        self, source: ViewReader, path: Path, identity: ViewIdentity, base: Base, *, sync: Sync = "none"
-    ) -> None:
-        """Begin at `path`; what an earlier attempt left there is removed. Raises DiskFull, Corrupted."""
+        self, source: ViewReader, path: Path, identity: ViewIdentity, base: Base, *, sync: Sync = "none",
+        saw: Callable[[int], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """Begin at `path`; what an earlier attempt left there is removed. `saw` hears how many entries were looked at.
+
+        Raises DiskFull, Corrupted.
+        """
         shutil.rmtree(path, ignore_errors=True)
+        self._saw = saw
         self._source, self._since = source, base.cut
         self._view = View(path, identity, base, sync=sync)
 
@@ -42,7 +47,7 @@ class Builder:
         """Copy what has come since the round before (the first: since the cut); returns how many entries that was."""
         copied = 0
         with self._source.reading() as reading:
-            for chunk in _chunks(reading, self._since):
+            for chunk in _chunks(reading, self._since, self._saw):
                 self._view.apply(Folded(self._view.next_offset, self._view.state.log_time_ms, chunk, [], None))
                 copied += len(chunk)
             self._view.set_quarantine(reading.quarantine())
@@ -117,11 +122,13 @@ def _is_older(name: str, number: int) -> bool:
     return stem.isdigit() and int(stem) < number + (kind == "new") and kind in ("", "new")
 
 
-def _chunks(reading: Reading, since: int) -> Iterator[dict[bytes, bytes]]:
+def _chunks(reading: Reading, since: int, saw: Callable[[int], None]) -> Iterator[dict[bytes, bytes]]:
     least = since.to_bytes(8, "big")
     chunk: dict[bytes, bytes] = {}
     size_bytes = 0
-    for key, entry in reading.scan():
+    for number, (key, entry) in enumerate(reading.scan(), 1):
+        if number % _CHUNK == 0:
+            saw(_CHUNK)
         if entry[1:9] >= least:
             chunk[key] = entry
             size_bytes += len(key) + len(entry)

@@ -33,7 +33,7 @@ from logstore.model.errors import (
 )
 from logstore.model.table import PartitionKey, Table
 from logstore.process import logs
-from logstore.process.progress import Progress
+from logstore.process.progress import Patience, Progress
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Pointer
 from logstore.snapshot.verdicts import (
@@ -95,7 +95,9 @@ class Adopter(threading.Thread):
         self._log_start, self._discards = log_start, discards
         self._bases = BaseMender(lane.mailbox, fetcher, damaged)
         self._closing = threading.Event()
-        self._agreement = Agreement(bootstrap, fetcher, progress, self._bases, log_start, self._closing)
+        self._agreement = Agreement(
+            bootstrap, fetcher, progress, self._bases, log_start, self._closing, digest_client.worked
+        )
         self._lane, self._fetcher, self._digest_client, self._progress = lane, fetcher, digest_client, progress
         self._seen: dict[PartitionKey, float] = {}  # when a generation was first seen or flipped, of a monotonic clock
         self._trials: dict[PartitionKey, _Trial] = {}
@@ -215,7 +217,10 @@ class Adopter(threading.Thread):
         target = followed.target
         local = self._fetcher.bring(target, manifest)
         base = local.base._replace(root=root)
-        self._progress.show(target, state="building", reason="", local=self._agreement.proofs(followed, manifest.name))
+        self._progress.show(
+            target, state="building", reason="", work="build", worked=0,
+            local=self._agreement.proofs(followed, manifest.name),
+        )  # fmt: skip
         path = followed.view.path
         number = int(path.name) + 1
         order = DigestRequest(
@@ -224,15 +229,29 @@ class Adopter(threading.Thread):
         )  # fmt: skip
         pending = self._digest_client.build(order)
         try:
-            _wait(self._digest_client, pending, pending.begun)
+            self._wait(target, pending, pending.begun)
             self._lane.mailbox.do(target.key, flip.start_buffer)
             self._digest_client.last(pending)
-            _wait(self._digest_client, pending, pending.done)
+            self._wait(target, pending, pending.done)
             self._flip(target, flip.flip(self._fetcher.snapshots(target)))
         except BaseException:
             self._lane.mailbox.do(target.key, flip.drop_buffer)
             raise
         self._adopted(target, local.base.snapshot, local.base.cut)
+
+    def _wait(self, target: Target, pending: PendingDigest, event: threading.Event) -> None:
+        """Wait for the digester, which says how far it is; what it does in silence, as to flush, is seen, too."""
+        pid, patience = self._digest_client.pid, Patience(BUILD_S)
+        process = None if pid is None else Progress(pid, BUILD_S)
+        while not event.wait(NEAR_S):
+            self._progress.show(target, worked=pending.worked)
+            patience.saw({"build": pending.worked})
+            if patience.is_over() and (process is None or process.hangs()):
+                raise StorageUnreachable(
+                    f"the next generation is not built, and nothing was done for it for {BUILD_S:g} s"
+                )
+        if pending.failure is not None:
+            raise NotBuilt(pending.failure)
 
     def _leap(self, followed: FollowedPartition) -> None:
         """Begin anew over the best snapshot that lies ahead; it is the view's root from then on."""
@@ -273,7 +292,7 @@ class Adopter(threading.Thread):
 
     def _adopted(self, target: Target, name: str, cut: int) -> None:
         log.info("a snapshot was adopted", table=target.table.name, partition=target.partition, snapshot=name, cut=cut)
-        self._progress.show(target, base=name, cut=cut, candidate=None, state="adopted", reason="")
+        self._progress.show(target, base=name, cut=cut, candidate=None, state="adopted", reason="", work="")
 
     # 5. sweep
 
@@ -288,16 +307,6 @@ class Adopter(threading.Thread):
         local_snapshots.remove_others(
             self._fetcher.snapshots(followed.target), [*keep, *([followed.base_dir] if followed.base_dir else [])]
         )
-
-
-def _wait(digest_client: DigestClient, pending: PendingDigest, event: threading.Event) -> None:
-    pid = digest_client.pid
-    progress = None if pid is None else Progress(pid, BUILD_S)
-    while not event.wait(NEAR_S):
-        if progress is not None and progress.hangs():
-            raise StorageUnreachable(f"the next generation is not built, and nothing was done for it for {BUILD_S:g} s")
-    if pending.failure is not None:
-        raise NotBuilt(pending.failure)
 
 
 class NotBuilt(NotYet):

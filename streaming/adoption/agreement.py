@@ -12,6 +12,7 @@ from typing import NamedTuple
 from logstore.model.errors import LogStoreError
 from logstore.model.table import PartitionKey, Table
 from logstore.process import logs
+from logstore.process.progress import Patience
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.verdicts import (
     AGREE,
@@ -37,7 +38,7 @@ from streaming.lane.target import Target
 
 log = logs.get(__name__)
 
-LOST_S = 15.0  # a digest that is not there after so long is computed in another way
+LOST_S = 15.0  # a digest that is not there, and came no nearer for so long, is computed in another way
 SAY_S = 2.0  # words are collected for so long: all partitions of a node lie in one file
 
 
@@ -59,13 +60,16 @@ class Agreement:
         bases: BaseMender,
         log_start: Callable[[str, int], int],
         closing: threading.Event,
+        worked: Callable[[str, int], int | None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`log_start`: as of `Bootstrapper`; `closing` ends a fold that is under way."""
+        """`log_start`: as of `Bootstrapper`; `closing` ends a fold under way; `worked`: of the digest client."""
+        self._worked, self._clock = worked, clock
         self._brokers, self._fetcher, self._progress, self._bases = bootstrap, fetcher, progress, bases
         self._log_start, self._closing = log_start, closing
         self._words: dict[tuple[str, str], tuple[Table, dict[int, Verdict]]] = {}  # (epoch, snapshot) -> to be written
         self._words_s = 0.0  # since when
-        self._missed: dict[PartitionKey, tuple[int, float]] = {}  # partition -> (cut, when its digest was first missed)
+        self._missed: dict[PartitionKey, tuple[int, Patience]] = {}  # partition -> (cut, with its digest)
 
     def choose(self, followed: FollowedPartition, manifest: Manifest) -> Chosen | None:
         """The snapshot to adopt: this one, or one on the way to it; None: none now, and the reason is shown.
@@ -79,11 +83,12 @@ class Agreement:
         if followed.next_offset < part.cut:
             where = f"{target.table.name}/{target.partition}"
             reason = f"the view of {where} stands at {followed.next_offset:,}, the snapshot's cut is {part.cut:,}"
-            self._waits(target, reason)
+            self._waits(target, reason, "behind", followed.next_offset)
             return None
         mine = next((found for found in digest_file.load(followed.directory) if found.cut == part.cut), None)
         if mine is None and not self._is_lost(followed, part.cut):
-            self._waits(target, reasons.no_digest(followed, part.cut))
+            done = self._worked(str(followed.view.path), part.cut)
+            self._waits(target, reasons.no_digest(followed, part.cut), "digest", done or 0)
             return None
         if mine is None and (start := self._starts_behind(followed)) is not None:
             if proof.word == PROVED:
@@ -119,8 +124,8 @@ class Agreement:
         self._progress.show(target, state="refused", reason=reason)
         return None
 
-    def _waits(self, target: Target, reason: str) -> None:
-        self._progress.show(target, state="waiting", reason=reason)
+    def _waits(self, target: Target, reason: str, work: str = "", worked: int = 0) -> None:
+        self._progress.show(target, state="waiting", reason=reason, work=work, worked=worked)
 
     def _starts_behind(self, followed: FollowedPartition) -> int | None:
         """Start of the log, when that is behind what a fold of it would begin with; None: it can be folded."""
@@ -139,20 +144,26 @@ class Agreement:
         return None
 
     def _is_lost(self, followed: FollowedPartition, cut: int) -> bool:
-        """True when no digest at the cut is to be expected: the topic has no cuts, or it should be there by now."""
-        key, now_s = followed.target.key, time.monotonic()
-        if self._missed.get(key, (-1, 0.0))[0] != cut:
-            self._missed[key] = cut, now_s
-        return not followed.target.table.allow_control_records or now_s - self._missed[key][1] > LOST_S
+        """True when no digest at the cut is to be expected: the topic has no cuts, or it comes no nearer."""
+        if not followed.target.table.allow_control_records:
+            return True
+        missed, patience = self._missed.get(followed.target.key, (-1, Patience(LOST_S, self._clock)))
+        if missed != cut:
+            patience = Patience(LOST_S, self._clock)
+            self._missed[followed.target.key] = cut, patience
+        done = self._worked(str(followed.view.path), cut)
+        patience.saw({} if done is None else {"digest": done})
+        return patience.is_over()
 
     def _refolded(self, followed: FollowedPartition, cut: int) -> FiledDigest:
         target = followed.target
         if followed.view.base is not None and followed.base_dir is None:
             raise NotFolded("the snapshot that the view stands on is not here")
-        self._progress.show(
-            target, state="waiting", reason=f"the log is folded again up to the cut {cut:,}: no digest was had there"
+        reason = f"the log is folded again up to the cut {cut:,}: no digest was had there"
+        self._waits(target, reason, "refold")
+        found = refold(
+            self._brokers, followed, cut, self._closing, lambda worked: self._progress.show(target, worked=worked)
         )
-        found = refold(self._brokers, followed, cut, self._closing)
         self._progress.digests(target, digest_file.add(followed.directory, found))
         return found
 

@@ -5,6 +5,7 @@ held it. The fold is the lane's own (`partition.FollowedPartition`), over the ba
 builds is thrown away when its digest is known.
 
     <partition's folder>/proof.new/order.json     what to fold
+                                   progress       how far it is: records applied, and entries of the digest
                                    digest.json    [hex, entries], or why there is none: {"failure"}
 """
 
@@ -15,6 +16,7 @@ import sys
 import threading
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from logstore.model.errors import LogStoreError, LogUnreachable, NotYet
 from logstore.model.folding.digest import Digest
 from logstore.model.table import Table
 from logstore.process import child
+from logstore.process.progress import Patience
 from logstore.snapshot.sst import SstReader
 from logstore.snapshot.verdicts import REFOLD
 from logstore.view.layout import Base
@@ -36,7 +39,8 @@ from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 
-MOST_S = 3_600.0
+STILL_S = 120.0  # without a step further: the process hangs
+_SAY_S = 0.5  # between two words on how far it is
 QUIET_S = 30.0
 _LOOK_S = 0.1
 _NICE = 10  # what is served goes first
@@ -46,10 +50,13 @@ class NotFolded(NotYet):
     """The log could not be folded up to the cut; it is tried again."""
 
 
-def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: threading.Event) -> FiledDigest:
+def refold(
+    bootstrap: str, followed: FollowedPartition, cut: int, stopping: threading.Event, saw: Callable[[int], None]
+) -> FiledDigest:
     """The digest of a partition at `cut`, from its base and the log. Waits for it; another thread than the lane's.
 
-    Raises NotFolded that says why there is none, also when `stopping` was set or MOST_S have passed.
+    `saw` hears how far it is. Raises NotFolded that says why there is none, also when `stopping` was set, or it came no
+    further for STILL_S.
     """
     place = followed.directory / "proof.new"
     shutil.rmtree(place, ignore_errors=True)
@@ -63,7 +70,7 @@ def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: thre
     try:
         (place / "order.json").write_bytes(orjson.dumps(order))
         process = child.spawn(child.python("streaming.adoption.refold", str(place)))
-        _wait(process, stopping)
+        _wait(process, stopping, place / "progress", saw, Patience(STILL_S))
         return FiledDigest(cut, *_answer(place / "digest.json"), base.root if base else "", REFOLD)
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -71,19 +78,21 @@ def refold(bootstrap: str, followed: FollowedPartition, cut: int, stopping: thre
 
 def fold(place: Path, order: dict[str, Any]) -> Digest:
     """Fold the log up to the cut. Raises LogStoreError."""
-    base = Base(**order["base"]) if order["base"] else None
+    base, told = Base(**order["base"]) if order["base"] else None, _Told(place / "progress")
     target = Target(Table.from_json(order["table"].encode()), order["partition"], 0)
     followed = FollowedPartition(target, place, bootstrapper=lambda _: Bootstrap(base))
     path = followed.view.path
     with closing(followed), closing(Tail(order["bootstrap"], group="logstore.proof")) as tail:
         tail.follow(target.table.topic, target.partition, followed.next_offset)
         while followed.next_offset < order["cut"]:
+            at = followed.next_offset
             _step(tail, followed, order["cut"])
+            told.saw(followed.next_offset - at)
     with closing(ViewReader.open(path)) as view, view.reading() as reading:
         if base is None:
-            return digest_of(reading, None, None)
+            return digest_of(reading, None, None, told.saw)
         with closing(SstReader.open(Path(order["base_dir"]))) as base_reader:
-            return digest_of(reading, base, base_reader)
+            return digest_of(reading, base, base_reader, told.saw)
 
 
 def main(place: Path) -> None:
@@ -117,13 +126,43 @@ def _step(tail: Tail, followed: FollowedPartition, cut: int) -> None:
             raise NotFolded(followed.stop.detail if followed.stop else "the log could not be folded")
 
 
-def _wait(process: "subprocess.Popen[bytes]", stopping: threading.Event) -> None:
-    until_s = time.monotonic() + MOST_S
+class _Told:
+    """How far a fold is, in a file for who waits for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._count, self._said_s = path, 0, 0.0
+
+    def saw(self, count: int) -> None:
+        """Count on, and write it now and then. A file that is half written is read again."""
+        self._count += count
+        if time.monotonic() - self._said_s >= _SAY_S:
+            self._said_s = time.monotonic()
+            self._path.write_text(f"{self._count}\n")
+
+
+def _wait(
+    process: "subprocess.Popen[bytes]", stopping: threading.Event, told: Path, saw: Callable[[int], None],
+    patience: Patience,
+) -> None:  # fmt: skip
+    count = 0
     while process.poll() is None:
-        if stopping.wait(_LOOK_S) or time.monotonic() > until_s:
+        if (now := _count(told, count)) > count:
+            count = now
+            patience.saw({"refold": count})
+            saw(count)
+        if stopping.wait(_LOOK_S) or patience.is_over():
             process.kill()
             process.wait(10)
-            raise NotFolded("the worker ends" if stopping.is_set() else f"it took longer than {MOST_S:g} s")
+            raise NotFolded("the worker ends" if stopping.is_set() else f"it came no further for {STILL_S:g} s")
+
+
+def _count(told: Path, known: int) -> int:
+    """How far it is, as it says; what is known, while that is not whole."""
+    try:
+        text = told.read_text()
+    except FileNotFoundError:  # it has only begun
+        return known
+    return int(text) if text.endswith("\n") else known
 
 
 def _answer(path: Path) -> tuple[str, int]:

@@ -142,12 +142,13 @@ class SnapshotFetcher:
         def on_bytes(count: int) -> None:
             nonlocal fetched
             fetched += count
-            self._progress.show(target, fetched_bytes=fetched)
+            self._progress.show(target, fetched_bytes=fetched, worked=fetched)
 
         total = sum(facts.size_bytes for facts in manifest.files_of(target.partition))
         self._progress.show(
-            target, candidate=manifest.name, state="fetching", reason="", fetched_bytes=0, total_bytes=total
-        )
+            target, candidate=manifest.name, state="fetching", reason="", fetched_bytes=0, total_bytes=total,
+            work="fetch", worked=0,
+        )  # fmt: skip
         try:
             with (
                 repository.in_use(mark, [manifest.name], self._use_s),

@@ -31,9 +31,13 @@ DIED = "the digester died"
 class PendingDigest:
     """Order to the digester, and what comes of it. `done` is set when `outcome` or `failure` is."""
 
-    def __init__(self, number: int, at_end: Callable[["PendingDigest"], None] = lambda _: None) -> None:
-        self.number, self._at_end = number, at_end
+    def __init__(
+        self, number: int, at_end: Callable[["PendingDigest"], None] = lambda _: None, of: tuple[str, int] | None = None
+    ) -> None:
+        """`of`: the view, and the cut at which it is pinned."""
+        self.number, self.of, self._at_end = number, of, at_end
         self.pinned_at: int | None = None
+        self.worked = 0  # entries that were gone through for it
         self.begun, self.done = threading.Event(), threading.Event()
         self.outcome: tuple[Any, ...] | None = None
         self.failure: str | None = None
@@ -53,6 +57,7 @@ class DigestClient(threading.Thread):
         super().__init__(name="digest-client", daemon=True)
         self._numbers = itertools.count()
         self._pending: dict[int, PendingDigest] = {}
+        self._gone_through = 0  # entries, in all
         self._paths: set[str] = set()
         self._lock = threading.Lock()
         self._sock: socket.socket | None = None
@@ -72,12 +77,23 @@ class DigestClient(threading.Thread):
             self._send_views("shut", self._paths - wanted)
             self._paths = wanted
 
-    def pin(self, path: str, base_dir: str | None, at_end: Callable[[PendingDigest], None]) -> PendingDigest:
-        """Pin the view as it is now, then compute its digest.
+    def pin(
+        self, path: str, base_dir: str | None, at_end: Callable[[PendingDigest], None], cut: int = -1
+    ) -> PendingDigest:
+        """Pin the view as it is now, which is at `cut`, then compute its digest.
 
         `begun` is set with `pinned_at`, `done` with (hex, entries).
         """
-        return self._ask(PendingDigest(next(self._numbers), at_end), "pin", path, base_dir)
+        return self._ask(PendingDigest(next(self._numbers), at_end, (path, cut)), "pin", path, base_dir)
+
+    def worked(self, path: str, cut: int) -> int | None:
+        """How far the digester is, while the digest of a view at a cut is under way; None: it is not.
+
+        It takes one after the other: what it does before this one's turn counts as well.
+        """
+        with self._lock:
+            under_way = any(pending.of == (path, cut) for pending in self._pending.values())
+            return self._gone_through if under_way else None
 
     def build(self, order: DigestRequest) -> PendingDigest:
         """Build a generation in the digester.
@@ -142,12 +158,17 @@ class DigestClient(threading.Thread):
         pending = self._pending.get(number)
         if pending is None:
             return
+        if word == "moved":
+            self._gone_through += max(rest[0] - pending.worked, 0)
+            pending.worked = rest[0]
+            return
         if word in ("pinned", "round"):
             pending.pinned_at = rest[0] if rest else None
             pending.begun.set()
             return
         with self._lock:
             self._pending.pop(number, None)
+            self._gone_through += 1  # its turn is over: what waits behind it has come nearer
         pending.end(*((None, str(rest[0])) if word == "failed" else (tuple(rest), None)))
 
     def _ask(self, pending: PendingDigest, word: str, *rest: object) -> PendingDigest:

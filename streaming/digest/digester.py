@@ -7,13 +7,15 @@ The lane never waits for more than the pin.
     ["shut", [path, ...]]          close these
     ["pin", id, path, base dir]    begin a reading now      ["pinned", id, next offset];
                                                             later ["digest", id, hex, entries]
+                                                            ["moved", id, entries]: of the work at hand, gone through
     ["build", id, {...}]           see `DigestRequest`      ["round", id]: the worker keeps what it applies from now on
     ["last", id]                   ... and says so          ["built", id, next offset]
                                                             ["failed", id, why]
 
 One datagram of msgpack each, over a socket pair. One thread hears and pins, another one works; digests go before
-builds, and of several pins of one view the newest counts. A pin keeps the writer from reusing pages, so it is given up
-after PIN_S. What nobody expected ends the process, and with it every pin: the worker starts another.
+builds, and of several pins of one view the newest counts. A pin keeps the writer from reusing pages: it is given up
+when its turn has not come, and nothing went on, for PIN_S. What nobody expected ends the process, and with it every
+pin: the worker starts another.
 """
 
 import logging
@@ -46,6 +48,7 @@ PIN_S = 60.0
 MESSAGE_BYTES = 1 << 17
 _SWITCH_S = 0.001  # Python's 5 ms between threads would be most of what the lane waits for a pin
 _NICE = 5  # reads go first
+_SAY_S = 0.2  # between two words on how far it is
 
 
 class DigestRequest(NamedTuple):
@@ -67,14 +70,15 @@ class _DigestRun:
     base_dir: str | None = field(compare=False, default=None)
     order: DigestRequest | None = field(compare=False, default=None)
     release: ExitStack = field(compare=False, default_factory=ExitStack)
-    begun_s: float = field(compare=False, default_factory=time.monotonic)
+    begun_s: float = field(compare=False, default=0.0)
 
 
 class Digester:
     """The digester process."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, sock: socket.socket, clock: Callable[[], float] = time.monotonic) -> None:
+        self._sock, self._clock = sock, clock
+        self._moved_s, self._said_s, self._moved = clock(), clock(), 0  # of the work at hand: when, told when, how far
         self._views: dict[str, ViewReader] = {}
         self._inodes: dict[str, int] = {}  # of their files: another one under the same path is another view
         self._wanted: set[str] = set()
@@ -117,7 +121,7 @@ class Digester:
             self._close_others()
 
     def _pin(self, number: int, path: str, base_dir: str | None) -> None:
-        job = _DigestRun(0, number, path, base_dir=base_dir)
+        job = _DigestRun(0, number, path, base_dir=base_dir, begun_s=self._clock())
         with self._lock:
             try:
                 job.reading = job.release.enter_context(self._view(path).reading())
@@ -154,6 +158,7 @@ class Digester:
             os._exit(1)
 
     def _do(self, job: _DigestRun) -> None:
+        self._moved = 0
         try:
             with job.release:
                 self._send(*(self._digest(job) if job.order is None else self._generation(job, job.order)))
@@ -163,12 +168,20 @@ class Digester:
     def _digest(self, job: _DigestRun) -> tuple[object, ...]:
         if self._newest.get(job.path) != job.number:
             return "failed", job.number, "a newer cut came before the digest at this one was begun"
-        if time.monotonic() - job.begun_s > PIN_S:
-            return "failed", job.number, f"the view was pinned for {PIN_S:g} s before the digest was begun"
+        if self._clock() - max(job.begun_s, self._moved_s) > PIN_S:
+            return "failed", job.number, f"the view was pinned, and nothing went on for {PIN_S:g} s"
         assert job.reading is not None, "a digest is computed from a pin"
         base = job.reading.base
-        found = digest_of(job.reading, base, self._base(job.path, job.base_dir) if base else None)
+        base_reader = self._base(job.path, job.base_dir) if base else None
+        found = digest_of(job.reading, base, base_reader, lambda entries: self._saw(job, entries))
         return "digest", job.number, found.hex, found.entries
+
+    def _saw(self, job: _DigestRun, entries: int) -> None:
+        """Tell the worker now and then how far the work at hand has come."""
+        self._moved_s, self._moved = self._clock(), self._moved + entries
+        if self._moved_s - self._said_s >= _SAY_S:
+            self._said_s = self._moved_s
+            self._send("moved", job.number, self._moved)
 
     def _base(self, path: str, directory: str | None) -> SstReader:
         """The base of a view, opened. Requires: the view is pinned, so that nobody closes it meanwhile."""
@@ -186,7 +199,9 @@ class Digester:
     def _generation(self, job: _DigestRun, order: DigestRequest) -> tuple[object, ...]:
         base, identity = Base(**order.base), ViewIdentity(**order.identity)
         source = self._source(job, order.source)
-        builder = Builder(source, Path(order.path), identity, base, sync=order.sync)
+        builder = Builder(
+            source, Path(order.path), identity, base, sync=order.sync, saw=lambda entries: self._saw(job, entries)
+        )
         try:
             builder.rounds()
             self._send("round", job.number)

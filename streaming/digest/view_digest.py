@@ -1,19 +1,56 @@
 """View digest: the digest of a partition at a cut, from a reading of its view that was begun exactly there."""
 
-from logstore.model.folding.difference import StateBelow, digest_upon
+from collections.abc import Callable, Iterable, Iterator
+
+from logstore.model.folding.difference import LookUp, StateBelow, digest_upon
 from logstore.model.folding.digest import Digest, digest
 from logstore.snapshot.sst import SstReader
 from logstore.view.layout import Base
 from logstore.view.reader import Reading
 
+Saw = Callable[[int], None]  # so many entries more were gone through
+SAID_EACH = 1_000  # entries: some milliseconds of work
 
-def digest_of(reading: Reading, base: Base | None, base_reader: SstReader | None) -> Digest:
-    """The digest of what the view and its base hold together.
+Item = tuple[bytes, bytes]
+
+
+def nobody(_entries: int) -> None:
+    """Progress that nobody hears of."""
+
+
+def digest_of(reading: Reading, base: Base | None, base_reader: SstReader | None, saw: Saw = nobody) -> Digest:
+    """The digest of what the view and its base hold together. `saw` hears how it goes on.
 
     Raises Corrupted. Requires: a base is given with its reader.
     """
+    own = counted(reading.scan(), saw)
     if base is None:
-        return digest(reading.scan())
+        return digest(own)
     assert base_reader is not None, "a base comes with its reader"
-    below = StateBelow(base_reader, Digest.from_hex(base.digest, base.entries), base.entries)
-    return digest_upon(reading.scan(), reading.count(), below)
+    below = StateBelow(_Counted(base_reader, saw), Digest.from_hex(base.digest, base.entries), base.entries)
+    return digest_upon(own, reading.count(), below)
+
+
+def counted(items: Iterable[Item], saw: Saw) -> Iterator[Item]:
+    """The items; `saw` hears of each SAID_EACH of them, and of the rest."""
+    count = 0
+    for item in items:
+        yield item
+        count += 1
+        if count == SAID_EACH:
+            saw(count)
+            count = 0
+    if count:
+        saw(count)
+
+
+class _Counted:
+    """What lies below, with an ear for walks along it: most of their entries may be those that nothing lies over."""
+
+    def __init__(self, below: LookUp, saw: Saw) -> None:
+        self._below, self._saw = below, saw
+        self.get = below.get
+
+    def scan(self, start: bytes = b"", end: bytes | None = None) -> Iterator[Item]:
+        """Live entries with start <= key < end, in key order."""
+        return counted(self._below.scan(start, end), self._saw)

@@ -102,7 +102,9 @@ class Cuts:
         where, path = Pin(cut, followed.next_offset, followed.root), str(followed.view.path)
         base_dir = str(followed.base_dir) if followed.base_dir else None
         begun_s = time.monotonic()
-        pending = self._digest_client.pin(path, base_dir, lambda pending: self._on_digest(followed, where, pending))
+        pending = self._digest_client.pin(
+            path, base_dir, lambda pending: self._on_digest(followed, where, pending), cut
+        )
         prompt = pending.begun.wait(WAIT_S)
         waited_ms = (time.monotonic() - begun_s) * 1000
         log.info(

@@ -49,6 +49,8 @@ class AdoptionRecord(NamedTuple):
     digests: tuple[DigestRecord, ...] = ()  # this node's own, newest last
     proof: str = "unproved"  # standing of what the view's fold began with: proved, unproved, refused
     local: tuple[LocalProof, ...] = ()  # of the snapshots that are here; answers for the past stand on proved ones only
+    work: str = ""  # what is under way: behind (the lane applies), digest, refold, fetch, build
+    worked: int = 0  # how far it has come, in its own units: offsets, entries or bytes; it grows as long as it goes on
 
     def encode(self) -> object:
         """The record as a msgpack value."""
@@ -60,7 +62,7 @@ class AdoptionRecord(NamedTuple):
         return read_map(
             cls, raw, base=text, cut=number, candidate=text, state=text, reason=text, fetched_bytes=number,
             total_bytes=number, digests=each(DigestRecord.decode), proof=text,
-            local=each(LocalProof.decode),
+            local=each(LocalProof.decode), work=text, worked=number,
         )  # fmt: skip
 
 
