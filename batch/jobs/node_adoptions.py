@@ -43,7 +43,7 @@ def asked_at(url: str, table: Table) -> dict[int, AdoptionRecord] | None:
 
 
 def reached(url: str, partition: int, adoption: AdoptionRecord) -> Reached:
-    """How far a node is with a partition: what is under way, its newest digest, and the cut that it serves from."""
+    """Progress of a node with a partition: what is under way, its newest digest, and the cut that it serves from."""
     newest = max((one.cut for one in adoption.digests), default=-1)
     return {
         (url, partition, adoption.candidate, adoption.work): adoption.worked,
@@ -53,7 +53,7 @@ def reached(url: str, partition: int, adoption: AdoptionRecord) -> Reached:
 
 
 def until_still(look: Callable[[Reached], T], is_open: Callable[[T], bool], patience: Patience) -> T:
-    """What a look finds, once it is not open any more, or nothing has come further for as long as the patience lasts.
+    """Answer of a look, once it is not open any more, or nothing has come further for as long as the patience lasts.
 
     `look` adds to what it is given how far everybody has come.
     """

@@ -78,7 +78,7 @@ def refold(
 
 def fold(place: Path, order: dict[str, Any]) -> Digest:
     """Fold the log up to the cut. Raises LogStoreError."""
-    base, told = Base(**order["base"]) if order["base"] else None, _Told(place / "progress")
+    base, heard = Base(**order["base"]) if order["base"] else None, _ProgressFile(place / "progress")
     target = Target(Table.from_json(order["table"].encode()), order["partition"], 0)
     followed = FollowedPartition(target, place, bootstrapper=lambda _: Bootstrap(base))
     path = followed.view.path
@@ -87,12 +87,12 @@ def fold(place: Path, order: dict[str, Any]) -> Digest:
         while followed.next_offset < order["cut"]:
             at = followed.next_offset
             _step(tail, followed, order["cut"])
-            told.saw(followed.next_offset - at)
+            heard.saw(followed.next_offset - at)
     with closing(ViewReader.open(path)) as view, view.reading() as reading:
         if base is None:
-            return digest_of(reading, None, None, told.saw)
+            return digest_of(reading, None, None, heard.saw)
         with closing(SstReader.open(Path(order["base_dir"]))) as base_reader:
-            return digest_of(reading, base, base_reader, told.saw)
+            return digest_of(reading, base, base_reader, heard.saw)
 
 
 def main(place: Path) -> None:
@@ -126,8 +126,8 @@ def _step(tail: Tail, followed: FollowedPartition, cut: int) -> None:
             raise NotFolded(followed.stop.detail if followed.stop else "the log could not be folded")
 
 
-class _Told:
-    """How far a fold is, in a file for who waits for it."""
+class _ProgressFile:
+    """Progress of a fold, in a file for who waits for it."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._count, self._said_s = path, 0, 0.0
@@ -141,12 +141,12 @@ class _Told:
 
 
 def _wait(
-    process: "subprocess.Popen[bytes]", stopping: threading.Event, told: Path, saw: Callable[[int], None],
+    process: "subprocess.Popen[bytes]", stopping: threading.Event, heard: Path, saw: Callable[[int], None],
     patience: Patience,
 ) -> None:  # fmt: skip
     count = 0
     while process.poll() is None:
-        if (now := _count(told, count)) > count:
+        if (now := _count(heard, count)) > count:
             count = now
             patience.saw({"refold": count})
             saw(count)
@@ -156,10 +156,10 @@ def _wait(
             raise NotFolded("the worker ends" if stopping.is_set() else f"it came no further for {STILL_S:g} s")
 
 
-def _count(told: Path, known: int) -> int:
-    """How far it is, as it says; what is known, while that is not whole."""
+def _count(heard: Path, known: int) -> int:
+    """Count that the fold has written; what is known, while that is not whole."""
     try:
-        text = told.read_text()
+        text = heard.read_text()
     except FileNotFoundError:  # it has only begun
         return known
     return int(text) if text.endswith("\n") else known

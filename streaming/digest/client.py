@@ -87,7 +87,7 @@ class DigestClient(threading.Thread):
         return self._ask(PendingDigest(next(self._numbers), at_end, (path, cut)), "pin", path, base_dir)
 
     def worked(self, path: str, cut: int) -> int | None:
-        """How far the digester is, while the digest of a view at a cut is under way; None: it is not.
+        """Entries that the digester has gone through, while a view's digest at a cut is under way; None: it is not.
 
         It takes one after the other: what it does before this one's turn counts as well.
         """

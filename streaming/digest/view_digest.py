@@ -45,7 +45,7 @@ def counted(items: Iterable[Item], saw: Saw) -> Iterator[Item]:
 
 
 class _Counted:
-    """What lies below, with an ear for walks along it: most of their entries may be those that nothing lies over."""
+    """State below a view; walks along it are heard: nothing may lie over most of what they meet."""
 
     def __init__(self, below: LookUp, saw: Saw) -> None:
         self._below, self._saw = below, saw
