@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from support_faults import create, hardy_store
+from support_forked import close_all
 from support_needs import needs
 from support_tiers import TIERS, CpuBudget, ordered
 
@@ -56,6 +57,13 @@ def settings_end_with_the_test() -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("LOGSTORE_") and name not in before]:
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_processes_end() -> Iterator[None]:
+    """What forks processes for the tests ends after them, so that what these used is counted."""
+    yield
+    close_all()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The classes that the product defines, read from its source."""
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +20,19 @@ class Defined(NamedTuple):
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
     """Dotted name and tree of every module of the product."""
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), ast.parse(path.read_text())
+    for path, tree in _trees():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), tree
+
+
+@functools.cache
+def _trees() -> list[tuple[Path, ast.Module]]:
+    return [(path, ast.parse(path.read_text())) for path in sources()]
+
+
+def sources() -> list[Path]:
+    """The files of the product."""
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def classes() -> list[Defined]:

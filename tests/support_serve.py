@@ -7,13 +7,12 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+from support_forked import start
 from support_wait import until
 
 from logstore.model.folding.digest import digest
@@ -264,27 +263,16 @@ class Reader:
         self._held.bind(("127.0.0.1", 0))
         self.port: int = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [
-            sys.executable,
-            "-m",
-            "logstore.serve",
-            "--data-dir",
-            str(data_dir),
-            "--port",
-            str(self.port),
-            "--node",
-            node,
-            *options,
-        ]
+        self.arguments = ["--data-dir", str(data_dir), "--port", str(self.port), "--node", node, *options]
         self.http = httpx.Client(base_url=self.url, timeout=40, trust_env=False)
         self.start()
 
     def start(self) -> None:
         if self._said is None:
-            self.process = subprocess.Popen(self._command)
+            self.process = start("logstore.serve", self.arguments)
             return
         with self._said.open("ab") as said:
-            self.process = subprocess.Popen(self._command, stderr=said)
+            self.process = start("logstore.serve", self.arguments, errors=said.fileno())
 
     def wait_ready(self) -> "Reader":
         until("the reader is ready", lambda: self._page("/readyz") == 200)

@@ -1,11 +1,8 @@
 """A real worker process, and a look at what it shows its readers."""
 
-import os
 import random
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from support_forked import Process, start
 from support_group import remove_members
 from support_wait import until
 
@@ -20,7 +18,6 @@ from logstore.log import topics
 from logstore.log.tables.registry import Registry
 from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.table import Table
-from logstore.process import child
 from logstore.view import paths
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord
 from logstore.view.feed.stream import FeedReader, connect
@@ -125,19 +122,16 @@ class WorkerProcess:
     ) -> None:
         node = node or f"{data_dir.name}-{random.SystemRandom().randrange(1 << 40):x}"
         self._own_group = "" if group else node
-        self._command = child.command(
-            [
-                sys.executable, "-m", "streaming", "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node",
-                node, "--url", url or f"http://{node}",
-                "--group", group or node, "--worker", str(worker), "--workers", str(workers), "--readers", str(readers),
-            ]
-        )  # fmt: skip
+        self._arguments = [
+            "--bootstrap", bootstrap, "--data-dir", str(data_dir), "--node", node, "--url", url or f"http://{node}",
+            "--group", group or node, "--worker", str(worker), "--workers", str(workers), "--readers", str(readers),
+        ]  # fmt: skip
         data_dir.mkdir(parents=True, exist_ok=True)
-        self._environ = os.environ | dict(environ or {})
+        self._environ = dict(environ or {})
         self._log = data_dir / f"worker-{worker}.log"
         self.data_dir, self.bootstrap = data_dir, bootstrap
         self.watch = Watch(data_dir, worker)
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self._killed = False
 
     def start(self) -> "WorkerProcess":
@@ -147,7 +141,9 @@ class WorkerProcess:
         group.
         """
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._environ)
+            self.process = start(
+                "streaming", self._arguments, output=log.fileno(), errors=log.fileno(), environ=self._environ
+            )
         if self._killed and self._own_group:
             remove_members(self.bootstrap, self._own_group)
         self._killed = False

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -84,8 +85,9 @@ def test_every_job_gives_the_same_with_every_engine(kafka, tmp_path):
     assert any(part.quarantine_counts for part in mine.manifest.parts.values())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine():
+    """Two processes for the tests of the engine: a start of them for each costs more than all that they do."""
     made = LocalEngine(2)
     yield made
     made.close()
@@ -152,17 +154,19 @@ def test_an_error_ends_the_tasks_that_still_run(engine):
     assert run(engine, abs, [-1, -2]) == [1, 2]
 
 
-def test_what_a_task_prints_is_not_on_stdout(engine, capfd):
-    run(engine, exec, ["print('said', flush=True)"])
+def test_what_a_task_prints_is_not_on_stdout(capfd):
+    with closing(LocalEngine(1)) as engine:
+        run(engine, exec, ["print('said', flush=True)"])
     said = capfd.readouterr()
     assert ("said" in said.out, "said" in said.err) == (False, True)
 
 
-def test_processes_of_the_pool_look_for_modules_in_no_current_folder(engine, tmp_path, monkeypatch):
+def test_processes_of_the_pool_look_for_modules_in_no_current_folder(tmp_path, monkeypatch):
     (tmp_path / "batch").mkdir()
     (tmp_path / "batch" / "__init__.py").write_text("raise SystemExit('another one')")
     monkeypatch.chdir(tmp_path)
-    assert run(engine, abs, [-1]) == [1]
+    with closing(LocalEngine(1)) as engine:
+        assert run(engine, abs, [-1]) == [1]
 
 
 SMALL, LARGE, HEAVY = JobSize(1_000, 1_000), JobSize(6_000_000, 0), JobSize(1, 3 << 30)

@@ -1,6 +1,8 @@
 """The worker-reader feed as a contract: its bytes, and how two versions of it stand beside each other."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -173,8 +175,7 @@ def test_a_reader_of_this_version_follows_a_worker_of_the_next(tmp_path, monkeyp
 def test_a_worker_of_this_version_is_followed_by_a_reader_of_the_next(tmp_path):
     node, reader = Node(tmp_path), Reader(tmp_path)
     reader.close()
-    reader._command[1:3] = ["-c", LATER_READER]
-    reader.start()
+    reader.process = subprocess.Popen([sys.executable, "-c", LATER_READER, *reader.arguments])
     acks = ReaderAcks(node.feed, 1)
     try:
         node.create("t", 1)

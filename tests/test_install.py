@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,13 @@ class Installed:
         for file in distribution.files or ():
             source, target = Path(str(distribution.locate_file(file))), self.site / file
             if ".." not in file.parts and source.suffix != ".pyc" and source.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():
-                    target.symlink_to(source)
+                _link(source, target)
+                if source.suffix == ".py" and (compiled := Path(cache_from_source(source))).exists():
+                    _link(compiled, Path(cache_from_source(target)))
 
     def size_mb(self):
-        return sum(path.stat().st_size for path in self.site.rglob("*") if path.is_file()) / 1e6
+        files = (path for path in self.site.rglob("*") if path.suffix != ".pyc" and path.is_file())
+        return sum(path.stat().st_size for path in files) / 1e6
 
     def run(self, *argv, **environment):
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LOGSTORE_"))}
@@ -70,6 +72,12 @@ class Installed:
 
     def command(self, *argv, **environment):
         return self.run("-m", "logstore.cli.main", *argv, **environment)
+
+
+def _link(source, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        target.symlink_to(source)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,27 @@
 """What docstrings, comments and pages point to is there: files, modules, classes."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
-from support_classes import PACKAGES, ROOT
+from support_classes import ROOT, modules, sources
 from support_tour import assert_is_there
 
-SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+SOURCES = sources()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FOREIGN = {"BuiltInPartitioner", "Utils", "Message"}  # of Kafka's and librdkafka's own code
 FOREIGN_FILES = {"tables/manager.py", "worker.py"}  # of faust-streaming
-INDEX: dict[str, set[str]] = {}  # a module's last name -> classes in modules of that name
-for source in SOURCES:
-    names = {node.name for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.ClassDef)}
-    INDEX.setdefault(source.parent.name if source.stem == "__init__" else source.stem, set()).update(names)
+
+
+@functools.cache
+def index() -> dict[str, set[str]]:
+    """A module's last name -> classes in modules of that name."""
+    found: dict[str, set[str]] = {}
+    for name, tree in modules():
+        names = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        found.setdefault(name.rpartition(".")[2], set()).update(names)
+    return found
 
 
 def pointed_to(path: Path) -> list[str]:
@@ -37,7 +44,7 @@ def is_there(reference: str) -> bool:
         assert_is_there(reference)
         return True
     pairs = re.findall(r"\b([a-z_]+)\.([A-Z]\w*[a-z]\w*)", reference) if re.fullmatch(r"[\w.]+", reference) else []
-    return all(name in INDEX.get(module, ()) or name in FOREIGN for module, name in pairs)
+    return all(name in index().get(module, ()) or name in FOREIGN for module, name in pairs)
 
 
 def test_what_the_product_and_its_pages_point_to_is_there():

@@ -212,7 +212,7 @@ def test_two_readers_share_one_port(tmp_path):
         reader.wait_ready()
         second = Reader(tmp_path, "--index", "1")
         second.close()
-        second._command[second._command.index("--port") + 1] = str(reader.port)
+        second.arguments[second.arguments.index("--port") + 1] = str(reader.port)
         second.start()
         try:
             seen = set()

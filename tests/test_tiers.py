@@ -1,5 +1,6 @@
 """Tiers: tests are marked by what they need, and a run that costs too much fails."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,17 +36,29 @@ def test_a_tier_in_which_no_test_runs_is_no_success():
     assert run("-m", "pytest", "--tier", "rest", "tests/test_wait.py").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-@pytest.mark.parametrize(
-    ("expression", "file", "name"),
-    [
-        ("kafka", "test_lane.py", "test_the_broker_dies_and_comes_back"),  # a fixture
-        ("kafka", "test_kafka_bounds.py", ""),  # started by the test itself
-        ("store and not dev", "test_crash.py", "test_a_whole_node_is_killed_again_and_again"),  # by a helper's class
-        ("store", "test_demo.py", "test_the_store_ends_with_a_demo_that_is_killed"),  # by a program's name
-        ("dev and not store", "test_table.py", ""),  # the shared one
-        ("not (kafka or spark or dev or store)", "test_demo.py", "test_verdicts_of_ranges_add_up"),
-    ],
-)
-def test_a_test_is_marked_by_what_it_uses(expression, file, name):
-    found = run("-m", "pytest", "--collect-only", "-q", "-m", expression, f"tests/{file}").stdout
-    assert f"tests/{file}::{name}" in found
+MARKED = {
+    "test_lane.py::test_the_broker_dies_and_comes_back": {"kafka"},  # by a fixture
+    "test_kafka_bounds.py::test_a_client_that_outlives_a_broker_finds_its_leaders_again": {"kafka"},  # by itself
+    "test_crash.py::test_a_whole_node_is_killed_again_and_again": {"store"},  # by a helper's class
+    "test_demo.py::test_the_store_ends_with_a_demo_that_is_killed": {"store"},  # by a program's name
+    "test_table.py::test_a_tables_life": {"dev"},  # the shared one
+    "test_demo.py::test_verdicts_of_ranges_add_up": set(),
+}
+MARKS = """
+import json, sys
+import pytest
+
+class Marks:
+    def pytest_collection_finish(self, session):
+        print()
+        print(json.dumps({item.nodeid: [mark.name for mark in item.iter_markers()] for item in session.items}))
+
+sys.exit(pytest.main(["--collect-only", "-q", "-m", "", *sys.argv[1:]], [Marks()]))
+"""
+
+
+def test_a_test_is_marked_by_what_it_uses():
+    done = run("-c", MARKS, *(f"tests/{name}" for name in MARKED))
+    assert done.returncode == 0, done.stdout
+    (found,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert {name: set(found[f"tests/{name}"]) for name in MARKED} == MARKED

@@ -18,7 +18,7 @@ from logstore.serve.request_log import RequestLog
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import SNAPSHOT, VIEW, ServedPartition
 from logstore.serve.wire.problems import Problem
-from logstore.serve.wire.request import PROCESS_ID, next_number, percent_decode
+from logstore.serve.wire.request import next_number, percent_decode, process_id
 from logstore.view.layout import STATE_BYTES
 
 _LINE = re.compile(rb"GET /v1/tables/([a-z0-9._-]+)/rows/([A-Za-z0-9._~!$&'()*+,;=:@/%-]+) HTTP/1\.1\r\n")
@@ -134,6 +134,6 @@ def _note(served: ServedPartition, state: bytes, end: int) -> None:
     applied = int.from_bytes(state[:8], "big")
     before = f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: "
     # and a number: see `request.new_request_id`
-    behind = f"\r\nls-token: {served.head}{applied}\r\nx-request-id: {PROCESS_ID}-"
+    behind = f"\r\nls-token: {served.head}{applied}\r\nx-request-id: {process_id()}-"
     served.tail = before + VIEW + behind, before + SNAPSHOT + behind
     served.stood = state

@@ -1,5 +1,6 @@
 """Request, read strictly: headers and parameters that are not understood are refused by name and never guessed."""
 
+import functools
 import itertools
 import re
 import secrets
@@ -15,7 +16,6 @@ Receive = Callable[[], Awaitable[Any]]
 
 _SANE_ID = re.compile(rb"[!-~]{1,128}")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-PROCESS_ID = secrets.token_hex(6)
 next_number = itertools.count(1).__next__
 
 
@@ -25,7 +25,13 @@ class ClientGoneError(Exception):
 
 def new_request_id() -> str:
     """An id that no other request of any reader has: a random part per process, then a count."""
-    return f"{PROCESS_ID}-{next_number():x}"
+    return f"{process_id()}-{next_number():x}"
+
+
+@functools.cache
+def process_id() -> str:
+    """The random part of this process: made when it is first asked for, as one that is forked later has its own."""
+    return secrets.token_hex(6)
 
 
 class Request:
