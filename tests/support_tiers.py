@@ -31,8 +31,8 @@ class Tier(NamedTuple):
 
 LEFT_OUT = "store or spark_alone or long"
 TIERS = {
-    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 500, 160),
-    "test": Tier(f"not ({LEFT_OUT} or containers)", 2_000, 1_200),
+    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 200, 160),
+    "test": Tier(f"not ({LEFT_OUT} or containers)", 1_000, 1_200),
     "rest": Tier(f"({LEFT_OUT}) and not containers", 2_000, 1_500),
     "all": Tier("not containers", 2_000, 2_600),
 }
@@ -72,6 +72,11 @@ def short_and_long(name: str, short: Any, long: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         name, [pytest.param(short, id="short"), pytest.param(long, id="long", marks=pytest.mark.long)]
     )
+
+
+def few_and_many(few: int, many: int) -> list[Any]:
+    """Seeds of a test that is the same with each: the few are everyday, the many are marked `long`."""
+    return [*range(few), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(few, many))]
 
 
 class CpuBudget:

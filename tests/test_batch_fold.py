@@ -4,6 +4,7 @@ from collections import Counter
 import msgpack
 import pyarrow as pa
 import pytest
+from support_tiers import few_and_many
 
 from batch.tasks import fold as folding
 from batch.tasks.fold import Fold, QuarantineTally, Runs, Shape, over
@@ -83,7 +84,7 @@ def cut_up(records, rng):
         at += step
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", few_and_many(4, 12))
 @pytest.mark.parametrize("buffer_bytes", [2_000, 60_000, 64 << 20])
 def test_the_batch_fold_is_the_fold_on_logs_with_everything_that_can_be_wrong(
     tmp_path, monkeypatch, seed, buffer_bytes

