@@ -220,8 +220,16 @@ def test_both_ways_give_the_same_bytes(store, key):
         ("{epoch}-{partition}-{next}", b"", True),
         ("{epoch}-{partition}-0", b"", True),
         ("{epoch}-{partition}-{next}", b"LS-Deadline: 900\r\n", True),
-        ("{epoch}-{other}-0", b"", False),  # its answer's token has two pieces
-        ("{epoch}-{partition}-{next},{epoch}-{other}-0", b"", False),
+        ("{epoch}-{other}-7", b"", True),  # nothing to wait for, and the answer's token has two pieces
+        ("{epoch}-{partition}-{next},{epoch}-{other}-7", b"", True),
+        ("{epoch}-{other}-7,{epoch}-{partition}-0", b"LS-Deadline: 900\r\n", True),
+        ("{epoch}-{other}-7,{epoch}-{other}-9,{epoch}-{other}-8", b"", True),
+        ("{epoch}-{other}-7,{epoch}-{partition}-{ahead}", b"LS-Deadline: 1\r\n", False),
+        ("{epoch}-{partition}-0,{unknown}-{partition}-1", b"LS-Deadline: 1\r\n", False),
+        ("{epoch}-{partition}-0,{epoch}-99-1", b"", False),
+        ("{epoch}-{partition}-0,t1000", b"", False),
+        ("{epoch}-{partition}-0, {epoch}-{other}-0", b"", False),
+        ("{epoch}-{partition}-0,", b"", False),
         ("{epoch}-{partition}-{ahead}", b"LS-Deadline: 1\r\n", False),
         ("{unknown}-{partition}-1", b"LS-Deadline: 1\r\n", False),
         ("{epoch}-{partition}-01", b"", False),
@@ -236,7 +244,7 @@ def test_a_session_that_waits_for_nothing_gets_the_same_bytes_both_ways(store, t
     partition, offset = node.put("t", b"in-session", b"1")
     named = {
         "epoch": node.tables["t"].epoch, "unknown": "e" * 32, "partition": str(partition), "next": str(offset + 1),
-        "other": str(partition + 1), "ahead": str(offset + 2),
+        "other": str((partition + 1) % node.tables["t"].partitions), "ahead": str(offset + 2),
     }  # fmt: skip
     head = b"host: x\r\nLS-Consistency: session\r\nLS-Token: %b\r\n%b\r\n" % (
         token.format(**named).encode(), more.decode().format(**named).encode()

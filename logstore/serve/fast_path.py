@@ -1,8 +1,8 @@
 """Fast path: whole, simple GETs of single rows, answered straight from the bytes of the request.
 
 Simple means: one request, HTTP/1.1, no query, and only headers that change nothing; or besides them a session's token
-of one write in the row's own partition, which is applied by now, so that nothing has to be waited for and the answer is
-the same. Everything else is not answered here (None) and goes the ordinary way, which gives the same bytes for what
+of positions in the row's own table, of which that in the row's partition is applied by now, so that nothing has to be
+waited for. Everything else is not answered here (None) and goes the ordinary way, which gives the same bytes for what
 both can answer.
 """
 
@@ -28,12 +28,14 @@ _HARMLESS = re.compile(
     rb"|ls-deadline:[ \t]*(?:[1-9][0-9]{0,3}|[12][0-9]{4}|30000)[ \t]*\r\n)*\r\n",  # what waits for nothing is in time
     re.IGNORECASE,
 )
+_PIECE = rb"[0-9a-f]{32}-(?:0|[1-9][0-9]{0,8})-(?:0|[1-9][0-9]{0,17})"  # numbers that are surely within bounds
 _SESSION = re.compile(  # as our clients write it
-    rb"^ls-consistency: session\r\nls-token: ([0-9a-f]{32}-(?:0|[1-9][0-9]{0,9})-)(0|[1-9][0-9]{0,18})\r\n",
-    re.IGNORECASE | re.MULTILINE,
+    rb"^ls-consistency: session\r\nls-token: (%b(?:,%b)*)\r\n" % (_PIECE, _PIECE), re.IGNORECASE | re.MULTILINE
 )
 _HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)  # exactly one (RFC 9112, section 3.2)
 _DEADLINE = re.compile(rb"^ls-deadline:", re.IGNORECASE | re.MULTILINE)  # one at most
+_TOKEN = "\r\nls-token: "
+_EPOCH_DIGITS = 32
 _MAX_HEADS = 4_096  # harmless ones kept: a client sends the same headers again and again
 _MAX_HEAD_BYTES = 8_192
 
@@ -86,7 +88,10 @@ class FastPath:
         if served is None or served.reader is None or served.end is None:
             return None
         state, entry = served.reader.point(key)
-        if len(state) != STATE_BYTES or (session is not None and not _satisfied(served, state, session)):
+        if len(state) != STATE_BYTES:
+            return None
+        token = None if session is None else _token(served, table.partitions, int.from_bytes(state[:8], "big"), session)
+        if session is not None and token is None:
             return None
         from_base = entry is None
         if from_base and served.base is not None:
@@ -96,12 +101,14 @@ class FastPath:
         if state != served.stood:
             _note(served, state, served.end)
         self._metrics.fast_from_base += from_base
-        version = int.from_bytes(entry[1:9], "big")
+        version, tail = int.from_bytes(entry[1:9], "big"), served.tail[from_base]
+        if token:
+            tail = tail.replace(f"{_TOKEN}{served.head}{int.from_bytes(state[:8], 'big')}", f"{_TOKEN}{token}")
         return (
             f"HTTP/1.1 200 OK\r\n{default_head}content-type: application/octet-stream\r\ncontent-length: "
             f"{len(entry) - HEAD_BYTES}\r\n"
             f'etag: "{served.head}{version}"\r\nls-partition: {served.partition}\r\nls-version: {version}\r\n'
-            f"{served.tail[from_base]}{next_number():x}\r\n\r\n"
+            f"{tail}{next_number():x}\r\n\r\n"
         ).encode() + entry[HEAD_BYTES:]
 
     def _judge(self, head: bytes) -> bool:
@@ -124,9 +131,22 @@ class NoFastPath(FastPath):
         return None
 
 
-def _satisfied(served: ServedPartition, state: bytes, session: re.Match[bytes]) -> bool:
-    """True when the token is of this partition alone, and not ahead: then the answer's token says all of it."""
-    return session[1] == served.head.encode() and int(session[2]) <= int.from_bytes(state[:8], "big")
+def _token(served: ServedPartition, partitions: int, applied: int, session: re.Match[bytes]) -> str | None:
+    """Token of the answer where it is more than the partition's position, which is "" here; None: not to be told here.
+
+    As `answer_token`: the session's, merged with what is read.
+    """
+    epoch = served.head[:_EPOCH_DIGITS]
+    following = {served.partition: applied}
+    for piece in session[1].decode().split(","):
+        piece_epoch, partition, offset = piece.split("-")
+        place, asked = int(partition), int(offset)
+        if piece_epoch != epoch or place >= partitions or (place == served.partition and asked > applied):
+            return None
+        following[place] = max(following.get(place, 0), asked)
+    if len(following) == 1:
+        return ""
+    return ",".join([f"{epoch}-{place}-{following[place]}" for place in sorted(following)])
 
 
 def _note(served: ServedPartition, state: bytes, end: int) -> None:
@@ -134,6 +154,6 @@ def _note(served: ServedPartition, state: bytes, end: int) -> None:
     applied = int.from_bytes(state[:8], "big")
     before = f"ls-applied: {applied}\r\nls-lag: {max(end - applied, 0)}\r\nls-source: "
     # and a number: see `request.new_request_id`
-    behind = f"\r\nls-token: {served.head}{applied}\r\nx-request-id: {process_id()}-"
+    behind = f"{_TOKEN}{served.head}{applied}\r\nx-request-id: {process_id()}-"
     served.tail = before + VIEW + behind, before + SNAPSHOT + behind
     served.stood = state
