@@ -183,13 +183,21 @@ def test_parquet_keeps_nanoseconds_decimals_and_the_columns_of_its_folders(tmp_p
     assert read(tmp_path / "nan.parquet", "parquet", null="nan") == [{"x": 1.0}, {"x": None}]
 
 
-def test_a_load_that_ends_early_says_how_many_rows_are_in(dev, users, tmp_path):
-    (tmp_path / "a.csv").write_text("id,v\n" + "".join(f"{i},x\n" for i in range(35)) + "only one\n")
+@pytest.mark.parametrize(
+    ("last", "says", "rows_in"),
+    [
+        (b"only one\n", b"line 37: 1 fields", b"30"),
+        ("35,M\xfcnchen\n".encode("latin-1"), b"line 37, column 5: ", b"0"),  # text is decoded a block at a time
+    ],
+    ids=["a row that is none", "another encoding"],
+)
+def test_load_error_paths_end_without_sigabrt_late_in_a_file(dev, users, tmp_path, last, says, rows_in):
+    whole = b"id,v\n" + b"".join(b"%d,x\n" % i for i in range(35))
+    (tmp_path / "a.csv").write_bytes(whole + last)
     done = dev("load", users, str(tmp_path / "a.csv"), "--key", "early-{id}", "--batch", "10", status=2)
-    assert b"line 37: 1 fields" in done.stderr
-    assert b"30 rows are in; to run it again is safe" in done.stderr
+    assert says in done.stderr
+    assert rows_in + b" rows are in; to run it again is safe" in done.stderr
     assert done.stderr.count(b"\n") == 1
-    whole = (tmp_path / "a.csv").read_bytes().removesuffix(b"only one\n")
     dry = dev("load", users, "-", "--format", "csv", "--key", "dry-{id}", "--dry-run", stdin=whole)
     assert b"35 rows could be written" in dry.stdout
     assert dev("scan", users, "--prefix", "dry-").stdout == b""

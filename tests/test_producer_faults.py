@@ -2,8 +2,12 @@
 
 import asyncio
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +20,9 @@ from logstore.broker.embedded import EmbeddedKafka
 from logstore.client.pending import Pending, Shared
 from logstore.log.connect.access import Access
 from logstore.log.connect.cluster import Cluster
+from logstore.log.kafka import clients, offsets
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
 from logstore.log.write import producer
 from logstore.log.write.delivery import delivery_error
 from logstore.log.write.producer import Producer
@@ -172,6 +179,40 @@ def test_the_event_loop_goes_on_while_a_thousand_writes_are_awaited(own):
             return await writes
 
     assert len(set(map(where, asyncio.run(run())))) == 1000
+
+
+IMPATIENT_LOAD = """
+import sys
+from logstore.log.write import limits
+limits.DELIVERY_TIMEOUT_S = 2.0  # before any client takes its default from it
+from logstore.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_load_error_paths_end_without_sigabrt_also_when_the_broker_is_gone(own):
+    name = f"loaded-{uuid.uuid4().hex[:12]}"
+    environ = {"LOGSTORE_BOOTSTRAP": own.bootstrap}
+    registry = Registry(own.bootstrap)
+    registry.ensure_store()
+    ddl.create(registry, name, partitions=1)
+    argv = ["load", name, "-", "--format", "csv", "--key", "{id}", "--batch", "10"]
+    rows = [b"%d,x\n" % i for i in range(60)]
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT_LOAD, *argv], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | environ,
+    ) as load:  # fmt: skip
+        load.stdin.write(b"id,v\n" + b"".join(rows[:35]))
+        load.stdin.flush()  # and more comes, so that the last five are no batch yet
+        client = clients.admin(own.bootstrap)
+        until("three batches are in", lambda: offsets.bounds(client, name, [0])[0].end == 30, timeout_s=60)
+        own.kill()
+        try:
+            _, said = load.communicate(b"".join(rows[35:]), timeout=60)
+        finally:
+            own.restart()
+    assert load.returncode == 1, (load.returncode, said)
+    assert re.fullmatch(rb"logstore: [^\n]*(20|30) rows are in; to run it again is safe: [^\n]*\n", said), said
 
 
 class Report:
