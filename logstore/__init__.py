@@ -10,6 +10,7 @@ The names below are loaded on first use, so that `import logstore` costs nothing
 TYPE_CHECKING = False  # true to a type checker; `typing` itself would be most of what this import costs
 if TYPE_CHECKING:
     from logstore.client.aio import AsyncStore
+    from logstore.client.memory.store import MemoryStore
     from logstore.client.pending import Pending
     from logstore.client.row import Row
     from logstore.client.store import Store
@@ -35,13 +36,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
-    "LogStoreError", "LogUnreachable", "NoSuchTable", "NotYet", "Overloaded",
+    "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotYet", "Overloaded",
     "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
     "__version__",
 ]  # fmt: skip
 
 _HOMES = {
     "AsyncStore": "logstore.client.aio",
+    "MemoryStore": "logstore.client.memory.store",
     "Pending": "logstore.client.pending",
     "Position": "logstore.model.position",
     "Row": "logstore.client.row",

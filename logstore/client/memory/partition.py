@@ -1,0 +1,69 @@
+"""Partition in memory: its log, folded record by record, and every version of its rows."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from logstore.model.folding.entry import TOMBSTONE, Entry
+from logstore.model.folding.fold import fold_row
+from logstore.model.folding.mutation import Delete, Headers, Put, parse
+from logstore.model.table import Table
+
+
+class MemoryRecord(NamedTuple):
+    """A record of the log, which only this process sees."""
+
+    key: bytes
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+
+
+class MemoryPartition:
+    """A partition's log and rows."""
+
+    def __init__(self, table: Table, number: int) -> None:
+        self.table, self.number = table, number
+        self.log: list[MemoryRecord] = []
+        self._log_times_ms: list[int] = []  # at each offset
+        self._versions: dict[bytes, list[Entry]] = {}  # of each row, oldest first
+        self._sorted: list[bytes] = []
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the next record."""
+        return len(self.log)
+
+    def append(self, record: MemoryRecord) -> int:
+        """Append a checked record and fold it; returns its offset."""
+        offset = self.next_offset
+        mutation = parse(
+            record.key, record.value, record.headers, max_value_bytes=self.table.max_value_bytes,
+            right_partition=lambda _: True,
+        )  # fmt: skip
+        assert isinstance(mutation, Put | Delete), "the client's own checks let nothing else through"
+        self.log.append(record)
+        self._log_times_ms.append(max(record.timestamp_ms, self._log_times_ms[-1] if self._log_times_ms else 0))
+        versions = self._versions.setdefault(record.key, [])
+        versions.append(fold_row(versions[-1] if versions else None, mutation, offset, record.timestamp_ms))
+        return offset
+
+    def entry(self, key: bytes, upto: int | None = None) -> Entry | None:
+        """The value that a row has, or had before offset `upto`; None: it is not there."""
+        versions = self._versions.get(key, [])
+        at = len(versions) if upto is None else bisect_left(versions, upto, key=lambda entry: entry.version)
+        return versions[at - 1] if at and versions[at - 1].kind != TOMBSTONE else None
+
+    def offset_at(self, time_ms: int) -> int:
+        """The first offset whose log time is later than `time_ms`."""
+        return bisect_right(self._log_times_ms, time_ms)
+
+    def entries(self, start: bytes, end: bytes | None, upto: int | None = None) -> Iterator[tuple[bytes, Entry]]:
+        """Rows of the keys in `[start, end)`, in order."""
+        if len(self._sorted) != len(self._versions):  # keys come, and never go
+            self._sorted = sorted(self._versions)
+        last = len(self._sorted) if end is None else bisect_left(self._sorted, end)
+        for key in self._sorted[bisect_left(self._sorted, start) : last]:
+            entry = self.entry(key, upto)
+            if entry is not None:
+                yield key, entry

@@ -1,0 +1,268 @@
+"""MemoryStore: a store of this process alone, with the methods, checks, positions and errors of `Store`."""
+
+import heapq
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from threading import RLock
+from types import TracebackType
+from typing import Self
+
+from logstore.client.checks import (
+    CheckedWrites,
+    Pair,
+    Text,
+    check_headers,
+    check_table,
+    check_timeout,
+    check_value,
+    keys_of,
+    pairs_of,
+)  # fmt: skip
+from logstore.client.http import ScanPages
+from logstore.client.lazily import CLOSED
+from logstore.client.memory.partition import MemoryPartition, MemoryRecord
+from logstore.client.memory.pipeline import MemoryPipeline
+from logstore.client.reading import DEADLINE_MS, AsOfBound, Budget, PointInTime, when
+from logstore.client.row import Row
+from logstore.model.errors import BadToken, ConsistencyTimeout, NoSuchTable, TableExists, UsageError
+from logstore.model.folding.entry import Entry
+from logstore.model.key import after_prefix, check_key, to_bytes
+from logstore.model.partitioner import partition_of
+from logstore.model.point_in_time import read_moment
+from logstore.model.position import Position
+from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table, check_limits, check_name
+
+_CHUNK = 1_000  # pairs that are checked at once
+
+
+class MemoryStore:
+    """A store in memory, for tests of programs that take a `Store`. Thread-safe.
+
+        store = MemoryStore(["users"])
+        position = store.put("users", "ada", "Ada Lovelace")
+        assert store.get("users", "ada", after=position).value == b"Ada Lovelace"
+
+    What is written is read at once, and everything is retained for `as_of`. Keys are placed and rows are folded by the
+    code of the real store; what takes a network there (LogUnreachable, Unknown, deadlines) never happens here.
+    """
+
+    def __init__(self, tables: Iterable[str] = (), *, clock_ms: Callable[[], int] | None = None) -> None:
+        """Make a store with these tables. `clock_ms`: stands for the broker's clock, milliseconds since 1970."""
+        self._clock_ms = clock_ms or _now_ms
+        self._lock, self._closed = RLock(), False
+        self._tables: dict[str, list[MemoryPartition]] = {}
+        for name in [tables] if isinstance(tables, str) else tables:
+            self.create(name)
+
+    def create(
+        self,
+        table: str,
+        *,
+        partitions: int = DEFAULT_PARTITIONS,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    ) -> None:
+        """Make a table. Raises TableExists, BadDefinition."""
+        check_name(check_table(table))
+        check_limits(partitions, max_value_bytes)
+        with self._lock:
+            if table in self._tables:
+                raise TableExists(f"there is a table {table!r} already")
+            definition = Table(table, table, secrets.token_hex(16), partitions, max_value_bytes)
+            self._tables[table] = [MemoryPartition(definition, number) for number in range(partitions)]
+
+    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+        """Write one row, as `Store.put`. Raises BadKey, ValueTooLarge, NoSuchTable, UsageError."""
+        with self._lock:
+            parts = self._partitions(table)
+            raw = check_key(to_bytes(key))
+            return self._append(parts, raw, check_value(to_bytes(value), parts[0].table.max_value_bytes), headers)
+
+    def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+        """Delete one row, as `Store.delete`; raises like `put`."""
+        with self._lock:
+            return self._append(self._partitions(table), check_key(to_bytes(key)), None, headers)
+
+    def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
+        """Write pairs, as `Store.put_many`; a value None deletes. All of them are checked before any is written."""
+        with self._lock:
+            parts, source = self._partitions(table), pairs_of(pairs)
+            checked: list[CheckedWrites] = []
+            while some := list(islice(source, _CHUNK)):
+                checked.append(CheckedWrites(some, parts[0].table, len(checked) * _CHUNK))
+            written = (
+                self._append(parts, key, value, None)
+                for chunk in checked for key, value in zip(chunk.keys, chunk.values, strict=True)
+            )  # fmt: skip
+            return Position().merge(list(written))
+
+    def pipeline(self, table: str) -> MemoryPipeline:
+        """Write without waiting for each, as `Store.pipeline`."""
+        self._partitions(table)
+        return MemoryPipeline(self, table)
+
+    def get(
+        self,
+        table: str,
+        key: Text,
+        *,
+        after: Position | str | None = None,
+        as_of: PointInTime = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> Row | None:
+        """Read a row, or None, as `Store.get`. Raises ConsistencyTimeout, NoSuchTable, UsageError."""
+        return self._get(table, [check_key(to_bytes(key))], after, as_of, deadline_ms, "view")[0]
+
+    def get_many(
+        self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> list[Row | None]:  # fmt: skip
+        """Rows in the order of `keys`, None where there is none, as `Store.get_many`; raises like `get`."""
+        return self._get(table, [check_key(key) for key in keys_of(keys)], after, as_of, deadline_ms, "")
+
+    def scan(
+        self,
+        table: str,
+        *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
+        after: Position | str | None = None,
+        as_of: PointInTime = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> Iterator[Row]:
+        """Rows in key order, as `Store.scan`, as they are when the first one is taken. Raises like `get`."""
+        check_table(table)
+        ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
+        Budget.of(deadline_ms, 0.0)
+        bound = when(after, as_of)
+        first, last = to_bytes(prefix or start or b""), None if end is None else to_bytes(end)
+        if prefix:
+            last = after_prefix(first)
+        return self._scan(table, (first, last), bound, limit, reverse=reverse, keys_only=keys_only)
+
+    def flush(self, timeout_s: float | None = None) -> int:
+        """Zero: no write waits for its acknowledgement."""
+        check_timeout(timeout_s)
+        return 0
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Close the store; it takes no call afterwards."""
+        check_timeout(timeout_s)
+        self._closed = True
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({sorted(self._tables)!r}{', closed' if self._closed else ''})"
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(
+        self, parts: list[MemoryPartition], key: bytes, value: bytes | None, headers: Mapping[str, Text] | None
+    ) -> Position:
+        part = parts[partition_of(key, len(parts))]
+        offset = part.append(MemoryRecord(key, value, check_headers(headers) or [], self._clock_ms()))
+        return Position.of_write(part.table.epoch, part.number, offset)
+
+    def _get(
+        self, table: str, keys: list[bytes], after: Position | str | None, as_of: PointInTime, deadline_ms: int,
+        source: str,
+    ) -> list[Row | None]:  # fmt: skip
+        Budget.of(deadline_ms, 0.0)
+        bound = when(after, as_of)
+        with self._lock:
+            parts = self._partitions(table)
+            homes = [parts[partition_of(key, len(parts))] for key in keys]
+            upto = self._points(list({home.number: home for home in homes}.values()), bound)
+            token = _token(parts[0].table, upto)
+            found = [home.entry(key, upto[home.number]) for key, home in zip(keys, homes, strict=True)]
+        return [
+            None if entry is None else Row(key, entry.payload, entry.version, home.number, token, source)
+            for key, home, entry in zip(keys, homes, found, strict=True)
+        ]
+
+    def _scan(
+        self, table: str, bounds: tuple[bytes, bytes | None], bound: Position | str | AsOfBound | None,
+        limit: int | None, *, reverse: bool, keys_only: bool,
+    ) -> Iterator[Row]:  # fmt: skip
+        with self._lock:
+            parts = self._partitions(table)
+            upto = self._points(parts, bound)
+            token = _token(parts[0].table, upto)
+            merged = heapq.merge(*(_placed(part, bounds, upto[part.number]) for part in parts))
+            rows = [
+                Row(key, b"" if keys_only else entry.payload, entry.version, number, token)
+                for key, number, entry in merged
+            ]
+        yield from islice(reversed(rows) if reverse else rows, limit)
+
+    def _points(self, parts: list[MemoryPartition], bound: Position | str | AsOfBound | None) -> dict[int, int]:
+        """By partition, the offset before which a reading looks. Raises ConsistencyTimeout, BadToken, UsageError."""
+        if isinstance(bound, AsOfBound):
+            moment = read_moment(bound.text)
+            if isinstance(moment, int):
+                if moment > self._clock_ms():
+                    raise UsageError(f"as_of {bound.text} is still to come; leave as_of away to read what holds now")
+                return {part.number: part.offset_at(moment) for part in parts}
+            points = {part.number: _named(moment, part) for part in parts}
+        else:
+            points = {part.number: part.next_offset for part in parts}
+            moment = Position.parse(bound) if isinstance(bound, str) else bound or Position()
+            self._check_epochs(moment)
+        for part in parts:
+            asked = moment.pieces.get((part.table.epoch, part.number), 0)
+            if asked > part.next_offset:
+                raise ConsistencyTimeout(
+                    f"partition {part.number} of table {part.table.name} is {asked - part.next_offset:,} records short "
+                    "of the token"
+                )
+        return points
+
+    def _check_epochs(self, position: Position) -> None:
+        known = {parts[0].table.epoch for parts in self._tables.values()}
+        unknown = next((epoch for epoch, _ in position.pieces if epoch not in known), None)
+        if unknown is not None:
+            raise ConsistencyTimeout(
+                f"no table with the epoch {unknown} is known here; the token may be of another store"
+            )
+
+    def _partitions(self, table: str) -> list[MemoryPartition]:
+        self._check_open()
+        found = self._tables.get(check_table(table))
+        if found is None:
+            raise NoSuchTable(table)
+        return found
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(CLOSED)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _named(position: Position, part: MemoryPartition) -> int:
+    offset = position.pieces.get((part.table.epoch, part.number))
+    if offset is None:
+        raise BadToken(f"as_of names no position of partition {part.number}, which is read; it must name all")
+    return offset
+
+
+def _token(table: Table, points: Mapping[int, int]) -> str:
+    return Position({(table.epoch, number): offset for number, offset in points.items()}).token
+
+
+def _placed(part: MemoryPartition, bounds: tuple[bytes, bytes | None], upto: int) -> Iterator[tuple[bytes, int, Entry]]:
+    for key, entry in part.entries(*bounds, upto):
+        yield key, part.number, entry

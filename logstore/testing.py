@@ -1,0 +1,74 @@
+"""Testing: pytest fixtures for programs that use a store. `pytest_plugins = ["logstore.testing"]` in a conftest.
+
+memory_store   a `MemoryStore` of the test's own, without tables
+dev_store      a `Store` on a real one (`logstore dev`: Kafka, worker, reader), started once for all tests that ask;
+               needs the extra `node`
+"""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+
+import orjson
+import pytest
+
+from logstore.client.memory.store import MemoryStore
+from logstore.client.store import Store
+from logstore.log.tables import ddl
+from logstore.log.tables.registry import Registry
+from logstore.model.errors import SetupError
+from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS
+
+_END_S = 60.0
+
+
+class DevStore(Store):
+    """A client of a `logstore dev` that was started for tests."""
+
+    def create(
+        self,
+        table: str,
+        *,
+        partitions: int = DEFAULT_PARTITIONS,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+    ) -> None:
+        """Make a table. Raises TableExists, BadDefinition, LogUnreachable."""
+        with closing(Registry(self._need_bootstrap())) as registry:
+            ddl.create(registry, table, partitions=partitions, max_value_bytes=max_value_bytes)
+
+
+@pytest.fixture
+def memory_store() -> Iterator[MemoryStore]:
+    """A store in memory, closed with the test."""
+    with MemoryStore() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def dev_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStore]:
+    """A client of a store that is started for the tests and ended with them. Raises SetupError when it does not start."""
+    data = tmp_path_factory.mktemp("logstore") / "data"
+    argv = [
+        sys.executable, "-P", "-m", "logstore.cli.main", "dev", "--data-dir", str(data), "--http", "127.0.0.1:0",
+        "--kafka-port", "0",
+    ]  # fmt: skip
+    said = data.with_suffix(".err")
+    with said.open("wb") as err:
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=err)
+    assert process.stdout is not None, "it is a pipe"
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise SetupError(f"`logstore dev` does not start: {said.read_text()[-2_000:]}")
+        facts = orjson.loads(line)
+        with DevStore(facts["bootstrap"], facts["http"]) as store:
+            yield store
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_END_S)
+        finally:
+            process.kill()
+            process.stdout.close()
