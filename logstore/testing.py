@@ -48,7 +48,7 @@ def memory_store() -> Iterator[MemoryStore]:
 
 @pytest.fixture(scope="session")
 def dev_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStore]:
-    """A client of a store that is started for the tests and ended with them. Raises SetupError when it does not start."""
+    """A client of a store that is started for the tests, ended with them. Raises SetupError when none starts."""
     data = tmp_path_factory.mktemp("logstore") / "data"
     argv = [
         sys.executable, "-P", "-m", "logstore.cli.main", "dev", "--data-dir", str(data), "--http", "127.0.0.1:0",
