@@ -27,7 +27,7 @@ class AcknowledgedWrite:
         return True
 
     def exception(self, timeout: float | None = None) -> LogStoreError | None:
-        """None: it is acknowledged."""
+        """Error of the write: none, for it is acknowledged."""
         check_timeout(timeout)
         return None
 
