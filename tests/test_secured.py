@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from support_secured import user
+from support_wait import until
 
 from logstore import Store
 from logstore.broker.embedded import running
@@ -20,7 +21,9 @@ from logstore.log.connect.cluster import Cluster
 from logstore.log.connect.sources import properties_in
 from logstore.log.kafka import clients, offsets
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import AccessDenied, AuthenticationFailed, LogUnreachable
+from logstore.log.write.delivery import delivery_error
+from logstore.log.write.producer import Producer
+from logstore.model.errors import AccessDenied, AuthenticationFailed, LogUnreachable, WriteDenied
 from logstore.model.table import TABLES_TOPIC
 from streaming.credentials import tls
 
@@ -204,3 +207,21 @@ def _refusal(cluster):
     with pytest.raises(AuthenticationFailed) as refused:
         clients.cluster_id(cluster, 60)
     return str(refused.value)
+
+
+def test_a_producer_that_kafka_gives_no_id_says_at_once_which_acl_lacks(secured):
+    """As of one whose WRITE is taken away while it lives, and whose id has to be had again."""
+    name = topic(secured)
+    somebody = user(secured, [Acl("DESCRIBE", "topic", name)])
+    lacking = f"grants {somebody.principal} no WRITE on topic {name} (SASL_SSL, SCRAM-SHA-512"
+    producer = Producer(somebody, delivery_timeout_s=300)
+    reported = []
+    try:
+        producer.send(name, b"k", b"v", lambda error, _: reported.append(error), 0)
+        until("the record is reported long before its time is over", lambda: reported)
+        until("it is known why", lambda: lacking in str(delivery_error(reported[0], name, producer.access)))
+        with pytest.raises(WriteDenied) as refused:
+            until("a write is refused", lambda: producer.send(name, b"k", b"v", lambda *_: None, 0))
+        assert lacking in str(refused.value)
+    finally:
+        producer.close(1.0)

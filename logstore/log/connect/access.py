@@ -36,9 +36,12 @@ class Access:
         """`group`: the consumer group of a client that has one."""
         self.cluster, self._group = cluster, group
         self._refusal, self._at_s = "", float("-inf")
+        self._writes_denied_s = float("-inf")
 
     def __call__(self, error: Any) -> None:
         """Take note of a KafkaError; said in the log once while it goes on."""
+        if error.code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED and error.fatal():
+            self._writes_denied_s = time.monotonic()  # Kafka gives this producer no id: it may write to no topic
         if error.code() not in _REFUSED:
             return
         step = _STEP.get(error.code(), "look at the user's name, password and mechanism")
@@ -55,6 +58,15 @@ class Access:
     def granted(self) -> None:
         """Note that Kafka has answered."""
         self._at_s = float("-inf")
+
+    @property
+    def denies_writes(self) -> bool:
+        """True when Kafka has just refused a producer its id, for lack of WRITE on any topic (KIP-679)."""
+        return time.monotonic() - self._writes_denied_s < FRESH_S
+
+    def succeed(self, ended: "Access") -> None:
+        """Know what the client that went before was denied: its reports come when it is gone."""
+        self._writes_denied_s = ended._writes_denied_s
 
     @property
     def without_proof(self) -> str:

@@ -28,12 +28,21 @@ def is_fatal(error: Any) -> bool:
 
 
 class _fatal_errors_left_to_the_writes:  # noqa: N801 - reads as `suppress` does; a class, since `poll` is called a lot
-    """Fatal errors, left to the writes: the binding raises one where it notices it first, to whoever polls."""
+    """Fatal errors, left to the writes: the binding raises one where it notices it first, to whoever polls.
+
+    It tells no callback of them: the client's `access` hears of them here.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        return isinstance(error, KafkaException) and is_fatal(error.args[0])
+        if not isinstance(error, KafkaException) or not is_fatal(error.args[0]):
+            return False
+        self._raw.access(error.args[0])
+        return True
 
 
 class Connection:
@@ -59,13 +68,13 @@ class Connection:
     def poll(self, timeout_s: float) -> None:
         """Run the callbacks that are due, under the lease."""
         self.poller.lease_until = monotonic() + LEASE_S + timeout_s
-        with _fatal_errors_left_to_the_writes():
+        with _fatal_errors_left_to_the_writes(self.raw):
             self.raw.poll(timeout_s)
 
     def flush(self, timeout_s: float) -> int:
         """Wait until every record is reported, or for `timeout_s`; returns how many are not."""
         self.poller.lease_until = monotonic() + LEASE_S + timeout_s
-        with _fatal_errors_left_to_the_writes():
+        with _fatal_errors_left_to_the_writes(self.raw):
             self.raw.flush(timeout_s)
         return len(self)
 
@@ -108,7 +117,7 @@ class Poller(threading.Thread):
 
     def _poll(self) -> None:
         try:
-            with _fatal_errors_left_to_the_writes():
+            with _fatal_errors_left_to_the_writes(self._raw):
                 self._raw.poll(IDLE_POLL_S)
         except Exception:  # of a callback: this thread has to report the other writes all the same
             log.exception("a delivery callback failed")

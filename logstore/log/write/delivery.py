@@ -47,6 +47,8 @@ def delivery_error(error: Any, topic: str, access: Access) -> LogStoreError:
     if code in _REFUSED:
         return WriteFailed(f"the write was refused ({text}): {_REFUSED[code]}")
     step = hint(error) or "read the row before writing it again"
+    if access.denies_writes:
+        step = f"{access.denial('nothing more is written', on_topic('WRITE', topic))}; {step}"
     return Unknown(f"no acknowledgement came ({text}): the write may or may not be in the log; {step}")
 
 

@@ -22,6 +22,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from logstore.log.after_fork import renew_in_child
 from logstore.log.connect.access import Access
+from logstore.log.connect.acl import topic as topic_acl
 from logstore.log.connect.cluster import Cluster
 from logstore.log.kafka import clients
 from logstore.log.write.connection import LEASE_S, Connection, is_fatal
@@ -36,7 +37,15 @@ from logstore.log.write.limits import (
     QUEUE_RECORDS,
     OnFull,
 )
-from logstore.model.errors import AccessDenied, LogStoreError, LogUnreachable, Unknown, UsageError, WriteFailed
+from logstore.model.errors import (
+    AccessDenied,
+    LogStoreError,
+    LogUnreachable,
+    Unknown,
+    UsageError,
+    WriteDenied,
+    WriteFailed,
+)
 from logstore.model.key import MAX_MAX_VALUE_BYTES
 from logstore.model.table import RECORD_OVERHEAD_BYTES
 
@@ -196,7 +205,8 @@ class Producer:
     ) -> None:
         """Queue one record, waiting up to `patience_s` (default: as `on_full` says) for room.
 
-        Raises Overloaded (the queue is full), WriteFailed (librdkafka refuses it): then it is not in the log.
+        Raises Overloaded (the queue is full), WriteFailed (librdkafka refuses it), WriteDenied: then it is not in the
+        log.
         """
         more = {"headers": headers} if headers else {}
         patience_s = self._patience_s if patience_s is None else patience_s
@@ -214,7 +224,10 @@ class Producer:
             except KafkaException as error:
                 if not is_fatal(error.args[0]):
                     raise self._refused(error.args[0], topic) from error
+                connection.poll(0.0)  # which may say why it ended
                 self._renew(connection)
+                if self.access.denies_writes:
+                    raise WriteDenied(self.access.denial("the write was refused", topic_acl("WRITE", topic))) from error
 
     def send_batch(
         self,
@@ -319,6 +332,7 @@ class Producer:
             if self._connections[-1] is not ended:
                 return
             fresh = Connection(self._bootstrap, self._settings)
+            fresh.raw.access.succeed(ended.raw.access)
             for connection in self._connections[:-1]:
                 if not len(connection):
                     self._connections.remove(connection)
