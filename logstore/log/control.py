@@ -73,7 +73,7 @@ def is_fenced(bootstrap: str, table: Table) -> bool:
 
 
 def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> dict[int, int]:
-    producer = _producer(bootstrap)
+    producer = _producer(bootstrap, idempotent=op != "cut")
     delivered = _deliver(producer, table, op, value, partitions)
     for error, _ in delivered:
         if error is not None:
@@ -88,9 +88,14 @@ def _unappended(error: Any, op: str, table: Table, producer: Any) -> LogStoreErr
     return errors.translate(error, f"append a {op} record to {table.topic}", producer, needed)
 
 
-def _producer(bootstrap: str) -> Any:
-    own = {"acks": "all", "enable.idempotence": True, "linger.ms": 0, "delivery.timeout.ms": int(DELIVERY_S * 1000)}
-    return clients.producer(bootstrap, **own)
+def _producer(bootstrap: str, *, idempotent: bool = True) -> Any:
+    """A producer of a few records.
+
+    An idempotent one of librdkafka begins with a pause of half a second. A cut does without: should its acknowledgement
+    be lost, it is appended twice, and the second one, whose offset is told, is where the log is cut.
+    """
+    own = {"acks": "all", "enable.idempotence": idempotent, "linger.ms": 0}
+    return clients.producer(bootstrap, **own, **{"delivery.timeout.ms": int(DELIVERY_S * 1000)})
 
 
 def _deliver(producer: Any, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> list[tuple[Any, Any]]:

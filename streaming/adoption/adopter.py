@@ -64,6 +64,7 @@ from streaming.lane.target import Target
 log = logs.get(__name__)
 
 NEAR_S, FAR_S = 1.0, 5.0  # between two looks at a storage that is a disk here, or is not
+WATCH_S = 0.1  # between two glances at whether a pointer on a disk here has moved, which calls for a look at once
 MOST_S = 60.0
 BUILD_S = 120.0  # without a sign of work of the digester: a large generation takes its time
 SWEEP_S = 10.0  # readers follow the feed within milliseconds; a reader that is busy for so long is stuck
@@ -101,6 +102,7 @@ class Adopter(threading.Thread):
         self._lane, self._fetcher, self._digest_client, self._progress = lane, fetcher, digest_client, progress
         self._seen: dict[PartitionKey, float] = {}  # when a generation was first seen or flipped, of a monotonic clock
         self._trials: dict[PartitionKey, _Trial] = {}
+        self._marks: dict[str, int] = {}  # epoch -> `SnapshotFetcher.pointer_mark` as it was seen last
         self.beat_s = time.monotonic()
 
     def close(self) -> None:
@@ -111,14 +113,25 @@ class Adopter(threading.Thread):
     def run(self) -> None:
         """The thread. What fails is shown and tried again: a partition that cannot adopt goes on serving as it is."""
         patience_s, due_s = NEAR_S, time.monotonic() + NEAR_S
-        while not self._closing.wait(min(NEAR_S, max(due_s - time.monotonic(), 0.0))):
+        while not self._closing.wait(min(self._pause_s(), max(due_s - time.monotonic(), 0.0))):
             self.beat_s = time.monotonic()
             self._discards.take(self._lane)
-            if time.monotonic() < due_s:
+            if not self._has_moved() and time.monotonic() < due_s:
                 continue
             least_s = NEAR_S if self._fetcher.near else FAR_S
             patience_s = least_s if self._look() else min(max(patience_s, least_s) * 2, MOST_S)
             due_s = time.monotonic() + patience_s
+
+    def _pause_s(self) -> float:
+        return WATCH_S if self._fetcher.near else NEAR_S
+
+    def _has_moved(self) -> bool:
+        """True when a table's pointer has moved since the last time that this was asked; not known of a far storage."""
+        if not self._fetcher.near:
+            return False
+        tables = {one.target.table.epoch: one.target.table for one in self._lane.followed()}
+        before, self._marks = self._marks, {epoch: self._fetcher.pointer_mark(t) for epoch, t in tables.items()}
+        return any(before.get(epoch) != mark for epoch, mark in self._marks.items())
 
     def _look(self) -> bool:
         """Look at all followed partitions once; False when the storage did not answer for one."""
@@ -198,7 +211,8 @@ class Adopter(threading.Thread):
         if followed.stop is not None and followed.stop.word == LogTruncated.word and followed.next_offset < part.cut:
             self._leap(followed)
         elif (chosen := self._agreement.choose(followed, manifest)) is not None:
-            self._adopt(followed, *chosen)
+            with self._lane.mailbox.hurry():
+                self._adopt(followed, *chosen)
 
     def _begin_again(self, followed: FollowedPartition, proof: Proof) -> bool:
         """Throw away a view whose root was refused since; False when there is nothing better to begin with."""

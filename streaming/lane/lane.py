@@ -355,9 +355,9 @@ class Lane(threading.Thread):
                 self._publish(followed)
 
     def _patience_s(self) -> float:
-        """Seconds to wait for records: fewer when a view that is not there yet may begin at any moment."""
+        """Seconds to wait for records: fewer when a view may begin, or a step is to be done, at any moment."""
         soonest_s = min(self._retry_at_s.values(), default=float("inf")) - time.monotonic()
-        return QUICK_S if self._cuts.waiting else min(max(soonest_s, QUICK_S), POLL_S)
+        return QUICK_S if self._cuts.waiting or self.mailbox.hurried else min(max(soonest_s, QUICK_S), POLL_S)
 
     # 4. publish
 
