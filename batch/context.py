@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from batch import failpoints
+from batch import failpoints, shared_storage
 from batch.engine.choice import Engines, JobSize
 from batch.engine.protocol import Engine
 from logstore.log.connect.cluster import Cluster
@@ -45,6 +45,7 @@ class Context:
     engines: Engines = field(default_factory=Engines)
     lease_s: float = LEASE_S
     engine: Engine | None = field(default=None, init=False)  # of the job that runs
+    _nonce: shared_storage.Nonce | None = field(default=None, init=False)  # of a disk, for executors elsewhere
 
     def __post_init__(self) -> None:
         if Cluster.of(self.bootstrap) != Cluster.of(str(self.bootstrap)):
@@ -55,9 +56,16 @@ class Context:
         failpoints.warn()
 
     def start(self, size: JobSize) -> None:
-        """Begin a job of this size: choose its engine, and start it. Raises SetupError."""
+        """Begin a job of this size: choose its engine, and start it.
+
+        Raises SetupError, UsageError where executors do not see the storage.
+        """
         self.engine = self.engines.take(size)
         self.engine.start()
+        places = self.engine.remote_places()
+        if places and self.storage.url.startswith("file:") and self._nonce is None:
+            self._nonce = shared_storage.write_nonce(self.storage)
+            self.run("see the storage", partial(shared_storage.check_seen, nonce=self._nonce), range(places))
 
     def table(self, name: str) -> Table:
         """The definition as of now.
@@ -82,12 +90,17 @@ class Context:
             return []
         engine = self.engine or self.engines.take(JobSize())
         self.progress(step, 0, len(items))
+        if self._nonce is not None and engine.remote_places():
+            function = partial(shared_storage.run_seen, function=function, nonce=self._nonce)
         return engine.run(step, function, items, partial(self._saw, step, len(items)))
 
     def close(self) -> None:
         """End the engines that were started."""
         self.engine = None
         self.engines.close()
+        if self._nonce is not None:
+            shared_storage.remove(self._nonce)
+            self._nonce = None
 
     def _saw(self, step: str, of: int, done: int) -> None:
         self.progress(step, done, of)

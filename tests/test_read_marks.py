@@ -28,6 +28,9 @@ class During:
             self._act()
         return pool().run(step, function, items, saw)
 
+    def remote_places(self):
+        return 0
+
     def close(self):
         """The pool is everybody's."""
 

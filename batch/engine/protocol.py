@@ -32,6 +32,9 @@ class Engine(Protocol):
         Raises the LogStoreError that a task raised; LogStoreError when a task could not be run in ATTEMPTS attempts.
         """
 
+    def remote_places(self) -> int:
+        """Count of tasks that run at once on other machines; 0: all run on this one. Requires: it is started."""
+
     def close(self) -> None:
         """End everything that was started; a later task starts it again."""
 

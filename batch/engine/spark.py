@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from batch import session
 from batch.defaults import MASTER, SPARK
 from batch.engine.protocol import Saw, attempt, result
-from logstore.model.errors import LogStoreError
+from logstore.model.errors import LogStoreError, SetupError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -30,7 +30,12 @@ class SparkEngine:
     @cached_property
     def session(self) -> SparkSession:
         """The session. Raises UsageError, SetupError."""
-        return session.session(self.master, **self.conf)
+        try:
+            return session.session(self.master, **self.conf)
+        except (Py4JError, PySparkException) as error:
+            raise SetupError(
+                f"Spark does not start at {self.master}: {_cause(error)}; the logs of its master and workers say more"
+            ) from error
 
     def start(self) -> None:
         """Start the session. Raises UsageError, SetupError."""
@@ -45,6 +50,10 @@ class SparkEngine:
             raise LogStoreError(f"{step}: Spark gave up: {_cause(error)}") from error
         saw(len(items))
         return [result(one) for one in found]
+
+    def remote_places(self) -> int:
+        """Count of the executors' cores, as many as are known by now; 0 where Spark runs on this machine alone."""
+        return 0 if self.master.startswith("local") else int(self.session.sparkContext.defaultParallelism)
 
     def close(self) -> None:
         """End the session, if one was started."""
