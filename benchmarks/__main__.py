@@ -1,6 +1,7 @@
 """`make bench`: measure everything, each figure beside its ceiling, and print a table.
 
     make bench ARGS="--only lane --only http --json figures.json"
+    make bench ARGS="--only partitions --only far --only change --only runs --plots docs/plots"
 
 A figure counts as a ratio within one run. What anything else on the machine took of the processor meanwhile is printed
 too: a suite that was disturbed by more than a tenth is marked, and its figures are worth repeating.
@@ -33,7 +34,9 @@ from benchmarks import (
     lane,
     levels,
     memory,
+    plots,
     reads,
+    scale,
     snapshot_reads,
     visible,
 )
@@ -84,7 +87,10 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "archive": _with_kafka_and_room(batch.run_archive),
     "fold": _with_kafka_and_room(batch.run_fold),
     "jobs": lambda scratch, rounds: engines.run_small(scratch, rounds=rounds),
-    "partitions": _with_kafka_and_room(engines.run_partitions),
+    "partitions": _with_kafka_and_room(scale.run_partitions),
+    "far": _with_kafka_and_room(scale.run_far),
+    "change": _with_kafka_and_room(scale.run_change),
+    "runs": _with_kafka_and_room(scale.run_runs),
 }
 
 
@@ -101,7 +107,10 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
 @click.option(
     "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file."
 )
-def main(only: tuple[str, ...], rounds: int, json_path: Path | None) -> None:
+@click.option(
+    "--plots", "folder", type=click.Path(file_okay=False, path_type=Path), help="Draw curves as PNG files in here."
+)
+def main(only: tuple[str, ...], rounds: int, json_path: Path | None, folder: Path | None) -> None:
     """Measure, and print each figure beside its ceiling."""
     console = Console(stderr=True)
     results: dict[str, Any] = {"machine": _machine(), "suites": {}}
@@ -114,6 +123,9 @@ def main(only: tuple[str, ...], rounds: int, json_path: Path | None) -> None:
     _print(results)
     if json_path is not None:
         json_path.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2))
+    if folder is not None:
+        for path in plots.draw(results, folder):
+            console.print(str(path))
 
 
 def _measure(name: str, rounds: int) -> Row:
