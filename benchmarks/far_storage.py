@@ -34,7 +34,7 @@ class FarStorage(CountingStorage):
         return FarStorage, (self.url,)
 
     def local(self, path: str) -> Path | None:  # noqa: ARG002 - it is no disk, whatever is asked for
-        """Nothing: it is no disk of this machine."""
+        """Nothing, as of an object store."""
         return None
 
     @contextmanager

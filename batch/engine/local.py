@@ -115,7 +115,7 @@ class LocalEngine:
         return [result(one.result()) for one in pending]
 
     def remote_places(self) -> int:
-        """None: tasks run on this machine."""
+        """Nothing but 0: tasks run on this machine."""
         return 0
 
     def close(self) -> None:
