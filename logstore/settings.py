@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 from urllib.parse import urlsplit
@@ -50,6 +50,22 @@ def default_data_dir() -> Path:
     return own_folder(platformdirs.user_data_path, "give --data-dir (LOGSTORE_DATA_DIR)") / "dev"
 
 
+class _OnDemand:
+    """A data directory: the one that was given, else the user's, which is looked for when somebody wants it.
+
+    A field of a data class, as a descriptor: who reads from a URL has no use for a home.
+    """
+
+    def __get__(self, settings: "Settings | None", _owner: type) -> Path | None:
+        if settings is None:
+            return None  # nothing was given, to the data class
+        given: Path | None = settings.__dict__["given_data_dir"]
+        return given if given is not None else default_data_dir()
+
+    def __set__(self, settings: "Settings", given: Path | None) -> None:
+        settings.__dict__["given_data_dir"] = given
+
+
 def _places() -> Iterator[Path]:
     """Folders in which a settings file is looked for: none of a user without a home, nor a current one that is gone."""
     with contextlib.suppress(FileNotFoundError):
@@ -84,9 +100,9 @@ class Address(NamedTuple):
 DEFAULT_HTTP = Address("127.0.0.1", 8480)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Values of all knobs."""
+    """Values of all knobs. `data_dir` raises SetupError for a user without a home who gave none."""
 
     # Where the store is
     bootstrap: str | None = (
@@ -98,9 +114,8 @@ class Settings:
         None  # any node's read API; None: that of the node that runs on data_dir, else http://127.0.0.1:8480
     )
     # A node
-    data_dir: Path = field(
-        default_factory=default_data_dir
-    )  # views, logs, embedded Kafka: as large as the tables, twice with Kafka
+    # views, logs, embedded Kafka: as large as the tables, twice with Kafka
+    data_dir: Path = _OnDemand()  # type: ignore[assignment]  # a descriptor gives the path
     http: Address = DEFAULT_HTTP  # where the readers of a node listen; port 0: any free one
     advertise: str | None = None  # the URL under which other machines reach this node; None: that of `http`
     workers: int = 1  # processes that follow the log; each takes a core under load and some 150 MB
@@ -146,6 +161,13 @@ class Settings:
     )
     deadline_ms: int = 2_000  # of one read, 1 to 30,000
     timeout_s: float = 30.0  # how long table commands wait for every live reader to serve the change
+
+    def find_data_dir(self) -> Path | None:
+        """The data directory; None for a user without a home who gave none."""
+        try:
+            return self.data_dir
+        except SetupError:
+            return None
 
 
 class SettingSource(NamedTuple):
@@ -194,7 +216,7 @@ def chosen(
 
 
 def _default(one: "Field[Any]") -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
+    return load({}, {}, ()).find_data_dir() if one.name == "data_dir" else one.default
 
 
 def _lines(path: Path | None) -> dict[str, int]:

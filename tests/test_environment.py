@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,10 +13,14 @@ from support_jobs import LEFT_BY_A_SESSION
 from support_store import cli, running
 
 from batch.session import check_name, java_home
+from logstore import Store
 from logstore.broker.jars import cache_dir, kafka_jars
+from logstore.cli.doctor import machine
+from logstore.cli.doctor.check import WARN
 from logstore.model.errors import SetupError, UsageError
+from logstore.node.addresses import need_bootstrap, need_url
 from logstore.process import child, environment
-from logstore.settings import load
+from logstore.settings import chosen, load
 
 ROOT = Path(__file__).parent.parent
 LOUD = "import os; open(os.environ['LOGSTORE_TEST_RAN'], 'a').write(__file__ + '\\n')\n"
@@ -67,7 +72,8 @@ def nameless(monkeypatch):
 
 def test_a_user_without_a_home_is_told_what_to_say(nameless, tmp_path, monkeypatch):
     with pytest.raises(SetupError, match=r"no home directory.*--data-dir"):
-        load({})
+        _ = load({}).data_dir
+    assert load({}).find_data_dir() is None
     assert load({"data_dir": str(tmp_path)}).data_dir == tmp_path
     with pytest.raises(UsageError, match="--data-dir: begins with ~"):
         load({"data_dir": "~/x"})
@@ -76,6 +82,46 @@ def test_a_user_without_a_home_is_told_what_to_say(nameless, tmp_path, monkeypat
     monkeypatch.setenv("LOGSTORE_CACHE", str(tmp_path / "a:b"))
     with pytest.raises(SetupError, match=r"the path has a :"):
         kafka_jars()
+
+
+def test_a_user_without_a_home_reads_from_a_url_and_writes_to_an_address(nameless, monkeypatch):
+    for name in ("LOGSTORE_URL", "LOGSTORE_BOOTSTRAP"):
+        monkeypatch.delenv(name, raising=False)
+    settings = load({"url": "http://node:1"})
+    assert (need_url(settings), need_url(load({}))) == ("http://node:1", "http://127.0.0.1:8480")
+    assert need_bootstrap(load({"bootstrap": "kafka:1"})) == "kafka:1"
+    with pytest.raises(UsageError, match="where is Kafka"):
+        need_bootstrap(settings)
+    with Store() as store, pytest.raises(UsageError, match="needs the URL of a node"):
+        store.get("t", "k")
+    assert {one.name: one.value for one in chosen({})}["data_dir"] is None
+    assert {check.state for check in machine.examine(None) if check.what == "cache"} == {WARN}
+
+
+# the right to read stays, as the Python of these tests may be root's own
+AS_NOBODY = (
+    "setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search", "--", sys.executable, "-m", "logstore.cli.main",
+)  # fmt: skip
+
+
+def as_nobody(*argv):
+    """The command, of a user whom /etc/passwd does not know."""
+    plain = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    return subprocess.run([*AS_NOBODY, *argv], capture_output=True, timeout=120, check=False, env=plain, cwd="/")
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="only root may become somebody else")
+def test_a_user_without_a_name_reads_with_a_url_alone(http_node):
+    if as_nobody("version").returncode != 0:
+        pytest.skip("this root may not pass on the right to read")
+    http_node.rows = {b"a": b"1"}
+    for argv, says in {
+        ("get", "t", "a"): b"1", ("scan", "t"): b"a\t1\n", ("count", "t"): b"1\n",
+        ("export", "t", "--format", "jsonl"): b'{"key":"a","value":"1"}\n',
+    }.items():  # fmt: skip
+        done = as_nobody(*argv, "--url", http_node.url)
+        assert (done.returncode, done.stderr, done.stdout) == (0, b"", says), argv
 
 
 def test_a_user_without_a_name_is_told_that_spark_wants_one(nameless):

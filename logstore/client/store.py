@@ -388,7 +388,8 @@ class Store:
         given = {"bootstrap": chosen.bootstrap or process_bootstrap(), "url": chosen.url}
         if any(given.values()):
             return given[name]
-        running = running_on(chosen.data_dir)
+        data_dir = chosen.find_data_dir()
+        running = None if data_dir is None else running_on(data_dir)
         if running and name == "bootstrap":
             return Cluster.recorded(running)
         return str(running[name]) if running else None

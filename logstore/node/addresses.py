@@ -1,6 +1,7 @@
 """Addresses of Kafka and of the read API: as they were given, or those of the node that runs on the data directory."""
 
 from pathlib import Path
+from typing import Any
 
 from logstore.log.connect.cluster import Cluster
 from logstore.log.connect.sources import process_bootstrap, publish
@@ -21,7 +22,7 @@ def need_bootstrap(settings: Settings) -> str:
     """
     if found := given_bootstrap(settings):
         return found
-    running = running_on(settings.data_dir)
+    running = _running(settings)
     if running is None:
         raise UsageError(
             "where is Kafka? Give --bootstrap HOST:PORT or set LOGSTORE_BOOTSTRAP; `logstore dev` starts a store with "
@@ -36,5 +37,11 @@ def need_url(settings: Settings) -> str:
     """URL to read from: the given one, or the node's that runs on the data directory, or the default."""
     if settings.url:
         return settings.url
-    running = running_on(settings.data_dir)
+    running = _running(settings)
     return str(running["url"]) if running else DEFAULT_HTTP.url
+
+
+def _running(settings: Settings) -> dict[str, Any] | None:
+    """The node that runs on the data directory; none does for a user without a home."""
+    data_dir = settings.find_data_dir()
+    return None if data_dir is None else running_on(data_dir)

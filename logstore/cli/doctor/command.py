@@ -46,7 +46,8 @@ def _is_here(settings: Settings) -> bool:
     """False for the URL of another node than the one that runs on the data directory."""
     if settings.url is None:
         return True
-    running = running_on(settings.data_dir)
+    data_dir = settings.find_data_dir()
+    running = None if data_dir is None else running_on(data_dir)
     return running is not None and str(running["url"]).rstrip("/") == settings.url.rstrip("/")
 
 

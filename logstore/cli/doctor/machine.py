@@ -10,6 +10,7 @@ from logstore.broker.java import find_java
 from logstore.cli.doctor.check import OK, WARN, Check, checked
 from logstore.cli.version import versions
 from logstore.log.write.librdkafka import agrees_on_murmur2
+from logstore.model.errors import SetupError
 from logstore.view.paths import boot_id
 
 LOW_DISK_BYTES = 5 << 30
@@ -47,7 +48,10 @@ def _librdkafka() -> str:
 
 
 def _jars() -> Check:
-    folder = cache_dir() / f"kafka-{VERSION}"
+    try:
+        folder = cache_dir() / f"kafka-{VERSION}"
+    except SetupError as error:  # of a user without a home, who may well ask about another machine
+        return Check(WARN, "cache", f"Kafka {VERSION} has no folder: {error}", "export LOGSTORE_CACHE=FOLDER")
     if (folder / "verified.json").exists():
         return Check(OK, "cache", f"Kafka {VERSION} is in {folder}")
     return Check(
