@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from support_faults import create, hardy_store
 from support_forked import close_all
+from support_java import use_quick_compiler
 from support_needs import needs
 from support_tiers import TIERS, CpuBudget, ordered
 
@@ -24,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("LOGSTORE_KAFKA_PORT", "0")  # several stores start at once, and one alone can have 9092
     tier = config.getoption("--tier")
+    if tier != "quick" and not hasattr(config, "workerinput"):  # those have this one's environment
+        use_quick_compiler()
     for name, each in TIERS.items():
         settings.register_profile(name, derandomize=True, deadline=None, max_examples=each.examples)
     settings.load_profile(tier or "quick")

@@ -45,7 +45,7 @@ def _create(client, topic):
 def test_a_topic_that_is_not_there_has_no_bounds_and_no_ends(kafka):
     client = admin(kafka.bootstrap)
     for asked in (
-        lambda: bounds(client, "never-made", [0], timeout_s=2),
+        lambda: bounds(client, "never-made", [0], timeout_s=8),
         lambda: ends(client, [("never-made", 0)]),
     ):
         with pytest.raises(UsageError, match="no topic never-made"):
