@@ -17,7 +17,7 @@ from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import UsageError
 from logstore.model.table import Table
 from logstore.node.addresses import need_bootstrap
-from logstore.settings import Settings
+from logstore.settings import TASK_BYTES, Settings
 from logstore.snapshot.archive import ArchiveIndex
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
@@ -44,6 +44,7 @@ class Context:
     progress: Progress = silent
     engines: Engines = field(default_factory=Engines)
     lease_s: float = LEASE_S
+    task_bytes: int = TASK_BYTES  # that one task folds at most
     engine: Engine | None = field(default=None, init=False)  # of the job that runs
     _nonce: shared_storage.Nonce | None = field(default=None, init=False)  # of a disk, for executors elsewhere
 
@@ -120,7 +121,9 @@ def open_context(
     registry = Registry(bootstrap)
     definitions = registry.read()
     storage = Storage(storage_url(settings.storage, definitions.known_storage(), settings.data_dir))
-    return Context(bootstrap, registry, definitions, storage, progress, engines or Engines())
+    return Context(
+        bootstrap, registry, definitions, storage, progress, engines or Engines(), task_bytes=settings.task_bytes
+    )
 
 
 def new_id() -> str:

@@ -29,6 +29,7 @@ SYNC = ("none", "commit")
 _SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 _LINK = re.compile(r"(tcp|udp|sctp)://")
 LOCAL_RECORDS, LOCAL_MB = 5_000_000, 2_048
+TASK_BYTES = 8 << 30
 LOG_FORMATS = ("auto", "console", "json")
 
 
@@ -148,6 +149,8 @@ class Settings:
     # machine, above either with Spark, whose start takes seconds (`logstore batch --engine auto`)
     local_records: int = LOCAL_RECORDS
     local_mb: int = LOCAL_MB
+    # bytes of archive and snapshot that one task folds at most: a larger partition is folded by ranges of its keys
+    task_bytes: int = TASK_BYTES
     # Embedded Kafka (`logstore dev`)
     secure: bool = False  # it asks for passwords over TLS and keeps ACLs; fixed at its first start
     kafka_port: int | None = None  # that of the last start, else 9092 where it is free; 0: else any free one
@@ -416,6 +419,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "log_format": _log_format, "log_level": _log_level, "slow_ms": _whole(1, 3_600_000), "access_log": _flag,
     "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
     "fetch_mb_s": _rate, "local_records": _whole(0, 1 << 53), "local_mb": _whole(0, 1 << 33),
+    "task_bytes": _whole(1, 1 << 53),
     "kafka_port": _whole(0, 65_535),
     "secure": _flag,
     "kafka_heap_mb": _whole(128, 65_536),

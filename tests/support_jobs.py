@@ -151,10 +151,11 @@ from batch.engine.choice import Engines
 from batch.jobs import archive, compact, restore
 from logstore.log.tables.registry import Registry
 from logstore.snapshot.storage import Storage
-bootstrap, storage, table, job, engines = sys.argv[1:]
+bootstrap, storage, table, job, engines, task_bytes = sys.argv[1:]
 registry = Registry(bootstrap)
 ctx = Context(
-    bootstrap, registry, registry.read(), Storage(storage), engines=Engines(**json.loads(engines)), lease_s=1
+    bootstrap, registry, registry.read(), Storage(storage), engines=Engines(**json.loads(engines)), lease_s=1,
+    task_bytes=int(task_bytes),
 )
 job, *more = job.split()
 if job == "restore":  # and the position, and the new table's name
@@ -186,7 +187,7 @@ def drive(
 ) -> subprocess.CompletedProcess[str]:
     """Run a job in a process of its own, which may be told to die. `engines`: fields of Engines."""
     chosen = json.dumps(engines or {"wanted": LOCAL, "processes": 2})
-    argv = [sys.executable, "-c", DRIVER, ctx.bootstrap, ctx.storage.url, table.name, job, chosen]
+    argv = [sys.executable, "-c", DRIVER, ctx.bootstrap, ctx.storage.url, table.name, job, chosen, str(ctx.task_bytes)]
     env = {name: value for name, value in os.environ.items() if name not in LEFT_BY_A_SESSION}
     return subprocess.run(
         argv, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env={**env, **environment}

@@ -78,6 +78,18 @@ def test_a_driver_killed_at_any_step_leaves_nothing_half_visible_and_the_next_ru
     assert digests(rebuild(ctx, table).manifest) == digests(published)
 
 
+def test_a_driver_killed_between_ranges_and_their_merge_leaves_nothing_half_visible(ctx, may_crash):
+    ctx.task_bytes = 6_000
+    table = make_table(ctx, "kill-ranges", 2)
+    write(ctx.bootstrap, table, 1_000)
+    compact(ctx, table)
+    write(ctx.bootstrap, table, 400, seed=2, deletes=0.4)
+    published = assert_survives(ctx, table, "compact:ranges", support_jobs.drive, may_crash)
+    assert len(published.files_of(0)) > 1, "it was folded by ranges"
+    ctx.task_bytes = 1 << 40
+    assert digests(rebuild(ctx, table).manifest) == digests(published)
+
+
 def test_a_driver_of_spark_that_is_killed_leaves_nothing_half_visible(ctx, may_crash):
     table = make_table(ctx, "kill-spark", 2)
     write(ctx.bootstrap, table, 1_000)

@@ -85,6 +85,22 @@ def test_every_job_gives_the_same_with_every_engine(kafka, tmp_path):
     assert any(part.quarantine_counts for part in mine.manifest.parts.values())
 
 
+def test_a_partition_folded_by_ranges_of_keys_is_the_same_with_every_engine(kafka, tmp_path):
+    whole = context(kafka.bootstrap, tmp_path / "whole")
+    local = context(kafka.bootstrap, tmp_path / "local")
+    spark = support_spark.context(kafka.bootstrap, tmp_path / "spark")
+    local.task_bytes = spark.task_bytes = 6_000
+    table = written(whole, "engines-ranges")
+    for seed in (3, 4):
+        made = [compact(ctx, table).manifest for ctx in (whole, local, spark)]
+        assert made[0].parts == made[1].parts == made[2].parts
+        assert len(made[0].files) < len(made[1].files)
+        assert len(made[0].files) < len(made[2].files)
+        write(kafka.bootstrap, table, 400, seed=seed, deletes=0.5)
+    assert local.repository(table).verify(made[1].name) == []
+    assert digests(rebuild(spark, table).manifest) == digests(compact(whole, table).manifest)
+
+
 @pytest.fixture(scope="module")
 def engine():
     """Two processes for the tests of the engine: a start of them for each costs more than all that they do."""

@@ -87,6 +87,7 @@ def test_every_setting_can_stand_in_the_environment(tmp_path):
         "LOGSTORE_KAFKA_HEAP_MB": "256", "LOGSTORE_STALL_S": "1.5", "LOGSTORE_DRAIN_S": "2",
         "LOGSTORE_DEADLINE_MS": "100",
         "LOGSTORE_TIMEOUT_S": "3", "LOGSTORE_FETCH_MB_S": "20", "LOGSTORE_LOCAL_RECORDS": "9", "LOGSTORE_LOCAL_MB": "3",
+        "LOGSTORE_TASK_BYTES": "5",
         "LOGSTORE_LOG_FORMAT": "json",
         "LOGSTORE_LOG_LEVEL": "info,streaming.lane=debug", "LOGSTORE_SLOW_MS": "7", "LOGSTORE_ACCESS_LOG": "yes",
     }  # fmt: skip
@@ -96,7 +97,8 @@ def test_every_setting_can_stand_in_the_environment(tmp_path):
         sync="commit", group="g", zone="z", insecure=True, slots=8, storage="s3://b/p",
         storage_schemes=("file", "s3"), kafka_port=9, kafka_heap_mb=256, kafka_config=Path("/k"), secure=True,
         stall_s=1.5,
-        drain_s=2.0, deadline_ms=100, timeout_s=3.0, fetch_mb_s=20.0, local_records=9, local_mb=3, log_format="json",
+        drain_s=2.0, deadline_ms=100, timeout_s=3.0, fetch_mb_s=20.0, local_records=9, local_mb=3, task_bytes=5,
+        log_format="json",
         log_level="info,streaming.lane=debug", slow_ms=7, access_log=True,
     )  # fmt: skip
     assert {name.removeprefix("LOGSTORE_").lower() for name in environ} == set(Settings.__dataclass_fields__)

@@ -21,6 +21,7 @@ SEEN = work.SeenValue(3, 5)
 PASSED: list[NamedTuple] = [
     work.OffsetRange(1, 0, 9, "8-cd"), STRETCH, FOLD, work.RestoreOrder(STRETCH, [FILE], 1_000),
     work.FoldResult(FACTS, [FILE], False, 9), work.PartDigest("ab", 5),
+    work.MergeOrder(FOLD, [FILE], True, work.PartDigest("ab", -5)), work.SampleOrder(FOLD, 3), work.KeySample(b"k", 9),
     work.SnapshotOrder(FOLD, [FILE]), work.DigestOrder(FOLD, [4, 9]), work.ServedOrder(FOLD, "http://n:1", 3.0), SEEN,
     work.GuiltyKey(b"k", SEEN, None), work.Comparison({"missing": 1}, [work.GuiltyKey(b"k", SEEN, None)], ""),
     work.FileOrder(1, [FILE]), work.StateOrder(STRETCH, [FILE]),

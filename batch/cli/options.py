@@ -51,6 +51,12 @@ _OPTIONS = (
         show_default="one a core",
         help="Of the local engine.",
     ),
+    click.option(
+        "--task-bytes",
+        type=click.IntRange(1),
+        metavar="N",
+        help="A partition that has more is folded by ranges of its keys.  [default: 8 GiB]",
+    ),
     click.option("--master", metavar="URL", help=f"Spark's master; asks for Spark.  [default: {MASTER}]"),
     click.option("--conf", "conf", multiple=True, metavar="K=V", help="A setting of Spark's; may be given again."),
 )
@@ -68,7 +74,7 @@ def with_context(function: F) -> F:
         from batch.context import open_context  # noqa: PLC0415 - only who needs it waits for its import
         from batch.engine.choice import Engines, JobSize  # noqa: PLC0415 - only who needs it waits for its import
 
-        flags = {name: kwargs.pop(name) for name in ("bootstrap", "kafka_config", "data_dir", "storage")}
+        flags = {name: kwargs.pop(name) for name in ("bootstrap", "kafka_config", "data_dir", "storage", "task_bytes")}
         master, conf = kwargs.pop("master"), options.pairs(kwargs.pop("conf"), "--conf")
         engine, processes = kwargs.pop("engine"), kwargs.pop("processes")
         with progress() as advance:

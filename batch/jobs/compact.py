@@ -28,7 +28,8 @@ from batch import failpoints
 from batch.context import Clock, Context, new_id
 from batch.jobs import idle_partitions, job_size
 from batch.jobs.archive import Archived, archive_leased
-from batch.tasks import sst_files, sstables
+from batch.partition_folds import PartitionFolds
+from batch.tasks import sst_files
 from logstore.log.control import append_control
 from logstore.log.read.leader_epochs import records_from
 from logstore.log.read.ranges import committed_ends
@@ -217,8 +218,8 @@ class _CompactRun:
             since = self._since(partition)
             segments = index.covering(partition, since, cut)
             work.append(FoldOrder(partition, since, cut, segments, *self._below(partition), self.full))
-        task = partial(sstables.fold_partition, table=self.table, where=self.target)
-        done = dict(zip(self._busy(cuts), self.ctx.run("fold", task, work), strict=True))
+        folds = PartitionFolds(self.ctx, self.table, self.target)
+        done = dict(zip(self._busy(cuts), folds.run(work), strict=True))
         if self.parent is not None:
             done |= {p: idle_partitions.linked(self.parent, p, facts) for p, facts in self.idle.items()}
         return [done[partition] for partition in sorted(done)]

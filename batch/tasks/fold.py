@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from logstore.log.read.ranges import identity_at
 from logstore.model.errors import Unsupported
 from logstore.model.folding import entry as entries
+from logstore.model.folding.difference import EVERY_KEY, KeyRange
 from logstore.model.folding.digest import TOMBSTONES
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
@@ -62,6 +63,12 @@ class QuarantineTally:
         else:
             heapq.heappushpop(self._newest, (offset, reason))
 
+    def join(self, other: "QuarantineTally") -> None:
+        """Add what another tally has counted of other records."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+        self._newest = sorted([*self._newest, *other._newest])[-LISTED:]
+
     @property
     def records(self) -> list[tuple[int, str]]:
         """The newest ones, in order."""
@@ -69,11 +76,16 @@ class QuarantineTally:
 
 
 class Shape(NamedTuple):
-    """Shape of a fold: one partition of one table. `skips`: offsets a repair gave up, both ends included."""
+    """Shape of a fold: one partition of one table. `skips`: offsets a repair gave up, both ends included.
+
+    `keys`: the mutations of these alone. Folds of all ranges are the partition's fold together: what is quarantined as
+    it is parsed is counted in the first one.
+    """
 
     table: str
     place: FoldRules
     skips: Skips = ()
+    keys: KeyRange = EVERY_KEY
 
 
 class Fold:
@@ -132,12 +144,13 @@ class Fold:
 
     def _mutations(self, batch: pa.RecordBatch) -> pa.Table:
         """The rows of a batch that change something, in order; key and value as the fold sees them."""
-        plain = is_plain(batch, self.shape.place.max_value_bytes)
+        plain, keys = is_plain(batch, self.shape.place.max_value_bytes), self.shape.keys
         rows = pa.Table.from_batches([batch.select(ROWS.names)], ROWS)
         if pc.all(plain).as_py():
-            return rows
-        odd = [row for row in map(self._parsed, batch.filter(pc.invert(plain)).to_pylist()) if row is not None]
-        rows = rows.filter(plain)
+            return within(rows, keys)
+        parsed = [row for row in map(self._parsed, batch.filter(pc.invert(plain)).to_pylist()) if row is not None]
+        odd = [row for row in parsed if keys.holds(row[0])]
+        rows = within(rows.filter(plain), keys)
         if not odd:
             return rows
         columns = [pa.array(column, kind.type) for column, kind in zip(zip(*odd, strict=True), ROWS, strict=True)]
@@ -153,7 +166,7 @@ class Fold:
         )  # fmt: skip
         if isinstance(mutation, Refused):
             raise Unsupported(mutation.advice(self.shape.table, place.partition, offset))
-        if isinstance(mutation, Quarantined):
+        if isinstance(mutation, Quarantined) and not self.shape.keys.start:
             self.quarantine.add(offset, mutation.reason)
         if isinstance(mutation, (Quarantined, Control)):
             return None
@@ -245,6 +258,13 @@ def over(base: Iterable[Item], tail: Iterable[Item]) -> Iterator[Item]:
     for pair in overlay(tail, base):
         if pair[1][0] not in TOMBSTONES:
             yield pair
+
+
+def within(rows: pa.Table, keys: KeyRange) -> pa.Table:
+    """The rows of a range of keys. Requires: each has a key."""
+    if keys.start:
+        rows = rows.filter(pc.greater_equal(rows.column("key"), pa.scalar(keys.start, pa.binary())))
+    return rows if keys.end is None else rows.filter(pc.less(rows.column("key"), pa.scalar(keys.end, pa.binary())))
 
 
 def without_skipped(batch: pa.RecordBatch, skips: Skips) -> pa.RecordBatch:

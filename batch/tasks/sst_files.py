@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding.difference import EVERY_KEY, KeyRange
 from logstore.model.safe_path import below
 from logstore.snapshot import sst
 from logstore.snapshot.manifest import FileFacts, levels_of
@@ -24,11 +25,37 @@ class SstTarget(NamedTuple):
     name: str
 
 
+class NoFiles:
+    """No files at all, which hold no entries."""
+
+    def get(self, _key: bytes) -> bytes | None:
+        """There is none."""
+        return None
+
+    def scan(self, _start: bytes = b"", _end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """There are none."""
+        return iter(())
+
+    stored = scan
+
+
 @contextmanager
-def scanned(where: SstTarget, files: list[FileFacts], scratch: Path) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+def scanned(
+    where: SstTarget, files: list[FileFacts], scratch: Path, keys: KeyRange = EVERY_KEY
+) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """Entries of these SSTables in key order."""
     with readable(where, files, scratch) as reader:
-        yield iter(()) if reader is None else reader.scan()
+        yield iter(()) if reader is None else reader.scan(*keys)
+
+
+@contextmanager
+def levels_opened(paths: sst.Levels) -> Iterator[sst.SstReader | NoFiles]:
+    """A reader over levels that are here; there may be none of them."""
+    if not paths:
+        yield NoFiles()
+        return
+    with sst.opened(paths) as reader:
+        yield reader
 
 
 @contextmanager

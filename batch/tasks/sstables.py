@@ -4,7 +4,8 @@
                                                                 └─> or merged with them by key: a new base
 
 Everything streams. What is written counts once a manifest names it, and is proved by who wrote it, where the levels
-below it are at hand.
+below it are at hand. An order for a range of keys (`key_ranges`) leaves it to who has them all what is merged: its
+digest is then the range's share, a difference where it is of a delta.
 """
 
 import tempfile
@@ -14,18 +15,19 @@ from batch import failpoints
 from batch.tasks import levels, read_back
 from batch.tasks.fold import Fold, QuarantineTally, Shape, over
 from batch.tasks.segments import read_segment
-from batch.tasks.sst_files import SstTarget, check_order, linked, scanned
+from batch.tasks.sst_files import SstTarget, check_order, levels_opened, linked, scanned
 from batch.tasks.sst_output import MadeFile, SstOutput
 from logstore.model.errors import Corrupted
-from logstore.model.folding.difference import Difference, StateBelow, beside
+from logstore.model.folding.difference import EVERY_KEY, Difference, StateBelow, beside
 from logstore.model.folding.digest import Digest
 from logstore.model.folding.fold import FoldRules
+from logstore.model.safe_path import below
 from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.archive import Segment
-from logstore.snapshot.manifest import FileFacts, PartFacts, has_deltas
+from logstore.snapshot.manifest import FileFacts, PartFacts, has_deltas, levels_of
 from logstore.snapshot.storage import Storage
-from logstore.snapshot.work import FoldOrder, FoldResult
+from logstore.snapshot.work import FoldOrder, FoldResult, MergeOrder
 
 
 def fold_partition(order: FoldOrder, table: Table, where: SstTarget) -> FoldResult:
@@ -41,8 +43,9 @@ class _PartitionTask:
     def __init__(self, order: FoldOrder, output: SstOutput) -> None:
         self.order, self.output = order, output
         self.table, self.where, self.scratch = output.table, output.where, output.scratch
-        before = order.base
-        self.before = Digest.from_hex(before.digest, before.entries) if before else Digest()
+        before, self.whole = order.base, order.keys == EVERY_KEY
+        self.before = Digest.from_hex(before.digest, before.entries) if before and self.whole else Digest()
+        self.old = [file for file in order.base_files if order.keys.meets(file.first_key, file.last_key)]
         self.fold = _fold_of(order, self.table, self.scratch)
 
     def run(self) -> FoldResult:
@@ -52,16 +55,15 @@ class _PartitionTask:
         records = feed(fold, order.segments, self.where.storage, skips, order.since, order.cut)
         failpoints.crash("worker:3")
         fold.finish()
-        if order.base is not None and not fold.mutations and not (order.full and has_deltas(order.base_files)):
-            return FoldResult(self._facts(self.before), order.base_files, True, records)
-        anew = order.base is None or order.full or not levels.shares_of(order.base_files).base
-        files, total = self._base() if anew else self._upon_levels()
+        if not fold.mutations and (may_stay(order) if self.whole else not is_anew(order)):
+            return FoldResult(self._facts(self.before), order.base_files if self.whole else [], True, records)
+        files, total = self._base() if is_anew(order) else self._upon_levels()
         check_order(files)
-        return FoldResult(self._facts(total), files, False, records)
+        return FoldResult(self._facts(total), files, not fold.mutations and not self.whole, records)
 
     def _base(self) -> tuple[list[FileFacts], Digest]:
         """All there is becomes a base."""
-        with scanned(self.where, self.order.base_files, self.scratch) as base:
+        with scanned(self.where, self.old, self.scratch, self.order.keys) as base:
             files, total = self.output.base(over(base, self.fold.items()))
         read_back.prove(self.where, files, self.order.cut, total, self.scratch)
         return files, total
@@ -69,18 +71,23 @@ class _PartitionTask:
     def _upon_levels(self) -> tuple[list[FileFacts], Digest]:
         """The newest mutations become a delta, here; then what is to be merged with it, by its size, is merged."""
         old = self.order.base_files
-        below = linked(self.where, old, self.scratch)
-        with sst.opened(below) as reader:
-            state = StateBelow(reader, self.before, self.before.entries)
+        lower = linked(self.where, self.old, self.scratch)
+        with levels_opened(lower) as reader:
+            entries = self.before.entries if self.whole else sum(file.entries for file in self.old)
+            state = StateBelow(reader, self.before, entries)
             delta, total = self._delta(state)
             paths = [made.path for made in delta]
             merged = levels.merging(old, sum(made.facts.size_bytes for made in delta), self.table.merge_share)
+            if not self.whole:
+                new = self.output.uploaded(delta, len(levels_of(old)))
+                read_back.prove(self.where, new, self.order.cut, total, self.scratch, state)
+                return new, total
             if merged == "all":
-                return self._merged([*below, paths], total), total
-            level, stay = len(below), old
+                return self._merged([*lower, paths], total), total
+            level, stay = len(lower), old
             if merged == "deltas":
                 level, stay = 1, [file for file in old if not file.level]
-                with sst.opened([*below[1:], paths]) as deltas:
+                with sst.opened([*lower[1:], paths]) as deltas:
                     delta = self.output.written(deltas.stored())
             new = self.output.uploaded(delta, level)
             read_back.prove(self.where, new, self.order.cut, total, self.scratch, state)
@@ -89,7 +96,7 @@ class _PartitionTask:
     def _delta(self, state: StateBelow) -> tuple[list[MadeFile], Digest]:
         """The newest mutations in files, and the digest that they lead to."""
         difference = Difference()
-        changed = beside(self.fold.items(), self.fold.mutations, state)
+        changed = beside(self.fold.items(), self.fold.mutations, state, self.order.keys)
         return self.output.written(difference.passing(changed)), difference.after(state.digest)
 
     def _merged(self, paths: sst.Levels, total: Digest) -> list[FileFacts]:
@@ -113,12 +120,49 @@ class _PartitionTask:
         )
 
 
+def may_stay(order: FoldOrder) -> bool:
+    """True where the files of the snapshot before stay as they are if no mutation came."""
+    return order.base is not None and not (order.full and has_deltas(order.base_files))
+
+
+def is_anew(order: FoldOrder) -> bool:
+    """True where all there is becomes a base, whatever its size."""
+    return order.base is None or order.full or not levels.shares_of(order.base_files).base
+
+
+def merge_range(order: MergeOrder, table: Table, where: SstTarget) -> FoldResult:
+    """Merge levels in a range of keys, and read what was written back. Raises Corrupted, StorageUnreachable."""
+    fold, keys = order.fold, order.fold.keys
+    with tempfile.TemporaryDirectory(prefix="logstore-merge-") as scratch:
+        output = SstOutput(table, fold.partition, where, Path(scratch))
+        old = [file for file in fold.base_files if keys.meets(file.first_key, file.last_key)]
+        merged = [file for file in [*old, *order.new] if order.into_base or file.level]
+        with levels_opened(linked(where, merged, _folder(scratch, "merged"))) as reader:
+            if order.into_base:
+                files, total = output.base(reader.scan(*keys))
+            else:
+                files = output.uploaded(output.written(reader.stored(*keys)), 1)
+                total = Digest.from_hex(order.difference.digest, order.difference.entries)
+        with levels_opened(linked(where, old, _folder(scratch, "below"))) as reader:
+            state = None if order.into_base else StateBelow(reader, Digest(), sum(file.entries for file in old))
+            read_back.prove(where, files, fold.cut, total, Path(scratch), state)
+    return FoldResult(PartFacts(fold.cut, 0, total.entries, total.hex, {}, []), files, False, 0)
+
+
+def _folder(scratch: str, name: str) -> Path:
+    made = below(Path(scratch), name)
+    made.mkdir()
+    return made
+
+
 def _fold_of(order: FoldOrder, table: Table, scratch: Path) -> Fold:
-    """An empty fold that goes on from the snapshot before."""
-    before, partition = order.base, order.partition
-    known = QuarantineTally(before.quarantine_counts, before.quarantine_records) if before else QuarantineTally()
+    """An empty fold that goes on from the snapshot before; what that has quarantined is the first range's."""
+    before, partition, first = order.base, order.partition, not order.keys.start
+    known = QuarantineTally()
+    if before and first:
+        known = QuarantineTally(before.quarantine_counts, before.quarantine_records)
     place = FoldRules(partition, table.partitions, table.max_value_bytes)
-    shape = Shape(table.name, place, table.skips.get(partition, []))
+    shape = Shape(table.name, place, table.skips.get(partition, []), order.keys)
     return Fold(shape, scratch, log_time_ms=before.log_time_ms if before else 0, quarantine=known)
 
 

@@ -6,6 +6,8 @@ sides import: those of this module, and those they are made of.
     order             task                                          result
     OffsetRange       archive a stretch of the log                  [Segment]
     FoldOrder         fold a partition into SSTables                FoldResult
+    SampleOrder       sample the keys of a large partition          [KeySample]
+    MergeOrder        merge levels in a range of keys               FoldResult
     RestoreOrder      fold a partition into a fork's SSTables       FoldResult
     DigestOrder       fold a partition once, and keep nothing       a PartDigest at each cut
     SnapshotOrder     compare that fold with a snapshot's files     Comparison
@@ -18,6 +20,7 @@ sides import: those of this module, and those they are made of.
 
 from typing import NamedTuple
 
+from logstore.model.folding.difference import EVERY_KEY, KeyRange
 from logstore.snapshot.archive import Segment
 from logstore.snapshot.manifest import FileFacts, PartFacts
 
@@ -48,7 +51,7 @@ class FoldOrder(NamedTuple):
     """Fold the records `[since, cut)` of a partition, which the segments hold, over a base that ends at `since`.
 
     `base` None: it is not to be continued (an audit), or there is none, and then there are no files of it. `full`: its
-    levels are merged, whatever their sizes.
+    levels are merged, whatever their sizes. `keys`: the mutations of these alone, in a task that is one of several.
     """
 
     partition: int
@@ -58,6 +61,40 @@ class FoldOrder(NamedTuple):
     base_files: list[FileFacts]
     base: PartFacts | None = None
     full: bool = False
+    keys: KeyRange = EVERY_KEY
+
+
+class PartDigest(NamedTuple):
+    """Digest of a partition's live entries, 32 hex digits, and how many those are."""
+
+    digest: str
+    entries: int
+
+
+class MergeOrder(NamedTuple):
+    """Merge levels of a partition in a range of its keys: all of them into a base, else the deltas.
+
+    `new` is the delta that was laid upon the files of the snapshot before, `difference` what it makes there.
+    """
+
+    fold: FoldOrder
+    new: list[FileFacts]
+    into_base: bool
+    difference: PartDigest
+
+
+class SampleOrder(NamedTuple):
+    """Sample the keys of a fold that is to be divided into so many ranges."""
+
+    fold: FoldOrder
+    ranges: int
+
+
+class KeySample(NamedTuple):
+    """Key of a sample, and the bytes that it stands for."""
+
+    key: bytes
+    size_bytes: int
 
 
 class DigestOrder(NamedTuple):
@@ -76,19 +113,15 @@ class RestoreOrder(NamedTuple):
 
 
 class FoldResult(NamedTuple):
-    """SSTables of one partition. `linked`: they are the base's, for nothing changed; `records`: how many were read."""
+    """SSTables of one partition. `linked`: they are the base's, for nothing changed; `records`: how many were read.
+
+    Of a range of its keys: its share of them, and of the digest; `linked`: nothing changed in it.
+    """
 
     facts: PartFacts
     files: list[FileFacts]
     linked: bool
     records: int
-
-
-class PartDigest(NamedTuple):
-    """Digest of a partition's live entries, 32 hex digits, and how many those are."""
-
-    digest: str
-    entries: int
 
 
 class SnapshotOrder(NamedTuple):

@@ -23,6 +23,10 @@ class KeyRange(NamedTuple):
     start: bytes = b""
     end: bytes | None = None
 
+    def holds(self, key: bytes) -> bool:
+        """True where a key is in it."""
+        return key >= self.start and (self.end is None or key < self.end)
+
     def meets(self, first: bytes, last: bytes) -> bool:
         """True where some key from `first` to `last`, both included, may be in it."""
         return last >= self.start and (self.end is None or first < self.end)

@@ -1,0 +1,113 @@
+"""Partition folds: a job's partitions are folded, one task each, or several where one does not hold it.
+
+    orders ─> those that are too large: sample, ranges, a fold of each ─> what is to be merged, range by range
+           └> the others: a fold
+
+Digests of ranges add up: that of a delta is the difference it makes, so that they give, with the digest of the snapshot
+before, that of the partition.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from batch import failpoints
+from batch.context import Context
+from batch.tasks import key_ranges, levels, sstables
+from batch.tasks.fold import QuarantineTally
+from batch.tasks.sst_files import SstTarget, check_order
+from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import Digest
+from logstore.model.table import Table
+from logstore.snapshot.manifest import FileFacts
+from logstore.snapshot.work import FoldOrder, FoldResult, MergeOrder, PartDigest, SampleOrder
+
+
+class PartitionFolds:
+    """Folds of a job's partitions, as one step of it."""
+
+    def __init__(self, ctx: Context, table: Table, where: SstTarget) -> None:
+        self._ctx, self._table, self._where = ctx, table, where
+
+    def run(self, orders: Sequence[FoldOrder]) -> list[FoldResult]:
+        """Results, in order. Raises Unsupported, Corrupted, StorageUnreachable."""
+        pieces = self._pieces(orders)
+        flat = [piece for those in pieces for piece in those]
+        task = partial(sstables.fold_partition, table=self._table, where=self._where)
+        done = iter(self._ctx.run("fold", task, flat))
+        parts = [[next(done) for _ in those] for those in pieces]
+        if len(flat) > len(orders):
+            failpoints.crash("compact:ranges")
+        return [
+            part[0] if len(part) == 1 else self._joined(order, those, part)
+            for order, those, part in zip(orders, pieces, parts, strict=True)
+        ]
+
+    def _pieces(self, orders: Sequence[FoldOrder]) -> list[list[FoldOrder]]:
+        """Orders of the tasks of each partition: several for ranges of one that is too large."""
+        counts = [key_ranges.count_of(order, self._ctx.task_bytes) for order in orders]
+        large = [SampleOrder(order, count) for order, count in zip(orders, counts, strict=True) if count > 1]
+        sampling = partial(key_ranges.sample, where=self._where)
+        samples = iter(self._ctx.run("sample", sampling, large))
+        return [
+            [order] if count < 2 else [order._replace(keys=keys) for keys in key_ranges.ranges(next(samples), count)]
+            for order, count in zip(orders, counts, strict=True)
+        ]
+
+    def _joined(self, order: FoldOrder, pieces: list[FoldOrder], done: list[FoldResult]) -> FoldResult:
+        """The result of a partition, from those of its ranges."""
+        _check_equal(order, done)
+        total, facts, unchanged = _sum(done), done[0].facts, all(one.linked for one in done)
+        tally = QuarantineTally(facts.quarantine_counts, facts.quarantine_records)
+        for one in done[1:]:
+            tally.join(QuarantineTally(one.facts.quarantine_counts, one.facts.quarantine_records))
+        files = [file for one in done for file in one.files]
+        if order.base is not None and unchanged and sstables.may_stay(order):
+            files, total = order.base_files, Digest.from_hex(order.base.digest, order.base.entries)
+        elif not sstables.is_anew(order):
+            assert order.base is not None, "a delta lies upon a snapshot"
+            total = Digest.from_hex(order.base.digest, order.base.entries).plus(total)
+            files = self._upon(order, pieces, done, total)
+        check_order(files)
+        facts = facts._replace(
+            entries=total.entries, digest=total.hex, quarantine_counts=tally.counts, quarantine_records=tally.records
+        )
+        return FoldResult(facts, files, files is order.base_files, done[0].records)
+
+    def _upon(
+        self, order: FoldOrder, pieces: list[FoldOrder], done: list[FoldResult], total: Digest
+    ) -> list[FileFacts]:
+        """Files with the delta, merged where its size says so."""
+        old, new = order.base_files, [file for one in done for file in one.files]
+        merging = levels.merging(old, sum(file.size_bytes for file in new), self._table.merge_share)
+        if merging == "nothing" or not new:
+            return [*old, *new]
+        work = [
+            MergeOrder(piece, one.files, merging == "all", PartDigest(one.facts.digest, one.facts.entries))
+            for piece, one in zip(pieces, done, strict=True)
+        ]
+        merged = self._ctx.run("merge", partial(sstables.merge_range, table=self._table, where=self._where), work)
+        if merging == "all" and (found := _sum(merged)) != total:
+            raise Corrupted(
+                f"partition {order.partition}: its levels merge to {found.hex} of {found.entries:,} entries, and the "
+                f"difference to the snapshot before makes it {total.hex} of {total.entries:,}; `logstore batch rebuild "
+                f"{self._table.name}` makes a snapshot from the archive instead"
+            )
+        base = [] if merging == "all" else [file for file in old if not file.level]
+        return [*base, *(file for one in merged for file in one.files)]
+
+
+def _sum(done: Sequence[FoldResult]) -> Digest:
+    total = Digest()
+    for one in done:
+        total = total.plus(Digest.from_hex(one.facts.digest, one.facts.entries))
+    return total
+
+
+def _check_equal(order: FoldOrder, done: Sequence[FoldResult]) -> None:
+    """Requires that all ranges have read the same log, whole. Raises Corrupted."""
+    read = {(one.records, one.facts.log_time_ms, one.facts.last) for one in done}
+    if len(read) > 1:
+        raise Corrupted(
+            f"tasks of partition {order.partition} have read another archive each ({sorted(read)}): its files were "
+            "changed meanwhile; `logstore batch archive --verify` looks which"
+        )
