@@ -138,7 +138,7 @@ class Worker:
             self._feed,
             lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ticks],
         )
-        self._figures = WorkerFigures(config.data_dir, config.me.worker, self._lane, self._schedule)
+        self._figures = WorkerFigures(config.data_dir, config.me.worker, self._lane, self._schedule, progress)
         self._watchdog, self._readers = Watchdog(), ReaderWatch()
         self._on_ready: OnReady | None = None
         self.failure: str | None = None

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -127,6 +129,80 @@ def test_rules_are_right_by_promtool_where_there_is_one():
                 [promtool, *argv], cwd=OPS / "prometheus", capture_output=True, timeout=60, check=False
             )
             assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def prometheus(dev, told, tmp_path_factory) -> Iterator[Callable[[str], list[dict[str, Any]]]]:
+    """Series of an expression, by a real Prometheus that scrapes a real node with the files of `ops/`."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("no package has brought a prometheus")
+    folder = tmp_path_factory.mktemp("prometheus")
+    shutil.copy(OPS / "prometheus/alerts.yml", folder)
+    config = yaml.safe_load((OPS / "prometheus/prometheus.yml").read_text())
+    config["global"]["scrape_interval"] = "1s"
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [dev.facts["http"].removeprefix("http://")]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    url = f"http://127.0.0.1:{free_port()}"
+    argv = [
+        program, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address={url.removeprefix('http://')}",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
+        try:
+            until("Prometheus is ready", lambda: _is_up(f"{url}/-/ready"))
+            yield lambda expression: _queried(url, expression)
+        finally:
+            process.terminate()
+            print((folder / "log").read_text())
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, timeout=20).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _queried(url: str, expression: str) -> list[dict[str, Any]]:
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, trust_env=False, timeout=20).json()
+    assert answer["status"] == "success", answer
+    found: list[dict[str, Any]] = answer["data"]["result"]
+    return found
+
+
+def shown_for_all(expression: str) -> str:
+    """The expression of a panel as the board asks it with nothing chosen."""
+    return expression.replace("$instance", ".*").replace("$table", ".*")
+
+
+NEEDS_SNAPSHOTS = ("logstore_snapshot_age", "logstore_schedule", "logstore_archive_gap")
+
+
+@pytest.mark.parametrize(
+    ("title", "expression"), [one for one in QUERIES if not any(name in one[1] for name in NEEDS_SNAPSHOTS)]
+)
+def test_a_panel_has_series_of_a_node_that_works(dev, prometheus, title, expression):
+    def seen() -> bool:
+        dev("put", "alerted", "k", "v")
+        dev("get", "alerted", "k")
+        return bool(prometheus(shown_for_all(expression)))
+
+    until(f"{title}: {expression}", seen)
+
+
+def test_alerts_are_asked_by_prometheus_and_none_says_that_a_node_that_works_is_gone(prometheus):
+    until("it is scraped", lambda: prometheus("logstore_build_info"))
+    for rule in RULES:
+        prometheus(rule["expr"])
+    gone = [rule["expr"] for rule in RULES if rule["alert"] in ("LogstoreGone", "LogstoreKafkaUnreachable")]
+    assert len(gone) == 2
+    until("nothing is said to be gone", lambda: not any(map(prometheus, gone)))
 
 
 COMPOSE = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())

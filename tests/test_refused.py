@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from support_audit import whole
 from support_jobs import content, token
 from support_log import produce, until
@@ -48,6 +49,14 @@ def standing(store, table):
         if row["table"] == table.name
     ] or [{"state": None, "base": None, "proof": None, "reason": ""}]
     return row
+
+
+def counted(store, table):
+    """Verdicts on snapshots of the table that the node's metrics have."""
+    page = httpx.get(f"{store.node.url}/metrics", timeout=10).text
+    samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
+    found = [one for one in samples if one.name == "logstore_snapshot_verdicts_total"]
+    return {one.labels["verdict"]: one.value for one in found if one.labels["table"] == table.name}
 
 
 def read_as_of(store, table, offset):
@@ -110,6 +119,7 @@ def test_a_snapshot_that_a_node_refused_is_used_by_nobody(store, monkeypatch):
     until("the word is written", lambda: verdicts().whole(bad.name, [0]).word == "refused")
     (said,) = [parts[0] for parts in verdicts().of(bad.name).values()]
     assert (said.word, said.root, said.how) == (REFUSE, "", "pin")
+    until("it is counted", lambda: counted(store, table) == {AGREE: 1.0, CONSISTENT: 0.0, REFUSE: 1.0})
 
     for yes in (False, True):
         with pytest.raises(NotTrimmable, match=f"snapshot {bad.name} .* is refused"):

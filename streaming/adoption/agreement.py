@@ -188,6 +188,8 @@ class Agreement:
                 entries=verdict.entries,
                 how=verdict.how,
             )
+        if words.get(partition) != verdict:
+            self._progress.judged(table.name, verdict.word)
         words[partition] = verdict
 
     def say_when_due(self) -> None:

@@ -1,6 +1,7 @@
 """Progress of adoption, for the readers: the `AdoptionRecord` of every partition, in the feed."""
 
 import threading
+from collections import Counter
 from typing import Any
 
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
@@ -15,6 +16,7 @@ class AdoptionProgress:
     def __init__(self, feed: FeedServer) -> None:
         self._feed, self._lock = feed, threading.Lock()
         self._published: dict[AdoptionKey, AdoptionRecord] = {}
+        self._verdicts: Counter[tuple[str, str]] = Counter()  # (table, word), since this worker began
 
     def show(self, target: Target, **changes: Any) -> None:
         """Change fields of the partition's `AdoptionRecord`."""
@@ -24,6 +26,16 @@ class AdoptionProgress:
             if record != self._published.get(key):
                 self._published[key] = record
                 self._feed.publish(key, record)
+
+    def judged(self, table: str, word: str) -> None:
+        """Count a verdict on one partition of a snapshot."""
+        with self._lock:
+            self._verdicts[table, word] += 1
+
+    def verdicts(self) -> dict[tuple[str, str], int]:
+        """Counts of verdicts by table and word."""
+        with self._lock:
+            return dict(self._verdicts)
 
     def state(self, target: Target) -> str:
         """The word that is shown."""

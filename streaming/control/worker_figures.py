@@ -14,6 +14,8 @@ from logstore.model.table import PartitionKey
 from logstore.process import figures
 from logstore.process.figures import UNKNOWN, Family, counter, gauge
 from logstore.snapshot.schedule import DONE, FAILED, RUNNING
+from logstore.snapshot.verdicts import AGREE, CONSISTENT, REFUSE
+from streaming.adoption.progress import AdoptionProgress
 from streaming.lane.lane import Lane
 from streaming.lane.partition import FollowedPartition
 from streaming.schedule.compaction_schedule import CompactionSchedule
@@ -50,8 +52,11 @@ class LagClock:
 class WorkerFigures(threading.Thread):
     """The thread that writes them; runs until `close`."""
 
-    def __init__(self, data_dir: Path, worker: int, lane: Lane, schedule: CompactionSchedule) -> None:
+    def __init__(
+        self, data_dir: Path, worker: int, lane: Lane, schedule: CompactionSchedule, progress: AdoptionProgress
+    ) -> None:
         super().__init__(name="figures", daemon=True)
+        self._progress = progress
         self._data_dir, self._worker, self._lane, self._schedule = data_dir, worker, lane, schedule
         self._lag, self._complaint = LagClock(), ""
         self._closing = threading.Event()
@@ -74,6 +79,7 @@ class WorkerFigures(threading.Thread):
         """Figures of this worker, all that are told."""
         yield from figures.of_process(f"worker-{self._worker}")
         yield from self._of_tables()
+        yield self._verdicts()
         yield from self._of_schedule()
         mine = {"worker": str(self._worker)}
         yield counter(
@@ -94,6 +100,17 @@ class WorkerFigures(threading.Thread):
         yield counter("logstore_batches", "Batches applied to views.", [(la, one.batches) for la, one in counts])
         yield counter("logstore_fold_seconds", "Time spent in folds.", [(la, one.fold_s) for la, one in counts])
         yield counter("logstore_commit_seconds", "Time spent in commits.", [(la, one.commit_s) for la, one in counts])
+
+    def _verdicts(self) -> Family:
+        """Verdicts of this worker; of every table that it follows, from 0 on, so that the first one is an increase."""
+        found = self._progress.verdicts()
+        tables = {one.target.table.name for one in self._lane.followed()} | {table for table, _ in found}
+        words = [(table, word) for table in sorted(tables) for word in (AGREE, CONSISTENT, REFUSE)]
+        mine = {"worker": str(self._worker)}
+        return counter(
+            "logstore_snapshot_verdicts", "Partitions of snapshots that this worker compared with its own fold.",
+            [({**mine, "table": table, "verdict": word}, found.get((table, word), 0)) for table, word in words],
+        )  # fmt: skip
 
     def _of_schedule(self) -> Iterable[Family]:
         """Families of the worker that leads, or has led since it began."""
