@@ -17,6 +17,8 @@ from logstore import Store
 from logstore.broker.embedded import EmbeddedKafka
 from tests.support_dev import Dev
 
+CONTAINERS = Path(__file__).parent / "integration"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--tier", choices=TIERS, help="run one tier of the suite, within its budget of CPU seconds")
@@ -32,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile(tier or "quick")
     if tier is not None:
         config.option.markexpr = TIERS[tier].expression
+        config.option.ignore = [*(config.option.ignore or []), str(CONTAINERS)]  # in no tier, and dear to import
         config.pluginmanager.register(CpuBudget(config, TIERS[tier]), "cpu-budget")
 
 

@@ -1,6 +1,7 @@
 """Docstrings that a newcomer can read: a noun of the domain is the subject, and modules are called by their names."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -23,8 +24,13 @@ OLD = re.compile(
 )
 
 
+@functools.cache
 def docstrings(path):
     """(line, name, docstring) of everything in a file that has one."""
+    return list(_docstrings(path))
+
+
+def _docstrings(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             text = ast.get_docstring(node)

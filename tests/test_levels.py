@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from support_tiers import few_and_many
 
 from batch.tasks import levels
 from batch.tasks.read_back import prove
@@ -102,7 +103,7 @@ def some(rng, keys, count, deletes=0.3):
     ]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", few_and_many(4, 12))
 def test_deltas_upon_a_base_are_the_fold_of_the_log_after_every_compaction(tmp_path, seed):
     rng = random.Random(seed)
     one = OnePartition(tmp_path, merge_share=rng.choice([0.0, 0.2, 0.5, 10.0]))
