@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from confluent_kafka import TopicPartition
@@ -82,8 +83,12 @@ def test_a_wrong_password_ends_commands_and_nodes_at_once(store, tmp_path):
 def test_the_password_is_nowhere_but_in_its_own_files(store):
     run(store, "table", "create", "canary", "--partitions", "1")
     run(store, "put", "canary", "a", "1")
-    shown = [run(store, *argv) for argv in (["table", "describe", "canary"], ["status"])]
-    shown.append(call("doctor", LOGSTORE_DATA_DIR=str(store.data)).stdout.decode())
+    asked = (["table", "describe", "canary"], ["status"], ["config", "show"], ["config", "show", "--json"])
+    shown = [run(store, *argv) for argv in asked]
+    shown += _said("doctor", LOGSTORE_DATA_DIR=str(store.data))
+    shown += _said("table", "describe", "none", LOGSTORE_DATA_DIR=str(store.data), LOGSTORE_DEBUG="1")
+    pages = ("/metrics", "/readyz", "/v1/status", "/v1/cluster", "/v1/tables", "/v1/snapshots", "/none")
+    shown += [httpx.get(store.facts["http"] + page, trust_env=False, timeout=30).text for page in pages]
     shown.append(store.stderr + json.dumps(store.facts))
     assert not [text for text in shown if secret(store).decode() in text]
     running = [psutil.Process(store.process.pid), *psutil.Process(store.process.pid).children(recursive=True)]
@@ -94,6 +99,11 @@ def test_the_password_is_nowhere_but_in_its_own_files(store):
     others = [file for file in files if not own & {file, file.parent} and file.is_file()]
     assert any("logs" in str(file) for file in others)
     assert not [file for file in others if secret(store) in file.read_bytes()]
+
+
+def _said(*argv, **environ):
+    done = call(*argv, **environ)
+    return [done.stdout.decode(), done.stderr.decode()]
 
 
 SPARK = """
