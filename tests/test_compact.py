@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from logstore.log.control import append_control
 from logstore.log.kafka.records import read_records
 from logstore.model.errors import Corrupted, JobRunning, Unsupported
 from logstore.model.partitioner import partition_of
+from logstore.snapshot.storage import Storage
 
 
 @pytest.fixture
@@ -125,6 +127,64 @@ def test_nothing_new_is_the_current_snapshot_and_no_file_and_no_record_is_writte
         assert compact(ctx, table).unchanged
         append_control(ctx.bootstrap, table, "fence", {"table": table.name})  # that is no cut
         assert not compact(ctx, table).unchanged
+
+
+class Asked(Storage):
+    """A storage that counts what the driver asks of it; its tasks have copies of their own."""
+
+    def __init__(self, url):
+        super().__init__(url)
+        self.asked = Counter()
+
+    def read(self, path):
+        self.asked["read", path] += 1
+        return super().read(path)
+
+    def size(self, path):
+        self.asked["size", path] += 1
+        return super().size(path)
+
+    def __reduce__(self):
+        return Storage, (self.url,)
+
+
+def test_the_driver_reads_what_is_archived_once_and_looks_at_no_file_that_is_kept(ctx):
+    table = make_table(ctx, "comp-asked", 6)
+    for seed in range(3):
+        write(ctx.bootstrap, table, 60, seed=seed)
+        compact(ctx, table)
+    produce(ctx.bootstrap, table.topic, [(b"one", b"1")])
+    ctx.storage = Asked(ctx.storage.url)
+    done = compact(ctx, table)
+    assert (done.linked, len(done.manifest.files) > 6) == (5, True)
+    asked = ctx.storage.asked
+    archived = {path: count for (what, path), count in asked.items() if what == "read" and "/archive/" in path}
+    assert len(archived) >= 3
+    assert set(archived.values()) == {1}
+    root = f"{table.topic}/{table.epoch}/snapshots"
+    assert {path for what, path in asked if what == "size"} & {f"{root}/{f.path}" for f in done.manifest.files} == set()
+    check(ctx, table, done.manifest)
+
+
+@pytest.mark.parametrize("wrong", ["lost", "short"])
+@pytest.mark.parametrize("partition", [0, 1])  # which gets something new, and which does not
+def test_a_file_that_is_kept_and_not_as_it_was_ends_the_job(ctx, wrong, partition):
+    table = make_table(ctx, f"comp-kept-{partition}-{wrong}", 2)
+    write(ctx.bootstrap, table, 100)
+    first = compact(ctx, table).manifest
+    (file,) = first.files_of(partition)
+    path = Path(str(ctx.storage.local(f"{table.topic}/{table.epoch}/snapshots/{file.path}")))
+    path.unlink() if wrong == "lost" else path.write_bytes(path.read_bytes()[:-1])
+    produce(ctx.bootstrap, table.topic, [(next(k for k in keys() if partition_of(k, 2) == 0), b"new")])
+    with pytest.raises(Corrupted, match=file.path):
+        compact(ctx, table)
+    current = ctx.repository(table).current()
+    assert current is not None
+    assert current.name == first.name
+
+
+def keys():
+    return (b"n%d" % n for n in range(99))
 
 
 def test_a_partition_to_which_only_cuts_came_is_neither_archived_nor_folded(ctx):

@@ -61,10 +61,12 @@ def archive(ctx: Context, table: Table, upto: dict[int, int] | None = None) -> A
         return archive_leased(ctx, table, job, upto)
 
 
-def archive_leased(ctx: Context, table: Table, job: str, upto: dict[int, int] | None = None) -> Archived:
-    """Archive, as `archive` does, for a job that holds the lease."""
+def archive_leased(
+    ctx: Context, table: Table, job: str, upto: dict[int, int] | None = None, index: ArchiveIndex | None = None
+) -> Archived:
+    """Archive, as `archive` does, for a job that holds the lease, and may have read the index."""
     clock, done = Clock(), Archived()
-    index = ctx.archive(table)
+    index = index or ctx.archive(table)
     with clock.step("plan"):
         now = committed_ends(ctx.bootstrap, table)
         ends = now if upto is None else upto

@@ -41,6 +41,8 @@ from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.verdicts import REFUSED
 from logstore.snapshot.work import FileOrder, FoldOrder, FoldResult
 
+LOOKED_AT = 256  # files whose sizes one task looks at
+
 Kind = Literal["compact", "rebuild"]
 
 
@@ -122,12 +124,15 @@ class _CompactRun:
         self.name = f"{self.created_ms:014d}-{job}"
         self.expected, self.verdicts = repository.current(), repository.verdicts(table.base_snapshot)
         self.parent = self._parent()
+        self.index = ctx.archive(table)
         self.target = sst_files.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
 
     def current(self) -> Compacted | None:
         """The current snapshot, if there is nothing new; nothing is written."""
         with self.clock.step("start"):
-            return self._look_for_idle(committed_ends(self.ctx.bootstrap, self.table))
+            ends = committed_ends(self.ctx.bootstrap, self.table)
+            may = self.parent is not None and idle_partitions.may_be_unchanged(self.parent, ends)
+            return self._look_for_idle(ends) if may else None
 
     def run(self) -> Compacted:
         """Compact in five steps."""
@@ -135,13 +140,13 @@ class _CompactRun:
             ends = committed_ends(self.ctx.bootstrap, self.table)
             if (current := self._look_for_idle(ends)) is not None:
                 return current
-            self.ctx.start(job_size.of_tail(self.ctx.archive(self.table), self.parent, ends))
+            self.ctx.start(job_size.of_tail(self.index, self.parent, ends))
         with self.clock.step("cut"):
             cuts = self._cut()  # 1
         failpoints.crash("compact:1")
         with self.clock.step("archive"):
             archived = archive_leased(
-                self.ctx, self.table, self.job, dict.fromkeys(self.idle, 0) | self._busy(cuts)
+                self.ctx, self.table, self.job, dict.fromkeys(self.idle, 0) | self._busy(cuts), self.index
             )  # 2
         failpoints.crash("compact:2")
         with self.clock.step("fold"):
@@ -159,7 +164,7 @@ class _CompactRun:
         """Find the idle partitions; returns the current snapshot where there are no others."""
         if self.kind != "compact" or self.parent is None:
             return None
-        found = idle_partitions.idle(self.ctx, self.table, self.parent, ends)
+        found = idle_partitions.idle(self.ctx, self.table, self.parent, ends, self.index)
         self.idle = {p: facts for p, facts in found.items() if not (self.full and has_deltas(self.parent.files_of(p)))}
         line = self.repository.line()
         if len(self.idle) < self.table.partitions or len(line) < 2 or line[-1] != self.parent.name or self.verify_all:
@@ -212,11 +217,10 @@ class _CompactRun:
         return self.parent.parts[partition].cut if self.parent else 0
 
     def _fold(self, cuts: dict[int, int]) -> list[FoldResult]:
-        index = self.ctx.archive(self.table)
         work: list[FoldOrder] = []
         for partition, cut in self._busy(cuts).items():
             since = self._since(partition)
-            segments = index.covering(partition, since, cut)
+            segments = self.index.covering(partition, since, cut)
             work.append(FoldOrder(partition, since, cut, segments, *self._below(partition), self.full))
         folds = PartitionFolds(self.ctx, self.table, self.target)
         done = dict(zip(self._busy(cuts), folds.run(work), strict=True))
@@ -229,9 +233,10 @@ class _CompactRun:
         return (self.parent.files_of(partition), self.parent.parts[partition]) if self.parent else ([], None)
 
     def _verify(self, done: list[FoldResult]) -> Manifest:
-        work = [FileOrder(partition, part.files) for partition, part in enumerate(done) if self.verify_all]
-        self.ctx.run("verify", partial(sst_files.check_files, where=self.target), work)
-        sst_files.check_sizes(self.target, [file for part in done for file in part.files])
+        check = sst_files.check_files if self.verify_all else sst_files.check_sizes
+        left = [file for part in done if part.linked or self.verify_all for file in part.files]  # by the folds' tasks
+        work = [FileOrder(left[at].partition, left[at : at + LOOKED_AT]) for at in range(0, len(left), LOOKED_AT)]
+        self.ctx.run("verify", partial(check, where=self.target), work)
         table = self.table
         return Manifest(
             name=self.name, table=table.name, topic=table.topic, epoch=table.epoch, partitions=table.partitions,
@@ -269,7 +274,7 @@ class _CompactRun:
         self.ctx.progress("publish", 0, 1)
         self._drop_leftovers(manifest)
         failpoints.crash("compact:5")
-        self.repository.publish(manifest)
+        self.repository.publish(manifest, looked_at=True)
         failpoints.crash("publisher:5")
         if not self.repository.holds(self.job):
             raise Conflict(
@@ -295,8 +300,13 @@ class _CompactRun:
             return 0
 
     def _drop_leftovers(self, manifest: Manifest) -> None:
-        """Files of attempts that died while Spark tried their task again."""
-        named = {file.path for file in manifest.files}
-        for child in self.ctx.storage.list(f"{self.target.root}/{self.name}"):
+        """Files of attempts that died while Spark tried their task again, or that were merged; all others are there."""
+        named, there = {file.path for file in manifest.files}, self.ctx.storage.list(f"{self.target.root}/{self.name}")
+        gone = {path for path in named if path.startswith(f"{self.name}/")} - {
+            f"{self.name}/{child}" for child in there
+        }
+        if gone:
+            raise Corrupted(f"{min(gone)} is missing; run the job again")
+        for child in there:
             if child.endswith(".sst") and f"{self.name}/{child}" not in named:
                 self.ctx.storage.remove(f"{self.target.root}/{self.name}/{child}")

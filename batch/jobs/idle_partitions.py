@@ -10,15 +10,23 @@ from batch.context import Context
 from logstore.log.read.cut_tails import CutTail, only_cuts
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
+from logstore.snapshot.archive import ArchiveIndex
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.work import FoldResult
 
 MOST = 64  # records that an archive lags behind, and that one look reads of a partition
 
 
-def idle(ctx: Context, table: Table, base: Manifest, ends: Mapping[int, int]) -> dict[int, PartFacts]:
+def may_be_unchanged(base: Manifest, ends: Mapping[int, int]) -> bool:
+    """False where something came to a partition that is more than the base's own cut: what that is need not be read."""
+    return all(part.cut <= ends[partition] <= part.cut + 1 for partition, part in base.parts.items())
+
+
+def idle(
+    ctx: Context, table: Table, base: Manifest, ends: Mapping[int, int], index: ArchiveIndex
+) -> dict[int, PartFacts]:
     """Facts of the idle partitions, as of `ends`; none of a log that lost its end. Raises LogUnreachable, Corrupted."""
-    archived = ctx.archive(table).next_offsets()
+    archived = index.next_offsets()
     short = {
         partition: part
         for partition, part in base.parts.items()

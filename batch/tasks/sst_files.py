@@ -97,8 +97,11 @@ def check_files(order: FileOrder, where: SstTarget) -> int:
     return sum(file.size_bytes for file in order.files)
 
 
-def check_sizes(where: SstTarget, files: list[FileFacts]) -> None:
-    """Look whether files are there, in the size they were verified in when they were made. Raises Corrupted."""
+def check_sizes(order: FileOrder, where: SstTarget) -> int:
+    """Look whether files are there, in the size they were verified in when they were made; returns their bytes.
+
+    Raises Corrupted.
+    """
 
     def size(file: FileFacts) -> int:
         try:
@@ -106,10 +109,10 @@ def check_sizes(where: SstTarget, files: list[FileFacts]) -> None:
         except FileNotFoundError as error:
             raise _gone(file) from error
 
-    older = [file for file in files if not file.path.startswith(f"{where.name}/")]
-    for file, found in zip(older, at_once(size, older), strict=True):
+    for file, found in zip(order.files, at_once(size, order.files), strict=True):
         if found != file.size_bytes:
             raise _damaged(file)
+    return sum(file.size_bytes for file in order.files)
 
 
 def check_order(files: list[FileFacts]) -> None:

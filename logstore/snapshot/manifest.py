@@ -2,7 +2,8 @@
 
 import base64
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -72,32 +73,37 @@ class Manifest:
 
     def files_of(self, partition: int) -> list[FileFacts]:
         """The partition's files, the base's first, and in key order within each level."""
-        return [
-            file for level in levels_of(file for file in self.files if file.partition == partition) for file in level
-        ]
+        return [file for level in levels_of(self._by_partition.get(partition, ())) for file in level]
+
+    @cached_property
+    def _by_partition(self) -> dict[int, list[FileFacts]]:
+        found: dict[int, list[FileFacts]] = {}
+        for file in self.files:
+            found.setdefault(file.partition, []).append(file)
+        return found
 
     def to_json(self) -> bytes:
         """The file's bytes: sorted keys, and a checksum over all other fields."""
-        fields: dict[str, Any] = dict(vars(self))
-        fields["parts"] = {str(partition): part._asdict() for partition, part in self.parts.items()}
-        fields["files"] = [
+        known: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
+        known["parts"] = {str(partition): part._asdict() for partition, part in self.parts.items()}
+        known["files"] = [
             {**file._asdict(), "first_key": _text(file.first_key), "last_key": _text(file.last_key)}
             for file in self.files
         ]
-        return _dump({**fields, "checksum": xxh3_128_hexdigest(_dump(fields))})
+        return _dump({**known, "checksum": xxh3_128_hexdigest(_dump(known))})
 
     @classmethod
     def from_json(cls, raw: bytes) -> "Manifest":
         """Read `to_json`; raises Corrupted when it is damaged, or of a later format."""
         try:
-            fields: dict[str, Any] = orjson.loads(raw)
-            if fields["format"] not in _READ:
+            read: dict[str, Any] = orjson.loads(raw)
+            if read["format"] not in _READ:
                 raise Corrupted("its manifest was written by a later build; upgrade this one first")
-            if fields.pop("checksum") != xxh3_128_hexdigest(_dump(fields)):
+            if read.pop("checksum") != xxh3_128_hexdigest(_dump(read)):
                 raise Corrupted("its manifest is damaged: the checksum does not fit")
-            fields["parts"] = {int(partition): _part(part) for partition, part in fields["parts"].items()}
-            fields["files"] = [_file(file) for file in fields["files"]]
-            return _sound(cls(**fields))
+            read["parts"] = {int(partition): _part(part) for partition, part in read["parts"].items()}
+            read["files"] = [_file(file) for file in read["files"]]
+            return _sound(cls(**read))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(f"its manifest is damaged: {error}") from error
 
