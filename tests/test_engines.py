@@ -130,6 +130,12 @@ def test_tasks_run_in_so_many_other_processes_that_are_kept(engine):
     assert 1 <= len(found) <= 2
 
 
+def test_no_process_of_the_pool_loads_pandas(engine):
+    """Arrow would, at its first array, where it is installed."""
+    looks = "(__import__('pyarrow').array([1]), __import__('sys').modules.get('pandas'))[1]"
+    assert run(engine, eval, [looks]) == [None]
+
+
 def counted(path, then):
     """A task that leaves a line for every attempt."""
     return f"import os\nwith open({str(path)!r}, 'a') as file: file.write('.')\n{then}"

@@ -18,6 +18,8 @@ _LONGEST = 500  # of a reason, in characters
 
 def main(number: int) -> None:
     """Serve tasks until the driver closes its end."""
+    # Arrow looks for pandas at its first array and loads it where it is installed: half a second that no task needs
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # how Python is told that a module is not to be had
     gc.freeze()
     with Connection(number) as connection:
         while (packed := _next(connection)) is not None:
