@@ -92,8 +92,13 @@ def test_what_may_pass_is_tried_again_behind_a_page_that_was_asked_for_ahead(sca
 
 @both
 def test_a_page_that_was_asked_for_too_long_ago_is_asked_for_again_and_none_ahead_after_it(scan, monkeypatch):
-    monkeypatch.setattr("logstore.client.transport.ahead.monotonic", lambda: float("inf"))
     with serving(PAGES[0], PAGES[1], PAGES[2], PAGES[2], PAGES[3]) as server:
+
+        def late():
+            until("the third page is asked for, by one who does not wait", lambda: server.requests == 3)
+            return float("inf")
+
+        monkeypatch.setattr("logstore.client.transport.ahead.monotonic", late)
         assert scan(server.url) == KEYS
         assert server.requests == len(PAGES) + 1
 

@@ -57,12 +57,13 @@ class LoopAhead:
 
     __slots__ = ("_connection", "_end", "_pool", "_waiter")
 
-    def __init__(self, pool: "ProtocolPool", connection: "LoopConnection", request: bytes, end: float) -> None:
-        """Send the request; `end` in monotonic seconds."""
-        self._pool, self._end = pool, end
+    def __init__(
+        self, pool: "ProtocolPool", connection: "LoopConnection", waiter: "asyncio.Future[HttpAnswer]", end: float
+    ) -> None:
+        """`waiter`: of the answer, for the request that was sent; `end` in monotonic seconds."""
+        self._pool, self._waiter, self._end = pool, waiter, end
         self._connection: LoopConnection | None = connection
-        self._waiter = connection.begin(request, end + pool.loop.time() - monotonic())  # uvloop counts from elsewhere
-        self._waiter.add_done_callback(_seen)
+        waiter.add_done_callback(_seen)
 
     async def answer(self) -> HttpAnswer | None:
         """The answer, waited for until its deadline; None: ask again."""

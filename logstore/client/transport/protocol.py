@@ -158,7 +158,8 @@ class ProtocolPool:
         if connection.lost:
             self.stack.lose()
             return None
-        return LoopAhead(self, connection, request, end)
+        waiter = connection.begin(request, end + self.loop.time() - monotonic())
+        return LoopAhead(self, connection, waiter, end)
 
     def give_back(self, connection: LoopConnection | None) -> None:
         """Let go of a connection (None: it is closed), which is closed unless it may have another exchange."""
