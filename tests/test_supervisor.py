@@ -112,9 +112,9 @@ def test_a_child_that_never_beats_is_killed_when_its_start_takes_too_long(start,
 
 def test_a_child_that_never_beats_is_waited_for_as_long_as_it_works(start, said):
     works = (
-        "import os, sys, time\nwhile time.process_time() < 2: pass\nos.write(int(sys.argv[1]), b'.'); time.sleep(600)"
+        "import os, sys, time\nwhile time.process_time() < 4: pass\nos.write(int(sys.argv[1]), b'.'); time.sleep(600)"
     )
-    supervisor = start(spec("worker-0", works), stall_s=0.2, start_s=1)
+    supervisor = start(spec("worker-0", works), stall_s=0.2, start_s=3)
     turn_until(supervisor, lambda: supervisor.pids("worker"), "the start")
     (pid,) = supervisor.pids("worker")
     turn_until(supervisor, supervisor.sound, "its first sign")
