@@ -18,7 +18,7 @@ class Helper:
     def __init__(self) -> None:
         self.pinned: list[str] = []
 
-    def pin(self, path: str, base_dir: str | None, on_end: object) -> object:
+    def pin(self, path: str, base_dir: str | None, on_end: object, cut: int = -1) -> object:
         self.pinned.append(path)
         return SimpleNamespace(begun=SimpleNamespace(wait=lambda _: True, is_set=lambda: True))
 

@@ -145,7 +145,8 @@ IMPORT = """
 import importlib, pkgutil, sys
 for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        importlib.import_module(module.name)
+        if module.name != "logstore.testing":  # fixtures of pytest, which whoever uses them has
+            importlib.import_module(module.name)
 """
 
 
