@@ -12,6 +12,7 @@ TABLE = "standalone"
 @pytest.mark.long
 def test_every_job_runs_on_a_cluster_and_a_disk_that_executors_do_not_see_is_refused(dev, tmp_path, monkeypatch):
     """Executors have the library from a zip; a path of `/proc/self` is another folder for each process."""
+    monkeypatch.chdir(tmp_path)  # where the driver sees that folder
     monkeypatch.setenv("PYSPARK_PYTHON", str(bare_python(tmp_path)))
     dev("table", "create", TABLE, "--partitions", "3")
     with Store(dev.facts["bootstrap"], dev.facts["http"]) as store:
