@@ -1,9 +1,12 @@
 """A broker that asks for proof: bare clients get in with it, ours do, and what is refused is said at once."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import stat
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -193,14 +196,27 @@ def test_an_expired_certificate_is_said_at_once(tmp_path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "own.pem")
 
-    async def serve():
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
-        async with server:
-            address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            cluster = Cluster(address, {"security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "ca.pem")})
-            return await asyncio.to_thread(_refusal, cluster)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(_shake_hands, listener, context)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        cluster = Cluster(address, {"security.protocol": "SSL", "ssl.ca.location": str(tmp_path / "ca.pem")})
+        try:
+            assert "when the certificates" in _refusal(cluster)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+        serving.result(60)
 
-    assert "when the certificates" in asyncio.run(serve())
+
+def _shake_hands(listener, context):
+    """With everybody who comes, until nobody is listened to; every connection is closed here."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.settimeout(10)
+        with connection, contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True):
+            pass
 
 
 def _refusal(cluster):
