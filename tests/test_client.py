@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
+from support_free_port import free_port
 from support_http_node import EPOCH, PARTITIONS, HttpNode
 
 import logstore
@@ -136,6 +137,34 @@ def test_a_partition_without_an_owner_is_waited_for(http_node, store):
     with pytest.raises(NotOwner):
         store.get("t", "k", deadline_ms=1_000)
     assert len(http_node.seen) > 2
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_row_whose_owner_is_in_another_network_comes_through_the_node_that_was_asked(http_node, kind):
+    http_node.owned, http_node.other, http_node.asks_others = set(), f"http://127.0.0.1:{free_port()}", True
+    http_node.rows[b"k"] = b"v"
+
+    async def twice():
+        async with AsyncStore(url=http_node.url) as store:
+            return [await store.get("t", key) for key in ("k", "k", "none")]
+
+    if kind == "async":
+        rows = asyncio.run(twice())
+    else:
+        with Store(url=http_node.url) as store:
+            rows = [store.get("t", key) for key in ("k", "k", "none")]
+    assert [row and row.value for row in rows] == [b"v", b"v", None]
+    asked = [path for path, _ in http_node.seen]
+    one, many = "/v1/tables/t/rows/k", "/v1/tables/t/rows:get"
+    assert asked[-4:] == [one, many, one.replace("/k", "/none"), many]
+
+
+def test_an_owner_that_nobody_reaches_is_waited_for(http_node, store):
+    http_node.owned, http_node.other = set(), f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(NotOwner):
+        store.get("t", "k", deadline_ms=1_000)
+    http_node.owned, http_node.rows[b"k"] = set(range(PARTITIONS)), b"v"
+    assert store.get("t", "k").value == b"v"
 
 
 def test_many_keys_come_in_order_with_duplicates_and_gaps_past_every_bound(http_node, store):

@@ -53,6 +53,8 @@ _MAX_DEADLINE_MS = 30_000
 _GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.5
 _MAX_HOPS = 5
+_MISDIRECTED = 421  # RFC 9110, section 15.5.20
+_BEYOND_S = 30.0
 _PLAIN_KEY = re.compile(rb"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what `quote` would leave as it is
 
 
@@ -128,6 +130,7 @@ class Conversation:
         self.url = url.rstrip("/")
         self.owners: dict[tuple[str, int], str] = {}
         self._partitions: dict[str, int] = {}
+        self._beyond: dict[str, float] = {}  # owners that do not answer from here, and until when that is believed
 
     def first_ask(self, table: str, key: bytes, after: After, budget: Budget) -> Ask:
         """Request that `get` begins with. Most reads need no more: an answer 200 is a `row`."""
@@ -140,8 +143,18 @@ class Conversation:
     def get(self, table: str, key: bytes, after: After, budget: Budget, now: float) -> Steps[Row | None]:
         """Steps that read one row."""
         path = f"{_table_path(table)}/rows/{_path_key(check_key(key))}"
-        answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
-        return None if answer.status == 404 else self.row(key, answer)
+        pause = _FIRST_PAUSE_S
+        while True:
+            answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
+            if answer.status != _MISDIRECTED:
+                return None if answer.status == 404 else self.row(key, answer)
+            now = yield from _time()
+            many = many_of((yield from self._many(table, [key], after, budget, now)), table, [key])
+            if many.keys:
+                return many.rows[0]
+            self._beyond.clear()  # its owner does not answer there either: it is wanted here as soon as it does
+            pause = yield from _pause(pause, budget, self._error(answer, table))
+            now = yield from _time()
 
     def row(self, key: bytes, answer: HttpAnswer) -> Row:
         """The row of an answer. Raises ServerError when that is none of the read API."""
@@ -218,7 +231,10 @@ class Conversation:
         budget: Budget,
         now: float,
     ) -> Steps[HttpAnswer]:
-        """Steps to an answer that is one (200 or a row's 404), from the partition's owner, within the deadline."""
+        """Steps to an answer that is one (200 or a row's 404), from the partition's owner, within the deadline.
+
+        421 is one where the owner cannot be reached from here: the node that says so can be asked to ask it.
+        """
         base, hops, pause = self._owner(table, key), 0, _FIRST_PAUSE_S
         if_wrong = self._partitions if base != self.url else {}  # it was placed by a count that may be a former table's
         while True:
@@ -236,6 +252,13 @@ class Conversation:
                     answer,
                 )
                 self._forget(base)
+                if base != self.url and key is not None:  # its name may be one of another network
+                    self._beyond[base] = now + _BEYOND_S
+                    base = self.url
+                    continue
+            if isinstance(error, NotOwner) and self._beyond.get(error.owner or "", 0.0) > now:
+                assert isinstance(answer, HttpAnswer), "it names the owner"
+                return answer
             if isinstance(error, NotOwner) and error.owner and hops < _MAX_HOPS:
                 base, hops = error.owner, hops + 1
                 if_wrong.pop(table, None)
