@@ -32,6 +32,7 @@ from logstore.log.kafka.clients import admin
 from logstore.model.errors import Unknown, WriteFailed
 from logstore.model.position import Position
 from logstore.model.table import TABLES_TOPIC
+from logstore.process.heartbeat import HOPELESS
 from logstore.view.reader import ViewReader
 
 PAUSE_S = 8.0
@@ -296,12 +297,12 @@ def test_a_node_whose_table_definitions_are_lost_ends_and_says_so(tmp_path, loss
             topics.delete(admin(kafka.bootstrap), TABLES_TOPIC)
         else:
             _cut_back(kafka, tmp_path / "kafka")
-        assert node.ended(90) == 1
+        assert node.ended(90) == HOPELESS
         assert any(line.startswith(f"logstore: {TABLES_TOPIC} was {loss}") for line in node.log().splitlines()), (
             node.log()
         )
         again = Running("node", tmp_path / "node", "--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0")
-        assert again.ended(90) == 1  # a start refuses as well
+        assert again.ended(90) == HOPELESS  # a start refuses as well
 
 
 def _cut_back(kafka: EmbeddedKafka, data_dir: Path) -> None:
