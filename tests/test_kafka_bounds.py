@@ -50,3 +50,23 @@ def test_a_topic_that_is_not_there_has_no_bounds_and_no_ends(kafka):
     ):
         with pytest.raises(UsageError, match="no topic never-made"):
             asked()
+
+
+def test_an_interrupt_within_the_binding_is_an_interrupt(monkeypatch):
+    """As Python has it of a C function that returned an answer although a signal's handler had raised."""
+
+    def interrupted(*_, **__):
+        raise SystemError("<built-in method> returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setattr(AdminClient, "list_offsets", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ends(admin("127.0.0.1:1"), [("t", 0)])
+
+
+def test_another_error_of_the_binding_stays_what_it_is(monkeypatch):
+    def failed(*_, **__):
+        raise SystemError("of its own")
+
+    monkeypatch.setattr(AdminClient, "list_topics", failed)
+    with pytest.raises(SystemError, match="of its own"):
+        topics.names(admin("127.0.0.1:1"))

@@ -2,9 +2,11 @@
 
 import contextlib
 import ctypes
+import functools
+import inspect
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, Producer
@@ -132,7 +134,29 @@ class _Producer(Producer):
 
 
 class _Admin(AdminClient):
+    """An admin client out of which a Ctrl-C comes as what it is.
+
+    One that arrives while librdkafka's binding is at work is a SystemError, "returned a result with an exception set".
+    """
+
     access: Access
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return _interruptible(found) if inspect.isroutine(found) else found
+
+
+def _interruptible(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except SystemError as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
+
+    return run
 
 
 def _made(kind: Any, bootstrap: str, own: Mapping[str, Any]) -> Any:
