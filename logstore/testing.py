@@ -16,12 +16,13 @@ import pytest
 
 from logstore.client.memory.store import MemoryStore
 from logstore.client.store import Store
+from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.tables import ddl
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import SetupError
+from logstore.model.errors import NotYet, SetupError
 from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS
 
-_END_S = 60.0
+_END_S, _SERVED_S = 60.0, 30.0
 
 
 class DevStore(Store):
@@ -34,9 +35,13 @@ class DevStore(Store):
         partitions: int = DEFAULT_PARTITIONS,
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     ) -> None:
-        """Make a table. Raises TableExists, BadDefinition, LogUnreachable."""
+        """Make a table, and return when it is served. Raises TableExists, BadDefinition, LogUnreachable, NotYet."""
         with closing(Registry(self._need_bootstrap())) as registry:
-            ddl.create(registry, table, partitions=partitions, max_value_bytes=max_value_bytes)
+            change = ddl.create(registry, table, partitions=partitions, max_value_bytes=max_value_bytes)
+            with LiveWorkers(registry.bootstrap) as workers:
+                lacking = workers.await_served(change.revision, change.table, registry.slots(), _SERVED_S)
+        if lacking.reasons:
+            raise NotYet(f"table {table} is not served after {_SERVED_S:g} s: {'; '.join(lacking.reasons)}")
 
 
 @pytest.fixture
