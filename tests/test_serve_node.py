@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 
 import httpx
@@ -203,6 +205,26 @@ def test_a_damaged_view_is_never_an_answer(tmp_path):
         node.publish(ViewKey("t", table.epoch, 0), ViewRecord(str(broken), 0, LIVE))
         until("it answers 503", lambda: reader.get("/v1/tables/t/rows/k").status_code == 503)
         problem(reader.get("/v1/tables/t/rows/k"), 503, "starting")
+
+
+ENDED_AT_ONCE = """
+import os, runpy, signal, sys
+from logstore.serve.process import ReaderProcess
+
+serve = ReaderProcess.serve
+
+async def ended(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    await serve(*arguments)
+
+ReaderProcess.serve = ended
+runpy.run_module("logstore.serve", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_a_reader_that_is_ended_while_it_starts_ends(tmp_path):
+    argv = [sys.executable, "-c", ENDED_AT_ONCE, "--data-dir", str(tmp_path), "--port", "0", "--node", "n"]
+    assert subprocess.run(argv, timeout=60, check=False).returncode == 0
 
 
 def test_two_readers_share_one_port(tmp_path):

@@ -12,6 +12,7 @@ import gc
 import logging
 import signal
 import socket
+import threading
 from collections.abc import Callable
 
 import click
@@ -72,8 +73,8 @@ class ReaderProcess:
         self._connections = Connections(settings, fast_path(self._catalog, metrics, request_log))
         metrics.connections = lambda: len(self._connections.open)
 
-    async def serve(self, sock: socket.socket) -> None:
-        """Serve until a signal ends it."""
+    async def serve(self, sock: socket.socket, ending: threading.Event) -> None:
+        """Serve until a signal ends it. `ending`: set by one that comes before uvicorn listens for signals."""
         config = uvicorn.Config(
             self._app, http=protocol_class(self._connections), loop="none", lifespan="off", ws="none",
             interface="asgi3",
@@ -87,7 +88,7 @@ class ReaderProcess:
         ready = asyncio.create_task(self._say_ready(*sock.getsockname()[:2]))
         _calm_collector()
         try:
-            await _Server(config, self._waiters.close).serve(sockets=[sock])
+            await _Server(config, self._waiters.close, ending).serve(sockets=[sock])
         finally:
             sweep.cancel()
             pulse.cancel()
@@ -114,11 +115,16 @@ async def _beat(heartbeat: Heartbeat) -> None:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, with a word to say before it stops."""
+    """uvicorn's, with a word to say before it stops, and an ear for a signal that came before it started."""
 
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None], ending: threading.Event) -> None:
         super().__init__(config)
-        self._on_stop = on_stop
+        self._on_stop, self._ending = on_stop, ending
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._ending.is_set():  # looked at once uvicorn has its own handlers: a signal is noted there or here
+            self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_stop()
@@ -133,14 +139,13 @@ def run(settings: ReaderSettings) -> None:
     )  # it warns of every request that is not HTTP; the client is told
     descriptors.raise_limit()
     sock = bind(settings.host, settings.port)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(
-            number, lambda *_: None
-        )  # uvicorn raises it once more at its end: by then there is nothing left to do
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises it once more at its end: nothing is left to do then
+        signal.signal(number, lambda *_: ending.set())
     host, port = sock.getsockname()[:2]
     log.info("the reader serves", data_dir=str(settings.data_dir), host=host, port=port)
     with contextlib.closing(sock):
-        uvloop.run(ReaderProcess(settings).serve(sock))
+        uvloop.run(ReaderProcess(settings).serve(sock, ending))
 
 
 def bind(host: str, port: int) -> socket.socket:
