@@ -198,6 +198,26 @@ def test_a_token_of_an_unknown_epoch_waits_for_the_tables(store):
     assert answers[0].status_code == 200
 
 
+def test_a_write_into_a_table_that_is_not_known_here_yet_is_read(store):
+    """As of a client that made the table, wrote, and asks another reader than the one that was told first."""
+    node, reader = store
+    with ThreadPoolExecutor(1) as pool:
+        headers = {"LS-Token": f"{epoch_of('made')}-0-1", "LS-Deadline": "20000"}
+        asked = pool.submit(reader.get, "/v1/tables/made/rows/k", headers=headers)
+        until("it waits", lambda: waiting(reader) == 1)
+        node.create("made", 1)
+        node.put("made", b"k", b"first")
+        assert asked.result(60).content == b"first"
+
+
+def test_a_table_that_is_missing_is_said_at_once_when_every_epoch_is_known(store):
+    _, reader = store
+    headers = {"LS-Token": f"{EPOCH}-0-1", "LS-Deadline": "20000"}
+    problem(reader.get("/v1/tables/nowhere/rows/k", headers=headers), 404, "no-such-table")
+    headers = {"LS-Token": f"{epoch_of('never')}-0-1", "LS-Deadline": "50"}
+    problem(reader.get("/v1/tables/nowhere/rows/k", headers=headers), 504, "consistency-timeout")
+
+
 def test_forged_tokens_never_hang(store):
     _, reader = store
     for token in (f"{EPOCH}-{PARTITION}-9223372036854775807", f"{'e' * 32}-0-1"):

@@ -30,13 +30,13 @@ class ConsistencyWait:
     async def table(self, name: str, level: Consistency, deadline: float) -> Table:
         """The table, once every epoch of the token is known here; raises Problem for one of the table's past.
 
+        A table that has just been made may be the one whose epoch is not known yet: it is missing only after that.
         `deadline` is loop time.
         """
         while True:
-            table = self._catalog.table(name)
-            unknown = self._unknown_epoch(table, level)
+            unknown = self._unknown_epoch(name, level)
             if unknown is None:
-                return table
+                return self._catalog.table(name)
             if not await self._waiters.wait(TABLES, 0, deadline):
                 raise Problem(
                     "consistency-timeout",
@@ -120,9 +120,13 @@ class ConsistencyWait:
             if not await self._waiters.wait((table.epoch, partition), offset, deadline):
                 raise _late(self._catalog.locate(table, partition), offset, level)
 
-    def _unknown_epoch(self, table: Table, level: Consistency) -> str | None:
+    def _unknown_epoch(self, name: str, level: Consistency) -> str | None:
+        """An epoch of the token that is to be waited for; None: there is none, or nothing is to be waited for."""
+        if self._catalog.tables is None or name in self._catalog.unreadable:  # which `Catalog.table` tells
+            return None
+        table = self._catalog.tables.get(name)
         for epoch, partition in level.floor.pieces:
-            if epoch in table.former_epochs:
+            if table is not None and epoch in table.former_epochs:
                 raise Problem(
                     "epoch-changed",
                     f"the token is of an earlier topic of {table.name!r}, which was created again since; drop the "
