@@ -8,11 +8,14 @@ before it has cut or archived anything. A path that is there on both machines, a
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.snapshot.storage import Storage
 
+LEFT_S = 7 * 86_400.0  # no job takes so long: the driver that wrote it was killed
+_FOLDER = "_seen"
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -26,8 +29,15 @@ class Nonce(NamedTuple):
 
 
 def write_nonce(storage: Storage) -> Nonce:
-    """Write a file that only who sees this storage can know. Raises StorageUnreachable."""
-    nonce = Nonce(storage, f"_seen/{secrets.token_hex(4)}", secrets.token_hex(16).encode())
+    """Write a file that only who sees this storage can know, and remove those of killed drivers.
+
+    Raises StorageUnreachable.
+    """
+    for path in [f"{_FOLDER}/{name}" for name in storage.list(_FOLDER)]:
+        with suppress(FileNotFoundError):  # another job removes its own
+            if storage.age_s(path) > LEFT_S:
+                storage.remove(path)
+    nonce = Nonce(storage, f"{_FOLDER}/{secrets.token_hex(4)}", secrets.token_hex(16).encode())
     storage.create(nonce.path, nonce.text)
     return nonce
 
@@ -35,7 +45,7 @@ def write_nonce(storage: Storage) -> Nonce:
 def remove(nonce: Nonce) -> None:
     """Remove the file, and its folder where it was the last. Raises StorageUnreachable."""
     nonce.storage.remove(nonce.path)
-    nonce.storage.tidy("_seen")
+    nonce.storage.tidy(_FOLDER)
 
 
 def check_seen(_: object, nonce: Nonce) -> None:
