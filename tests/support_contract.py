@@ -99,6 +99,8 @@ def what_is_not_there_yet_is_never_answered_with_something_older(under):
         under.store.get(table, "ada", after=Position({where: following + 5}), deadline_ms=300)
     with pytest.raises(ConsistencyTimeout):
         under.store.get(table, "ada", after="0" * 32 + "-0-1", deadline_ms=300)
+    with pytest.raises(ConsistencyTimeout):  # of a table that may have been made just now
+        under.store.get("none", "k", after="0" * 32 + "-0-1", deadline_ms=300)
     elsewhere = where[0], (where[1] + 1) % 4
     assert under.get(table, "ada", after=Position({elsewhere: 5})).value == b"1815", "that one is not read"
 

@@ -181,6 +181,7 @@ class MemoryStore:
         Budget.of(deadline_ms, 0.0)
         bound = when(after, as_of)
         with self._lock:
+            self._check_known(bound)
             parts = self._partitions(table)
             homes = [parts[partition_of(key, len(parts))] for key in keys]
             upto = self._points(list({home.number: home for home in homes}.values()), bound)
@@ -196,6 +197,7 @@ class MemoryStore:
         limit: int | None, *, reverse: bool, keys_only: bool,
     ) -> Iterator[Row]:  # fmt: skip
         with self._lock:
+            self._check_known(bound)
             parts = self._partitions(table)
             upto = self._points(parts, bound)
             token = _token(parts[0].table, upto)
@@ -217,8 +219,7 @@ class MemoryStore:
             points = {part.number: _named(moment, part) for part in parts}
         else:
             points = {part.number: part.next_offset for part in parts}
-            moment = Position.parse(bound) if isinstance(bound, str) else bound or Position()
-            self._check_epochs(moment)
+            moment = _floor(bound)
         for part in parts:
             asked = moment.pieces.get((part.table.epoch, part.number), 0)
             if asked > part.next_offset:
@@ -228,9 +229,13 @@ class MemoryStore:
                 )
         return points
 
-    def _check_epochs(self, position: Position) -> None:
+    def _check_known(self, bound: Position | str | AsOfBound | None) -> None:
+        """Raise ConsistencyTimeout for a token of a log that is not here: before a table is missing, as readers do."""
+        self._check_open()
+        if isinstance(bound, AsOfBound):
+            return
         known = {parts[0].table.epoch for parts in self._tables.values()}
-        unknown = next((epoch for epoch, _ in position.pieces if epoch not in known), None)
+        unknown = next((epoch for epoch, _ in _floor(bound).pieces if epoch not in known), None)
         if unknown is not None:
             raise ConsistencyTimeout(
                 f"no table with the epoch {unknown} is known here; the token may be of another store"
@@ -250,6 +255,10 @@ class MemoryStore:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _floor(bound: Position | str | None) -> Position:
+    return Position.parse(bound) if isinstance(bound, str) else bound or Position()
 
 
 def _named(position: Position, part: MemoryPartition) -> int:
