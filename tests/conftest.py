@@ -1,7 +1,7 @@
 import os
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from support_forked import close_all
 from support_java import use_quick_compiler
 from support_needs import needs
 from support_tiers import TIERS, CpuBudget, ordered
+from support_worker import Scheduled
 
 from logstore import Store
 from logstore.broker.embedded import EmbeddedKafka
+from logstore.model.table import Table
 from tests.support_dev import Dev
 
 CONTAINERS = Path(__file__).parent / "integration"
@@ -77,6 +79,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     """One real broker for all tests of a process; each test makes topics of its own."""
     with EmbeddedKafka(tmp_path_factory.mktemp("kafka"), heap_mb=384) as broker:
         yield broker
+
+
+@pytest.fixture
+def scheduled(kafka: EmbeddedKafka) -> Iterator[Callable[..., Table]]:
+    """Makes tables with a schedule, of partitions and limits; after the test no worker compacts them."""
+    with Scheduled(kafka.bootstrap) as tables:
+        yield tables.make
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,29 @@ def make_table(bootstrap: str, partitions: int = 2, **more: Any) -> Table:
     return replace(table, revision=registry.write(table))
 
 
+class Scheduled:
+    """Tables whose schedules end with the block: one that is due would keep each later worker of this Kafka busy."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap, self._names = bootstrap, list[str]()
+
+    def __enter__(self) -> "Scheduled":
+        return self
+
+    def make(self, partitions: int, mutations: int | None = None, minutes: int | None = None, **more: Any) -> Table:
+        """A table that is due after so many mutations, or minutes."""
+        schedule = {"every_mutations": mutations, "every_minutes": minutes}
+        table = make_table(self._bootstrap, partitions, schedule=schedule, **more)
+        self._names.append(table.name)
+        return table
+
+    def __exit__(self, *failure: object) -> None:
+        registry = Registry(self._bootstrap)
+        for table in registry.tables().values():
+            if table.name in self._names:
+                registry.write(replace(table, schedule=None))
+
+
 class Watch:
     """A subscriber of a worker's feed."""
 

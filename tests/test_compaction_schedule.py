@@ -104,20 +104,24 @@ def log_of(tmp_path):
     return path.read_text() if path.exists() else ""
 
 
-def scheduled(kafka, mutations):
-    table = make_table(kafka.bootstrap, partitions=2, schedule={"every_mutations": mutations, "every_minutes": None})
-    produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(10)])
-    return table
+@pytest.fixture
+def due_after(kafka, scheduled):
+    def make(mutations):
+        table = scheduled(2, mutations)
+        produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(10)])
+        return table
+
+    return make
 
 
-def test_the_leader_runs_what_is_due_with_the_storage_of_the_store(kafka, tmp_path, started):
-    table = scheduled(kafka, 10)
+def test_the_leader_runs_what_is_due_with_the_storage_of_the_store(kafka, tmp_path, started, due_after):
+    table = due_after(10)
     started("import sys; print('made', *sys.argv[2:])", table)
     until("the job has run", lambda: f"made {paths.default_storage(tmp_path)} {table.name}" in log_of(tmp_path))
 
 
-def test_a_snapshot_that_was_made_is_not_made_again_before_the_next_mutations(kafka, tmp_path, started):
-    table = scheduled(kafka, 10)
+def test_a_snapshot_that_was_made_is_not_made_again_before_the_next_mutations(kafka, tmp_path, started, due_after):
+    table = due_after(10)
     make_snapshot(kafka.bootstrap, table, paths.default_storage(tmp_path))
     produce(kafka.bootstrap, table.topic, [(b"k%d" % n, b"v") for n in range(9)])
     started("print('made')", table)
@@ -127,9 +131,9 @@ def test_a_snapshot_that_was_made_is_not_made_again_before_the_next_mutations(ka
     until("the job has run", lambda: "made" in log_of(tmp_path))
 
 
-def test_a_table_that_kafka_denies_keeps_no_other_from_its_turn(kafka, tmp_path, fetcher, feed, monkeypatch):
+def test_a_table_that_kafka_denies_keeps_no_other_from_its_turn(kafka, tmp_path, fetcher, feed, monkeypatch, scheduled):
     monkeypatch.setattr(compaction_schedule, "LOOK_S", 0.1)
-    denied, silent, well = (make_table(kafka.bootstrap, 1, schedule={"every_minutes": 1}) for _ in range(3))
+    denied, silent, well = (scheduled(1, minutes=1) for _ in range(3))
     asked = []
 
     def log_ends(table):
@@ -153,8 +157,8 @@ def test_a_table_that_kafka_denies_keeps_no_other_from_its_turn(kafka, tmp_path,
         schedule_of_three.close()
 
 
-def test_who_does_not_lead_makes_nothing(kafka, tmp_path, started):
-    table = scheduled(kafka, 1)
+def test_who_does_not_lead_makes_nothing(kafka, tmp_path, started, due_after):
+    table = due_after(1)
     one = started("print('made')", table, leading=False)
     with pytest.raises(AssertionError, match="still not"):
         until("nothing runs", lambda: log_of(tmp_path), timeout_s=1)
@@ -162,18 +166,18 @@ def test_who_does_not_lead_makes_nothing(kafka, tmp_path, started):
     until("the job has run", lambda: "made" in log_of(tmp_path))
 
 
-def test_a_failure_is_tried_again_later_and_later_and_never_two_at_once(kafka, tmp_path, started):
+def test_a_failure_is_tried_again_later_and_later_and_never_two_at_once(kafka, tmp_path, started, due_after):
     program = "import os, sys, time; print('at', time.monotonic(), flush=True); os.path.exists('x'); "
     program += "time.sleep(0.3); sys.exit(3)"
-    started(program, scheduled(kafka, 1))
+    started(program, due_after(1))
     until("three attempts", lambda: log_of(tmp_path).count("at ") >= 3)
     at = [float(line.split()[1]) for line in log_of(tmp_path).splitlines()]
     assert at[1] - at[0] > 0.3 + 0.4
     assert at[2] - at[1] > 0.3 + 0.8
 
 
-def test_a_job_ends_with_its_leader(kafka, tmp_path, started):
-    one = started("import os, time; print(os.getpid(), flush=True); time.sleep(600)", scheduled(kafka, 1))
+def test_a_job_ends_with_its_leader(kafka, tmp_path, started, due_after):
+    one = started("import os, time; print(os.getpid(), flush=True); time.sleep(600)", due_after(1))
     pid = int(until("the job runs", lambda: log_of(tmp_path).strip()))
     begun = time.monotonic()
     one.close()
@@ -183,11 +187,11 @@ def test_a_job_ends_with_its_leader(kafka, tmp_path, started):
 
 
 def test_all_that_is_due_is_made_in_one_job_with_one_engine_and_one_failure_keeps_no_other(
-    kafka, tmp_path, fetcher, started, monkeypatch
+    kafka, tmp_path, fetcher, started, monkeypatch, due_after
 ):
     monkeypatch.setattr(schedule_runs, "LEAST_S", 600.0)
     monkeypatch.setenv("LOGSTORE_LOG_LEVEL", "info,batch=debug")
-    made, busy, also = tables = [scheduled(kafka, 1) for _ in range(3)]
+    made, busy, also = tables = [due_after(1) for _ in range(3)]
     with fetcher.repository(busy).lease("other", "compact", 600):
         started(compact(kafka.bootstrap, tmp_path), *tables)
         until("the others are done", lambda: kept(fetcher, made).done == kept(fetcher, also).done == 1)
@@ -202,9 +206,11 @@ BEGUN += 'note = lambda name, state: journal.write(b\'{"table":"%s","state":"%s"
 BEGUN += "(name.encode(), state)); "
 
 
-def test_a_job_that_dies_counts_for_the_table_whose_turn_it_was(kafka, tmp_path, fetcher, started, monkeypatch):
+def test_a_job_that_dies_counts_for_the_table_whose_turn_it_was(
+    kafka, tmp_path, fetcher, started, monkeypatch, due_after
+):
     monkeypatch.setattr(schedule_runs, "LEAST_S", 600.0)
-    tables = [scheduled(kafka, 1) for _ in range(3)]
+    tables = [due_after(1) for _ in range(3)]
     dies = "note(names[0], b'running'); len(names) < 3 or note(names[0], b'done'); "
     dies += "len(names) < 3 or note(names[1], b'running'); os.kill(os.getpid(), 9)"
     started(BEGUN + dies, *tables)
@@ -220,8 +226,8 @@ def kept(fetcher, table):
     return schedule.load(fetcher.repository(table))
 
 
-def test_how_it_went_is_kept_and_told_and_the_next_leader_goes_on_from_there(kafka, fetcher, feed, started):
-    table = scheduled(kafka, 5)
+def test_how_it_went_is_kept_and_told_and_the_next_leader_goes_on_from_there(kafka, fetcher, feed, started, due_after):
+    table = due_after(5)
     first = started("import sys; sys.exit(7)", table)
     until("it has failed twice", lambda: kept(fetcher, table).failures >= 2)
     until("readers are told", lambda: (told := feed.get(ScheduleKey(table.name, table.epoch))) and told.failures >= 2)
@@ -236,16 +242,16 @@ def test_how_it_went_is_kept_and_told_and_the_next_leader_goes_on_from_there(kaf
     assert second.runs.known()[table.name].done >= after.done  # the next one may have ended by now
 
 
-def test_a_run_that_was_cut_off_counts_as_failed(kafka, fetcher, started):
-    table = scheduled(kafka, 1)
+def test_a_run_that_was_cut_off_counts_as_failed(kafka, fetcher, started, due_after):
+    table = due_after(1)
     schedule.save(fetcher.repository(table), ScheduleRun(since_ms=1, done=4, begun_ms=9, ended_ms=5, next_ms=2**50))
     started("print('made')", table)
     run = until("it is done", lambda: (run := kept(fetcher, table)) and run.done >= 5 and run)
     assert (run.failed, run.failures, run.since_ms) == (1, 0, 1)
 
 
-def test_who_leads_no_more_tells_nothing(kafka, feed, started):
-    table = scheduled(kafka, 1_000)
+def test_who_leads_no_more_tells_nothing(kafka, feed, started, due_after):
+    table = due_after(1_000)
     one = started("print('made')", table)
     until("readers are told", lambda: feed.get(ScheduleKey(table.name, table.epoch)))
     one.lead([table], leading=False)
@@ -261,8 +267,8 @@ def test_a_damaged_file_counts_as_none(kafka, fetcher, damage):
     assert schedule.load(repository) == ScheduleRun()
 
 
-def test_what_the_archive_lacks_below_the_snapshot_is_told(kafka, tmp_path, fetcher, started):
-    table = scheduled(kafka, 1_000)
+def test_what_the_archive_lacks_below_the_snapshot_is_told(kafka, tmp_path, fetcher, started, due_after):
+    table = due_after(1_000)
     one = started("print('made')", table)
     assert one.gaps.found() == []
     make_snapshot(kafka.bootstrap, table, paths.default_storage(tmp_path))

@@ -35,9 +35,8 @@ def test_a_schedule_is_set_shown_and_taken_back(kafka):
     schedule("--every-minutes", "0", status=2)
 
 
-def test_how_the_last_one_went_is_shown_by_schedule_and_by_describe(kafka, tmp_path):
-    limits = {"every_mutations": 9, "every_minutes": None}
-    table = make_table(kafka.bootstrap, partitions=1, schedule=limits)
+def test_how_the_last_one_went_is_shown_by_schedule_and_by_describe(kafka, scheduled, tmp_path):
+    table = scheduled(1, mutations=9)
     storage = f"file://{tmp_path}"
     run = ScheduleRun(since_ms=1, done=3, failed=2, failures=2, begun_ms=1_000, ended_ms=8_500, took_ms=7_500, why="no")
     schedules.save(Repository(Storage(storage), table.topic, table.epoch), run)

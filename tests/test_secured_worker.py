@@ -22,6 +22,7 @@ from logstore.model.errors import AuthenticationFailed
 from logstore.process.heartbeat import HOPELESS
 from logstore.view.feed.log_records import EndsKey, EndsRecord
 from logstore.view.feed.table_records import TablesKey, TablesRecord
+from logstore.view.feed.view_records import ViewKey
 from streaming.transport import check_transport
 
 PATIENCE_S = 100
@@ -180,7 +181,7 @@ def writer(secured):
 
 
 def _view(values, table):
-    return next((value for key, value in values.items() if getattr(key, "table", "") == table.name), None)
+    return next((value for key, value in values.items() if isinstance(key, ViewKey) and key.table == table.name), None)
 
 
 def _reason(values, table):
