@@ -23,7 +23,7 @@ import orjson
 
 from benchmarks.http import ROWS, key_of, reader_of, value_of
 from logstore import AsyncStore, Store
-from logstore.client.row import LISTS, Row
+from logstore.client.read.row import LISTS, Row
 
 GETS, TASKS, MANY, MANY_TIMES, SCANNED, SCANS = 4_000, 32, 100, 200, 10_000, 5
 KEYS = [key_of(i * 37 % ROWS).decode() for i in range(GETS)]

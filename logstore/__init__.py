@@ -11,9 +11,9 @@ TYPE_CHECKING = False  # true to a type checker; `typing` itself would be most o
 if TYPE_CHECKING:
     from logstore.client.aio import AsyncStore
     from logstore.client.memory.store import MemoryStore
-    from logstore.client.pending import Pending
-    from logstore.client.row import Row
+    from logstore.client.read.row import Row
     from logstore.client.store import Store
+    from logstore.client.write.pending import Pending
     from logstore.model.errors import (
         AccessDenied,
         AuthenticationFailed,
@@ -44,9 +44,9 @@ __all__ = [
 _HOMES = {
     "AsyncStore": "logstore.client.aio",
     "MemoryStore": "logstore.client.memory.store",
-    "Pending": "logstore.client.pending",
+    "Pending": "logstore.client.write.pending",
     "Position": "logstore.model.position",
-    "Row": "logstore.client.row",
+    "Row": "logstore.client.read.row",
     "Store": "logstore.client.store",
 }
 

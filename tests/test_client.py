@@ -17,7 +17,7 @@ from support_http_node import EPOCH, PARTITIONS, HttpNode
 import logstore
 from logstore import AsyncStore, Store
 from logstore.client.aio import AsyncPipeline
-from logstore.client.pipeline import Pipeline
+from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import (
     BadKey,
     BadToken,

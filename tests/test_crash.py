@@ -16,7 +16,7 @@ from support_log import until
 from support_store import Running, cli, running
 
 from logstore import Store
-from logstore.client.pending import Pending
+from logstore.client.write.pending import Pending
 from logstore.model.errors import LogStoreError
 from logstore.model.folding.entry import Entry
 from logstore.view.reader import ViewReader

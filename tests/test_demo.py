@@ -24,7 +24,7 @@ from support_wait import until
 from examples.flights import __main__ as program
 from examples.flights import check, source, wire
 from examples.flights.report import Report
-from logstore.client.row import Row
+from logstore.client.read.row import Row
 from logstore.model.errors import LogStoreError
 
 SOURCE = {b"%04d" % number: b"value %d" % number for number in range(100)}

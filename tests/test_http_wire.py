@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 from support_wait import until
 
-from logstore.client.row import LISTS
+from logstore.client.read.row import LISTS
 from logstore.client.transport.answer import LIST_HEAD, ROW_HEAD
 from tests.support_serve import problem, read_answer, serving
 

@@ -182,7 +182,7 @@ def test_a_table_that_is_gone_for_good_is_said(kafka, registry, name):
 
 
 def test_a_batch_that_meets_the_end_of_its_table_half_way_says_which_part(kafka, registry, name, monkeypatch):
-    monkeypatch.setattr("logstore.client.batch.AHEAD_RECORDS", 500)
+    monkeypatch.setattr("logstore.client.write.batch.AHEAD_RECORDS", 500)
     ddl.create(registry, name, partitions=2)
     with Store(kafka.bootstrap, queue_records=2_000) as store:
 

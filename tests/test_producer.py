@@ -9,7 +9,7 @@ import pytest
 from support_producer import Fixed, make_table, read_log, where
 
 from logstore import AsyncStore, Store
-from logstore.client.batch import _some
+from logstore.client.write.batch import _some
 from logstore.log.kafka import clients, offsets
 from logstore.log.kafka.records import read_records
 from logstore.model.errors import (
@@ -145,8 +145,8 @@ def test_a_bad_pair_among_many_names_its_place_and_nothing_is_written(kafka, fix
 
 
 def test_a_bad_pair_far_down_a_stream_says_exactly_what_was_written(kafka, fixed_table, fixed_store, monkeypatch):
-    monkeypatch.setattr("logstore.client.batch.AHEAD_RECORDS", 1_000)
-    monkeypatch.setattr("logstore.client.batch.CHUNK", 500)
+    monkeypatch.setattr("logstore.client.write.batch.AHEAD_RECORDS", 1_000)
+    monkeypatch.setattr("logstore.client.write.batch.CHUNK", 500)
     pairs = [(b"%d" % i, b"v") for i in range(2000)]
     pairs[1534] = (b"", b"v")
     with pytest.raises(BadKey) as caught:

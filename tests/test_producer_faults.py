@@ -17,7 +17,7 @@ from support_wait import until
 
 from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka
-from logstore.client.pending import Pending, Shared
+from logstore.client.write.pending import Pending, Shared
 from logstore.log.connect.access import Access
 from logstore.log.connect.cluster import Cluster
 from logstore.log.kafka import clients, offsets

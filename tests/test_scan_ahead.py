@@ -8,7 +8,7 @@ from support_wait import until
 from support_wire import ROW, serving
 
 from logstore import AsyncStore, Store
-from logstore.client.row import COLUMNS
+from logstore.client.read.row import COLUMNS
 from logstore.client.transport.stack import MAX_AHEAD, ConnectionStack
 from logstore.model.errors import UsageError
 

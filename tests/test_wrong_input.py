@@ -23,7 +23,7 @@ from support_producer import Fixed, make_table
 
 from logstore import AsyncStore, Pending, Position, Row, Store
 from logstore.client.aio import AsyncPending, AsyncPipeline
-from logstore.client.pipeline import Pipeline
+from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
 

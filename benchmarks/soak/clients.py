@@ -9,7 +9,7 @@ import httpx
 
 from benchmarks.soak.history import History, Value, missing
 from logstore import Store
-from logstore.client.pending import Pending
+from logstore.client.write.pending import Pending
 from logstore.model.errors import LogStoreError, Unknown
 
 TABLE = "soak"

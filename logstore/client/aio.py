@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from logstore.client.checks import Pair, Text, check_table, check_value
-from logstore.client.http import AsyncReader, ScanPages
-from logstore.client.pending import Pending, Shared
-from logstore.client.pipeline import Pipeline
-from logstore.client.reading import DEADLINE_MS, PointInTime, when
-from logstore.client.row import Row
+from logstore.client.read.http import AsyncReader, ScanPages
+from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
+from logstore.client.read.row import Row
 from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, TopicProof, renewing
+from logstore.client.write.pending import Pending, Shared
+from logstore.client.write.pipeline import Pipeline
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.limits import (
     COMPRESSION,

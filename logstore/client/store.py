@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout
-from logstore.client.http import HttpReader, ScanPages
 from logstore.client.lazily import CLOSED, Lazily
-from logstore.client.reading import DEADLINE_MS, PointInTime, when
-from logstore.client.row import Row
+from logstore.client.read.http import HttpReader, ScanPages
+from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
+from logstore.client.read.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, TopicProof, renewing
 from logstore.client.transport.origin import Origin
 from logstore.log.after_fork import keep, renew_in_child
@@ -30,9 +30,9 @@ from logstore.model.position import Position
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from logstore.client.batch import WriteBatch
-    from logstore.client.pending import Pending
-    from logstore.client.pipeline import Pipeline
+    from logstore.client.write.batch import WriteBatch
+    from logstore.client.write.pending import Pending
+    from logstore.client.write.pipeline import Pipeline
     from logstore.log.write.producer import Producer
     from logstore.model.table import Table
 
@@ -162,7 +162,7 @@ class Store:
         """Write without waiting for each; see `Pipeline`."""
         self.check_open()
         check_table(table)
-        from logstore.client.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka, which readers do without
+        from logstore.client.write.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka, which readers do without
 
         return Pipeline(
             self.producer, self.tables.get(table),
@@ -302,7 +302,7 @@ class Store:
         self.check_open()
         pipeline = self._pipelines.get(check_table(table))
         if pipeline is None:
-            from logstore.client.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka
+            from logstore.client.write.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka
 
             pipeline = self._pipelines[table] = Pipeline(self.producer, self.tables.get(table))
         return pipeline
@@ -341,7 +341,7 @@ class Store:
         return position
 
     def _batch(self, table: "Table") -> "WriteBatch":
-        from logstore.client.batch import WriteBatch  # noqa: PLC0415 - loads librdkafka
+        from logstore.client.write.batch import WriteBatch  # noqa: PLC0415 - loads librdkafka
 
         return WriteBatch(self.producer, table)
 

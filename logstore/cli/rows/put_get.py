@@ -10,7 +10,7 @@ import orjson
 
 from logstore.cli import options, show
 from logstore.cli.table_names import table_names
-from logstore.client.row import Row
+from logstore.client.read.row import Row
 from logstore.client.store import Store
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError

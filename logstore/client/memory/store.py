@@ -20,12 +20,12 @@ from logstore.client.checks import (
     keys_of,
     pairs_of,
 )  # fmt: skip
-from logstore.client.http import ScanPages
 from logstore.client.lazily import CLOSED
 from logstore.client.memory.partition import MemoryPartition, MemoryRecord
 from logstore.client.memory.pipeline import MemoryPipeline
-from logstore.client.reading import DEADLINE_MS, AsOfBound, Budget, PointInTime, when
-from logstore.client.row import Row
+from logstore.client.read.http import ScanPages
+from logstore.client.read.reading import DEADLINE_MS, AsOfBound, Budget, PointInTime, when
+from logstore.client.read.row import Row
 from logstore.model.errors import BadToken, ConsistencyTimeout, NoSuchTable, TableExists, UsageError
 from logstore.model.folding.entry import Entry
 from logstore.model.key import after_prefix, check_key, to_bytes

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from logstore.client.checks import Text, check_number, keys_of
 from logstore.client.lazily import CLOSED
-from logstore.client.reading import MANY, After, Ask, Budget, Conversation, Steps
-from logstore.client.row import Row, RowPage
+from logstore.client.read.reading import MANY, After, Ask, Budget, Conversation, Steps
+from logstore.client.read.row import Row, RowPage
 from logstore.client.transport.answer import HttpAnswer, Malformed
 from logstore.client.transport.origin import Origin
 from logstore.client.transport.request import request_bytes

@@ -19,8 +19,8 @@ from urllib.parse import quote
 import orjson
 
 from logstore.client.checks import check_table
-from logstore.client.problem import error_of, parse, word_of
-from logstore.client.row import LISTS, Row, RowPage, many_of, page_of
+from logstore.client.read.problem import error_of, parse, word_of
+from logstore.client.read.row import LISTS, Row, RowPage, many_of, page_of
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.model.errors import (

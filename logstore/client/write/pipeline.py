@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from logstore.client.checks import Text, check_headers, check_timeout, check_value
-from logstore.client.pending import Pending, Shared
 from logstore.client.tables import TopicProof
+from logstore.client.write.pending import Pending, Shared
 from logstore.log.write.librdkafka import placing
 from logstore.log.write.producer import Producer
 from logstore.model.errors import (
