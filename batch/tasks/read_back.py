@@ -1,7 +1,8 @@
 """Read back: new SSTables are fetched from where they were written, before a manifest names them.
 
-Checksum, order and counts of each are what was written, and their digest is the one that the fold arrived at: of a
-base by adding its entries up, of a delta by the difference that it makes.
+Checksum, order and counts of each are what was written, and their entries lead to the digest that the fold arrived at:
+those of a base add up to it, those of a delta together with what they do not replace below. What they replace was
+looked up when they were written, and is not looked up again: reading back proves what was written.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,29 +10,27 @@ from pathlib import Path
 
 from batch.tasks.sst_files import SstTarget, fetched
 from logstore.model.errors import Corrupted
-from logstore.model.folding.difference import KeyRange, StateBelow, digest_upon
 from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import TOMBSTONE, VALUE
 from logstore.model.safe_path import below as path_below
 from logstore.snapshot import sst
 from logstore.snapshot.manifest import FileFacts
 
+NOTHING = Digest()
+
 
 def prove(
-    where: SstTarget, files: list[FileFacts], cut: int, claimed: Digest, scratch: Path, upon: StateBelow | None = None
+    where: SstTarget, files: list[FileFacts], cut: int, claimed: Digest, scratch: Path, beside: Digest = NOTHING
 ) -> None:
-    """Read the new files of a partition back. `upon`: what they lie upon; None: they are a base.
+    """Read the new files of a partition back. `beside`: of what lies below them and stays; nothing: they are a base.
 
     Raises Corrupted that names the file, or the digest that is not the claimed one.
     """
-    total = Digest() if upon is None else upon.digest
+    total = beside
     for file in files:
         local = fetched(where, file, path_below(scratch, "back.sst"))
         with sst.opened([[local]]) as reader:
-            stored = _ordered(file, reader.stored(), cut)
-            keys = KeyRange(file.first_key, file.last_key + b"\\0")
-            more = upon and StateBelow(upon.reader, total, upon.entries)
-            total = total.plus(digest(stored)) if more is None else digest_upon(stored, file.entries, more, keys)
+            total = total.plus(digest(_ordered(file, reader.stored(), cut)))
         local.unlink()
     if total != claimed:
         raise Corrupted(

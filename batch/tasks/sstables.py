@@ -9,14 +9,15 @@ digest is then the range's share, a difference where it is of a delta.
 """
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from batch import failpoints
 from batch.tasks import levels, read_back
 from batch.tasks.fold import Fold, QuarantineTally, Shape, over
 from batch.tasks.segments import read_segment
-from batch.tasks.sst_files import SstTarget, check_order, levels_opened, linked, scanned
-from batch.tasks.sst_output import MadeFile, SstOutput
+from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, linked, scanned
+from batch.tasks.sst_output import SstOutput
 from logstore.model.errors import Corrupted
 from logstore.model.folding.difference import EVERY_KEY, Difference, StateBelow, beside
 from logstore.model.folding.digest import Digest
@@ -75,12 +76,15 @@ class _PartitionTask:
         with levels_opened(lower) as reader:
             entries = self.before.entries if self.whole else sum(file.entries for file in self.old)
             state = StateBelow(reader, self.before, entries)
-            delta, total = self._delta(state)
+            difference = Difference()
+            changed = beside(self.fold.items(), self.fold.mutations, state, self.order.keys)
+            delta = self.output.written(difference.passing(changed))
+            total = difference.after(self.before)
             paths = [made.path for made in delta]
             merged = levels.merging(old, sum(made.facts.size_bytes for made in delta), self.table.merge_share)
             if not self.whole:
                 new = self.output.uploaded(delta, len(levels_of(old)))
-                read_back.prove(self.where, new, self.order.cut, total, self.scratch, state)
+                read_back.prove(self.where, new, self.order.cut, total, self.scratch, difference.untouched(self.before))
                 return new, total
             if merged == "all":
                 return self._merged([*lower, paths], total), total
@@ -88,16 +92,11 @@ class _PartitionTask:
             if merged == "deltas":
                 level, stay = 1, [file for file in old if not file.level]
                 with sst.opened([*lower[1:], paths]) as deltas:
-                    delta = self.output.written(deltas.stored())
+                    entries, difference = _entries_of(old) + self.fold.mutations, Difference()
+                    delta = self.output.written(difference.counting(beside(deltas.stored(), entries, state)))
             new = self.output.uploaded(delta, level)
-            read_back.prove(self.where, new, self.order.cut, total, self.scratch, state)
+            read_back.prove(self.where, new, self.order.cut, total, self.scratch, difference.untouched(self.before))
         return [*stay, *new], total
-
-    def _delta(self, state: StateBelow) -> tuple[list[MadeFile], Digest]:
-        """The newest mutations in files, and the digest that they lead to."""
-        difference = Difference()
-        changed = beside(self.fold.items(), self.fold.mutations, state, self.order.keys)
-        return self.output.written(difference.passing(changed)), difference.after(state.digest)
 
     def _merged(self, paths: sst.Levels, total: Digest) -> list[FileFacts]:
         """Levels as a new base. Raises Corrupted when it has not the digest that the differences led to."""
@@ -137,20 +136,35 @@ def merge_range(order: MergeOrder, table: Table, where: SstTarget) -> FoldResult
         output = SstOutput(table, fold.partition, where, Path(scratch))
         old = [file for file in fold.base_files if keys.meets(file.first_key, file.last_key)]
         merged = [file for file in [*old, *order.new] if order.into_base or file.level]
-        with levels_opened(linked(where, merged, _folder(scratch, "merged"))) as reader:
+        untouched = Digest()
+        with levels_opened(linked(where, merged, _folder(output.scratch, "merged"))) as reader:
             if order.into_base:
                 files, total = output.base(reader.scan(*keys))
             else:
-                files = output.uploaded(output.written(reader.stored(*keys)), 1)
                 total = Digest.from_hex(order.difference.digest, order.difference.entries)
-        with levels_opened(linked(where, old, _folder(scratch, "below"))) as reader:
-            state = None if order.into_base else StateBelow(reader, Digest(), sum(file.entries for file in old))
-            read_back.prove(where, files, fold.cut, total, Path(scratch), state)
+                files, untouched = _one_delta(order, output, reader)
+        read_back.prove(where, files, fold.cut, total, Path(scratch), untouched)
     return FoldResult(PartFacts(fold.cut, 0, total.entries, total.hex, {}, []), files, False, 0)
 
 
-def _folder(scratch: str, name: str) -> Path:
-    made = below(Path(scratch), name)
+def _one_delta(order: MergeOrder, output: SstOutput, deltas: sst.SstReader | NoFiles) -> tuple[list[FileFacts], Digest]:
+    """The deltas of a range as one, and the share of the levels below that it leaves untouched."""
+    keys, difference = order.fold.keys, Difference()
+    old = [file for file in order.fold.base_files if keys.meets(file.first_key, file.last_key)]
+    with levels_opened(linked(output.where, old, _folder(output.scratch, "below"))) as reader:
+        state = StateBelow(reader, Digest(), sum(file.entries for file in old))
+        changed = beside(deltas.stored(*keys), _entries_of([*old, *order.new]), state, keys)
+        files = output.uploaded(output.written(difference.counting(changed)), 1)
+    return files, difference.untouched(Digest())
+
+
+def _entries_of(files: Iterable[FileFacts]) -> int:
+    """Entries of the deltas among some files."""
+    return sum(file.entries for file in files if file.level)
+
+
+def _folder(scratch: Path, name: str) -> Path:
+    made = below(scratch, name)
     made.mkdir()
     return made
 

@@ -58,17 +58,17 @@ class Difference:
 
     def __init__(self) -> None:
         """Begin with no entries."""
-        self._sum = self._entries = 0
+        self._added = self._added_entries = self._replaced = self._replaced_entries = 0
 
     def add(self, item: Item, old: bytes | None) -> None:
         """Count an entry, and the live one below it that it replaces."""
         key, entry = item
         if old is not None:
-            self._sum -= pair(key, old)
-            self._entries -= 1
+            self._replaced += pair(key, old)
+            self._replaced_entries += 1
         if entry[0] not in TOMBSTONES:
-            self._sum += pair(key, entry)
-            self._entries += 1
+            self._added += pair(key, entry)
+            self._added_entries += 1
 
     def passing(self, pairs: Iterable[tuple[Item, bytes | None]]) -> Iterator[Item]:
         """Add newer entries, and pass on those that are needed: not tombstones with nothing to hide."""
@@ -77,9 +77,19 @@ class Difference:
             if old is not None or item[1][0] not in TOMBSTONES:
                 yield item
 
+    def counting(self, pairs: Iterable[tuple[Item, bytes | None]]) -> Iterator[Item]:
+        """Add newer entries, and pass all of them on."""
+        for item, old in pairs:
+            self.add(item, old)
+            yield item
+
     def after(self, before: Digest) -> Digest:
         """The digest with the newer entries, from the one without them."""
-        return before.plus(Digest(self._sum, self._entries))
+        return self.untouched(before).plus(Digest(self._added, self._added_entries))
+
+    def untouched(self, before: Digest) -> Digest:
+        """The digest of what lies below and is not replaced, from that of all that lies below."""
+        return before.minus(Digest(self._replaced, self._replaced_entries))
 
 
 def digest_upon(newer: Iterable[Item], changed: int, below: StateBelow, keys: KeyRange = EVERY_KEY) -> Digest:
