@@ -9,6 +9,7 @@ The names below are loaded on first use, so that `import logstore` costs nothing
 
 TYPE_CHECKING = False  # true to a type checker; `typing` itself would be most of what this import costs
 if TYPE_CHECKING:
+    from logstore.client.admin.admin import Admin
     from logstore.client.aio import AsyncStore
     from logstore.client.memory.store import MemoryStore
     from logstore.client.read.row import Row
@@ -35,13 +36,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AccessDenied", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
+    "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
     "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotYet", "Overloaded",
     "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
     "__version__",
 ]  # fmt: skip
 
 _HOMES = {
+    "Admin": "logstore.client.admin.admin",
     "AsyncStore": "logstore.client.aio",
     "MemoryStore": "logstore.client.memory.store",
     "Pending": "logstore.client.write.pending",

@@ -5,7 +5,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-from logstore.cli.table import definition
+from logstore.client.admin import served
 from logstore.log.membership.nodes import Announcement
 
 
@@ -33,7 +33,7 @@ def cluster_page(revision, port=0):
 
 
 def test_readers_that_were_behind_are_waited_for_until_they_answer_anew(monkeypatch):
-    still_read = definition._StillRead(5)
+    still_read = served._StillRead(5)
     with cluster_page(4) as port:
         silent = [Announcement("n", 0, f"http://127.0.0.1:{port}", "default")]
         assert "serve revision 4 of 5" in still_read.reasons(silent)[0]
@@ -43,12 +43,12 @@ def test_readers_that_were_behind_are_waited_for_until_they_answer_anew(monkeypa
     assert still_read.reasons(silent) == []
     with cluster_page(4, port):
         assert still_read.reasons(silent) != []
-    monkeypatch.setattr(definition, "RESTART_S", 0.0)
+    monkeypatch.setattr(served, "RESTART_S", 0.0)
     assert still_read.reasons(silent) == []  # nobody starts them again
 
 
 def test_readers_whose_worker_speaks_again_are_its_to_answer_for():
-    still_read = definition._StillRead(5)
+    still_read = served._StillRead(5)
     with cluster_page(4) as port:
         assert still_read.reasons([Announcement("n", 0, f"http://127.0.0.1:{port}", "default")]) != []
         assert still_read.reasons([]) == []

@@ -1,8 +1,12 @@
-"""The clients: synchronous and asynchronous writing and reading.
+"""The clients: synchronous and asynchronous writing and reading, and administration.
 
-store, aio   the two clients
-read/        the conversation with the read API
-write/       what is on its way to the log
-transport/   connections to nodes
-memory/      the same client without Kafka, for tests
+    store, aio   the two clients
+    read/        the conversation with the read API
+    write/       what is on its way to the log
+    transport/   connections to nodes
+    typed/       tables whose values are objects of the program
+    admin/       tables are made, changed and dropped
+    memory/      the same client without Kafka, for tests
+
+What reads does without librdkafka, and what writes without a connection to a node.
 """

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from logstore.client.checks import Pair, Text, check_table, check_value
 from logstore.client.read.http import AsyncReader, ScanPages
@@ -39,6 +39,11 @@ from logstore.model.table import Table
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from logstore.client.typed.async_table import AsyncTypedTable
+    from logstore.codecs import Codec
+
+T = TypeVar("T")
 
 
 class _Wakeups:
@@ -318,6 +323,13 @@ class AsyncStore:
         check_table(table)
         pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
         return self._reads().scan(table, pages, after=when(after, as_of), deadline_ms=deadline_ms)
+
+    def table(self, name: str, codec: "Codec[T]") -> "AsyncTypedTable[T]":
+        """One table with values of the program's own types (`codec=logstore.codecs.json`); see `AsyncTypedTable`."""
+        from logstore.client.typed.async_table import AsyncTypedTable  # noqa: PLC0415 - only who uses it
+
+        self._store.check_open()
+        return AsyncTypedTable(self, name, codec)
 
     async def flush(self, timeout_s: float | None = None) -> int:
         """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""

@@ -4,8 +4,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from logstore.client.addresses import Address, find
 from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout
 from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.read.http import HttpReader, ScanPages
@@ -15,7 +16,6 @@ from logstore.client.tables import CachedDefinitions, Tables, TopicProof, renewi
 from logstore.client.transport.origin import Origin
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.connect.cluster import Cluster
-from logstore.log.connect.sources import process_bootstrap
 from logstore.log.write.limits import (
     COMPRESSION,
     DELIVERY_TIMEOUT_S,
@@ -30,11 +30,15 @@ from logstore.model.position import Position
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.typed.table import TypedTable
     from logstore.client.write.batch import WriteBatch
     from logstore.client.write.pending import Pending
     from logstore.client.write.pipeline import Pipeline
+    from logstore.codecs import Codec
     from logstore.log.write.producer import Producer
     from logstore.model.table import Table
+
+T = TypeVar("T")
 
 
 class Store:
@@ -230,6 +234,13 @@ class Store:
         pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
         return self.reader.scan(table, pages, after=when(after, as_of), deadline_ms=deadline_ms)
 
+    def table(self, name: str, codec: "Codec[T]") -> "TypedTable[T]":
+        """One table with values of the program's own types, e.g. `codec=logstore.codecs.json`; see `TypedTable`."""
+        from logstore.client.typed.table import TypedTable  # noqa: PLC0415 - only who uses it
+
+        self.check_open()
+        return TypedTable(self, name, codec)
+
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
         check_timeout(timeout_s)
@@ -368,31 +379,12 @@ class Store:
             )
         return Cluster.of(bootstrap) if self._kafka is None else Cluster(bootstrap, self._kafka)
 
-    def _find(self, name: str) -> str | None:
-        found = self._found(name)
+    def _find(self, name: Address) -> str | None:
+        """An address that is found. Only for a Store that was told nothing: halves of two stores never mix."""
+        found = None if self._bootstrap or self._url else find(name)
         if found:
             self._pointed[name] = found
         return found
-
-    def _found(self, name: str) -> str | None:
-        """An address where the commands would look: `logstore.toml`, then the node that runs on the data directory.
-
-        Only for a Store that was told nothing: half of another store's addresses must never be mixed in.
-        """
-        if self._bootstrap or self._url:
-            return None
-        from logstore import settings  # noqa: PLC0415 - only where nothing is given
-        from logstore.process.running_node import running_on  # noqa: PLC0415 - only who needs it waits for its import
-
-        chosen = settings.load()
-        given = {"bootstrap": chosen.bootstrap or process_bootstrap(), "url": chosen.url}
-        if any(given.values()):
-            return given[name]
-        data_dir = chosen.find_data_dir()
-        running = None if data_dir is None else running_on(data_dir)
-        if running and name == "bootstrap":
-            return Cluster.recorded(running)
-        return str(running[name]) if running else None
 
     def forget(self, table: str) -> None:
         """Ask for a definition again when it is needed next."""

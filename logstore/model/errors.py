@@ -31,6 +31,7 @@ LogStoreError
 │   └── BatchFailed            some of many writes are certainly not in the log (`failed`), all others are
 ├── Unknown                    the write may or may not be in the log
 │   └── BatchUnknown           some of many writes may or may not be in the log (`unknown`, `failed`)
+├── Undecodable                a value is not what the program's codec reads
 ├── ServerError                the server answered with a problem this client has no class for
 └── Stopped                    the partition refuses to answer until somebody looks
     ├── LogGap                 offsets that the fold needs are missing
@@ -258,6 +259,10 @@ _MOST = 1000
 def _places(ranges: Sequence[range]) -> str:
     listed = ", ".join(f"{r.start}-{r.stop - 1}" for r in ranges[:5]) + (", ..." if len(ranges) > 5 else "")
     return f" (places {listed})" if ranges else ""
+
+
+class Undecodable(LogStoreError):
+    """A value that the codec of a typed table cannot read: another program, or an earlier form of it, wrote it."""
 
 
 class ServerError(LogStoreError):

@@ -19,6 +19,7 @@ DEFAULT_PARTITIONS = 4
 DEFAULT_MAX_VALUE_BYTES = 1_000_000
 RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
 COMPRESSIONS = ("none", "lz4", "zstd")
+SNAPSHOT_SETTINGS = frozenset({"compression", "block_bytes", "keep_snapshots", "merge_share"})  # of how they are made
 _FORMAT = 1
 _LATER = {  # written only where they differ, so that the record of a definition that does without them never changes
     "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "merge_share": 0.5,
@@ -199,19 +200,24 @@ def check_name(name: str) -> str:
 
 def check_limits(partitions: int, max_value_bytes: int) -> None:
     """Raise BadDefinition when a table cannot have these limits."""
-    if not 1 <= partitions <= 1024:
-        raise BadDefinition(f"a table has 1 to 1,024 partitions, not {partitions:,}")
-    if not 1 <= max_value_bytes <= MAX_MAX_VALUE_BYTES:
-        raise BadDefinition(f"max_value_bytes is 1 to {MAX_MAX_VALUE_BYTES:,}, not {max_value_bytes:,}")
+    _check_within("a table has 1 to 1,024 partitions", partitions, 1, 1024)
+    _check_within(f"max_value_bytes is 1 to {MAX_MAX_VALUE_BYTES:,}", max_value_bytes, 1, MAX_MAX_VALUE_BYTES)
 
 
 def check_snapshots(table: Table) -> None:
     """Raise BadDefinition when a table's snapshots cannot be made as it says."""
     if table.compression not in COMPRESSIONS:
         raise BadDefinition(f"compression is one of {', '.join(COMPRESSIONS)}, not {table.compression!r}")
-    if not 1_024 <= table.block_bytes <= 1 << 20:
-        raise BadDefinition(f"block_bytes is 1,024 to 1,048,576, not {table.block_bytes:,}")
-    if not 1 <= table.keep_snapshots <= 1_000:
-        raise BadDefinition(f"keep_snapshots is 1 to 1,000, not {table.keep_snapshots:,}")
-    if not 0 <= table.merge_share <= 10:
-        raise BadDefinition(f"merge_share is 0 (every compaction rewrites the base) to 10, not {table.merge_share:g}")
+    _check_within("block_bytes is 1,024 to 1,048,576", table.block_bytes, 1_024, 1 << 20)
+    _check_within("keep_snapshots is 1 to 1,000", table.keep_snapshots, 1, 1_000)
+    share = "merge_share is 0 (every compaction rewrites the base) to 10"
+    _check_within(share, table.merge_share, 0, 10, whole=False)
+
+
+def _check_within(rule: str, given: object, least: int, most: int, *, whole: bool = True) -> None:
+    """Raise BadDefinition that tells the rule for what is no number, or none between these."""
+    is_number = isinstance(given, int if whole else int | float) and not isinstance(given, bool)
+    if not is_number:
+        raise BadDefinition(f"{rule}, not {given!r}")
+    if not least <= given <= most:  # type: ignore[operator]  # a number, see above
+        raise BadDefinition(f"{rule}, not {given:,}")

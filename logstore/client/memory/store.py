@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from threading import RLock
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from logstore.client.checks import (
     CheckedWrites,
@@ -34,6 +34,11 @@ from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table, check_limits, check_name
 
+if TYPE_CHECKING:
+    from logstore.client.typed.table import TypedTable
+    from logstore.codecs import Codec
+
+T = TypeVar("T")
 _CHUNK = 1_000  # pairs that are checked at once
 
 
@@ -144,6 +149,13 @@ class MemoryStore:
         if prefix:
             last = after_prefix(first)
         return self._scan(table, (first, last), bound, limit, reverse=reverse, keys_only=keys_only)
+
+    def table(self, name: str, codec: "Codec[T]") -> "TypedTable[T]":
+        """One table with values of the program's own types, e.g. `codec=logstore.codecs.json`; see `TypedTable`."""
+        from logstore.client.typed.table import TypedTable  # noqa: PLC0415 - only who uses it
+
+        self._check_open()
+        return TypedTable(self, name, codec)
 
     def flush(self, timeout_s: float | None = None) -> int:
         """Zero: no write waits for its acknowledgement."""

@@ -25,6 +25,7 @@ from logstore.model.table import (
     DEFAULT_MAX_VALUE_BYTES,
     DEFAULT_PARTITIONS,
     INTERNAL,
+    SNAPSHOT_SETTINGS,
     Table,
     check_limits,
     check_name,
@@ -48,10 +49,10 @@ def create(
     """
     check_name(name)
     check_limits(partitions, max_value_bytes)
+    wanted = _with_snapshots(Table(name, name, "", partitions, max_value_bytes, description=description), snapshots)
     definitions = free(registry, name)
     before = definitions.tables.get(name)
     replicas = topics.replication(registry.admin)
-    wanted = _with_snapshots(Table(name, name, "", partitions, max_value_bytes, description=description), snapshots)
     settings = _allowed(wanted, topics.wal_settings(max_value_bytes, replicas) | dict(topic_config or {}), replicas)
     table, _ = claim_topic(registry, wanted, settings, definitions, lambda table: is_usable(registry, table, before))
     return write(registry, heir(table, before), [])
@@ -140,6 +141,10 @@ def delete_topic(registry: Registry, table: Table) -> bool:
 
 
 def _with_snapshots(table: Table, snapshots: Mapping[str, Any] | None) -> Table:
+    if unknown := set(snapshots or ()) - SNAPSHOT_SETTINGS:
+        raise BadDefinition(
+            f"snapshots have {', '.join(sorted(SNAPSHOT_SETTINGS))}, not {', '.join(map(str, unknown))}"
+        )
     changed = replace(table, **(snapshots or {}))
     check_snapshots(changed)
     return changed

@@ -1,0 +1,185 @@
+"""Admin: the client of who makes, changes and drops tables."""
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from logstore.client.addresses import find
+from logstore.client.checks import check_kind, check_number, check_table
+from logstore.log.connect.cluster import Cluster
+from logstore.model.errors import NoSuchTable, UsageError
+from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
+
+if TYPE_CHECKING:
+    from logstore.log.tables.change import Change
+    from logstore.log.tables.registry import Registry
+
+TIMEOUT_S = 30.0
+
+
+class Admin:
+    """Table definitions of one store. A call returns when every node serves its change, as the commands do.
+
+    bootstrap   Kafka's host:port[,host:port]; default: LOGSTORE_BOOTSTRAP, `logstore.toml`, the node that runs here
+    kafka       librdkafka properties of the connection: security.protocol, sasl.*, ssl.*, and the like
+    timeout_s   to wait for nodes that do not serve a change yet; then NotYet: the definition is written, and holds
+
+    Thread-safe; close it, or use it in a `with` block.
+    """
+
+    def __init__(
+        self, bootstrap: str | None = None, *, kafka: Mapping[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Settle the address; nothing is connected before the first call."""
+        check_kind("bootstrap", bootstrap, str, "host:port[,host:port]")
+        check_kind("kafka", kafka, Mapping, "a mapping of librdkafka's settings")
+        check_number("timeout_s", timeout_s, 0)
+        self._bootstrap = bootstrap or os.environ.get("LOGSTORE_BOOTSTRAP")
+        self._kafka = None if kafka is None else Cluster("", kafka).properties
+        self._timeout_s, self._closed = timeout_s, False
+        self._cluster: Cluster | None = None
+
+    def create(
+        self,
+        table: str,
+        *,
+        partitions: int = DEFAULT_PARTITIONS,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+        description: str = "",
+        topic_config: Mapping[str, str] | None = None,
+        snapshots: Mapping[str, Any] | None = None,
+    ) -> Table:
+        """Make a table with a topic of its own; returns its definition.
+
+        `partitions` and `max_value_bytes` are fixed for good. `topic_config`: settings of the topic; `snapshots`: how
+        they are made (compression, block_bytes, keep_snapshots, merge_share).
+
+        Raises TableExists, BadDefinition, LogUnreachable, AccessDenied, NotYet.
+        """
+        from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
+
+        _check_words(description, topic_config, snapshots)
+        change = ddl.create(
+            self._open(), check_table(table), partitions=partitions, max_value_bytes=max_value_bytes,
+            description=description, topic_config=topic_config, snapshots=snapshots,
+        )  # fmt: skip
+        return self._served(change, new=True)
+
+    def adopt(
+        self,
+        table: str,
+        topic: str,
+        *,
+        max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+        description: str = "",
+        allow_control_records: bool = False,
+        snapshots: Mapping[str, Any] | None = None,
+    ) -> Table:
+        """Make a table of a topic that is there and stays its owner's; returns its definition.
+
+        Raises BadDefinition for a topic that cannot be a table, and what `create` raises.
+        """
+        from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
+
+        check_kind("topic", topic, str, "the name of a topic")
+        _check_words(description, None, snapshots)
+        change = ddl.adopt(
+            self._open(), check_table(table), topic, max_value_bytes=max_value_bytes, description=description,
+            allow_control_records=allow_control_records, snapshots=snapshots,
+        )  # fmt: skip
+        return self._served(change, new=True)
+
+    def alter(
+        self,
+        table: str,
+        *,
+        description: str | None = None,
+        topic_config: Mapping[str, str] | None = None,
+        allow_control_records: bool | None = None,
+        snapshots: Mapping[str, Any] | None = None,
+    ) -> Table:
+        """Change what is not fixed; None leaves as it is. Returns the definition; raises NoSuchTable, as `create`."""
+        from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
+
+        _check_words(description, topic_config, snapshots)
+        if description is None and allow_control_records is None and not topic_config and not snapshots:
+            raise UsageError("nothing to change: give description, topic_config, allow_control_records or snapshots")
+        change = ddl.alter(
+            self._open(), check_table(table), description=description, topic_config=topic_config,
+            allow_control_records=allow_control_records, snapshots=snapshots,
+        )  # fmt: skip
+        return self._served(change)
+
+    def drop(self, table: str, *, missing_ok: bool = False) -> None:
+        """Drop a table: its topic, and every row in it, is deleted; an adopted topic stays.
+
+        Archive and snapshots stay in the storage (`logstore snapshot gc --orphans` removes them). Raises NoSuchTable
+        unless `missing_ok`, and what `create` raises.
+        """
+        from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
+
+        registry = self._open()
+        try:
+            change = ddl.drop(registry, check_table(table))
+        except NoSuchTable:
+            if missing_ok:
+                return
+            raise
+        try:
+            self._served(change)
+        finally:  # who does not serve it yet holds up no deletion
+            ddl.delete_topic(registry, change.table)
+
+    def describe(self, table: str) -> Table:
+        """A table's definition. Raises NoSuchTable, LogUnreachable, Corrupted or Unsupported for one nobody reads."""
+        return self._open().table(check_table(table))
+
+    def tables(self) -> list[Table]:
+        """Definitions of all tables, by name. Raises LogUnreachable."""
+        return sorted(self._open().tables().values(), key=lambda table: table.name)
+
+    def close(self) -> None:
+        """Take no more calls; the connection is one that the process shares."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _served(self, change: "Change", *, new: bool = False) -> Table:
+        from logstore.client.admin.served import await_served, check_served  # noqa: PLC0415 - loads librdkafka
+
+        check_served(await_served(self._open(), change, self._timeout_s, new=new), self._timeout_s)
+        return change.table
+
+    def _open(self) -> "Registry":
+        from logstore.log.tables.registry import Registry  # noqa: PLC0415 - loads librdkafka
+
+        self._check_open()
+        self._cluster = self._cluster or self._find()
+        return Registry(self._cluster)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this Admin is closed; open a new one")
+
+    def _find(self) -> Cluster:
+        bootstrap = self._bootstrap or find("bootstrap")
+        if not bootstrap:
+            raise UsageError(
+                "tables are defined in Kafka: Admin(bootstrap=...), or LOGSTORE_BOOTSTRAP; `logstore dev` starts a "
+                "store that is found by itself"
+            )
+        return Cluster.of(bootstrap) if self._kafka is None else Cluster(bootstrap, self._kafka)
+
+
+def _check_words(description: str | None, *mappings: Mapping[str, Any] | None) -> None:
+    check_kind("description", description, str, "text")
+    for name, mapping in zip(("topic_config", "snapshots"), mappings, strict=False):
+        check_kind(name, mapping, Mapping, "a mapping of settings")
