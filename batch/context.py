@@ -18,7 +18,7 @@ from logstore.model.errors import UsageError
 from logstore.model.table import Table
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import TASK_BYTES, Settings
-from logstore.snapshot.archive import ArchiveIndex
+from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
 

@@ -19,23 +19,22 @@ from logstore.log.kafka import clients
 from logstore.log.kafka.records import read_records
 from logstore.log.read import ranges
 from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
-from logstore.snapshot import archive as archive_index
-from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.archive import index as archive_index
+from logstore.snapshot.archive.index import ArchiveIndex
+from logstore.snapshot.archive.segment import Segment, path_of
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange
 
 
 @pytest.fixture
 def index(tmp_path):
-    """An archive whose segments' files are there, 9 bytes each."""
-    storage = Storage(f"file://{tmp_path}")
-    for partition, start in ((0, 0), (0, 9), (0, 10), (0, 11), (0, 20), (1, 0), (1, 1)):
-        storage.create(f"p{partition}/{start}", b"123456789")
-    return ArchiveIndex(storage, "t", "e" * 32)
+    """An archive of segments whose files nobody has written."""
+    return ArchiveIndex(Storage(f"file://{tmp_path}"), "t", "e" * 32)
 
 
 def segment(partition, start, end):
-    return Segment(partition, start, end, f"p{partition}/{start}", end - start, 9, "0" * 32)
+    path = path_of("t/" + "e" * 32 + "/archive", partition, start, end, "a")
+    return Segment(partition, start, end, path, end - start, 9, "0" * 32)
 
 
 def test_segments_follow_each_other_from_offset_0_on(index):
@@ -88,9 +87,12 @@ def test_what_was_committed_without_the_lease_or_its_files_is_taken_back(index):
     index.append([segment(0, 0, 10)], "j")
     with pytest.raises(Conflict, match="nothing was committed"):
         index.append([segment(0, 10, 20)], "j", lambda: False)
-    index.storage.remove("p0/10")
-    with pytest.raises(Conflict, match="removed p0/10"):
-        index.append([segment(0, 10, 20)], "j")
+    index.storage.create(segment(0, 10, 20).path, b"123456789")
+    with pytest.raises(Conflict, match="this one wrote; nothing was committed"):
+        index.append([segment(0, 10, 20)], "j", lambda: False)
+    index.storage.remove(segment(0, 10, 20).path)
+    with pytest.raises(Conflict, match=f"removed {segment(0, 10, 20).path}"):
+        index.append([segment(0, 10, 20)], "j", lambda: False)
     assert ArchiveIndex(index.storage, "t", "e" * 32).next_offsets() == {0: 10}
 
 
@@ -104,11 +106,10 @@ def test_a_commit_without_its_files_that_others_follow_stays_and_is_named(index)
             super().create(path, data)
             if path == number:
                 ArchiveIndex(Storage(self.url), "t", "e" * 32).append([segment(0, 20, 30)], "other")
-                self.remove("p0/10")
 
     index.append([segment(0, 0, 10)], "j")
     index.storage = Followed(index.storage.url)
-    with pytest.raises(Corrupted, match=r"p0/10 is gone.*--repair"):
+    with pytest.raises(Corrupted, match=rf"{segment(0, 10, 20).path} is gone.*--repair"):
         index.append([segment(0, 10, 20)], "j", lambda: False)
 
 
@@ -151,8 +152,6 @@ def test_a_changed_number_in_a_manifest_or_a_lost_manifest_is_seen(index):
 def _many(index, runs, job="j"):
     """Runs of one record each in two partitions."""
     for number in range(runs):
-        for partition in (0, 1):
-            index.storage.create(f"p{partition}/{number}", b"123456789")
         index.append([segment(partition, number, number + 1) for partition in (0, 1)], job)
         index.checkpoint(job)
 
@@ -194,7 +193,6 @@ def test_a_checkpoint_counts_from_the_moment_it_is_there(tmp_path, monkeypatch):
             raise KeyboardInterrupt(path)
 
     index.storage = Killed(index.storage.url)
-    index.storage.create("p0/10", b"123456789")
     index.append([segment(0, 10, 11)], "j")
     with pytest.raises(KeyboardInterrupt, match="whole"):
         index.checkpoint("j")
@@ -202,7 +200,6 @@ def test_a_checkpoint_counts_from_the_moment_it_is_there(tmp_path, monkeypatch):
     for one in (behind, ArchiveIndex(Storage(index.storage.url), "t", "e" * 32)):
         assert one.next_offsets() == {0: 11, 1: 10}
         assert not one.checkpoint("other")  # there is one
-    behind.storage.create("p0/11", b"123456789")
     behind.append([segment(0, 11, 12)], "other")
     assert behind.next_offsets() == {0: 12, 1: 10}
 
@@ -229,10 +226,9 @@ def test_only_a_killed_job_has_the_archive_searched_for_its_files(index):
     os.utime(str(index.storage.local(left)), (1, 1))
     assert index.collect_killed() == []
     index.begin("dead")
-    assert index.collect_killed() == [left]
-    assert index.storage.list(f"{index.root}/attempts") == ["dead"]  # it may be suspended, and write more
+    assert index.collect_killed() == []  # it may be suspended, and write more
     os.utime(str(index.storage.local(f"{index.root}/attempts/dead")), (1, 1))
-    assert index.collect_killed() == []
+    assert index.collect_killed() == [left]
     assert index.storage.list(f"{index.root}/attempts") == []
 
 
@@ -337,7 +333,8 @@ def test_files_of_killed_attempts_are_removed(ctx):
     ctx.storage.create(left, b"half")
     ctx.archive(table).begin("dead")
     assert archive(ctx, table).removed == 0  # of a job that was suspended, perhaps
-    os.utime(str(ctx.storage.local(left)), (1, 1))
+    for old in (left, f"{ctx.archive(table).root}/attempts/dead"):
+        os.utime(str(ctx.storage.local(old)), (1, 1))
     assert archive(ctx, table).removed == 1
     assert archive(ctx, table).removed == 0
 

@@ -11,7 +11,8 @@ from logstore.cli.doctor import brokers, machine, node, tables
 from logstore.cli.doctor.check import FAIL, OK, WARN
 from logstore.log.brokers import Appended, BrokerVersion, TopicReplicas
 from logstore.log.kafka.offsets import Bounds
-from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.archive.index import ArchiveIndex
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.storage import Storage
 
 HOUR = 3_600.0

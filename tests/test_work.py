@@ -9,7 +9,7 @@ from support_spark import context
 
 from batch import session
 from logstore.snapshot import work
-from logstore.snapshot.archive import Segment
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.manifest import FileFacts, PartFacts
 
 SEGMENT = Segment(1, 0, 9, "t/e/archive/p00001/0-9-a.parquet", 9, 100, "ab", "8-cd")

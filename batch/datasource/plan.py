@@ -15,7 +15,7 @@ from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
 from logstore.model.position import Position
 from logstore.model.skips import first_missing
 from logstore.settings import load
-from logstore.snapshot.archive import ArchiveIndex
+from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.manifest import FileFacts, Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url

@@ -21,7 +21,8 @@ from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
-from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.archive.index import ArchiveIndex
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange
 
@@ -88,8 +89,7 @@ def archive_leased(
         lasts = {}  # this very job wrote what comes before
     if done.rounds:
         index.end(job)
-        if index.checkpoint(job):
-            done.removed += len(index.collect())
+        done.removed += len(index.tidy(job))
     done.upto, done.seconds = index.next_offsets(), clock.seconds
     return done
 

@@ -22,7 +22,7 @@ from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
-from logstore.snapshot.archive import Segment
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import LogStretch, RestoreOrder
 

@@ -10,7 +10,7 @@ from batch.context import Context
 from logstore.log.read.cut_tails import CutTail, only_cuts
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
-from logstore.snapshot.archive import ArchiveIndex
+from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.work import FoldResult
 

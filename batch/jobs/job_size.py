@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 
 from batch.engine.choice import JobSize
-from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.archive.index import ArchiveIndex
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.manifest import FileFacts, Manifest
 from logstore.snapshot.work import RestoreOrder
 
@@ -22,8 +23,8 @@ def of_segments(segments: Iterable[Segment]) -> JobSize:
 def of_tail(index: ArchiveIndex, base: Manifest | None, upto: Mapping[int, int]) -> JobSize:
     """Size of a base and of what follows it, of which the archive knows the bytes of what it has. Raises Corrupted."""
     since = {partition: part.cut for partition, part in base.parts.items()} if base else {}
-    archived = [segment for segment in index.segments() if segment.end > since.get(segment.partition, 0)]
-    return _sum(of_ranges(since, upto), _of_files(base.files if base else ()), _bytes_of(archived))
+    archived = JobSize(0, index.size_bytes(since))
+    return _sum(of_ranges(since, upto), _of_files(base.files if base else ()), archived)
 
 
 def of_history(orders: Iterable[RestoreOrder]) -> JobSize:

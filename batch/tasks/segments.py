@@ -21,7 +21,8 @@ from logstore.log.read.ranges import SCHEMA, identity_at, read_range
 from logstore.model.errors import Corrupted, LogTruncated
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
-from logstore.snapshot.archive import ArchiveIndex, Segment
+from logstore.snapshot.archive.index import ArchiveIndex
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.sst import checksum
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange

@@ -25,7 +25,7 @@ from logstore.model.folding.fold import FoldRules
 from logstore.model.safe_path import below
 from logstore.model.table import Table
 from logstore.snapshot import sst
-from logstore.snapshot.archive import Segment
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.manifest import FileFacts, PartFacts, has_deltas, levels_of
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import FoldOrder, FoldResult, MergeOrder

@@ -196,6 +196,19 @@ class Storage:
             except FileNotFoundError:
                 return
 
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove files; nothing happens to those that are absent. An object store is asked once for many."""
+        if not paths:
+            return
+        with self._translating(paths[0]):
+            if self._disk is None:
+                with suppress(FileNotFoundError):  # a store that minds: then one by one
+                    self._fs.rm([self._full(path) for path in paths])
+                    return
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(self._full(path))
+
     def remove_tree(self, path: str) -> None:
         """Remove a folder and all in it; nothing happens when it is absent."""
         with self._translating(path):

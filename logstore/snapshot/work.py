@@ -21,7 +21,7 @@ sides import: those of this module, and those they are made of.
 from typing import NamedTuple
 
 from logstore.model.folding.difference import EVERY_KEY, KeyRange
-from logstore.snapshot.archive import Segment
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.manifest import FileFacts, PartFacts
 
 

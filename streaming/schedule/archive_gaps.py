@@ -9,8 +9,8 @@ from logstore.model.errors import LogStoreError
 from logstore.model.table import PartitionKey, Table
 from logstore.process import logs
 from logstore.process.figures import UNKNOWN
-from logstore.snapshot.archive import ArchiveIndex
-from logstore.snapshot.archive_gap import archive_gap
+from logstore.snapshot.archive.gap import archive_gap
+from logstore.snapshot.archive.index import ArchiveIndex
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 
 log = logs.get(__name__)

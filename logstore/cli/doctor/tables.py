@@ -12,8 +12,8 @@ from logstore.log.tables import repairs
 from logstore.log.tables.registry import Definitions, Registry
 from logstore.model.errors import LogStoreError
 from logstore.model.table import TABLES_TOPIC, Table
-from logstore.snapshot.archive import ArchiveIndex
-from logstore.snapshot.archive_gap import archive_gap
+from logstore.snapshot.archive.gap import archive_gap
+from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url

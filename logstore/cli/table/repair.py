@@ -24,7 +24,7 @@ from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
 from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
-from logstore.snapshot.archive import ArchiveIndex
+from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.storage import Storage, storage_url
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from logstore.snapshot.archive import ArchiveIndex
+from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.manifest import Manifest
 
 
