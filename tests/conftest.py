@@ -12,7 +12,7 @@ from support_forked import close_all
 from support_java import use_quick_compiler
 from support_needs import needs
 from support_tiers import TIERS, CpuBudget, ordered
-from support_worker import Scheduled
+from support_worker import Scheduled, forget_tables
 
 from logstore import Store
 from logstore.broker.embedded import EmbeddedKafka
@@ -74,11 +74,25 @@ def _forked_processes_end() -> Iterator[None]:
     close_all()
 
 
+_BROKERS: list[str] = []  # addresses of brokers that tests of all files share
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     """One real broker for all tests of a process; each test makes topics of its own."""
     with EmbeddedKafka(tmp_path_factory.mktemp("kafka"), heap_mb=384) as broker:
+        _BROKERS.append(broker.bootstrap)
         yield broker
+        _BROKERS.remove(broker.bootstrap)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tables_end_with_their_file(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tables of a file are not those that workers of the next file find, whoever ran them before."""
+    yield
+    if any("kafka" in item.fixturenames for item in request.session.items if item.path == request.path):
+        for bootstrap in _BROKERS:
+            forget_tables(bootstrap)
 
 
 @pytest.fixture

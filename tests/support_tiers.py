@@ -37,7 +37,7 @@ TIERS = {
     "all": Tier("not containers", 2_000, 2_600),
 }
 ROOT = Path(__file__).parent.parent
-SHARE_SPARK = ("support_spark",)
+SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)
 USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 
@@ -62,7 +62,7 @@ def group_of(nodeid: str) -> str:
 @functools.cache
 def _group_of_file(name: str) -> str:
     text = (ROOT / name).read_text()
-    if any(f"from {module} import" in text for module in SHARE_SPARK):
+    if SHARES_SPARK.search(text):
         return "spark"
     return "dev" if USES_DEV.search(text) else name
 

@@ -12,12 +12,14 @@ from typing import Any
 
 from support_forked import Process, start
 from support_group import remove_members
+from support_log import produce
 from support_wait import until
 
 from logstore.log import topics
 from logstore.log.tables.registry import Registry
+from logstore.model.errors import SetupError
 from logstore.model.folding.entry import TOMBSTONE, Entry
-from logstore.model.table import Table
+from logstore.model.table import TABLES_TOPIC, Table
 from logstore.view import paths
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord
 from logstore.view.feed.stream import FeedReader, connect
@@ -40,6 +42,16 @@ def make_table(bootstrap: str, partitions: int = 2, **more: Any) -> Table:
     assert epoch is not None
     table = Table(name, topic, epoch, partitions, **more)
     return replace(table, revision=registry.write(table))
+
+
+def forget_tables(bootstrap: str) -> None:
+    """Write tombstones for all tables of this Kafka: each worker of later tests would open and follow every one."""
+    try:
+        known = Registry(bootstrap).read()
+    except SetupError:
+        return  # no test of it made a table
+    names = known.tables.keys() | known.unreadable.keys()
+    produce(bootstrap, TABLES_TOPIC, [(name.encode(), None) for name in sorted(names)], partition=0)
 
 
 class Scheduled:

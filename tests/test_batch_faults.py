@@ -170,10 +170,6 @@ def test_executors_need_no_more_than_the_library(ctx, tmp_path):
     check(ctx, table, repository.manifest(current.name))
 
 
-def test_the_shared_session_is_local():
-    assert support_spark.spark().sparkContext.master == support_spark.MASTER
-
-
 @pytest.mark.parametrize("master", ["nonsense", "", "local[", "spark:/host", "mesos://host"])
 def test_a_master_that_is_none_is_said_before_java_is_started(master):
     with pytest.raises(UsageError, match="not a Spark master"):

@@ -66,6 +66,10 @@ def outcomes(ctx, table, fork):
     return found | {"diff": (compared.counts, compared.keys)}, compared.same
 
 
+def test_the_shared_session_is_local():
+    assert support_spark.spark().sparkContext.master == support_spark.MASTER
+
+
 def test_every_job_gives_the_same_with_every_engine(kafka, tmp_path):
     local = context(kafka.bootstrap, tmp_path / "local")
     spark = support_spark.context(kafka.bootstrap, tmp_path / "spark")

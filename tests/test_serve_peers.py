@@ -52,6 +52,7 @@ def pair(tmp_path):
     readers = [Reader(node.data_dir, node=node.name) for node in nodes]
     for node, reader in zip(nodes, readers, strict=True):
         node.url = reader.url
+        reader.http.headers["LS-Deadline"] = "20000"  # one asks the other, which may have to wait for a processor
     for node, other in (nodes, nodes[::-1]):
         node.others = [other.record()]
         node.create("t")
