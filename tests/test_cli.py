@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 from support_wait import until
 
 from logstore import Store
+from logstore.cli import main as cli_main
 from logstore.cli.main import main, status_of
 from logstore.log import topics
 from logstore.log.tables.registry import Registry
@@ -224,6 +225,29 @@ def test_a_bug_is_one_line_and_a_trace_only_when_asked_for(tmp_path):
         env=os.environ | {"LOGSTORE_DEBUG": "1"},
     )
     assert "Traceback" in traced.stderr
+
+
+def test_a_path_that_the_system_refuses_is_named_in_its_words(monkeypatch, capsys):
+    monkeypatch.delenv("LOGSTORE_DEBUG", raising=False)
+    for error, said in (
+        (
+            FileNotFoundError(2, "No such file or directory", b"/nowhere"),
+            "logstore: /nowhere: No such file or directory;",
+        ),
+        (OSError(28, "No space left on device"), "logstore: OSError: [Errno 28] No space left on device;"),
+    ):
+        monkeypatch.setattr(cli_main.cli, "main", _raise(error))
+        with pytest.raises(SystemExit) as ended:
+            main([])
+        assert ended.value.code == 1
+        assert capsys.readouterr().err.splitlines()[-1].startswith(said)
+
+
+def _raise(error):
+    def call(*_, **__):
+        raise error
+
+    return call
 
 
 def test_the_exit_status_tells_the_callers_words_from_the_rest():

@@ -104,6 +104,9 @@ def main(argv: list[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         _debug()
         status = _say(str(missing(error) or error), 1)
+    except OSError as error:
+        _debug()
+        status = _say(_of_the_system(error), 1)
     except Exception as error:  # the last resort of a program: say it in one line
         _debug()
         status = _say(f"{type(error).__name__}: {error}; LOGSTORE_DEBUG=1 shows where", 1)
@@ -119,6 +122,13 @@ def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     text = error.format_message().rstrip(".")
     return f"{text}; see `{context.command_path} --help`" if context else text
+
+
+def _of_the_system(error: OSError) -> str:
+    """Refusal of the system in its words, the path first where there is one."""
+    if error.filename is None or error.strerror is None:
+        return f"{type(error).__name__}: {error}; LOGSTORE_DEBUG=1 shows where"
+    return f"{os.fsdecode(error.filename)}: {error.strerror}; LOGSTORE_DEBUG=1 shows what needed it"
 
 
 def _say(text: str, status: int) -> int:
