@@ -44,6 +44,8 @@ from streaming.adoption.recorder import recorder
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
 from streaming.app import make_app
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
+from streaming.control.demands.asked_ends import AskedEnds
+from streaming.control.demands.barriers import Barriers
 from streaming.control.served_state import ServedState
 from streaming.control.ticks import Ticks
 from streaming.control.topics.end_offsets import EndOffsets
@@ -91,7 +93,8 @@ class Worker:
         registry = Registry(config.bootstrap)
         self._config, self._heartbeat = config, Heartbeat(config.heartbeat_fd)
         self._group = group_of(config.me.group)
-        self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker))
+        self._demanded: tuple[AskedEnds | Barriers, ...] = ()
+        self._feed = FeedServer(paths.feed_path(config.data_dir, config.me.worker), self._heard)
         has_served = restore(self._feed, ServedState(paths.served_path(config.data_dir, config.me.worker)))
         self._slots = self._await_store(registry, has_served=has_served)
         self._digest_client, progress = DigestClient(), AdoptionProgress(self._feed)
@@ -138,6 +141,16 @@ class Worker:
             self._feed,
             lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ticks],
         )
+        self._demanded = (
+            AskedEnds(
+                lambda: registry.admin, self._feed, self._lane, self._ends,
+                lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ends],
+            ),
+            Barriers(
+                config.bootstrap, self._feed, self._lane,
+                lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.barriers],
+            ),
+        )  # fmt: skip
         self._figures = WorkerFigures(config.data_dir, config.me.worker, self._lane, self._schedule, progress)
         self._watchdog, self._readers = Watchdog(), ReaderWatch()
         self._on_ready: OnReady | None = None
@@ -158,7 +171,7 @@ class Worker:
         try:
             for part in (
                 self._digest_client, self._lane, self._control_plane, self._adopter, self._schedule, self._ends,
-                self._positions, self._ticks, self._figures,
+                self._positions, self._ticks, *self._demanded, self._figures,
             ):  # fmt: skip
                 part.start()
             signal.signal(signal.SIGTERM, end)  # until Faust has its own handler
@@ -171,6 +184,8 @@ class Worker:
             self._schedule.close()
             self._ends.close()
             self._ticks.close()
+            for demanded in self._demanded:
+                demanded.close()
             self._figures.close()
             self._lane.close()
             self._positions.close()
@@ -232,6 +247,11 @@ class Worker:
             me = self._config.me
             say({"ready": True, "node_id": me.node, "worker": me.worker, "slots": sorted(slots), "http": me.url})
 
+    def _heard(self) -> None:
+        """A reader has said something; on the feed's thread."""
+        for demanded in self._demanded:
+            demanded.ring()
+
     def _found_damaged(self) -> list[SnapshotPlace]:
         """Local snapshots that readers found damaged."""
         return [found for ack in self._feed.acks() if ack is not None for found in ack.damaged]
@@ -249,6 +269,7 @@ class Worker:
             self._ends,
             self._positions,
             self._ticks,
+            *self._demanded,
             self._figures,
         )
         for thread in (self._feed.thread, *threads):

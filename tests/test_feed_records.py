@@ -12,12 +12,28 @@ import pytest
 from support_serve import Node, Reader, serving
 from support_wait import until
 
-from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord, SnapshotPlace, WantedTick
+from logstore.view.feed.acknowledgement import (
+    Acknowledgement,
+    LogDemand,
+    MarkKey,
+    MarkRecord,
+    SnapshotPlace,
+    WantedTick,
+)
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord, DigestRecord, LocalProof
 from logstore.view.feed.changes import decode_change, encode_change
 from logstore.view.feed.fields import UnreadableRecord
 from logstore.view.feed.key import FeedKey
-from logstore.view.feed.log_records import EndsKey, EndsRecord, LogKey, LogRecord, PartitionEnd
+from logstore.view.feed.log_records import (
+    BarrierKey,
+    EndKey,
+    EndsKey,
+    EndsRecord,
+    LogKey,
+    LogPointRecord,
+    LogRecord,
+    PartitionEnd,
+)
 from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord, ProcessIds
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord, StoodAt, TimesKey, TimesRecord
 from logstore.view.feed.stream import FeedReader
@@ -43,10 +59,13 @@ CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (AdoptionKey("t", "e", 2), ADOPTION),
     (AppliedKey("e", 2), AppliedRecord(300, 301)),
     (TimesKey("e", 2), TimesRecord((StoodAt(1_000, 300),))),
-    (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),), (PartitionEnd("e", 3, -1),))),
+    (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),), (PartitionEnd("e", 3, -1),), 7_000)),
+    (EndKey("e", 2), LogPointRecord(7_100, 302)),
+    (BarrierKey("e", 2), LogPointRecord(7_200, -1, "why")),
     (ScheduleKey("t", "e"), ScheduleRecord(1, 2, 3, 4, 5, 6, 7, "why", 8, 9, 10)),
 ]
 TICKS = (WantedTick("e", 2, 1_000),)
+DEMANDS = (LogDemand("e", 2, 7_050),), (LogDemand("e", 3, 7_150),)
 GOLDEN = Path(__file__).parent / "vectors" / "feed.json"
 
 
@@ -59,7 +78,7 @@ def test_the_bytes_of_every_record_are_the_golden_ones():
     golden = json.loads(GOLDEN.read_text())
     assert {key.word: encode_change(key, record).hex() for key, record in CHANGES} == golden["changes"]
     assert encode_change(ViewKey("t", "e", 2), None).hex() == golden["removed"]
-    ack = Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),), TICKS)
+    ack = Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),), TICKS, *DEMANDS)
     assert ack.encode().hex() == golden["acknowledgement"]
     assert Served(TABLES, NODES, (3,), {ViewKey("t", "e", 2): VIEW}).encode().decode() == golden["served"]
 
@@ -69,7 +88,7 @@ def test_what_the_golden_bytes_say_is_read_back():
     assert FeedReader().decode(bytes.fromhex("".join(golden["changes"].values()))) == CHANGES
     assert FeedReader().decode(bytes.fromhex(golden["removed"])) == [(ViewKey("t", "e", 2), None)]
     ack = Acknowledgement.decode(msgpack.unpackb(bytes.fromhex(golden["acknowledgement"])))
-    assert ack == Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),), TICKS)
+    assert ack == Acknowledgement(1, 7, MarkRecord("run", 9), (SnapshotPlace("t", "e", 2, "s"),), TICKS, *DEMANDS)
     assert Served.decode(golden["served"].encode()) == Served(TABLES, NODES, (3,), {ViewKey("t", "e", 2): VIEW})
 
 

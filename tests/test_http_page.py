@@ -70,7 +70,7 @@ def test_the_pages_are_those_of_the_interface():
 
 def test_the_parameters_are_those_of_the_interface():
     levels = re.findall(r"^\| `LS-[\w-]+` \| `(\w+)` \|", PAGE, re.MULTILINE)
-    assert set(levels) == PARAMS - {"max_lag_ms"}
+    assert set(levels) == PARAMS
     scans = PAGE.split("## Scans")[1].split("```")[0]
     assert {name for row in re.findall(r"^\| (`.+?`) \|", scans, re.MULTILINE) for name in re.findall(r"\w+", row)} == (
         QUERY_PARAMS - PARAMS

@@ -336,9 +336,10 @@ def test_a_dropped_table_is_gone(store):
         ("unknown=1", "bad-request"),
         ("prefix=a", "bad-request"),
         ("consistency=session", "bad-request"),
-        ("consistency=bounded&max_lag_ms=5", "bad-level"),
-        ("consistency=latest", "bad-level"),
-        ("consistency=linearizable", "bad-level"),
+        ("max_lag_ms=5&consistency=latest", "bad-request"),
+        ("max_lag_ms=5&consistency=eventual", "bad-request"),
+        ("max_lag_ms=-1&consistency=bounded", "bad-request"),
+        ("consistency=bounded", "bad-request"),
         ("consistency=strong", "bad-level"),
         ("max_lag_ms=x", "bad-request"),
         ("token=nonsense", "bad-token"),
@@ -355,6 +356,7 @@ def test_what_is_not_understood_is_refused(store, query, word):
             query.partition("=")[0].split("%")[0] in document["detail"]
             or "percent" in document["detail"]
             or "session" in document["detail"]
+            or "bounded" in document["detail"]
         )
 
 
@@ -368,7 +370,7 @@ def test_headers_win_over_parameters(store):
         400,
         "bad-level",
     )
-    problem(reader.get("/v1/tables/t/rows/wins", headers={"LS-Consistency": "linearizable"}), 400, "bad-level")
+    problem(reader.get("/v1/tables/t/rows/wins", headers={"LS-Consistency": "strong"}), 400, "bad-level")
 
 
 def test_node_of_the_tests_is_the_real_fold(tmp_path):

@@ -109,6 +109,10 @@ class Lane(threading.Thread):
         """Followed partitions; other threads look at them, and change them through the mailbox only."""
         return list(self._followed.values())
 
+    def at(self, key: PartitionKey) -> FollowedPartition | None:
+        """The partition, if it is followed; as of `followed`."""
+        return self._followed.get(key)
+
     def behind(self, ends: Mapping[PartitionKey, int]) -> dict[PartitionKey, int]:
         """Next offsets of the partitions that lag behind what is committed (`ends`) for no reason that is known."""
         held = {f.target.key: f for f in self.followed() if f.stop is None and f.held is None}

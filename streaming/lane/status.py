@@ -7,6 +7,8 @@ from pathlib import Path
 from logstore.model.errors import Corrupted, NotYet
 from logstore.model.table import PartitionKey
 from logstore.process import logs
+from logstore.view.feed.key import FeedKey
+from logstore.view.feed.log_records import BarrierKey, EndKey, LogPointRecord
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord
 from logstore.view.feed.server import FeedServer
 from logstore.view.feed.view_records import CATCHING_UP, LIVE, STOPPED, ViewKey, ViewRecord
@@ -55,6 +57,10 @@ class LaneStatus:
             log.info("the partition is let go", **_place(target))
         self._feed.publish(_view_key(target), None)
         self._feed.publish(AppliedKey(*target.key), None)
+        points: tuple[FeedKey[LogPointRecord], ...] = (EndKey(*target.key), BarrierKey(*target.key))
+        for key in points:
+            if self._feed.get(key) is not None:
+                self._feed.publish(key, None)
 
     def only(self, targets: Iterable[Target]) -> None:
         """Take back what is shown of others, by an earlier run of this worker too."""

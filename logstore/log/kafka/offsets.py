@@ -33,14 +33,16 @@ def bounds(
     return {p: Bounds(starts[p], ends[p]) for p in partitions}
 
 
-def ends(client: Any, places: Iterable[tuple[str, int]], *, committed: bool = False) -> dict[tuple[str, int], int]:
+def ends(
+    client: Any, places: Iterable[tuple[str, int]], *, committed: bool = False, timeout_s: float = _ENDS_S
+) -> dict[tuple[str, int], int]:
     """Ends of logs, or their last stable offsets, by (topic, partition); those that cannot be told now are absent.
 
     Raises LogUnreachable when none can.
     """
     level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     futures = client.list_offsets(
-        {TopicPartition(*place): _LATEST for place in places}, isolation_level=level, request_timeout=_ENDS_S
+        {TopicPartition(*place): _LATEST for place in places}, isolation_level=level, request_timeout=timeout_s
     )
     errors = {where: future.exception() for where, future in futures.items()}
     known = {where: int(futures[where].result().offset) for where, error in errors.items() if error is None}

@@ -75,7 +75,7 @@ class Metrics:
         yield self._http_requests()
         yield self._http_seconds()
         for name, text, value in (
-            ("logstore_waiters", "Requests that wait for a token.", self._waiters.count),
+            ("logstore_waiters", "Requests that wait for a position.", self._waiters.count),
             ("logstore_http_open_connections", "Open connections.", self.connections()),
         ):
             yield gauge(name, text, [(self._labels, value)])

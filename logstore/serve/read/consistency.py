@@ -7,32 +7,43 @@ from logstore.model.errors import BadToken
 from logstore.model.position import Position
 from logstore.serve.read.as_of import AsOf, read_as_of
 from logstore.serve.settings import DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS
+from logstore.serve.state.log_points import BARRIER, END
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request, integer, text
+from logstore.view.feed.log_records import clock_ns
 
 PARAMS = frozenset({"consistency", "token", "max_lag_ms", "deadline_ms", "as_of"})
-EVENTUAL, SESSION = "eventual", "session"
-_LATER = frozenset({"bounded", "latest", "linearizable"})
+EVENTUAL, SESSION, BOUNDED, LATEST, LINEARIZABLE = "eventual", "session", "bounded", "latest", "linearizable"
+LEVELS = (EVENTUAL, SESSION, BOUNDED, LATEST, LINEARIZABLE)
+_POINTS = {BOUNDED: END, LATEST: END, LINEARIZABLE: BARRIER}
 _MAX_LAG_MS = 2**53
 
 
 class Consistency(NamedTuple):
-    """Consistency a request asks for. The answer's token is merged with `token`; only `session` waits for it.
+    """Consistency a request asks for. The answer's token is merged with `token`, and all but `eventual` wait for it.
 
-    `as_of`: the point of the past that is to be read, instead of a level.
+    `as_of`: the point of the past that is to be read, instead of a level. `since_ns`: when a point of the log must have
+    been asked for at the earliest, by `clock_ns`: at the request's arrival, or `max_lag_ms` before it.
     """
 
     name: str = EVENTUAL
     token: Position = Position()
     deadline_ms: int = DEFAULT_DEADLINE_MS
     as_of: AsOf | None = None
+    since_ns: int = 0
+    max_lag_ms: int | None = None
+
+    @property
+    def point(self) -> str | None:
+        """Kind of the point of the log that must have been applied (`log_points`); None: no level that asks for one."""
+        return _POINTS.get(self.name)
 
     @property
     def floor(self) -> Position:
         """Position that must have been applied before anything is answered."""
         if self.as_of is not None:
             return self.as_of.token or Position()
-        return self.token if self.name == SESSION else Position()
+        return Position() if self.name == EVENTUAL else self.token
 
 
 DEFAULT = Consistency()
@@ -42,16 +53,17 @@ def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
     """Consistency of a request; raises Problem for a level, token or deadline that is none."""
     deadline = _option(request, params, b"ls-deadline", "deadline_ms")
     max_lag = _option(request, params, b"ls-max-lag", "max_lag_ms")
-    if max_lag is not None:
-        integer(max_lag, "max_lag_ms", 0, _MAX_LAG_MS)
+    max_lag_ms = None if max_lag is None else integer(max_lag, "max_lag_ms", 0, _MAX_LAG_MS)
     wanted = _option(request, params, b"ls-consistency", "consistency")
     token = _option(request, params, b"ls-token", "token")
     deadline_ms = DEFAULT_DEADLINE_MS if deadline is None else integer(deadline, "deadline_ms", 1, MAX_DEADLINE_MS)
     as_of = _option(request, params, b"ls-as-of", "as_of")
     if as_of is not None:
-        return Consistency(deadline_ms=deadline_ms, as_of=_as_of(as_of, alone=wanted is None and token is None))
-    name = _name(wanted, token)
-    return Consistency(name, _token(token, name), deadline_ms)
+        alone = wanted is None and token is None and max_lag is None
+        return Consistency(deadline_ms=deadline_ms, as_of=_as_of(as_of, alone=alone))
+    name = _name(wanted, token, max_lag_ms)
+    since_ns = clock_ns() - (max_lag_ms or 0) * 1_000_000 if name in _POINTS else 0
+    return Consistency(name, _token(token, name), deadline_ms, None, since_ns, max_lag_ms)
 
 
 def _as_of(text: str, *, alone: bool) -> AsOf:
@@ -73,17 +85,20 @@ def _option(request: Request, params: Mapping[str, bytes], header: bytes, name: 
     return text(params[name], name)
 
 
-def _name(wanted: str | None, token: str | None) -> str:
+def _name(wanted: str | None, token: str | None, max_lag_ms: int | None) -> str:
     if wanted is None:
+        if max_lag_ms is not None:
+            return BOUNDED
         return EVENTUAL if token is None else SESSION
+    if wanted not in LEVELS:
+        raise Problem("bad-level", f"there are the levels {', '.join(LEVELS)}, not {wanted[:40]!r}")
     if wanted == SESSION and not token:
         raise Problem("bad-request", "the level session needs a token: the LS-Token of an earlier answer or of a write")
-    if wanted in (EVENTUAL, SESSION):
-        return wanted
-    known = "this build serves the levels eventual and session"
-    raise Problem(
-        "bad-level", f"{known}; {wanted} needs a later one" if wanted in _LATER else f"{known}, not {wanted[:40]!r}"
-    )
+    if (wanted == BOUNDED) != (max_lag_ms is not None):
+        raise Problem(
+            "bad-request", "the level bounded needs max_lag_ms, how old its answer may be, and no other level takes it"
+        )
+    return wanted
 
 
 def _token(token: str | None, name: str) -> Position:

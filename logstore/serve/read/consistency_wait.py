@@ -1,19 +1,22 @@
-"""Consistency wait: until this reader has applied a token's position, or the deadline, which is answered with a reason.
+"""Consistency wait: until this reader has applied what a request must see, or the deadline, which is answered why.
 
-Under `session` data is never stale.
+What that is, a token says (`session`), the end of the log when a worker asked Kafka (`latest`: after the request had
+come; `bounded`: not longer before than it allows), a barrier that a worker appended after the request had come
+(`linearizable`), or a point of the past. An answer is never older; there is none instead.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.serve.read.as_of import position_of
-from logstore.serve.read.consistency import Consistency
+from logstore.serve.read.consistency import LINEARIZABLE, Consistency
 from logstore.serve.read.merged_read import FellBehind, Floor
 from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.log_points import Place
 from logstore.serve.state.partition import ServedPartition, next_offset_of, state_of
 from logstore.serve.state.waiters import CLOCK, TABLES, Waiters
 from logstore.serve.wire.problems import Problem
@@ -22,7 +25,7 @@ T = TypeVar("T")
 
 
 class ConsistencyWait:
-    """The consistency levels of this build."""
+    """The consistency levels."""
 
     def __init__(self, catalog: Catalog, waiters: Waiters) -> None:
         self._catalog, self._waiters = catalog, waiters
@@ -36,7 +39,7 @@ class ConsistencyWait:
         while True:
             unknown = self._unknown_epoch(name, level)
             if unknown is None:
-                return self._catalog.table(name)
+                return _judged(self._catalog.table(name), level)
             if not await self._waiters.wait(TABLES, 0, deadline):
                 raise Problem(
                     "consistency-timeout",
@@ -63,21 +66,67 @@ class ConsistencyWait:
 
         Returns partition -> the next offset that a reading of it must have at least.
         """
-        floor = {}
-        for partition in partitions:
-            offset = await self._needed(table, partition, level, deadline)
-            if offset is not None:
-                floor[partition] = offset
-                await self._one(table, partition, offset, level, deadline)
+        floor, wanted = {}, list(partitions)
+        with self.demanding(table, wanted, level):
+            for partition in wanted:
+                offset = await self._needed(table, partition, level, deadline)
+                if offset is not None:
+                    floor[partition] = offset
+                    await self._one(table, partition, offset, level, deadline)
         return floor
+
+    @contextlib.contextmanager
+    def demanding(self, table: Table, partitions: Iterable[int], level: Consistency) -> Iterator[None]:
+        """Points of the logs that `level` needs are asked for inside the block, of all partitions at once."""
+        points, kind = self._catalog.points, level.point
+        if kind is None or self._catalog.reachable is False:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            for partition in partitions:
+                place = kind, table.epoch, partition
+                if points.first(place, level.since_ns) is None:
+                    stack.enter_context(points.wanted(place, level.since_ns))
+            yield
 
     async def _needed(self, table: Table, partition: int, level: Consistency, deadline: float) -> int | None:
         """The next offset that must have been applied; None: any will do."""
         if level.as_of is None:
-            return level.floor.pieces.get((table.epoch, partition))
+            token = level.floor.pieces.get((table.epoch, partition))
+            if level.point is None:
+                return token
+            place = level.point, table.epoch, partition
+            return max(await self._point(table, place, level, deadline), token or 0)
         if level.as_of.time_ms is None:
             return position_of(level.as_of, table.epoch, partition)
         return await self._behind_time(table, partition, level.as_of.time_ms, level, deadline)
+
+    async def _point(self, table: Table, place: Place, level: Consistency, deadline: float) -> int:
+        """The next offset of a point of the log that was asked for when `level` says, or later.
+
+        Raises Problem: at once while the log does not answer.
+        """
+        points, partition = self._catalog.points, place[2]
+        while (offset := points.first(place, level.since_ns)) is None:
+            next_offset_of(self._catalog.locate(table, partition))
+            why = "it does not answer" if self._catalog.reachable is False else points.failure(place, level.since_ns)
+            if why is not None:
+                raise Problem(
+                    "log-unreachable", f"what the log of partition {partition} holds now cannot be told: {why}; the "
+                    "level eventual still answers", partition=partition,
+                )  # fmt: skip
+            if not await self._waiters.wait(place, level.since_ns, deadline):
+                raise self._untold(table, place, level)
+        return offset
+
+    def _untold(self, table: Table, place: Place, level: Consistency) -> Problem:
+        partition = place[2]
+        why = self._catalog.why_unheard(place[1:]) or f"its worker has not told the {place[0]} of its log"
+        return Problem(
+            "consistency-timeout", f"whether partition {partition} holds what the level {level.name} asks for is not "
+            f"known after {level.deadline_ms:,} ms: {why}; wait longer (deadline_ms), read with less consistency, or "
+            "look at `logstore status`", table=table.name, partition=partition,
+        )  # fmt: skip
 
     async def _behind_time(
         self, table: Table, partition: int, time_ms: int, level: Consistency, deadline: float
@@ -108,7 +157,7 @@ class ConsistencyWait:
             if applied >= offset:
                 return
             if self._catalog.reachable is False:
-                short = f"{offset - applied:,} records short of the token"
+                short = f"{offset - applied:,} records short of what was asked for"
                 detail = f"partition {partition} is {short} and the log does not answer"
                 raise Problem(
                     "log-unreachable",
@@ -136,6 +185,17 @@ class ConsistencyWait:
             if epoch not in self._catalog.epochs:
                 return epoch
         return None
+
+
+def _judged(table: Table, level: Consistency) -> Table:
+    """The table, where it can be read so; raises Problem for one whose log takes no barriers."""
+    if level.name == LINEARIZABLE and not table.allow_control_records:
+        raise Problem(
+            "bad-level", f"table {table.name!r} takes no control records (its topic was adopted without "
+            "--allow-control-records), and linearizable needs a barrier in its log; read with the level latest",
+            table=table.name,
+        )  # fmt: skip
+    return table
 
 
 def deadline_of(level: Consistency) -> float:

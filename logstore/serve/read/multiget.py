@@ -75,17 +75,18 @@ class MultiGet:
 
         A token that is not reached fails the request as a whole.
         """
-        refused, floor = {}, dict[int, int]()
-        for partition in here:
-            try:
-                floor.update(await self._consistency_wait.partitions(table, (partition,), level, deadline))
-                self._catalog.locate(table, partition).open(past=level.as_of is not None)
-            except Problem as problem:
-                if problem.word not in _LEFT_OUT:
-                    raise
-                refused[partition] = problem.word
-            except Corrupted as error:
-                refused[partition] = problem_of(error).word
+        refused, floor, wanted = {}, dict[int, int](), list(here)
+        with self._consistency_wait.demanding(table, wanted, level):
+            for partition in wanted:
+                try:
+                    floor.update(await self._consistency_wait.partitions(table, (partition,), level, deadline))
+                    self._catalog.locate(table, partition).open(past=level.as_of is not None)
+                except Problem as problem:
+                    if problem.word not in _LEFT_OUT:
+                        raise
+                    refused[partition] = problem.word
+                except Corrupted as error:
+                    refused[partition] = problem_of(error).word
         return refused, floor
 
     def _read(

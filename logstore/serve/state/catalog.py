@@ -10,6 +10,7 @@ from itertools import chain
 
 from logstore.model.slots import DEFAULT_SLOTS, slot_of
 from logstore.model.table import PartitionKey, Table
+from logstore.serve.state.log_points import END, LogPoints
 from logstore.serve.state.partition import (
     ELSEWHERE,
     SNAPSHOT,
@@ -24,7 +25,7 @@ from logstore.serve.state.wanted_ticks import WantedTicks
 from logstore.serve.state.worker_feed import WorkerFeed
 from logstore.serve.wire.problems import Problem
 from logstore.view.feed.adoption_records import AdoptionRecord
-from logstore.view.feed.log_records import EndsRecord
+from logstore.view.feed.log_records import EndsRecord, LogPointRecord
 from logstore.view.feed.node_records import NodeRecord
 from logstore.view.feed.position_records import AppliedRecord, TimesRecord
 from logstore.view.feed.view_records import CATCHING_UP, LIVE, STOPPED, ViewKey, ViewRecord
@@ -66,6 +67,8 @@ class Catalog:
         self._silent: set[PartitionKey] = set()  # whose logs did not tell their end when a worker asked last
         self.ticks = WantedTicks()
         self._times: dict[PartitionKey, TimesRecord] = {}
+        self.points = LogPoints(waiters)
+        self._applied: dict[PartitionKey, int] = {}  # next offsets, as last heard
 
     def table(self, name: str) -> Table:
         """The table of that name; raises Problem."""
@@ -160,6 +163,7 @@ class Catalog:
         """A worker has committed, or heard of a new end of the log."""
         where = epoch, partition
         self._ends[where] = end = max(stands.end, self._ends.get(where, 0))
+        self._applied[where] = stands.next_offset
         served = self.served.get(where)
         if served is not None:
             served.end, served.stood = end, b""
@@ -170,12 +174,20 @@ class Catalog:
         """A worker has asked Kafka where the logs end."""
         self._silent |= {(epoch, partition) for epoch, partition, _ in record.silent}
         for epoch, partition, end in record.ends:
-            where = epoch, partition
-            self._silent.discard(where)
-            self._ends[where] = newest = max(end, self._ends.get(where, 0))
-            served = self.served.get(where)
-            if served is not None and served.end != newest:  # also of one that has stopped, and hears nothing itself
-                served.end, served.stood = newest, b""
+            self._silent.discard((epoch, partition))
+            self.heard_point(END, (epoch, partition), LogPointRecord(record.asked_ns, end))
+
+    def heard_point(self, kind: str, where: PartitionKey, record: LogPointRecord | None) -> None:
+        """A worker has asked Kafka for the end of a log, or a barrier; None: it has let the partition go."""
+        if record is not None:
+            self._heard_end(where, record.next_offset)
+            self.points.heard(kind, where, record, self._applied.get(where, 0))
+
+    def _heard_end(self, where: PartitionKey, end: int) -> None:
+        self._ends[where] = newest = max(end, self._ends.get(where, 0))
+        served = self.served.get(where)
+        if served is not None and served.end != newest:  # also of one that has stopped, and hears nothing itself
+            served.end, served.stood = newest, b""
 
     def is_heard(self, key: PartitionKey) -> bool:
         """True while it is known what the log of a served partition has: its lag says something."""
@@ -269,20 +281,26 @@ class Catalog:
             self.served[where] = served
             if changed or served.reader is None or key in updated:
                 self.views.attach(served)
-                self._waiters.wake(where)
-                self._waiters.wake((CLOCK, *where))
+                self._wake(where)
         for gone in before.keys() - self.served.keys():
             detach(before[gone])
-            self._waiters.wake(gone)
-            self._waiters.wake((CLOCK, *gone))
+            self._wake(gone)
         past = self.epochs - {table.epoch for table in (self.tables or {}).values()}
         self._ends = {where: end for where, end in self._ends.items() if where[0] not in past}
         self._times = {where: times for where, times in self._times.items() if where[0] not in past}
+        self._applied = {where: offset for where, offset in self._applied.items() if where[0] not in past}
+        self.points.forget(past)
         self._silent &= self.served.keys()
         self.views.close_others(self.served.values())
         for feed in feeds:
             feed.updated.clear()
         self._index()
+
+    def _wake(self, where: PartitionKey) -> None:
+        """Let everybody look again who waits for anything of a partition."""
+        self._waiters.wake(where)
+        self._waiters.wake((CLOCK, *where))
+        self.points.wake(where)
 
     def _best_records(self, feeds: Sequence[WorkerFeed]) -> dict[ViewKey, ViewRecord]:
         """Records of partitions, the best one of each, of the tables of today.

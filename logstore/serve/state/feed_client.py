@@ -3,8 +3,9 @@
 1 connect; while nobody listens, try again after 50 ms, then twice as long, up to a second
 2 the worker sends its whole dictionary, then every change; each chunk is folded into the catalog at once
 3 acknowledge the revision of the tables, once every view that the node claims is open, the newest mark that was heard,
-  and at once which snapshots were found damaged: [table, epoch, partition, name] each, and of which partitions a
-  record with a later time is waited for: [epoch, partition, time] each
+  and at once which snapshots were found damaged: [table, epoch, partition, name] each, of which partitions a record
+  with a later time is waited for: [epoch, partition, time] each, and of which an end or a barrier of the log (a worker
+  that was restarted meanwhile is told again). One acknowledgement is on its way at most, however slow the worker reads
 """
 
 import asyncio
@@ -15,13 +16,14 @@ import socket
 from pathlib import Path
 
 from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.log_points import BARRIER, END
 from logstore.serve.state.worker_feed import GRACE_S, WorkerFeed
 from logstore.view import paths
 from logstore.view.feed.acknowledgement import Acknowledgement
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
 from logstore.view.feed.changes import Change
 from logstore.view.feed.fields import UnreadableRecord
-from logstore.view.feed.log_records import EndsRecord
+from logstore.view.feed.log_records import BarrierKey, EndKey, EndsRecord, LogPointRecord
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord, TimesKey, TimesRecord
 from logstore.view.feed.stream import FeedReader, connect
 
@@ -37,13 +39,12 @@ class FeedClient:
     def __init__(self, data_dir: Path, workers: int, catalog: Catalog) -> None:
         self._data_dir, self._catalog = data_dir, catalog
         self.feeds = [WorkerFeed(i) for i in range(workers)]
-        self._sockets: dict[int, socket.socket] = {}
-        self._acked: dict[int, Acknowledgement] = {}
+        self._bells: dict[int, asyncio.Event] = {}  # of the workers that are there: there may be news for them
         self._tasks: list[asyncio.Task[None]] = []
-        self._telling: set[asyncio.Task[None]] = set()
         self.served_revision = -1
         catalog.views.snapshots.on_damage = self._tell
         catalog.ticks.on_change = self._tell
+        catalog.points.on_change = self._tell
 
     def start(self) -> None:
         """Begin to follow; what the workers left on disk is served until they speak."""
@@ -85,7 +86,8 @@ class FeedClient:
         """Listen until the worker hangs up; True when it said something."""
         loop, reader = asyncio.get_running_loop(), FeedReader()
         spoke = False
-        self._sockets[feed.worker] = sock
+        self._bells[feed.worker] = bell = asyncio.Event()
+        speaking = loop.create_task(self._acknowledge(feed, sock, bell))
         feed.begin()
         grace: asyncio.TimerHandle | None = None
         try:
@@ -93,12 +95,15 @@ class FeedClient:
                 spoke = True
                 self._hear(feed, reader.decode(data))
                 grace = grace or loop.call_later(GRACE_S * 2, self._refresh)
-                await self._acknowledge()
+                self._tell()
+                if speaking.done():
+                    speaking.result()
         finally:
             if grace is not None:
                 grace.cancel()
-            del self._sockets[feed.worker]
-            self._acked.pop(feed.worker, None)
+            speaking.cancel()
+            del self._bells[feed.worker]
+            await asyncio.gather(speaking, return_exceptions=True)
             feed.end()
             self._refresh()
         return spoke
@@ -117,26 +122,40 @@ class FeedClient:
                     self._catalog.ticked(key.epoch, key.partition, times)
                 case (_, EndsRecord() as ends):
                     self._catalog.heard_ends(ends)
+                case (EndKey() as key, (LogPointRecord() | None) as point):
+                    self._catalog.heard_point(END, (key.epoch, key.partition), point)
+                case (BarrierKey() as key, (LogPointRecord() | None) as point):
+                    self._catalog.heard_point(BARRIER, (key.epoch, key.partition), point)
 
     def _refresh(self) -> None:
         self._catalog.rebuild(self.feeds)
         if self._catalog.tables is not None and not self._catalog.missing():
             self.served_revision = self._catalog.revision
 
-    async def _acknowledge(self) -> None:
-        """Tell every worker that is there; only what is new to it."""
-        loop, damaged = asyncio.get_running_loop(), self._catalog.views.snapshots.damaged()
-        ticks = self._catalog.ticks.listed()
-        for feed in self.feeds:
-            sock = self._sockets.get(feed.worker)
-            ack = Acknowledgement(os.getpid(), self.served_revision, feed.mark, damaged, ticks)
-            due = self.served_revision >= 0 or damaged or ticks
-            if sock is not None and due and self._acked.get(feed.worker) != ack:
-                self._acked[feed.worker] = ack
-                with contextlib.suppress(OSError):  # its own task sees it hang up
-                    await loop.sock_sendall(sock, ack.encode())
+    async def _acknowledge(self, feed: WorkerFeed, sock: socket.socket, bell: asyncio.Event) -> None:
+        """Tell a worker what is new to it, until cancelled; raises OSError when it hangs up."""
+        loop, last = asyncio.get_running_loop(), Acknowledgement()
+        while await bell.wait():
+            bell.clear()
+            ack = self._state(feed)
+            if ack != Acknowledgement(ack.pid, mark=ack.mark) and _is_news(ack, last):
+                last = ack
+                await loop.sock_sendall(sock, ack.encode())
+
+    def _state(self, feed: WorkerFeed) -> Acknowledgement:
+        catalog = self._catalog
+        return Acknowledgement(
+            os.getpid(), self.served_revision, feed.mark, catalog.views.snapshots.damaged(), catalog.ticks.listed(),
+            catalog.points.listed(END), catalog.points.listed(BARRIER),
+        )  # fmt: skip
 
     def _tell(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._acknowledge())
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        for bell in self._bells.values():
+            bell.set()
+
+
+def _is_news(ack: Acknowledgement, last: Acknowledgement) -> bool:
+    """True unless all that has changed is that fewer points are wanted: the worker knows which ones it has answered."""
+    if ack._replace(ends=(), barriers=()) != last._replace(ends=(), barriers=()):
+        return True
+    return not (set(ack.ends) <= set(last.ends) and set(ack.barriers) <= set(last.barriers))

@@ -10,6 +10,8 @@ so that both sides speak of the same fields. What goes the other way is an `ackn
     NodesKey()                             what every live worker of every node announced         node_records
     LogKey()                               whether Kafka answers                                  log_records
     EndsKey()                              where the logs ended when Kafka was asked              log_records
+    EndKey(epoch, partition)               where one ended when a reader wanted to know           log_records
+    BarrierKey(epoch, partition)           the newest barrier that a reader wanted                log_records
     ViewKey(table, epoch, partition)       a partition served here, the snapshots under it        view_records
     AdoptionKey(table, epoch, partition)   how far the adoption of a snapshot has come            adoption_records
     AppliedKey(epoch, partition)           where a view and its log stand                         position_records

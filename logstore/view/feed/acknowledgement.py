@@ -59,6 +59,19 @@ class WantedTick(NamedTuple):
         return read_array(cls, raw, epoch=text, partition=number, time_ms=number)
 
 
+class LogDemand(NamedTuple):
+    """A partition of which a point of the log is wanted that was asked for at this time or later (`clock_ns`)."""
+
+    epoch: str = ""
+    partition: int = -1
+    since_ns: int = -1
+
+    @classmethod
+    def decode(cls, raw: object) -> "LogDemand":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_array(cls, raw, epoch=text, partition=number, since_ns=number)
+
+
 class Acknowledgement(NamedTuple):
     """State of a reader, as it tells the worker; the latest counts."""
 
@@ -67,6 +80,8 @@ class Acknowledgement(NamedTuple):
     mark: MarkRecord | None = None  # the newest that was taken in
     damaged: tuple[SnapshotPlace, ...] = ()  # local snapshots that were found damaged
     ticks: tuple[WantedTick, ...] = ()  # records with a later time that are waited for
+    ends: tuple[LogDemand, ...] = ()  # of which the end of the log is wanted
+    barriers: tuple[LogDemand, ...] = ()  # of which a barrier is
 
     def encode(self) -> bytes:
         """The acknowledgement as bytes for the way up."""
@@ -77,5 +92,5 @@ class Acknowledgement(NamedTuple):
         """Acknowledgement of a msgpack value; raises UnreadableRecord."""
         return read_map(
             cls, raw, pid=number, tables=number, mark=MarkRecord.decode, damaged=each(SnapshotPlace.decode),
-            ticks=each(WantedTick.decode),
+            ticks=each(WantedTick.decode), ends=each(LogDemand.decode), barriers=each(LogDemand.decode),
         )  # fmt: skip

@@ -6,21 +6,33 @@ from logstore.view.feed.acknowledgement import MarkKey, MarkRecord
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
 from logstore.view.feed.fields import unreadable
 from logstore.view.feed.key import FeedKey, R
-from logstore.view.feed.log_records import EndsKey, EndsRecord, LogKey, LogRecord
+from logstore.view.feed.log_records import (
+    BarrierKey,
+    EndKey,
+    EndsKey,
+    EndsRecord,
+    LogKey,
+    LogPointRecord,
+    LogRecord,
+)
 from logstore.view.feed.node_records import NodesKey, NodesRecord
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord, TimesKey, TimesRecord
 from logstore.view.feed.table_records import ScheduleKey, ScheduleRecord, TablesKey, TablesRecord
 from logstore.view.feed.view_records import ViewKey, ViewRecord
 
-AnyKey = TablesKey | NodesKey | LogKey | MarkKey | EndsKey | ViewKey | AdoptionKey | AppliedKey | TimesKey | ScheduleKey
+AnyKey = (
+    TablesKey | NodesKey | LogKey | MarkKey | EndsKey | ViewKey | AdoptionKey | AppliedKey | TimesKey | ScheduleKey
+    | EndKey | BarrierKey
+)  # fmt: skip
 AnyRecord = (
     TablesRecord | NodesRecord | LogRecord | MarkRecord | EndsRecord | ViewRecord | AdoptionRecord | AppliedRecord
-    | TimesRecord | ScheduleRecord
+    | TimesRecord | ScheduleRecord | LogPointRecord
 )  # fmt: skip
 Change = tuple[AnyKey, AnyRecord | None]  # the record is None: the key is removed
 
 _PLAIN = {key.word: key for key in (TablesKey(), NodesKey(), LogKey(), MarkKey(), EndsKey())}
 _OF_TABLE = {key.word: key for key in (ViewKey, AdoptionKey)}
+_OF_PARTITION = {key.word: key for key in (AppliedKey, TimesKey, EndKey, BarrierKey)}
 
 
 def encode_change(key: FeedKey[R], record: R | None) -> bytes:
@@ -42,10 +54,8 @@ def decode_change(raw: object) -> Change | None:
 def decode_key(raw: object) -> AnyKey | None:
     """The key that a msgpack value says; None when it is a later version's."""
     match raw:
-        case ("applied", str(epoch), int(partition)):
-            return AppliedKey(epoch, partition)
-        case ("times", str(epoch), int(partition)):
-            return TimesKey(epoch, partition)
+        case (str(word), str(epoch), int(partition)) if word in _OF_PARTITION:
+            return _OF_PARTITION[word](epoch, partition)
         case ("schedule", str(table), str(epoch)):
             return ScheduleKey(table, epoch)
         case (str(word), str(table), str(epoch), int(partition)) if word in _OF_TABLE:

@@ -1,5 +1,10 @@
-"""Kafka in the feed: whether it answers, and where the logs ended when it was asked."""
+"""Kafka in the feed: whether it answers, where the logs ended when it was asked, and where barriers came to lie.
 
+`asked_ns` is the time at which Kafka was asked, before it answered, of the clock that all processes of a machine share
+(`clock_ns`): whatever was acknowledged to anybody before that lies below the offset that Kafka then told.
+"""
+
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,12 +50,14 @@ class PartitionEnd(NamedTuple):
 class EndsRecord(NamedTuple):
     """Ends of the logs. `asked_ms`: when Kafka was asked, before it answered, milliseconds since 1970.
 
-    `silent`: followed partitions of which it told none: no leader, or an ACL that lacks.
+    `silent`: followed partitions of which it told none: no leader, or an ACL that lacks. `asked_ns`: `asked_ms` by the
+    clock that is never set; 0: not told, and so before anything.
     """
 
     asked_ms: int = 0
     ends: tuple[PartitionEnd, ...] = ()
     silent: tuple[PartitionEnd, ...] = ()
+    asked_ns: int = 0
 
     def encode(self) -> object:
         """The record as a msgpack value."""
@@ -60,7 +67,7 @@ class EndsRecord(NamedTuple):
     def decode(cls, raw: object) -> "EndsRecord":
         """Record of a msgpack value; raises UnreadableRecord."""
         ends = each(PartitionEnd.decode)
-        return read_array(cls, raw, asked_ms=number, ends=ends, silent=ends)
+        return read_array(cls, raw, asked_ms=number, ends=ends, silent=ends, asked_ns=number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +75,46 @@ class EndsKey(FeedKey[EndsRecord]):
     """Key of the ends of the logs."""
 
     word, record = "ends", EndsRecord
+
+
+class LogPointRecord(NamedTuple):
+    """Point of one partition's log that a reader had asked for: nothing acknowledged before `asked_ns` lies behind it.
+
+    `next_offset` -1: Kafka did not tell it, and `why` says the reason.
+    """
+
+    asked_ns: int = 0
+    next_offset: int = -1
+    why: str = ""
+
+    def encode(self) -> object:
+        """The record as a msgpack value."""
+        return tuple(self)
+
+    @classmethod
+    def decode(cls, raw: object) -> "LogPointRecord":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_array(cls, raw, asked_ns=number, next_offset=number, why=text)
+
+
+@dataclass(frozen=True, slots=True)
+class EndKey(FeedKey[LogPointRecord]):
+    """Key of the end of one partition's log."""
+
+    word, record = "end", LogPointRecord
+    epoch: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierKey(FeedKey[LogPointRecord]):
+    """Key of the newest barrier that all replicas of one partition's log hold."""
+
+    word, record = "barrier", LogPointRecord
+    epoch: str
+    partition: int
+
+
+def clock_ns() -> int:
+    """Nanoseconds of the machine's monotonic clock, one for all processes; nobody sets it."""
+    return time.monotonic_ns()

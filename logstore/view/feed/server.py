@@ -217,7 +217,7 @@ class _Subscriber:
         self.sock, self.dirty = sock, dirty
         self.pending = b""
         self.events: int = selectors.EVENT_READ
-        self.unpacker = msgpack.Unpacker(max_buffer_size=2 * _CHUNK)
+        self.unpacker = msgpack.Unpacker(max_buffer_size=4 * _CHUNK)
         self.ack: Acknowledgement | None = None
 
 

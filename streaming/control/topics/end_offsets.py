@@ -14,7 +14,7 @@ from typing import Any
 from logstore.log.kafka import offsets
 from logstore.model.errors import AccessDenied, AuthenticationFailed, LogStoreError, LogUnreachable
 from logstore.model.table import PartitionKey
-from logstore.view.feed.log_records import EndsKey, EndsRecord, PartitionEnd
+from logstore.view.feed.log_records import EndsKey, EndsRecord, PartitionEnd, clock_ns
 from logstore.view.feed.server import FeedServer
 from streaming.lane.lane import Lane
 
@@ -31,6 +31,7 @@ class EndOffsets(threading.Thread):
         self._client, self._feed, self._lane = client, feed, lane
         self._closing = threading.Event()
         self._complaint = ""
+        self.silent: frozenset[PartitionKey] = frozenset()  # followed, and Kafka does not tell where they end
         self.committed: Mapping[
             PartitionKey, int
         ] = {}  # (epoch, partition) -> the end that a reader of committed records gets to
@@ -54,7 +55,7 @@ class EndOffsets(threading.Thread):
         """Nothing is known of any log now: Kafka does not answer, or lets this worker ask for none of them."""
         if isinstance(error, AccessDenied) and not isinstance(error, AuthenticationFailed):
             self._complain(str(error))
-            self._tell(time.time_ns() // 1_000_000, {}, [one.target.key for one in self._lane.followed()])
+            self._tell(_now(), {}, [one.target.key for one in self._lane.followed()])
         else:
             self._lane.heard(reachable=False)
 
@@ -70,16 +71,25 @@ class EndOffsets(threading.Thread):
         if not followed:
             return
         # two requests a broker, however many partitions
-        asked_ms = time.time_ns() // 1_000_000
+        asked = _now()
         client = self._client()
         ends = offsets.ends(client, followed)
         stable = offsets.ends(client, followed, committed=True)
         self.committed = {followed[place]: end for place, end in stable.items()}
         found = {followed[place]: end for place, end in ends.items()}
-        self._tell(asked_ms, found, [key for key in followed.values() if key not in found])
+        self._tell(asked, found, [key for key in followed.values() if key not in found])
         self._complaint = ""
 
-    def _tell(self, asked_ms: int, found: Mapping[PartitionKey, int], silent: Iterable[PartitionKey]) -> None:
+    def _tell(
+        self, asked: tuple[int, int], found: Mapping[PartitionKey, int], silent: Iterable[PartitionKey]
+    ) -> None:  # fmt: skip
         known = tuple(PartitionEnd(*key, end) for key, end in found.items())
-        self._feed.publish(EndsKey(), EndsRecord(asked_ms, known, tuple(PartitionEnd(*key, -1) for key in silent)))
+        self.silent = frozenset(silent)
+        untold = tuple(PartitionEnd(*key, -1) for key in self.silent)
+        self._feed.publish(EndsKey(), EndsRecord(asked[0], known, untold, asked[1]))
         self._lane.heard(reachable=True)
+
+
+def _now() -> tuple[int, int]:
+    """Milliseconds since 1970, and nanoseconds of the clock that nobody sets."""
+    return time.time_ns() // 1_000_000, clock_ns()

@@ -17,7 +17,7 @@ import orjson
 from logstore.model.key import to_base64url
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
-from logstore.serve.read.consistency import SESSION, Consistency
+from logstore.serve.read.consistency import EVENTUAL, SESSION, Consistency
 from logstore.serve.read.encoding import FoundKey
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.parameters.scan_query import Query
@@ -153,8 +153,12 @@ class FanOut:
             "Content-Type": media_types.MSGPACK,
             "LS-Deadline": str(max(int(left_s * 1000), 1)),
         }
-        if level.name == SESSION:
+        if level.name != EVENTUAL and level.token.pieces:
             headers["LS-Token"] = level.token.token
+        if level.name not in (EVENTUAL, SESSION):  # it counts from the arrival there: later, so no less
+            headers["LS-Consistency"] = level.name
+        if level.max_lag_ms is not None:
+            headers["LS-Max-Lag"] = str(level.max_lag_ms)
         if level.as_of is not None:
             headers["LS-As-Of"] = level.as_of.text
         if self._client is None:
