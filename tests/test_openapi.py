@@ -78,7 +78,7 @@ def some_value(rng: random.Random, name: str, token: str) -> str:
         "token": [token],
         "key_encoding": ["base64url"],
         "reverse": ["true"],
-        "consistency": ["eventual", "session"],
+        "consistency": ["eventual", "session", "bounded", "latest", "linearizable"],
         "as_of": [token, "2020-01-01T00:00:00Z"],
     }
     odd = ["", "0", "-1", "1001", "x", "%FF", "%00", "2" * 30, "maybe", "k1", "latest", "a,b", "9999-99-99", "/", "?"]
