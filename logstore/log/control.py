@@ -3,17 +3,15 @@
 They take an offset like any other record and change no row. The byte map is in `docs/log_format.md`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from time import monotonic
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from logstore.log import topics
 from logstore.log.connect.acl import topic
 from logstore.log.kafka import clients, errors
-from logstore.log.write.connection import Connection
 from logstore.model.errors import EpochChanged, LogStoreError, LogUnreachable, UsageError
 from logstore.model.folding.mutation import CONTROLS
 from logstore.model.table import Table
@@ -72,42 +70,6 @@ def is_fenced(bootstrap: str, table: Table) -> bool:
                 error, f"append a fence record to {table.topic}", producer, topic("WRITE", table.topic)
             )
     return all(error is not None for error, _ in delivered)
-
-
-class ControlProducer:
-    """Producer of control records that nobody waits for: each is reported when all replicas have it, or when not.
-
-    Whether the topic is still the table's is not asked: who is told an offset compares it with what it knows.
-    """
-
-    def __init__(self, bootstrap: str, delivery_s: float) -> None:
-        """Nothing is awaited. A record that is not acknowledged after `delivery_s` is given up."""
-        own = {"acks": "all", "linger.ms": 0, "delivery.timeout.ms": int(delivery_s * 1000)}
-        # as a cut it may be appended twice, and that is why it needs no idempotence, which begins with a pause
-        self._connection = Connection(bootstrap, {**own, "enable.idempotence": False})
-
-    def append(
-        self, table: Table, op: str, payload: Mapping[str, Any], partition: int,
-        report: Callable[[int | LogStoreError], None],
-    ) -> None:  # fmt: skip
-        """Send one; `report` is told its offset, or the error, on the producer's thread. Raises LogUnreachable."""
-        raw, what = self._connection.raw, f"append a {op} record to {table.topic}"
-
-        def delivered(error: Any, record: Any) -> None:
-            needed = topic("WRITE", table.topic)
-            report(int(record.offset()) if error is None else errors.translate(error, what, raw, needed))
-
-        value, headers = msgpack.packb(dict(payload)), [("ls.op", op.encode())]
-        try:
-            raw.produce(table.topic, value, partition=partition, headers=headers, on_delivery=delivered)
-        except KafkaException as error:
-            raise errors.translate(error.args[0], what, raw, topic("WRITE", table.topic)) from error
-        except BufferError as error:
-            raise LogUnreachable(f"{what}: {error}; Kafka takes less than is sent") from error
-
-    def close(self) -> None:
-        """Report what is on its way as it stands, and end."""
-        self._connection.let_go(monotonic() + 1.0)
 
 
 def _append(bootstrap: str, table: Table, op: str, value: bytes, partitions: Iterable[int]) -> dict[int, int]:

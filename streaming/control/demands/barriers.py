@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from logstore.log.control import ControlProducer
+from logstore.log.write.control_producer import ControlProducer
 from logstore.model.errors import LogStoreError
 from logstore.model.table import PartitionKey
 from logstore.view.feed.acknowledgement import LogDemand
