@@ -114,6 +114,20 @@ def a_read_as_of_a_position_sees_what_held_there(under):
         under.get(table, "ada", as_of=Position({(next(iter(first.pieces))[0], 77): 1}))
 
 
+def what_was_acknowledged_is_read_at_the_levels_that_promise_it(under):
+    table = under.make()
+    for number, level in enumerate([{"consistency": "latest"}, {"consistency": "linearizable"}, {"max_lag_ms": 0}]):
+        value = str(number).encode()
+        position = under.store.put(table, "ada", value)
+        assert under.get(table, "ada", **level).value == value
+        assert under.get(table, "ada", after=position, **level).value == value
+        under.store.put(table, "bob", value)
+        rows = under.store.get_many(table, ["bob", "ada"], deadline_ms=DEADLINE_MS, **level)
+        assert [row.value for row in rows] == [value, value]
+        under.store.put(table, f"new{number}", value)
+        assert f"new{number}".encode() in under.scan(table, **level)
+
+
 def what_is_wrong_is_refused_at_once(under):
     store, table = under.store, under.make(max_value_bytes=5)
     wrong = [
@@ -127,6 +141,16 @@ def what_is_wrong_is_refused_at_once(under):
         (UsageError, lambda: store.get(table, "k", after="x" * 32 + "-0-1", as_of="y")),
         (BadToken, lambda: store.get(table, "k", after="no token")),
         (UsageError, lambda: store.get(table, "k", as_of="no token")),
+        (UsageError, lambda: store.get(table, "k", consistency="strong")),
+        (UsageError, lambda: store.get(table, "k", consistency=1)),
+        (UsageError, lambda: store.get(table, "k", consistency="bounded")),
+        (UsageError, lambda: store.get_many(table, ["k"], consistency="latest", max_lag_ms=5)),
+        (UsageError, lambda: store.scan(table, max_lag_ms=-1)),
+        (UsageError, lambda: store.scan(table, max_lag_ms=True)),
+        (UsageError, lambda: store.get(table, "k", consistency="session")),
+        (UsageError, lambda: store.get(table, "k", consistency="eventual", after="x" * 32 + "-0-1")),
+        (UsageError, lambda: store.get(table, "k", consistency="latest", as_of="x" * 32 + "-0-1")),
+        (BadToken, lambda: store.get(table, "k", consistency="latest", after="no token")),
         (UsageError, lambda: list(store.scan(table, prefix="a", start="b"))),
         (UsageError, lambda: list(store.scan(table, limit=0))),
         (UsageError, lambda: store.flush(-1)), (UsageError, lambda: store.pipeline("")),
@@ -159,5 +183,6 @@ CONTRACT = [
     versions_of_a_row_rise, many_are_written_in_their_order, nothing_is_written_of_many_with_one_that_cannot_be,
     rows_come_in_the_order_of_their_bytes, what_is_not_there_yet_is_never_answered_with_something_older,
     a_read_as_of_a_position_sees_what_held_there, what_is_wrong_is_refused_at_once,
+    what_was_acknowledged_is_read_at_the_levels_that_promise_it,
     a_pipeline_writes_without_waiting_for_each,
 ]  # fmt: skip

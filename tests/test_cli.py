@@ -22,6 +22,13 @@ def test_what_is_put_can_be_got_byte_by_byte(dev, users, tmp_path):
     assert written["token"].endswith(f"-{written['partition']}-{written['offset'] + 1}")
     assert dev("get", users, "ada", "--token", written["token"]).stdout == b"Ada Lovelace"
 
+    dev("put", users, "fresh", "1")
+    for level in ("latest", "linearizable"):
+        told = dev("get", users, "fresh", "--consistency", level, "--deadline-ms", "30000")
+        assert told.stdout == b"1"
+    rows = dev("scan", users, "--prefix", "fresh", "--max-lag-ms", "0", "--deadline-ms", "30000")
+    assert rows.stdout == b"fresh\t1\n"
+
     blob = bytes(range(256)) * 3
     token = dev.json("put", users, "blob", "-", stdin=blob)["token"]
     assert dev("get", users, "blob", "--token", token).stdout == blob
@@ -72,6 +79,10 @@ def test_a_scan_is_in_key_order_and_bounded(dev):
         (["put", "nowhere", "k", "v"], 1, "there is no table 'nowhere'; `logstore table list`"),
         (["get", "nowhere", "k"], 1, "there is no table 'nowhere'"),
         (["get", "users", "k", "--token", "rubbish"], 2, "not a token"),
+        (["get", "users", "k", "--consistency", "bounded"], 2, "the level bounded needs max_lag_ms"),
+        (["scan", "users", "--consistency", "latest", "--max-lag-ms", "5"], 2, "no other level takes it"),
+        (["get", "users", "k", "--max-lag-ms", "-1"], 2, "--max-lag-ms"),
+        (["scan", "users", "--consistency", "strong"], 2, "--consistency"),
         (["get", "users", "k", "--deadline-ms", "99999"], 2, "--deadline-ms: wants a whole number from 1 to 30,000"),
         (["get", "users", "k", "--url", "http://127.0.0.1:1"], 1, "does not answer"),
         (["scan", "users", "--prefix", "a", "--start", "b"], 2, "either prefix, or start and end"),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from logstore import settings
+from logstore.client.read.level import LEVELS
 from logstore.log.connect.sources import publish
 from logstore.model.errors import UsageError
 from logstore.model.key import from_base64url, to_base64url
@@ -54,6 +55,16 @@ KEY_ENCODING = click.option(
 )
 AS_OF = click.option(
     "--as-of", metavar="TOKEN|TIME", help="What it held then: a token of all partitions read, or a time (RFC 3339)."
+)
+
+
+CONSISTENCY = click.option(
+    "--consistency",
+    type=click.Choice(LEVELS),
+    help="How fresh the answer must be; latest and linearizable hold all that was acknowledged before.",
+)
+MAX_LAG_MS = click.option(
+    "--max-lag-ms", type=click.IntRange(0), metavar="MS", help="With --consistency bounded: how old the answer may be."
 )
 
 

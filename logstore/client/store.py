@@ -10,6 +10,7 @@ from logstore.client.addresses import Address, find
 from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout
 from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.read.http import HttpReader, ScanPages
+from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, TopicProof, renewing
@@ -180,31 +181,39 @@ class Store:
         *,
         after: Position | str | None = None,
         as_of: PointInTime = None,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
         """Read a row, or None.
 
         With `after` (a position or token) at least that has been seen; with `as_of` (those, or a time) exactly that.
+        `consistency`: "latest" and "linearizable" hold all that was acknowledged before, "bounded" all that was
+        `max_lag_ms` before (docs/consistency.md).
 
         Raises ConsistencyTimeout, ServerUnreachable, NoSuchTable, Stopped, ServerError; NotRetained when that past is
         not kept.
         """
         try:
-            return self.reader.get(table, key, after=when(after, as_of), deadline_ms=deadline_ms)
+            return self.reader.get(
+                table, key, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
+            )
         except EpochChanged:
             self.forget(table)
             raise
 
     def get_many(
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
-        deadline_ms: int = DEADLINE_MS,
+        consistency: Level | None = None, max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
         """Rows in the order of `keys`, None where there is none.
 
         Raises like `get`. The deadline is for each 1,000 keys.
         """
         try:
-            return self.reader.get_many(table, keys, after=when(after, as_of), deadline_ms=deadline_ms)
+            return self.reader.get_many(
+                table, keys, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
+            )
         except EpochChanged:
             self.forget(table)
             raise
@@ -221,6 +230,8 @@ class Store:
         keys_only: bool = False,
         after: Position | str | None = None,
         as_of: PointInTime = None,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Iterator[Row]:
         """Rows in key order, page by page as they are taken.
@@ -228,11 +239,13 @@ class Store:
         `prefix`, or `start` and `end` (exclusive), bound the keys; `limit`: rows at most; `reverse`: keys fall;
         `keys_only`: values are empty; the deadline is for each page. While a page is taken the next one is asked for,
         at once with a `limit`, else from the second one on; what is not begun within its deadline, and a second, is
-        asked for again. Raises like `get`.
+        asked for again. A level counts from when a page is asked for. Raises like `get`.
         """
         check_table(table)
         pages = ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
-        return self.reader.scan(table, pages, after=when(after, as_of), deadline_ms=deadline_ms)
+        return self.reader.scan(
+            table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
+        )
 
     def table(self, name: str, codec: "Codec[T]") -> "TypedTable[T]":
         """One table with values of the program's own types, e.g. `codec=logstore.codecs.json`; see `TypedTable`."""

@@ -10,6 +10,7 @@ import orjson
 
 from logstore.cli import options, show
 from logstore.cli.table_names import table_names
+from logstore.client.read.level import Level
 from logstore.client.read.row import Row
 from logstore.client.store import Store
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
@@ -72,6 +73,8 @@ def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json:
 @click.argument("key")
 @click.option("--token", help="See at least what this token says (`put --json` prints one).")
 @options.AS_OF
+@options.CONSISTENCY
+@options.MAX_LAG_MS
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to this file.")
 @options.KEY_ENCODING
 @options.AS_JSON
@@ -81,6 +84,8 @@ def get(
     key: str,
     token: str | None,
     as_of: str | None,
+    consistency: Level | None,
+    max_lag_ms: int | None,
     output: Path | None,
     key_encoding: str,
     as_json: bool,
@@ -88,8 +93,9 @@ def get(
     """Print one row's value, its bytes and nothing else. Exit status 1 when there is no such row."""
     with Store(url=need_url(settings)) as store:
         row = store.get(
-            table, options.key_bytes(key, key_encoding), after=token, as_of=as_of, deadline_ms=settings.deadline_ms
-        )
+            table, options.key_bytes(key, key_encoding), after=token, as_of=as_of, consistency=consistency,
+            max_lag_ms=max_lag_ms, deadline_ms=settings.deadline_ms,
+        )  # fmt: skip
     if row is None:
         raise LogStoreError(f"there is no row {key!r} in table {table!r}")
     if output is not None:
@@ -111,36 +117,38 @@ def get(
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
 @click.option("--token", help="See at least what this token says.")
 @options.AS_OF
+@options.CONSISTENCY
+@options.MAX_LAG_MS
 @options.KEY_ENCODING
 @options.AS_JSON
 def scan(
     settings: Settings, table: str, prefix: str | None, start: str | None, end: str | None, limit: int | None,
     reverse: bool,
-    keys_only: bool, token: str | None, as_of: str | None, key_encoding: str, as_json: bool,
+    keys_only: bool, token: str | None, as_of: str | None, consistency: Level | None, max_lag_ms: int | None,
+    key_encoding: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Print rows in key order: key, tab, value; with --json one JSON object a line."""
-    bounds = {
-        name: None if text is None else options.key_bytes(text, key_encoding)
-        for name, text in _named(prefix, start, end)
-    }
+    first, begin, last = (
+        None if text is None else options.key_bytes(text, key_encoding) for text in (prefix, start, end)
+    )
     with Store(url=need_url(settings)) as store:
         rows = store.scan(
             table,
-            **bounds,
+            prefix=first,
+            start=begin,
+            end=last,
             limit=limit,
             reverse=reverse,
             keys_only=keys_only,
             after=token,
             as_of=as_of,
+            consistency=consistency,
+            max_lag_ms=max_lag_ms,
             deadline_ms=settings.deadline_ms,
         )
         for row in rows:
             sys.stdout.buffer.write(_line(row, key_encoding, keys_only=keys_only, as_json=as_json))
         sys.stdout.buffer.flush()
-
-
-def _named(prefix: str | None, start: str | None, end: str | None) -> list[tuple[str, str | None]]:
-    return [("prefix", prefix), ("start", start), ("end", end)]
 
 
 def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> bytes:

@@ -24,7 +24,8 @@ from logstore.client.lazily import CLOSED
 from logstore.client.memory.partition import MemoryPartition, MemoryRecord
 from logstore.client.memory.pipeline import MemoryPipeline
 from logstore.client.read.http import ScanPages
-from logstore.client.read.reading import DEADLINE_MS, AsOfBound, Budget, PointInTime, when
+from logstore.client.read.level import Level, LevelBound
+from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.model.errors import BadToken, ConsistencyTimeout, NoSuchTable, TableExists, UsageError
 from logstore.model.folding.entry import Entry
@@ -114,17 +115,21 @@ class MemoryStore:
         *,
         after: Position | str | None = None,
         as_of: PointInTime = None,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Row | None:
         """Read a row, or None, as `Store.get`. Raises ConsistencyTimeout, NoSuchTable, UsageError."""
-        return self._get(table, [check_key(to_bytes(key))], after, as_of, deadline_ms, "view")[0]
+        bound = when(after, as_of, consistency, max_lag_ms)
+        return self._get(table, [check_key(to_bytes(key))], bound, deadline_ms, "view")[0]
 
     def get_many(
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
-        deadline_ms: int = DEADLINE_MS,
+        consistency: Level | None = None, max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
     ) -> list[Row | None]:  # fmt: skip
         """Rows in the order of `keys`, None where there is none, as `Store.get_many`; raises like `get`."""
-        return self._get(table, [check_key(key) for key in keys_of(keys)], after, as_of, deadline_ms, "")
+        bound = when(after, as_of, consistency, max_lag_ms)
+        return self._get(table, [check_key(key) for key in keys_of(keys)], bound, deadline_ms, "")
 
     def scan(
         self,
@@ -138,13 +143,15 @@ class MemoryStore:
         keys_only: bool = False,
         after: Position | str | None = None,
         as_of: PointInTime = None,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
         deadline_ms: int = DEADLINE_MS,
     ) -> Iterator[Row]:
         """Rows in key order, as `Store.scan`, as they are when the first one is taken. Raises like `get`."""
         check_table(table)
         ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
         Budget.of(deadline_ms, 0.0)
-        bound = when(after, as_of)
+        bound = when(after, as_of, consistency, max_lag_ms)
         first, last = to_bytes(prefix or start or b""), None if end is None else to_bytes(end)
         if prefix:
             last = after_prefix(first)
@@ -187,11 +194,9 @@ class MemoryStore:
         return Position.of_write(part.table.epoch, part.number, offset)
 
     def _get(
-        self, table: str, keys: list[bytes], after: Position | str | None, as_of: PointInTime, deadline_ms: int,
-        source: str,
+        self, table: str, keys: list[bytes], bound: After, deadline_ms: int, source: str
     ) -> list[Row | None]:  # fmt: skip
         Budget.of(deadline_ms, 0.0)
-        bound = when(after, as_of)
         with self._lock:
             self._check_known(bound)
             parts = self._partitions(table)
@@ -205,7 +210,7 @@ class MemoryStore:
         ]
 
     def _scan(
-        self, table: str, bounds: tuple[bytes, bytes | None], bound: Position | str | AsOfBound | None,
+        self, table: str, bounds: tuple[bytes, bytes | None], bound: After,
         limit: int | None, *, reverse: bool, keys_only: bool,
     ) -> Iterator[Row]:  # fmt: skip
         with self._lock:
@@ -220,7 +225,7 @@ class MemoryStore:
             ]
         yield from islice(reversed(rows) if reverse else rows, limit)
 
-    def _points(self, parts: list[MemoryPartition], bound: Position | str | AsOfBound | None) -> dict[int, int]:
+    def _points(self, parts: list[MemoryPartition], bound: After) -> dict[int, int]:
         """By partition, the offset before which a reading looks. Raises ConsistencyTimeout, BadToken, UsageError."""
         if isinstance(bound, AsOfBound):
             moment = read_moment(bound.text)
@@ -241,7 +246,7 @@ class MemoryStore:
                 )
         return points
 
-    def _check_known(self, bound: Position | str | AsOfBound | None) -> None:
+    def _check_known(self, bound: After) -> None:
         """Raise ConsistencyTimeout for a token of a log that is not here: before a table is missing, as readers do."""
         self._check_open()
         if isinstance(bound, AsOfBound):
@@ -269,7 +274,10 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _floor(bound: Position | str | None) -> Position:
+def _floor(bound: Position | str | LevelBound | None) -> Position:
+    """Position that must have been written; every level is met by that, for what is written is read at once."""
+    if isinstance(bound, LevelBound):
+        bound = bound.token or None
     return Position.parse(bound) if isinstance(bound, str) else bound or Position()
 
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import orjson
 
 from logstore.client.checks import check_table
+from logstore.client.read.level import LevelBound, level_of
 from logstore.client.read.problem import error_of, parse, word_of
 from logstore.client.read.row import LISTS, Row, RowPage, many_of, page_of
 from logstore.client.transport.answer import HttpAnswer
@@ -44,7 +45,7 @@ class AsOfBound(NamedTuple):
     text: str
 
 
-After = Position | str | AsOfBound | None
+After = Position | str | AsOfBound | LevelBound | None
 PointInTime = Position | str | datetime | None
 DEADLINE_MS = 2_000  # of a read; the read API has the same default, so it needs not be said
 _new = tuple.__new__  # of a NamedTuple, without a frame of its own
@@ -58,8 +59,14 @@ _BEYOND_S = 30.0
 _PLAIN_KEY = re.compile(rb"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what `quote` would leave as it is
 
 
-def when(after: Position | str | None, as_of: PointInTime) -> After:
-    """Point that a read asks for; raises UsageError for two of them, or for a time without a zone."""
+def when(
+    after: Position | str | None, as_of: PointInTime, consistency: str | None = None, max_lag_ms: int | None = None
+) -> After:
+    """Point that a read asks for, or a level; raises UsageError for two of them, or for a time without a zone."""
+    level = level_of(consistency, max_lag_ms, after=after is not None, as_of=as_of is not None)
+    if level not in (None, "eventual", "session"):
+        token = after.token if isinstance(after, Position) else "" if after is None else _token(after, BadToken)
+        return LevelBound(str(level), max_lag_ms, token)
     if as_of is None:
         return after if after is None or isinstance(after, Position) else _token(after, BadToken)
     if after is not None:
@@ -339,6 +346,8 @@ def _session(after: After) -> dict[str, str]:
         return {}
     if isinstance(after, AsOfBound):
         return {"LS-As-Of": after.text}
+    if isinstance(after, LevelBound):
+        return after.headers()
     token = after.token if isinstance(after, Position) else after
     return {"LS-Consistency": "session", "LS-Token": token} if token else {}
 

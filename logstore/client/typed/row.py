@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
+from logstore.client.read.level import Level
 from logstore.client.read.reading import PointInTime
 from logstore.client.read.row import Row
 from logstore.codecs import Codec
@@ -18,6 +19,8 @@ class ReadOptions(TypedDict, total=False):
 
     after: Position | str | None
     as_of: PointInTime
+    consistency: Level | None
+    max_lag_ms: int | None
     deadline_ms: int
 
 
