@@ -1,4 +1,4 @@
-"""Level: how far the answer of a read must have come, as its caller says it; judged before anything is sent."""
+"""Level of a read: how far its answer must have come, as the caller says it; judged before anything is sent."""
 
 from typing import Literal, NamedTuple, get_args
 
