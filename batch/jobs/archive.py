@@ -10,7 +10,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from batch import failpoints
+from batch import failpoints, task_groups
 from batch.context import Clock, Context, new_id
 from batch.jobs import job_size
 from batch.tasks import segments
@@ -28,6 +28,7 @@ from logstore.snapshot.work import OffsetRange
 
 ROUND_RECORDS = 4_000_000
 CHUNK_RECORDS = 500_000
+GROUP_RECORDS = 4_096  # of short stretches that one task archives together
 
 
 @dataclass
@@ -237,8 +238,10 @@ def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str])
 
 
 def _extract(ctx: Context, table: Table, job: str, chunks: list[OffsetRange]) -> list[Segment]:
-    work = partial(segments.extract, bootstrap=ctx.bootstrap, table=table, storage=ctx.storage, job=job)
-    copied = [segment for found in ctx.run("archive", work, chunks) for segment in found]
+    work = partial(segments.extract_group, bootstrap=ctx.bootstrap, table=table, storage=ctx.storage, job=job)
+    most = min(GROUP_RECORDS, segments.FILE_BYTES // table.max_value_bytes)  # what comes may be of any size allowed
+    groups = task_groups.grouped(chunks, lambda chunk: chunk.end - chunk.start, most)
+    copied = task_groups.flattened(ctx.run("archive", work, groups))
     _covered(chunks, copied)
     return copied
 

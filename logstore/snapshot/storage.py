@@ -140,10 +140,18 @@ class Storage:
             if self._disk is None:
                 self._fs.put_file(str(local), self._full(path))
                 return
-            with self._beside(path) as (part, target):
-                shutil.copyfile(local, part)
-                flush(part)
-                part.replace(target)
+            self._place(local, path)
+            flush(below(self._disk, *path.split("/")).parent)
+
+    def upload_all(self, files: Sequence[tuple[Path, str]]) -> None:
+        """Copy local files here, many at once: a disk has one sync for several of them, and one for each folder."""
+        if self._disk is None:
+            at_once(lambda one: self.upload(*one), files)
+        elif files:
+            with self._translating(files[0][1]):
+                at_once(lambda one: self._place(*one), files)
+                folders = {below(self._disk, *path.split("/")).parent for _, path in files}
+                at_once(flush, sorted(folders))
 
     def download(
         self, path: str, local: Path, *, bytes_per_s: int | None = None, on_bytes: Callable[[int], None] | None = None
@@ -237,8 +245,15 @@ class Storage:
     def _full(self, path: str) -> str:
         return f"{self._root}/{relative(path)}" if path else str(self._root)
 
+    def _place(self, local: Path, path: str) -> None:
+        """Copy a file to its place on a disk; its folder is to be synced yet."""
+        with self._beside(path, sync=False) as (part, target):
+            shutil.copyfile(local, part)
+            flush(part)
+            part.replace(target)
+
     @contextmanager
-    def _beside(self, path: str) -> Iterator[tuple[Path, Path]]:
+    def _beside(self, path: str, *, sync: bool = True) -> Iterator[tuple[Path, Path]]:
         assert self._disk is not None, "only on a disk"
         target = below(self._disk, *path.split("/"))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +262,8 @@ class Storage:
             yield part, target
         finally:
             part.unlink(missing_ok=True)
-        flush(target.parent)
+        if sync:
+            flush(target.parent)
 
     @contextmanager
     def _translating(self, path: str) -> Iterator[None]:

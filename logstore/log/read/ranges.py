@@ -33,8 +33,8 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 BATCH_ROWS, BATCH_BYTES = 65_536, 16 << 20
 WAIT_S = 30.0
-_MOST = 10_000  # records of one call: those are Python objects, and bound what is held beside the columns
-_FETCH = {
+MOST = 10_000  # records of one call: those are Python objects, and bound what is held beside the columns
+FETCH = {
     "enable.partition.eof": True,
     "queued.min.messages": 100_000,
     "queued.max.messages.kbytes": 32_768,
@@ -86,33 +86,40 @@ def first_later(bootstrap: str, table: Table, time_ms: int) -> dict[int, int | N
 
 
 def _beginning(bootstrap: str, table: Table, partition: int, start: int, end: int) -> int:
-    """The offset at which reading begins: `start`, or behind records that are gone and were given up."""
-    bounds = offsets.bounds(clients.admin(bootstrap), table.topic, [partition])[partition]
-    missing = first_missing(range(start, min(bounds.start, end)), table.skips.get(partition, ()))
+    bound = offsets.bounds(clients.admin(bootstrap), table.topic, [partition])[partition]
+    return beginning(table, partition, start, end, bound.start)
+
+
+def beginning(table: Table, partition: int, start: int, end: int, log_start: int) -> int:
+    """The offset at which reading begins: `start`, or behind records that are gone and were given up.
+
+    Raises LogTruncated.
+    """
+    missing = first_missing(range(start, min(log_start, end)), table.skips.get(partition, ()))
     if missing is not None:
         raise LogTruncated(
-            f"offset {missing:,} of {table.topic}/{partition} is gone: the log begins at {bounds.start:,}; "
+            f"offset {missing:,} of {table.topic}/{partition} is gone: the log begins at {log_start:,}; "
             f"`logstore table repair {table.name} --partition {partition}` shows what is missing"
         )
-    return max(start, bounds.start)
+    return max(start, log_start)
 
 
 class _Reader:
     """A consumer of one partition, for one range."""
 
     def __init__(self, bootstrap: str, table: Table, partition: int, start: int, end: int) -> None:
-        self._table, self._partition, self._following, self._end = table, partition, start, end
-        self._skips = table.skips.get(partition, ())
-        self._consumer: Any = clients.consumer(bootstrap, **_FETCH)
+        self._at = Reach(table, partition, start, end)
+        self._consumer: Any = clients.consumer(bootstrap, **FETCH)
 
     def batches(self, rows: int, size_bytes: int) -> Iterator[pa.RecordBatch]:
         """Batches of the whole range."""
         held: list[pa.RecordBatch] = []
         count = size = 0
         try:
-            self._consumer.assign([TopicPartition(self._table.topic, self._partition, self._following)])
-            while self._following < self._end:
-                batch = self._take(min(_MOST, rows))
+            self._consumer.assign([self._at.place])
+            while self._at.left:
+                taken = take(self._consumer, min(MOST, rows, self._at.left), WAIT_S)
+                batch = self._at.batch_of(taken, self._consumer)
                 if batch is None:
                     continue
                 held.append(batch)
@@ -125,15 +132,36 @@ class _Reader:
         finally:
             self._consumer.close()
 
-    def _take(self, most: int) -> pa.RecordBatch | None:
-        """The next records, those below the end; None when there were none among what came."""
-        taken = take(self._consumer, min(most, self._end - self._following), WAIT_S)
+
+class Reach:
+    """Reach of a reader within the range of one partition: what it wants next, and what may come in its place."""
+
+    def __init__(self, table: Table, partition: int, start: int, end: int) -> None:
+        self._table, self._partition, self._following, self._end = table, partition, start, end
+        self._skips = table.skips.get(partition, ())
+
+    @property
+    def place(self) -> TopicPartition:
+        """Where reading goes on."""
+        return TopicPartition(self._table.topic, self._partition, self._following)
+
+    @property
+    def left(self) -> int:
+        """Offsets that are wanted yet."""
+        return self._end - self._following
+
+    def batch_of(self, taken: Sequence[Record], consumer: Any) -> pa.RecordBatch | None:
+        """The records below the end among what came of the partition; None when there were none.
+
+        Raises LogGap, LogTruncated, and what the consumer was refused.
+        """
         records = [record for record in taken if record.error() is None and record.offset() < self._end]
         batch = columns(self._partition, records) if records else None
         if batch is not None:
             self._step([record.offset() for record in records])
         if len(records) < len(taken):
-            self._look_at([record for record in taken if record.error() is not None], beyond=taken[-1].error() is None)
+            errors = [record.error() for record in taken if record.error() is not None]
+            self._look_at(errors, consumer, beyond=taken[-1].error() is None)
         return batch
 
     def _step(self, read: list[int]) -> None:
@@ -155,21 +183,21 @@ class _Reader:
                 "shows which"
             )
 
-    def _look_at(self, errors: list[Any], *, beyond: bool) -> None:
+    def _look_at(self, errors: list[Any], consumer: Any, *, beyond: bool) -> None:
         """Judge records that are not all of the range: an error, the end of the log, or records behind the range."""
-        for record in errors:
-            if record.error().code() != KafkaError._PARTITION_EOF:
-                raise self._failed(record.error())
+        for error in errors:
+            if error.code() != KafkaError._PARTITION_EOF:
+                raise self._failed(error, consumer)
         if beyond or errors:
             self._step_over(self._end)
             self._following = self._end
 
-    def _failed(self, error: Any) -> LogStoreError:
+    def _failed(self, error: Any, consumer: Any) -> LogStoreError:
         topic, partition = self._table.topic, self._partition
         if error.code() in _GONE:
             lost = f"offset {self._following:,} went from the log while it was read"
             return LogTruncated(f"{topic}/{partition}: {lost}; try again")
-        return unreadable(error, topic, partition, self._consumer)
+        return unreadable(error, topic, partition, consumer)
 
 
 def columns(partition: int, records: Sequence[Record]) -> pa.RecordBatch:
