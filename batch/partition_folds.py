@@ -1,25 +1,30 @@
-"""Partition folds: a job's partitions are folded, one task each, or several where one does not hold it.
+"""Partition folds: a job's partitions are folded by one task each, by several, or by one of several.
 
     orders ─> those that are too large: sample, ranges, a fold of each ─> what is to be merged, range by range
+           ├> small ones: a fold of several neighbours
            └> the others: a fold
 
 Digests of ranges add up: that of a delta is the difference it makes, so that they give, with the digest of the snapshot
 before, that of the partition.
 """
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 
-from batch import failpoints
+from batch import failpoints, task_groups
 from batch.context import Context
-from batch.tasks import key_ranges, levels, sstables
+from batch.tasks import fold_group, key_ranges, levels, sstables
 from batch.tasks.fold import QuarantineTally
 from batch.tasks.sst_files import SstTarget, check_order
 from logstore.model.errors import Corrupted
+from logstore.model.folding.difference import EVERY_KEY
 from logstore.model.folding.digest import Digest
 from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.work import FoldOrder, FoldResult, MergeOrder, PartDigest, SampleOrder
+
+GROUP_RECORDS = 4_096  # of small partitions that one task folds together
 
 
 class PartitionFolds:
@@ -32,8 +37,10 @@ class PartitionFolds:
         """Results, in order. Raises Unsupported, Corrupted, StorageUnreachable."""
         pieces = self._pieces(orders)
         flat = [piece for those in pieces for piece in those]
-        task = partial(sstables.fold_partition, table=self._table, where=self._where)
-        done = iter(self._ctx.run("fold", task, flat))
+        task = partial(fold_group.fold_group, table=self._table, where=self._where)
+        most = min(GROUP_RECORDS, fold_group.GROUP_BYTES // self._table.max_value_bytes)
+        groups = task_groups.grouped(flat, self._cost_of, most)
+        done = iter(task_groups.flattened(self._ctx.run("fold", task, groups)))
         parts = [[next(done) for _ in those] for those in pieces]
         if len(flat) > len(orders):
             failpoints.crash("compact:ranges")
@@ -41,6 +48,13 @@ class PartitionFolds:
             part[0] if len(part) == 1 else self._joined(order, those, part)
             for order, those, part in zip(orders, pieces, parts, strict=True)
         ]
+
+    def _cost_of(self, order: FoldOrder) -> int:
+        """Records and entries that a fold goes through, or fetches; a range of keys has a task alone."""
+        if order.keys != EVERY_KEY:
+            return sys.maxsize
+        whole = sstables.is_anew(order) or self._where.storage.local(self._where.root) is None
+        return order.cut - order.since + (sum(file.entries for file in order.base_files) if whole else 0)
 
     def _pieces(self, orders: Sequence[FoldOrder]) -> list[list[FoldOrder]]:
         """Orders of the tasks of each partition: several for ranges of one that is too large."""

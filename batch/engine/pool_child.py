@@ -11,7 +11,7 @@ from typing import Any
 
 from batch.engine.local import Failed
 from batch.engine.protocol import attempt
-from batch.tasks import segments, sstables  # noqa: F401 - loaded while the driver still plans
+from batch.tasks import fold_group, segments  # noqa: F401 - loaded while the driver still plans
 
 _LONGEST = 500  # of a reason, in characters
 

@@ -207,11 +207,14 @@ def read_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]
 @contextmanager
 def local_copy(segment: Segment, storage: Storage) -> Iterator[Path]:
     """The segment's file, on this machine. Raises Corrupted when it is not, byte for byte, what the manifest says."""
+    near = storage.local(segment.path)
+    if near is not None:
+        _check_file(segment, near)
+        yield near
+        return
     with tempfile.TemporaryDirectory(prefix="logstore-segment-") as scratch:
-        path = storage.local(segment.path)
-        if path is None:
-            path = Path(scratch, "segment.parquet")
-            storage.download(segment.path, path)
+        path = Path(scratch, "segment.parquet")
+        storage.download(segment.path, path)
         _check_file(segment, path)
         yield path
 

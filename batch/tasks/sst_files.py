@@ -49,12 +49,12 @@ def scanned(
 
 
 @contextmanager
-def levels_opened(paths: sst.Levels) -> Iterator[sst.SstReader | NoFiles]:
-    """A reader over levels that are here; there may be none of them."""
+def levels_opened(paths: sst.Levels, *, several: bool = False) -> Iterator[sst.SstReader | NoFiles]:
+    """A reader over levels that are here; there may be none of them. `several`: as of `sst.opened`."""
     if not paths:
         yield NoFiles()
         return
-    with sst.opened(paths) as reader:
+    with sst.opened(paths, several=several) as reader:
         yield reader
 
 
@@ -85,6 +85,15 @@ def fetched(where: SstTarget, file: FileFacts, local: Path) -> Path:
     except FileNotFoundError as error:
         raise _gone(file) from error
     if local.stat().st_size != file.size_bytes or sst.checksum(local) != file.checksum:
+        raise _damaged(file)
+    return local
+
+
+def seen(where: SstTarget, file: FileFacts, local: Path) -> Path:
+    """A file of the repository, as `fetched`; one on a disk is read where it is, and `local` points there."""
+    if where.storage.local(where.root) is None:
+        return fetched(where, file, local)
+    if sst.checksum(_pointed(where, file, local)) != file.checksum:
         raise _damaged(file)
     return local
 

@@ -46,17 +46,20 @@ class SstOutput(NamedTuple):
     def uploaded(self, made: Iterable[MadeFile], level: int) -> list[FileFacts]:
         """Move files to the storage, as those of a level."""
         files = list[FileFacts]()
-        for local, facts in made:
-            path = f"{self.where.name}/p{self.partition:05d}-{local.stem}.sst"
-            self.where.storage.upload(local, f"{self.where.root}/{path}")
-            local.unlink()
-            files.append(
-                FileFacts(
-                    self.partition, path, facts.entries, facts.size_bytes, facts.first_key, facts.last_key,
-                    facts.checksum, level,
-                )
-            )  # fmt: skip
+        for one in made:
+            file = self.named(one, level)
+            self.where.storage.upload(one.path, f"{self.where.root}/{file.path}")
+            one.path.unlink()
+            files.append(file)
         return files
+
+    def named(self, made: MadeFile, level: int) -> FileFacts:
+        """Facts of a file in the storage, to which it is moved, as one of a level."""
+        path, facts = f"{self.where.name}/p{self.partition:05d}-{made.path.stem}.sst", made.facts
+        return FileFacts(
+            self.partition, path, facts.entries, facts.size_bytes, facts.first_key, facts.last_key, facts.checksum,
+            level,
+        )  # fmt: skip
 
     def _made(self, entries: Iterable[tuple[bytes, bytes]]) -> Iterator[MadeFile]:
         attempt, source, number, more = secrets.token_hex(4), iter(entries), 0, True

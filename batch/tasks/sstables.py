@@ -34,11 +34,11 @@ from logstore.snapshot.work import FoldOrder, FoldResult, MergeOrder
 def fold_partition(order: FoldOrder, table: Table, where: SstTarget) -> FoldResult:
     """Fold one partition, and read what was written back. Raises Unsupported, Corrupted, StorageUnreachable."""
     with tempfile.TemporaryDirectory(prefix="logstore-fold-") as scratch:
-        task = _PartitionTask(order, SstOutput(table, order.partition, where, Path(scratch)))
-        return task.run()
+        task = PartitionTask(order, SstOutput(table, order.partition, where, Path(scratch)))
+        return task.read() or task.written()
 
 
-class _PartitionTask:
+class PartitionTask:
     """A partition that is folded over the snapshot before."""
 
     def __init__(self, order: FoldOrder, output: SstOutput) -> None:
@@ -47,20 +47,28 @@ class _PartitionTask:
         before, self.whole = order.base, order.keys == EVERY_KEY
         self.before = Digest.from_hex(before.digest, before.entries) if before and self.whole else Digest()
         self.old = [file for file in order.base_files if order.keys.meets(file.first_key, file.last_key)]
-        self.fold = _fold_of(order, self.table, self.scratch)
+        self.fold, self.records = _fold_of(order, self.table, self.scratch), 0
 
-    def run(self) -> FoldResult:
-        """Read the archived log, and write what has come of it."""
+    def read(self) -> FoldResult | None:
+        """Read the archived log; the result, where nothing has come that is to be written."""
         order, fold = self.order, self.fold
         skips = self.table.skips.get(order.partition, [])
-        records = feed(fold, order.segments, self.where.storage, skips, order.since, order.cut)
+        self.records = feed(fold, order.segments, self.where.storage, skips, order.since, order.cut)
         failpoints.crash("worker:3")
         fold.finish()
         if not fold.mutations and (may_stay(order) if self.whole else not is_anew(order)):
-            return FoldResult(self._facts(self.before), order.base_files if self.whole else [], True, records)
-        files, total = self._base() if is_anew(order) else self._upon_levels()
+            return self.result(self.before, order.base_files if self.whole else [], linked=True)
+        return None
+
+    def written(self) -> FoldResult:
+        """Write what has come of it. Requires: it was read."""
+        files, total = self._base() if is_anew(self.order) else self._upon_levels()
         check_order(files)
-        return FoldResult(self._facts(total), files, not fold.mutations and not self.whole, records)
+        return self.result(total, files, linked=not self.fold.mutations and not self.whole)
+
+    def result(self, total: Digest, files: list[FileFacts], *, linked: bool) -> FoldResult:
+        """The result with these files."""
+        return FoldResult(self._facts(total), files, linked, self.records)
 
     def _base(self) -> tuple[list[FileFacts], Digest]:
         """All there is becomes a base."""

@@ -232,18 +232,20 @@ def prepare(directory: Path, levels: Levels) -> None:
 
 
 @contextmanager
-def opened(levels: Levels, cache_bytes: int = CACHE_BYTES) -> Iterator[SstReader]:
+def opened(levels: Levels, cache_bytes: int = CACHE_BYTES, *, several: bool = False) -> Iterator[SstReader]:
     """A reader over bare files, in a throwaway directory.
+
+    `several`: files are of several partitions, so that those of a level overlap, and no key is in two partitions.
 
     That is in memory where this machine has a folder for it: RocksDB syncs what it writes there a dozen times, which on
     a disk takes longer than to read a small partition. Else it is beside the first of the files.
     """
     first = next((file for level in levels for file in level), None)
-    memory = _in_memory()
+    memory = in_memory()
     with tempfile.TemporaryDirectory(prefix="sst-", dir=memory or (first.parent if first else None)) as scratch:
         directory = Path(scratch, "db")
         directory.mkdir()
-        _ingest(directory, levels, _symlink if memory else _link)
+        _ingest(directory, levels, _symlink if memory else _link, several=several)
         reader = SstReader.open(directory, cache_bytes=cache_bytes)
         try:
             yield reader
@@ -251,10 +253,10 @@ def opened(levels: Levels, cache_bytes: int = CACHE_BYTES) -> Iterator[SstReader
             reader.close()
 
 
-def _in_memory() -> Path | None:
-    """The folder in memory, where it is there and has room for what RocksDB notes of a few files."""
+def in_memory(size_bytes: int = _MEMORY_BYTES) -> Path | None:
+    """The folder in memory, where it is there and has so much room, by default for what RocksDB notes of files."""
     try:
-        roomy = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _MEMORY_BYTES
+        roomy = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= size_bytes
     except OSError:
         return None
     return _MEMORY if roomy else None
@@ -269,7 +271,7 @@ def checksum(path: Path) -> str:
     return state.hexdigest()
 
 
-def _ingest(directory: Path, levels: Levels, link: Callable[[Path, Path], str]) -> None:
+def _ingest(directory: Path, levels: Levels, link: Callable[[Path, Path], str], *, several: bool = False) -> None:
     incoming = directory / "incoming"
     incoming.mkdir()
     try:
@@ -281,7 +283,7 @@ def _ingest(directory: Path, levels: Levels, link: Callable[[Path, Path], str]) 
             for level, files in enumerate(levels):
                 links = [link(file, incoming / f"{level}-{number:05d}.sst") for number, file in enumerate(files)]
                 if links:
-                    db.ingest_external_file(links, _moving(over=level > 0))
+                    db.ingest_external_file(links, _moving(over=level > 0 or several))
         finally:
             db.close()
     except Exception as error:  # rocksdict raises bare Exception
