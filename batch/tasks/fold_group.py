@@ -42,7 +42,7 @@ def _folded(orders: Sequence[FoldOrder], table: Table, where: SstTarget) -> dict
     near = where.storage.local(where.root) is not None  # what lies below is not copied
     memory = sst.in_memory(2 * GROUP_BYTES) if near else None
     with tempfile.TemporaryDirectory(prefix="logstore-fold-", dir=memory) as scratch:
-        return _Group(orders, table, where, Path(scratch)).run()
+        return _GroupTask(orders, table, where, Path(scratch)).run()
 
 
 class _Made(NamedTuple):
@@ -61,7 +61,7 @@ class _Made(NamedTuple):
         return self.task.result(self.written.claimed, files, linked=False)
 
 
-class _Group:
+class _GroupTask:
     """Partitions that are folded by one task."""
 
     def __init__(self, orders: Sequence[FoldOrder], table: Table, where: SstTarget, scratch: Path) -> None:

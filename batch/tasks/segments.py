@@ -124,7 +124,7 @@ def _before(chunk: OffsetRange) -> int:
 
 
 def _behind_first(chunk: OffsetRange, first: pa.RecordBatch, table: Table) -> pa.RecordBatch:
-    """What of the first batch is in the chunk. Raises LogTruncated where it does not begin with the record before.
+    """The rows of the first batch that are in the chunk. Raises LogTruncated where another record comes before them.
 
     A log that lost its end and grew again has another one there.
     """

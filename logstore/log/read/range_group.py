@@ -29,11 +29,11 @@ def read_group(
         partition: Reach(table, partition, beginning(table, partition, start, end, bounds[partition].start), end)
         for partition, (start, end) in ranges.items()
     }
-    yield from _Group(bootstrap, reaches).batches(size_bytes)
+    yield from _GroupReader(bootstrap, reaches).batches(size_bytes)
     check_epoch(bootstrap, table)
 
 
-class _Group:
+class _GroupReader:
     """A consumer of several partitions."""
 
     def __init__(self, bootstrap: str, reaches: Mapping[int, Reach]) -> None:

@@ -142,7 +142,7 @@ class Reach:
 
     @property
     def place(self) -> TopicPartition:
-        """Where reading goes on."""
+        """Offset at which reading goes on, as Kafka's client takes it."""
         return TopicPartition(self._table.topic, self._partition, self._following)
 
     @property
