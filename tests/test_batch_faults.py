@@ -110,8 +110,9 @@ def assert_replaced(ctx, table, done, folder):
     assert digests(manifest) == digests(rebuild(ctx, table).manifest)
 
 
-def test_processes_of_the_pool_killed_at_work_are_replaced_within_the_run(ctx, may_crash):
-    table = make_table(ctx, "kill-child", 2)
+@pytest.mark.parametrize("partitions", [2, 16])  # each with tasks of its own, two in a task
+def test_processes_of_the_pool_killed_at_work_are_replaced_within_the_run(ctx, may_crash, partitions):
+    table = make_table(ctx, f"kill-child-{partitions}", partitions)
     write(ctx.bootstrap, table, 1_000)
     crashes = {"LOGSTORE_TEST_CRASH": "worker:2,worker:3", "LOGSTORE_TEST_CRASH_DIR": may_crash}
     assert_replaced(ctx, table, support_jobs.drive(ctx, table, "compact", **crashes), may_crash)
