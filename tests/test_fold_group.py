@@ -18,7 +18,7 @@ from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest
 from logstore.model.partitioner import partition_of
 from logstore.model.table import Table
-from logstore.snapshot.archive import Segment
+from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.manifest import levels_of
 from logstore.snapshot.sst import checksum, opened
 from logstore.snapshot.storage import Storage
