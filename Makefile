@@ -7,10 +7,12 @@ CACHE ?= $(or $(LOGSTORE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/logstore)
 WHEELS := $(CACHE)/wheels-$(shell cat constraints.txt pyproject.toml | cksum | cut -d' ' -f1)
 PACKAGES := --constraint constraints.txt --editable ".[demo,dev]"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-JOBS ?= 3
+# Processes that share a tier; a whole store is half a dozen processes itself.
+PROCESSES = $(or $(JOBS),4)
+test-rest test-all: PROCESSES = $(or $(JOBS),3)
 # Bytecode is kept whatever the shell says: by the hundred the processes of the tests import the same modules.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
-TIER := $(PYTEST) --numprocesses $(JOBS) --tier
+TIER = $(PYTEST) --numprocesses $(PROCESSES) --tier
 ARGS ?=
 
 .PHONY: help demo quick test test-rest test-all check format integration bench clean .venv
@@ -43,7 +45,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: .venv
 	@$(BIN)/python -m examples.flights $(ARGS)
 
-# Tiers (tests/support_tiers.py), each within its budget of CPU seconds, shared by JOBS processes.
+# Tiers (tests/support_tiers.py), each within its budget of CPU seconds, shared by PROCESSES (JOBS=2: by two).
 quick: .venv
 	@$(TIER) quick $(ARGS)
 
