@@ -14,11 +14,12 @@ from batch.jobs.archive import archive, repair_archive, verify_archive
 from batch.jobs.compact import compact
 from batch.jobs.history import may_hold_later
 from batch.tasks import segments
+from benchmarks.far_storage import CountingStorage
 from logstore.log import topics
 from logstore.log.kafka import clients
 from logstore.log.kafka.records import read_records
 from logstore.log.read import ranges
-from logstore.model.errors import Conflict, Corrupted, LogGap, LogTruncated
+from logstore.model.errors import Conflict, Corrupted, JobRunning, LogGap, LogTruncated
 from logstore.snapshot.archive import index as archive_index
 from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.archive.segment import Segment, path_of
@@ -256,6 +257,42 @@ def test_the_archive_is_the_log_in_rounds_and_goes_on_where_it_ended(ctx, monkey
         assert found == [(r.offset(), r.timestamp()[1], r.key(), r.value()) for r in log]
         for one in ctx.archive(table).covering(partition, 0, end):
             assert one.latest_ms == max(time_ms for offset, time_ms, *_ in found if one.start <= offset < one.end)
+
+
+def test_where_nothing_is_new_no_lease_is_taken_and_no_file_written(ctx):
+    table = make_table(ctx, "arch-nothing", 4)
+    write(ctx.bootstrap, table, 100)
+    first = archive(ctx, table)
+    files = {path: path.stat().st_mtime_ns for path in Path(str(ctx.storage.local(table.topic))).rglob("*")}
+    ctx.storage = storage = CountingStorage(ctx.storage.url)
+    storage.asked = 0
+    again = archive(ctx, table)
+    assert (again.records, again.rounds, again.upto) == (0, 0, first.upto)
+    assert storage.asked == 3  # manifests, the one that is there, and marks of killed jobs
+    with ctx.repository(table).lease("other", "compact"):
+        assert archive(ctx, table).upto == first.upto
+        write(ctx.bootstrap, table, 1, seed=2)
+        with pytest.raises(JobRunning):
+            archive(ctx, table)
+    after = {path: path.stat().st_mtime_ns for path in Path(str(ctx.storage.local(table.topic))).rglob("*")}
+    assert {p: at for p, at in after.items() if "_JOB" not in p.parts} == {
+        p: at for p, at in files.items() if "_JOB" not in p.parts
+    }
+
+
+def test_what_a_run_asks_of_the_storage_does_not_grow_with_partitions_or_runs(ctx):
+    """Tasks ask for their own files; so the driver's questions are as many, whatever the partitions."""
+    asked = {}
+    for partitions in (1, 16):
+        table = make_table(ctx, f"arch-asked-{partitions}", partitions)
+        for number in range(4):
+            write(ctx.bootstrap, table, 200, seed=number)
+            index = archive_index.ArchiveIndex(CountingStorage(ctx.storage.url), table.topic, table.epoch)
+            with ctx.repository(table).lease(f"j{number}", "archive"):
+                assert archiving.archive_leased(ctx, table, f"j{number}", index=index).records == 200
+            asked[partitions, number] = index.storage.asked
+    assert asked[16, 3] == asked[1, 3] <= 14
+    assert asked[1, 3] - asked[1, 1] == 2  # a manifest for each run since the checkpoint
 
 
 @pytest.mark.parametrize(

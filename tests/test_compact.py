@@ -10,6 +10,7 @@ from support_log import produce
 
 from batch import failpoints
 from batch.jobs.compact import compact, rebuild
+from benchmarks.far_storage import CountingStorage
 from logstore.client.store import Store
 from logstore.log.control import append_control
 from logstore.log.kafka.records import read_records
@@ -314,3 +315,21 @@ def test_a_variable_alone_arms_no_failpoint(tmp_path, monkeypatch, capsys, conse
     failpoints.warn()
     assert failpoints.armed() == ["compact:1"]
     assert "failpoints are armed" in capsys.readouterr().err
+
+
+def test_what_a_compaction_asks_of_the_storage_is_the_same_for_few_partitions_and_many(ctx):
+    """The driver's own questions: tasks ask for their files, and what is collected goes at once."""
+    asked = {}
+    for partitions in (2, 12):
+        table = make_table(ctx, f"cmp-asked-{partitions}", partitions)
+        for number in range(6):  # the first snapshots are collected by the last runs
+            write(ctx.bootstrap, table, 300, seed=number)
+            counting = replace(ctx, storage=CountingStorage(ctx.storage.url), lease_s=600)  # not renewed meanwhile
+            done = compact(counting, table)
+            assert not done.unchanged
+            asked[partitions, number] = counting.storage.asked
+        assert done.removed == 1
+        counting.storage.asked = 0
+        assert compact(counting, table).unchanged
+        assert counting.storage.asked <= 30
+    assert asked[12, 5] == asked[2, 5] <= 110

@@ -17,7 +17,7 @@ from batch.tasks import segments
 from logstore.log.kafka import clients, offsets
 from logstore.log.read.leader_epochs import records_from
 from logstore.log.read.ranges import committed_ends
-from logstore.model.errors import Corrupted, LogTruncated
+from logstore.model.errors import Conflict, Corrupted, LogTruncated
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
@@ -58,9 +58,25 @@ def archive(ctx: Context, table: Table, upto: dict[int, int] | None = None) -> A
 
     Raises JobRunning, LogTruncated, LogGap, EpochChanged, StorageUnreachable, Conflict.
     """
+    if (done := _unleased(ctx, table, upto)) is not None:
+        return done
     job = new_id()
     with ctx.repository(table).lease(job, "archive", ctx.lease_s):
         return archive_leased(ctx, table, job, upto)
+
+
+def _unleased(ctx: Context, table: Table, upto: dict[int, int] | None) -> Archived | None:
+    """The outcome where nothing is new: to say so takes no lease, which would be a file."""
+    clock, index = Clock(), ctx.archive(table)
+    with clock.step("plan"):
+        now = committed_ends(ctx.bootstrap, table)
+        try:
+            archived = index.next_offsets()
+        except Conflict:  # another job removed what was looked at: the lease says which
+            return None
+        if _round(_checked(table, archived, now), now if upto is None else upto, {}) or index.has_killed():
+            return None
+    return Archived(upto=archived, seconds=clock.seconds)
 
 
 def archive_leased(

@@ -61,8 +61,7 @@ def lease(storage: Storage, folder: str, job: str, what: str, ttl_s: float) -> I
         ended.set()
         renewing.join(ttl_s)
         storage.replace(path, _document(job, what, 0))
-        for older in range(max(1, number - 8), number):
-            storage.remove(_path(folder, older))
+        storage.remove_all([_path(folder, older) for older in range(max(1, number - 8), number)])
 
 
 def _renew(storage: Storage, path: str, job: str, what: str, ttl_s: float, ended: threading.Event) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple
 
 import orjson
@@ -254,17 +254,29 @@ class Repository:
         needed = {file.path for name in (retained | spared) & set(published) for file in self.manifest(name).files}
         gone = [name for name in folders if name not in retained | spared]
         files = [f"{name}/{file}" for name in gone for file in sorted(folders[name]) if f"{name}/{file}" not in needed]
-        files.sort(key=lambda path: not path.endswith(_MANIFEST))
-        size = sum(at_once(lambda path: self.storage.size(self.file_path(path)), files))
+        known = self._sizes(set(gone) & set(published))
+        unknown = [path for path in files if path not in known]
+        size = sum(at_once(lambda path: self.storage.size(self.file_path(path)), unknown))
+        size += sum(known[path] for path in files if path in known)
         if not dry_run:
-            for path in files:
-                self.storage.remove(self.file_path(path))
+            self._remove([path for path in files if path.endswith(_MANIFEST)])
+            self._remove([path for path in files if not path.endswith(_MANIFEST)])
             for name in gone:
                 self.storage.tidy(self.file_path(name))
-            for old in self.storage.list(self.file_path("_CURRENT"))[:-_POINTERS]:
-                self.storage.remove(self.file_path(f"_CURRENT/{old}"))
+            self._remove([f"_CURRENT/{old}" for old in self.storage.list(self.file_path("_CURRENT"))[:-_POINTERS]])
             self.verdicts().forget_others(set(folders) - set(gone))
         return Collected([name for name in gone if name in published], len(files), size)
+
+    def _sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Sizes of files, as the manifests that can be read say."""
+        found: dict[str, int] = {}
+        for name in names:
+            with suppress(Corrupted):
+                found |= {file.path: file.size_bytes for file in self.manifest(name).files}
+        return found
+
+    def _remove(self, paths: Sequence[str]) -> None:
+        self.storage.remove_all([self.file_path(path) for path in paths])
 
     def _retained(self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str]) -> set[str]:
         """Snapshots that are needed: the newest of this line and the former, pinned, fetched, and a proved one."""

@@ -290,6 +290,10 @@ class ArchiveIndex:
         """Remove the mark of a job whose files a manifest names."""
         leftovers.end(self.storage, self.root, job)
 
+    def has_killed(self) -> bool:
+        """True when `collect_killed` would look for something."""
+        return bool(leftovers.killed(self.storage, self.root))
+
     def collect_killed(self) -> list[str]:
         """Collect where a killed job has left its mark, once that is an hour old. Raises Corrupted."""
         old = leftovers.killed(self.storage, self.root)
