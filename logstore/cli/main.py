@@ -53,6 +53,7 @@ _SECTIONS: Sections = {
         "status": ("logstore.cli.status", "Show nodes, tables and partitions."),
         "doctor": ("logstore.cli.doctor.command", "Look for what is wrong with this machine, Kafka and the tables."),
         "config": ("logstore.cli.setup.config", "Show the settings that hold here, and where they come from."),
+        "shell": ("logstore.cli.shell.command", "Take commands at a prompt, with completion and a history."),
         "completion": ("logstore.cli.setup.completion", "Complete commands and tables in bash, zsh and fish."),
         "version": ("logstore.cli.version", "Show versions."),
     },
@@ -85,6 +86,11 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command and exit with its status."""
+    sys.exit(run(argv))
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Run the command, say what is wrong, and return its exit status."""
     try:
         status = cli.main(argv, prog_name="logstore", standalone_mode=False)
         sys.stdout.flush()
@@ -92,25 +98,25 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
         status = 1
     except (click.Abort, KeyboardInterrupt):
-        status = _say("stopped", 130)
+        status = say("stopped", 130)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
         status = error.exit_code
     except click.ClickException as error:
-        status = _say(_usage(error), error.exit_code)
+        status = say(_usage(error), error.exit_code)
     except LogStoreError as error:
         _debug()
-        status = _say(str(error), status_of(error))
+        status = say(str(error), status_of(error))
     except ModuleNotFoundError as error:
         _debug()
-        status = _say(str(missing(error) or error), 1)
+        status = say(str(missing(error) or error), 1)
     except OSError as error:
         _debug()
-        status = _say(_of_the_system(error), 1)
+        status = say(_of_the_system(error), 1)
     except Exception as error:  # the last resort of a program: say it in one line
         _debug()
-        status = _say(f"{type(error).__name__}: {error}; LOGSTORE_DEBUG=1 shows where", 1)
-    sys.exit(status if isinstance(status, int) else 0)
+        status = say(f"{type(error).__name__}: {error}; LOGSTORE_DEBUG=1 shows where", 1)
+    return status if isinstance(status, int) else 0
 
 
 def status_of(error: LogStoreError) -> int:
@@ -131,7 +137,8 @@ def _of_the_system(error: OSError) -> str:
     return f"{os.fsdecode(error.filename)}: {error.strerror}; LOGSTORE_DEBUG=1 shows what needed it"
 
 
-def _say(text: str, status: int) -> int:
+def say(text: str, status: int) -> int:
+    """Say what is wrong in one line, with the notes of the error that is handled; returns the exit status."""
     error = sys.exception()
     if isinstance(error, click.Abort):  # click's word for a KeyboardInterrupt, which has the notes
         error = error.__cause__ or error
