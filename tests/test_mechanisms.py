@@ -19,6 +19,7 @@ from support_secured import PASSWORD, user
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.broker.security import ADMIN, BrokerSecurity
 from logstore.log import topics
+from logstore.log.connect.acl import Acl
 from logstore.log.connect.cluster import Cluster
 from logstore.log.connect.sources import properties_in
 from logstore.log.kafka import clients
@@ -197,13 +198,21 @@ def test_a_wrong_secret_of_a_client_is_said_at_once_for_both(broker, caplog):
 
 def test_a_password_that_is_changed_lets_go_on_who_is_in_and_nobody_else(broker, topic):
     """Kafka proves a connection once: what runs goes on until it has to connect anew, and then the error is typed."""
-    cluster = user(broker, [])
+    cluster = user(broker, [Acl("WRITE", "topic", topic)])
     producer = clients.producer(cluster)
-    before = clients.metadata(producer, 60)
+    assert _written(producer, topic) == [None]  # over the connection to the leader, which stands from now on
     _change_password(broker, cluster.properties["sasl.username"])
-    assert clients.metadata(producer, 60).cluster_id == before.cluster_id
+    assert _written(producer, topic) == [None]
     with pytest.raises(AuthenticationFailed, match="credentials"):
         _until_refused(cluster)
+
+
+def _written(producer, topic):
+    """The error of one record's delivery, or None."""
+    reports = []
+    producer.produce(topic, b"x", on_delivery=lambda error, _: reports.append(error))
+    assert producer.flush(60) == 0
+    return reports
 
 
 def _change_password(broker, name):
