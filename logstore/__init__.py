@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         BatchFailed,
         BatchUnknown,
         ConsistencyTimeout,
+        EpochChanged,
         LogStoreError,
         LogUnreachable,
         NoSuchTable,
         NotYet,
         Overloaded,
         Stopped,
+        Undecodable,
         Unknown,
         UsageError,
         WriteFailed,
@@ -37,8 +39,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
-    "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotYet", "Overloaded",
-    "Pending", "Position", "Row", "Stopped", "Store", "Unknown", "UsageError", "WriteFailed",
+    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotYet", "Overloaded",
+    "Pending", "Position", "Row", "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WriteFailed",
     "__version__",
 ]  # fmt: skip
 

@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(
             200,
             msgpack.packb({**body, "token": f"{EPOCH}-0-100", "positions": {}}),
-            {"Content-Type": "application/msgpack"},
+            {"Content-Type": "application/msgpack", "LS-Token": f"{EPOCH}-0-100"},
         )
 
     def _problem(self, status, word, headers=None, **more):

@@ -29,7 +29,7 @@ def test_it_does_what_every_store_does(rule, under):
     rule(under)
 
 
-PUBLIC = ["put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "table", "flush", "close"]
+PUBLIC = ["put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "session", "table", "flush", "close"]
 
 
 @pytest.mark.parametrize("name", PUBLIC)

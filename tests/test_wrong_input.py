@@ -23,6 +23,8 @@ from support_producer import Fixed, make_table
 
 from logstore import AsyncStore, Pending, Position, Row, Store, codecs
 from logstore.client.aio import AsyncPending, AsyncPipeline
+from logstore.client.session.async_session import AsyncSession
+from logstore.client.session.session import Session
 from logstore.client.typed.async_table import AsyncTypedTable
 from logstore.client.typed.table import TypedTable
 from logstore.client.write.pipeline import Pipeline
@@ -49,7 +51,7 @@ def right_for(name, kind):
     for wanted, value in {
         "table": "t", "bootstrap": "127.0.0.1:1", "url": "http://127.0.0.1:1", "on_full": "wait",
         "token": POSITION.token, "epoch": EPOCH, "keys": ["k"], "pairs": [("k", "v")], "pieces": {(EPOCH, 0): 1},
-        "others": [POSITION], "compression": "lz4", "name": "t", "codec": codecs.json,
+        "others": [POSITION], "seen": POSITION, "compression": "lz4", "name": "t", "codec": codecs.json,
     }.items():  # fmt: skip
         if name == wanted:
             return value
@@ -95,13 +97,15 @@ def methods(kind):
     """Public methods and properties of a class, with the types of their parameters."""
     names = {
         "SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline, "Codec": codecs.Codec,
-        "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable,
+        "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable, "Row": Row,
+        "Session": Session, "AsyncSession": AsyncSession,
     }  # fmt: skip
-    for name in sorted(vars(kind)):
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("logstore.")]
+    for name in sorted({name for base in ours for name in vars(base)}):
         member = inspect.getattr_static(kind, name)
         if (name.startswith("_") and name != "__init__") or name in INSIDE:
             continue
-        if name == "__init__" and kind in (Pipeline, AsyncPipeline, Row):
+        if name == "__init__" and kind in (Pipeline, AsyncPipeline, Session, AsyncSession, Row):
             continue  # made by a store
         function = getattr(member, "__func__", member)
         if isinstance(member, property):
@@ -183,6 +187,12 @@ async def subject(kind, stores):
     """Something of this kind to call, open."""
     if kind is Position:
         yield POSITION
+    elif kind is Session:
+        with Store(**stores.arguments()) as store:
+            yield store.session()
+    elif kind is AsyncSession:
+        async with AsyncStore(**stores.arguments()) as store:
+            yield store.session()
     elif kind is Row:
         yield Row(b"k", b"v", 1, 0, POSITION.token)
     elif kind in (AsyncStore, AsyncPipeline):
@@ -193,7 +203,7 @@ async def subject(kind, stores):
             yield store if kind is Store else store.pipeline("t")
 
 
-KINDS = [Store, AsyncStore, Pipeline, AsyncPipeline, Position, Row]
+KINDS = [Store, AsyncStore, Session, AsyncSession, Pipeline, AsyncPipeline, Position, Row]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -201,6 +211,8 @@ def test_every_public_method_is_found(kind):
     assert {name for name, *_ in methods(kind)} >= {
         Store: {"__init__", "put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "flush", "close"},
         AsyncStore: {"__init__", "put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "flush", "close"},
+        Session: {"put", "delete", "put_many", "get", "get_many", "scan", "saw", "token", "position"},
+        AsyncSession: {"put", "delete", "put_many", "get", "get_many", "scan", "saw", "token", "position"},
         Pipeline: {"put", "delete", "flush", "count", "limit"},
         AsyncPipeline: {"put", "delete", "flush", "epoch"},
         Position: {"__init__", "of_write", "parse", "covers", "merge", "token", "partition", "offset", "pieces"},
@@ -311,7 +323,12 @@ def test_another_loop_is_refused_as_long_as_the_first_one_is_there(stores):
                 outcome = await asyncio.to_thread(
                     lambda name=name, arguments=arguments: asyncio.run(tried(call_of(store, name, arguments)))
                 )
-                if name not in ("flush", "put_many", "table"):  # another thread's work in any case, or no call yet
+                if name not in (
+                    "flush",
+                    "put_many",
+                    "session",
+                    "table",
+                ):  # another thread's work in any case, or no call yet
                     assert isinstance(outcome, UsageError), (name, outcome)
             pipe = await store.open_pipeline("t")
             written = await pipe.put("k", "v")

@@ -4,6 +4,7 @@
     read/        the conversation with the read API
     write/       what is on its way to the log
     transport/   connections to nodes
+    session/     reads that see what the same session wrote and read
     typed/       tables whose values are objects of the program
     admin/       tables are made, changed and dropped
     memory/      the same client without Kafka, for tests

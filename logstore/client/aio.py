@@ -41,6 +41,7 @@ from logstore.model.table import Table
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.session.async_session import AsyncSession
     from logstore.client.typed.async_table import AsyncTypedTable
     from logstore.codecs import Codec
 
@@ -336,6 +337,13 @@ class AsyncStore:
         return self._reads().scan(
             table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
         )
+
+    def session(self, token: Position | str | None = None) -> "AsyncSession":
+        """A session, whose reads see what it wrote and read before, from the `token` of an earlier one on."""
+        from logstore.client.session.async_session import AsyncSession  # noqa: PLC0415 - only who uses it
+
+        self._store.check_open()
+        return AsyncSession(self, token)
 
     def table(self, name: str, codec: "Codec[T]") -> "AsyncTypedTable[T]":
         """One table with values of the program's own types (`codec=logstore.codecs.json`); see `AsyncTypedTable`."""

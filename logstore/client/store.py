@@ -31,6 +31,7 @@ from logstore.model.position import Position
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
     from logstore.client.write.batch import WriteBatch
     from logstore.client.write.pending import Pending
@@ -246,6 +247,13 @@ class Store:
         return self.reader.scan(
             table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
         )
+
+    def session(self, token: Position | str | None = None) -> "Session":
+        """A session, whose reads see what it wrote and read before, from the `token` of an earlier one on."""
+        from logstore.client.session.session import Session  # noqa: PLC0415 - only who uses it
+
+        self.check_open()
+        return Session(self, token)
 
     def table(self, name: str, codec: "Codec[T]") -> "TypedTable[T]":
         """One table with values of the program's own types, e.g. `codec=logstore.codecs.json`; see `TypedTable`."""

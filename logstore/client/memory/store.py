@@ -27,6 +27,7 @@ from logstore.client.read.http import ScanPages
 from logstore.client.read.level import Level, LevelBound
 from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, PointInTime, when
 from logstore.client.read.row import Row
+from logstore.client.read.session_floor import SessionFloor
 from logstore.model.errors import BadToken, ConsistencyTimeout, NoSuchTable, TableExists, UsageError
 from logstore.model.folding.entry import Entry
 from logstore.model.key import after_prefix, check_key, to_bytes
@@ -36,6 +37,7 @@ from logstore.model.position import Position
 from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table, check_limits, check_name
 
 if TYPE_CHECKING:
+    from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
     from logstore.codecs import Codec
 
@@ -157,6 +159,13 @@ class MemoryStore:
             last = after_prefix(first)
         return self._scan(table, (first, last), bound, limit, reverse=reverse, keys_only=keys_only)
 
+    def session(self, token: Position | str | None = None) -> "Session":
+        """A session, whose reads see what it wrote and read before, from the `token` of an earlier one on."""
+        from logstore.client.session.session import Session  # noqa: PLC0415 - only who uses it
+
+        self._check_open()
+        return Session(self, token)
+
     def table(self, name: str, codec: "Codec[T]") -> "TypedTable[T]":
         """One table with values of the program's own types, e.g. `codec=logstore.codecs.json`; see `TypedTable`."""
         from logstore.client.typed.table import TypedTable  # noqa: PLC0415 - only who uses it
@@ -274,10 +283,12 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _floor(bound: Position | str | LevelBound | None) -> Position:
+def _floor(bound: Position | str | LevelBound | SessionFloor | None) -> Position:
     """Position that must have been written; every level is met by that, for what is written is read at once."""
     if isinstance(bound, LevelBound):
-        bound = bound.token or None
+        bound = bound.floor or bound.token or None
+    if isinstance(bound, SessionFloor):
+        return bound.position
     return Position.parse(bound) if isinstance(bound, str) else bound or Position()
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple, get_args
 
+from logstore.client.read.session_floor import SessionFloor
 from logstore.model.errors import UsageError
 
 Level = Literal["eventual", "session", "bounded", "latest", "linearizable"]
@@ -10,16 +11,21 @@ _MAX_LAG_MS = 2**53  # of the read API
 
 
 class LevelBound(NamedTuple):
-    """Read at a level for which the log is asked, and at least what `token` says where it is not empty."""
+    """Read at a level for which the log is asked, and at least what `token` says where it is not empty.
+
+    `floor`: that of the session that the read belongs to, if it does.
+    """
 
     level: str
     max_lag_ms: int | None
     token: str
+    floor: SessionFloor | None = None
 
     def headers(self) -> dict[str, str]:
         """Headers of a request."""
         lag = {} if self.max_lag_ms is None else {"LS-Max-Lag": str(self.max_lag_ms)}
-        return {"LS-Consistency": self.level, **lag, **({"LS-Token": self.token} if self.token else {})}
+        token = self.token if self.floor is None else self.floor.token
+        return {"LS-Consistency": self.level, **lag, **({"LS-Token": token} if token else {})}
 
 
 def level_of(consistency: str | None, max_lag_ms: int | None, *, after: bool, as_of: bool) -> str | None:

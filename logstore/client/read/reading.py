@@ -22,6 +22,7 @@ from logstore.client.checks import check_table
 from logstore.client.read.level import LevelBound, level_of
 from logstore.client.read.problem import error_of, parse, word_of
 from logstore.client.read.row import LISTS, Row, RowPage, many_of, page_of
+from logstore.client.read.session_floor import SessionFloor
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.model.errors import (
@@ -45,7 +46,7 @@ class AsOfBound(NamedTuple):
     text: str
 
 
-After = Position | str | AsOfBound | LevelBound | None
+After = Position | str | AsOfBound | LevelBound | SessionFloor | None
 PointInTime = Position | str | datetime | None
 DEADLINE_MS = 2_000  # of a read; the read API has the same default, so it needs not be said
 _new = tuple.__new__  # of a NamedTuple, without a frame of its own
@@ -60,10 +61,15 @@ _PLAIN_KEY = re.compile(rb"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what `quote` woul
 
 
 def when(
-    after: Position | str | None, as_of: PointInTime, consistency: str | None = None, max_lag_ms: int | None = None
+    after: Position | str | SessionFloor | None,
+    as_of: PointInTime,
+    consistency: str | None = None,
+    max_lag_ms: int | None = None,
 ) -> After:
     """Point that a read asks for, or a level; raises UsageError for two of them, or for a time without a zone."""
     level = level_of(consistency, max_lag_ms, after=after is not None, as_of=as_of is not None)
+    if isinstance(after, SessionFloor) and as_of is None:
+        return after if level in (None, "session") else LevelBound(str(level), max_lag_ms, "", after)
     if level not in (None, "eventual", "session"):
         token = after.token if isinstance(after, Position) else "" if after is None else _token(after, BadToken)
         return LevelBound(str(level), max_lag_ms, token)
@@ -154,6 +160,7 @@ class Conversation:
         while True:
             answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
             if answer.status != _MISDIRECTED:
+                _note(after, answer)
                 return None if answer.status == 404 else self.row(key, answer)
             now = yield from _time()
             many = many_of((yield from self._many(table, [key], after, budget, now)), table, [key])
@@ -212,6 +219,7 @@ class Conversation:
         """Steps that read a page of a scan."""
         path, headers = _page_request(table, query, after)
         answer = yield from self._ask(table, None, "GET", path, headers, None, budget, now)
+        _note(after, answer)
         return page_of(answer, keys_only="keys_only" in query)
 
     def page_ask(self, table: str, query: Mapping[str, bytes | str], after: After, deadline_ms: int, now: float) -> Ask:
@@ -225,7 +233,9 @@ class Conversation:
         headers = {**_session(after), "Accept": LISTS, "Content-Type": "application/json"}
         content = orjson.dumps({"keys": _json_keys(keys)})
         path = f"{_table_path(table)}/rows:get"
-        return (yield from self._ask(table, None, "POST", path, headers, content, budget, now))
+        answer = yield from self._ask(table, None, "POST", path, headers, content, budget, now)
+        _note(after, answer)
+        return answer
 
     def _ask(
         self,
@@ -348,8 +358,18 @@ def _session(after: After) -> dict[str, str]:
         return {"LS-As-Of": after.text}
     if isinstance(after, LevelBound):
         return after.headers()
-    token = after.token if isinstance(after, Position) else after
+    token = after if isinstance(after, str) else after.token
     return {"LS-Consistency": "session", "LS-Token": token} if token else {}
+
+
+def _note(after: After, answer: HttpAnswer) -> None:
+    """Have the session that a read belongs to see what the answer tells, also where it tells of no row."""
+    floor = after.floor if isinstance(after, LevelBound) else after if isinstance(after, SessionFloor) else None
+    if floor is not None and (token := answer.headers.get(b"ls-token")):
+        try:
+            floor.rise(token.decode("latin-1"))
+        except BadToken as error:
+            raise ServerError(f"the server's LS-Token is none: {error}", answer.status, {}) from error
 
 
 def _page_request(table: str, query: Mapping[str, bytes | str], after: After) -> tuple[str, dict[str, str]]:

@@ -1,0 +1,88 @@
+"""AsyncSession: one caller's reads and writes of an `AsyncStore`, each of which sees those before."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from logstore.client.checks import Pair, Text
+from logstore.client.read.level import Level
+from logstore.client.read.reading import DEADLINE_MS
+from logstore.client.session.state import SessionState, bound, level
+from logstore.model.position import Position
+
+if TYPE_CHECKING:
+    from logstore.client.aio import AsyncStore
+    from logstore.client.read.row import Row
+
+
+class AsyncSession(SessionState):
+    """Reads and writes that follow each other: `Session`, with methods to await."""
+
+    _store: "AsyncStore"
+
+    async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+        """Write one row, as `AsyncStore.put`."""
+        return self._wrote(table, await self._store.put(table, key, value, headers=headers))
+
+    async def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+        """Delete one row, as `AsyncStore.delete`."""
+        return self._wrote(table, await self._store.delete(table, key, headers=headers))
+
+    async def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
+        """Write pairs, as `AsyncStore.put_many`."""
+        return self._wrote(table, await self._store.put_many(table, pairs))
+
+    async def get(
+        self,
+        table: str,
+        key: Text,
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "Row | None":
+        """Read a row, or None, as `AsyncStore.get`."""
+        with self._tables.reading(table) as floor:
+            row = await self._store.get(table, key, after=bound(floor), **level(consistency, max_lag_ms, deadline_ms))
+            if row is not None:
+                floor.rise(row.token)
+            return row
+
+    async def get_many(
+        self,
+        table: str,
+        keys: Sequence[Text],
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "list[Row | None]":
+        """Rows in the order of `keys`, None where there is none, as `AsyncStore.get_many`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            return await self._store.get_many(table, keys, after=bound(floor), **options)
+
+    def scan(
+        self,
+        table: str,
+        *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "AsyncIterator[Row]":
+        """Rows in key order, as `AsyncStore.scan`."""
+        rows = self._store.scan(
+            table, prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only,
+            after=bound(self._tables.floor(table)), **level(consistency, max_lag_ms, deadline_ms),
+        )  # fmt: skip
+        return self._seen(table, rows)
+
+    async def _seen(self, table: str, rows: "AsyncIterator[Row]") -> "AsyncIterator[Row]":
+        with self._tables.reading(table):
+            async for row in rows:
+                yield row

@@ -1,0 +1,98 @@
+"""Session: one caller's reads and writes of a `Store`, each of which sees those before."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from logstore.client.checks import Pair, Text
+from logstore.client.read.level import Level
+from logstore.client.read.reading import DEADLINE_MS
+from logstore.client.session.state import SessionState, bound, level
+from logstore.model.position import Position
+
+if TYPE_CHECKING:
+    from logstore.client.memory.store import MemoryStore
+    from logstore.client.read.row import Row
+    from logstore.client.store import Store
+
+
+class Session(SessionState):
+    """Reads and writes that follow each other: each read sees what this session wrote and read before.
+
+        session = store.session()
+        session.put("users", "ada", "Ada Lovelace")
+        session.get("users", "ada")  # never without that write, and never older than the read before, from any reader
+
+    Read your writes, monotonic reads, and writes that follow reads (Terry et al., Session Guarantees for Weakly
+    Consistent Replicated Data, 1994), without tokens in the program's hands. `token` lets a session go on elsewhere;
+    `saw` takes in what others wrote. A table that is made again has another log: the read that notices raises
+    EpochChanged, and the session goes on with the new one. Thread-safe.
+    """
+
+    _store: "Store | MemoryStore"
+
+    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+        """Write one row, as `Store.put`."""
+        return self._wrote(table, self._store.put(table, key, value, headers=headers))
+
+    def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+        """Delete one row, as `Store.delete`."""
+        return self._wrote(table, self._store.delete(table, key, headers=headers))
+
+    def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
+        """Write pairs, as `Store.put_many`."""
+        return self._wrote(table, self._store.put_many(table, pairs))
+
+    def get(
+        self,
+        table: str,
+        key: Text,
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "Row | None":
+        """Read a row, or None, as `Store.get`."""
+        with self._tables.reading(table) as floor:
+            row = self._store.get(table, key, after=bound(floor), **level(consistency, max_lag_ms, deadline_ms))
+            if row is not None:
+                floor.rise(row.token)
+            return row
+
+    def get_many(
+        self,
+        table: str,
+        keys: Sequence[Text],
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "list[Row | None]":
+        """Rows in the order of `keys`, None where there is none, as `Store.get_many`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            return self._store.get_many(table, keys, after=bound(floor), **options)
+
+    def scan(
+        self,
+        table: str,
+        *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        keys_only: bool = False,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "Iterator[Row]":
+        """Rows in key order, as `Store.scan`."""
+        rows = self._store.scan(
+            table, prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only,
+            after=bound(self._tables.floor(table)), **level(consistency, max_lag_ms, deadline_ms),
+        )  # fmt: skip
+        return self._seen(table, rows)
+
+    def _seen(self, table: str, rows: "Iterator[Row]") -> "Iterator[Row]":
+        with self._tables.reading(table):
+            yield from rows
