@@ -9,7 +9,9 @@ all     everything but the containers
 import functools
 import re
 import resource
+import time
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +19,7 @@ from support_needs import needs
 
 
 class Tier(NamedTuple):
-    """Tests by their markers, examples of a property, and CPU seconds of all its processes (two cores, 2 GHz)."""
+    """Tests by their markers, examples of a property, and CPU seconds of all its processes at the reference speed."""
 
     expression: str
     examples: int
@@ -39,6 +41,7 @@ TIERS = {
 ROOT = Path(__file__).parent.parent
 SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)
 USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
+REFERENCE_S = 0.085  # of `_reference_s` on the machine of the budgets: two quiet cores of 2 GHz
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 
 
@@ -85,6 +88,12 @@ class CpuBudget:
     def __init__(self, config: pytest.Config, tier: Tier) -> None:
         self._config, self._tier = config, tier
         self._cpu_s = 0.0
+        self._slowness = [] if hasattr(config, "workerinput") else [slowness()]
+
+    @property
+    def _limit_s(self) -> float:
+        """The tier's limit in seconds of this machine, by its speed before and after the tests."""
+        return self._tier.limit_s * sum(self._slowness) / len(self._slowness)
 
     def pytest_testnodedown(self, node: Any) -> None:
         """Take the figure of a process that ran tests (pytest-xdist)."""
@@ -98,17 +107,37 @@ class CpuBudget:
             self._config.workeroutput["cpu_s"] = own_s + children_s
             return
         self._cpu_s += own_s + (0.0 if self._cpu_s else children_s)  # processes that ran tests are children, too
-        if self._cpu_s > self._tier.limit_s and session.exitstatus == pytest.ExitCode.OK:
+        self._slowness.append(slowness())
+        if self._cpu_s > self._limit_s and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say both."""
-        over = self._cpu_s > self._tier.limit_s
+        over = self._cpu_s > self._limit_s
+        slower = self._limit_s / self._tier.limit_s
         terminalreporter.write_line(
             f"CPU seconds of tests and what they started: {self._cpu_s:.0f}; budget {self._tier.cpu_s},"
-            f" limit {self._tier.limit_s:.0f}{': EXCEEDED' if over else ''}",
+            f" limit {self._tier.limit_s:.0f}, on this machine, {slower:.2f} times as slow, {self._limit_s:.0f}"
+            f"{': EXCEEDED' if over else ''}",
             red=over,
         )
+
+
+def slowness() -> float:
+    """How many times as long the same work takes here now as on the machine of the budgets; at least once.
+
+    Shared machines are half as quick at times, by their clock or by a neighbour on the same core, which the system does
+    not tell.
+    """
+    return max(1.0, median(_reference_s() for _ in range(5)) / REFERENCE_S)
+
+
+def _reference_s() -> float:
+    """CPU seconds of a fixed piece of work."""
+    began, total = time.process_time(), 0
+    for number in range(1_000_000):
+        total += number
+    return time.process_time() - began
 
 
 def _cpu_s(who: int) -> float:

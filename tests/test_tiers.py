@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import support_tiers
 
 ROOT = Path(__file__).parent.parent
 BUDGETED = """
@@ -13,6 +14,7 @@ import sys
 sys.path.insert(0, "tests")
 import pytest, support_tiers
 support_tiers.TIERS["quick"] = support_tiers.TIERS["quick"]._replace(cpu_s=float(sys.argv[1]))
+support_tiers.slowness = lambda: 2.0
 sys.exit(pytest.main(["--tier", "quick", "tests/test_wait.py", *sys.argv[2:]]))
 """
 
@@ -28,8 +30,16 @@ def test_a_run_that_uses_half_as_much_again_as_its_budget_fails_and_says_so(proc
     assert "EXCEEDED" in done.stdout
     done = run("-c", BUDGETED, "100", "-n", processes)
     assert (done.returncode, "4 passed" in done.stdout) == (0, True), done.stdout
-    assert "limit 150" in done.stdout
+    assert "limit 150, on this machine, 2.00 times as slow, 300" in done.stdout
     assert "EXCEEDED" not in done.stdout
+
+
+def test_a_limit_grows_with_the_time_that_the_same_work_takes(monkeypatch):
+    times_s = iter([0.2, 0.17, 0.9, 0.17, 0.1, *[0.01] * 5])
+    monkeypatch.setattr(support_tiers, "_reference_s", lambda: next(times_s))
+    monkeypatch.setattr(support_tiers, "REFERENCE_S", 0.085)
+    assert support_tiers.slowness() == pytest.approx(2.0)
+    assert support_tiers.slowness() == 1.0  # no quick machine has a lower limit
 
 
 def test_a_tier_in_which_no_test_runs_is_no_success():
