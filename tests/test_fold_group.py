@@ -92,7 +92,7 @@ def same(file, other):
     )
 
 
-@pytest.mark.parametrize("merge_share", [0, 0.5, 10])
+@pytest.mark.parametrize("merge_share", [0.5, *(pytest.param(share, marks=pytest.mark.long) for share in (0, 10))])
 def test_partitions_folded_together_are_what_each_is_alone(tmp_path, merge_share):
     rng, made = random.Random(merge_share), Partitions(tmp_path, merge_share=merge_share)
     made.compact([made.order(p, [(key, b"v" * 50) for key in KEYS[p]] if p else []) for p in range(PARTITIONS)])
