@@ -41,7 +41,8 @@ TIERS = {
 ROOT = Path(__file__).parent.parent
 SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)
 USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
-REFERENCE_S = 0.085  # of `_reference_s` on the machine of the budgets: two quiet cores of 2 GHz
+EVERY_TESTS = 50
+REFERENCE_S = 0.0085  # of `_reference_s` on the machine of the budgets: two quiet cores of 2 GHz
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 
 
@@ -88,26 +89,33 @@ class CpuBudget:
     def __init__(self, config: pytest.Config, tier: Tier) -> None:
         self._config, self._tier = config, tier
         self._cpu_s = 0.0
-        self._slowness = [] if hasattr(config, "workerinput") else [slowness()]
+        self._tests, self._slowness = 0, [slowness()]
 
     @property
     def _limit_s(self) -> float:
-        """The tier's limit in seconds of this machine, by its speed before and after the tests."""
-        return self._tier.limit_s * sum(self._slowness) / len(self._slowness)
+        """The tier's limit in seconds of this machine, by its speed while the tests ran."""
+        return self._tier.limit_s * max(1.0, sum(self._slowness) / len(self._slowness))
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Look at the machine's speed now and then, in the process that runs the tests."""
+        self._tests += 1
+        if self._tests % EVERY_TESTS == 0:
+            self._slowness.append(slowness())
 
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take the figure of a process that ran tests (pytest-xdist)."""
-        self._cpu_s += getattr(node, "workeroutput", {}).get("cpu_s", 0.0)
+        """Take the figures of a process that ran tests (pytest-xdist)."""
+        output = getattr(node, "workeroutput", {})
+        self._cpu_s += output.get("cpu_s", 0.0)
+        self._slowness += output.get("slowness", [])
 
     @pytest.hookimpl(trylast=True)  # after session fixtures have ended what they started
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Add what this process used, and fail the run that used too much."""
         own_s, children_s = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN)
         if hasattr(self._config, "workeroutput"):
-            self._config.workeroutput["cpu_s"] = own_s + children_s
+            self._config.workeroutput |= {"cpu_s": own_s + children_s, "slowness": self._slowness}
             return
         self._cpu_s += own_s + (0.0 if self._cpu_s else children_s)  # processes that ran tests are children, too
-        self._slowness.append(slowness())
         if self._cpu_s > self._limit_s and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -124,18 +132,18 @@ class CpuBudget:
 
 
 def slowness() -> float:
-    """How many times as long the same work takes here now as on the machine of the budgets; at least once.
+    """How many times as long the same work takes here now as on the quiet machine of the budgets.
 
-    Shared machines are half as quick at times, by their clock or by a neighbour on the same core, which the system does
-    not tell.
+    Shared machines are half as quick at times, by their clock or by whoever is on the other half of a core, which the
+    system does not tell.
     """
-    return max(1.0, median(_reference_s() for _ in range(5)) / REFERENCE_S)
+    return median(_reference_s() for _ in range(3)) / REFERENCE_S
 
 
 def _reference_s() -> float:
     """CPU seconds of a fixed piece of work."""
     began, total = time.process_time(), 0
-    for number in range(1_000_000):
+    for number in range(100_000):
         total += number
     return time.process_time() - began
 

@@ -34,12 +34,11 @@ def test_a_run_that_uses_half_as_much_again_as_its_budget_fails_and_says_so(proc
     assert "EXCEEDED" not in done.stdout
 
 
-def test_a_limit_grows_with_the_time_that_the_same_work_takes(monkeypatch):
-    times_s = iter([0.2, 0.17, 0.9, 0.17, 0.1, *[0.01] * 5])
+def test_the_speed_is_that_of_the_median(monkeypatch):
+    times_s = iter([0.017, 0.9, 0.0085, 0.004, 0.005, 0.003])
     monkeypatch.setattr(support_tiers, "_reference_s", lambda: next(times_s))
-    monkeypatch.setattr(support_tiers, "REFERENCE_S", 0.085)
     assert support_tiers.slowness() == pytest.approx(2.0)
-    assert support_tiers.slowness() == 1.0  # no quick machine has a lower limit
+    assert support_tiers.slowness() < 1.0  # of which no limit becomes lower, see CpuBudget
 
 
 def test_a_tier_in_which_no_test_runs_is_no_success():
