@@ -9,9 +9,7 @@ all     everything but the containers
 import functools
 import re
 import resource
-import time
 from pathlib import Path
-from statistics import median
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +17,7 @@ from support_needs import needs
 
 
 class Tier(NamedTuple):
-    """Tests by their markers, examples of a property, and CPU seconds of all its processes at the reference speed."""
+    """Tests by their markers, examples of a property, and CPU seconds of all its processes (two cores, 2 GHz)."""
 
     expression: str
     examples: int
@@ -41,8 +39,6 @@ TIERS = {
 ROOT = Path(__file__).parent.parent
 SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)
 USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
-EVERY_TESTS = 50
-REFERENCE_S = 0.0085  # of `_reference_s` on the machine of the budgets: two quiet cores of 2 GHz
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 
 
@@ -89,63 +85,30 @@ class CpuBudget:
     def __init__(self, config: pytest.Config, tier: Tier) -> None:
         self._config, self._tier = config, tier
         self._cpu_s = 0.0
-        self._tests, self._slowness = 0, [slowness()]
-
-    @property
-    def _limit_s(self) -> float:
-        """The tier's limit in seconds of this machine, by its speed while the tests ran."""
-        return self._tier.limit_s * max(1.0, sum(self._slowness) / len(self._slowness))
-
-    def pytest_runtest_logfinish(self) -> None:
-        """Look at the machine's speed now and then, in the process that runs the tests."""
-        self._tests += 1
-        if self._tests % EVERY_TESTS == 0:
-            self._slowness.append(slowness())
 
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take the figures of a process that ran tests (pytest-xdist)."""
-        output = getattr(node, "workeroutput", {})
-        self._cpu_s += output.get("cpu_s", 0.0)
-        self._slowness += output.get("slowness", [])
+        """Take the figure of a process that ran tests (pytest-xdist)."""
+        self._cpu_s += getattr(node, "workeroutput", {}).get("cpu_s", 0.0)
 
     @pytest.hookimpl(trylast=True)  # after session fixtures have ended what they started
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Add what this process used, and fail the run that used too much."""
         own_s, children_s = _cpu_s(resource.RUSAGE_SELF), _cpu_s(resource.RUSAGE_CHILDREN)
         if hasattr(self._config, "workeroutput"):
-            self._config.workeroutput |= {"cpu_s": own_s + children_s, "slowness": self._slowness}
+            self._config.workeroutput["cpu_s"] = own_s + children_s
             return
         self._cpu_s += own_s + (0.0 if self._cpu_s else children_s)  # processes that ran tests are children, too
-        if self._cpu_s > self._limit_s and session.exitstatus == pytest.ExitCode.OK:
+        if self._cpu_s > self._tier.limit_s and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say both."""
-        over = self._cpu_s > self._limit_s
-        slower = self._limit_s / self._tier.limit_s
+        over = self._cpu_s > self._tier.limit_s
         terminalreporter.write_line(
             f"CPU seconds of tests and what they started: {self._cpu_s:.0f}; budget {self._tier.cpu_s},"
-            f" limit {self._tier.limit_s:.0f}, on this machine, {slower:.2f} times as slow, {self._limit_s:.0f}"
-            f"{': EXCEEDED' if over else ''}",
+            f" limit {self._tier.limit_s:.0f}{': EXCEEDED' if over else ''}",
             red=over,
         )
-
-
-def slowness() -> float:
-    """How many times as long the same work takes here now as on the quiet machine of the budgets.
-
-    Shared machines are half as quick at times, by their clock or by whoever is on the other half of a core, which the
-    system does not tell.
-    """
-    return median(_reference_s() for _ in range(3)) / REFERENCE_S
-
-
-def _reference_s() -> float:
-    """CPU seconds of a fixed piece of work."""
-    began, total = time.process_time(), 0
-    for number in range(100_000):
-        total += number
-    return time.process_time() - began
 
 
 def _cpu_s(who: int) -> float:

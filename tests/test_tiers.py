@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import support_tiers
 
 ROOT = Path(__file__).parent.parent
 BUDGETED = """
@@ -14,7 +13,6 @@ import sys
 sys.path.insert(0, "tests")
 import pytest, support_tiers
 support_tiers.TIERS["quick"] = support_tiers.TIERS["quick"]._replace(cpu_s=float(sys.argv[1]))
-support_tiers.slowness = lambda: 2.0
 sys.exit(pytest.main(["--tier", "quick", "tests/test_wait.py", *sys.argv[2:]]))
 """
 
@@ -30,15 +28,8 @@ def test_a_run_that_uses_half_as_much_again_as_its_budget_fails_and_says_so(proc
     assert "EXCEEDED" in done.stdout
     done = run("-c", BUDGETED, "100", "-n", processes)
     assert (done.returncode, "4 passed" in done.stdout) == (0, True), done.stdout
-    assert "limit 150, on this machine, 2.00 times as slow, 300" in done.stdout
+    assert "limit 150" in done.stdout
     assert "EXCEEDED" not in done.stdout
-
-
-def test_the_speed_is_that_of_the_median(monkeypatch):
-    times_s = iter([0.017, 0.9, 0.0085, 0.004, 0.005, 0.003])
-    monkeypatch.setattr(support_tiers, "_reference_s", lambda: next(times_s))
-    assert support_tiers.slowness() == pytest.approx(2.0)
-    assert support_tiers.slowness() < 1.0  # of which no limit becomes lower, see CpuBudget
 
 
 def test_a_tier_in_which_no_test_runs_is_no_success():
