@@ -37,8 +37,7 @@ def test_commands_through_a_pipe_work_on_the_store_that_the_options_name(dev, us
     assert done.stdout.count("offset") == 1, done.stdout + done.stderr
     assert done.stderr.startswith("logstore: Missing argument"), done.stderr
     with Store(dev.facts["bootstrap"], dev.facts["http"]) as store:
-        behind = store.put(users, "shell", "")  # every put before it is of a lower offset
-        row = store.get(users, "shell", as_of=f"{behind.token.rpartition('-')[0]}-{behind.offset}")
+        row = store.get(users, "shell", consistency="latest", deadline_ms=20_000)
     assert row.value == b"two words"
 
 
