@@ -149,7 +149,9 @@ class Partition:
 
     def _living(self, found):
         return {
-            name: one for name, one in found.items() if is_remembered(one, self.log_time_ms, self.counter, self.rules)
+            name: one
+            for name, one in found.items()
+            if is_remembered(one, self.log_time_ms, self.counter, self.rules.window)
         }
 
     def _keep(self, folded):

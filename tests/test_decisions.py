@@ -1,19 +1,77 @@
-"""docs/decisions/README.md lists every decision under its title."""
+"""The bytes of outcomes and ids: they are on disks, so they never change."""
 
-import re
-from pathlib import Path
+import pytest
 
-FOLDER = Path(__file__).parent.parent / "docs" / "decisions"
+from logstore.model.errors import Corrupted
+from logstore.model.hard_rows.encoding import (
+    decode_id,
+    decode_outcome,
+    encode_id,
+    encode_outcome,
+    first_of,
+    outcome_key,
+    outcome_offset,
+)  # fmt: skip
+from logstore.model.hard_rows.outcomes import (
+    AppliedOutcome,
+    DuplicateOutcome,
+    InvalidOutcome,
+    RejectedOutcome,
+    RememberedId,
+    RememberedOutcome,
+)  # fmt: skip
+
+HEAD = "0000000000000007" + "0000018bcfe56800"  # number 7, log time
+GOLDEN = [
+    (AppliedOutcome(), "00"),
+    (RejectedOutcome(258), "010000000000000102"),
+    (RejectedOutcome(None), "01ffffffffffffffff"),
+    (InvalidOutcome("overflow"), "026f766572666c6f77"),
+    (DuplicateOutcome(3, AppliedOutcome()), "03000000000000000300"),
+    (DuplicateOutcome(3, RejectedOutcome(1)), "030000000000000003010000000000000001"),
+    (DuplicateOutcome(3, InvalidOutcome("x")), "0300000000000000030278"),
+]
 
 
-def test_every_decision_is_listed_by_number_under_its_title():
-    titles = {page.name: page.read_text().splitlines()[0] for page in sorted(FOLDER.glob("[0-9]*.md"))}
-    told = re.findall(r"^- \[(\d{4})\]\((.+?)\) (.+)$", (FOLDER / "README.md").read_text(), re.MULTILINE)
-    assert [(number, page, f"# {title}") for number, page, title in told] == [
-        (name[:4], name, title) for name, title in titles.items()
-    ]
+@pytest.mark.parametrize(("outcome", "tail"), GOLDEN)
+def test_an_outcome_has_these_bytes(outcome, tail):
+    remembered = RememberedOutcome(outcome, 1_700_000_000_000, 7)
+    assert encode_outcome(remembered).hex() == HEAD + tail
+    assert decode_outcome(bytes.fromhex(HEAD + tail)) == remembered
 
 
-def test_no_number_is_used_twice():
-    numbers = [page.name[:4] for page in FOLDER.glob("[0-9]*.md")]
-    assert len(numbers) == len(set(numbers)) > 10
+def test_an_id_has_these_bytes():
+    remembered = RememberedId(5, b"c" * 16, AppliedOutcome(), 1_700_000_000_000, 7)
+    raw = encode_id(remembered)
+    assert raw.hex() == "0000000000000005" + "63" * 16 + "0000018bcfe56800" + "0000000000000007"
+    assert first_of(raw) == 5
+    assert decode_id(raw, RememberedOutcome(AppliedOutcome(), 1_700_000_000_000, 7)) == remembered
+
+
+def test_the_key_of_an_outcome_is_its_offset():
+    assert outcome_key(258).hex() == "0000000000000102"
+    assert outcome_offset(outcome_key(258)) == 258
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", "00", HEAD, HEAD + "0000", HEAD + "0100", HEAD + "02", HEAD + "04", HEAD + "03" + "00" * 7,
+                HEAD + "03" + "00" * 8, HEAD + "03" + "00" * 8 + "03" + "00" * 9, HEAD + "02ff"],
+)  # fmt: skip
+def test_damaged_outcomes_are_told(damaged):
+    with pytest.raises(Corrupted):
+        decode_outcome(bytes.fromhex(damaged))
+
+
+def test_damaged_ids_are_told():
+    raw = encode_id(RememberedId(5, b"c" * 16, AppliedOutcome(), 9, 7))
+    for bad in (raw[:-1], raw + b"\0", b""):
+        with pytest.raises(Corrupted):
+            first_of(bad)
+    for first in (
+        RememberedOutcome(AppliedOutcome(), 9, 8),
+        RememberedOutcome(DuplicateOutcome(1, AppliedOutcome()), 9, 7),
+    ):
+        with pytest.raises(Corrupted):
+            decode_id(raw, first)
+    with pytest.raises(Corrupted):
+        outcome_offset(b"1234567")

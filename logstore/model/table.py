@@ -17,6 +17,10 @@ INTERNAL = "logstore."
 
 DEFAULT_PARTITIONS = 4
 DEFAULT_MAX_VALUE_BYTES = 1_000_000
+DEFAULT_DEDUP_WINDOW_MS = 24 * 3_600 * 1_000
+DEFAULT_DEDUP_RECORDS = 4_000_000
+MAX_DEDUP_WINDOW_MS = 366 * 24 * 3_600 * 1_000
+MAX_DEDUP_RECORDS = 1_000_000_000
 RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
 COMPRESSIONS = ("none", "lz4", "zstd")
 SNAPSHOT_SETTINGS = frozenset({"compression", "block_bytes", "keep_snapshots", "merge_share"})  # of how they are made
@@ -25,6 +29,7 @@ _LATER = {  # written only where they differ, so that the record of a definition
     "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "merge_share": 0.5,
     "schedule": None, "base": None, "origin": None,
     "losses": {},
+    "conditional": False, "dedup_window_ms": DEFAULT_DEDUP_WINDOW_MS, "dedup_records": DEFAULT_DEDUP_RECORDS,
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")  # Kafka's own rule
@@ -70,6 +75,9 @@ class Table:
     losses: dict[int, list[tuple[int, int]]] = field(
         default_factory=dict
     )  # partition -> [offset, leader epoch] where the log went on after losses of its end that `table repair` accepted
+    conditional: bool = False  # takes conditions, ids, increments and appends, and remembers what became of them
+    dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS  # log time for which ids and outcomes are remembered
+    dedup_records: int = DEFAULT_DEDUP_RECORDS  # and how many of a partition at most, the newest
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
@@ -138,7 +146,7 @@ def _sound(table: Table, key: bytes | None) -> Table:
     _sound_names(table)
     if key is not None and table.name.encode() != key:
         raise ValueError(f"it is that of table {table.name!r}, its key is {key[:100]!r}")
-    for flag in (table.adopted, table.allow_control_records, table.dropped):
+    for flag in (table.adopted, table.allow_control_records, table.conditional, table.dropped):
         if not isinstance(flag, bool):
             raise TypeError(f"{flag!r} is neither true nor false")
     if not all(map(_is_whole, (table.partitions, table.max_value_bytes, table.block_bytes, table.keep_snapshots))):
@@ -147,6 +155,7 @@ def _sound(table: Table, key: bytes | None) -> Table:
     if type(table.merge_share) not in (int, float):
         raise TypeError(f"merge_share is {table.merge_share!r:.100}")
     check_snapshots(table)
+    check_dedup(table)
     for more, kind in ((table.schedule, (int, type(None))), (table.base, (str,)), (table.origin, (str,))):
         if more is not None and not (isinstance(more, dict) and all(type(value) in kind for value in more.values())):
             raise TypeError(f"{more!r:.100} is no object of its kind")
@@ -212,6 +221,15 @@ def check_snapshots(table: Table) -> None:
     _check_within("keep_snapshots is 1 to 1,000", table.keep_snapshots, 1, 1_000)
     share = "merge_share is 0 (every compaction rewrites the base) to 10"
     _check_within(share, table.merge_share, 0, 10, whole=False)
+
+
+def check_dedup(table: Table) -> None:
+    """Raise BadDefinition when outcomes cannot be remembered for as long as a table says."""
+    _check_within("the dedup window is 1 ms to 366 days", table.dedup_window_ms, 1, MAX_DEDUP_WINDOW_MS)
+    _check_within(f"dedup_records is 1 to {MAX_DEDUP_RECORDS:,} a partition", table.dedup_records, 1, MAX_DEDUP_RECORDS)
+    lasts = (table.dedup_window_ms, table.dedup_records)
+    if not table.conditional and lasts != (DEFAULT_DEDUP_WINDOW_MS, DEFAULT_DEDUP_RECORDS):
+        raise BadDefinition("a dedup window is for conditional tables: a plain one remembers no outcomes")
 
 
 def _check_within(rule: str, given: object, least: int, most: int, *, whole: bool = True) -> None:

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from logstore.model.folding.decided import Decided
 from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry, encode_head
 from logstore.model.folding.mutation import RESERVED, Control, Delete, Headers, Put, Quarantined, Refused, parse
 from logstore.model.key import MAX_KEY_BYTES
@@ -63,6 +64,7 @@ class Folded(NamedTuple):
     entries: dict[bytes, bytes]  # row key -> its new entry, encoded
     quarantined: list[tuple[int, str]]  # (offset, reason)
     refused: Refused | None  # the record at `next_offset` stops the partition
+    decided: Decided | None = None  # outcomes and ids; None: the table keeps none
 
 
 def fold_row(before: Entry | None, mutation: Put | Delete, offset: int, timestamp_ms: int) -> Entry:
@@ -82,15 +84,15 @@ def fold_batch(records: Records, place: FoldRules, next_offset: int, log_time_ms
     if not offsets:
         return Folded(next_offset, log_time_ms, {}, [], None)
     assert offsets[0] >= next_offset, "offset is next when applying"
-    odd = _odd(records, place)
+    odd = odd_records(records, place)
     if not odd:
-        return Folded(offsets[-1] + 1, max(log_time_ms, *timestamps, 0), _newest(records), [], None)
+        return Folded(offsets[-1] + 1, max(log_time_ms, *timestamps, 0), newest(records), [], None)
     if len(odd) * _FEW_ODD > len(offsets):
         return _fold_each(records, place, next_offset, log_time_ms)
     return _fold_mixed(records, odd, place, next_offset, log_time_ms)
 
 
-def _odd(records: Records, place: FoldRules) -> list[int]:
+def odd_records(records: Records, place: FoldRules) -> list[int]:
     """Indices of the records that are no put or delete without reserved headers that is right in every respect."""
     keys, values = records.keys, records.values
     odd: set[int] = set()
@@ -118,7 +120,7 @@ def _fold_mixed(records: Records, odd: list[int], place: FoldRules, next_offset:
         records = records.slice(0, bisect_left(records.offsets, slow.next_offset))
         odd = [i for i in odd if i < len(records.offsets)]
     plain = records.without(odd)
-    entries = _newest(plain) if plain.offsets else {}
+    entries = newest(plain)
     for key, entry in slow.entries.items():
         if key not in entries or entries[key][_VERSION] < entry[_VERSION]:
             entries[key] = entry
@@ -131,9 +133,11 @@ def _reserved(headers: Headers) -> bool:
     return any(name.startswith(RESERVED) for name, _ in headers)
 
 
-def _newest(records: Records) -> dict[bytes, bytes]:
+def newest(records: Records) -> dict[bytes, bytes]:
     """The newest mutation of every key, encoded: for plain records the fold is "the last one wins"."""
     offsets, keys, values, timestamps, _ = records
+    if not offsets:
+        return {}
     last = dict(zip(keys, range(len(keys)), strict=True))
     if None in values or min(timestamps) < 0:
         return {key: _encode(values[i], offsets[i], timestamps[i]) for key, i in last.items() if key is not None}

@@ -71,6 +71,7 @@ class FoldedRows(NamedTuple):
     rows: dict[bytes, RowState]  # as they are now; ABSENT where nothing is left
     outcomes: dict[int, RememberedOutcome]  # by offset
     ids: dict[RowId, RememberedId]  # those that came
+    written: dict[bytes, "PlacedMutation"]  # row -> the mutation that changed it last
 
 
 def fold_rows(
@@ -81,16 +82,17 @@ def fold_rows(
     `before` and `ids` hold at least what the run names and the state has, whether or not it has ended since; rows that
     are missing are absent. Requires: offsets rise, above all versions in `before`; the counters are those of the log.
     """
-    folded = FoldedRows({}, {}, {})
+    folded, window = FoldedRows({}, {}, {}, {}), rules.window
     for step in run:
         mutation = step.mutation
         name = mutation.key, mutation.terms.id or b""
         first = None if mutation.terms.id is None else folded.ids.get(name) or ids.get(name)
-        if first is not None and not is_remembered(first, step.log_time_ms, step.counter, rules):
+        if first is not None and not is_remembered(first, step.log_time_ms, step.counter, window):
             first = None
         rows = _RowsAt(before, folded.rows, step.log_time_ms)
         outcome, changed = _repeated(first, mutation) or _decided(rows, step, rules)
         folded.rows.update(changed)
+        folded.written.update(dict.fromkeys(changed, step))
         if mutation.is_decided:  # 6
             number = step.counter + 1
             folded.outcomes[step.offset] = RememberedOutcome(outcome, step.log_time_ms, number)

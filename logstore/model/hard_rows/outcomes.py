@@ -6,7 +6,7 @@ Kept for mutations with an id, a condition or what their writer had seen, and fo
 
 from typing import NamedTuple
 
-from logstore.model.hard_rows.rules import Rules
+from logstore.model.hard_rows.rules import DedupWindow
 
 
 class AppliedOutcome(NamedTuple):
@@ -53,8 +53,10 @@ class RememberedId(NamedTuple):
     number: int  # that of its outcome
 
 
-def is_remembered(remembered: RememberedOutcome | RememberedId, log_time_ms: int, counter: int, rules: Rules) -> bool:
+def is_remembered(
+    remembered: RememberedOutcome | RememberedId, log_time_ms: int, counter: int, window: DedupWindow
+) -> bool:
     """True while an outcome or id is in the state that has this log time and has counted so many outcomes."""
-    if remembered.number <= counter - rules.dedup_records:
+    if remembered.number <= counter - window.records:
         return False
-    return not rules.by_broker_time or remembered.log_time_ms + rules.dedup_window_ms > log_time_ms
+    return window.ms is None or remembered.log_time_ms + window.ms > log_time_ms

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from logstore.model.folding.fold import FoldRules
+from logstore.model.table import DEFAULT_DEDUP_RECORDS, DEFAULT_DEDUP_WINDOW_MS, Table
 
-DEDUP_WINDOW_MS = 24 * 3_600 * 1_000
-DEDUP_RECORDS = 4_000_000
 MAX_ROW_CELLS = 100_000
 PLAIN_FAMILY = ""  # the family of the cell that a plain put writes
 DEFAULT_GROUP = ""  # the locality group of families that name none
@@ -23,6 +22,13 @@ class ColumnFamily(NamedTuple):
 PLAIN = {PLAIN_FAMILY: ColumnFamily()}
 
 
+class DedupWindow(NamedTuple):
+    """Window for which a partition remembers ids and outcomes; both of its bounds end the memory of them."""
+
+    records: int  # the newest so many
+    ms: int | None  # of log time; None where writers set the timestamps
+
+
 class Rules(NamedTuple):
     """Rules by which the rows of one partition are folded."""
 
@@ -32,11 +38,24 @@ class Rules(NamedTuple):
     by_broker_time: bool = True  # False: writers set timestamps, so nothing expires and windows count records alone
     keeps_siblings: bool = False
     multi_row: bool = False
-    dedup_window_ms: int = DEDUP_WINDOW_MS
-    dedup_records: int = DEDUP_RECORDS
+    dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS
+    dedup_records: int = DEFAULT_DEDUP_RECORDS
     max_row_cells: int = MAX_ROW_CELLS
 
     @property
     def groups(self) -> frozenset[str]:
         """The locality groups of all families."""
         return frozenset(family.group for family in self.families.values())
+
+    @property
+    def window(self) -> DedupWindow:
+        """The dedup window."""
+        return DedupWindow(self.dedup_records, self.dedup_window_ms if self.by_broker_time else None)
+
+
+def rules_of(table: Table, partition: int) -> Rules:
+    """The rules by which a partition of a conditional table is folded."""
+    return Rules(
+        FoldRules(partition, table.partitions, table.max_value_bytes),
+        dedup_window_ms=table.dedup_window_ms, dedup_records=table.dedup_records,
+    )  # fmt: skip
