@@ -28,6 +28,16 @@ def apply(view, first, behind, buffer=None):
         buffer.add(folded)
 
 
+def test_a_base_of_a_plain_table_keeps_its_bytes_and_one_with_outcomes_has_its_counter_and_the_rows_digest():
+    assert BASE.encode() == (
+        b'{"cut":500,"digest":"' + b"0" * 32 + b'","entries":7,"last":"","leader_epoch":-1,"log_time_ms":999,'
+        b'"root":"","snapshot":"00000000000001-0000abcd"}'
+    )
+    conditional = BASE._replace(counter=3, rows_digest="1" * 32)
+    assert Base.decode(conditional.encode()) == conditional
+    assert (BASE.rows.hex, conditional.rows.hex, conditional.rows.entries) == ("0" * 32, "1" * 32, 7)
+
+
 def test_a_new_view_over_a_base_begins_at_its_cut(tmp_path):
     skipped = Quarantine({"null-key": 3, "long-key": 1}, [(4, "null-key"), (9, "long-key")])
     view = View(tmp_path / "1", IDENTITY, BASE, quarantine=skipped)

@@ -8,7 +8,7 @@ import pytest
 from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import Corrupted
-from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts, levels_of
+from logstore.snapshot.manifest import DECISIONS, FileFacts, Manifest, PartFacts, levels_of
 
 EPOCH = "ab" * 16
 LAST = "6-" + "2" * 32
@@ -31,6 +31,23 @@ def test_golden_bytes():
     raw = MADE.to_json()
     at = raw.index(b'"checksum":"') + 12
     assert raw[:at] + b"CHECKSUM" + raw[at + 32 :] == GOLDEN
+
+
+def test_a_partition_with_outcomes_names_their_file_apart_from_those_of_its_rows():
+    facts = FileFacts(0, "s/p00000-d.sst", 2, 90, b"\3a", b"\4b", "3" * 32, kind=DECISIONS)
+    part = MADE.parts[0]._replace(counter=9, decisions=2, rows_digest="4" * 32)
+    made = replace(MADE, parts={0: part}, files=[facts, *MADE.files])
+    raw = made.to_json()
+    assert raw.count(b'"kind":"decisions"') == 1
+    assert b'"counter":9,"cut":7,"decisions":2,' in raw
+    read = Manifest.from_json(raw)
+    assert read == made
+    assert (read.files_of(0), read.decisions_of(0)) == (MADE.files, facts)
+    assert read.all_files_of(0) == [*MADE.files, facts]
+    assert (part.rows.hex, MADE.parts[0].rows.hex) == ("4" * 32, "0" * 32)
+    assert MADE.decisions_of(0) is None
+    with pytest.raises(Corrupted, match="upgrade"):
+        Manifest.from_json(replace(made, files=[facts._replace(kind="history")]).to_json())
 
 
 def test_it_reads_back_the_same():

@@ -50,7 +50,7 @@ def archived_below(ctx: Context, table: Table, below: Mapping[int, int]) -> dict
 
 def linked(base: Manifest, partition: int, facts: PartFacts) -> FoldResult:
     """Outcome of a fold that an idle partition does not need."""
-    return FoldResult(facts, list(base.files_of(partition)), True, facts.cut - base.parts[partition].cut)
+    return FoldResult(facts, base.all_files_of(partition), True, facts.cut - base.parts[partition].cut)
 
 
 def _moved(part: PartFacts, cut: int, tail: CutTail) -> PartFacts:

@@ -11,11 +11,14 @@ import orjson
 from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import Digest
 from logstore.model.position import Position
 from logstore.model.safe_path import one_step, relative
 
 FORMAT, ENTRY_FORMAT, SST_FORMAT = 2, 1, 5
 _READ = (1, 2)  # formats; in the first one every file is of the base
+DECISIONS = "decisions"  # kind of the file that holds a partition's outcomes and ids; "": rows
+_LATER = {"kind": "", "counter": 0, "decisions": 0, "rows_digest": ""}  # left out where a table has none of it
 
 
 class FileFacts(NamedTuple):
@@ -29,6 +32,7 @@ class FileFacts(NamedTuple):
     last_key: bytes
     checksum: str  # xxh3-128 of the file, 32 hex digits
     level: int = 0  # 0 is the base, 1 the oldest delta upon it
+    kind: str = ""  # of what is in it: rows, or DECISIONS; its keys are then theirs
 
 
 class PartFacts(NamedTuple):
@@ -42,6 +46,14 @@ class PartFacts(NamedTuple):
     quarantine_records: list[tuple[int, str]]  # (offset, reason), the newest 1,000
     leader_epoch: int = -1  # of the last record below the cut, -1 = unknown
     last: str = ""  # its identity, `<offset>-<xxh3-128>`; empty: unknown, or there is no such record
+    counter: int = 0  # outcomes that a conditional table has counted below the cut
+    decisions: int = 0  # outcomes and ids in its state
+    rows_digest: str = ""  # the part of `digest` that its rows make; empty: all of it
+
+    @property
+    def rows(self) -> Digest:
+        """The digest of the rows alone."""
+        return Digest.from_hex(self.rows_digest or self.digest, self.entries)
 
 
 @dataclass(frozen=True)
@@ -72,8 +84,19 @@ class Manifest:
         return Position({(self.epoch, partition): part.cut for partition, part in self.parts.items()})
 
     def files_of(self, partition: int) -> list[FileFacts]:
-        """The partition's files, the base's first, and in key order within each level."""
-        return [file for level in levels_of(self._by_partition.get(partition, ())) for file in level]
+        """Files of the partition's rows, the base's first, and in key order within each level."""
+        rows = (file for file in self._by_partition.get(partition, ()) if not file.kind)
+        return [file for level in levels_of(rows) for file in level]
+
+    def all_files_of(self, partition: int) -> list[FileFacts]:
+        """Every file of the partition: its rows', then that of its decisions."""
+        decisions = self.decisions_of(partition)
+        return [*self.files_of(partition), *([] if decisions is None else [decisions])]
+
+    def decisions_of(self, partition: int) -> FileFacts | None:
+        """The file of the partition's outcomes and ids; None: it has none."""
+        found = (file for file in self._by_partition.get(partition, ()) if file.kind == DECISIONS)
+        return next(found, None)
 
     @cached_property
     def _by_partition(self) -> dict[int, list[FileFacts]]:
@@ -85,9 +108,9 @@ class Manifest:
     def to_json(self) -> bytes:
         """The file's bytes: sorted keys, and a checksum over all other fields."""
         known: dict[str, Any] = {one.name: getattr(self, one.name) for one in fields(self)}
-        known["parts"] = {str(partition): part._asdict() for partition, part in self.parts.items()}
+        known["parts"] = {str(partition): _sparse(part._asdict()) for partition, part in self.parts.items()}
         known["files"] = [
-            {**file._asdict(), "first_key": _text(file.first_key), "last_key": _text(file.last_key)}
+            {**_sparse(file._asdict()), "first_key": _text(file.first_key), "last_key": _text(file.last_key)}
             for file in self.files
         ]
         return _dump({**known, "checksum": xxh3_128_hexdigest(_dump(known))})
@@ -126,7 +149,16 @@ def _sound(manifest: Manifest) -> Manifest:
             one_step(name)
     for file in manifest.files:
         relative(file.path)
+        if file.kind not in ("", DECISIONS):
+            raise Corrupted(
+                f"its manifest names a file of kind {file.kind!r:.40}: a later build wrote it; upgrade first"
+            )
     return manifest
+
+
+def _sparse(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields but for those of conditional tables, where they say nothing: other manifests keep their bytes."""
+    return {name: value for name, value in fields.items() if name not in _LATER or value != _LATER[name]}
 
 
 def _part(fields: dict[str, Any]) -> PartFacts:

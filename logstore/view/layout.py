@@ -29,6 +29,7 @@ import orjson
 import xxhash
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import Digest
 from logstore.model.record_identity import DIGEST_BYTES, RecordIdentity
 
 ENTRIES, META, QUARANTINE = b"entries", b"meta", b"quarantine"
@@ -103,10 +104,21 @@ class Base(NamedTuple):
     )
     leader_epoch: int = -1  # of the last record below the cut, -1 = unknown
     last: str = ""  # that record's identity, `<offset>-<32 hex digits>`; empty: unknown
+    counter: int = 0  # outcomes that a conditional table has counted below the cut
+    rows_digest: str = ""  # the part of `digest` that its rows make; empty: all of it
+
+    @property
+    def rows(self) -> Digest:
+        """The digest of the rows alone: outcomes and ids are in the view, whole."""
+        return Digest.from_hex(self.rows_digest or self.digest, self.entries)
 
     def encode(self) -> bytes:
-        """The value of "base"."""
-        return orjson.dumps(self._asdict(), option=orjson.OPT_SORT_KEYS)
+        """The value of "base"; what a table without outcomes has nothing of is left out, as earlier builds wrote it."""
+        fields = self._asdict()
+        for name in ("counter", "rows_digest"):
+            if not fields[name]:
+                del fields[name]
+        return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
     def decode(cls, raw: bytes) -> "Base":

@@ -157,7 +157,7 @@ class SnapshotFetcher:
             fetched += count
             self._progress.show(target, fetched_bytes=fetched, worked=fetched)
 
-        total = sum(facts.size_bytes for facts in manifest.files_of(target.partition))
+        total = sum(facts.size_bytes for facts in manifest.all_files_of(target.partition))
         self._progress.show(
             target, candidate=manifest.name, state="fetching", reason="", fetched_bytes=0, total_bytes=total,
             work="fetch", worked=0,

@@ -27,7 +27,7 @@ def digest_of(reading: Reading, base: Base | None, base_reader: SstReader | None
     if base is None:
         return digest(own)
     assert base_reader is not None, "a base comes with its reader"
-    below = StateBelow(_Counted(base_reader, saw), Digest.from_hex(base.digest, base.entries), base.entries)
+    below = StateBelow(_Counted(base_reader, saw), base.rows, base.entries)
     return digest_upon(own, reading.count(), below)
 
 

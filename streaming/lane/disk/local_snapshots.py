@@ -3,7 +3,8 @@
 <data>/snapshots/<table>/<epoch>/<partition>/
     <name>/            a RocksDB directory, opened by readers
     <name>~2/          the same once more, after the first was found damaged
-    <name>.files/      the files as they were fetched (the directory's are links to them)
+    <name>.files/      the files as they were fetched (the directory's are links to them); `decisions.sst`: the outcomes
+                       and ids of a conditional table, which a view takes in when it begins here
         base.json      their description: written last, so a folder without it is not whole
 """
 
@@ -25,6 +26,7 @@ from logstore.snapshot.sst import SstReader, checksum, prepare
 from logstore.view.feed.view_records import LocalSnapshotRecord
 from logstore.view.layout import Base
 
+_DECISIONS = "decisions.sst"
 AT_MOST = 2  # local snapshots: the base, and the one before it for reads as of a past position
 _COPY = re.compile(r"(?P<name>[^~.]+)(~(?P<copy>\d+))?")
 
@@ -38,6 +40,13 @@ class LocalSnapshot(NamedTuple):
     base: Base
     path: Path
     checksums: dict[str, str]
+
+    @property
+    def decisions(self) -> Path | None:
+        """The file of outcomes and ids; None: the snapshot has none."""
+        return (
+            below(self.path.parent, f"{self.base.snapshot}.files", _DECISIONS) if _DECISIONS in self.checksums else None
+        )
 
     def record(self) -> LocalSnapshotRecord:
         """Feed record of the snapshot."""
@@ -61,6 +70,8 @@ def base_of(manifest: Manifest, partition: int) -> Base:
         manifest.name,
         part.leader_epoch,
         part.last,
+        part.counter,
+        part.rows_digest,
     )
 
 
@@ -95,16 +106,19 @@ def fetch(
     """
     files = below(directory, f"{manifest.name}.files")
     files.mkdir(parents=True, exist_ok=True)
-    here, checksums, levels = _by_checksum(directory), dict[str, str](), list[list[Path]]()
+    here, levels = _by_checksum(directory), list[list[Path]]()
+    wanted: list[tuple[Path, FileFacts]] = []
     for level, members in enumerate(levels_of(manifest.files_of(partition))):
         levels.append([below(files, f"{level}-{number:05d}.sst") for number in range(len(members))])
-        for local, facts in zip(levels[level], members, strict=True):
-            checksums[local.name] = facts.checksum
-            if _is_whole(local, facts) or _is_linked(here.get(facts.checksum), local, facts, again=again):
-                on_bytes(facts.size_bytes)
-            else:
-                _fetch_file(repository, manifest, facts, local, bytes_per_s, on_bytes)
-    base = base_of(manifest, partition)
+        wanted += zip(levels[level], members, strict=True)
+    if (decisions := manifest.decisions_of(partition)) is not None:
+        wanted.append((below(files, _DECISIONS), decisions))
+    for local, facts in wanted:
+        if _is_whole(local, facts) or _is_linked(here.get(facts.checksum), local, facts, again=again):
+            on_bytes(facts.size_bytes)
+        else:
+            _fetch_file(repository, manifest, facts, local, bytes_per_s, on_bytes)
+    base, checksums = base_of(manifest, partition), {local.name: facts.checksum for local, facts in wanted}
     copies = _copies(directory, manifest.name)
     path = below(directory, f"{manifest.name}~{_copy(copies[-1]) + 1}" if copies else manifest.name)
     prepare(path, levels)
