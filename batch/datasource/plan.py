@@ -7,6 +7,7 @@ from itertools import pairwise
 from batch.base_lookup import bases_of, offsets_of
 from batch.datasource.key_filter import Keys
 from batch.datasource.read import TableSource
+from batch.plain_only import need_plain
 from logstore.log.control import check_epoch
 from logstore.log.kafka import clients, offsets
 from logstore.log.read.ranges import committed_ends
@@ -31,6 +32,7 @@ def find(bootstrap: str, table: str, storage: str | None) -> TableSource:
     """The table and its storage. Raises NoSuchTable, EpochChanged, LogUnreachable, SetupError, UsageError."""
     definitions = Registry(bootstrap).read()
     found = definitions.live(table)
+    need_plain(found, "spark.read.format('logstore')")
     check_epoch(bootstrap, found)
     settings = load({"bootstrap": bootstrap, "storage": storage})
     return TableSource(

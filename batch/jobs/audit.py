@@ -24,6 +24,7 @@ from batch.defaults import NODES_S
 from batch.jobs import job_size, node_digests
 from batch.jobs.archive import archive_leased
 from batch.jobs.node_digests import Heard, Testimony
+from batch.plain_only import need_plain
 from batch.tasks import compare
 from batch.tasks.sst_files import SstTarget
 from logstore.log.control import append_control
@@ -85,6 +86,7 @@ def audit(ctx: Context, table: Table, *, explain: bool = False, timeout_s: float
     Raises JobRunning, LogTruncated, LogGap, EpochChanged, Corrupted (a damaged archive), Unsupported,
     StorageUnreachable, LogUnreachable.
     """
+    need_plain(table, "batch audit")
     return _AuditRun(ctx, table, explain, timeout_s).run()
 
 

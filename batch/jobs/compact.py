@@ -29,6 +29,7 @@ from batch.context import Clock, Context, new_id
 from batch.jobs import idle_partitions, job_size
 from batch.jobs.archive import Archived, archive_leased
 from batch.partition_folds import PartitionFolds
+from batch.plain_only import need_plain
 from batch.tasks import sst_files
 from logstore.log.control import append_control
 from logstore.log.read.leader_epochs import records_from
@@ -94,6 +95,7 @@ def rebuild(ctx: Context, table: Table) -> Compacted:
 
 
 def _run(ctx: Context, table: Table, kind: Kind, *, verify_all: bool = False, full: bool = False) -> Compacted:
+    need_plain(table, f"batch {kind}")
     job, repository = new_id(), ctx.repository(table)
     begin = partial(_CompactRun, ctx, table, repository, kind, job, verify_all=verify_all, full=full)
     if kind == "compact" and (current := _unleased(begin)) is not None:

@@ -20,6 +20,7 @@ from batch.datasource.key_filter import Keys
 from batch.defaults import LISTED
 from batch.jobs import job_size
 from batch.jobs.history import History
+from batch.plain_only import need_plain
 from batch.tasks.fold import BUFFER_BYTES
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.sorted_merge import join
@@ -100,6 +101,7 @@ class _State:
         """Find the parts of `NAME`, `NAME@TOKEN` or `NAME@TIME`; raises as `diff`."""
         name, at, moment = text.partition("@")
         table: Table = ctx.table(name)
+        need_plain(table, "batch diff")
         history = History(ctx, table)
         offsets = history.locate(moment) if at else history.ends
         self.side = Side(name, Position({(table.epoch, partition): offset for partition, offset in offsets.items()}))

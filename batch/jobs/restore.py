@@ -26,6 +26,7 @@ from batch.datasource import read
 from batch.datasource.key_filter import Keys
 from batch.jobs import job_size
 from batch.jobs.history import History
+from batch.plain_only import need_plain
 from batch.tasks import read_back, sst_files
 from batch.tasks.sst_output import SstOutput
 from logstore.log import topics
@@ -72,6 +73,7 @@ def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
     Corrupted, StorageUnreachable, LogUnreachable.
     """
     table = ctx.registry.table(source)
+    need_plain(table, "batch restore")
     check_name(name)
     claims.free(ctx.registry, name)
     job = new_id()
