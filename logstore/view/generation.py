@@ -1,7 +1,7 @@
 """Generation: the next view of a partition, built beside the one in use, over a newer base.
 
     1. copy     every entry of version `cut` and above, from one committed state of the old view; the list of what was
-                skipped with it
+                skipped with it; of a conditional table all that it remembers
     2. again    what has come since, round by round, until little comes; the old view is written all the while
     3. flip     the writer of the old view adds the rest, gives the folder its number (`View.move`) and goes on with the
                 new one
@@ -41,6 +41,7 @@ class Builder:
         shutil.rmtree(path, ignore_errors=True)
         self._saw = saw
         self._source, self._since = source, base.cut
+        self._decided = False  # outcomes and ids were copied once
         self._view = View(path, identity, base, sync=sync)
 
     def round(self) -> int:
@@ -51,6 +52,10 @@ class Builder:
                 self._view.apply(Folded(self._view.next_offset, self._view.state.log_time_ms, chunk, [], None))
                 copied += len(chunk)
             self._view.set_quarantine(reading.quarantine())
+            if reading.decisions is not None:
+                since = self._since if self._decided else 0  # ids and outcomes are all in the view, none in its base
+                self._view.load_decisions(reading.decisions.items(since), reading.decisions.counter)
+                self._decided = True
             state = reading.state
         moved = Folded(state.next_offset, state.log_time_ms, {}, [], None)
         self._view.apply(moved, state.leader_epoch, state.stop, state.last)

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import lmdb
+import orjson
 
 from logstore.model.errors import Corrupted, LogStoreError
+from logstore.model.hard_rows.rules import DedupWindow
 from logstore.view import damage, layout
+from logstore.view.decisions import DecisionDatabases, DecisionReading
 from logstore.view.layout import Base, Quarantine, State
 
 _CHUNK_BYTES = 1 << 19  # of long keys selected at a time; twice as much is held while they are
@@ -30,6 +34,8 @@ class ViewReader:
         self._entries, self._meta, self._quarantine = (
             env.open_db(name, create=False) for name in (layout.ENTRIES, layout.META, layout.QUARANTINE)
         )
+        window = self._window()
+        self._decisions = window and DecisionDatabases.opened(env, self._meta, window, create=False)
 
     @classmethod
     def open(cls, path: Path) -> "ViewReader":
@@ -78,7 +84,7 @@ class ViewReader:
         """
         txn = self._begin()
         try:
-            yield Reading(txn, self._entries, self._meta, self._quarantine, self._path)
+            yield Reading(txn, self._entries, self._meta, self._quarantine, self._path, self._decisions)
         finally:
             txn.abort()
 
@@ -135,6 +141,16 @@ class ViewReader:
         """Close the environment."""
         self._env.close()
 
+    def _window(self) -> DedupWindow | None:
+        """The window of a conditional table's view."""
+        with self._env.begin() as txn:
+            raw = txn.get(layout.IDENTITY, b"{}", self._meta)
+        try:
+            found = orjson.loads(raw)
+            return DedupWindow(found["dedup_records"], found["dedup_window_ms"]) if "dedup_records" in found else None
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupted(f"the view {self._path} does not say what it is of: {error}") from error
+
     def _begin(self) -> Any:
         try:
             return self._env.begin()
@@ -148,8 +164,11 @@ class ViewReader:
 class Reading:
     """A committed state of a view."""
 
-    def __init__(self, txn: Any, entries: Any, meta: Any, quarantine: Any, path: Path) -> None:
+    def __init__(
+        self, txn: Any, entries: Any, meta: Any, quarantine: Any, path: Path, databases: DecisionDatabases | None
+    ) -> None:
         self._txn, self._entries, self._meta, self._quarantine, self._path = txn, entries, meta, quarantine, path
+        self._databases = databases
 
     @property
     def raw_state(self) -> bytes:
@@ -166,6 +185,12 @@ class Reading:
     def state(self) -> State:
         """State of the view: position and stop."""
         return State.decode(self.raw_state)
+
+    @cached_property
+    def decisions(self) -> DecisionReading | None:
+        """Outcomes and ids; None: the table is plain. Raises Corrupted, NotYet."""
+        found = self._databases
+        return found and DecisionReading(found, self._txn, self.state.log_time_ms, self._path)
 
     @property
     def base(self) -> Base | None:
@@ -232,7 +257,10 @@ class Reading:
     def used_pages(self) -> int:
         """Pages of all databases of the view. Raises Corrupted."""
         with damage.translating(self._path):
-            stats = [self._txn.stat(db) for db in (self._entries, self._meta, self._quarantine)]
+            databases = [self._entries, self._meta, self._quarantine]
+            if self._databases is not None:
+                databases += [self._databases.outcomes, self._databases.ids, self._databases.id_ends]
+            stats = [self._txn.stat(db) for db in databases]
         return sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
 
     def quarantine_counts(self) -> dict[str, int]:

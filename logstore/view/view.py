@@ -3,7 +3,7 @@
 A commit, step by step (`docs/corridor.md` tells the same):
 
     1. make room: the file's blocks are allocated before they are mapped to, so that a full disk is an error, no SIGBUS
-    2. write the entries, in key order
+    2. write the entries, in key order, and of a conditional table what was decided
     3. list what was quarantined
     4. write the state: next offset, log time, and the stop if there is one
     5. commit; readers see all of it or nothing
@@ -12,8 +12,10 @@ What it lies in, and what survives a power cut, is told by `environment`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,14 @@ import lmdb
 import orjson
 
 from logstore.model.errors import Corrupted, DiskFull
+from logstore.model.folding.decided import Decided
 from logstore.model.folding.fold import Folded
+from logstore.model.hard_rows.rules import DedupWindow
 from logstore.model.record_identity import RecordIdentity
+from logstore.model.table import Table
 from logstore.process import durable
-from logstore.view import damage, environment, layout, preallocate
+from logstore.view import damage, decisions, environment, layout, preallocate
+from logstore.view.decisions import DecisionDatabases, DecisionItem
 from logstore.view.environment import PAGE, Sync
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader
@@ -33,7 +39,9 @@ _PAGES_PER_ENTRY = 3  # a leaf, its branch and a split, each copied on write
 _ENTRY_OVERHEAD = 32
 _SPARE_PAGES = 64
 _STEP = 1 << 20
+_LOADED = 5_000  # decision items of one transaction
 _NO_QUARANTINE = Quarantine({}, [])
+_NOTHING = Folded(0, 0, {}, [], None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,20 @@ class ViewIdentity:
     partition: int
     partitions: int
     max_value_bytes: int
+    dedup_records: int = 0  # of a conditional table, else 0: no outcomes and ids are remembered
+    dedup_window_ms: int = 0
     format: int = 1
+
+    @classmethod
+    def of(cls, table: Table, partition: int) -> "ViewIdentity":
+        """The identity of the view of a table's partition."""
+        window = (table.dedup_records, table.dedup_window_ms) if table.conditional else ()
+        return cls(table.name, table.epoch, partition, table.partitions, table.max_value_bytes, *window)
+
+    @property
+    def window(self) -> DedupWindow | None:
+        """The window of a conditional table; None: the table is plain."""
+        return DedupWindow(self.dedup_records, self.dedup_window_ms) if self.dedup_records else None
 
 
 class View:
@@ -75,12 +96,16 @@ class View:
         self._allocated = 0
         self._env = environment.prepare(path, sync, map_bytes)
         try:
-            self._make_room({})
+            self._make_room(_NOTHING)
             with damage.translating(path):
                 self._entries, self._meta, self._quarantine = map(
                     self._env.open_db, (layout.ENTRIES, layout.META, layout.QUARANTINE)
                 )
+                self._decisions = identity.window and DecisionDatabases.opened(
+                    self._env, self._meta, identity.window, create=True
+                )
                 self.state, self.base = self._recover(identity, base, quarantine)
+                self.counter = self._counter()
             if sync == "commit":  # it may have been written without sync before
                 environment.clear_unsynced(self.path, self._env)
         except BaseException:
@@ -113,11 +138,13 @@ class View:
             stop,
             last or self.state.last,
         )
-        self._make_room(folded.entries)
+        self._make_room(folded)
         while not self._commit(folded, state):
             self._enlarge()
-            self._make_room(folded.entries)  # the larger map reaches behind what is allocated
+            self._make_room(folded)  # the larger map reaches behind what is allocated
         self.state = state
+        if folded.decided is not None:
+            self.counter = folded.decided.counter
 
     def stop(self, stop: Stop) -> None:
         """Mark the partition as stopped where it stands. Readers answer 503 until an `apply` clears it."""
@@ -163,6 +190,22 @@ class View:
         with damage.translating(self.path), self._env.begin(write=True) as txn:
             self._write_quarantine(txn, quarantine)
 
+    def load_decisions(self, items: Iterable[DecisionItem], counter: int) -> None:
+        """Add decision items of a snapshot or of another view, and count as many outcomes as that one has.
+
+        Raises as `apply`; some of them may be there then. Requires: the table is conditional.
+        """
+        assert self._decisions is not None, "the table is conditional"
+        left = iter(items)
+        while chunk := list(islice(left, _LOADED)):
+            room = dict(chunk)
+            self._make_room(_NOTHING._replace(entries=room))
+            while not self._transaction(partial(decisions.load, self._decisions, items=chunk)):
+                self._enlarge()
+                self._make_room(_NOTHING._replace(entries=room))
+        self._transaction(partial(decisions.write, self._decisions, decided=Decided({}, {}, counter)))
+        self.counter = counter
+
     def _recover(self, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
         with self._env.begin(write=True) as txn:
             raw = txn.get(layout.IDENTITY, db=self._meta)
@@ -172,6 +215,11 @@ class View:
                 raise Corrupted(f"{self.path} holds another view: {raw[:1_000]!r}, wanted {asdict(identity)}")
             standing = txn.get(layout.BASE, db=self._meta)
             return State.decode(txn.get(layout.STATE, db=self._meta) or b""), standing and Base.decode(standing)
+
+    def _counter(self) -> int:
+        with self._env.begin() as txn:
+            raw = txn.get(decisions.COUNTER, db=self._meta)
+        return 0 if raw is None else layout.unpack_offset(raw)
 
     def _begin_new(self, txn: Any, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> State:
         """Write all that a new view knows, in the transaction that creates it."""
@@ -192,12 +240,23 @@ class View:
 
     def _commit(self, folded: Folded, state: State) -> bool:
         """Commit in one transaction; False, and nothing has changed, when the map is too small for it."""
+        return self._transaction(partial(self._write, folded=folded, state=state))
+
+    def _write(self, txn: Any, folded: Folded, state: State) -> None:
+        self._put_entries(txn, folded.entries)
+        if folded.quarantined:
+            self._put_quarantined(txn, folded.quarantined)
+        if folded.decided is not None:
+            assert self._decisions is not None, "only conditional tables decide"
+            decisions.write(self._decisions, txn, folded.decided)
+            decisions.sweep(self._decisions, txn, state.log_time_ms, folded.decided)
+        txn.put(layout.STATE, state.encode(), db=self._meta)
+
+    def _transaction(self, write: Callable[[Any], None]) -> bool:
+        """Let `write` act in one transaction; False, and nothing has changed, when the map is too small for it."""
         try:
             with self._env.begin(write=True) as txn:
-                self._put_entries(txn, folded.entries)
-                if folded.quarantined:
-                    self._put_quarantined(txn, folded.quarantined)
-                txn.put(layout.STATE, state.encode(), db=self._meta)
+                write(txn)
         except lmdb.MapFullError:
             return False
         except lmdb.Error as error:
@@ -242,13 +301,18 @@ class View:
         if self._sync != "none":
             environment.reach(self.path, size_bytes)
 
-    def _make_room(self, entries: Mapping[bytes, bytes]) -> None:
+    def _make_room(self, folded: Folded) -> None:
         """Allocate the blocks that this commit can touch at most."""
         if self._sync != "none":  # without writemap a full disk is an error of the commit
             return
+        entries = folded.entries
         payload = sum(map(len, entries.values())) + sum(map(len, entries)) + len(entries) * _ENTRY_OVERHEAD
+        items = len(entries)
+        if folded.decided is not None:
+            size = decisions.size_of(folded.decided)
+            payload, items = payload + size.bytes + size.items * _ENTRY_OVERHEAD, items + size.items
         used = self.size_bytes() // PAGE
-        copied = min(len(entries) * _PAGES_PER_ENTRY, used)  # copy on write: at worst all there is
+        copied = min(items * _PAGES_PER_ENTRY, used)  # copy on write: at worst all there is
         needed = (used + copied + 2 * payload // PAGE + _SPARE_PAGES) * PAGE  # a page is at least half full
         if needed <= self._allocated:
             return
@@ -269,4 +333,7 @@ def _standing_on(base: Base) -> State:
 
 
 def _identity_bytes(identity: ViewIdentity) -> bytes:
-    return orjson.dumps(asdict(identity), option=orjson.OPT_SORT_KEYS)
+    fields = asdict(identity)
+    if identity.window is None:
+        del fields["dedup_records"], fields["dedup_window_ms"]
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)

@@ -39,13 +39,17 @@ class BaseMender:
         key, base = followed.target.key, followed.view.base
         if base is None or self.has_lost_base(followed):
             return
-        reported = self._is_reported(followed.target, base.snapshot)
+        reported = followed.is_base_damaged or self._is_reported(followed.target, base.snapshot)
         if followed.base_dir is not None and key in self._checked and not reported:
             return
         directory = self._fetcher.snapshots(followed.target)
         local = local_snapshots.find(directory, base.snapshot)
         wrong = (
-            "a reader found it damaged" if reported else local_snapshots.damaged(local) if local else "it is not here"
+            "it was found damaged as it was read"
+            if reported
+            else local_snapshots.damaged(local)
+            if local
+            else "it is not here"
         )
         if wrong is not None:
             log.warning(

@@ -20,16 +20,20 @@ from logstore.model import skips
 from logstore.model.errors import Corrupted, LogTruncated, LogUnreachable
 from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.folding.mutation import Control, parse
+from logstore.model.hard_rows.rules import rules_of
+from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
 from logstore.model.record_identity import AppliedPosition, RecordIdentity, identify
 from logstore.view import generation, paths
 from logstore.view.environment import Sync
 from logstore.view.feed.view_records import LocalSnapshotRecord, ViewRecord
 from logstore.view.layout import Stop
+from logstore.view.state_before import ViewState
 from logstore.view.view import View
 from streaming.lane import stop_reasons
 from streaming.lane.change_buffer import ChangeBuffer
 from streaming.lane.counts import TableCounts
 from streaming.lane.disk import local_snapshots
+from streaming.lane.disk.base_rows import BaseDamaged, BaseRows
 from streaming.lane.disk.opened_view import Bootstrap, open_view
 from streaming.lane.lineage import LineageProof
 from streaming.lane.target import Target
@@ -69,9 +73,12 @@ class FollowedPartition:
         self.undigested: dict[int, str] = {}  # cuts without a digest, and why
         self.older: tuple[LocalSnapshotRecord, ...] = ()  # older local snapshots
         self.base_dir: Path | None = None  # the RocksDB directory of the view's base; None: no base, or it is not here
+        self.is_base_damaged = False  # as the lane has found
         self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
         self.change_buffer: ChangeBuffer | None = None
         self.place = FoldRules(partition, table.partitions, table.max_value_bytes)
+        self._rules = rules_of(table, partition) if table.conditional else None
+        self._base_rows = BaseRows()
         self.proof = LineageProof(outlived)
         self.counts = TableCounts()  # the lane's own of this table, once it follows
         self.end = self.view.next_offset  # of the log, as last heard
@@ -102,7 +109,7 @@ class FollowedPartition:
         """Look for the view's base among the local snapshots in `directory`."""
         base = self.view.base
         local = local_snapshots.find(directory, base.snapshot) if base else None
-        self.base_dir = local and local.path
+        self.base_dir, self.is_base_damaged = local and local.path, False
         older = local_snapshots.others(directory, base)[-local_snapshots.AT_MOST + 1 :] if base else []
         self.older = tuple(local.record() for local in older)
 
@@ -150,7 +157,7 @@ class FollowedPartition:
         records, hole = self._upto_hole(self._without_applied(records))
         left = self._without_skipped(records)
         begun_s = time.perf_counter()
-        folded = fold_batch(left, self.place, self.next_offset, self.view.state.log_time_ms)
+        folded = self._fold(left)
         folded_s = time.perf_counter()
         if left is not records and folded.refused is None:
             folded = folded._replace(next_offset=records.offsets[-1] + 1)
@@ -162,6 +169,18 @@ class FollowedPartition:
         self._count(len(records.offsets), folded_s - begun_s, time.perf_counter() - folded_s)
         self.end = max(self.end, self.next_offset)
         return stop is None
+
+    def _fold(self, records: Records) -> Folded:
+        log_time_ms = self.view.state.log_time_ms
+        if self._rules is None:
+            return fold_batch(records, self.place, self.next_offset, log_time_ms)
+        start = StretchStart(self.next_offset, log_time_ms, self.view.counter)
+        before = ViewState(self.view.reader(), lambda: self._base_rows.at(self.view.base, self.base_dir))
+        try:
+            return fold_stretch(records, self._rules, start, before)
+        except BaseDamaged:
+            self.is_base_damaged = True
+            raise
 
     def _count(self, records: int, fold_s: float, commit_s: float) -> None:
         counts = self.counts
@@ -343,6 +362,7 @@ class FollowedPartition:
         self.reached_end = self.reached_end and view.next_offset == self.next_offset
         self.end = max(self.end, view.next_offset)
         before, self.view, self.change_buffer = self.view, view, None
+        self._base_rows.close()
         self.find_base(snapshots)
         return before
 
@@ -351,6 +371,7 @@ class FollowedPartition:
 
         One that cannot be flushed is removed. Raises DiskFull, NotYet, OSError; it is closed then.
         """
+        self._base_rows.close()
         try:
             self.view.close()
         except Corrupted as error:  # a disk that has failed once says well the next time, whatever it holds
@@ -361,6 +382,7 @@ class FollowedPartition:
 
     def discard(self) -> None:
         """Close the view and remove it: it is damaged. Raises OSError; it is closed then."""
+        self._base_rows.close()
         try:
             self.view.close(flush=False)
             generation.remove(self.view.path)

@@ -39,8 +39,7 @@ class BootstrapPending(Overloaded):
 
 def identity_of(target: Target) -> ViewIdentity:
     """Identity of the target's view."""
-    table = target.table
-    return ViewIdentity(table.name, table.epoch, target.partition, table.partitions, table.max_value_bytes)
+    return ViewIdentity.of(target.table, target.partition)
 
 
 def open_view(target: Target, data_dir: Path, sync: Sync, bootstrapper: Callable[[Target], Bootstrap]) -> View:
