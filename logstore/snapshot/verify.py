@@ -1,15 +1,17 @@
 """Verify: read a snapshot back through RocksDB, with checksums, and compare it with its manifest."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import VALUE, Entry
+from logstore.model.hard_rows.decisions import decisions_digest
 from logstore.model.partitioner import partition_of
 from logstore.model.safe_path import below
+from logstore.snapshot import decisions
 from logstore.snapshot.manifest import FileFacts, Manifest, levels_of
 from logstore.snapshot.sst import checksum, opened
 from logstore.snapshot.storage import Storage
@@ -32,7 +34,7 @@ class _PartitionCheck:
     def __init__(self, storage: Storage, root: str, manifest: Manifest, partition: int) -> None:
         self._storage, self._root, self._manifest = storage, root, manifest
         self._partition, self._facts = partition, manifest.parts[partition]
-        self._levels = levels_of(manifest.files_of(partition))
+        self._levels, self._decisions = levels_of(manifest.files_of(partition)), manifest.decisions_of(partition)
         self._found: list[str] = []
 
     def run(self, on_bytes: Callable[[int], None]) -> list[str]:
@@ -49,8 +51,38 @@ class _PartitionCheck:
                         local.unlink(missing_ok=True)
                     elif local.exists():
                         here[-1].append(local)
-            self._compare(total if len(self._levels) < 2 else self._merged(here))
+            rows = total if len(self._levels) < 2 else self._merged(here)
+            if self._decisions is not None or self._facts.decisions:
+                rows = self._with_decisions(rows, below(Path(scratch), "decisions.sst"), on_bytes)
+            self._compare(rows)
         return self._found
+
+    def _with_decisions(self, rows: Digest, local: Path, on_bytes: Callable[[int], None]) -> Digest:
+        """The digest with outcomes and ids; the rows' own is looked at here, for the next delta is reckoned from it."""
+        if rows != self._facts.rows:
+            self._found.append(
+                f"partition {self._partition}: {rows.hex} of its rows alone, the manifest has {self._facts.rows.hex}"
+            )
+        decided = Digest()
+        if self._decisions is not None and self._fetched(self._decisions, local, on_bytes):
+            decided = self._decided(self._decisions, local)
+        if decided.entries != self._facts.decisions:
+            self._found.append(
+                f"partition {self._partition}: {decided.entries:,} outcomes and ids, the manifest has "
+                f"{self._facts.decisions:,}"
+            )
+        return rows.plus(Digest(decided.value))
+
+    def _decided(self, file: FileFacts, local: Path) -> Digest:
+        seen = _SeenEntries()
+        try:
+            with decisions.stored(local) as items:
+                total = decisions_digest(seen.passing(items))
+        except Corrupted as error:
+            self._say(file, str(error))
+            return Digest()
+        self._compare_seen(file, seen)
+        return total
 
     def _check_order(self, level: list[FileFacts]) -> None:
         last = b""
@@ -60,16 +92,20 @@ class _PartitionCheck:
             last = file.last_key
 
     def _file(self, file: FileFacts, local: Path, on_bytes: Callable[[int], None]) -> Digest:
+        return self._entries(file, local) if self._fetched(file, local, on_bytes) else Digest()
+
+    def _fetched(self, file: FileFacts, local: Path, on_bytes: Callable[[int], None]) -> bool:
+        """Fetch a file and compare it with the manifest; False where it is missing."""
         try:
             self._storage.download(f"{self._root}/{file.path}", local, on_bytes=on_bytes)
         except FileNotFoundError:
             self._say(file, "the file is missing")
-            return Digest()
+            return False
         if (size := local.stat().st_size) != file.size_bytes:
             self._say(file, f"{size:,} bytes, the manifest has {file.size_bytes:,}")
         if checksum(local) != file.checksum:
             self._say(file, "its bytes are not those of the manifest (checksum)")
-        return self._entries(file, local)
+        return True
 
     def _entries(self, file: FileFacts, local: Path) -> Digest:
         total, seen = Digest(), _SeenEntries()
@@ -79,13 +115,16 @@ class _PartitionCheck:
         except Corrupted as error:
             self._say(file, str(error))
             return total
+        self._compare_seen(file, seen)
+        return total
+
+    def _compare_seen(self, file: FileFacts, seen: "_SeenEntries") -> None:
         if (seen.entries, seen.first, seen.last) != (file.entries, file.first_key, file.last_key):
             self._say(
                 file,
                 f"{seen.entries:,} entries of keys {[seen.first, seen.last]!r}, not {file.entries:,} as the manifest "
                 "has it",
             )
-        return total
 
     def _checked(
         self, file: FileFacts, pairs: Iterator[tuple[bytes, bytes]], seen: "_SeenEntries"
@@ -97,7 +136,7 @@ class _PartitionCheck:
             if wrong and room:
                 self._say(file, f"key {key[:80]!r}: {wrong}")
                 room -= 1
-            seen.entries, seen.first, seen.last = seen.entries + 1, seen.first or key, key
+            seen.saw(key)
             if raw:  # an empty one has been named
                 yield key, raw
 
@@ -143,3 +182,15 @@ class _SeenEntries:
     entries: int = 0
     first: bytes = b""
     last: bytes = b""
+
+    def saw(self, key: bytes) -> None:
+        """Count an entry."""
+        self.entries, self.first, self.last = self.entries + 1, self.first or key, key
+
+    def passing(self, pairs: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """The pairs, each one counted; raises Corrupted where their keys do not rise."""
+        for key, value in pairs:
+            if key <= self.last:
+                raise Corrupted(f"the key {key.hex()} does not come after {self.last.hex()}")
+            self.saw(key)
+            yield key, value

@@ -22,13 +22,13 @@ made one, costs time and never an answer.
 """
 
 import struct
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import orjson
 import xxhash
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding import bucket
 from logstore.model.folding.digest import Digest
 from logstore.model.record_identity import DIGEST_BYTES, RecordIdentity
 
@@ -42,10 +42,11 @@ MAX_QUARANTINED = 1_000
 MAX_READERS = 1_024  # reader slots of an environment
 DEFAULT_MAP_BYTES = 1 << 30  # address space, not disk; doubled when it is full, so that 100,000 views fit into 47 bits
 
+pack_bucket, unpack_bucket = bucket.pack_bucket, bucket.unpack_bucket  # of long keys
+
 _STATE = struct.Struct(">QQiQ16s")
 _NO_RECORD = 2**64 - 1  # in place of the last record's offset: no record below the position is known
 STATE_BYTES = _STATE.size  # a state that is longer carries a stop
-_ITEM = struct.Struct(">II")
 _OFFSET = struct.Struct(">Q")
 
 
@@ -158,25 +159,6 @@ def cell_key(row_key: bytes) -> bytes:
 def is_bucket(lmdb_key: bytes) -> bool:
     """True when the value under this LMDB key is a bucket of long keys."""
     return len(lmdb_key) == LONG_BYTES
-
-
-def unpack_bucket(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Entries of a bucket as (row key, entry), keys rising; raises Corrupted when the lengths do not add up."""
-    at = 0
-    while at < len(raw):
-        if at + _ITEM.size > len(raw):
-            raise Corrupted("a bucket of long keys ends inside an item")
-        key_bytes, entry_bytes = _ITEM.unpack_from(raw, at)
-        middle, after = at + _ITEM.size + key_bytes, at + _ITEM.size + key_bytes + entry_bytes
-        if after > len(raw):
-            raise Corrupted("a bucket of long keys ends inside an item")
-        yield bytes(raw[at + _ITEM.size : middle]), bytes(raw[middle:after])
-        at = after
-
-
-def pack_bucket(items: dict[bytes, bytes]) -> bytes:
-    """The bucket of these (row key, entry) pairs."""
-    return b"".join(_ITEM.pack(len(key), len(entry)) + key + entry for key, entry in sorted(items.items()))
 
 
 def pack_offset(offset: int) -> bytes:
