@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # true to a type checker; `typing` itself would be most o
 if TYPE_CHECKING:
     from logstore.client.admin.admin import Admin
     from logstore.client.aio import AsyncStore
+    from logstore.client.conditional.outcome import Outcome
     from logstore.client.memory.store import MemoryStore
     from logstore.client.read.row import Row
     from logstore.client.store import Store
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         LogStoreError,
         LogUnreachable,
         NoSuchTable,
+        NotConditional,
         NotYet,
         Overloaded,
         Stopped,
@@ -39,15 +41,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
-    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotYet", "Overloaded",
-    "Pending", "Position", "Row", "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WriteFailed",
-    "__version__",
+    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotConditional", "NotYet",
+    "Outcome", "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Undecodable", "Unknown", "UsageError",
+    "WriteFailed", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
     "Admin": "logstore.client.admin.admin",
     "AsyncStore": "logstore.client.aio",
     "MemoryStore": "logstore.client.memory.store",
+    "Outcome": "logstore.client.conditional.outcome",
     "Pending": "logstore.client.write.pending",
     "Position": "logstore.model.position",
     "Row": "logstore.client.read.row",

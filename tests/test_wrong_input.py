@@ -37,6 +37,7 @@ POSITION = Position.of_write(EPOCH, 1, 41)
 INSIDE = {  # called by stores and pipelines of each other, and by nobody else
     "acknowledged", "add_done_callback", "after_fork", "aim_at", "ask_again", "check_open", "end", "forget", "moved",
     "need_url", "of", "open_pipeline", "producer", "proved", "queue", "reader", "tables", "tls",
+    "check_conditional", "decide", "delivery_timeout_s",
 }  # fmt: skip
 WRONG = [
     None, True, 0, -1, 7, 2**70, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "a\r\nb", "x" * 2_000_000, b"",
@@ -52,6 +53,7 @@ def right_for(name, kind):
         "table": "t", "bootstrap": "127.0.0.1:1", "url": "http://127.0.0.1:1", "on_full": "wait",
         "token": POSITION.token, "epoch": EPOCH, "keys": ["k"], "pairs": [("k", "v")], "pieces": {(EPOCH, 0): 1},
         "others": [POSITION], "seen": POSITION, "compression": "lz4", "name": "t", "codec": codecs.json,
+        "id": b"i" * 16,
     }.items():  # fmt: skip
         if name == wanted:
             return value
@@ -123,6 +125,7 @@ def calls(kind):
             yield name, None, None, True
             continue
         needed = {p.name: right_for(p.name, hints[p.name]) for p in parameters if p.default is p.empty}
+        needed |= {"present": True} if name.endswith("_if") else {}  # exactly one condition
         yield name, needed, None, True
         for parameter in parameters:
             for wrong in WRONG:
@@ -134,7 +137,7 @@ class Stores:
 
     def __init__(self, bootstrap):
         table = make_table(bootstrap)
-        self.definitions = Fixed(Table("t", table.topic, table.epoch, table.partitions))
+        self.definitions = Fixed(Table("t", table.topic, table.epoch, table.partitions, conditional=True))
         self.node = HttpNode()
         self.node.rows = {b"k": b"v"}
         self.bootstrap = bootstrap

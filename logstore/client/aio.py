@@ -14,6 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from logstore.client.checks import Pair, Text, check_table, check_value
+from logstore.client.conditional.async_writes import AsyncConditionalWrites
+from logstore.client.conditional.delivery import deliver_async, delivery
+from logstore.client.conditional.outcome import Outcome, outcome_of_answer
+from logstore.client.conditional.outcome_pages import at_position, by_id
+from logstore.client.conditional.record import ConditionalRecord, read_id
 from logstore.client.read.http import AsyncReader, ScanPages
 from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
@@ -21,7 +26,7 @@ from logstore.client.read.row import Row
 from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, TopicProof, renewing
 from logstore.client.write.pending import Pending, Shared
-from logstore.client.write.pipeline import Pipeline
+from logstore.client.write.pipeline import Pipeline, ReservedHeaders
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.limits import (
     COMPRESSION,
@@ -171,20 +176,28 @@ class AsyncPipeline:
         finally:
             self._inner.end("the block of this pipeline has ended; open another one")
 
-    async def _queue(self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None) -> AsyncPending:
+    async def queue(self, record: ConditionalRecord) -> AsyncPending:
+        """Queue a record whose outcome is remembered; waits and raises like `put`."""
+        return await self._queue(record.key, record.value, record.headers, record.own)
+
+    async def _queue(
+        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders = ()
+    ) -> AsyncPending:
         try:
-            return await self._queue_there(key, value, headers)
+            return await self._queue_there(key, value, headers, own)
         except WriteFailed:
             if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
                 raise
-        return await self._queue_there(key, value, headers)
+        return await self._queue_there(key, value, headers, own)
 
-    async def _queue_there(self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None) -> AsyncPending:
+    async def _queue_there(
+        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders
+    ) -> AsyncPending:
         check_value(value, self._inner.limit)
         deadline = asyncio.get_running_loop().time() + self._producer.delivery_timeout_s
         while True:
             try:
-                pending = self._inner.queue(key, value, headers, patience_s=0.0)
+                pending = self._inner.queue(key, value, headers, patience_s=0.0, own=own)
                 assert isinstance(pending, AsyncPending), "the kind this pipeline makes"
                 return pending
             except Overloaded:
@@ -194,7 +207,7 @@ class AsyncPipeline:
             await asyncio.sleep(0.001)  # bounded by the deadline; the queue drains on the producer's thread
 
 
-class AsyncStore:
+class AsyncStore(AsyncConditionalWrites):
     """A connection to one store, for asyncio: the methods of `Store`, awaitable; many tasks may use it at once.
 
     It belongs to the event loop that it is used in first; once that is closed, to the next one.
@@ -338,6 +351,24 @@ class AsyncStore:
             table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
         )
 
+    async def outcome_of(
+        self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
+        consistency: Level | None = "latest", max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
+    ) -> Outcome | None:  # fmt: skip
+        """Find the outcome of a conditional write by its id (16 bytes, or in hex), as `Store.outcome_of`."""
+        name, key_bytes = read_id(id), check_key(to_bytes(key))
+        bound = when(after, None, consistency, max_lag_ms)
+        answer = await self._reads().about_row(
+            table, key_bytes, by_id(key_bytes, name), after=bound, deadline_ms=deadline_ms
+        )  # fmt: skip
+        return outcome_of_answer(answer, name)
+
+    async def decide(self, table: str, record: ConditionalRecord) -> Outcome:
+        """Have the record in the log, and its outcome; see `conditional.delivery`."""
+        self._reads()  # who cannot hear of outcomes writes nothing
+        steps = delivery(record, self._store.delivery_timeout_s)
+        return await deliver_async(steps, partial(self._append, table, record), partial(self._learn, table, record))
+
     def session(self, token: Position | str | None = None) -> "AsyncSession":
         """A session, whose reads see what it wrote and read before, from the `token` of an earlier one on."""
         from logstore.client.session.async_session import AsyncSession  # noqa: PLC0415 - only who uses it
@@ -392,17 +423,35 @@ class AsyncStore:
         proof = self._store.tables.proof
         return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table), again, proof)
 
-    async def _write(self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]) -> Position:
+    async def _append(self, table: str, record: ConditionalRecord, timeout_s: float) -> Position:
+        """One conditional write, acknowledged, as `Store._append`."""
+        known = (await self._singles(table)).table
+        if not known.conditional:
+            self._pipelines.pop(table, None)
+            await asyncio.to_thread(self._store.check_conditional, table, known)
+        return await self._write(table, lambda pipeline: pipeline.queue(record), timeout_s)
+
+    async def _learn(
+        self, table: str, record: ConditionalRecord, position: Position, deadline_ms: int
+    ) -> Outcome | None:  # fmt: skip
+        answer = await self._reads().about_row(
+            table, record.key, at_position(position), after=position, deadline_ms=deadline_ms
+        )  # fmt: skip
+        return outcome_of_answer(answer, record.id)
+
+    async def _write(
+        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]], timeout_s: float | None = None
+    ) -> Position:  # fmt: skip
         """Write one record, as `Store._write` does."""
         with renewing(partial(self._forget, table)):
             pipeline = await self._singles(table)
             before = self._store.acknowledged(pipeline.epoch)
             try:
-                return await self._proved(pipeline.table, await (await queue(pipeline)), before)
+                return await self._proved(pipeline.table, await _within(await queue(pipeline), timeout_s), before)
             except WriteFailed as error:
                 self._forget(table)
                 await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
-            return await (await queue(await self._singles(table)))
+            return await _within(await queue(await self._singles(table)), timeout_s)
 
     async def _proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
         proof = self._store.tables.proof
@@ -440,6 +489,16 @@ class AsyncStore:
             self._connect()
             self._loop = loop
         return loop
+
+
+async def _within(pending: AsyncPending, timeout_s: float | None) -> Position:
+    """The position of a write. Raises StillPending after `timeout_s`, where it is given."""
+    if timeout_s is None:
+        return await pending
+    try:
+        return await asyncio.wait_for(pending, timeout_s)
+    except TimeoutError as error:
+        raise StillPending(f"no acknowledgement within {timeout_s:g} s; the write is still on its way") from error
 
 
 async def _in_a_thread(call: Callable[[], None]) -> None:

@@ -7,7 +7,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from logstore.client.addresses import Address, find
-from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout
+from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout, check_value
+from logstore.client.conditional.outcome import Outcome, outcome_of_answer
+from logstore.client.conditional.outcome_pages import at_position, by_id
+from logstore.client.conditional.record import ConditionalRecord, read_id
+from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.read.http import HttpReader, ScanPages
 from logstore.client.read.level import Level
@@ -25,7 +29,8 @@ from logstore.log.write.limits import (
     QUEUE_RECORDS,
     OnFull,
 )
-from logstore.model.errors import EpochChanged, LogStoreError, NotYet, UsageError, WriteFailed
+from logstore.model.errors import EpochChanged, LogStoreError, NotConditional, NotYet, UsageError, WriteFailed
+from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 
 if TYPE_CHECKING:
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Store:
+class Store(ConditionalWrites):
     """A connection to one store. Thread-safe; close it, or use it in a `with` block: closing waits for every write.
 
     In a forked child it connects anew when it is used (gunicorn --preload, Celery, multiprocessing); writes that the
@@ -248,6 +253,31 @@ class Store:
             table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
         )
 
+    def outcome_of(
+        self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
+        consistency: Level | None = "latest", max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
+    ) -> Outcome | None:  # fmt: skip
+        """Find the outcome of a conditional write by its id (16 bytes, or in hex: `Unknown.id`, `Outcome.id`).
+
+        None: no record with it has been applied there, or its dedup window has passed. Of a write that is `Unknown` and
+        was acknowledged by nobody, one may still come until the client that sent it is closed. Raises like `get`, and
+        NotConditional.
+        """
+        name, key_bytes = read_id(id), check_key(to_bytes(key))
+        bound = when(after, None, consistency, max_lag_ms)
+        answer = self.reader.about_row(
+            table, key_bytes, by_id(key_bytes, name), after=bound, deadline_ms=deadline_ms
+        )  # fmt: skip
+        return outcome_of_answer(answer, name)
+
+    def decide(self, table: str, record: ConditionalRecord) -> Outcome:
+        """Have the record in the log, and its outcome; see `conditional.delivery`."""
+        from logstore.client.conditional.delivery import deliver, delivery  # noqa: PLC0415 - only who writes so
+
+        self.need_url()  # who cannot hear of outcomes writes nothing
+        steps = delivery(record, self.delivery_timeout_s)
+        return deliver(steps, partial(self._append, table, record), partial(self._learn, table, record))
+
     def session(self, token: Position | str | None = None) -> "Session":
         """A session, whose reads see what it wrote and read before, from the `token` of an earlier one on."""
         from logstore.client.session.session import Session  # noqa: PLC0415 - only who uses it
@@ -311,6 +341,11 @@ class Store:
         return url
 
     @property
+    def delivery_timeout_s(self) -> float:
+        """Seconds after which a write without acknowledgement, or a conditional one without outcome, is Unknown."""
+        return float(self._settings["delivery_timeout_s"])
+
+    @property
     def tls(self) -> "SSLContext | None":
         """Certificates that count for https URLs; None: those that the system trusts."""
         return self._tls
@@ -339,16 +374,39 @@ class Store:
             pipeline = self._pipelines[table] = Pipeline(self.producer, self.tables.get(table))
         return pipeline
 
-    def _write(self, table: str, queue: "Callable[[Pipeline], Pending]") -> Position:
+    def _append(self, table: str, record: ConditionalRecord, timeout_s: float) -> Position:
+        """One conditional write, acknowledged. Raises what `put` raises, NotConditional, StillPending."""
+        self.check_conditional(table, self._singles(table).table)
+
+        def queue(pipeline: "Pipeline") -> "Pending":
+            check_value(record.value, pipeline.limit)
+            return pipeline.queue(record.key, record.value, record.headers, own=record.own)
+
+        return self._write(table, queue, timeout_s)
+
+    def check_conditional(self, table: str, known: "Table") -> None:
+        """Raise NotConditional unless the table takes conditional writes, as it is known or as it is by now."""
+        if not (known.conditional or self.ask_again(table).conditional):
+            raise NotConditional(table)
+
+    def _learn(self, table: str, record: ConditionalRecord, position: Position, deadline_ms: int) -> Outcome | None:
+        answer = self.reader.about_row(
+            table, record.key, at_position(position), after=position, deadline_ms=deadline_ms
+        )  # fmt: skip
+        return outcome_of_answer(answer, record.id)
+
+    def _write(
+        self, table: str, queue: "Callable[[Pipeline], Pending]", timeout_s: float | None = None
+    ) -> Position:  # fmt: skip
         """One write, acknowledged; to the log that the table has by now, if the one that was known refuses it."""
         with renewing(partial(self.forget, table)):
             pipeline = self._singles(table)
             before = self.acknowledged(pipeline.epoch)
             try:
-                return self.proved(pipeline.table, queue(pipeline).result(), before)
+                return self.proved(pipeline.table, queue(pipeline).result(timeout_s), before)
             except WriteFailed as error:
                 self.moved(table, pipeline.epoch, error)
-            return queue(self._singles(table)).result()
+            return queue(self._singles(table)).result(timeout_s)
 
     def moved(self, table: str, epoch: str, error: LogStoreError) -> "Table":
         """The table as it is now. Raises `error` when it still has the log of that epoch, NoSuchTable."""

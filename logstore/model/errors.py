@@ -7,6 +7,7 @@ LogStoreError
 │   ├── BadToken               not a position in text
 │   ├── BadDefinition          a table that cannot be: name, partitions, limits
 │   ├── NoSuchTable            no definition of that name
+│   ├── NotConditional         a conditional write to a table that takes none
 │   ├── TableExists            the name is taken
 │   ├── NoSuchSnapshot         no snapshot of that name
 │   ├── NotRetained            nothing that is kept can answer for that position
@@ -95,6 +96,17 @@ class NoSuchTable(UsageError):
         super().__init__(
             f"there is no table {table!r}; `logstore table list` shows what there is, `logstore table create {table}` "
             "makes it"
+        )
+        self.table = table
+
+
+class NotConditional(UsageError):
+    """The table takes no conditional writes: whether it does is chosen when it is made."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"table {table!r} takes no conditions, ids, increments or appends: make one that does with `logstore table "
+            "create NAME --conditional`, and copy the rows; put and delete need no such table"
         )
         self.table = table
 
@@ -199,7 +211,15 @@ class WriteDenied(WriteFailed, AccessDenied):
 
 
 class Unknown(LogStoreError):
-    """No acknowledgement came: the write may or may not be in the log. Read the row before writing again."""
+    """No acknowledgement came: the write may or may not be in the log. Read the row before writing again.
+
+    `id`: of a conditional write, with which `outcome_of` tells what became of it; `position`: where it is in the log,
+    when that much is known.
+    """
+
+    def __init__(self, message: str, *, id: bytes | None = None, position: object = None) -> None:  # noqa: A002 - as the header is called
+        super().__init__(message)
+        self.id, self.position = id, position
 
 
 class BatchFailed(WriteFailed):

@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from logstore.client.memory.decisions import MemoryDecisions
 from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.folding.fold import fold_row
 from logstore.model.folding.mutation import Delete, Headers, Put, parse
@@ -28,6 +29,7 @@ class MemoryPartition:
         self._log_times_ms: list[int] = []  # at each offset
         self._versions: dict[bytes, list[Entry]] = {}  # of each row, oldest first
         self._sorted: list[bytes] = []
+        self.decisions = MemoryDecisions(table, number) if table.conditional else None
 
     @property
     def next_offset(self) -> int:
@@ -37,16 +39,24 @@ class MemoryPartition:
     def append(self, record: MemoryRecord) -> int:
         """Append a checked record and fold it; returns its offset."""
         offset = self.next_offset
-        mutation = parse(
-            record.key, record.value, record.headers, max_value_bytes=self.table.max_value_bytes,
-            right_partition=lambda _: True,
-        )  # fmt: skip
-        assert isinstance(mutation, Put | Delete), "the client's own checks let nothing else through"
+        entry = self._folded(offset, record)
         self.log.append(record)
         self._log_times_ms.append(max(record.timestamp_ms, self._log_times_ms[-1] if self._log_times_ms else 0))
-        versions = self._versions.setdefault(record.key, [])
-        versions.append(fold_row(versions[-1] if versions else None, mutation, offset, record.timestamp_ms))
+        if entry is not None:
+            self._versions.setdefault(record.key, []).append(entry)
         return offset
+
+    def _folded(self, offset: int, record: MemoryRecord) -> Entry | None:
+        """The row's entry after the record at `offset`; None: it stays as it is."""
+        key, value, headers, timestamp_ms = record
+        if self.decisions is not None:
+            return self.decisions.decide(offset, timestamp_ms, key, value, headers, self.entry(key))
+        mutation = parse(
+            key, value, headers, max_value_bytes=self.table.max_value_bytes, right_partition=lambda _: True
+        )
+        assert isinstance(mutation, Put | Delete), "the client's own checks let nothing else through"
+        versions = self._versions.get(key)
+        return fold_row(versions[-1] if versions else None, mutation, offset, timestamp_ms)
 
     def entry(self, key: bytes, upto: int | None = None) -> Entry | None:
         """The value that a row has, or had before offset `upto`; None: it is not there."""

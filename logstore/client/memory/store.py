@@ -20,7 +20,11 @@ from logstore.client.checks import (
     keys_of,
     pairs_of,
 )  # fmt: skip
+from logstore.client.conditional.outcome import Outcome
+from logstore.client.conditional.record import ConditionalRecord, read_id
+from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.lazily import CLOSED
+from logstore.client.memory.decisions import MemoryDecisions
 from logstore.client.memory.partition import MemoryPartition, MemoryRecord
 from logstore.client.memory.pipeline import MemoryPipeline
 from logstore.client.read.http import ScanPages
@@ -28,13 +32,22 @@ from logstore.client.read.level import Level, LevelBound
 from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.read.session_floor import SessionFloor
-from logstore.model.errors import BadToken, ConsistencyTimeout, NoSuchTable, TableExists, UsageError
+from logstore.model.errors import BadToken, ConsistencyTimeout, NoSuchTable, NotConditional, TableExists, UsageError
 from logstore.model.folding.entry import Entry
 from logstore.model.key import after_prefix, check_key, to_bytes
 from logstore.model.partitioner import partition_of
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
-from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table, check_limits, check_name
+from logstore.model.table import (
+    DEFAULT_DEDUP_RECORDS,
+    DEFAULT_DEDUP_WINDOW_MS,
+    DEFAULT_MAX_VALUE_BYTES,
+    DEFAULT_PARTITIONS,
+    Table,
+    check_dedup,
+    check_limits,
+    check_name,
+)
 
 if TYPE_CHECKING:
     from logstore.client.session.session import Session
@@ -45,7 +58,7 @@ T = TypeVar("T")
 _CHUNK = 1_000  # pairs that are checked at once
 
 
-class MemoryStore:
+class MemoryStore(ConditionalWrites):
     """A store in memory, for tests of programs that take a `Store`. Thread-safe.
 
         store = MemoryStore(["users"])
@@ -70,14 +83,21 @@ class MemoryStore:
         *,
         partitions: int = DEFAULT_PARTITIONS,
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+        conditional: bool = False,
+        dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
+        dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> None:
-        """Make a table. Raises TableExists, BadDefinition."""
+        """Make a table, as `Admin.create`. Raises TableExists, BadDefinition."""
         check_name(check_table(table))
         check_limits(partitions, max_value_bytes)
         with self._lock:
             if table in self._tables:
                 raise TableExists(f"there is a table {table!r} already")
-            definition = Table(table, table, secrets.token_hex(16), partitions, max_value_bytes)
+            definition = Table(
+                table, table, secrets.token_hex(16), partitions, max_value_bytes,
+                conditional=conditional, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+            )  # fmt: skip
+            check_dedup(definition)
             self._tables[table] = [MemoryPartition(definition, number) for number in range(partitions)]
 
     def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
@@ -159,6 +179,34 @@ class MemoryStore:
             last = after_prefix(first)
         return self._scan(table, (first, last), bound, limit, reverse=reverse, keys_only=keys_only)
 
+    def outcome_of(
+        self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
+        consistency: Level | None = "latest", max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
+    ) -> Outcome | None:  # fmt: skip
+        """Find the outcome of a conditional write by its id, as `Store.outcome_of`."""
+        name, key_bytes, bound = read_id(id), check_key(to_bytes(key)), when(after, None, consistency, max_lag_ms)
+        Budget.of(deadline_ms, 0.0)
+        with self._lock:
+            self._check_known(bound)
+            parts = self._partitions(table)
+            part = parts[partition_of(key_bytes, len(parts))]
+            token = _token(part.table, self._points([part], bound))
+            return self._decisions(part).first_of(key_bytes, name, token)
+
+    def decide(self, table: str, record: ConditionalRecord) -> Outcome:
+        """Have the record in the log, and its outcome."""
+        with self._lock:
+            parts = self._partitions(table)
+            decisions = self._decisions(parts[partition_of(record.key, len(parts))])
+            check_value(record.value, parts[0].table.max_value_bytes)
+            position = self._append(parts, record.key, record.value, record.headers, record.own)
+            return decisions.outcome(position.offset, position.token, record.id)
+
+    def _decisions(self, part: MemoryPartition) -> MemoryDecisions:
+        if part.decisions is None:
+            raise NotConditional(part.table.name)
+        return part.decisions
+
     def session(self, token: Position | str | None = None) -> "Session":
         """A session, whose reads see what it wrote and read before, from the `token` of an earlier one on."""
         from logstore.client.session.session import Session  # noqa: PLC0415 - only who uses it
@@ -196,10 +244,12 @@ class MemoryStore:
         self.close()
 
     def _append(
-        self, parts: list[MemoryPartition], key: bytes, value: bytes | None, headers: Mapping[str, Text] | None
-    ) -> Position:
+        self, parts: list[MemoryPartition], key: bytes, value: bytes | None, headers: Mapping[str, Text] | None,
+        own: Sequence[tuple[str, bytes]] = (),
+    ) -> Position:  # fmt: skip
         part = parts[partition_of(key, len(parts))]
-        offset = part.append(MemoryRecord(key, value, check_headers(headers) or [], self._clock_ms()))
+        every = [*own, *(check_headers(headers) or ())]
+        offset = part.append(MemoryRecord(key, value, every, self._clock_ms()))
         return Position.of_write(part.table.epoch, part.number, offset)
 
     def _get(

@@ -14,7 +14,7 @@ from logstore.client.transport.origin import Origin
 from logstore.client.transport.request import request_bytes
 from logstore.client.transport.sockets import SocketPool
 from logstore.model.errors import ServerUnreachable, UsageError
-from logstore.model.key import to_base64url, to_bytes
+from logstore.model.key import check_key, to_base64url, to_bytes
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -106,6 +106,12 @@ class HttpReader:
             now = monotonic()
             rows += self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
         return rows
+
+    def about_row(self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int) -> HttpAnswer:
+        """Read a page about a row, as `Conversation.about_row`."""
+        now = monotonic()
+        budget = Budget.of(deadline_ms, now)
+        return self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now))
 
     def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> Iterator[Row]:
         """Read rows in order, as `Store.scan`."""
@@ -203,6 +209,12 @@ class AsyncReader:
             now = monotonic()
             rows += await self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
         return rows
+
+    async def about_row(self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int) -> HttpAnswer:
+        """Read a page about a row, as `Conversation.about_row`."""
+        now = monotonic()
+        budget = Budget.of(deadline_ms, now)
+        return await self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now))
 
     def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> AsyncIterator[Row]:
         """Read rows in order, as `Store.scan`."""

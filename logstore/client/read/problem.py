@@ -11,6 +11,7 @@ from logstore.model.errors import (
     LogStoreError,
     LogUnreachable,
     NoSuchTable,
+    NotConditional,
     NotOwner,
     NotRetained,
     Overloaded,
@@ -26,6 +27,7 @@ _CLASSES: dict[str, type[LogStoreError]] = {
     "consistency-timeout": ConsistencyTimeout,
     "epoch-changed": EpochChanged,
     "log-unreachable": LogUnreachable,
+    "not-retained": NotRetained,
     "overloaded": Overloaded,
     "partition-stopped": Stopped,
     "starting": Starting,
@@ -58,6 +60,8 @@ def error_of(status: int, problem: dict[str, Any], table: str, owner: str | None
         return _CLASSES[word](detail)
     if word == "bad-level" and "cuts" in problem:
         return NotRetained(detail)
+    if status == 400 and problem.get("conditional") is False:
+        return NotConditional(table)
     if status == 400:
         return UsageError(f"the server refuses the request ({word or 'bad-request'}): {detail}")
     return ServerError(f"the server answered {status} ({word or 'no problem document'}): {detail}", status, problem)

@@ -213,6 +213,18 @@ class Conversation:
                 now = yield from _time()
         return list(map(found.__getitem__, keys))
 
+    def about_row(
+        self, table: str, key: bytes, below: str, after: After, budget: Budget, now: float
+    ) -> Steps[HttpAnswer]:
+        """Steps that read a page about a row, `below` the path of its table: 200, or 404 where it says "not found"."""
+        path = f"{_table_path(table)}/{below}"
+        answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
+        if answer.status == _MISDIRECTED:  # nobody passes such a page on for an owner that is beyond reach
+            self._beyond.clear()
+            raise self._error(answer, table)
+        _note(after, answer)
+        return answer
+
     def page(
         self, table: str, query: Mapping[str, bytes | str], after: After, budget: Budget, now: float
     ) -> Steps[RowPage]:

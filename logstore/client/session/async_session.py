@@ -4,6 +4,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from logstore.client.checks import Pair, Text
+from logstore.client.conditional.async_writes import AsyncConditionalWrites
+from logstore.client.conditional.outcome import Outcome
+from logstore.client.conditional.record import ConditionalRecord
 from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS
 from logstore.client.session.state import SessionState, bound, level
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
     from logstore.client.read.row import Row
 
 
-class AsyncSession(SessionState):
+class AsyncSession(AsyncConditionalWrites, SessionState):
     """Reads and writes that follow each other: `Session`, with methods to await."""
 
     _store: "AsyncStore"
@@ -30,6 +33,20 @@ class AsyncSession(SessionState):
     async def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write pairs, as `AsyncStore.put_many`."""
         return self._wrote(table, await self._store.put_many(table, pairs))
+
+    async def decide(self, table: str, record: ConditionalRecord) -> Outcome:
+        """Have the record in the log, and its outcome, as `AsyncStore.decide`."""
+        with self._deciding(table) as decided:
+            return decided(await self._store.decide(table, record))
+
+    async def outcome_of(
+        self, table: str, key: Text, id: bytes | str, *, consistency: Level | None = "latest",  # noqa: A002 - as the header is called
+        max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
+    ) -> Outcome | None:  # fmt: skip
+        """Find the outcome of a conditional write by its id, as `AsyncStore.outcome_of`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            return await self._store.outcome_of(table, key, id, after=bound(floor), **options)
 
     async def get(
         self,

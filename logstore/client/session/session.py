@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from logstore.client.checks import Pair, Text
+from logstore.client.conditional.outcome import Outcome
+from logstore.client.conditional.record import ConditionalRecord
+from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS
 from logstore.client.session.state import SessionState, bound, level
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from logstore.client.store import Store
 
 
-class Session(SessionState):
+class Session(ConditionalWrites, SessionState):
     """Reads and writes that follow each other: each read sees what this session wrote and read before.
 
         session = store.session()
@@ -41,6 +44,20 @@ class Session(SessionState):
     def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write pairs, as `Store.put_many`."""
         return self._wrote(table, self._store.put_many(table, pairs))
+
+    def decide(self, table: str, record: ConditionalRecord) -> Outcome:
+        """Have the record in the log, and its outcome, as `Store.decide`."""
+        with self._deciding(table) as decided:
+            return decided(self._store.decide(table, record))
+
+    def outcome_of(
+        self, table: str, key: Text, id: bytes | str, *, consistency: Level | None = "latest",  # noqa: A002 - as the header is called
+        max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
+    ) -> Outcome | None:  # fmt: skip
+        """Find the outcome of a conditional write by its id, as `Store.outcome_of`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            return self._store.outcome_of(table, key, id, after=bound(floor), **options)
 
     def get(
         self,

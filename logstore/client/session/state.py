@@ -1,10 +1,14 @@
 """SessionState: what sessions of both clients have in common: what they have seen, and how it is handed on."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from logstore.client.conditional.outcome import Outcome
 from logstore.client.read.level import Level
 from logstore.client.read.session_floor import SessionFloor
 from logstore.client.session.floors import SessionFloors
+from logstore.model.errors import Unknown
 from logstore.model.position import Position
 
 
@@ -37,6 +41,21 @@ class SessionState:
     def _wrote(self, table: str, position: Position) -> Position:
         self._tables.floor(table).rise(position)
         return position
+
+    @contextmanager
+    def _deciding(self, table: str) -> Iterator[Callable[[Outcome], Outcome]]:
+        """A conditional write, also one of which only its place in the log is known: what reads see from then on."""
+
+        def decided(outcome: Outcome) -> Outcome:
+            self._wrote(table, outcome.position)
+            return outcome
+
+        try:
+            yield decided
+        except Unknown as error:
+            if isinstance(error.position, Position):
+                self._wrote(table, error.position)
+            raise
 
 
 def bound(floor: SessionFloor) -> Any:

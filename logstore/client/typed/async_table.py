@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
 from logstore.client.checks import Text, check_table
+from logstore.client.conditional.outcome import Outcome
 from logstore.client.typed.row import Edge, ReadOptions, TypedRow
 from logstore.codecs import Codec
 from logstore.model.position import Position
@@ -28,6 +29,48 @@ class AsyncTypedTable(Generic[T]):
     async def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row, as `AsyncStore.delete`."""
         return await self._store.delete(self.name, key, headers=headers)
+
+    async def put_if(
+        self,
+        key: Text,
+        value: T,
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        value_is: T | None = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Write a row under a condition, as `AsyncStore.put_if`; `value_is`: the bytes that the codec writes for it."""
+        return await self._store.put_if(
+            self.name, key, self._edge.encoded(value), absent=absent, present=present, version=version,
+            value_is=self._edge.encoded_or_none(value_is), headers=headers,
+        )  # fmt: skip
+
+    async def delete_if(
+        self,
+        key: Text,
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        value_is: T | None = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Delete a row under a condition, as `AsyncStore.delete_if`."""
+        return await self._store.delete_if(
+            self.name, key, absent=absent, present=present, version=version,
+            value_is=self._edge.encoded_or_none(value_is), headers=headers,
+        )  # fmt: skip
+
+    async def cas(
+        self, key: Text, expected: T | None, value: T | None, *, headers: Mapping[str, Text] | None = None
+    ) -> Outcome:
+        """Put `value` in the place of `expected`, as `AsyncStore.cas`: of equal values the bytes have to be equal."""
+        edge = self._edge
+        return await self._store.cas(
+            self.name, key, edge.encoded_or_none(expected), edge.encoded_or_none(value), headers=headers
+        )
 
     async def put_many(self, pairs: Mapping[Text, T | None] | Iterable[tuple[Text, T | None]]) -> Position:
         """Write pairs, as `AsyncStore.put_many`; a value None deletes."""

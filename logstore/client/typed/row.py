@@ -58,13 +58,17 @@ class Edge(Generic[T]):
             raise UsageError(f"{self._codec!r} writes bytes, not {type(raw).__name__}")
         return raw
 
+    def encoded_or_none(self, value: T | None) -> bytes | None:
+        """Bytes of a value; None, which stands for no row, stays None. Raises UsageError."""
+        return None if value is None else self.encoded(value)
+
     def pairs(self, pairs: Any) -> Any:
         """Pairs with their values encoded, in the form they came in; None, which deletes, stays None.
 
         What is no pairs is left as it is, for the store to refuse.
         """
         if isinstance(pairs, Mapping):
-            return {key: self._or_none(value) for key, value in pairs.items()}
+            return {key: self.encoded_or_none(value) for key, value in pairs.items()}
         if isinstance(pairs, list | tuple):
             return [self._pair(pair) for pair in pairs]
         is_other = isinstance(pairs, _NO_PAIRS) or not isinstance(pairs, Iterable)
@@ -92,8 +96,5 @@ class Edge(Generic[T]):
     def _pair(self, pair: Any) -> Any:
         """A pair with its value encoded; what is no pair is left to the store to refuse."""
         if isinstance(pair, list | tuple) and len(pair) == 2:
-            return pair[0], self._or_none(pair[1])
+            return pair[0], self.encoded_or_none(pair[1])
         return pair
-
-    def _or_none(self, value: T | None) -> bytes | None:
-        return None if value is None else self.encoded(value)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
 from logstore.client.checks import Text, check_table
+from logstore.client.conditional.outcome import Outcome
 from logstore.client.typed.row import Edge, ReadOptions, TypedRow
 from logstore.codecs import Codec
 from logstore.model.position import Position
@@ -32,6 +33,48 @@ class TypedTable(Generic[T]):
     def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row, as `Store.delete`."""
         return self._store.delete(self.name, key, headers=headers)
+
+    def put_if(
+        self,
+        key: Text,
+        value: T,
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        value_is: T | None = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Write a row under a condition, as `Store.put_if`; `value_is`: the bytes that the codec writes for it."""
+        return self._store.put_if(
+            self.name, key, self._edge.encoded(value), absent=absent, present=present, version=version,
+            value_is=self._edge.encoded_or_none(value_is), headers=headers,
+        )  # fmt: skip
+
+    def delete_if(
+        self,
+        key: Text,
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        value_is: T | None = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Delete a row under a condition, as `Store.delete_if`."""
+        return self._store.delete_if(
+            self.name, key, absent=absent, present=present, version=version,
+            value_is=self._edge.encoded_or_none(value_is), headers=headers,
+        )  # fmt: skip
+
+    def cas(
+        self, key: Text, expected: T | None, value: T | None, *, headers: Mapping[str, Text] | None = None
+    ) -> Outcome:
+        """Put `value` in the place of `expected`, as `Store.cas`: of equal values the bytes have to be equal."""
+        edge = self._edge
+        return self._store.cas(
+            self.name, key, edge.encoded_or_none(expected), edge.encoded_or_none(value), headers=headers
+        )
 
     def put_many(self, pairs: Mapping[Text, T | None] | Iterable[tuple[Text, T | None]]) -> Position:
         """Write pairs, as `Store.put_many`; a value None deletes."""

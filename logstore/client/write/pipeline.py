@@ -1,6 +1,6 @@
 """Pipeline: writes to one table without waiting for each, and one place where their failures come together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
@@ -25,6 +25,7 @@ from logstore.model.table import Table
 
 _POLL_EVERY = 100  # writes; the reports that are due are taken while they are warm in the cache
 _ASK_AGAIN_S = 1.0
+ReservedHeaders = Sequence[tuple[str, bytes]]
 
 
 class Pipeline:
@@ -145,17 +146,25 @@ class Pipeline:
             self.end("the block of this pipeline has ended; open another one")
 
     def queue(
-        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, patience_s: float | None = None
+        self,
+        key: bytes,
+        value: bytes | None,
+        headers: Mapping[str, Text] | None,
+        patience_s: float | None = None,
+        own: ReservedHeaders = (),
     ) -> Pending:
-        """Queue a checked record (None deletes), waiting up to `patience_s` for room (default: as the Store says)."""
+        """Queue a checked record (None deletes), waiting up to `patience_s` for room (default: as the Store says).
+
+        `own`: reserved headers, besides those of the writer.
+        """
         self._check_open()
         try:
-            return self._queue(key, value, headers, patience_s)
+            return self._queue(key, value, headers, patience_s, own)
         except WriteFailed:
             if self._ask_again is None or not self.aim_at(self._ask_again()):
                 raise
         check_value(value, self._limit)
-        return self._queue(key, value, headers, patience_s)
+        return self._queue(key, value, headers, patience_s, own)
 
     def aim_at(self, table: Table) -> bool:
         """Write to the table as it is now. False when it is the one that was known."""
@@ -165,13 +174,17 @@ class Pipeline:
         return True
 
     def _queue(
-        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, patience_s: float | None
+        self,
+        key: bytes,
+        value: bytes | None,
+        headers: Mapping[str, Text] | None,
+        patience_s: float | None,
+        own: ReservedHeaders,
     ) -> Pending:
         pending = self._kind.of(self._shared)
         partition = self._place(None, key, len(key), self._partitions, None, None)
-        self._producer.send(
-            self._topic, key, value, pending, partition, headers=check_headers(headers), patience_s=patience_s
-        )
+        every = [*own, *(check_headers(headers) or ())]
+        self._producer.send(self._topic, key, value, pending, partition, headers=every, patience_s=patience_s)
         self._produce = self._producer.produce  # of another connection, if the one before met a fatal error
         self._left -= 1
         if self._left <= 0:

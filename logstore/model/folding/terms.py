@@ -25,6 +25,18 @@ class Condition(NamedTuple):
     column: Column | None = None
 
     @classmethod
+    def of_value(cls, payload: bytes) -> "Condition":
+        """The condition that a row has this value."""
+        return cls("value", digest=xxh3_128_digest(payload))
+
+    def encode(self) -> bytes:
+        """The header that says it. Requires: a version >= 0 where it is one of a version, of the whole row."""
+        assert self.column is None, "cells are named by edits of wide tables"
+        if self.kind == "version":
+            return b"version:%d" % self.version
+        return b"value:" + self.digest if self.kind == "value" else self.kind.encode()
+
+    @classmethod
     def parse(cls, raw: bytes) -> "Condition | None":
         """The condition of a header; None when it is none."""
         found = _CONDITION.fullmatch(raw)

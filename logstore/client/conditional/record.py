@@ -1,0 +1,113 @@
+"""ConditionalRecord: what a conditional write puts into the log, checked before it goes there."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from logstore.client.checks import Text, check_headers
+from logstore.model.errors import UsageError
+from logstore.model.key import check_key, to_bytes
+
+ID_BYTES = 16
+COUNTER_BYTES = 8
+_LARGEST = (1 << 63) - 1
+Headers = Mapping[str, Text] | None
+
+
+class ConditionalRecord(NamedTuple):
+    """A record whose outcome is remembered. The same one may be sent again: its id makes of all of them one write."""
+
+    key: bytes
+    value: bytes | None  # None deletes
+    own: tuple[tuple[str, bytes], ...]  # reserved headers: ls.id first
+    headers: Headers = None  # the writer's own
+
+    @property
+    def id(self) -> bytes:
+        """The mutation id."""
+        return self.own[0][1]
+
+
+class Expected(NamedTuple):
+    """Expectation of a conditional write about its row, as the caller says it."""
+
+    absent: bool = False
+    present: bool = False
+    version: int | None = None
+    value_is: Text | None = None
+
+    def header(self) -> bytes:
+        """The condition in the form of the log. Raises UsageError unless it is exactly one."""
+        from logstore.model.folding.terms import Condition  # noqa: PLC0415 - loads xxhash, which readers do without
+
+        for name, flag in (("absent", self.absent), ("present", self.present)):
+            if not isinstance(flag, bool):
+                raise UsageError(f"{name} is True or False, not {flag!r:.80}")
+        if self.version is not None:
+            _check_int("version", self.version, 0)
+        conditions = [
+            *([Condition("absent")] if self.absent else []),
+            *([Condition("present")] if self.present else []),
+            *([] if self.version is None else [Condition("version", self.version)]),
+            *([] if self.value_is is None else [Condition.of_value(to_bytes(self.value_is))]),
+        ]
+        if len(conditions) != 1:
+            raise UsageError(
+                f"a conditional write has exactly one condition, not {len(conditions)}: absent=True, present=True, "
+                "version=N (of a row that was read) or value_is=VALUE"
+            )
+        return conditions[0].encode()
+
+
+def put_record(key: Text, value: Text, expected: Expected, headers: Headers) -> ConditionalRecord:
+    """A put under a condition. Raises BadKey, UsageError."""
+    return _record(key, to_bytes(value), [("ls.if", expected.header())], headers)
+
+
+def delete_record(key: Text, expected: Expected, headers: Headers) -> ConditionalRecord:
+    """A delete under a condition. Raises BadKey, UsageError."""
+    return _record(key, None, [("ls.if", expected.header())], headers)
+
+
+def cas_record(key: Text, expected: Text | None, value: Text | None, headers: Headers) -> ConditionalRecord:
+    """A value in the place of another; None is no row, on either side. Raises BadKey, UsageError."""
+    wanted = Expected(absent=True) if expected is None else Expected(value_is=expected)
+    if value is None:
+        return delete_record(key, wanted, headers)
+    return put_record(key, value, wanted, headers)
+
+
+def incr_record(key: Text, delta: int, headers: Headers) -> ConditionalRecord:
+    """An addition to a counter. Raises BadKey, UsageError."""
+    _check_int("delta", delta, -_LARGEST - 1)
+    return _record(key, delta.to_bytes(COUNTER_BYTES, signed=True), [("ls.op", b"incr")], headers)
+
+
+def append_record(key: Text, suffix: Text, headers: Headers) -> ConditionalRecord:
+    """Bytes behind those of a row. Raises BadKey, UsageError."""
+    return _record(key, to_bytes(suffix), [("ls.op", b"append")], headers)
+
+
+def read_id(text: bytes | str) -> bytes:
+    """A mutation id as bytes, from them or from hex. Raises UsageError."""
+    raw: Any = text
+    if isinstance(text, str):
+        try:
+            raw = bytes.fromhex(text) if text.isascii() else None
+        except ValueError:
+            raw = None
+    if not isinstance(raw, bytes) or len(raw) != ID_BYTES:
+        raise UsageError(f"the id of a write is {ID_BYTES} bytes, or as many in hex, not {text!r:.80}")
+    return raw
+
+
+def _record(key: Text, value: bytes | None, terms: list[tuple[str, bytes]], headers: Headers) -> ConditionalRecord:
+    check_headers(headers)
+    return ConditionalRecord(
+        check_key(to_bytes(key)), value, (("ls.id", os.urandom(ID_BYTES)), *terms), headers or None
+    )
+
+
+def _check_int(name: str, number: int, least: int) -> None:
+    if type(number) is not int or not least <= number <= _LARGEST:
+        raise UsageError(f"{name} is a whole number from {least:,} to {_LARGEST:,}, not {number!r:.80}")

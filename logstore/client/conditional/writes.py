@@ -1,0 +1,82 @@
+"""ConditionalWrites: writes that the log decides, of every blocking client."""
+
+from collections.abc import Mapping
+
+from logstore.client.checks import Text
+from logstore.client.conditional.outcome import Outcome
+from logstore.client.conditional.record import (
+    ConditionalRecord,
+    Expected,
+    append_record,
+    cas_record,
+    delete_record,
+    incr_record,
+    put_record,
+)  # fmt: skip
+
+
+class ConditionalWrites:
+    """Conditional writes of a client, to tables that are made for them (`table create --conditional`).
+
+    Each waits for the acknowledgement and for the outcome, which is decided where its record stands in the log: the
+    same one on every node. It is sent again with one id until the delivery deadline, and has effect once.
+
+    Raises NotConditional, BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable: then it had no
+    effect; Unknown, whose `id` tells by `outcome_of` what became of it.
+    """
+
+    def put_if(
+        self,
+        table: str,
+        key: Text,
+        value: Text,
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        value_is: Text | None = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Write a row if it is absent, present, of that version, or has that value: exactly one of them."""
+        return self.decide(table, put_record(key, value, Expected(absent, present, version, value_is), headers))
+
+    def delete_if(
+        self,
+        table: str,
+        key: Text,
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        value_is: Text | None = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Delete a row under a condition, as `put_if`."""
+        return self.decide(table, delete_record(key, Expected(absent, present, version, value_is), headers))
+
+    def cas(
+        self,
+        table: str,
+        key: Text,
+        expected: Text | None,
+        value: Text | None,
+        *,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Put `value` in the place of `expected`; None stands for no row, on either side."""
+        return self.decide(table, cas_record(key, expected, value, headers))
+
+    def incr(self, table: str, key: Text, delta: int = 1, *, headers: Mapping[str, Text] | None = None) -> Outcome:
+        """Add to a counter: a row of 8 bytes, big-endian and signed; one that is absent counts as 0.
+
+        A sum beyond that, or a row of another length, is "invalid". Read the row after the outcome's token for the sum.
+        """
+        return self.decide(table, incr_record(key, delta, headers))
+
+    def append(self, table: str, key: Text, suffix: Text, *, headers: Mapping[str, Text] | None = None) -> Outcome:
+        """Add bytes behind those of a row, or make it of them; one that would be too large is "invalid"."""
+        return self.decide(table, append_record(key, suffix, headers))
+
+    def decide(self, table: str, record: ConditionalRecord) -> Outcome:
+        """Have the record in the log, and its outcome."""
+        raise NotImplementedError

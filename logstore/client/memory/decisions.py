@@ -1,0 +1,59 @@
+"""Decisions of a partition in memory: outcomes and ids of its conditional writes, by the fold of the real store."""
+
+from logstore.client.conditional.outcome import Outcome
+from logstore.model.folding.entry import TOMBSTONE, Entry
+from logstore.model.folding.mutation import Headers
+from logstore.model.hard_rows.fold_rows import PlacedMutation, RowId, RowMutation, fold_rows
+from logstore.model.hard_rows.outcome_facts import facts_of
+from logstore.model.hard_rows.outcomes import RememberedId, RememberedOutcome, is_remembered
+from logstore.model.hard_rows.parse import parse_hard
+from logstore.model.hard_rows.row import PLAIN_COLUMN, CellState, RowState
+from logstore.model.hard_rows.rules import DEFAULT_GROUP, rules_of
+from logstore.model.table import Table
+
+
+class MemoryDecisions:
+    """Outcomes and ids of one partition of a conditional table."""
+
+    def __init__(self, table: Table, number: int) -> None:
+        self._number, self._rules = number, rules_of(table, number)
+        self._outcomes: dict[int, RememberedOutcome] = {}
+        self._ids: dict[RowId, RememberedId] = {}
+        self._counter = self._log_time_ms = 0
+
+    def decide(
+        self, offset: int, timestamp_ms: int, key: bytes, value: bytes | None, headers: Headers, before: Entry | None
+    ) -> Entry | None:
+        """The entry of a row after the record at `offset`; None: it stays as it is. `before`: its value, if any."""
+        mutation = parse_hard(key, value, headers, self._rules)
+        assert isinstance(mutation, RowMutation), "the client's own checks let nothing else through"
+        self._log_time_ms = max(self._log_time_ms, timestamp_ms)
+        step = PlacedMutation(offset, timestamp_ms, self._log_time_ms, self._counter, mutation)
+        rows = {} if before is None else {key: _row(before)}
+        folded = fold_rows(rows, self._ids, [step], self._rules)
+        self._outcomes |= folded.outcomes
+        self._ids |= folded.ids
+        self._counter += len(folded.outcomes)
+        return _entry(folded.rows[key], step) if key in folded.rows else None
+
+    def outcome(self, offset: int, token: str, mutation_id: bytes) -> Outcome:
+        """Outcome of the record at `offset`, which has been decided."""
+        found = self._outcomes[offset].outcome
+        return Outcome(**facts_of(found, offset), partition=self._number, offset=offset, token=token, id=mutation_id)  # type: ignore[arg-type]  # words of facts_of are those of Outcome
+
+    def first_of(self, key: bytes, mutation_id: bytes, token: str) -> Outcome | None:
+        """Outcome of the first record of an id; None when none is remembered."""
+        found = self._ids.get((key, mutation_id))
+        if found is None or not is_remembered(found, self._log_time_ms, self._counter, self._rules.window):
+            return None
+        return self.outcome(found.first, token, mutation_id)
+
+
+def _row(entry: Entry) -> RowState:
+    return RowState({PLAIN_COLUMN: CellState(entry.version, (entry,))}, {DEFAULT_GROUP: entry.version})
+
+
+def _entry(row: RowState, step: PlacedMutation) -> Entry:
+    if not row.cells:
+        return Entry(TOMBSTONE, step.offset, max(step.timestamp_ms, 0))
+    return row.cells[PLAIN_COLUMN].members[0]
