@@ -79,13 +79,16 @@ def size_of(decided: Decided) -> DecidedSize:
 
 def write(databases: DecisionDatabases, txn: Any, decided: Decided) -> None:
     """Write what a run of records has added, and the counter."""
-    for offset in sorted(decided.outcomes):
-        txn.put(outcome_key(offset), decided.outcomes[offset], db=databases.outcomes)
-    for (row_key, mutation_id), raw in decided.ids.items():
-        key, whole = ids_key(row_key, mutation_id), row_key + mutation_id
-        bucket = dict(layout.unpack_bucket(txn.get(key, default=b"", db=databases.ids)))
-        txn.put(key, layout.pack_bucket(bucket | {whole: raw}), db=databases.ids)
-        txn.put(outcome_key(first_of(raw)), whole, db=databases.id_ends)
+    outcomes = [(outcome_key(offset), raw) for offset, raw in sorted(decided.outcomes.items())]
+    txn.cursor(db=databases.outcomes).putmulti(outcomes)
+    named = [(ids_key(*name), name[0] + name[1], raw) for name, raw in decided.ids.items()]
+    txn.cursor(db=databases.id_ends).putmulti([(raw[:8], whole) for _, whole, raw in named])
+    buckets = sorted((key, layout.pack_bucket({whole: raw})) for key, whole, raw in named)
+    found, added = txn.cursor(db=databases.ids).putmulti(buckets, overwrite=False)
+    if added < found:  # an id that is borne anew, or another row's under an equal hash
+        for key, whole, raw in named:
+            bucket = dict(layout.unpack_bucket(txn.get(key, default=b"", db=databases.ids)))
+            txn.put(key, layout.pack_bucket(bucket | {whole: raw}), db=databases.ids)
     txn.put(COUNTER, layout.pack_offset(decided.counter), db=databases.meta)
 
 

@@ -87,9 +87,17 @@ def content_digest(operation: str, headers: Mapping[str, bytes], value: bytes | 
     Each of operation, `ls.if`, `ls.ttl`, `ls.seen` and value (of a delete: empty) as 4 bytes length and its bytes;
     ffffffff where absent.
     """
-    parts = [
-        operation.encode(),
-        *map(headers.get, ("ls.if", "ls.ttl", "ls.seen")),
-        b"" if operation == "delete" else value,
-    ]
-    return xxh3_128_digest(b"".join(b"\xff" * 4 if one is None else len(one).to_bytes(4) + one for one in parts))
+    get = headers.get
+    said = b"" if operation == "delete" else value
+    parts = (
+        _sized(operation.encode()),
+        _sized(get("ls.if")),
+        _sized(get("ls.ttl")),
+        _sized(get("ls.seen")),
+        _sized(said),
+    )
+    return xxh3_128_digest(b"".join(parts))
+
+
+def _sized(part: bytes | None) -> bytes:
+    return b"\xff\xff\xff\xff" if part is None else len(part).to_bytes(4) + part

@@ -8,6 +8,7 @@
     draft       a row while the edits of one record act on it
     siblings    a row whose writers had not seen each other
     fold_rows   the fold of such rows, in the six steps by which every engine folds
+    cells       the short cut for tables whose rows are one value
     stretch     a run of records of one partition: plain rows the short way, hard ones through `fold_rows`
     encoding    outcomes and ids as they lie in views and snapshots
 

@@ -32,13 +32,18 @@ _HEAD = struct.Struct(">QQ")
 _OFFSET = struct.Struct(">Q")
 _VERSION = struct.Struct(">q")
 _ID = struct.Struct(">Q16sQQ")
-_APPLIED, _REJECTED, _INVALID, _DUPLICATE = b"\0", b"\1", b"\2", b"\3"
+APPLIED, _REJECTED, _INVALID, _DUPLICATE = b"\0", b"\1", b"\2", b"\3"  # what became of a mutation
 _ABSENT = -1
 
 
 def encode_outcome(remembered: RememberedOutcome) -> bytes:
     """The value of an outcome."""
-    return _HEAD.pack(remembered.number, remembered.log_time_ms) + _became(remembered.outcome)
+    return outcome_value(remembered.number, remembered.log_time_ms, encode_became(remembered.outcome))
+
+
+def outcome_value(number: int, log_time_ms: int, became: bytes) -> bytes:
+    """The value of an outcome, of what became of the mutation, encoded."""
+    return _HEAD.pack(number, log_time_ms) + became
 
 
 def decode_outcome(raw: bytes) -> RememberedOutcome:
@@ -64,7 +69,12 @@ def outcome_offset(key: bytes) -> int:
 
 def encode_id(remembered: RememberedId) -> bytes:
     """The value of an id."""
-    return _ID.pack(remembered.first, remembered.content, remembered.log_time_ms, remembered.number)
+    return id_value(remembered.first, remembered.content, remembered.log_time_ms, remembered.number)
+
+
+def id_value(first: int, content: bytes, log_time_ms: int, number: int) -> bytes:
+    """The value of an id, of its fields."""
+    return _ID.pack(first, content, log_time_ms, number)
 
 
 def first_of(raw: bytes) -> int:
@@ -87,19 +97,35 @@ def _id_fields(raw: bytes) -> tuple[int, bytes, int, int]:
     return first, content, log_time_ms, number
 
 
-def _became(outcome: Outcome) -> bytes:
+def encode_became(outcome: Outcome) -> bytes:
+    """The bytes of what became of a mutation."""
     if isinstance(outcome, AppliedOutcome):
-        return _APPLIED
+        return APPLIED
     if isinstance(outcome, RejectedOutcome):
-        return _REJECTED + _VERSION.pack(_ABSENT if outcome.version is None else outcome.version)
+        return became_rejected(outcome.version)
     if isinstance(outcome, InvalidOutcome):
-        return _INVALID + outcome.reason.encode("ascii")
-    return _DUPLICATE + _OFFSET.pack(outcome.first) + _became(outcome.outcome)
+        return became_invalid(outcome.reason)
+    return became_duplicate(outcome.first, encode_became(outcome.outcome))
+
+
+def became_rejected(version: int | None) -> bytes:
+    """The bytes of a rejection by a row or cell of this version."""
+    return _REJECTED + _VERSION.pack(_ABSENT if version is None else version)
+
+
+def became_invalid(reason: str) -> bytes:
+    """The bytes of a mutation that cannot be done for this reason."""
+    return _INVALID + reason.encode("ascii")
+
+
+def became_duplicate(first: int, became: bytes) -> bytes:
+    """The bytes of a duplicate of the record at `first`, of what became of that one."""
+    return _DUPLICATE + _OFFSET.pack(first) + became
 
 
 def _read_became(raw: bytes) -> Outcome:
     kind, rest = raw[:1], raw[1:]
-    if kind == _APPLIED and not rest:
+    if kind == APPLIED and not rest:
         return AppliedOutcome()
     if kind == _REJECTED and len(rest) == _VERSION.size:
         (version,) = _VERSION.unpack(rest)

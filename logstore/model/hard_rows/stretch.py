@@ -7,21 +7,19 @@ One record with an id among 10,000 plain ones sends only its own row the long wa
 before is looked up once for all of its rows, in key order.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from logstore.model.folding.decided import Decided, RowId
-from logstore.model.folding.digest import TOMBSTONES
-from logstore.model.folding.entry import TOMBSTONE, Entry
-from logstore.model.folding.fold import Folded, Records, newest, odd_records
+from logstore.model.folding.fold import Folded, FoldRules, Records, newest, odd_records
 from logstore.model.folding.mutation import RULES, Control, Quarantined, Refused
-from logstore.model.hard_rows.encoding import encode_id, encode_outcome
-from logstore.model.hard_rows.fold_rows import PlacedMutation, RowMutation, fold_rows
+from logstore.model.hard_rows.cells import CellFold
+from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.outcomes import RememberedId
 from logstore.model.hard_rows.parse import parse_hard
-from logstore.model.hard_rows.row import PLAIN_COLUMN, CellState, RowState
-from logstore.model.hard_rows.rules import DEFAULT_GROUP, Rules
+from logstore.model.hard_rows.rules import Rules
+from logstore.model.partitioner import partitions_of
 
 
 class StretchStart(NamedTuple):
@@ -63,19 +61,12 @@ def fold_stretch(records: Records, rules: Rules, start: StretchStart, before: St
     if not hard_keys:
         plain = records.without(parsed.skipped) if parsed.skipped else records
         return _folded(records, start, newest(plain), parsed, Decided({}, {}, start.counter))
-    steps = list(_steps(records, parsed, hard_keys, start))
-    folded = fold_rows(_rows(before, hard_keys), before.ids(_names(parsed)), steps, rules)
-    by_index = {step.offset for step in steps}
-    left_out = [i for i, offset in enumerate(records.offsets) if offset in by_index]
-    entries = newest(records.without(sorted([*left_out, *parsed.skipped])))
-    for key, step in folded.written.items():
-        entries[key] = _encoded(folded.rows[key], step)
-    decided = Decided(
-        {offset: encode_outcome(one) for offset, one in folded.outcomes.items()},
-        {name: encode_id(one) for name, one in folded.ids.items()},
-        start.counter + len(folded.outcomes),
-    )
-    return _folded(records, start, entries, parsed, decided)
+    skipped, keys = set(parsed.skipped), records.keys
+    indices = [i for i, key in enumerate(keys) if key in hard_keys and i not in skipped]
+    fold = CellFold(before.entries(sorted(hard_keys)), before.ids(_names(parsed)), rules, start.counter)
+    fold.take(records, indices, parsed.mutations, _log_times(records, start))
+    entries = newest(records.without(sorted([*indices, *parsed.skipped])))
+    return _folded(records, start, entries | fold.entries, parsed, fold.decided)
 
 
 def _folded(
@@ -90,8 +81,8 @@ def _folded(
 def _parse(records: Records, odd: Sequence[int], rules: Rules) -> tuple[_Parsed, Records]:
     """Odd records, and all records below the first one that stops the partition."""
     parsed = _Parsed({}, [], [])
-    for i in odd:
-        found = _mutation(records, i, rules)
+    for i, is_here in zip(odd, _are_here(records, odd, rules.place), strict=True):
+        found = _mutation(records, i, rules, is_here=is_here)
         if isinstance(found, Refused):
             return parsed._replace(refused=found, refused_at=records.offsets[i]), records.slice(0, i)
         if isinstance(found, RowMutation):
@@ -103,8 +94,17 @@ def _parse(records: Records, odd: Sequence[int], rules: Rules) -> tuple[_Parsed,
     return parsed, records
 
 
-def _mutation(records: Records, i: int, rules: Rules) -> RowMutation | Control | Quarantined | Refused:
-    found = parse_hard(records.keys[i], records.values[i], records.headers[i] or (), rules)
+def _are_here(records: Records, indices: Sequence[int], place: FoldRules) -> Sequence[bool]:
+    """True for each of these records whose key belongs to the partition."""
+    keys = [records.keys[i] or b"-" for i in indices]
+    return [bool(one) for one in partitions_of(keys, place.partitions) == place.partition]
+
+
+def _mutation(
+    records: Records, i: int, rules: Rules, *, is_here: bool
+) -> RowMutation | Control | Quarantined | Refused:
+    key, value, headers = records.keys[i], records.values[i], records.headers[i] or ()
+    found = parse_hard(key, value, headers, rules, is_here=is_here)
     if found == Control(RULES):
         return Refused(f"the operation {RULES!r} needs a later build")
     if isinstance(found, RowMutation) and found.terms.ttl_ms is not None:
@@ -112,40 +112,11 @@ def _mutation(records: Records, i: int, rules: Rules) -> RowMutation | Control |
     return found
 
 
-def _steps(records: Records, parsed: _Parsed, hard_keys: set[bytes], start: StretchStart) -> Iterator[PlacedMutation]:
-    """Every mutation of the hard rows, plain ones too, at its place in the log."""
-    counter, skipped = start.counter, set(parsed.skipped)
-    log_times = accumulate(records.timestamps_ms, max, initial=max(start.log_time_ms, 0))
-    next(log_times)
-    for i, (key, log_time_ms) in enumerate(zip(records.keys, log_times, strict=True)):
-        if key not in hard_keys or i in skipped or key is None:
-            continue
-        mutation = parsed.mutations.get(i) or _plain(key, records.values[i])
-        yield PlacedMutation(records.offsets[i], records.timestamps_ms[i], log_time_ms, counter, mutation)
-        counter += mutation.is_decided
-
-
-def _plain(key: bytes, value: bytes | None) -> RowMutation:
-    return RowMutation("delete" if value is None else "put", key, value)
+def _log_times(records: Records, start: StretchStart) -> list[int]:
+    """The log time of each record, its own timestamp included."""
+    return list(accumulate(records.timestamps_ms, max, initial=max(start.log_time_ms, 0)))[1:]
 
 
 def _names(parsed: _Parsed) -> list[RowId]:
     named = ((mutation.key, mutation.terms.id) for mutation in parsed.mutations.values())
     return sorted({(key, id) for key, id in named if id is not None})  # noqa: A001 - as the header is called
-
-
-def _rows(before: StateBefore, keys: set[bytes]) -> dict[bytes, RowState]:
-    found = before.entries(sorted(keys))
-    return {key: _row(Entry.decode(raw)) for key, raw in found.items() if raw[0] not in TOMBSTONES}
-
-
-def _row(entry: Entry) -> RowState:
-    return RowState({PLAIN_COLUMN: CellState(entry.version, (entry,))}, {DEFAULT_GROUP: entry.version})
-
-
-def _encoded(row: RowState, step: PlacedMutation) -> bytes:
-    """The entry of a row of one cell after `step`, which changed it last."""
-    if not row.cells:
-        return Entry(TOMBSTONE, step.offset, max(step.timestamp_ms, 0)).encode()
-    (entry,) = row.cells[PLAIN_COLUMN].members
-    return entry.encode()
