@@ -14,7 +14,7 @@ from logstore.model.folding.decided import Decided, RowId
 from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry, encode_head
 from logstore.model.folding.fold import Records
 from logstore.model.folding.terms import Condition
-from logstore.model.hard_rows.draft import COUNTER_BYTES
+from logstore.model.hard_rows.changes.draft import COUNTER_BYTES
 from logstore.model.hard_rows.encoding import (
     APPLIED,
     became_duplicate,

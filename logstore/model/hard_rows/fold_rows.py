@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from logstore.model.folding.terms import Terms
-from logstore.model.hard_rows import siblings
-from logstore.model.hard_rows.draft import COUNTER_BYTES, Draft, Stamp
-from logstore.model.hard_rows.edits import Edit, Infeasible, RowEdits, parse_edits
+from logstore.model.hard_rows.changes import siblings
+from logstore.model.hard_rows.changes.draft import COUNTER_BYTES, Draft, Stamp
+from logstore.model.hard_rows.changes.edits import Edit, Infeasible, RowEdits, parse_edits
 from logstore.model.hard_rows.outcomes import (
     AppliedOutcome,
     DuplicateOutcome,

@@ -14,7 +14,7 @@ from logstore.model.folding.mutation import (
     sort_out,
 )  # fmt: skip
 from logstore.model.folding.terms import Condition, Terms, content_digest
-from logstore.model.hard_rows.edits import names_rows, names_ttl
+from logstore.model.hard_rows.changes.edits import names_rows, names_ttl
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.rules import Rules
 from logstore.model.key import MAX_KEY_BYTES

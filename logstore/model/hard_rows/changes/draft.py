@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.folding.terms import Column
-from logstore.model.hard_rows.edits import Edit, Infeasible
+from logstore.model.hard_rows.changes.edits import Edit, Infeasible
 from logstore.model.hard_rows.row import ABSENT, CellState, RowState
 from logstore.model.hard_rows.rules import ColumnFamily, Rules
 

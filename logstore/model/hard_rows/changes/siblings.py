@@ -5,8 +5,8 @@ had seen, and no vector clock is needed.
 """
 
 from logstore.model.folding.entry import VALUE, Entry
-from logstore.model.hard_rows.draft import Stamp
-from logstore.model.hard_rows.edits import Infeasible
+from logstore.model.hard_rows.changes.draft import Stamp
+from logstore.model.hard_rows.changes.edits import Infeasible
 from logstore.model.hard_rows.row import ABSENT, PLAIN_COLUMN, CellState, RowState
 from logstore.model.hard_rows.rules import DEFAULT_GROUP, Rules
 
