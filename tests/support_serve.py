@@ -18,6 +18,8 @@ from support_wait import until
 from logstore.model.folding.digest import digest
 from logstore.model.folding.entry import TOMBSTONE
 from logstore.model.folding.fold import FoldRules, Records, fold_batch
+from logstore.model.hard_rows.rules import rules_of
+from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
 from logstore.model.partitioner import partition_of
 from logstore.model.slots import slot_of
 from logstore.model.table import PartitionKey, Table
@@ -35,6 +37,7 @@ from logstore.view.feed.table_records import TablesKey, TablesRecord
 from logstore.view.feed.view_records import LocalSnapshotRecord, ViewKey, ViewRecord
 from logstore.view.layout import Base, Stop
 from logstore.view.served import Served
+from logstore.view.state_before import ViewState
 from logstore.view.view import View, ViewIdentity
 
 SLOTS = 16
@@ -109,8 +112,7 @@ class Node:
 
     def open_view(self, table: Table, partition: int) -> View:
         path = paths.partition_dir(self.data_dir, table.name, table.epoch, partition) / "1"
-        identity = ViewIdentity(table.name, table.epoch, partition, table.partitions, table.max_value_bytes)
-        view = View(path, identity, map_bytes=MAP_BYTES)
+        view = View(path, ViewIdentity.of(table, partition), map_bytes=MAP_BYTES)
         self.views[table.epoch, partition] = view
         self.say_view(table, partition)
         self.say_applied(table, partition)
@@ -225,6 +227,23 @@ class Node:
         place = FoldRules(partition, table.partitions, table.max_value_bytes)
         view.apply(fold_batch(columns, place, first, view.state.log_time_ms))
         self.say_applied(table, partition)
+
+    def decide(
+        self, name: str, records: Sequence[tuple[bytes, bytes | None, dict[str, bytes]]], *, at_ms: int = 1
+    ) -> tuple[int, int]:  # fmt: skip
+        """Fold records of one row of a conditional table, with their reserved headers; (partition, first offset)."""
+        table, keys = self.tables[name], [key for key, *_ in records]
+        partition = partition_of(keys[0], table.partitions)
+        view = self.views[table.epoch, partition]
+        first, count = view.next_offset, len(records)
+        columns = Records(
+            range(first, first + count), keys, [value for _, value, _ in records], [at_ms] * count,
+            [list(headers.items()) for *_, headers in records],
+        )  # fmt: skip
+        start = StretchStart(first, view.state.log_time_ms, view.counter)
+        view.apply(fold_stretch(columns, rules_of(table, partition), start, ViewState(view.reader(), lambda: None)))
+        self.say_applied(table, partition)
+        return partition, first
 
     def put(self, name: str, key: bytes, value: bytes, *, at_ms: int = 1) -> tuple[int, int]:
         return self.put_many(name, {key: value}, at_ms=at_ms)[key]

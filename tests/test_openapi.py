@@ -21,6 +21,8 @@ def store(tmp_path_factory):
         node.put_many("t", {b"k%d" % i: bytes([i]) * i for i in range(60)})
         node.put("t", b"text", b"\xc3\xa4")
         node.delete("t", b"k7")
+        node.create("c", 2, conditional=True)
+        node.decide("c", [(b"k1", b"v", {"ls.if": b"absent", "ls.id": b"i" * 16})] * 2)
         reader.wait_ready()
         yield node, reader
 
@@ -80,6 +82,7 @@ def some_value(rng: random.Random, name: str, token: str) -> str:
         "reverse": ["true"],
         "consistency": ["eventual", "session", "bounded", "latest", "linearizable"],
         "as_of": [token, "2020-01-01T00:00:00Z"],
+        "id": [(b"i" * 16).hex(), "0" * 32],
     }
     odd = ["", "0", "-1", "1001", "x", "%FF", "%00", "2" * 30, "maybe", "k1", "latest", "a,b", "9999-99-99", "/", "?"]
     return rng.choice(fitting.get(name, ["k1"]) if rng.random() < 0.6 else odd)
@@ -106,7 +109,9 @@ def test_whatever_is_asked_the_answer_is_described(store, document):
             else:
                 headers[one["name"]] = value
         headers["ls-deadline"] = "50"
-        asked = path.replace("{table}", rng.choice(["t", "t", "none"])).replace("{key}", rng.choice(["k1", "none"]))
+        tables = ["t", "c", "none"] if "outcomes" in path else ["t", "t", "none"]
+        asked = path.replace("{table}", rng.choice(tables)).replace("{key}", rng.choice(["k1", "none"]))
+        asked = asked.replace("{partition}", rng.choice("0017x")).replace("{offset}", rng.choice(["0", "1", "9", "-1"]))
         body = {}
         if method == "post":
             kinds = [b'{"keys":["k1","none"]}', b'{"keys":[]}', b"{", b"[]", b'{"keys":[1]}', b'{"keys":[""]}']

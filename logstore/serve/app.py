@@ -14,6 +14,7 @@ from logstore.model.errors import LogStoreError
 from logstore.process import logs
 from logstore.serve.metrics.page import CONTENT_TYPE, MetricsPage
 from logstore.serve.read.multiget import MultiGet
+from logstore.serve.read.outcomes import OutcomePages
 from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
 from logstore.serve.request_log import RequestLog, place_of
@@ -43,13 +44,14 @@ class App:
         rows: PointRead,
         scan: ScanPage,
         multiget: MultiGet,
+        outcomes: OutcomePages,
         pages: Pages,
         store: StoreStatus,
         metrics: MetricsPage,
         request_log: RequestLog,
     ) -> None:
         self._request_log = request_log
-        self._rows, self._scan, self._multiget = rows, scan, multiget
+        self._rows, self._scan, self._multiget, self._outcomes = rows, scan, multiget, outcomes
         self._metrics, self._metrics_text = metrics.counts, metrics.text
         self._pages = pages
         self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
@@ -124,6 +126,10 @@ class App:
             return Route("multiget", ("POST",), lambda: self._multiget.post(request, table))
         if below == b"quarantine":
             return Route("quarantine", _READ, lambda: self._pages.quarantine(request, table))
+        if below == b"outcomes":
+            return Route("outcome-by-id", _READ, lambda: self._outcomes.by_id(request, table))
+        if below.startswith(b"outcomes/"):
+            return Route("outcome", _READ, lambda: self._outcomes.at(request, table, below[9:]))
         if below.startswith(
             b"rows/"
         ):  # all that follows is the key: nothing comes behind it, so a bare slash is part of it

@@ -30,6 +30,7 @@ from logstore.serve.metrics.page import MetricsPage
 from logstore.serve.protocol import Connections, protocol_class
 from logstore.serve.read.consistency_wait import ConsistencyWait
 from logstore.serve.read.multiget import MultiGet
+from logstore.serve.read.outcomes import OutcomePages
 from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
@@ -66,7 +67,7 @@ class ReaderProcess:
         self._status = StoreStatus(self._catalog, self._feeds, self._pages)
         self._app = App(
             PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
-            MultiGet(self._catalog, consistency_wait, self._fan_out),
+            MultiGet(self._catalog, consistency_wait, self._fan_out), OutcomePages(self._catalog, consistency_wait),
             self._pages, self._status, self._page, request_log,
         )  # fmt: skip
         fast_path = NoFastPath if settings.access_log else FastPath

@@ -215,7 +215,15 @@ def _table(table: Table) -> dict[str, Any]:
         "name": table.name, "topic": table.topic, "epoch": table.epoch, "partitions": table.partitions, "model": "kv",
         "max_value_bytes": table.max_value_bytes, "adopted": table.adopted, "description": table.description,
         "skips": {str(partition): ranges for partition, ranges in table.skips.items()},
+        "conditional": table.conditional, **_window(table),
     }  # fmt: skip
+
+
+def _window(table: Table) -> dict[str, int]:
+    """The window for which outcomes and ids are remembered; a plain table has none."""
+    if not table.conditional:
+        return {}
+    return {"dedup_window_ms": table.dedup_window_ms, "dedup_records": table.dedup_records}
 
 
 def _node(record: NodeRecord, age_s: float | None) -> dict[str, Any]:

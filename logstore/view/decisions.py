@@ -156,6 +156,21 @@ class DecisionReading:
         found = None if raw is None else decode_outcome(raw)
         return found if found is not None and self._lasts(found) else None
 
+    def has_ended(self, offset: int) -> bool:
+        """True when an outcome of the record at `offset` would no longer be remembered. Raises Corrupted, NotYet.
+
+        Log time and number both rise with the offset, so the next outcomes on either side tell.
+        """
+        with damage.translating(self._path):
+            cursor = self._txn.cursor(db=self._databases.outcomes)
+            after = decode_outcome(cursor.value()) if cursor.set_range(outcome_key(offset)) else None
+            if after is not None and not self._lasts(after):
+                return True
+            is_one_before = cursor.prev() if after is not None else cursor.last()
+            if is_one_before and self._lasts(decode_outcome(cursor.value())):
+                return False
+        return self.counter > 0 if after is None else after.number > 1
+
     def ids(self, names: Iterable[RowId]) -> dict[RowId, RememberedId]:
         """Ids among these that are remembered. Raises Corrupted, NotYet."""
         found: dict[RowId, RememberedId] = {}

@@ -25,6 +25,7 @@ WORDS: dict[str, tuple[int, str]] = {
     "not-acceptable": (406, "None of the accepted media types is to be had"),
     "request-timeout": (408, "The request took too long to arrive"),
     "epoch-changed": (409, "The table was created again since"),
+    "not-retained": (410, "That is no longer remembered"),
     "too-large": (413, "The body is too large"),
     "uri-too-long": (414, "The request line is too long"),
     "unsupported-media-type": (415, "The body's media type is not supported"),
