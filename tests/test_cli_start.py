@@ -15,7 +15,7 @@ from logstore.cli.main import cli
 HEAVY = {"numpy", "pyarrow", "pandas", "pyspark", "faust", "fsspec", "rich", "structlog", "uvicorn", "lmdb"}
 OF_WRITERS = {"confluent_kafka", "logstore.log.kafka", "logstore.log.write.producer"}
 OF_OTHERS = {"asyncio", "httpx", "ssl", "http.client", "email", "logging", "concurrent.futures", "ctypes", "subprocess",
-             "tenacity", "tomllib", "msgpack", "encodings.idna", "xxhash"}  # fmt: skip
+             "tenacity", "tomllib", "msgpack", "msgspec", "encodings.idna", "xxhash"}  # fmt: skip
 PROGRAM = """
 import sys
 from logstore.cli.main import cli

@@ -173,7 +173,9 @@ COLUMNS = {name: [field] for name, field in ITEM.items()}
             {"columns": wrong, "unprocessed": [], "token": "t", "cursor": None}
             for wrong in (None, 7, [], {}, [COLUMNS], COLUMNS | {"key": ["k"]}, COLUMNS | {"key": b"k"},
                           COLUMNS | {"value": ["v"]}, COLUMNS | {"value": []}, COLUMNS | {"version": ["7"]},
-                          COLUMNS | {"version": [7, 7]}, COLUMNS | {"partition": [None]}, COLUMNS | {"key": [[]]})
+                          COLUMNS | {"version": [7, 7]}, COLUMNS | {"version": [None]},
+                          COLUMNS | {"partition": [None]}, COLUMNS | {"partition": [True]},
+                          COLUMNS | {"key": [[]]})
         ),
     ],
     ids=repr,
@@ -217,6 +219,17 @@ def test_rows_come_in_columns_and_from_nodes_before_them_one_by_one(body):
     packed = msgpack.packb({**body, "token": "t", "unprocessed": []})
     with serving(LIST % (len(packed), packed)) as server, Store(url=server.url) as store:
         assert store.get_many("t", ["none", "k", "k"]) == [None, *[(b"k", b"v", 7, 1, "t", "")] * 2]
+
+
+@pytest.mark.parametrize("body", [{"rows": [{"key": b"k", "version": 7, "partition": 1}]},
+                                  {"columns": {"key": [b"k"], "version": [7], "partition": [1]}}],
+                         ids=["rows", "columns"])  # fmt: skip
+def test_rows_without_values_are_rows_where_only_keys_were_asked_for(body):
+    packed = msgpack.packb({**body, "token": None, "cursor": None})
+    with serving(LIST % (len(packed), packed)) as server, Store(url=server.url) as store:
+        assert list(store.scan("t", keys_only=True)) == [(b"k", b"", 7, 1, "", "")]
+        with pytest.raises(ServerError, match="one length"):
+            list(store.scan("t"))
 
 
 @both

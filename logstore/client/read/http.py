@@ -104,7 +104,12 @@ class HttpReader:
         rows: list[Row | None] = []
         for some in _thousands(keys):
             now = monotonic()
-            rows += self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
+            budget, conversation = Budget.of(deadline_ms, now), self._conversation
+            first = self._ask(conversation.first_ask_many(table, some, after, budget))
+            found = conversation.all_rows(first, table, some, after)
+            if found is None:
+                found = self._run(conversation.get_many(table, some, after, budget, now), first)
+            rows += found
         return rows
 
     def about_row(self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int) -> HttpAnswer:
@@ -128,7 +133,7 @@ class HttpReader:
                 page = self._run(steps, first)
                 scan.took(page)
                 ahead = self._page_ahead(scan, table, after, deadline_ms) if scan.reads_on else None
-                yield from page.rows()
+                yield from page.rows
         finally:
             if ahead is not None:
                 ahead.drop()
@@ -207,7 +212,12 @@ class AsyncReader:
         rows: list[Row | None] = []
         for some in _thousands(keys):
             now = monotonic()
-            rows += await self._run(self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now))
+            budget, conversation = Budget.of(deadline_ms, now), self._conversation
+            first = await self._ask(conversation.first_ask_many(table, some, after, budget))
+            found = conversation.all_rows(first, table, some, after)
+            if found is None:
+                found = await self._run(conversation.get_many(table, some, after, budget, now), first)
+            rows += found
         return rows
 
     async def about_row(self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int) -> HttpAnswer:
@@ -231,7 +241,7 @@ class AsyncReader:
                 page = await self._run(steps, first)
                 scan.took(page)
                 ahead = self._page_ahead(scan, table, after, deadline_ms) if scan.reads_on else None
-                for row in page.rows():
+                for row in page.rows:
                     yield row
         finally:
             if ahead is not None:

@@ -35,7 +35,7 @@ from logstore.model.errors import (
     ServerUnreachable,
     UsageError,
 )
-from logstore.model.key import check_key
+from logstore.model.key import MAX_KEY_BYTES, check_key
 from logstore.model.partitioner import partition_of
 from logstore.model.position import MAX_TOKEN_BYTES, Position
 
@@ -190,10 +190,8 @@ class Conversation:
     ) -> Steps[list[Row | None]]:
         """Rows in the order of `keys`, of which there are `MANY` at most."""
         found: dict[bytes, Row | None] = {}
-        wanted = list(dict.fromkeys(keys))
+        wanted = _distinct(keys)
         distinct = len(wanted)
-        check_key(min(wanted, key=len, default=b"k"))
-        check_key(max(wanted, key=len, default=b"k"))
         pause = _FIRST_PAUSE_S
         while wanted:
             answer = yield from self._many(table, wanted, after, budget, now)
@@ -225,6 +223,23 @@ class Conversation:
         _note(after, answer)
         return answer
 
+    def first_ask_many(self, table: str, keys: Sequence[bytes], after: After, budget: Budget) -> Ask:
+        """Request that `get_many` begins with. Most of them need no more: see `all_rows`."""
+        path, headers, content = _many_request(table, _distinct(keys), after)
+        if budget.deadline_ms != DEADLINE_MS:
+            headers["LS-Deadline"] = str(budget.deadline_ms)
+        return _new(Ask, ("POST", self.url, path, headers, content, budget.end + _GRACE_S))
+
+    def all_rows(
+        self, answer: HttpAnswer | float, table: str, keys: Sequence[bytes], after: After
+    ) -> list[Row | None] | None:
+        """Rows of all `keys`, in their order, when the answer to the first request has them; else None."""
+        if isinstance(answer, float) or answer.status != 200:
+            return None
+        _note(after, answer)
+        many = many_of(answer, table, keys)
+        return many.rows if many.keys == keys else None
+
     def page(
         self, table: str, query: Mapping[str, bytes | str], after: After, budget: Budget, now: float
     ) -> Steps[RowPage]:
@@ -242,9 +257,7 @@ class Conversation:
         return Ask("GET", self.url, path, headers, None, now + deadline_ms / 1000 + _GRACE_S)
 
     def _many(self, table: str, keys: list[bytes], after: After, budget: Budget, now: float) -> Steps[HttpAnswer]:
-        headers = {**_session(after), "Accept": LISTS, "Content-Type": "application/json"}
-        content = orjson.dumps({"keys": _json_keys(keys)})
-        path = f"{_table_path(table)}/rows:get"
+        path, headers, content = _many_request(table, keys, after)
         answer = yield from self._ask(table, None, "POST", path, headers, content, budget, now)
         _note(after, answer)
         return answer
@@ -387,6 +400,20 @@ def _note(after: After, answer: HttpAnswer) -> None:
 def _page_request(table: str, query: Mapping[str, bytes | str], after: After) -> tuple[str, dict[str, str]]:
     text = "&".join([f"{name}={quote(value, safe='')}" for name, value in query.items()])
     return f"{_table_path(table)}/rows?{text}", {**_session(after), "Accept": LISTS}
+
+
+def _distinct(keys: Sequence[bytes]) -> list[bytes]:
+    """The keys of a multi-get, each once. Raises BadKey."""
+    lengths = {*map(len, keys)}
+    if 0 in lengths or max(lengths) > MAX_KEY_BYTES:
+        for key in keys:
+            check_key(key)
+    return list(dict.fromkeys(keys))
+
+
+def _many_request(table: str, keys: list[bytes], after: After) -> tuple[str, dict[str, str], bytes]:
+    headers = {**_session(after), "Accept": LISTS, "Content-Type": "application/json"}
+    return f"{_table_path(table)}/rows:get", headers, orjson.dumps({"keys": _json_keys(keys)})
 
 
 def _table_path(table: str) -> str:

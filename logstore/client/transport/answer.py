@@ -42,7 +42,7 @@ def _head(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
 
 
 ROW_HEAD, LIST_HEAD = _head(_ROW_HEADERS), _head(_LIST_HEADERS)
-_KNOWN = (ROW_HEAD, _ROW_HEADERS), (LIST_HEAD, _LIST_HEADERS)
+_KNOWN: tuple[tuple[re.Pattern[bytes], tuple[bytes, ...]], ...] = (ROW_HEAD, _ROW_HEADERS), (LIST_HEAD, _LIST_HEADERS)
 _LENGTH_AT = 2  # of content-length, in both
 
 
@@ -67,6 +67,7 @@ class AnswerParser:
         "_body_bytes",
         "_done",
         "_headers",
+        "_heads",
         "_http",
         "_in_body",
         "_keep_alive",
@@ -79,6 +80,7 @@ class AnswerParser:
 
     def __init__(self) -> None:
         self._http = httptools.HttpResponseParser(self)
+        self._heads = _KNOWN  # the one that came last is first
         self._left: int | None = None  # bytes to come of an answer whose head is known by heart
         self.begun = False  # True: something of the answer was read
         self._reset()
@@ -121,7 +123,7 @@ class AnswerParser:
     def _known(self, data: bytes) -> bool:
         """True when the head is known by heart, and not too much comes behind it."""
         self._left = None
-        for head, names in _KNOWN:
+        for head, names in self._heads:
             if (found := head.match(data)) is not None:
                 length, at = int(found[_LENGTH_AT + 1]), found.end()
                 left = length - (len(data) - at)
@@ -129,6 +131,8 @@ class AnswerParser:
                     return False  # said by the other way
                 self._status, self._headers = 200, dict(zip(names, found.groups(), strict=True))
                 self._body, self._left, self._keep_alive = [data[at:]], left, True
+                if head is not self._heads[0][0]:
+                    self._heads = self._heads[::-1]
                 return True
         return False
 
