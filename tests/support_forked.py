@@ -8,6 +8,7 @@ import array
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import os
@@ -144,6 +145,8 @@ def close_all() -> None:
 def serve(module: str) -> None:
     """Fork a process per request, until the tests hang up; a forked one returns from here as the program."""
     importlib.import_module(f"{module}.__main__")
+    gc.collect()
+    gc.freeze()  # what is imported is not looked at, and so not copied, by the collectors of what is forked from here
     running: dict[int, tuple[int, int]] = {}  # descriptor of the process -> its id, where its status is told
     while True:
         for ready in select.select([0, *running], [], [])[0]:

@@ -9,20 +9,23 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 PATIENCE_S = 90.0  # on a machine whose cores are all taken; one that is free needs a fraction of it
+SHARE, CALM = 20, 5  # looks get rarer: by a twentieth of the wait so far, until there is a fifth of them
 
 
 def until(what: str, condition: Callable[[], T], timeout_s: float = PATIENCE_S, *, every_s: float = 0.02) -> T:
     """The first true value of `condition`.
 
-    After `timeout_s` seconds the test fails, with what it waited for and what the last look saw.
+    After `timeout_s` seconds the test fails, with what it waited for and what the last look saw. The first looks are
+    `every_s` seconds apart; later ones are rarer, as a look costs those whom it asks, and they are what is waited for.
     """
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
+    deadline = began + timeout_s
     while not (found := condition()):
         if time.monotonic() >= deadline:
             found, seen = _last_look(condition)
             assert found, f"after {timeout_s} s still not: {what}; seen last: {seen}"
             return found
-        time.sleep(every_s)
+        time.sleep(max(every_s, min((time.monotonic() - began) / SHARE, every_s * CALM)))
     return found
 
 

@@ -1,6 +1,9 @@
 """The wait of the tests says what it last saw."""
 
+from types import SimpleNamespace
+
 import pytest
+import support_wait
 from support_wait import until
 
 
@@ -28,3 +31,18 @@ def test_what_comes_true_at_the_last_look_counts():
 def test_an_error_of_the_condition_ends_the_wait():
     with pytest.raises(ZeroDivisionError):
         until("never", lambda: 1 / 0)
+
+
+def test_looks_get_rarer_the_longer_the_wait_takes_down_to_a_fifth(monkeypatch):
+    now, pauses = [100.0], []
+
+    def sleep(pause_s):
+        pauses.append(pause_s)
+        now[0] += pause_s
+
+    monkeypatch.setattr(support_wait, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    until("ten seconds are over", lambda: now[0] >= 110.0)
+    assert pauses[0] == 0.02
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == pytest.approx(0.1)
+    assert 100 < len(pauses) < 150  # of 500 that are as quick as the first
