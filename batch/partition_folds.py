@@ -58,7 +58,8 @@ class PartitionFolds:
 
     def _pieces(self, orders: Sequence[FoldOrder]) -> list[list[FoldOrder]]:
         """Orders of the tasks of each partition: several for ranges of one that is too large."""
-        counts = [key_ranges.count_of(order, self._ctx.task_bytes) for order in orders]
+        most = sys.maxsize if self._table.conditional else self._ctx.task_bytes  # what was decided is in no range
+        counts = [key_ranges.count_of(order, most) for order in orders]
         large = [SampleOrder(order, count) for order, count in zip(orders, counts, strict=True) if count > 1]
         sampling = partial(key_ranges.sample, where=self._where)
         samples = iter(self._ctx.run("sample", sampling, large))

@@ -14,10 +14,11 @@ from test_stretch import KEYS, KvHistories, outcomes_of
 
 from logstore.model.folding.decided import Decided
 from logstore.model.folding.fold import Folded
+from logstore.model.hard_rows.decisions import ID_KIND, OUTCOME_KIND
 from logstore.model.hard_rows.encoding import decode_id, decode_outcome, first_of
 from logstore.model.hard_rows.outcomes import AppliedOutcome, DuplicateOutcome, is_remembered
 from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
-from logstore.view import decisions, generation
+from logstore.view import generation
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
 from logstore.view.state_before import ViewState
@@ -158,7 +159,7 @@ def test_a_reader_of_another_opening_sees_them(tmp_path):
         assert reading.decisions.outcome(2) is None
         assert reading.decisions.counter == 2
         kinds = [key[:1] for key, _ in reading.decisions.items()]
-        assert kinds == [decisions.ID_KIND, decisions.OUTCOME_KIND, decisions.OUTCOME_KIND]
+        assert kinds == [ID_KIND, OUTCOME_KIND, OUTCOME_KIND]
         assert [key for key, _ in reading.decisions.items()] == sorted(key for key, _ in reading.decisions.items())
     reader.close()
 

@@ -29,7 +29,6 @@ from batch.context import Clock, Context, new_id
 from batch.jobs import idle_partitions, job_size
 from batch.jobs.archive import Archived, archive_leased
 from batch.partition_folds import PartitionFolds
-from batch.plain_only import need_plain
 from batch.tasks import sst_files
 from logstore.log.control import append_control
 from logstore.log.read.leader_epochs import records_from
@@ -95,7 +94,6 @@ def rebuild(ctx: Context, table: Table) -> Compacted:
 
 
 def _run(ctx: Context, table: Table, kind: Kind, *, verify_all: bool = False, full: bool = False) -> Compacted:
-    need_plain(table, f"batch {kind}")
     job, repository = new_id(), ctx.repository(table)
     begin = partial(_CompactRun, ctx, table, repository, kind, job, verify_all=verify_all, full=full)
     if kind == "compact" and (current := _unleased(begin)) is not None:
@@ -167,11 +165,12 @@ class _CompactRun:
         if self.kind != "compact" or self.parent is None:
             return None
         found = idle_partitions.idle(self.ctx, self.table, self.parent, ends, self.index)
-        self.idle = {p: facts for p, facts in found.items() if not (self.full and has_deltas(self.parent.files_of(p)))}
+        found = {p: facts for p, facts in found.items() if not (self.full and has_deltas(self.parent.files_of(p)))}
+        self.idle = {p: facts for p, facts in found.items() if not idle_partitions.may_end(self.parent.parts[p], facts)}
         line = self.repository.line()
-        if len(self.idle) < self.table.partitions or len(line) < 2 or line[-1] != self.parent.name or self.verify_all:
+        if len(found) < self.table.partitions or len(line) < 2 or line[-1] != self.parent.name or self.verify_all:
             return None
-        if any(facts.cut - self.parent.parts[partition].cut > 1 for partition, facts in self.idle.items()):
+        if any(facts.cut - self.parent.parts[partition].cut > 1 for partition, facts in found.items()):
             return None  # cuts of others: a schedule takes them for mutations until a snapshot has them
         return Compacted(
             self.parent, Archived(), 0, self.table.partitions, 0, self.warnings, self.clock.seconds, unchanged=True
@@ -223,7 +222,9 @@ class _CompactRun:
         for partition, cut in self._busy(cuts).items():
             since = self._since(partition)
             segments = self.index.covering(partition, since, cut)
-            work.append(FoldOrder(partition, since, cut, segments, *self._below(partition), self.full))
+            below = self._below(partition)
+            decided = self.parent.decisions_of(partition) if self.parent else None
+            work.append(FoldOrder(partition, since, cut, segments, *below, self.full, decisions=decided))
         folds = PartitionFolds(self.ctx, self.table, self.target)
         done = dict(zip(self._busy(cuts), folds.run(work), strict=True))
         if self.parent is not None:

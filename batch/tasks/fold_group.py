@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from batch.tasks import levels, read_back
+from batch.tasks.conditional import fold_conditional
 from batch.tasks.read_back import Written
 from batch.tasks.sst_files import SstTarget, check_order, levels_opened, linked
 from batch.tasks.sst_output import MadeFile, SstOutput
@@ -32,6 +33,8 @@ GROUP_BYTES = 256 << 20  # of the records that a group may fold, whatever is in 
 
 def fold_group(orders: Sequence[FoldOrder], table: Table, where: SstTarget) -> list[FoldResult]:
     """Fold partitions, each as `fold_partition` does. Requires: of several, each is whole. Raises as it does."""
+    if table.conditional:
+        return [fold_conditional(order, table, where) for order in orders]
     small = [order for order in orders if not (is_anew(order) and order.base_files)] if len(orders) > 1 else []
     done = _folded(small, table, where) if small else {}
     return [done.get(order.partition) or fold_partition(order, table, where) for order in orders]

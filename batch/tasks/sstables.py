@@ -9,11 +9,13 @@ digest is then the range's share, a difference where it is of a delta.
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from batch import failpoints
 from batch.tasks import levels, read_back
+from batch.tasks.conditional_fold import ConditionalFold
 from batch.tasks.fold import Fold, QuarantineTally, Shape, over
 from batch.tasks.segments import read_segment
 from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, linked, scanned
@@ -45,9 +47,17 @@ class PartitionTask:
         self.order, self.output = order, output
         self.table, self.where, self.scratch = output.table, output.where, output.scratch
         before, self.whole = order.base, order.keys == EVERY_KEY
-        self.before = Digest.from_hex(before.digest, before.entries) if before and self.whole else Digest()
+        self.before = before.rows if before and self.whole else Digest()
         self.old = [file for file in order.base_files if order.keys.meets(file.first_key, file.last_key)]
-        self.fold, self.records = _fold_of(order, self.table, self.scratch), 0
+        self._lower: list[list[Path]] | None = None
+        self.fold, self.records = self._begun(), 0
+
+    @property
+    def lower(self) -> list[list[Path]]:
+        """Files of the snapshot before that lie in the range, by level, for look-ups; brought here once."""
+        if self._lower is None:  # a cached_property has a lock, and the class goes to executors by value
+            self._lower = linked(self.where, self.old, self.scratch)
+        return self._lower
 
     def read(self) -> FoldResult | None:
         """Read the archived log; the result, where nothing has come that is to be written."""
@@ -70,9 +80,16 @@ class PartitionTask:
         """The result with these files."""
         return FoldResult(self._facts(total), files, linked, self.records)
 
+    def _begun(self) -> "Fold | ConditionalFold":
+        return _fold_of(self.order, self.table, self.scratch)
+
+    def _live_below(self) -> AbstractContextManager[Iterator[tuple[bytes, bytes]]]:
+        """Entries of the snapshot before, read whole."""
+        return scanned(self.where, self.old, self.scratch, self.order.keys)
+
     def _base(self) -> tuple[list[FileFacts], Digest]:
         """All there is becomes a base."""
-        with scanned(self.where, self.old, self.scratch, self.order.keys) as base:
+        with self._live_below() as base:
             files, total = self.output.base(over(base, self.fold.items()))
         read_back.prove(self.where, files, self.order.cut, total, self.scratch)
         return files, total
@@ -80,8 +97,7 @@ class PartitionTask:
     def _upon_levels(self) -> tuple[list[FileFacts], Digest]:
         """The newest mutations become a delta, here; then what is to be merged with it, by its size, is merged."""
         old = self.order.base_files
-        lower = linked(self.where, self.old, self.scratch)
-        with levels_opened(lower) as reader:
+        with levels_opened(self.lower) as reader:
             entries = self.before.entries if self.whole else sum(file.entries for file in self.old)
             state = StateBelow(reader, self.before, entries)
             difference = Difference()
@@ -95,11 +111,11 @@ class PartitionTask:
                 read_back.prove(self.where, new, self.order.cut, total, self.scratch, difference.untouched(self.before))
                 return new, total
             if merged == "all":
-                return self._merged([*lower, paths], total), total
-            level, stay = len(lower), old
+                return self._merged([*self.lower, paths], total), total
+            level, stay = len(self.lower), old
             if merged == "deltas":
                 level, stay = 1, [file for file in old if not file.level]
-                with sst.opened([*lower[1:], paths]) as deltas:
+                with sst.opened([*self.lower[1:], paths]) as deltas:
                     entries, difference = _entries_of(old) + self.fold.mutations, Difference()
                     delta = self.output.written(difference.counting(beside(deltas.stored(), entries, state)))
             new = self.output.uploaded(delta, level)
@@ -188,7 +204,14 @@ def _fold_of(order: FoldOrder, table: Table, scratch: Path) -> Fold:
     return Fold(shape, scratch, log_time_ms=before.log_time_ms if before else 0, quarantine=known)
 
 
-def feed(fold: Fold, segments: list[Segment], storage: Storage, skips: list[tuple[int, int]], lo: int, cut: int) -> int:
+def feed(
+    fold: Fold | ConditionalFold,
+    segments: list[Segment],
+    storage: Storage,
+    skips: list[tuple[int, int]],
+    lo: int,
+    cut: int,
+) -> int:
     """Give the fold the records of `[lo, cut)` that the segments hold.
 
     Returns how many. Raises Corrupted, Unsupported.

@@ -52,6 +52,7 @@ class FoldOrder(NamedTuple):
 
     `base` None: it is not to be continued (an audit), or there is none, and then there are no files of it. `full`: its
     levels are merged, whatever their sizes. `keys`: the mutations of these alone, in a task that is one of several.
+    `decisions`: the base's outcomes and ids, of a conditional table, which is folded in one task.
     """
 
     partition: int
@@ -62,6 +63,7 @@ class FoldOrder(NamedTuple):
     base: PartFacts | None = None
     full: bool = False
     keys: KeyRange = EVERY_KEY
+    decisions: FileFacts | None = None
 
 
 class PartDigest(NamedTuple):

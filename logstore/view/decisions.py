@@ -19,6 +19,7 @@ from xxhash import xxh3_128_digest
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.decided import Decided, RowId
+from logstore.model.hard_rows.decisions import ID_KIND, OUTCOME_KIND, DecisionItem
 from logstore.model.hard_rows.encoding import (
     ID_BYTES,
     decode_id,
@@ -33,10 +34,7 @@ from logstore.view import damage, layout
 
 OUTCOMES, IDS, ID_ENDS = b"outcomes", b"ids", b"id_ends"
 COUNTER = b"counter"  # in `meta`
-ID_KIND, OUTCOME_KIND = b"\x03", b"\x04"
 _SWEPT = 64  # ended outcomes that a commit removes at least, if there are some
-
-DecisionItem = tuple[bytes, bytes]  # kind byte | key, value
 
 
 class DecisionDatabases(NamedTuple):

@@ -11,10 +11,13 @@ was.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import Digest
 from logstore.model.folding.fold import Folded
+from logstore.model.hard_rows.decisions import DecisionItem, decisions_digest
 from logstore.model.safe_path import below
 from logstore.process import durable
 from logstore.view.environment import Sync
@@ -89,20 +92,40 @@ def begin(
     quarantine: Quarantine,
     *,
     sync: Sync = "none",
+    fill: Callable[[View], None] = lambda _: None,
 ) -> View:
-    """A new view under its number, whole or not at all.
+    """A new view under its number, whole or not at all; `fill` gives it what it does not look up in its base.
 
-    One that is half made must not be taken for a view without a base.
+    One that is half made must not be taken for a view without a base. Raises as `fill`.
     """
     path = unborn(directory, number)
     shutil.rmtree(path, ignore_errors=True)
     view = View(path, identity, base, quarantine=quarantine, sync=sync)
     try:
+        fill(view)
         view.move(below(directory, str(number)))
     except BaseException:
         view.close(flush=False)
         raise
     return view
+
+
+def take_in(view: View, items: Iterable[DecisionItem]) -> None:
+    """Have a new view of a conditional table hold the outcomes and ids of the snapshot that it stands on.
+
+    Raises Corrupted when they are not what that snapshot's digest counts, and as `View.load_decisions`.
+    """
+    base = view.base
+    assert base is not None, "a snapshot is stood on"
+    view.load_decisions(items, base.counter)
+    with view.reader().reading() as reading:
+        assert reading.decisions is not None, "the table is conditional"
+        found = decisions_digest(reading.decisions.items())
+    if base.rows.plus(Digest(found.value)).hex != base.digest:
+        raise Corrupted(
+            f"the outcomes and ids of snapshot {base.snapshot}, {found.entries:,} of them, are not those that its "
+            "digest counts; `logstore snapshot verify` looks which file is damaged"
+        )
 
 
 def unborn(directory: Path, number: int) -> Path:

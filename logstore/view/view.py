@@ -25,12 +25,13 @@ import orjson
 from logstore.model.errors import Corrupted, DiskFull
 from logstore.model.folding.decided import Decided
 from logstore.model.folding.fold import Folded
+from logstore.model.hard_rows.decisions import DecisionItem
 from logstore.model.hard_rows.rules import DedupWindow
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
 from logstore.process import durable
 from logstore.view import damage, decisions, environment, layout, preallocate
-from logstore.view.decisions import DecisionDatabases, DecisionItem
+from logstore.view.decisions import DecisionDatabases
 from logstore.view.environment import PAGE, Sync
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader

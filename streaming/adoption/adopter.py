@@ -288,6 +288,7 @@ class Adopter(threading.Thread):
         bootstrap = Bootstrap(
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), why) for at, why in part.quarantine_records]),
+            local.decisions,
         )
         self._progress.show(target, local=self._agreement.proofs(followed, manifest.name))
         log.warning(

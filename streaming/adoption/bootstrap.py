@@ -152,6 +152,7 @@ class Bootstrapper:
         return Bootstrap(
             local.base,
             Quarantine(dict(part.quarantine_counts), [(int(at), reason) for at, reason in part.quarantine_records]),
+            local.decisions,
         )
 
 

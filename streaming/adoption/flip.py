@@ -18,7 +18,7 @@ from logstore.view import generation
 from logstore.view.view import View
 from streaming.digest import digest_file
 from streaming.lane.change_buffer import LIMIT_BYTES, ChangeBuffer
-from streaming.lane.disk.opened_view import Bootstrap, identity_of
+from streaming.lane.disk.opened_view import Bootstrap, begin_view, identity_of
 from streaming.lane.partition import FollowedPartition
 
 log = logs.get(__name__)
@@ -71,7 +71,7 @@ def begin(bootstrap: Bootstrap, snapshots: Path) -> Step:
 
     def step(followed: FollowedPartition) -> None:
         directory, number = _next(followed)
-        view = generation.begin(directory, number, identity_of(followed.target), *bootstrap, sync=followed.sync)
+        view = begin_view(below(directory, str(number)), followed.target, bootstrap, followed.sync)
         followed.replace(view, snapshots).close(flush=False)
 
     return step

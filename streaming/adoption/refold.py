@@ -35,6 +35,7 @@ from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
 from streaming.digest.digest_file import FiledDigest
 from streaming.digest.view_digest import digest_of
+from streaming.lane.disk import local_snapshots
 from streaming.lane.disk.opened_view import Bootstrap
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
@@ -61,11 +62,13 @@ def refold(
     place = followed.directory / "proof.new"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    base = followed.view.base
+    base, base_dir = followed.view.base, followed.base_dir
+    local = local_snapshots.find(base_dir.parent, base.snapshot) if base and base_dir else None
     order = {
         "bootstrap": bootstrap, "table": followed.target.table.to_json().decode(),
         "partition": followed.target.partition, "cut": cut,
-        "base": base and base._asdict(), "base_dir": followed.base_dir and str(followed.base_dir),
+        "base": base and base._asdict(), "base_dir": base_dir and str(base_dir),
+        "decided": str(local.decisions) if local and local.decisions else None,
     }  # fmt: skip
     try:
         (place / "order.json").write_bytes(orjson.dumps(order))
@@ -80,7 +83,9 @@ def fold(place: Path, order: dict[str, Any]) -> Digest:
     """Fold the log up to the cut. Raises LogStoreError."""
     base, heard = Base(**order["base"]) if order["base"] else None, _ProgressFile(place / "progress")
     target = Target(Table.from_json(order["table"].encode()), order["partition"], 0)
-    followed = FollowedPartition(target, place, bootstrapper=lambda _: Bootstrap(base))
+    begun = Bootstrap(base, decided=Path(order["decided"]) if order["decided"] else None)
+    followed = FollowedPartition(target, place, bootstrapper=lambda _: begun)
+    followed.base_dir = Path(order["base_dir"]) if base else None  # it lies where the partition has it
     path = followed.view.path
     with closing(followed), closing(Tail(order["bootstrap"], group="logstore.proof")) as tail:
         tail.follow(target.table.topic, target.partition, followed.next_offset)

@@ -147,7 +147,7 @@ class SnapshotFetcher:
         """
         directory = self.snapshots(target)
         known = None if again else local_snapshots.find(directory, manifest.name)
-        if known is not None:
+        if known is not None and local_snapshots.has_sound_decisions(known):
             return known
         repository = self.repository(target.table)
         mark, fetched = f"{self._node}-{self._worker}-{target.partition}", 0

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from logstore.model.folding.difference import LookUp, StateBelow, digest_upon
 from logstore.model.folding.digest import Digest, digest
+from logstore.model.hard_rows.decisions import decisions_digest
 from logstore.snapshot.sst import SstReader
 from logstore.view.layout import Base
 from logstore.view.reader import Reading
@@ -19,10 +20,17 @@ def nobody(_entries: int) -> None:
 
 
 def digest_of(reading: Reading, base: Base | None, base_reader: SstReader | None, saw: Saw = nobody) -> Digest:
-    """The digest of what the view and its base hold together. `saw` hears how it goes on.
+    """The digest of what the view and its base hold together; it counts rows. `saw` hears how it goes on.
 
     Raises Corrupted. Requires: a base is given with its reader.
     """
+    rows, decisions = _rows(reading, base, base_reader, saw), reading.decisions
+    if decisions is None:
+        return rows
+    return rows.plus(Digest(decisions_digest(counted(decisions.items(), saw)).value))
+
+
+def _rows(reading: Reading, base: Base | None, base_reader: SstReader | None, saw: Saw) -> Digest:
     own = counted(reading.scan(), saw)
     if base is None:
         return digest(own)

@@ -156,6 +156,15 @@ def damaged(local: LocalSnapshot) -> str | None:
     return None
 
 
+def has_sound_decisions(local: LocalSnapshot) -> bool:
+    """True where the outcomes and ids of a snapshot, if it has some, are here as they were fetched.
+
+    Rows are checked block by block as they are read; these are taken in whole.
+    """
+    decided = local.decisions
+    return decided is None or (decided.exists() and checksum(decided) == local.checksums[_DECISIONS])
+
+
 def remove_others(directory: Path, keep: Sequence[Path]) -> None:
     """Remove every local snapshot but those whose RocksDB directories are named.
 

@@ -5,11 +5,13 @@ A generation that is not sound is removed: the log is the truth, a view is a fol
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import Corrupted, Overloaded
 from logstore.model.safe_path import below
+from logstore.snapshot import decisions
 from logstore.view import generation, paths
 from logstore.view.environment import Sync, discard_if_torn
 from logstore.view.layout import Base, Quarantine
@@ -22,11 +24,12 @@ log = logging.getLogger(__name__)
 class Bootstrap(NamedTuple):
     """State with which a view that is not there yet begins.
 
-    A snapshot and what was skipped below its cut, or nothing, at offset 0.
+    A snapshot, what was skipped below its cut, and its file of outcomes and ids if it has one; or nothing, at offset 0.
     """
 
     base: Base | None = None
     quarantine: Quarantine = Quarantine({}, [])
+    decided: Path | None = None
 
 
 class BootstrapPending(Overloaded):
@@ -83,7 +86,21 @@ def _begun(target: Target, data_dir: Path, sync: Sync, bootstrapper: Callable[[T
     paths.mark_reached(path.parent, reached=False)
     if path.exists():  # what is left of one that was removed half-way, or lost its file
         generation.remove(path)
-    return generation.begin(path.parent, int(path.name), identity_of(target), *begun, sync=sync)
+    return begin_view(path, target, begun, sync)
+
+
+def begin_view(path: Path, target: Target, bootstrap: Bootstrap, sync: Sync) -> View:
+    """A new view at `path`, which nobody sees before it is whole. Raises DiskFull, NotYet, OSError, Corrupted."""
+    base, quarantine, decided = bootstrap
+
+    def fill(view: View) -> None:
+        if base is None or not target.table.conditional:
+            return
+        with ExitStack() as opened:
+            generation.take_in(view, () if decided is None else opened.enter_context(decisions.stored(decided)))
+
+    number, identity = int(path.name), identity_of(target)
+    return generation.begin(path.parent, number, identity, base, quarantine, sync=sync, fill=fill)
 
 
 def _sound_path(target: Target, data_dir: Path) -> Path:
