@@ -8,7 +8,6 @@ def need_plain(table: Table, job: str) -> None:
     """Raise Unsupported where a conditional table is asked of a `job` that folds plain tables alone."""
     if table.conditional:
         raise Unsupported(
-            f"`{job}` cannot work on {table.name} yet, which is a conditional table: its conditions, ids and "
-            "increments are folded by the nodes alone in this build; a later build does it, and the log keeps all it "
-            "needs until then"
+            f"`{job}` cannot read {table.name} yet, which is a conditional table: it folds puts and deletes alone; a "
+            "later build does it, and log, archive and snapshots keep all it needs until then"
         )

@@ -1,5 +1,9 @@
 """Batch jobs on conditional tables: what they make of them, and which do not work on them yet."""
 
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 import support_spark
 from support_conditional_log import facts, lane_facts, write_hard
@@ -7,12 +11,15 @@ from support_jobs import context, make_table
 from support_log import produce
 
 from batch.datasource import plan
-from batch.jobs.audit import audit
+from batch.jobs.audit import AGREE, DIFFER, audit
 from batch.jobs.compact import compact, rebuild
 from batch.jobs.diff import diff
 from batch.jobs.restore import restore
 from batch.jobs.trim import trim
 from logstore.model.errors import Unsupported
+from logstore.model.folding.digest import Digest
+from logstore.model.hard_rows.decisions import decisions_digest
+from logstore.snapshot import decisions
 
 
 @pytest.fixture
@@ -21,8 +28,6 @@ def ctx(kafka, tmp_path):
 
 
 JOBS = {
-    "audit": audit,
-    "trim": trim,
     "diff": lambda ctx, table: diff(ctx, table.name, table.name),
     "restore": lambda ctx, table: restore(ctx, table.name, "latest", f"{table.name}-fork"),
     "spark": lambda ctx, table: plan.find(ctx.bootstrap, table.name, ctx.storage.url),
@@ -35,6 +40,67 @@ def test_a_job_that_folds_plain_tables_alone_says_so_and_writes_nothing(ctx, job
     with pytest.raises(Unsupported, match="conditional table"):
         JOBS[job](ctx, table)
     assert ctx.storage.list(table.topic) == []
+
+
+def test_an_audit_proves_what_the_log_says_and_finds_an_outcome_that_it_does_not(ctx):
+    table = make_table(ctx, "conditional-audit", 2, conditional=True, dedup_records=60)
+    manifests = []
+    for seed in range(3):
+        write_hard(ctx.bootstrap, table, 150, seed=seed)
+        manifests.append(compact(ctx, table).manifest)
+    found = audit(ctx, table, timeout_s=0)
+    judged = [one for one in found.suspects if one.name.startswith("snapshot")]
+    assert {one.verdict for one in judged} == {AGREE}
+    assert {one.name for one in judged} == {f"snapshot {one.name}" for one in manifests}
+    verdicts = ctx.repository(table).verdicts()
+    assert all(verdicts.lacking(one) == [] for one in manifests)
+    wrong = forged(ctx, manifests[-1])
+    found = audit(ctx, table, explain=True, timeout_s=0)
+    judged = {(one.name, one.partition): one.verdict for one in found.suspects if one.name.startswith("snapshot")}
+    assert judged.pop((f"snapshot {wrong.name}", 0)) == DIFFER
+    assert set(judged.values()) == {AGREE}
+
+
+def forged(ctx, manifest):
+    """The same snapshot again, current, but for one outcome of partition 0 that is missing in it."""
+    repository, name = ctx.repository(ctx.table(manifest.table)), f"{int(manifest.name[:14]) + 1:014d}-00000000"
+    file, part = manifest.decisions_of(0), manifest.parts[0]
+    with TemporaryDirectory() as folder:
+        with decisions.stored(Path(ctx.storage.local(repository.file_path(file.path)))) as items:
+            left = list(items)[:-1]
+        facts = decisions.write(Path(folder, "d.sst"), left, compression="none")
+        made = file._replace(
+            path=f"{name}/p00000-decisions.sst", entries=facts.entries, size_bytes=facts.size_bytes,
+            last_key=facts.last_key, checksum=facts.checksum,
+        )  # fmt: skip
+        ctx.storage.upload(Path(folder, "d.sst"), repository.file_path(made.path))
+    digest = part.rows.plus(Digest(decisions_digest(left).value)).hex
+    parts = manifest.parts | {0: part._replace(digest=digest, decisions=part.decisions - 1)}
+    files = [made if one == file else one for one in manifest.files]
+    forged = replace(manifest, name=name, parent=manifest.name, parts=parts, files=files)
+    repository.publish(forged)
+    repository.move(repository.current(), name, "test")
+    assert repository.verify(name) == []
+    return forged
+
+
+def test_a_trimmed_log_loses_no_outcome(ctx, tmp_path):
+    table = make_table(ctx, "conditional-trim", 2, conditional=True)
+    for seed in range(2):
+        write_hard(ctx.bootstrap, table, 200, seed=seed)
+        manifest = compact(ctx, table).manifest
+    before = lane_facts(ctx.bootstrap, table, manifest, tmp_path / "lane")
+    audit(ctx, table, timeout_s=0)
+    trimmed = trim(ctx, table, yes=True)
+    assert trimmed.done
+    assert trimmed.below == {partition: part.cut for partition, part in manifest.parts.items()}
+    assert sound(ctx, table, manifest) == before
+    write_hard(ctx.bootstrap, table, 100, seed=7)
+    after = compact(ctx, table).manifest
+    again = rebuild(ctx, table).manifest
+    assert {p: one[:3] for p, one in sound(ctx, table, after).items()} == {
+        p: one[:3] for p, one in sound(ctx, table, again).items()
+    }
 
 
 def sound(ctx, table, manifest):

@@ -24,7 +24,6 @@ from batch.defaults import NODES_S
 from batch.jobs import job_size, node_digests
 from batch.jobs.archive import archive_leased
 from batch.jobs.node_digests import Heard, Testimony
-from batch.plain_only import need_plain
 from batch.tasks import compare
 from batch.tasks.sst_files import SstTarget
 from logstore.log.control import append_control
@@ -86,7 +85,6 @@ def audit(ctx: Context, table: Table, *, explain: bool = False, timeout_s: float
     Raises JobRunning, LogTruncated, LogGap, EpochChanged, Corrupted (a damaged archive), Unsupported,
     StorageUnreachable, LogUnreachable.
     """
-    need_plain(table, "batch audit")
     return _AuditRun(ctx, table, explain, timeout_s).run()
 
 
@@ -153,7 +151,11 @@ class _AuditRun:
     def _part(self, partition: int, cut: int) -> FoldOrder:
         since = self.base.parts[partition].cut if self.base else 0
         files = self.base.files_of(partition) if self.base else []
-        return FoldOrder(partition, since, cut, self.index.covering(partition, since, cut), files)
+        return FoldOrder(
+            partition, since, cut, self.index.covering(partition, since, cut), files,
+            base=self.base.parts[partition] if self.base else None,
+            decisions=self.base.decisions_of(partition) if self.base else None,
+        )  # fmt: skip
 
     def _fold_all(self, cuts: dict[int, int], snapshots: list[Manifest]) -> None:
         """Fold every partition once, up to its new cut, past the cuts of all snapshots."""

@@ -16,7 +16,6 @@ from typing import Any
 from batch.context import Context, new_id
 from batch.jobs import idle_partitions, job_size
 from batch.jobs.node_adoptions import asked_at
-from batch.plain_only import need_plain
 from batch.tasks import segments
 from logstore.log import topics
 from logstore.log.kafka import clients, offsets
@@ -67,7 +66,6 @@ def trim(ctx: Context, table: Table, *, yes: bool = False, adopted_too: bool = F
             f"the topic {table.topic} of table {table.name} was adopted: others may read it; say --adopted-too if its "
             "records may go"
         )
-    need_plain(table, "batch trim")
     repository = ctx.repository(table)
     with repository.lease(new_id(), "trim", ctx.lease_s):
         repository.check_unread(ctx.lease_s)

@@ -8,7 +8,7 @@ key that the log names between the cut and the page is left out, every other one
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +16,14 @@ import httpx
 import msgpack
 
 from batch.defaults import LISTED
+from batch.tasks.conditional import begun
+from batch.tasks.conditional_fold import ConditionalFold
 from batch.tasks.fold import Fold, Shape, over
-from batch.tasks.sst_files import SstTarget, scanned
+from batch.tasks.sst_files import SstTarget, levels_opened, linked, scanned
 from batch.tasks.sstables import feed
 from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, ServerUnreachable
-from logstore.model.folding.digest import digest
+from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.sorted_merge import join
@@ -56,22 +58,28 @@ class CompareSource(NamedTuple):
 @contextmanager
 def entries(order: FoldOrder, where: CompareSource) -> Iterator[Iterator[tuple[bytes, bytes]]]:
     """The live entries of a partition at a cut, in key order. Raises Corrupted, Unsupported, StorageUnreachable."""
-    with _folding(order.partition, where) as (fold, scratch):
+    with _folding(order, where) as (fold, scratch):
         _feed(fold, order, where, order.since, order.cut)
         with scanned(where.target, order.base_files, scratch) as base:
             yield over(base, fold.items())
 
 
 @contextmanager
-def _folding(partition: int, where: CompareSource) -> Iterator[tuple[Fold, Path]]:
-    """An empty fold of a partition, and a folder for what it does not hold in memory."""
-    table = where.table
+def _folding(order: FoldOrder, where: CompareSource) -> Iterator[tuple[Fold | ConditionalFold, Path]]:
+    """A fold of a partition to which nothing was given yet, and a folder for what it does not hold in memory."""
+    table, partition = where.table, order.partition
     place = FoldRules(partition, table.partitions, table.max_value_bytes)
-    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch:
-        yield Fold(Shape(table.name, place, table.skips.get(partition, [])), Path(scratch)), Path(scratch)
+    with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch, ExitStack() as opened:
+        if table.conditional:
+            below = Path(scratch, "rows")
+            below.mkdir()
+            rows = opened.enter_context(levels_opened(linked(where.target, order.base_files, below)))
+            yield begun(order, table, where.target, rows, Path(scratch), opened), Path(scratch)
+        else:
+            yield Fold(Shape(table.name, place, table.skips.get(partition, [])), Path(scratch)), Path(scratch)
 
 
-def _feed(fold: Fold, order: FoldOrder, where: CompareSource, since: int, cut: int) -> None:
+def _feed(fold: Fold | ConditionalFold, order: FoldOrder, where: CompareSource, since: int, cut: int) -> None:
     """Give the fold the records `[since, cut)` of the order's segments."""
     segments = [segment for segment in order.segments if segment.start < cut and segment.end > since]
     feed(fold, segments, where.target.storage, where.table.skips.get(order.partition, []), since, cut)
@@ -81,11 +89,13 @@ def _feed(fold: Fold, order: FoldOrder, where: CompareSource, since: int, cut: i
 def fold_digests(order: DigestOrder, where: CompareSource) -> list[PartDigest]:
     """Digests of a partition at every cut, its log read once; raises as `entries`."""
     fold, at, found = order.fold, order.fold.since, list[PartDigest]()
-    with _folding(fold.partition, where) as (folding, scratch):
+    with _folding(fold, where) as (folding, scratch):
         for cut in order.cuts:
             _feed(folding, fold, where, at, cut)
             with scanned(where.target, fold.base_files, scratch) as base:
                 total = digest(over(base, folding.items()))
+            if isinstance(folding, ConditionalFold):
+                total = total.plus(Digest(folding.decided_digest().value))
             found.append(PartDigest(total.hex, total.entries))
             at = cut
     return found

@@ -15,6 +15,7 @@ from batch.tasks.sst_files import SstTarget, fetched, levels_opened
 from batch.tasks.sst_output import MadeFile, SstOutput
 from batch.tasks.sstables import PartitionTask
 from logstore.model.errors import Corrupted
+from logstore.model.folding.difference import LookUp
 from logstore.model.folding.digest import Digest
 from logstore.model.hard_rows.decisions import decisions_digest
 from logstore.model.safe_path import below
@@ -29,6 +30,17 @@ def fold_conditional(order: FoldOrder, table: Table, where: SstTarget) -> FoldRe
     with tempfile.TemporaryDirectory(prefix="logstore-fold-") as scratch, ExitStack() as opened:
         task = ConditionalTask(order, SstOutput(table, order.partition, where, Path(scratch)), opened)
         return task.read() or task.written()
+
+
+def begun(
+    order: FoldOrder, table: Table, where: SstTarget, rows: LookUp, scratch: Path, opened: ExitStack
+) -> ConditionalFold:
+    """A fold that goes on from the order's base, whose rows are these; `opened` closes it. Raises as `fetched`."""
+    decided = order.decisions
+    local = None if decided is None else fetched(where, decided, below(scratch, "before.sst"))
+    fold = ConditionalFold(table, order.partition, FoldStart(order.base, local, rows), scratch)
+    opened.callback(fold.close)
+    return fold
 
 
 class ConditionalTask(PartitionTask):
@@ -54,13 +66,7 @@ class ConditionalTask(PartitionTask):
 
     def _begun(self) -> ConditionalFold:
         self._rows = self._opened.enter_context(levels_opened(self.lower))
-        decided = self.order.decisions
-        local = None if decided is None else fetched(self.where, decided, below(self.scratch, "before.sst"))
-        fold = ConditionalFold(
-            self.table, self.order.partition, FoldStart(self.order.base, local, self._rows), self.scratch
-        )
-        self._opened.callback(fold.close)
-        return fold
+        return begun(self.order, self.table, self.where, self._rows, self.scratch, self._opened)
 
     @contextmanager
     def _live_below(self) -> Iterator[Iterator[tuple[bytes, bytes]]]:

@@ -50,8 +50,8 @@ class LogStretch(NamedTuple):
 class FoldOrder(NamedTuple):
     """Fold the records `[since, cut)` of a partition, which the segments hold, over a base that ends at `since`.
 
-    `base` None: it is not to be continued (an audit), or there is none, and then there are no files of it. `full`: its
-    levels are merged, whatever their sizes. `keys`: the mutations of these alone, in a task that is one of several.
+    `base` None: there is none, and then there are no files of it. `full`: its levels are merged, whatever their sizes.
+    `keys`: the mutations of these alone, in a task that is one of several.
     `decisions`: the base's outcomes and ids, of a conditional table, which is folded in one task.
     """
 
