@@ -3,6 +3,7 @@
     json          what JSON can say (orjson)
     msgpack       what msgpack can say; bytes stay bytes
     text          str, as UTF-8
+    counter       int, as `incr` has it: 8 bytes, big-endian and signed
     json_of(T)    dataclasses, TypedDicts, msgspec structs (msgspec), pydantic models: checked when they are read
 
 Whatever has `encode` and `decode` is a codec. Both raise ValueError or TypeError for what they cannot say or read.
@@ -81,6 +82,23 @@ class _Text:
         return "codecs.text"
 
 
+class _Counter:
+    """Numbers of 8 bytes, as `Store.incr` reads and writes them."""
+
+    def encode(self, value: int, /) -> bytes:
+        if type(value) is not int:
+            raise TypeError(f"a counter is an int, not {type(value).__name__}")
+        return value.to_bytes(8, signed=True)
+
+    def decode(self, payload: bytes, /) -> int:
+        if len(payload) != 8:
+            raise ValueError(f"a counter has 8 bytes, this value {len(payload):,}")
+        return int.from_bytes(payload, signed=True)
+
+    def __repr__(self) -> str:
+        return "codecs.counter"
+
+
 class _Struct(Generic[T]):
     """JSON of what msgspec knows: dataclasses, TypedDicts, NamedTuples, structs, and lists and unions of them."""
 
@@ -142,6 +160,7 @@ def _check_finite(value: Any) -> None:
 json: Codec[Any] = _Json()
 msgpack: Codec[Any] = _MessagePack()
 text: Codec[str] = _Text()
+counter: Codec[int] = _Counter()
 
 
 def json_of(kind: type[T]) -> Codec[T]:

@@ -17,7 +17,12 @@ from logstore.client.admin.admin import Admin
 from logstore.client.memory.store import MemoryStore
 from logstore.client.store import Store
 from logstore.model.errors import SetupError
-from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS
+from logstore.model.table import (
+    DEFAULT_DEDUP_RECORDS,
+    DEFAULT_DEDUP_WINDOW_MS,
+    DEFAULT_MAX_VALUE_BYTES,
+    DEFAULT_PARTITIONS,
+)
 
 _END_S = 60.0
 
@@ -31,11 +36,17 @@ class DevStore(Store):
         *,
         partitions: int = DEFAULT_PARTITIONS,
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
+        conditional: bool = False,
+        dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
+        dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> None:
         """Make a table, as `Admin.create`, which raises the same."""
         cluster = self._need_bootstrap()
         with Admin(str(cluster), kafka=cluster.properties) as admin:
-            admin.create(table, partitions=partitions, max_value_bytes=max_value_bytes)
+            admin.create(
+                table, partitions=partitions, max_value_bytes=max_value_bytes, conditional=conditional,
+                dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+            )  # fmt: skip
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import random
 
 import pytest
 from click.testing import CliRunner
+from support_conditional import CONDITIONAL
 from support_contract import CONTRACT, DEADLINE_MS, Under
 
 from logstore import MemoryStore, Store
@@ -15,9 +16,10 @@ NUMBERS = itertools.count()
 
 @pytest.fixture
 def under(dev):
-    def make(*, partitions=4, max_value_bytes=1_000_000):
+    def make(*, partitions=4, max_value_bytes=1_000_000, conditional=False):
         name = f"contract-{next(NUMBERS)}"
-        limits = "--partitions", str(partitions), "--max-value-bytes", str(max_value_bytes)
+        limits = ["--partitions", str(partitions), "--max-value-bytes", str(max_value_bytes)]
+        limits += ["--conditional"] if conditional else []
         made = CliRunner().invoke(cli, ["table", "create", name, "--bootstrap", dev.facts["bootstrap"], *limits])
         assert made.exit_code == 0, made.output
         return name
@@ -26,7 +28,7 @@ def under(dev):
         yield Under(store, make)
 
 
-@pytest.mark.parametrize("rule", CONTRACT, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL], ids=lambda rule: rule.__name__)
 def test_it_does_what_every_store_does(rule, under, dev):
     rule(under)
 

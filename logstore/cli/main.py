@@ -14,12 +14,16 @@ from logstore.extras import missing
 from logstore.model.errors import BadDefinition, BadKey, BadToken, LogStoreError, UsageError, ValueTooLarge
 
 _PUT_GET, _NODE = "logstore.cli.rows.put_get", "logstore.cli.running.node"
+_CONDITIONAL = "logstore.cli.rows.conditional"
 _SINGLE = "logstore.cli.running.single"
 _SECTIONS: Sections = {
     "Rows": {
         "put": (_PUT_GET, "Write one row."),
         "get": (_PUT_GET, "Read one row."),
         "delete": (_PUT_GET, "Delete one row."),
+        "incr": (_CONDITIONAL, "Add to a counter, in a conditional table."),
+        "append": (_CONDITIONAL, "Put bytes behind those of a row, in a conditional table."),
+        "outcome": (_CONDITIONAL, "Tell what became of a conditional write."),
         "scan": (_PUT_GET, "Read rows in key order."),
         "count": ("logstore.cli.rows.count", "Count rows."),
         "load": ("logstore.cli.rows.load", "Write the rows of a CSV, JSON lines or Parquet file."),

@@ -15,6 +15,7 @@ from logstore.model.errors import UsageError
 from logstore.model.key import from_base64url, to_base64url
 
 F = TypeVar("F", bound=Callable[..., Any])
+_UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 KAFKA_CONFIG = click.option(
     "--kafka-config",
@@ -107,6 +108,15 @@ def pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
             raise UsageError(f"{option} wants NAME=VALUE, not {text[:80]!r}")
         found[name] = value
     return found
+
+
+def duration_ms(text: str, option: str) -> int:
+    """A time such as 90s, 30m, 24h, 7d or 500ms in milliseconds; raises UsageError."""
+    number = text.rstrip("smhd")
+    unit = _UNITS_MS.get(text[len(number) :])
+    if unit is None or not (number.isascii() and number.isdigit() and len(number) < 16):
+        raise UsageError(f"{option} wants a time such as 90s, 30m, 24h or 7d, not {text[:80]!r}")
+    return int(number) * unit
 
 
 def read_file(path: Path) -> bytes:

@@ -9,6 +9,7 @@ import click
 import orjson
 
 from logstore.cli import options, show
+from logstore.cli.rows import conditional
 from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
 from logstore.client.read.row import Row
@@ -19,9 +20,11 @@ from logstore.model.position import Position
 from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
+_COUNTER_BYTES = 8
+
 
 @click.command()
-@options.with_settings("bootstrap", "data_dir")
+@options.with_settings("bootstrap", "url", "data_dir")
 @click.argument("table", shell_complete=table_names)
 @click.argument("key")
 @click.argument("value", required=False)
@@ -31,6 +34,7 @@ from logstore.settings import Settings
 @click.option(
     "--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header of the record; may be repeated."
 )
+@conditional.CONDITION
 @options.KEY_ENCODING
 @options.AS_JSON
 def put(
@@ -40,31 +44,46 @@ def put(
     value: str | None,
     path: Path | None,
     headers: tuple[str, ...],
+    condition: str | None,
     key_encoding: str,
     as_json: bool,
-) -> None:
+) -> int:
     """Write one row and wait until it is safe in the log.
 
-    VALUE - reads standard input; put -- before what begins with a dash.
+    VALUE - reads standard input; put -- before what begins with a dash. With --if also until it is decided: exit status
+    1 when the row is not so.
     """
-    content = _value(value, path)
-    named = {name: text.encode() for name, text in options.pairs(headers, "--header").items()}
+    content, row_key = _value(value, path), options.key_bytes(key, key_encoding)
+    named = {name: text.encode() for name, text in options.pairs(headers, "--header").items()} or None
+    if condition is not None:
+        expected = conditional.expected(condition)
+        with conditional.decider(settings) as store:
+            outcome = store.put_if(table, row_key, content, headers=named, **expected)
+            return conditional.print_outcome(table, outcome, as_json=as_json)
     with _writer(settings) as store:
-        position = store.put(table, options.key_bytes(key, key_encoding), content, headers=named or None)
-    _written(table, position, as_json=as_json)
+        position = store.put(table, row_key, content, headers=named)
+    return _written(table, position, as_json=as_json)
 
 
 @click.command()
-@options.with_settings("bootstrap", "data_dir")
+@options.with_settings("bootstrap", "url", "data_dir")
 @click.argument("table", shell_complete=table_names)
 @click.argument("key")
+@conditional.CONDITION
 @options.KEY_ENCODING
 @options.AS_JSON
-def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json: bool) -> None:
-    """Delete one row and wait until that is safe in the log."""
+def delete(
+    settings: Settings, table: str, key: str, condition: str | None, key_encoding: str, as_json: bool
+) -> int:  # fmt: skip
+    """Delete one row and wait until that is safe in the log; with --if also until it is decided."""
+    row_key = options.key_bytes(key, key_encoding)
+    if condition is not None:
+        expected = conditional.expected(condition)
+        with conditional.decider(settings) as store:
+            return conditional.print_outcome(table, store.delete_if(table, row_key, **expected), as_json=as_json)
     with _writer(settings) as store:
-        position = store.delete(table, options.key_bytes(key, key_encoding))
-    _written(table, position, as_json=as_json)
+        position = store.delete(table, row_key)
+    return _written(table, position, as_json=as_json)
 
 
 @click.command()
@@ -76,6 +95,7 @@ def delete(settings: Settings, table: str, key: str, key_encoding: str, as_json:
 @options.CONSISTENCY
 @options.MAX_LAG_MS
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to this file.")
+@click.option("--counter", is_flag=True, help="Print what `incr` has counted as a number.")
 @options.KEY_ENCODING
 @options.AS_JSON
 def get(
@@ -87,6 +107,7 @@ def get(
     consistency: Level | None,
     max_lag_ms: int | None,
     output: Path | None,
+    counter: bool,
     key_encoding: str,
     as_json: bool,
 ) -> None:
@@ -98,6 +119,8 @@ def get(
         )  # fmt: skip
     if row is None:
         raise LogStoreError(f"there is no row {key!r} in table {table!r}")
+    if counter:
+        row = row._replace(value=_number(row))
     if output is not None:
         _write_file(output, row.value)
     if as_json:
@@ -151,6 +174,13 @@ def scan(
         sys.stdout.buffer.flush()
 
 
+def _number(row: Row) -> bytes:
+    """A counter as digits. Raises LogStoreError for a row that is none."""
+    if len(row.value) != _COUNTER_BYTES:
+        raise LogStoreError(f"row {row.key!r} is no counter: it has {len(row.value):,} bytes, not {_COUNTER_BYTES}")
+    return b"%d" % int.from_bytes(row.value, signed=True)
+
+
 def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> bytes:
     if as_json:
         document = _document(row)
@@ -187,13 +217,14 @@ def _writer(settings: Settings) -> Iterator[Store]:
         yield store
 
 
-def _written(table: str, position: Position, *, as_json: bool) -> None:
+def _written(table: str, position: Position, *, as_json: bool) -> int:
     if as_json:
         show.as_json(
             {"table": table, "partition": position.partition, "offset": position.offset, "token": position.token}
         )
     else:
         click.echo(f"partition {position.partition}, offset {position.offset}")
+    return 0
 
 
 def _write_file(path: Path, value: bytes) -> None:

@@ -17,7 +17,13 @@ from logstore.log import topics
 from logstore.log.tables import ddl, repairs
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import UsageError
-from logstore.model.table import COMPRESSIONS, DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
+from logstore.model.table import (
+    COMPRESSIONS,
+    DEFAULT_DEDUP_RECORDS,
+    DEFAULT_MAX_VALUE_BYTES,
+    DEFAULT_PARTITIONS,
+    Table,
+)
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 
@@ -72,13 +78,31 @@ def _of_a_new_table(name: str) -> Any:
     help="Longer values are refused, for good.",
 )
 @click.option("--description", default="", help="What it is.")
+@click.option(
+    "--conditional",
+    is_flag=True,
+    help="Take conditions (put --if), incr and append, and remember what became of them; for good. Batch jobs that "
+    "fold such tables refuse them in this build.",
+)
+@click.option(
+    "--dedup-window",
+    metavar="TIME",
+    help="With --conditional: how long outcomes and ids are remembered, such as 90s or 7d.  [default: 24h]",
+)
+@click.option(
+    "--dedup-records",
+    type=int,
+    metavar="N",
+    help=f"With --conditional: how many of a partition, the newest.  [default: {DEFAULT_DEDUP_RECORDS:,}]",
+)
 @click.option("--topic", metavar="TOPIC", help="Make a table of this topic, which is there and stays yours.")
 @click.option("--allow-control-records", is_flag=True, help="Let the store write its control records into --topic.")
 @TOPIC_CONFIG
 @_with_snapshots(_of_a_new_table)
 @options.AS_JSON
 def create(
-    settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, topic: str | None,
+    settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, conditional: bool,
+    dedup_window: str | None, dedup_records: int | None, topic: str | None,
     allow_control_records: bool, topic_config: tuple[str, ...], snapshots: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
     """Make a table."""
@@ -92,9 +116,12 @@ def create(
         change = ddl.create(
             registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
             max_value_bytes=max_value_bytes,
-            description=description, topic_config=config, snapshots=snapshots,
+            description=description, topic_config=config, snapshots=snapshots, conditional=conditional,
+            **_window(dedup_window, dedup_records),
         )  # fmt: skip
     else:
+        if conditional or dedup_window is not None or dedup_records is not None:
+            raise UsageError("a conditional table has a topic of its own: leave --topic out")
         if partitions is not None or config:
             raise UsageError(
                 "with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config "
@@ -108,6 +135,12 @@ def create(
     holds(registry, change, settings.timeout_s, new=True)
     own = "created" if change.table.topic == name else f"created; its topic is {change.table.topic}"
     done(change, own if topic is None else f"made of topic {topic}", as_json=as_json)
+
+
+def _window(dedup_window: str | None, dedup_records: int | None) -> dict[str, int]:
+    """The dedup window as far as it was given."""
+    window = {} if dedup_window is None else {"dedup_window_ms": options.duration_ms(dedup_window, "--dedup-window")}
+    return window if dedup_records is None else {**window, "dedup_records": dedup_records}
 
 
 @click.command(name="list")

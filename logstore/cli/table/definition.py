@@ -37,7 +37,14 @@ def document(found: Table) -> dict[str, Any]:
         "merge_share": found.merge_share,
         "schedule": found.schedule, "base": found.base, "origin": found.origin,
         "former_epochs": list(found.former_epochs), "revision": found.revision,
+        "conditional": found.conditional, **_window(found),
     }  # fmt: skip
+
+
+def _window(found: Table) -> dict[str, int]:
+    if not found.conditional:
+        return {}
+    return {"dedup_window_ms": found.dedup_window_ms, "dedup_records": found.dedup_records}
 
 
 def done(change: Change, what: str, *, as_json: bool) -> None:

@@ -9,7 +9,13 @@ from logstore.client.addresses import find
 from logstore.client.checks import check_kind, check_number, check_table
 from logstore.log.connect.cluster import Cluster
 from logstore.model.errors import NoSuchTable, UsageError
-from logstore.model.table import DEFAULT_MAX_VALUE_BYTES, DEFAULT_PARTITIONS, Table
+from logstore.model.table import (
+    DEFAULT_DEDUP_RECORDS,
+    DEFAULT_DEDUP_WINDOW_MS,
+    DEFAULT_MAX_VALUE_BYTES,
+    DEFAULT_PARTITIONS,
+    Table,
+)
 
 if TYPE_CHECKING:
     from logstore.log.tables.change import Change
@@ -49,20 +55,27 @@ class Admin:
         description: str = "",
         topic_config: Mapping[str, str] | None = None,
         snapshots: Mapping[str, Any] | None = None,
+        conditional: bool = False,
+        dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
+        dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> Table:
         """Make a table with a topic of its own; returns its definition.
 
         `partitions` and `max_value_bytes` are fixed for good. `topic_config`: settings of the topic; `snapshots`: how
-        they are made (compression, block_bytes, keep_snapshots, merge_share).
+        they are made (compression, block_bytes, keep_snapshots, merge_share). `conditional`, for good too: it takes
+        conditional writes (docs/conditional_writes.md), whose outcomes a partition remembers for `dedup_window_ms` of
+        the log's time, the newest `dedup_records` of them.
 
         Raises TableExists, BadDefinition, LogUnreachable, AccessDenied, NotYet.
         """
         from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
 
         _check_words(description, topic_config, snapshots)
+        check_kind("conditional", conditional, bool, "True or False")
         change = ddl.create(
             self._open(), check_table(table), partitions=partitions, max_value_bytes=max_value_bytes,
             description=description, topic_config=topic_config, snapshots=snapshots,
+            conditional=conditional, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
         )  # fmt: skip
         return self._served(change, new=True)
 

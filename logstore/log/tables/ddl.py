@@ -22,11 +22,14 @@ from logstore.log.tables.claims import check_unclaimed, claim_topic, epoch_now, 
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import BadDefinition, NoSuchTable
 from logstore.model.table import (
+    DEFAULT_DEDUP_RECORDS,
+    DEFAULT_DEDUP_WINDOW_MS,
     DEFAULT_MAX_VALUE_BYTES,
     DEFAULT_PARTITIONS,
     INTERNAL,
     SNAPSHOT_SETTINGS,
     Table,
+    check_dedup,
     check_limits,
     check_name,
     check_snapshots,
@@ -42,14 +45,23 @@ def create(
     description: str = "",
     topic_config: Mapping[str, str] | None = None,
     snapshots: Mapping[str, Any] | None = None,
+    conditional: bool = False,
+    dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
+    dedup_records: int = DEFAULT_DEDUP_RECORDS,
 ) -> Change:
     """Make a table with a topic of its own. Raises BadDefinition, TableExists, LogUnreachable.
 
-    `snapshots`: how they are made: compression, block_bytes, keep_snapshots, merge_share.
+    `snapshots`: how they are made: compression, block_bytes, keep_snapshots, merge_share. `conditional`: it takes
+    conditions, ids, increments and appends, whose outcomes it remembers for the dedup window.
     """
     check_name(name)
     check_limits(partitions, max_value_bytes)
-    wanted = _with_snapshots(Table(name, name, "", partitions, max_value_bytes, description=description), snapshots)
+    table = Table(
+        name, name, "", partitions, max_value_bytes, description=description,
+        conditional=conditional, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+    )  # fmt: skip
+    check_dedup(table)
+    wanted = _with_snapshots(table, snapshots)
     definitions = free(registry, name)
     before = definitions.tables.get(name)
     replicas = topics.replication(registry.admin)
