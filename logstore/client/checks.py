@@ -114,12 +114,22 @@ class CheckedWrites:
 
         Raises UsageError (with the place in a note) when one of them cannot be written.
         """
-        self._check_shapes(pairs, start)
+        if {*map(type, pairs)} != {tuple} or {*map(len, pairs)} != {2}:
+            _check_shapes(pairs, start)
         self.keys: list[bytes] = [key for key, _ in pairs]  # type: ignore[misc]  # checked right above
         self.values: list[bytes | None] = [value for _, value in pairs]  # type: ignore[misc]  # checked right above
+        self.longest_key = self.longest_value = 0
         self.borrowed = self._plain(table.max_value_bytes)  # True: the caller's own bytes, none of them made here
         if not self.borrowed:
             self._one_by_one(table.max_value_bytes, start)
+
+    def take(self, more: "CheckedWrites") -> None:
+        """Have the writes of `more` behind one's own."""
+        self.keys += more.keys
+        self.values += more.values
+        self.borrowed = self.borrowed and more.borrowed
+        self.longest_key = max(self.longest_key, more.longest_key)
+        self.longest_value = max(self.longest_value, more.longest_value)
 
     def part(self, first: int, end: int) -> "CheckedWrites":
         """The writes from place `first` on, before `end`, of this chunk."""
@@ -131,13 +141,6 @@ class CheckedWrites:
     def size_bytes(self) -> int:
         """Bytes of all keys and values."""
         return sum(map(len, self.keys)) + sum(len(value) for value in self.values if value is not None)
-
-    def _check_shapes(self, pairs: Sequence[Pair], start: int) -> None:
-        if {*map(type, pairs)} == {tuple} and {*map(len, pairs)} == {2}:
-            return
-        for i, pair in enumerate(pairs):
-            with _at(start + i):
-                _pair(pair)
 
     def _plain(self, limit: int) -> bool:
         kinds = {*map(type, self.values)}
@@ -159,6 +162,12 @@ class CheckedWrites:
     def largest_bytes(self) -> int:
         """Bound on the size of the largest record."""
         return self.longest_key + self.longest_value
+
+
+def _check_shapes(pairs: Sequence[Pair], start: int) -> None:
+    for i, pair in enumerate(pairs):
+        with _at(start + i):
+            _pair(pair)
 
 
 @contextmanager

@@ -54,6 +54,8 @@ def partitions_of(
 
     if len(keys) < _FEW:
         return np.fromiter((partition_of(key, partitions) for key in keys), np.int64, len(keys))
+    if len({*(key_lengths or map(len, keys))}) == 1:
+        return _in_range(_murmur2_of_equal_length(keys, len(keys[0])), partitions)
     lengths = np.fromiter(key_lengths or map(len, keys), np.int64, len(keys))
     hashes = np.empty(len(keys), np.uint32)
     for length in np.unique(lengths):
@@ -63,6 +65,12 @@ def partitions_of(
         else:
             same = keys if len(where) == len(keys) else [keys[i] for i in where.tolist()]
             hashes[where] = _murmur2_of_equal_length(same, int(length))
+    return _in_range(hashes, partitions)
+
+
+def _in_range(hashes: "npt.NDArray[np.uint32]", partitions: int) -> "npt.NDArray[np.int64]":
+    import numpy as np  # noqa: PLC0415 - as above
+
     return (hashes & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
 
 

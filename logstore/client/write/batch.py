@@ -123,12 +123,23 @@ class WriteBatch:
         return pairs if isinstance(pairs, _HELD) else chain(self._taken or (), self._source)
 
     def _chunks(self, source: Iterator[Pair]) -> Iterator[CheckedWrites]:
+        """Writes that librdkafka is given at once, taken a piece at a time: long ones stay few, to bound the memory."""
         start = 0
-        while some := _some(source):
-            if self._taken is not None and source is self._source:
-                self._taken += some
-            yield CheckedWrites(some, self._table, start)
-            start += len(some)
+        while (chunk := self._piece(source, start)) is not None:
+            start += len(chunk.keys)
+            while len(chunk.keys) < CHUNK and chunk.largest_bytes <= SHORT_BYTES:
+                piece = self._piece(source, start)
+                if piece is None:
+                    break
+                chunk.take(piece)
+                start += len(piece.keys)
+            yield chunk
+
+    def _piece(self, source: Iterator[Pair], start: int) -> CheckedWrites | None:
+        some = list(islice(source, PIECE))
+        if self._taken is not None and source is self._source:
+            self._taken += some
+        return CheckedWrites(some, self._table, start) if some else None
 
     def _checked(self, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Iterator[CheckedWrites] | None:
         """All chunks, checked; None when they have to be made once more, since to keep what was made takes memory."""
@@ -190,7 +201,9 @@ class WriteBatch:
             {"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)
         ]
         last: dict[int, Reports] = {}
-        for partition, place in dict(zip(partitions, range(len(partitions)), strict=True)).items():
+        backwards = partitions[::-1]
+        for partition in {*partitions}:
+            place = len(backwards) - 1 - backwards.index(partition)
             last[partition] = {}
             messages[place]["callback"] = last[partition].__setitem__
         sent = _Sent(range(self._count, self._count + len(messages)), last, len(messages) - len(last), self._proved)
@@ -286,23 +299,6 @@ class WriteBatch:
                 position=position,
             )
         raise BatchFailed(self._count, failed, self._first, failed_places=self._failed, position=position)
-
-
-def _some(source: Iterator[Pair]) -> list[Pair]:
-    """Pairs for a chunk, a piece at a time: long ones stay few, so that the memory they take is bounded."""
-    some = piece = list(islice(source, PIECE))
-    while len(piece) == PIECE and len(some) < CHUNK and _are_short(piece):
-        piece = list(islice(source, PIECE))
-        some += piece
-    return some
-
-
-def _are_short(pairs: list[Pair]) -> bool:
-    try:
-        keys, values = zip(*pairs, strict=True)
-        return max(map(len, keys)) + max(map(len, filter(None, values)), default=0) <= SHORT_BYTES
-    except (TypeError, ValueError):  # no pairs: `CheckedWrites` says so, with the place
-        return False
 
 
 def _proved(reports: Reports) -> bool:
