@@ -1,13 +1,12 @@
 """docs/http.md: its examples run as they stand, and its lists are those of the code."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import orjson
 import pytest
+import support_page
+from support_page import examples, matches
 
 from logstore.serve.read.consistency import PARAMS
 from logstore.serve.read.parameters.scan_query import QUERY_PARAMS
@@ -15,46 +14,17 @@ from logstore.serve.wire.problems import WORDS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "http.md").read_text()
-MARK = "===="
-
-
-def examples() -> list[tuple[str, str]]:
-    """(command, what it prints) of the whole page."""
-    found: list[tuple[str, str]] = []
-    for line in "".join(re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)).splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], ""))
-        else:
-            found[-1] = (found[-1][0], f"{found[-1][1]}{line}\n")
-    return found
 
 
 @pytest.fixture(scope="module")
 def printed(dev):
-    """What each command prints, one shell for all of them."""
-    script = "".join(f"{command}\necho {MARK}\n" for command, _ in examples())
-    environ = {
-        "LOGSTORE_BOOTSTRAP": dev.facts["bootstrap"],
-        "LOGSTORE_URL": dev.facts["http"],
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", script.replace("http://127.0.0.1:8480", dev.facts["http"])],
-        env=os.environ | environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.replace("\r", "").split(f"{MARK}\n")
+    return support_page.printed(PAGE, dev.facts)
 
 
-@pytest.mark.parametrize("number", range(len(examples())))
+@pytest.mark.parametrize("number", range(len(examples(PAGE))))
 def test_an_example_prints_what_the_page_says(printed, number):
-    command, told = examples()[number]
-    pattern = ".*".join(map(re.escape, told.split("...")))
-    assert re.fullmatch(pattern, printed[number]), (command, printed[number])
+    command, told = examples(PAGE)[number]
+    assert matches(told, printed[number]), (command, printed[number])
 
 
 def test_the_words_of_errors_are_those_of_the_readers():
