@@ -2,6 +2,7 @@
 
     token = piece *("," piece)
     piece = <epoch>-<partition>-<next offset>        epoch: the Kafka topic id as 32 lower-case hex digits
+          | t<milliseconds>                          an instant at which rows were seen: nothing un-expires behind it
 
 A position maps (epoch, partition) to the next offset; positions merge by taking the greater one of each piece, so they
 form a join-semilattice (a vector clock over partitions: Fidge 1988, Mattern 1989). The token of one write is its offset
@@ -17,6 +18,7 @@ from typing import SupportsIndex
 from logstore.model.errors import BadToken, UsageError
 
 _PIECE = re.compile(r"([0-9a-f]{32})-(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})", re.ASCII)
+_INSTANT = re.compile(r"t(0|[1-9][0-9]{0,18})", re.ASCII)
 _EPOCH = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MAX_OFFSET = 2**63 - 1
 _MAX_PARTITION = 2**31 - 1
@@ -26,21 +28,27 @@ MAX_TOKEN_BYTES = 96 * 1024  # 2,000 pieces or more; HTTP clients take an answer
 class Position:
     """An immutable position of one or several logs. Compare with `covers`, merge with `|`, print with `token`."""
 
-    __slots__ = ("_pieces",)
+    __slots__ = ("_pieces", "_time_ms")
 
-    def __init__(self, pieces: Mapping[tuple[str, int], int] | None = None) -> None:
-        """`pieces` maps (epoch, partition) to the next offset. Raises UsageError when it is no such mapping."""
+    def __init__(self, pieces: Mapping[tuple[str, int], int] | None = None, *, time_ms: int = 0) -> None:
+        """`pieces` maps (epoch, partition) to the next offset; `time_ms`: the latest instant of what was seen, 0: none.
+
+        Raises UsageError when they are no such mapping and instant.
+        """
         if pieces is not None and not (
             isinstance(pieces, Mapping) and all(_is_piece(where, following) for where, following in pieces.items())
         ):
             raise UsageError("the pieces of a position map (epoch as 32 hex digits, partition) to the next offset")
+        if type(time_ms) is not int or not 0 <= time_ms <= _MAX_OFFSET:
+            raise UsageError(f"an instant is a number of milliseconds since 1970, not {time_ms!r:.60}")
         self._pieces = MappingProxyType(dict(pieces or {}))
+        self._time_ms = time_ms
 
     @classmethod
-    def _of(cls, pieces: dict[tuple[str, int], int]) -> "Position":
+    def _of(cls, pieces: dict[tuple[str, int], int], time_ms: int = 0) -> "Position":
         """A position of pieces that are right."""
         made = cls.__new__(cls)
-        made._pieces = MappingProxyType(pieces)
+        made._pieces, made._time_ms = MappingProxyType(pieces), time_ms
         return made
 
     @classmethod
@@ -60,8 +68,13 @@ class Position:
         if len(token) > MAX_TOKEN_BYTES:
             raise BadToken(f"a token has at most {MAX_TOKEN_BYTES:,} characters, this one has {len(token):,}")
         pieces: dict[tuple[str, int], int] = {}
+        time_ms = 0
         for text in token.split(","):
             match = _PIECE.fullmatch(text.strip(" "))
+            instant = _INSTANT.fullmatch(text.strip(" ")) if match is None else None
+            if instant is not None and int(instant[1]) <= _MAX_OFFSET:
+                time_ms = max(time_ms, int(instant[1]))
+                continue
             if match is None or int(match[3]) > _MAX_OFFSET or int(match[2]) > _MAX_PARTITION:
                 raise BadToken(
                     f"not a token: {text[:80]!r}; a piece is <32 hex digits>-<partition>-<next offset>, pieces are "
@@ -69,7 +82,12 @@ class Position:
                 )
             where = match[1], int(match[2])
             pieces[where] = max(pieces.get(where, 0), int(match[3]))
-        return cls._of(pieces)
+        return cls._of(pieces, time_ms)
+
+    @property
+    def time_ms(self) -> int:
+        """The latest instant at which rows that may expire were seen, milliseconds since 1970; 0: none were."""
+        return self._time_ms
 
     @property
     def pieces(self) -> Mapping[tuple[str, int], int]:
@@ -79,9 +97,8 @@ class Position:
     @property
     def token(self) -> str:
         """The text form, pieces in order."""
-        return ",".join(
-            f"{epoch}-{partition}-{following}" for (epoch, partition), following in sorted(self._pieces.items())
-        )
+        pieces = [f"{epoch}-{partition}-{following}" for (epoch, partition), following in sorted(self._pieces.items())]
+        return ",".join([*pieces, f"t{self._time_ms}"] if self._time_ms else pieces)
 
     @property
     def partition(self) -> int:
@@ -102,29 +119,32 @@ class Position:
 
     def covers(self, other: "Position") -> bool:
         """True when everything `other` has seen has been seen here."""
-        return all(self._pieces.get(where, 0) >= following for where, following in _checked(other).pieces.items())
+        seen = _checked(other)
+        reached = all(self._pieces.get(where, 0) >= following for where, following in seen.pieces.items())
+        return reached and self._time_ms >= seen.time_ms
 
     def merge(self, others: "Iterable[Position]") -> "Position":
         """The least position that covers this one and all `others`."""
-        pieces = dict(self._pieces)
+        pieces, time_ms = dict(self._pieces), self._time_ms
         if isinstance(others, (str, bytes, Mapping)) or not isinstance(others, Iterable):
             raise UsageError(f"merge takes several positions, not {type(others).__name__}")
         for other in others:
-            for where, following in _checked(other).pieces.items():
+            time_ms = max(time_ms, _checked(other).time_ms)
+            for where, following in other.pieces.items():
                 pieces[where] = max(pieces.get(where, 0), following)
-        return Position._of(pieces)
+        return Position._of(pieces, time_ms)
 
     def __or__(self, other: "Position") -> "Position":
         return self.merge((other,)) if isinstance(other, Position) else NotImplemented
 
     def __bool__(self) -> bool:
-        return bool(self._pieces)
+        return bool(self._pieces) or self._time_ms > 0
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Position) and self._pieces == other._pieces
+        return isinstance(other, Position) and (self._pieces, self._time_ms) == (other._pieces, other._time_ms)
 
     def __hash__(self) -> int:
-        return hash(frozenset(self._pieces.items()))
+        return hash((frozenset(self._pieces.items()), self._time_ms))
 
     def __str__(self) -> str:
         return self.token

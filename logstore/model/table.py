@@ -29,7 +29,8 @@ _LATER = {  # written only where they differ, so that the record of a definition
     "compression": "lz4", "block_bytes": 16_384, "keep_snapshots": 3, "merge_share": 0.5,
     "schedule": None, "base": None, "origin": None,
     "losses": {},
-    "conditional": False, "dedup_window_ms": DEFAULT_DEDUP_WINDOW_MS, "dedup_records": DEFAULT_DEDUP_RECORDS,
+    "conditional": False, "expiring": False,
+    "dedup_window_ms": DEFAULT_DEDUP_WINDOW_MS, "dedup_records": DEFAULT_DEDUP_RECORDS,
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")  # Kafka's own rule
@@ -76,6 +77,7 @@ class Table:
         default_factory=dict
     )  # partition -> [offset, leader epoch] where the log went on after losses of its end that `table repair` accepted
     conditional: bool = False  # takes conditions, ids, increments and appends, and remembers what became of them
+    expiring: bool = False  # rows may carry a TTL
     dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS  # log time for which ids and outcomes are remembered
     dedup_records: int = DEFAULT_DEDUP_RECORDS  # and how many of a partition at most, the newest
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
@@ -146,7 +148,7 @@ def _sound(table: Table, key: bytes | None) -> Table:
     _sound_names(table)
     if key is not None and table.name.encode() != key:
         raise ValueError(f"it is that of table {table.name!r}, its key is {key[:100]!r}")
-    for flag in (table.adopted, table.allow_control_records, table.conditional, table.dropped):
+    for flag in (table.adopted, table.allow_control_records, table.conditional, table.expiring, table.dropped):
         if not isinstance(flag, bool):
             raise TypeError(f"{flag!r} is neither true nor false")
     if not all(map(_is_whole, (table.partitions, table.max_value_bytes, table.block_bytes, table.keep_snapshots))):
@@ -228,6 +230,8 @@ def check_dedup(table: Table) -> None:
     _check_within("the dedup window is 1 ms to 366 days", table.dedup_window_ms, 1, MAX_DEDUP_WINDOW_MS)
     _check_within(f"dedup_records is 1 to {MAX_DEDUP_RECORDS:,} a partition", table.dedup_records, 1, MAX_DEDUP_RECORDS)
     lasts = (table.dedup_window_ms, table.dedup_records)
+    if table.expiring and not table.conditional:
+        raise BadDefinition("a table whose rows expire is conditional: what a TTL ends is decided record by record")
     if not table.conditional and lasts != (DEFAULT_DEDUP_WINDOW_MS, DEFAULT_DEDUP_RECORDS):
         raise BadDefinition("a dedup window is for conditional tables: a plain one remembers no outcomes")
 

@@ -34,7 +34,7 @@ class ViewReader:
         self._entries, self._meta, self._quarantine = (
             env.open_db(name, create=False) for name in (layout.ENTRIES, layout.META, layout.QUARANTINE)
         )
-        window = self._window()
+        window, self.expiring = self._identity()  # expiring: entries may carry an expiry
         self._decisions = window and DecisionDatabases.opened(env, self._meta, window, create=False)
 
     @classmethod
@@ -141,13 +141,16 @@ class ViewReader:
         """Close the environment."""
         self._env.close()
 
-    def _window(self) -> DedupWindow | None:
-        """The window of a conditional table's view."""
+    def _identity(self) -> tuple[DedupWindow | None, bool]:
+        """The window of a conditional table's view, and whether its rows expire."""
         with self._env.begin() as txn:
             raw = txn.get(layout.IDENTITY, b"{}", self._meta)
         try:
             found = orjson.loads(raw)
-            return DedupWindow(found["dedup_records"], found["dedup_window_ms"]) if "dedup_records" in found else None
+            expiring = found.get("expiring") is True
+            if "dedup_records" not in found:
+                return None, expiring
+            return DedupWindow(found["dedup_records"], found["dedup_window_ms"]), expiring
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupted(f"the view {self._path} does not say what it is of: {error}") from error
 

@@ -56,13 +56,14 @@ class ViewIdentity:
     max_value_bytes: int
     dedup_records: int = 0  # of a conditional table, else 0: no outcomes and ids are remembered
     dedup_window_ms: int = 0
+    expiring: bool = False  # entries may carry an expiry
     format: int = 1
 
     @classmethod
     def of(cls, table: Table, partition: int) -> "ViewIdentity":
         """The identity of the view of a table's partition."""
-        window = (table.dedup_records, table.dedup_window_ms) if table.conditional else ()
-        return cls(table.name, table.epoch, partition, table.partitions, table.max_value_bytes, *window)
+        window = (table.dedup_records, table.dedup_window_ms) if table.conditional else (0, 0)
+        return cls(table.name, table.epoch, partition, table.partitions, table.max_value_bytes, *window, table.expiring)
 
     @property
     def window(self) -> DedupWindow | None:
@@ -337,4 +338,6 @@ def _identity_bytes(identity: ViewIdentity) -> bytes:
     fields = asdict(identity)
     if identity.window is None:
         del fields["dedup_records"], fields["dedup_window_ms"]
+    if not identity.expiring:
+        del fields["expiring"]
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)

@@ -26,6 +26,14 @@ encode_head = (
 )  # (kind, version, timestamp) of an entry without expiry: the lane needs one for every row it writes
 
 
+def has_ended(entry: bytes, now_ms: int) -> bool:
+    """True when an encoded entry has an expiry that has come.
+
+    `now_ms` is log time in the fold, the later of log and wall time for readers.
+    """
+    return entry[0] >= _EXPIRES and int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") <= now_ms
+
+
 class Entry(NamedTuple):
     """A version of a cell."""
 

@@ -77,6 +77,8 @@ def _against(record: KeyedRecord, rules: Rules) -> str | None:
     if "ls.seen" in record.headers and not rules.keeps_siblings:
         return MALFORMED_HEADER
     edits = record.value if record.operation == "edit" else None
-    if not rules.by_broker_time and ("ls.ttl" in record.headers or (edits is not None and names_ttl(edits))):
+    if not (rules.by_broker_time and rules.expiring) and (
+        "ls.ttl" in record.headers or (edits is not None and names_ttl(edits))
+    ):
         return BAD_TTL
     return UNKNOWN_OPERATION if edits is not None and not rules.multi_row and names_rows(edits) else None

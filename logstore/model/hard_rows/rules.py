@@ -35,6 +35,7 @@ class Rules(NamedTuple):
     place: FoldRules
     wide: bool = False  # rows of many cells, in `families`
     families: Mapping[str, ColumnFamily] = PLAIN
+    expiring: bool = True  # False: the table takes no TTLs
     by_broker_time: bool = True  # False: writers set timestamps, so nothing expires and windows count records alone
     keeps_siblings: bool = False
     multi_row: bool = False
@@ -57,5 +58,5 @@ def rules_of(table: Table, partition: int) -> Rules:
     """The rules by which a partition of a conditional table is folded."""
     return Rules(
         FoldRules(partition, table.partitions, table.max_value_bytes),
-        dedup_window_ms=table.dedup_window_ms, dedup_records=table.dedup_records,
+        expiring=table.expiring, dedup_window_ms=table.dedup_window_ms, dedup_records=table.dedup_records,
     )  # fmt: skip

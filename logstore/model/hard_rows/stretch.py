@@ -107,8 +107,6 @@ def _mutation(
     found = parse_hard(key, value, headers, rules, is_here=is_here)
     if found == Control(RULES):
         return Refused(f"the operation {RULES!r} needs a later build")
-    if isinstance(found, RowMutation) and found.terms.ttl_ms is not None:
-        return Refused("the header ls.ttl needs a later build")
     return found
 
 

@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding.entry import has_ended
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.serve.read.encoding import json_bytes
@@ -60,14 +61,15 @@ class AsOfReads(NamedTuple):
     as_of: AsOf
     sure: int
     exact: OpenSnapshot | None
+    log_time_ms: int = 0  # of the view, as it stands now
 
     @classmethod
-    def from_view(cls, served: ServedPartition, as_of: AsOf, sure: int) -> "AsOfReads":
+    def from_view(cls, served: ServedPartition, as_of: AsOf, sure: int, log_time_ms: int) -> "AsOfReads":
         """Reads from the view; raises Problem unless the snapshot below it, if any, is proved."""
         base = served.base
         if base is not None and not _is_proved(served, base):
             raise _doubt(served, base, as_of)
-        return cls(served, as_of, sure, None)
+        return cls(served, as_of, sure, None, log_time_ms)
 
     def gaps(self) -> bool:
         """True when a row that is not here now may have been there then.
@@ -80,6 +82,13 @@ class AsOfReads(NamedTuple):
         """Raise Problem unless `raw`, the newest entry here, is the row's entry at that point."""
         if self.gaps() if raw is None else int.from_bytes(raw[1:9], "big") >= self.sure:
             raise self.refusal(key)
+        if raw is not None and self.as_of.time_ms is None and has_ended(raw, self.log_time_ms):
+            raise self.refusal(key)  # whether it had ended at that position is not known here
+
+    @property
+    def instant_ms(self) -> int:
+        """The instant at which rows are seen: the time that was asked for, else 0."""
+        return self.as_of.time_ms or 0
 
     def refusal(self, key: bytes) -> Problem:
         """The answer for a row whose state then is not kept here."""
@@ -123,10 +132,12 @@ def look_back(served: ServedPartition, state: State, as_of: AsOf) -> AsOfReads:
         cuts = (one.cut for one in _proved(served) if one.log_time_ms <= as_of.time_ms)
         seen = (offset for log_time_ms, offset in served.times if log_time_ms <= as_of.time_ms)
         sure = state.next_offset if state.log_time_ms <= as_of.time_ms else max(chain(cuts, seen), default=0)
-        return AsOfReads.from_view(served, as_of, sure)
+        return AsOfReads.from_view(served, as_of, sure, state.log_time_ms)
     asked = position_of(as_of, served.epoch, served.partition)
     exact = next((one for one in _proved(served) if one.cut == asked and _opens(one)), None)
-    return AsOfReads.from_view(served, as_of, asked) if exact is None else AsOfReads(served, as_of, asked, exact)
+    if exact is not None:
+        return AsOfReads(served, as_of, asked, exact)
+    return AsOfReads.from_view(served, as_of, asked, state.log_time_ms)
 
 
 def position_of(as_of: AsOf, epoch: str, partition: int) -> int:

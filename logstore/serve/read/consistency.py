@@ -1,5 +1,6 @@
 """Consistency of an answer, read from headers and query parameters (the header wins)."""
 
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ EVENTUAL, SESSION, BOUNDED, LATEST, LINEARIZABLE = "eventual", "session", "bound
 LEVELS = (EVENTUAL, SESSION, BOUNDED, LATEST, LINEARIZABLE)
 _POINTS = {BOUNDED: END, LATEST: END, LINEARIZABLE: BARRIER}
 _MAX_LAG_MS = 2**53
+MAX_AHEAD_MS = 60_000  # that an instant in a token may be ahead of the reader's clock
 
 
 class Consistency(NamedTuple):
@@ -32,6 +34,7 @@ class Consistency(NamedTuple):
     as_of: AsOf | None = None
     since_ns: int = 0
     max_lag_ms: int | None = None
+    time_ms: int = 0  # the instant at which rows that may expire are seen at the earliest
 
     @property
     def point(self) -> str | None:
@@ -63,7 +66,23 @@ def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
         return Consistency(deadline_ms=deadline_ms, as_of=_as_of(as_of, alone=alone))
     name = _name(wanted, token, max_lag_ms)
     since_ns = clock_ns() - (max_lag_ms or 0) * 1_000_000 if name in _POINTS else 0
-    return Consistency(name, _token(token, name), deadline_ms, None, since_ns, max_lag_ms)
+    position = _token(token, name)
+    return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, _instant(position))
+
+
+def _instant(token: Position) -> int:
+    """The reader's clock, or the instant of the token, which is later where another node's clock is ahead of this one.
+
+    Raises Problem when that is too far ahead to be a clock's difference.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    if token.time_ms > now_ms + MAX_AHEAD_MS:
+        raise Problem(
+            "consistency-timeout",
+            f"the token saw rows at {token.time_ms} ms, {(token.time_ms - now_ms) / 1000:,.0f} s ahead of this node's "
+            "clock: one of the two clocks is wrong",
+        )
+    return max(now_ms, token.time_ms)
 
 
 def _as_of(text: str, *, alone: bool) -> AsOf:

@@ -62,18 +62,15 @@ class ConsistencyWait:
                 return read(floor)
 
     async def partitions(self, table: Table, partitions: Iterable[int], level: Consistency, deadline: float) -> Floor:
-        """Wait until every one of these partitions, served here, has applied what the token names.
-
-        Returns partition -> the next offset that a reading of it must have at least.
-        """
-        floor, wanted = {}, list(partitions)
+        """Wait until every one of these partitions has applied what the token names; returns the floor."""
+        floor, wanted = dict[int, int](), list(partitions)
         with self.demanding(table, wanted, level):
             for partition in wanted:
                 offset = await self._needed(table, partition, level, deadline)
                 if offset is not None:
                     floor[partition] = offset
                     await self._one(table, partition, offset, level, deadline)
-        return floor
+        return Floor(floor, level.time_ms)
 
     @contextlib.contextmanager
     def demanding(self, table: Table, partitions: Iterable[int], level: Consistency) -> Iterator[None]:
@@ -203,9 +200,9 @@ def deadline_of(level: Consistency) -> float:
     return asyncio.get_running_loop().time() + level.deadline_ms / 1000
 
 
-def answer_token(level: Consistency, epoch: str, positions: dict[int, int]) -> str:
-    """Token of the answer: the request's, merged with the position that was read."""
-    read = Position({(epoch, partition): offset for partition, offset in positions.items()})
+def answer_token(level: Consistency, epoch: str, positions: dict[int, int], time_ms: int = 0) -> str:
+    """Token of the answer: the request's, merged with the position that was read, and when, where rows may expire."""
+    read = Position({(epoch, partition): offset for partition, offset in positions.items()}, time_ms=time_ms)
     return (level.token | read).token
 
 

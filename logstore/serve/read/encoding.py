@@ -117,8 +117,10 @@ def arrow(rows: list[EncodedRow], *, keys_only: bool, metadata: Mapping[str, Any
     return _list(media_types.ARROW, sink.getvalue().to_pybytes())
 
 
-def with_token(answer: Response, token: str) -> Response:
-    """The answer with its token as a header too, where clients take a header of that length."""
+def with_token(answer: Response, token: str, time_ms: int = 0) -> Response:
+    """The answer with its token as a header too, where clients take a header of that length, and the instant of it."""
+    if time_ms:
+        answer.headers.append((b"ls-time", b"%d" % time_ms))
     if len(token) <= _MAX_TOKEN_HEADER:
         answer.headers.extend([(b"ls-source", b"view"), (b"ls-token", token.encode())])
     return answer

@@ -53,33 +53,36 @@ class MultiGet:
         refused, floor = await self._wait(table, here, level, deadline)
         remote: dict[bytes, FoundKey] = {}
         positions: dict[int, int] = {}
+        time_ms = 0  # the latest instant at which rows that may expire were seen
         if elsewhere:
-            remote, positions = await self._fan_out.keys(table, elsewhere, wanted, level, deadline)
+            remote, positions, time_ms = await self._fan_out.keys(table, elsewhere, wanted, level, deadline)
         while True:
             read_at: dict[int, int] = {}
             try:
-                found = self._read(table, wanted, remote, refused, read_at, level.as_of, floor)
+                found, read_ms = self._read(table, wanted, remote, refused, read_at, level.as_of, floor)
                 break
             except FellBehind:  # it began again meanwhile: what was waited for is waited for again
                 refused, floor = await self._wait(table, here, level, deadline)
         positions |= read_at
-        token = answer_token(level, table.epoch, positions)
+        time_ms = max(time_ms, read_ms)
+        token = answer_token(level, table.epoch, positions, time_ms)
         if media_type == media_types.COLUMNS:
-            return with_token(_columns(found, _tail(found, token, positions, bytes)), token)
-        return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token)
+            return with_token(_columns(found, _tail(found, token, positions, bytes)), token, time_ms)
+        return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token, time_ms)
 
     async def _wait(
         self, table: Table, here: Iterable[int], level: Consistency, deadline: float
-    ) -> tuple[dict[int, str], dict[int, int]]:  # fmt: skip
+    ) -> tuple[dict[int, str], Floor]:  # fmt: skip
         """Partitions that do not answer, with the word why; and how far the others must be.
 
         A token that is not reached fails the request as a whole.
         """
-        refused, floor, wanted = {}, dict[int, int](), list(here)
+        refused, offsets, wanted = {}, dict[int, int](), list(here)
         with self._consistency_wait.demanding(table, wanted, level):
             for partition in wanted:
                 try:
-                    floor.update(await self._consistency_wait.partitions(table, (partition,), level, deadline))
+                    floor = await self._consistency_wait.partitions(table, (partition,), level, deadline)
+                    offsets.update(floor.offsets)
                     self._catalog.locate(table, partition).open(past=level.as_of is not None)
                 except Problem as problem:
                     if problem.word not in _LEFT_OUT:
@@ -87,7 +90,7 @@ class MultiGet:
                     refused[partition] = problem.word
                 except Corrupted as error:
                     refused[partition] = problem_of(error).word
-        return refused, floor
+        return refused, Floor(offsets, level.time_ms)
 
     def _read(
         self,
@@ -98,8 +101,11 @@ class MultiGet:
         positions: dict[int, int],
         as_of: AsOf | None,
         floor: Floor,
-    ) -> list[FoundKey]:
-        """Entries in the order of the request, until the page is full; every partition at one committed state."""
+    ) -> tuple[list[FoundKey], int]:
+        """Entries in the order of the request, until the page is full; every partition at one committed state.
+
+        And the latest instant at which rows that may expire were seen.
+        """
         found: list[FoundKey] = []
         size = 0
         with ExitStack() as stack:
@@ -114,7 +120,7 @@ class MultiGet:
                 size += len(key) + len(one.value or b"")
                 over = size > MAX_PAGE_BYTES and found and one.reason is None
                 found.append(FoundKey(key, partition, reason=PAGE_FULL) if over else one)
-        return found
+            return found, max((one.now_ms for one in readings.values()), default=0)
 
     def _read_one(
         self, stack: ExitStack, readings: dict[int, MergedRead], table: Table, key: bytes, partition: int,

@@ -14,6 +14,7 @@ class PagePart(NamedTuple):
     rows: list[EncodedRow]
     through: bytes | None
     positions: dict[int, int]  # partition -> next offset it was read at
+    time_ms: int = 0  # the latest instant at which rows that may expire were seen
 
 
 def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
@@ -32,7 +33,8 @@ def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
         if _covered(row.key, through, reverse)
     ]
     fitting = _fitting(rows, limit)
-    return PagePart(rows[:fitting], rows[fitting - 1].key if fitting < len(rows) else through, positions)
+    following = rows[fitting - 1].key if fitting < len(rows) else through
+    return PagePart(rows[:fitting], following, positions, max(part.time_ms for part in parts))
 
 
 def _key(row: EncodedRow) -> bytes:

@@ -55,7 +55,7 @@ def row_head(served: ServedPartition, next_offset: int, cell: Cell, token: str) 
     head: Headers = []
     version = cell.version
     if version is not None:
-        head.append((b"etag", f'"{served.head}{version}"'.encode()))
+        head.append((b"etag", _etag(served, cell).encode()))
     head.append((b"ls-partition", b"%d" % served.partition))
     if version is not None:
         head.append((b"ls-version", b"%d" % version))
@@ -63,15 +63,23 @@ def row_head(served: ServedPartition, next_offset: int, cell: Cell, token: str) 
     lag = served.lag(next_offset)
     if lag is not None:
         head.append((b"ls-lag", b"%d" % lag))
+    if cell.seen_ms:
+        head.append((b"ls-time", b"%d" % cell.seen_ms))
     return [*head, (b"ls-source", cell.source.encode()), (b"ls-token", token.encode())]
 
 
+def _etag(served: ServedPartition, cell: Cell) -> str:
+    """The ETag of a row: its version, and its end where it has one."""
+    end = "" if cell.expires_ms is None else f"-{cell.expires_ms}"
+    return f'"{served.head}{cell.version}{end}"'
+
+
 def _answer(request: Request, served: ServedPartition, next_offset: int, cell: Cell, level: Consistency) -> Response:
-    token = answer_token(level, served.epoch, {served.partition: next_offset})
+    token = answer_token(level, served.epoch, {served.partition: next_offset}, cell.seen_ms)
     head = row_head(served, next_offset, cell, token)
     if cell.payload is None:
         raise _not_found(served, cell, head)
-    if _matches(request.header(b"if-none-match"), f'"{served.head}{cell.version}"'):
+    if _matches(request.header(b"if-none-match"), _etag(served, cell)):
         return Response(304, head, b"")
     return Response(
         200,

@@ -6,7 +6,7 @@ committed state. Partitions that other nodes serve are gathered from there (`fan
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import repeat
 
@@ -22,13 +22,13 @@ from logstore.serve.read.parameters.scan_query import QUERY_PARAMS, Query, read_
 from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import Cell, ServedPartition
+from logstore.serve.state.partition import VIEW, Cell, ServedPartition
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response
 
-_ANY: Floor = {}
+_ANY = Floor()
 _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW, media_types.COLUMNS)
 
 
@@ -70,25 +70,27 @@ def read_page(
     Raises Problem when one has stopped.
     """
     with ExitStack() as stack:
-        positions, sources = {}, []
+        positions, sources, instants = {}, [], {}
         for one in served:
             merged_read = stack.enter_context(merged(one, as_of, floor))
-            positions[one.partition] = merged_read.next_offset
+            positions[one.partition], instants[one.partition] = merged_read.next_offset, merged_read.now_ms
             sources.append(zip(merged_read.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
         found = (
             heapq.merge(*sources, key=lambda item: item[0][0], reverse=query.reverse)
             if len(sources) > 1
             else _only(sources)
         )
-        rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query)
-    return PagePart(rows, through, positions)
+        rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query, instants)
+    return PagePart(rows, through, positions, max(instants.values(), default=0))
 
 
 def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tuple[tuple[bytes, bytes], int]]":
     return sources[0] if sources else ()
 
 
-def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list[EncodedRow], bytes | None]:
+def _fill(
+    found: Iterator[tuple[bytes, bytes, int]], query: Query, instants: Mapping[int, int]
+) -> tuple[list[EncodedRow], bytes | None]:
     """The rows of a page, and the last key it covers; None when there is nothing behind it."""
     rows: list[EncodedRow] = []
     size, examined_bytes, last = 0, 0, b""
@@ -96,7 +98,7 @@ def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list
         if examined >= MAX_EXAMINED or examined_bytes > MAX_EXAMINED_BYTES:
             return rows, last
         examined_bytes += len(raw)
-        cell = Cell(raw)
+        cell = Cell(raw, VIEW, instants[partition])
         if cell.payload is not None and cell.version is not None:
             size += len(key) + (0 if query.keys_only else len(cell.payload))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
@@ -107,15 +109,17 @@ def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query) -> tuple[list
 
 
 def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: Consistency, digest: bytes) -> Response:
-    token = answer_token(level, table.epoch, part.positions)
+    token = answer_token(level, table.epoch, part.positions, part.time_ms)
     following = None if part.through is None else cursor.encode(part.through, digest)
     positions = {str(partition): offset for partition, offset in sorted(part.positions.items())}
     tail = {"cursor": following, "token": token, "positions": positions}
     if media_type == media_types.ARROW:
-        return with_token(arrow(part.rows, keys_only=query.keys_only, metadata=tail), token)
+        return with_token(arrow(part.rows, keys_only=query.keys_only, metadata=tail), token, part.time_ms)
     if media_type == media_types.COLUMNS:
-        return with_token(columns(part.rows, tail, keys_only=query.keys_only), token)
-    return with_token(encode(media_type, lambda field: {"rows": rows_of(part.rows, field), **tail}), token)
+        return with_token(columns(part.rows, tail, keys_only=query.keys_only), token, part.time_ms)
+    return with_token(
+        encode(media_type, lambda field: {"rows": rows_of(part.rows, field), **tail}), token, part.time_ms
+    )
 
 
 def _partitions(query: Query, table: Table) -> Sequence[int]:

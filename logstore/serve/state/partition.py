@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from logstore.model.errors import Corrupted, LogStoreError, Starting
-from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE
+from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
 from logstore.snapshot.verdicts import PROVED
@@ -135,26 +135,40 @@ class ServedPartition:
 class Cell:
     """A row's entry as a reader sees it.
 
-    `version` None = never written; `payload` None = not there; `source` says where it was.
+    `version` None = never written; `payload` None = not there; `source` says where it was; `expires_ms`: when it ends,
+    and `seen_ms` the instant at which it was looked at, both of an entry that has an end.
     """
 
-    __slots__ = ("payload", "source", "version")
+    __slots__ = ("expires_ms", "payload", "seen_ms", "source", "version")
 
-    def __init__(self, raw: bytes | None, source: str = VIEW) -> None:
-        """Take the entry apart; raises Corrupted for one that this build does not write."""
+    def __init__(self, raw: bytes | None, source: str = VIEW, now_ms: int = 0) -> None:
+        """Take the entry apart, as seen at `now_ms`; raises Corrupted for one that this build does not write."""
         self.version: int | None = None
         self.payload: bytes | None = None
+        self.expires_ms: int | None = None
+        self.seen_ms = 0
         self.source = source if raw is not None else VIEW
         if raw is None:
             return
-        if len(raw) < HEAD_BYTES or raw[0] not in (VALUE, TOMBSTONE):
+        if len(raw) >= HEAD_BYTES and raw[0] in (VALUE, TOMBSTONE):  # nearly all of them
+            self.version = int.from_bytes(raw[1:9], "big")
+            if raw[0] == VALUE:
+                self.payload = raw[HEAD_BYTES:]
+        else:
+            self._decode(raw, now_ms)
+
+    def _decode(self, raw: bytes, now_ms: int) -> None:
+        """Take an entry with an expiry apart."""
+        try:
+            entry = Entry.decode(raw)
+        except Corrupted as error:
             raise Corrupted(
                 "an entry is damaged or was written by a later build; upgrade, or remove the view: it is built again "
                 "from the log"
-            )
-        self.version = int.from_bytes(raw[1:9], "big")
-        if raw[0] == VALUE:
-            self.payload = raw[HEAD_BYTES:]
+            ) from error
+        self.version, self.expires_ms, self.seen_ms = entry.version, entry.expires_ms, now_ms
+        if entry.kind == VALUE and not entry.expired(now_ms):
+            self.payload = entry.payload
 
 
 def next_offset_of(served: ServedPartition, *, past: bool = False) -> int:

@@ -91,17 +91,19 @@ class FanOut:
 
     async def keys(
         self, table: Table, owners: Owners, wanted: Sequence[tuple[bytes, int]], level: Consistency, deadline: float
-    ) -> tuple[dict[bytes, FoundKey], dict[int, int]]:
-        """Results of the keys that other nodes serve, and the positions they were read at."""
+    ) -> tuple[dict[bytes, FoundKey], dict[int, int], int]:
+        """Results of the keys that other nodes serve, the positions they were read at, and the latest instant."""
         asked = (
             self._keys_one(table, url, set(partitions), wanted, level, deadline) for url, partitions in owners.items()
         )
         found: dict[bytes, FoundKey] = {}
         positions: dict[int, int] = {}
-        for some, at in await asyncio.gather(*asked):
+        time_ms = 0
+        for some, at, instant_ms in await asyncio.gather(*asked):
             found.update(some)
             positions.update(at)
-        return found, positions
+            time_ms = max(time_ms, instant_ms)
+        return found, positions, time_ms
 
     async def _scan_one(
         self, table: Table, url: str, partitions: list[int], query: Query, level: Consistency, deadline: float
@@ -125,17 +127,17 @@ class FanOut:
         wanted: Sequence[tuple[bytes, int]],
         level: Consistency,
         deadline: float,
-    ) -> tuple[dict[bytes, FoundKey], dict[int, int]]:
+    ) -> tuple[dict[bytes, FoundKey], dict[int, int], int]:
         mine = {key: partition for key, partition in wanted if partition in partitions}
         try:
             content = msgpack.packb({"keys": list(mine)})
             path = f"/v1/tables/{table.name}/rows:get"
             page = PeerPage(url, table, partitions, await self._ask("POST", url, path, table, level, deadline, content))
-            return page.keys(mine), page.positions
+            return page.keys(mine), page.positions, page.time_ms
         except Problem as problem:
             if problem.word not in _OF_ITS_KEYS:
                 raise
-            return {key: FoundKey(key, partition, reason=problem.word) for key, partition in mine.items()}, {}
+            return {key: FoundKey(key, partition, reason=problem.word) for key, partition in mine.items()}, {}, 0
 
     async def _ask(
         self, method: str, url: str, path: str, table: Table, level: Consistency, deadline: float,

@@ -49,7 +49,8 @@ class PeerPage:
             page = msgpack.unpackb(body)
             self._page: dict[str, Any] = page if isinstance(page, dict) else {}
             self.positions = {int(p): offset for p, offset in self._page["positions"].items()}
-            token = Position.parse(self._page["token"]).pieces if self.positions else {}
+            position = Position.parse(self._page["token"]) if self.positions else Position()
+            token, self.time_ms = position.pieces, position.time_ms
         except (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException, BadToken) as error:
             raise _wrong(url, str(error)) from error
         if not self.positions.keys() <= set(partitions) or not all(map(_is_offset, self.positions.values())):
@@ -68,10 +69,10 @@ class PeerPage:
             raise _wrong(self._url, "partitions are missing, or rows are out of order")
         following = self._page.get("cursor")
         if following is None:
-            return PagePart(rows, None, self.positions)
+            return PagePart(rows, None, self.positions, self.time_ms)
         if not isinstance(following, str):
             raise _wrong(self._url, "its cursor is none")
-        return PagePart(rows, cursor.decode(following)[0], self.positions)
+        return PagePart(rows, cursor.decode(following)[0], self.positions, self.time_ms)
 
     def keys(self, asked: Mapping[bytes, int]) -> dict[bytes, FoundKey]:
         """Results of a multi-get, of the keys that were asked for."""
