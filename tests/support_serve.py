@@ -245,6 +245,10 @@ class Node:
         self.say_applied(table, partition)
         return partition, first
 
+    def home(self, name: str, key: bytes) -> int:
+        """The partition of a key."""
+        return partition_of(key, self.tables[name].partitions)
+
     def put(self, name: str, key: bytes, value: bytes, *, at_ms: int = 1) -> tuple[int, int]:
         return self.put_many(name, {key: value}, at_ms=at_ms)[key]
 

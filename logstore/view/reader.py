@@ -13,6 +13,7 @@ import orjson
 from logstore.model.errors import Corrupted, LogStoreError
 from logstore.model.hard_rows.rules import DedupWindow
 from logstore.view import damage, layout
+from logstore.view.conditional import expiries
 from logstore.view.decisions import DecisionDatabases, DecisionReading
 from logstore.view.layout import Base, Quarantine, State
 
@@ -35,6 +36,7 @@ class ViewReader:
             env.open_db(name, create=False) for name in (layout.ENTRIES, layout.META, layout.QUARANTINE)
         )
         window, self.expiring = self._identity()  # expiring: entries may carry an expiry
+        self._expiries = env.open_db(expiries.EXPIRIES, create=False) if self.expiring else None
         self._decisions = window and DecisionDatabases.opened(env, self._meta, window, create=False)
 
     @classmethod
@@ -84,7 +86,7 @@ class ViewReader:
         """
         txn = self._begin()
         try:
-            yield Reading(txn, self._entries, self._meta, self._quarantine, self._path, self._decisions)
+            yield Reading(txn, self._entries, self._meta, self._quarantine, self._path, self._decisions, self._expiries)
         finally:
             txn.abort()
 
@@ -168,10 +170,17 @@ class Reading:
     """A committed state of a view."""
 
     def __init__(
-        self, txn: Any, entries: Any, meta: Any, quarantine: Any, path: Path, databases: DecisionDatabases | None
+        self,
+        txn: Any,
+        entries: Any,
+        meta: Any,
+        quarantine: Any,
+        path: Path,
+        databases: DecisionDatabases | None,
+        ends: Any = None,
     ) -> None:
         self._txn, self._entries, self._meta, self._quarantine, self._path = txn, entries, meta, quarantine, path
-        self._databases = databases
+        self._databases, self._expiries = databases, ends
 
     @property
     def raw_state(self) -> bytes:
@@ -263,6 +272,8 @@ class Reading:
             databases = [self._entries, self._meta, self._quarantine]
             if self._databases is not None:
                 databases += [self._databases.outcomes, self._databases.ids, self._databases.id_ends]
+            if self._expiries is not None:
+                databases.append(self._expiries)
             stats = [self._txn.stat(db) for db in databases]
         return sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
 

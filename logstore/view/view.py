@@ -31,6 +31,7 @@ from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
 from logstore.process import durable
 from logstore.view import damage, decisions, environment, layout, preallocate
+from logstore.view.conditional import expiries
 from logstore.view.decisions import DecisionDatabases
 from logstore.view.environment import PAGE, Sync
 from logstore.view.layout import Base, Quarantine, State, Stop
@@ -96,6 +97,7 @@ class View:
         """
         self.path, self._sync = path, sync
         self._allocated = 0
+        self._expiries: Any = None  # the database of ends, where rows expire
         self._env = environment.prepare(path, sync, map_bytes)
         try:
             self._make_room(_NOTHING)
@@ -106,6 +108,8 @@ class View:
                 self._decisions = identity.window and DecisionDatabases.opened(
                     self._env, self._meta, identity.window, create=True
                 )
+                if identity.expiring:
+                    self._expiries = self._env.open_db(expiries.EXPIRIES)
                 self.state, self.base = self._recover(identity, base, quarantine)
                 self.counter = self._counter()
             if sync == "commit":  # it may have been written without sync before
@@ -246,6 +250,8 @@ class View:
 
     def _write(self, txn: Any, folded: Folded, state: State) -> None:
         self._put_entries(txn, folded.entries)
+        if self._expiries is not None:
+            self._take_back_ended(txn, folded, state)
         if folded.quarantined:
             self._put_quarantined(txn, folded.quarantined)
         if folded.decided is not None:
@@ -275,6 +281,18 @@ class View:
             self._put_long(txn, {key: entries[key] for key in ordered if len(key) > layout.SHORT_BYTES})
             ordered = [key for key in ordered if len(key) <= layout.SHORT_BYTES]
         txn.cursor(db=self._entries).putmulti([(key, entries[key]) for key in ordered])
+
+    def _take_back_ended(self, txn: Any, folded: Folded, state: State) -> None:
+        """Note the ends of what was written, and take back rows whose end has come by now."""
+        expiries.write(self._expiries, txn, folded.entries)
+        row = partial(self._entry, txn)
+        self._put_entries(txn, expiries.sweep(self._expiries, txn, state.log_time_ms, len(folded.entries), row))
+
+    def _entry(self, txn: Any, row_key: bytes) -> bytes | None:
+        raw: bytes | None = txn.get(layout.cell_key(row_key), db=self._entries)
+        if raw is None or len(row_key) <= layout.SHORT_BYTES:
+            return raw
+        return dict(layout.unpack_bucket(raw)).get(row_key)
 
     def _put_long(self, txn: Any, entries: Mapping[bytes, bytes]) -> None:
         buckets: dict[bytes, dict[bytes, bytes]] = {}
@@ -313,6 +331,9 @@ class View:
         if folded.decided is not None:
             size = decisions.size_of(folded.decided)
             payload, items = payload + size.bytes + size.items * _ENTRY_OVERHEAD, items + size.items
+        if self._expiries is not None:
+            ends = expiries.room_for(entries)
+            payload, items = payload + ends.bytes, items + ends.items
         used = self.size_bytes() // PAGE
         copied = min(items * _PAGES_PER_ENTRY, used)  # copy on write: at worst all there is
         needed = (used + copied + 2 * payload // PAGE + _SPARE_PAGES) * PAGE  # a page is at least half full

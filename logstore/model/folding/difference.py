@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from logstore.model.folding.digest import TOMBSTONES, Digest, pair
+from logstore.model.folding.entry import has_ended, tombstone_of
 from logstore.model.folding.sorted_merge import join
 
 _WALK = 8  # a step along what lies below costs an eighth of a look-up
@@ -46,11 +47,15 @@ class LookUp(Protocol):
 
 
 class StateBelow(NamedTuple):
-    """State that newer entries lie over: its reader, its digest, and how many entries a walk along it meets."""
+    """State that newer entries lie over: its reader, its digest, and how many entries a walk along it meets.
+
+    `log_time_ms`: of the state that both make, in a table whose rows expire; what has ended by then is not in it.
+    """
 
     reader: LookUp
     digest: Digest
     entries: int
+    log_time_ms: int | None = None
 
 
 class Difference:
@@ -105,12 +110,31 @@ def beside(
 ) -> Iterator[tuple[Item, bytes | None]]:
     """Newer entries, some `changed`, each with the live one below that it replaces.
 
-    Requires: they are in key order, all of them in `keys`.
+    What has ended comes as a tombstone of its version, in rows that are not newer too: those are met by walking along
+    what lies below. Requires: they are in key order, all of them in `keys`.
     """
-    if changed * _WALK > below.entries:
+    if below.log_time_ms is not None:
+        yield from _beside_ends(newer, below, below.log_time_ms, keys)
+    elif changed * _WALK > below.entries:
         for item, old in join(newer, below.reader.scan(*keys)):
             if item is not None:
                 yield item, None if old is None else old[1]
     else:
         for item in newer:
             yield item, below.reader.get(item[0])
+
+
+def ended(items: Iterable[Item], log_time_ms: int) -> Iterator[Item]:
+    """The items; a tombstone of its version in place of each that has ended by this log time."""
+    for item in items:
+        yield (item[0], tombstone_of(item[1])) if has_ended(item[1], log_time_ms) else item
+
+
+def _beside_ends(
+    newer: Iterable[Item], below: StateBelow, log_time_ms: int, keys: KeyRange
+) -> Iterator[tuple[Item, bytes | None]]:
+    for item, old in join(ended(newer, log_time_ms), below.reader.scan(*keys)):
+        if item is not None:
+            yield item, None if old is None else old[1]
+        elif old is not None and has_ended(old[1], log_time_ms):
+            yield (old[0], tombstone_of(old[1])), old[1]

@@ -4,7 +4,8 @@
     0       1     kind       0 = value, 1 = tombstone; bit 7 set: an expiry follows the timestamp
     1       8     version    big-endian; the offset of the mutation that wrote the cell
     9       8     timestamp  big-endian milliseconds since the epoch, as the broker set it on that mutation
-    17      8     expiry     big-endian milliseconds of log time; only when bit 7 of kind is set
+    17      8     expiry     big-endian milliseconds of log time; only when bit 7 of kind is set. Of a tombstone: the end
+                             of the value that it had
     17|25   ...   payload    empty for a tombstone
 
 Big-endian, so that two entries of one key compare like their versions once the kind is masked.
@@ -32,6 +33,14 @@ def has_ended(entry: bytes, now_ms: int) -> bool:
     `now_ms` is log time in the fold, the later of log and wall time for readers.
     """
     return entry[0] >= _EXPIRES and int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") <= now_ms
+
+
+def tombstone_of(entry: bytes) -> bytes:
+    """The tombstone that an encoded entry is once its end has come: of its version, and with that end.
+
+    So that a read of the past tells a row that had ended by then from one whose value is gone since.
+    """
+    return bytes([TOMBSTONE | _EXPIRES]) + entry[1 : HEAD_BYTES + 8]
 
 
 class Entry(NamedTuple):

@@ -20,6 +20,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import TOMBSTONES
 from logstore.model.folding.entry import has_ended
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
@@ -82,8 +83,11 @@ class AsOfReads(NamedTuple):
         """Raise Problem unless `raw`, the newest entry here, is the row's entry at that point."""
         if self.gaps() if raw is None else int.from_bytes(raw[1:9], "big") >= self.sure:
             raise self.refusal(key)
-        if raw is not None and self.as_of.time_ms is None and has_ended(raw, self.log_time_ms):
-            raise self.refusal(key)  # whether it had ended at that position is not known here
+        time_ms = self.as_of.time_ms
+        if raw is None or not has_ended(raw, self.log_time_ms):
+            return
+        if time_ms is None or (raw[0] in TOMBSTONES and not has_ended(raw, time_ms)):
+            raise self.refusal(key)  # when it had ended at that position, or its value since, is not known here
 
     @property
     def instant_ms(self) -> int:

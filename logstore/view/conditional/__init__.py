@@ -1,0 +1,4 @@
+"""Conditional: what views of conditional tables hold beside their rows.
+
+expiries        ends of rows, in the order in which they come
+"""

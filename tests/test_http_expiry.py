@@ -1,0 +1,125 @@
+"""Rows with an end over HTTP: seen at an instant that answers and tokens name, and never alive again in a session."""
+
+import time
+
+import pytest
+from support_serve import epoch_of, problem, serving
+
+from logstore.model.position import Position
+from logstore.view.feed.position_records import StoodAt, TimesKey, TimesRecord
+
+EPOCH = epoch_of("t")
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("node")) as (node, reader):
+        node.create("t", 2, conditional=True, expiring=True)
+        for name in ("past", "idle"):
+            node.create(name, 1, conditional=True, expiring=True)
+        reader.wait_ready()
+        yield node, reader
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
+
+
+def put(node, key, value, ttl_ms=None, *, at_ms):
+    headers = {} if ttl_ms is None else {"ls.ttl": ttl_ms.to_bytes(8)}
+    return node.decide("t", [(key, value, headers)], at_ms=at_ms)
+
+
+def row(key):
+    return f"/v1/tables/t/rows/{key.decode()}"
+
+
+def test_a_row_says_until_when_it_lives_and_when_it_was_seen(store):
+    node, reader = store
+    at_ms = now_ms()
+    partition, offset = put(node, b"lives", b"v", HOUR_MS, at_ms=at_ms)
+    answer = reader.get(row(b"lives"))
+    assert (answer.status_code, answer.content) == (200, b"v")
+    assert answer.headers["etag"] == f'"{EPOCH}-{partition}-{offset}-{at_ms + HOUR_MS}"'
+    assert at_ms <= int(answer.headers["ls-time"]) <= now_ms()
+    assert Position.parse(answer.headers["ls-token"]).time_ms == int(answer.headers["ls-time"])
+    assert reader.get(row(b"lives"), headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+
+
+def test_a_row_whose_end_has_come_is_not_found_though_nothing_was_written_since(store):
+    node, reader = store
+    at_ms = now_ms() - HOUR_MS
+    node.decide("idle", [(b"ended", b"v", {"ls.ttl": (5).to_bytes(8)})], at_ms=at_ms)
+    answer = reader.get("/v1/tables/idle/rows/ended")
+    problem(answer, 404, "not-found")
+    assert at_ms < int(answer.headers["ls-time"]) <= now_ms()
+    found = reader.http.post("/v1/tables/idle/rows:get", json={"keys": ["ended"]}).json()
+    assert [one["found"] for one in found["results"]] == [False]
+    page = reader.get("/v1/tables/idle/rows").json()
+    assert page["rows"] == []
+    for one in (found, page):
+        assert at_ms < Position.parse(one["token"]).time_ms <= now_ms()
+
+
+def test_a_row_without_an_end_says_no_time(store):
+    node, reader = store
+    put(node, b"stays", b"v", at_ms=now_ms() - HOUR_MS)
+    answer = reader.get(row(b"stays"))
+    assert answer.content == b"v"
+    assert "ls-time" not in answer.headers
+    assert ",t" not in answer.headers["ls-token"]
+
+
+def test_log_time_ends_rows_however_late_the_readers_clock_is(store):
+    node, reader = store
+    ahead_ms = now_ms() + 10 * HOUR_MS
+    partition, _ = put(node, b"by-log", b"v", 5, at_ms=ahead_ms)
+    sibling = next(key for key in (b"tick-%d" % n for n in range(99)) if node.home("t", key) == partition)
+    put(node, sibling, b"v", at_ms=ahead_ms + 5)
+    answer = reader.get(row(b"by-log"))
+    problem(answer, 404, "not-found")
+    assert int(answer.headers["ls-time"]) == ahead_ms + 5
+
+
+def test_a_session_never_sees_a_row_alive_again(store):
+    node, reader = store
+    at_ms = now_ms()
+    key = next(key for key in (b"floor-%d" % n for n in range(99)) if node.home("t", key) != node.home("t", b"by-log"))
+    partition, offset = put(node, key, b"v", 30_000, at_ms=at_ms)
+    token = f"{EPOCH}-{partition}-{offset + 1}"
+    assert reader.get(row(key), headers={"LS-Token": token}).status_code == 200
+    later = reader.get(row(key), headers={"LS-Token": f"{token},t{at_ms + 30_000}"})
+    problem(later, 404, "not-found")
+    assert later.headers["ls-token"].endswith(f",t{at_ms + 30_000}")
+    page = reader.get(f"/v1/tables/t/rows?prefix={key.decode()}", headers={"LS-Token": f"{token},t{at_ms + 30_000}"})
+    assert page.json()["rows"] == []
+    assert Position.parse(page.json()["token"]).time_ms >= at_ms + 30_000
+    assert page.headers["ls-time"] == str(Position.parse(page.json()["token"]).time_ms)
+
+
+def test_a_token_of_a_clock_far_ahead_is_told(store):
+    node, reader = store
+    partition, offset = put(node, b"far", b"v", at_ms=now_ms())
+    answer = reader.get(row(b"far"), headers={"LS-Token": f"{EPOCH}-{partition}-{offset + 1},t{now_ms() + 90_000}"})
+    problem(answer, 504, "consistency-timeout")
+    assert "clock" in answer.json()["detail"]
+
+
+def test_as_of_a_time_sees_what_lived_then(store):
+    node, reader = store
+    at_ms = now_ms() - HOUR_MS
+    node.decide("past", [(b"then", b"v", {"ls.ttl": (HOUR_MS // 2).to_bytes(8)})], at_ms=at_ms)
+    node.decide("past", [(b"later", b"v", {})], at_ms=now_ms())
+    node.publish(TimesKey(epoch_of("past"), 0), TimesRecord((StoodAt(at_ms, 1),)))
+    gone = reader.get("/v1/tables/past/rows/then", headers={"LS-As-Of": _text(now_ms() - HOUR_MS * 3 // 4)})
+    problem(gone, 400, "bad-level")  # it lived then, and its bytes have been taken back since
+    problem(
+        reader.get("/v1/tables/past/rows/then", headers={"LS-As-Of": _text(now_ms() - HOUR_MS // 4)}), 404, "not-found"
+    )
+    lives = reader.get("/v1/tables/past/rows/later", headers={"LS-As-Of": f"{epoch_of('past')}-0-2"})
+    assert lives.content == b"v"
+
+
+def _text(moment_ms):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_ms / 1000))
