@@ -19,6 +19,8 @@ from streaming.digest.view_digest import digest_of
 from streaming.lane.partition import FollowedPartition
 from streaming.lane.target import Target
 
+TTLS_MS = (0, 50, 400, 1_500, 3_600_000)  # some end between two compactions of a test
+
 Headers = list[tuple[str, bytes]]
 
 
@@ -31,6 +33,8 @@ def write_hard(bootstrap: str, table: Table, count: int, *, seed: int = 1, keys:
         value, headers = _mutation(rng, n)
         if rng.random() < 0.5:
             headers.append(("ls.id", b"%016d" % rng.randrange(count)))
+        if table.expiring and rng.random() < 0.5:
+            headers.append(("ls.ttl", rng.choice(TTLS_MS).to_bytes(8)))
         producer.produce(table.topic, value, key, headers=headers)
         producer.poll(0)
     assert producer.flush(30) == 0

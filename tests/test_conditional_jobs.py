@@ -1,5 +1,6 @@
 """Batch jobs on conditional tables: what they make of them, and which do not work on them yet."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,7 +9,7 @@ import pytest
 import support_spark
 from support_conditional_log import facts, lane_facts, write_hard
 from support_jobs import context, make_table
-from support_log import produce
+from support_log import produce, until
 
 from batch.datasource import plan
 from batch.jobs.audit import AGREE, DIFFER, audit
@@ -135,6 +136,29 @@ def test_a_compaction_upon_another_gives_what_a_rebuild_gives(ctx, tmp_path, mer
     assert levels == ([0] * 5 if merge_share == 0 else [0, 1, 2, 3, 1])
     rebuilt = rebuild(ctx, table).manifest
     assert {p: one[:3] for p, one in facts(rebuilt).items()} == {p: one[:3] for p, one in facts(made).items()}
+
+
+@pytest.mark.parametrize("merge_share", [0.0, 10.0])
+def test_rows_that_ended_between_two_compactions_are_in_none_of_their_levels(ctx, tmp_path, merge_share):
+    more = {"conditional": True, "expiring": True, "merge_share": merge_share}
+    table = make_table(ctx, f"expiring-{merge_share:g}", 2, **more)
+    for seed in range(1, 4):
+        write_hard(ctx.bootstrap, table, 150, seed=seed)
+        made = compact(ctx, table).manifest
+        assert sound(ctx, table, made) == lane_facts(ctx.bootstrap, table, made, tmp_path / f"lane-{seed}")
+    living = sum(part.entries for part in made.parts.values())
+    until("a second has gone by", lambda: now_ms() > made.parts[0].log_time_ms + 1_600)
+    for partition in range(2):  # log time goes on, and no row is written
+        produce(ctx.bootstrap, table.topic, [(None, b"\x80")], partition=partition, headers=[("ls.op", b"barrier")])
+    later = compact(ctx, table).manifest
+    assert sound(ctx, table, later) == lane_facts(ctx.bootstrap, table, later, tmp_path / "lane-later")
+    assert 0 < sum(part.entries for part in later.parts.values()) < living
+    rebuilt = rebuild(ctx, table).manifest
+    assert {p: one[:3] for p, one in facts(rebuilt).items()} == {p: one[:3] for p, one in facts(later).items()}
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
 
 
 def test_a_compaction_of_what_changes_no_row_keeps_the_files_of_the_rows_and_writes_outcomes_anew(ctx, tmp_path):

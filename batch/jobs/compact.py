@@ -166,7 +166,9 @@ class _CompactRun:
             return None
         found = idle_partitions.idle(self.ctx, self.table, self.parent, ends, self.index)
         found = {p: facts for p, facts in found.items() if not (self.full and has_deltas(self.parent.files_of(p)))}
-        self.idle = {p: facts for p, facts in found.items() if not idle_partitions.may_end(self.parent.parts[p], facts)}
+        before = self.parent.parts
+        may_end = {p for p, facts in found.items() if idle_partitions.may_end(self.table, before[p], facts)}
+        self.idle = {p: facts for p, facts in found.items() if p not in may_end}
         line = self.repository.line()
         if len(found) < self.table.partitions or len(line) < 2 or line[-1] != self.parent.name or self.verify_all:
             return None

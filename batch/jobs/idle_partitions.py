@@ -53,9 +53,10 @@ def linked(base: Manifest, partition: int, facts: PartFacts) -> FoldResult:
     return FoldResult(facts, base.all_files_of(partition), True, facts.cut - base.parts[partition].cut)
 
 
-def may_end(before: PartFacts, now: PartFacts) -> bool:
-    """True where outcomes or ids of a conditional table may have left the state meanwhile, for log time went on."""
-    return before.decisions > 0 and now.log_time_ms > before.log_time_ms
+def may_end(table: Table, before: PartFacts, now: PartFacts) -> bool:
+    """True where rows, outcomes or ids may have left the state meanwhile, for log time went on."""
+    may = before.decisions > 0 or (table.expiring and before.entries > 0)
+    return may and now.log_time_ms > before.log_time_ms
 
 
 def _moved(part: PartFacts, cut: int, tail: CutTail) -> PartFacts:

@@ -21,7 +21,7 @@ from batch.tasks.segments import read_segment
 from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, linked, scanned
 from batch.tasks.sst_output import SstOutput
 from logstore.model.errors import Corrupted
-from logstore.model.folding.difference import EVERY_KEY, Difference, StateBelow, beside
+from logstore.model.folding.difference import EVERY_KEY, Difference, StateBelow, beside, ended
 from logstore.model.folding.digest import Digest
 from logstore.model.folding.fold import FoldRules
 from logstore.model.safe_path import below
@@ -66,7 +66,7 @@ class PartitionTask:
         self.records = feed(fold, order.segments, self.where.storage, skips, order.since, order.cut)
         failpoints.crash("worker:3")
         fold.finish()
-        if not fold.mutations and (may_stay(order) if self.whole else not is_anew(order)):
+        if not fold.mutations and not self._may_end and (may_stay(order) if self.whole else not is_anew(order)):
             return self.result(self.before, order.base_files if self.whole else [], linked=True)
         return None
 
@@ -87,10 +87,25 @@ class PartitionTask:
         """Entries of the snapshot before, read whole."""
         return scanned(self.where, self.old, self.scratch, self.order.keys)
 
+    @property
+    def _ends_ms(self) -> int | None:
+        """The log time by which rows have ended, of a table whose rows do."""
+        return self.fold.log_time_ms if self.table.expiring else None
+
+    @property
+    def _may_end(self) -> bool:
+        """True where rows of the snapshot before may have ended since."""
+        before = self.order.base
+        return self.table.expiring and before is not None and self.fold.log_time_ms > before.log_time_ms
+
+    def _ended(self, items: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """The items, what has ended as a tombstone."""
+        return items if self._ends_ms is None else ended(items, self._ends_ms)
+
     def _base(self) -> tuple[list[FileFacts], Digest]:
         """All there is becomes a base."""
         with self._live_below() as base:
-            files, total = self.output.base(over(base, self.fold.items()))
+            files, total = self.output.base(over(self._ended(base), self._ended(self.fold.items())))
         read_back.prove(self.where, files, self.order.cut, total, self.scratch)
         return files, total
 
@@ -99,7 +114,7 @@ class PartitionTask:
         old = self.order.base_files
         with levels_opened(self.lower) as reader:
             entries = self.before.entries if self.whole else sum(file.entries for file in self.old)
-            state = StateBelow(reader, self.before, entries)
+            state = StateBelow(reader, self.before, entries, self._ends_ms)
             difference = Difference()
             changed = beside(self.fold.items(), self.fold.mutations, state, self.order.keys)
             delta = self.output.written(difference.passing(changed))

@@ -205,6 +205,11 @@ class Reading:
         return found and DecisionReading(found, self._txn, self.state.log_time_ms, self._path)
 
     @property
+    def expiring(self) -> bool:
+        """True where entries may carry an expiry."""
+        return self._expiries is not None
+
+    @property
     def base(self) -> Base | None:
         """The snapshot the view stands on; raises Corrupted when that cannot be read."""
         raw = self._get(layout.BASE, self._meta)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from logstore.model.folding.difference import LookUp, StateBelow, digest_upon
+from logstore.model.folding.difference import LookUp, StateBelow, digest_upon, ended
 from logstore.model.folding.digest import Digest, digest
 from logstore.model.hard_rows.decisions import decisions_digest
 from logstore.snapshot.sst import SstReader
@@ -32,10 +32,11 @@ def digest_of(reading: Reading, base: Base | None, base_reader: SstReader | None
 
 def _rows(reading: Reading, base: Base | None, base_reader: SstReader | None, saw: Saw) -> Digest:
     own = counted(reading.scan(), saw)
+    log_time_ms = reading.state.log_time_ms if reading.expiring else None
     if base is None:
-        return digest(own)
+        return digest(own if log_time_ms is None else ended(own, log_time_ms))
     assert base_reader is not None, "a base comes with its reader"
-    below = StateBelow(_Counted(base_reader, saw), base.rows, base.entries)
+    below = StateBelow(_Counted(base_reader, saw), base.rows, base.entries, log_time_ms)
     return digest_upon(own, reading.count(), below)
 
 

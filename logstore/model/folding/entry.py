@@ -4,8 +4,8 @@
     0       1     kind       0 = value, 1 = tombstone; bit 7 set: an expiry follows the timestamp
     1       8     version    big-endian; the offset of the mutation that wrote the cell
     9       8     timestamp  big-endian milliseconds since the epoch, as the broker set it on that mutation
-    17      8     expiry     big-endian milliseconds of log time; only when bit 7 of kind is set. Of a tombstone: the end
-                             of the value that it had
+    17      8     expiry     big-endian milliseconds of log time; only when bit 7 of kind is set. Of a tombstone: the
+                             end of the value that it had
     17|25   ...   payload    empty for a tombstone
 
 Big-endian, so that two entries of one key compare like their versions once the kind is masked.

@@ -9,8 +9,8 @@ come, may hold an older entry of the row.
 """
 
 import struct
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from xxhash import xxh3_64_digest
 
@@ -30,13 +30,6 @@ class EndsSize(NamedTuple):
     items: int
 
 
-class Rows(Protocol):
-    """Rows of the view, inside the commit."""
-
-    def __call__(self, row_key: bytes) -> bytes | None:
-        """The encoded entry of a row."""
-
-
 def write(database: Any, txn: Any, entries: Mapping[bytes, bytes]) -> None:
     """Note the ends of these rows' new entries."""
     ending = [(_key(row_key, raw), row_key) for row_key, raw in entries.items() if _may_end(raw)]
@@ -44,8 +37,10 @@ def write(database: Any, txn: Any, entries: Mapping[bytes, bytes]) -> None:
         txn.cursor(db=database).putmulti(sorted(ending))
 
 
-def sweep(database: Any, txn: Any, log_time_ms: int, written: int, row: Rows) -> dict[bytes, bytes]:
-    """Forget ends that have come; returns the tombstones of the rows that have ended so.
+def sweep(
+    database: Any, txn: Any, log_time_ms: int, written: int, row: Callable[[bytes], bytes | None]
+) -> dict[bytes, bytes]:
+    """Forget ends that have come; returns the tombstones of the rows that have ended so. `row`: a row's encoded entry.
 
     More of them than the rows that the commit has `written`, and not many more.
     """
