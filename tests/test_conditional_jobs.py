@@ -155,6 +155,8 @@ def test_rows_that_ended_between_two_compactions_are_in_none_of_their_levels(ctx
     assert 0 < sum(part.entries for part in later.parts.values()) < living
     rebuilt = rebuild(ctx, table).manifest
     assert {p: one[:3] for p, one in facts(rebuilt).items()} == {p: one[:3] for p, one in facts(later).items()}
+    judged = [one for one in audit(ctx, table, timeout_s=0).suspects if one.name.startswith("snapshot")]
+    assert {one.verdict for one in judged} == {AGREE}
 
 
 def now_ms():

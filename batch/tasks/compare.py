@@ -7,6 +7,7 @@ key that the log names between the cut and the page is left out, every other one
 
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,8 +24,9 @@ from batch.tasks.sst_files import SstTarget, levels_opened, linked, scanned
 from batch.tasks.sstables import feed
 from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, ServerUnreachable
+from logstore.model.folding.difference import ended
 from logstore.model.folding.digest import Digest, digest
-from logstore.model.folding.entry import Entry
+from logstore.model.folding.entry import Entry, has_ended
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.sorted_merge import join
 from logstore.model.position import Position
@@ -43,6 +45,7 @@ from logstore.snapshot.work import (
 PAGE_ROWS = 1_000
 AGAIN_S = 0.2
 ASK_MS = 10_000
+_AT_HAND = 4  # expected rows: the one that is compared, and what is read ahead
 
 Cell = tuple[bytes, SeenValue, bytes]  # key, what is shown, what is compared
 
@@ -61,7 +64,7 @@ def entries(order: FoldOrder, where: CompareSource) -> Iterator[Iterator[tuple[b
     with _folding(order, where) as (fold, scratch):
         _feed(fold, order, where, order.since, order.cut)
         with scanned(where.target, order.base_files, scratch) as base:
-            yield over(base, fold.items())
+            yield _over(where.table, fold, base)
 
 
 @contextmanager
@@ -79,6 +82,15 @@ def _folding(order: FoldOrder, where: CompareSource) -> Iterator[tuple[Fold | Co
             yield Fold(Shape(table.name, place, table.skips.get(partition, [])), Path(scratch)), Path(scratch)
 
 
+def _over(
+    table: Table, fold: Fold | ConditionalFold, base: Iterator[tuple[bytes, bytes]]
+) -> Iterator[tuple[bytes, bytes]]:
+    """The live entries of a fold over what lies below it, at the fold's log time."""
+    if not table.expiring:
+        return over(base, fold.items())
+    return over(ended(base, fold.log_time_ms), ended(fold.items(), fold.log_time_ms))
+
+
 def _feed(fold: Fold | ConditionalFold, order: FoldOrder, where: CompareSource, since: int, cut: int) -> None:
     """Give the fold the records `[since, cut)` of the order's segments."""
     segments = [segment for segment in order.segments if segment.start < cut and segment.end > since]
@@ -93,7 +105,7 @@ def fold_digests(order: DigestOrder, where: CompareSource) -> list[PartDigest]:
         for cut in order.cuts:
             _feed(folding, fold, where, at, cut)
             with scanned(where.target, fold.base_files, scratch) as base:
-                total = digest(over(base, folding.items()))
+                total = digest(_over(where.table, folding, base))
             if isinstance(folding, ConditionalFold):
                 total = total.plus(Digest(folding.decided_digest().value))
             found.append(PartDigest(total.hex, total.entries))
@@ -119,11 +131,11 @@ def compare_view(order: ServedOrder, where: CompareSource) -> Comparison:
     Raises as `entries`, and what `read_range` does.
     """
     pages = _Pages(order, where.table)
-    changed = _Changed(where, order.fold)
-    tally = Tally(lambda key: changed.since_cut(key, pages.position))
+    changed, ends = _Changed(where, order.fold), _Ends()
+    tally = Tally(lambda key: changed.since_cut(key, pages.position) or ends.had_come(key, pages.time_ms))
     with entries(order.fold, where) as expected, pages:
         try:
-            tally.take(differences(map(_row, expected), pages.rows()))
+            tally.take(differences(map(_row, ends.noting(expected)), pages.rows()))
         except ServerUnreachable as error:
             return tally.result(str(error))
     return tally.result()
@@ -181,6 +193,23 @@ class _Changed:
         return key in self._keys
 
 
+class _Ends:
+    """Ends of the rows that are compared at present: a node's clock may be further than the log time of the cut."""
+
+    def __init__(self) -> None:
+        self._newest: deque[tuple[bytes, bytes]] = deque(maxlen=_AT_HAND)
+
+    def noting(self, expected: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+        """The entries that are expected."""
+        for pair in expected:
+            self._newest.append(pair)
+            yield pair
+
+    def had_come(self, key: bytes, time_ms: int) -> bool:
+        """True when the row had ended by then."""
+        return any(one == key and has_ended(raw, time_ms) for one, raw in self._newest)
+
+
 class _Pages:
     """The rows of one partition as one node serves them. Pages are asked for again until the time is over."""
 
@@ -194,6 +223,7 @@ class _Pages:
         }  # fmt: skip
         self._http = httpx.Client(timeout=ASK_MS / 1_000 + 1, trust_env=False)
         self.position = order.fold.cut  # of the newest page
+        self.time_ms = 0  # the latest instant at which rows that may expire were seen
 
     def rows(self) -> Iterator[Cell]:
         """Rows of the partition, in key order; raises ServerUnreachable when a page does not come in time."""
@@ -202,6 +232,7 @@ class _Pages:
         while cursor is not None:
             page = self._page({**query, "cursor": cursor} if cursor else query)
             self.position = max(self.position, *page["positions"].values())
+            self.time_ms = max(self.time_ms, Position.parse(page["token"]).time_ms)
             cursor = page["cursor"]
             for row in page["rows"]:
                 yield row["key"], SeenValue(row["version"], len(row["value"])), row["value"]

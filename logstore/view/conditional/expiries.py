@@ -40,7 +40,7 @@ def write(database: Any, txn: Any, entries: Mapping[bytes, bytes]) -> None:
 def sweep(
     database: Any, txn: Any, log_time_ms: int, written: int, row: Callable[[bytes], bytes | None]
 ) -> dict[bytes, bytes]:
-    """Forget ends that have come; returns the tombstones of the rows that have ended so. `row`: a row's encoded entry.
+    """Forget ends that have come; returns the tombstones of the rows that have ended so. `row`: a row's entry.
 
     More of them than the rows that the commit has `written`, and not many more.
     """
