@@ -107,7 +107,7 @@ def test_outcomes_that_are_not_those_of_the_snapshot_are_refused(tmp_path):
 def test_a_record_of_a_later_build_is_named(tmp_path):
     fold = ConditionalFold(TABLE, 0, FoldStart(None, None, NoFiles()), tmp_path)
     records = columns(KvHistories(1).log(3), 0, 3)
-    records.headers[1] = [("ls.ttl", (5).to_bytes(8))]
+    records.keys[1], records.values[1], records.headers[1] = None, b"\x80", [("ls.op", b"rules")]
     with pytest.raises(Unsupported, match="offset 1 of t/0"):
         fold.take(batch_of(records))
     fold.close()
