@@ -36,14 +36,15 @@ if TYPE_CHECKING:
         WriteFailed,
     )
     from logstore.model.position import Position
+    from logstore.replica.replica import Replica
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
     "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotConditional", "NotYet",
-    "Outcome", "Overloaded", "Pending", "Position", "Row", "Stopped", "Store", "Undecodable", "Unknown", "UsageError",
-    "WriteFailed", "__version__",
+    "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "Stopped", "Store", "Undecodable", "Unknown",
+    "UsageError", "WriteFailed", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
@@ -53,6 +54,7 @@ _HOMES = {
     "Outcome": "logstore.client.conditional.outcome",
     "Pending": "logstore.client.write.pending",
     "Position": "logstore.model.position",
+    "Replica": "logstore.replica.replica",
     "Row": "logstore.client.read.row",
     "Store": "logstore.client.store",
 }

@@ -139,16 +139,16 @@ class Worker:
             config.bootstrap,
             self._lane,
             self._feed,
-            lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ticks],
+            lambda: [wanted for ack in self._feed.demands() for wanted in ack.ticks],
         )
         self._demanded = (
             AskedEnds(
                 lambda: registry.admin, self._feed, self._lane, self._ends,
-                lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.ends],
+                lambda: [wanted for ack in self._feed.demands() for wanted in ack.ends],
             ),
             Barriers(
                 config.bootstrap, self._feed, self._lane,
-                lambda: [wanted for ack in self._feed.acks() if ack is not None for wanted in ack.barriers],
+                lambda: [wanted for ack in self._feed.demands() for wanted in ack.barriers],
             ),
         )  # fmt: skip
         self._figures = WorkerFigures(config.data_dir, config.me.worker, self._lane, self._schedule, progress)
@@ -254,7 +254,7 @@ class Worker:
 
     def _found_damaged(self) -> list[SnapshotPlace]:
         """Local snapshots that readers found damaged."""
-        return [found for ack in self._feed.acks() if ack is not None for found in ack.damaged]
+        return [found for ack in self._feed.demands() for found in ack.damaged]
 
     def _trouble(self) -> str | None:
         for part in (self._lane, self._control_plane):

@@ -45,16 +45,8 @@ class ViewReader:
 
         Raises Corrupted when there is no sound view at `path`, NotYet and OSError when it cannot be opened now.
         """
-        try:
-            damage.check_whole(path)
-        except FileNotFoundError as error:
-            raise Corrupted(f"the view {path} cannot be read: {error.strerror}") from error
         with damage.translating(path):
-            env = lmdb.open(
-                str(path), readonly=True, create=False, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
-                readahead=False,
-                map_size=_map_bytes(path), max_spare_txns=4,
-            )  # fmt: skip
+            env = open_to_read(path)
             try:
                 return cls(env, path)
             except BaseException:
@@ -86,9 +78,12 @@ class ViewReader:
         """
         txn = self._begin()
         try:
-            yield Reading(txn, self._entries, self._meta, self._quarantine, self._path, self._decisions, self._expiries)
+            yield self._reading_of(txn)
         finally:
             txn.abort()
+
+    def _reading_of(self, txn: Any) -> "Reading":
+        return Reading(txn, self._entries, self._meta, self._quarantine, self._path, self._decisions, self._expiries)
 
     def state(self) -> State:
         """State of the view: position and stop."""
@@ -164,6 +159,21 @@ class ViewReader:
             return self._begin()
         except lmdb.Error as error:
             raise damage.translated(self._path, error) from error
+
+
+def open_to_read(path: Path, room: int = 1) -> Any:
+    """The environment of a view that another process writes; `room`: how many times its file the map reaches.
+
+    Raises Corrupted when there is no sound view, lmdb.Error, OSError.
+    """
+    try:
+        damage.check_whole(path)
+    except FileNotFoundError as error:
+        raise Corrupted(f"the view {path} cannot be read: {error.strerror}") from error
+    return lmdb.open(
+        str(path), readonly=True, create=False, max_dbs=layout.DATABASES, max_readers=layout.MAX_READERS,
+        readahead=False, map_size=_map_bytes(path) * room, max_spare_txns=4,
+    )  # fmt: skip
 
 
 class Reading:

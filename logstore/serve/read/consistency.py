@@ -67,10 +67,10 @@ def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
     name = _name(wanted, token, max_lag_ms)
     since_ns = clock_ns() - (max_lag_ms or 0) * 1_000_000 if name in _POINTS else 0
     position = _token(token, name)
-    return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, _instant(position))
+    return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, instant_of(position))
 
 
-def _instant(token: Position) -> int:
+def instant_of(token: Position) -> int:
     """The reader's clock, or the instant of the token, which is later where another node's clock is ahead of this one.
 
     Raises Problem when that is too far ahead to be a clock's difference.

@@ -5,30 +5,24 @@ event loop: such a page may be short or even empty and still has a cursor. Every
 committed state. Partitions that other nodes serve are gathered from there (`fan_out.py`) and merged.
 """
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import repeat
+from collections.abc import Sequence
 
 from logstore.model.table import Table
-from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.encoding import EncodedRow, arrow, columns, encode, negotiate, rows_of, with_token
-from logstore.serve.read.merged_read import Floor, merged
+from logstore.serve.read.encoding import arrow, columns, encode, negotiate, rows_of, with_token
+from logstore.serve.read.merged_read import Floor
 from logstore.serve.read.page_merge import PagePart, merge
+from logstore.serve.read.page_read import read_page
 from logstore.serve.read.parameters import cursor
 from logstore.serve.read.parameters.scan_query import QUERY_PARAMS, Query, read_query
 from logstore.serve.read.peers.fan_out import FanOut
-from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
-from logstore.serve.state.partition import VIEW, Cell, ServedPartition
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response
 
-_ANY = Floor()
 _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.ARROW, media_types.COLUMNS)
 
 
@@ -60,52 +54,6 @@ class ScanPage:
 
         parts.append(await self._consistency_wait.read(table, here, level, deadline, read))
         return _answer(media_type, query, merge(parts, limit=query.limit, reverse=query.reverse), table, level, digest)
-
-
-def read_page(
-    served: Sequence[ServedPartition], query: Query, as_of: AsOf | None = None, floor: Floor = _ANY
-) -> PagePart:
-    """Part of a page that these partitions contribute, each at one committed state.
-
-    Raises Problem when one has stopped.
-    """
-    with ExitStack() as stack:
-        positions, sources, instants = {}, [], {}
-        for one in served:
-            merged_read = stack.enter_context(merged(one, as_of, floor))
-            positions[one.partition], instants[one.partition] = merged_read.next_offset, merged_read.now_ms
-            sources.append(zip(merged_read.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
-        found = (
-            heapq.merge(*sources, key=lambda item: item[0][0], reverse=query.reverse)
-            if len(sources) > 1
-            else _only(sources)
-        )
-        rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query, instants)
-    return PagePart(rows, through, positions, max(instants.values(), default=0))
-
-
-def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tuple[tuple[bytes, bytes], int]]":
-    return sources[0] if sources else ()
-
-
-def _fill(
-    found: Iterator[tuple[bytes, bytes, int]], query: Query, instants: Mapping[int, int]
-) -> tuple[list[EncodedRow], bytes | None]:
-    """The rows of a page, and the last key it covers; None when there is nothing behind it."""
-    rows: list[EncodedRow] = []
-    size, examined_bytes, last = 0, 0, b""
-    for examined, (key, raw, partition) in enumerate(found):
-        if examined >= MAX_EXAMINED or examined_bytes > MAX_EXAMINED_BYTES:
-            return rows, last
-        examined_bytes += len(raw)
-        cell = Cell(raw, VIEW, instants[partition])
-        if cell.payload is not None and cell.version is not None:
-            size += len(key) + (0 if query.keys_only else len(cell.payload))
-            if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
-                return rows, last
-            rows.append(EncodedRow(key, None if query.keys_only else cell.payload, cell.version, partition))
-        last = key
-    return rows, None
 
 
 def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: Consistency, digest: bytes) -> Response:

@@ -46,9 +46,9 @@ class FastTable:
 class Catalog:
     """Knowledge of a reader; `rebuild` after any change but applied positions, which go through `applied`."""
 
-    def __init__(self, node: str, waiters: Waiters) -> None:
+    def __init__(self, node: str, waiters: Waiters, views: Views | None = None) -> None:
         self.node, self._waiters = node, waiters
-        self.views = Views()
+        self.views = views or Views()
         self.tables: dict[str, Table] | None = None  # None: nobody has told yet
         self.unreadable: dict[str, tuple[str, str]] = {}  # tables without a definition that can be read: (word, why)
         self.epochs: frozenset[str] = frozenset()  # every epoch of every table, former and dropped ones too

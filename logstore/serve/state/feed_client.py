@@ -36,15 +36,16 @@ log = logging.getLogger(__name__)
 class FeedClient:
     """The connections to all workers of the node."""
 
-    def __init__(self, data_dir: Path, workers: int, catalog: Catalog) -> None:
-        self._data_dir, self._catalog = data_dir, catalog
+    def __init__(self, data_dir: Path, workers: int, catalog: Catalog, *, embedded: bool = False) -> None:
+        """`embedded`: in a program of its own, for which the node never waits."""
+        self._data_dir, self._catalog, self._embedded = data_dir, catalog, embedded
         self.feeds = [WorkerFeed(i) for i in range(workers)]
         self._bells: dict[int, asyncio.Event] = {}  # of the workers that are there: there may be news for them
         self._tasks: list[asyncio.Task[None]] = []
         self.served_revision = -1
-        catalog.views.snapshots.on_damage = self._tell
-        catalog.ticks.on_change = self._tell
-        catalog.points.on_change = self._tell
+        catalog.views.snapshots.on_damage = self.tell
+        catalog.ticks.on_change = self.tell
+        catalog.points.on_change = self.tell
 
     def start(self) -> None:
         """Begin to follow; what the workers left on disk is served until they speak."""
@@ -52,6 +53,14 @@ class FeedClient:
         if any(recalled):
             self._catalog.rebuild(self.feeds)
         self._tasks = [asyncio.create_task(self._follow(feed)) for feed in self.feeds]
+
+    def follow(self, worker: int) -> None:
+        """Follow one more worker, which the node has by now."""
+        feed = WorkerFeed(worker)
+        self.feeds.append(feed)
+        if feed.recall(self._data_dir):
+            self._catalog.rebuild(self.feeds)
+        self._tasks.append(asyncio.create_task(self._follow(feed)))
 
     async def stop(self) -> None:
         """Close the connection to the feed."""
@@ -95,7 +104,7 @@ class FeedClient:
                 spoke = True
                 self._hear(feed, reader.decode(data))
                 grace = grace or loop.call_later(GRACE_S * 2, self._refresh)
-                self._tell()
+                self.tell()
                 if speaking.done():
                     speaking.result()
         finally:
@@ -146,10 +155,11 @@ class FeedClient:
         catalog = self._catalog
         return Acknowledgement(
             os.getpid(), self.served_revision, feed.mark, catalog.views.snapshots.damaged(), catalog.ticks.listed(),
-            catalog.points.listed(END), catalog.points.listed(BARRIER),
+            catalog.points.listed(END), catalog.points.listed(BARRIER), self._embedded,
         )  # fmt: skip
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell the workers what is new to them. On the event loop."""
         for bell in self._bells.values():
             bell.set()
 

@@ -91,7 +91,9 @@ class OpenSnapshot:
 class OpenSnapshots:
     """The snapshots that the workers of this node speak of, by path."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        """`shared`: other threads may read just now, so what is let go is closed by the last of them that holds it."""
+        self._shared = shared
         self._known: dict[str, OpenSnapshot] = {}
         self._damaged: dict[str, SnapshotPlace] = {}
         self.on_damage: Callable[[], None] = lambda: None  # called when `damaged` has grown
@@ -109,7 +111,9 @@ class OpenSnapshots:
     def close_others(self, paths: set[str]) -> None:
         """Close and forget every snapshot whose path is not named."""
         for path in set(self._known) - paths:
-            self._known.pop(path).close()
+            gone = self._known.pop(path)
+            if not self._shared:
+                gone.close()
             self._damaged.pop(path, None)
 
     def damaged(self) -> tuple[SnapshotPlace, ...]:

@@ -7,7 +7,7 @@ are let go.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +193,11 @@ def detach(served: ServedPartition) -> None:
 class Views:
     """The opened views, by path, and the snapshots under them."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_view: Callable[[Path], ViewReader] = ViewReader.open, *, shared: bool = False) -> None:
+        """`shared`: other threads may read just now, so what is let go is closed by the last of them that holds it."""
         self._open: dict[str, tuple[int, ViewReader]] = {}
-        self.snapshots = OpenSnapshots()
+        self._open_view, self._shared = open_view, shared
+        self.snapshots = OpenSnapshots(shared=shared)
 
     def attach(self, served: ServedPartition) -> None:
         """Give `served` its view and snapshot, opening what is new.
@@ -221,7 +223,7 @@ class Views:
         """Close every view and snapshot that belongs to none of these."""
         using = list(served)
         for path in set(self._open) - {one.path for one in using}:
-            self._open.pop(path)[1].close()
+            self._let_go(path)
         self.snapshots.close_others({path for one in using for path in one.paths()})
 
     def close(self) -> None:
@@ -254,7 +256,12 @@ class Views:
         if known is not None and known[0] == inode:
             return known[1]
         if known is not None:
-            self._open.pop(path)[1].close()
-        reader = ViewReader.open(Path(path))
+            self._let_go(path)
+        reader = self._open_view(Path(path))
         self._open[path] = inode, reader
         return reader
+
+    def _let_go(self, path: str) -> None:
+        _, reader = self._open.pop(path)
+        if not self._shared:
+            reader.close()

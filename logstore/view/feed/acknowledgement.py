@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgpack
 
-from logstore.view.feed.fields import each, number, read_array, read_map, text
+from logstore.view.feed.fields import each, flag, number, read_array, read_map, text
 from logstore.view.feed.key import FeedKey
 
 
@@ -82,15 +82,19 @@ class Acknowledgement(NamedTuple):
     ticks: tuple[WantedTick, ...] = ()  # records with a later time that are waited for
     ends: tuple[LogDemand, ...] = ()  # of which the end of the log is wanted
     barriers: tuple[LogDemand, ...] = ()  # of which a barrier is
+    embedded: bool = False  # a reader in a program of its own, on which nothing of the node waits
 
     def encode(self) -> bytes:
-        """The acknowledgement as bytes for the way up."""
-        return bytes(msgpack.packb(self._asdict()))
+        """The acknowledgement as bytes for the way up; readers of the node leave out that they are not embedded."""
+        fields = self._asdict()
+        if not self.embedded:
+            del fields["embedded"]
+        return bytes(msgpack.packb(fields))
 
     @classmethod
     def decode(cls, raw: object) -> "Acknowledgement":
         """Acknowledgement of a msgpack value; raises UnreadableRecord."""
         return read_map(
             cls, raw, pid=number, tables=number, mark=MarkRecord.decode, damaged=each(SnapshotPlace.decode),
-            ticks=each(WantedTick.decode), ends=each(LogDemand.decode), barriers=each(LogDemand.decode),
+            ticks=each(WantedTick.decode), ends=each(LogDemand.decode), barriers=each(LogDemand.decode), embedded=flag,
         )  # fmt: skip

@@ -26,7 +26,8 @@ from logstore.view.feed.view_records import ViewKey, ViewRecord
 
 R = TypeVar("R", bound=FeedRecord)
 
-MAX_SUBSCRIBERS = 64
+MAX_SUBSCRIBERS = 256
+MAX_EMBEDDED = 192  # of them: readers of the node always find room
 DEAF_S = 0.2  # how long nobody is let in after that failed
 _CHUNK = 1 << 16
 
@@ -86,9 +87,18 @@ class FeedServer:
         return {key: record for key, record in there if isinstance(key, ViewKey) and isinstance(record, ViewRecord)}
 
     def acks(self) -> list[Acknowledgement | None]:
-        """The latest acknowledgement of each subscriber that is connected; None of one that has sent none."""
+        """The latest acknowledgement of each reader that is connected; None of one that has sent none.
+
+        Without those of embedded readers: what the node announces waits for none of them.
+        """
         with self._lock:
-            return [subscriber.ack for subscriber in self._subscribers.values()]
+            found = [subscriber.ack for subscriber in self._subscribers.values()]
+        return [ack for ack in found if ack is None or not ack.embedded]
+
+    def demands(self) -> list[Acknowledgement]:
+        """The latest acknowledgement of everybody who has sent one, embedded readers too."""
+        with self._lock:
+            return [subscriber.ack for subscriber in self._subscribers.values() if subscriber.ack is not None]
 
     def close(self) -> None:
         """Hang up on everybody and remove the socket."""
@@ -182,9 +192,14 @@ class FeedServer:
             subscriber.unpacker.feed(data)
             for ack in subscriber.unpacker:
                 subscriber.ack = Acknowledgement.decode(ack)
+            if subscriber.ack is not None and subscriber.ack.embedded and self._embedded() > MAX_EMBEDDED:
+                self._drop(subscriber)
         except (ValueError, msgpack.UnpackException, UnreadableRecord):  # not one of ours
             self._drop(subscriber)
         return True
+
+    def _embedded(self) -> int:
+        return sum(one.ack is not None and one.ack.embedded for one in self._subscribers.values())
 
     def _flush(self, subscriber: "_Subscriber") -> None:
         """Send what is pending, then what is dirty; wait for room in the socket when there is none."""

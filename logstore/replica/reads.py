@@ -1,0 +1,129 @@
+"""Reads of a replica: rows, many rows and pages, at once where nothing has to be waited for, else by the follower."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import TypeVar
+
+from logstore.client.read.row import Row
+from logstore.model.errors import EpochChanged
+from logstore.model.partitioner import partition_of, partitions_of
+from logstore.model.table import Table
+from logstore.replica.follower import Follower
+from logstore.replica.levels import floor_of
+from logstore.replica.published import PublishedTable
+from logstore.serve.read.as_of import AsOf
+from logstore.serve.read.consistency import Consistency
+from logstore.serve.read.consistency_wait import answer_token
+from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged, read_cell
+from logstore.serve.read.page_merge import PagePart
+from logstore.serve.read.page_read import read_page
+from logstore.serve.read.parameters.scan_query import Query
+from logstore.serve.settings import MAX_PAGE_ROWS
+from logstore.serve.state.partition import ServedPartition
+from logstore.serve.wire.problems import Problem
+
+T = TypeVar("T")
+Locate = Callable[[int], ServedPartition]
+
+
+def read_row(follower: Follower, name: str, key: bytes, level: Consistency) -> Row | None:
+    """The row of a key. Raises Problem, LogStoreError."""
+
+    def read(table: Table, locate: Locate, as_of: AsOf | None, floor: Floor) -> Row | None:
+        place = partition_of(key, table.partitions)
+        next_offset, cell = read_cell(locate(place), key, as_of, floor)
+        if cell.payload is None or cell.version is None:
+            return None
+        token = answer_token(level, table.epoch, {place: next_offset}, cell.seen_ms)
+        return Row(key, cell.payload, cell.version, place, token, cell.source)
+
+    return _read(follower, name, level, lambda table: (partition_of(key, table.partitions),), read)
+
+
+def read_many(follower: Follower, name: str, keys: Sequence[bytes], level: Consistency) -> list[Row | None]:
+    """Rows of as many keys as one answer has, every partition at one committed state. Raises as `read_row`."""
+
+    def read(table: Table, locate: Locate, as_of: AsOf | None, floor: Floor) -> list[Row | None]:
+        places = partitions_of(keys, table.partitions).tolist()
+        with ExitStack() as stack:
+            readings: dict[int, MergedRead] = {}
+            cells = []
+            for key, place in zip(keys, places, strict=True):
+                if place not in readings:
+                    readings[place] = stack.enter_context(merged(locate(place), as_of, floor))
+                cells.append(readings[place].cell(key))
+            seen_ms = max((one.now_ms for one in readings.values()), default=0)
+        token = answer_token(level, table.epoch, {p: one.next_offset for p, one in readings.items()}, seen_ms)
+        return [
+            None if cell.payload is None else Row(key, cell.payload, cell.version or 0, place, token)
+            for key, place, cell in zip(keys, places, cells, strict=True)
+        ]
+
+    def of(table: Table) -> Sequence[int]:
+        return sorted(set(partitions_of(keys, table.partitions).tolist()))
+
+    return _read(follower, name, level, of, read)
+
+
+def read_rows(
+    follower: Follower, name: str, query: Query, limit: int | None, level_of: Callable[[], Consistency]
+) -> Iterator[Row]:
+    """Rows of a range, page by page, each at a level that is asked for with it. Raises as `read_row`."""
+    rest, epoch = query, None
+    while limit is None or limit > 0:
+        level = level_of()
+        asked = rest._replace(limit=MAX_PAGE_ROWS if limit is None else min(limit, MAX_PAGE_ROWS))
+
+        def read(
+            table: Table, locate: Locate, as_of: AsOf | None, floor: Floor, asked: Query = asked
+        ) -> tuple[str, PagePart]:
+            return table.epoch, read_page([locate(p) for p in range(table.partitions)], asked, as_of, floor)
+
+        found, page = _read(follower, name, level, lambda table: range(table.partitions), read)
+        if epoch not in (None, found):
+            raise EpochChanged(f"table {name} has another log since this scan began; begin it anew")
+        epoch = found
+        token = answer_token(level, epoch, page.positions, page.time_ms)
+        for key, value, version, partition in page.rows:
+            yield Row(key, value or b"", version or 0, partition, token)
+        if page.through is None:
+            return
+        rest = rest.behind(page.through)
+        limit = None if limit is None else limit - len(page.rows)
+
+
+def _read(
+    follower: Follower, name: str, level: Consistency, partitions: Callable[[Table], Sequence[int]],
+    read: Callable[[Table, Locate, AsOf | None, Floor], T],
+) -> T:  # fmt: skip
+    """Read these partitions here and now if that can be, else have the follower do it, who waits for what is missing."""
+    known = follower.catalog.published.get(name)
+    floor = None if known is None else floor_of(level, known.table.epoch)
+    if known is not None and floor is not None:
+        try:
+            return read(known.table, _locate(known), None, floor)
+        except (FellBehind, _NotHere, Problem):
+            pass  # the follower waits for what is missing, or tells in full why there is nothing
+
+    async def work(_: Follower, deadline: float) -> T:
+        table = await follower.wait.table(name, level, deadline)
+        return await follower.wait.read(
+            table, partitions(table), level, deadline,
+            lambda floor: read(table, lambda place: follower.catalog.locate(table, place), level.as_of, floor),
+        )  # fmt: skip
+
+    return follower.call(work, level.deadline_ms)
+
+
+class _NotHere(Exception):
+    """A partition that has to be asked for."""
+
+
+def _locate(known: PublishedTable) -> Locate:
+    def locate(place: int) -> ServedPartition:
+        found = known.partitions[place]
+        if found is None:
+            raise _NotHere
+        return found.served
+
+    return locate

@@ -1,0 +1,330 @@
+"""Replica: a node's views read in this process, while their worker, in another one, goes on writing them."""
+
+import itertools
+import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from support_fork import in_child
+from support_replica import replicated
+from support_serve import ROWS, epoch_of
+from support_wait import until
+
+from logstore import (
+    ConsistencyTimeout,
+    EpochChanged,
+    LogUnreachable,
+    NoSuchTable,
+    Position,
+    Replica,
+    Stopped,
+    UsageError,
+)
+from logstore.model.errors import NotOwner, SetupError, Starting
+from logstore.model.partitioner import partition_of
+from logstore.view.feed.log_records import LogKey, LogRecord
+from logstore.view.feed.node_records import NodeRecord
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of threads at a fork
+NUMBERS = itertools.count()
+LONG_MS = 30_000
+HERE = []  # what processes of the tests were given
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    with replicated(tmp_path_factory.mktemp("replica") / "node") as both:
+        yield both
+
+
+@pytest.fixture
+def node(pair):
+    return pair[0]
+
+
+@pytest.fixture
+def replica(pair):
+    return pair[1]
+
+
+@pytest.fixture
+def table(node, replica):
+    """A table of four partitions with ROWS, which the replica knows."""
+    name = f"t{next(NUMBERS)}"
+    node.create(name)
+    node.put_many(name, ROWS)
+    until("the replica knows the table", lambda: known(replica, name))
+    return name
+
+
+def known(replica, name):
+    """The rows of a table, once it answers."""
+    try:
+        return list(replica.scan(name, limit=1))
+    except (NoSuchTable, Starting):
+        return []
+
+
+def rows_of(replica, name, **more):
+    return {row.key: row.value for row in replica.scan(name, deadline_ms=LONG_MS, **more)}
+
+
+def mapped():
+    return Path("/proc/self/maps").read_text()
+
+
+def position(name, written):
+    return Position().merge([Position.of_write(epoch_of(name), *where) for where in written.values()])
+
+
+def test_rows_are_those_of_the_view(replica, table):
+    row = replica.get(table, "k001")
+    place = partition_of(b"k001", 4)
+    assert (row.key, row.value, row.partition, row.source) == (b"k001", b"v1", place, "view")
+    assert row.position.covers(Position.of_write(epoch_of(table), place, row.version))
+    assert replica.get(table, b"nobody") is None
+    found = replica.get_many(table, ["k002", "nobody", "k001", b"k002"])
+    assert [one and one.value for one in found] == [b"v2", None, b"v1", b"v2"]
+    assert rows_of(replica, table) == ROWS
+    assert [row.key for row in replica.scan(table, prefix="k00", reverse=True, limit=2)] == [b"k009", b"k008"]
+    assert [row.value for row in replica.scan(table, start="k198", keys_only=True)] == [b"", b""]
+
+
+def test_a_read_waits_for_what_it_is_to_see(node, replica, table):
+    ahead = Position({(epoch_of(table), partition_of(b"k001", 4)): replica.get(table, "k001").position.offset + 2})
+    with ThreadPoolExecutor(3) as pool:
+        asked = [
+            pool.submit(replica.get, table, "k001", after=ahead, deadline_ms=LONG_MS),
+            pool.submit(replica.get_many, table, ["k001"], after=ahead.token, deadline_ms=LONG_MS),
+            pool.submit(lambda: list(replica.scan(table, start="k001", limit=1, after=ahead, deadline_ms=LONG_MS))),
+        ]
+        node.put(table, b"k001", b"new")
+        one, (of_many,), (of_scan,) = [each.result(60) for each in asked]
+    assert {one.value, of_many.value, of_scan.value} == {b"new"}
+    assert all(row.position.covers(ahead) for row in (one, of_many, of_scan))
+
+
+def test_long_keys_and_deleted_rows(node, replica, table):
+    keys = [b"l" * 496 + bytes([n]) for n in range(3)] + [b"l" * 65_535]
+    written = node.put_many(table, dict.fromkeys(keys, b"long"))
+    written[b"k001"] = node.delete(table, b"k001")
+    seen = position(table, written)
+    assert [row.value for row in replica.get_many(table, keys, after=seen, deadline_ms=LONG_MS)] == [b"long"] * 4
+    assert [replica.get(table, key).value for key in keys] == [b"long"] * 4
+    assert replica.get(table, "k001") is None
+    assert [row.key for row in replica.scan(table, prefix="l")] == sorted(keys)
+
+
+def test_generations_change_under_readers_who_never_see_less(node, replica, table):
+    wrong, done = [], threading.Event()
+
+    def look():
+        rng = itertools.cycle(ROWS)
+        while not done.is_set():
+            some = list(itertools.islice(rng, 20))
+            found = [replica.get(table, key) for key in some] + replica.get_many(table, some)
+            wrong.extend(key for key, row in zip(some * 2, found, strict=True) if row is None or row.value != ROWS[key])
+            if len(page := rows_of(replica, table)) != len(ROWS):
+                wrong.append(page)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            for partition in range(4):
+                node.adopt(table, partition)
+            node.put_many(table, dict(list(ROWS.items())[::7]))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(60)
+    assert wrong == []
+    sources = {replica.get(table, key).source for key in ROWS}
+    assert sources == {"view", "snapshot"}
+
+
+def test_a_generation_that_is_past_is_let_go(node, replica, table):
+    before = node.view_path(table, 0)
+    assert rows_of(replica, table) == ROWS
+    assert str(before) in mapped()
+    node.adopt(table, 0)
+    until("it is not mapped any more", lambda: str(before) not in mapped())
+    assert rows_of(replica, table) == ROWS
+
+
+def test_two_replicas_share_what_is_open(node, replica, table):
+    link = node.data_dir.with_name("another-way")
+    link.symlink_to(node.data_dir)
+    with Replica(link) as second:
+        assert rows_of(second, table) == ROWS
+        assert len(node.demands()) == 1
+    with pytest.raises(UsageError, match="closed"):
+        second.get(table, "k001")
+    with pytest.raises(UsageError, match="closed"), second:
+        pass
+    assert "closed" in repr(second)
+    assert rows_of(replica, table) == ROWS
+
+
+def test_a_point_of_the_past_is_read_as_over_http(node, replica, table):
+    cut = node.next_offset(table, 1)
+    node.adopt(table, 1)
+    key = next(key for key in ROWS if partition_of(key, 4) == 1)
+    then = Position({(epoch_of(table), 1): cut})
+    written = {key: node.put(table, key, b"later")}
+    assert replica.get(table, key, after=position(table, written), deadline_ms=LONG_MS).value == b"later"
+    assert replica.get(table, key, as_of=then, deadline_ms=LONG_MS).value == ROWS[key]
+
+
+def test_what_does_not_answer_says_why(node, replica, table):
+    with pytest.raises(NoSuchTable):
+        replica.get("none", "k")
+    with pytest.raises(ConsistencyTimeout):
+        replica.get(table, "k001", after="0" * 32 + "-0-1", deadline_ms=50)
+    with pytest.raises(UsageError, match="name of a table"):
+        replica.get(["t"], "k")
+    with pytest.raises(UsageError):
+        replica.standing("")
+    node.stop(table, 2, "offset 5 is missing; `logstore table repair` helps")
+    there, gone = ([key for key in ROWS if (partition_of(key, 4) == 2) is is_gone] for is_gone in (False, True))
+    for call in (
+        lambda: replica.get(table, gone[0]), lambda: replica.get_many(table, [there[0], gone[0]]),
+        lambda: rows_of(replica, table), lambda: replica.get(table, gone[0], after=f"{epoch_of(table)}-2-1"),
+    ):  # fmt: skip
+        with pytest.raises(Stopped, match="offset 5 is missing"):
+            call()
+    assert replica.get(table, there[0]).value == ROWS[there[0]]
+
+
+def test_a_table_that_was_made_again_is_another(node, replica, table):
+    old = replica.get(table, "k001")
+    node.create(table, former=(epoch_of(table),), incarnation=1)
+
+    def changed():
+        try:
+            return replica.get(table, "k001", after=old.token, deadline_ms=50) is not old and False
+        except EpochChanged:
+            return True
+
+    until("the token is of another log", changed)
+
+
+def test_partitions_of_other_nodes_name_their_owner(tmp_path):
+    with replicated(tmp_path / "node") as (node, replica):
+        node.set_slots([0, 2])
+        other = NodeRecord("node-b", 0, "http://other:1", "main", "", (1, 3), (1, 3))
+        node.set_others([other])
+        node.create("t", 4)
+        node.put_many("t", {key: value for key, value in ROWS.items() if partition_of(key, 4) in (0, 2)})
+        here, there = (next(key for key in ROWS if partition_of(key, 4) == place) for place in (0, 1))
+        until("the first is known", lambda: not_yet(lambda: replica.get("t", here)))
+        with pytest.raises(NotOwner) as caught:
+            replica.get("t", there)
+        assert caught.value.owner == "http://other:1"
+        with pytest.raises(NotOwner):
+            rows_of(replica, "t")
+        assert [one.state for one in replica.standing("t")] == ["live", "elsewhere"] * 2
+
+
+def not_yet(call):
+    try:
+        return call()
+    except (NoSuchTable, Starting):
+        return None
+
+
+def test_a_node_that_was_killed_is_read_as_it_was_and_found_again(tmp_path):
+    with replicated(tmp_path / "node") as (node, replica):
+        node.create("t", 4)
+        written = node.put_many("t", ROWS)
+        seen = position("t", written)
+        assert replica.get("t", "k001", after=seen, deadline_ms=LONG_MS).value == b"v1"
+        assert {one.age_s for one in replica.standing("t")} == {0.0}
+        node.publish(LogKey(), LogRecord(True))
+        node.leave_served_file()
+        node.kill()
+        until("it is missed", lambda: all(one.age_s for one in replica.standing("t")))
+        assert rows_of(replica, "t") == ROWS
+        assert replica.get("t", "k001", after=seen).value == b"v1"
+        ahead = Position({where: following + 1 for where, following in seen.pieces.items()})
+        for more in ({"after": ahead}, {"consistency": "latest"}, {"consistency": "linearizable"}):
+            with pytest.raises((ConsistencyTimeout, LogUnreachable)):
+                replica.get("t", "k001", deadline_ms=50, **more)
+        with Replica(tmp_path / "node") as late:  # begun while nobody is there
+            assert late.get("t", "k001", deadline_ms=LONG_MS).value == b"v1"
+        node.start()
+        node.create("t", 4)  # as a worker that opens its views again
+        node.put_many("t", {key: value + b"!" for key, value in ROWS.items()})
+        found = replica.get_many("t", list(ROWS), after=ahead, deadline_ms=LONG_MS)
+        assert [row.value for row in found] == [value + b"!" for value in ROWS.values()]
+        until("it is heard", lambda: {one.age_s for one in replica.standing("t")} == {0.0})
+
+
+def test_a_forked_child_reads_for_itself_and_its_parent_goes_on(node, replica, table):
+    done, wrong = threading.Event(), []
+
+    def look():
+        while not done.is_set():
+            wrong.extend(key for key in ROWS if replica.get(table, key).value != ROWS[key])
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(3):
+            assert in_child(lambda: rows_of(replica, table) == ROWS and replica.get(table, "k001").value) == "b'v1'"
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(60)
+    assert wrong == []
+    written = node.put(table, b"k001", b"after the forks")
+    seen = position(table, {b"k001": written})
+    assert replica.get(table, "k001", after=seen, deadline_ms=LONG_MS).value == b"after the forks"
+
+
+def test_processes_of_the_host_read_while_generations_change(node, table, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    begun, done = context.Barrier(3), context.Event()
+    with context.Pool(2, _know, (node.data_dir, begun, done)) as pool:
+        found = [pool.apply_async(_look, (table,)) for _ in range(2)]
+        begun.wait(180)
+        for partition in range(4):
+            node.adopt(table, partition)
+        done.set()
+        assert [each.get(180) for each in found] == [[]] * 2
+
+
+def _know(*here):
+    HERE.extend(here)
+
+
+def _look(table):
+    """What was not right of the rows that a process of its own has read."""
+    data_dir, begun, done = HERE
+    wrong = []
+    with Replica(data_dir) as replica:
+        begun.wait(180)
+        while not done.is_set():
+            wrong += [key for key in ROWS if replica.get(table, key, deadline_ms=LONG_MS).value != ROWS[key]]
+            if rows_of(replica, table) != ROWS:
+                wrong.append("a scan")
+    return wrong
+
+
+def test_a_view_that_is_damaged_stops_its_partition_alone(node, replica, table):
+    node.damage(table, 3)
+    there, gone = (next(key for key in ROWS if (partition_of(key, 4) == 3) is is_gone) for is_gone in (False, True))
+    with pytest.raises(Starting, match="is damaged"):
+        until("it is refused", lambda: replica.get(table, gone, deadline_ms=50) is None)
+    assert replica.get(table, there).value == ROWS[there]
+    assert next(one for one in replica.standing(table) if one.partition == 3).applied is None
+
+
+def test_what_is_no_data_directory_is_refused(tmp_path):
+    for bad, error in ((tmp_path / "none", SetupError), (tmp_path, SetupError), (5, UsageError)):
+        with pytest.raises(error):
+            Replica(bad)
