@@ -11,7 +11,7 @@ import time
 import pytest
 from support_log import until
 
-from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord
+from logstore.view.feed.acknowledgement import Acknowledgement, MarkKey, MarkRecord, WantedTick
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord
 from logstore.view.feed.server import MAX_SUBSCRIBERS, FeedServer
 from logstore.view.feed.stream import FeedReader, connect
@@ -124,6 +124,22 @@ def test_there_is_a_limit_to_subscribers(server, tmp_path, subscribe):
     late = subscribe(tmp_path / "feed")
     assert select.select([late.sock], [], [], 10)[0]
     assert late.sock.recv(1) == b""
+
+
+def test_embedded_readers_do_not_count_and_leave_room_for_others(server, tmp_path, subscribe, monkeypatch):
+    monkeypatch.setattr("logstore.view.feed.server.MAX_EMBEDDED", 2)
+    wants = Acknowledgement(3, ticks=(WantedTick("e", 0, 7),), embedded=True)
+    for _ in range(2):
+        subscribe(tmp_path / "feed").sock.sendall(wants.encode())
+    until("they are heard", lambda: server.demands() == [wants] * 2)
+    assert server.acks() == []
+    late = subscribe(tmp_path / "feed")
+    late.sock.sendall(wants.encode())
+    assert select.select([late.sock], [], [], 60)[0]
+    assert late.sock.recv(1) == b""
+    subscribe(tmp_path / "feed").sock.sendall(Acknowledgement(4, tables=1).encode())
+    until("a reader is let in", lambda: server.acks() == [Acknowledgement(4, tables=1)])
+    assert server.demands() == [wants, wants, Acknowledgement(4, tables=1)]
 
 
 @contextlib.contextmanager

@@ -160,7 +160,7 @@ def test_two_replicas_share_what_is_open(node, replica, table):
     link.symlink_to(node.data_dir)
     with Replica(link) as second:
         assert rows_of(second, table) == ROWS
-        assert len(node.demands()) == 1
+        until("both are one to the worker", lambda: len(node.demands()) == 1)
     with pytest.raises(UsageError, match="closed"):
         second.get(table, "k001")
     with pytest.raises(UsageError, match="closed"), second:

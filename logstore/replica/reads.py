@@ -96,7 +96,7 @@ def _read(
     follower: Follower, name: str, level: Consistency, partitions: Callable[[Table], Sequence[int]],
     read: Callable[[Table, Locate, AsOf | None, Floor], T],
 ) -> T:  # fmt: skip
-    """Read these partitions here and now if that can be, else have the follower do it, who waits for what is missing."""
+    """Read these partitions here and now if that can be, else by the follower, who waits for what is missing."""
     known = follower.catalog.published.get(name)
     floor = None if known is None else floor_of(level, known.table.epoch)
     if known is not None and floor is not None:
