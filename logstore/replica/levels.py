@@ -11,7 +11,7 @@ from logstore.view.feed.log_records import clock_ns
 
 
 def consistency_of(bound: After, deadline_ms: int) -> Consistency:
-    """Consistency of a read that begins now. Raises BadToken, UsageError, Problem for an instant that is still to come."""
+    """Consistency of a read that begins now. Raises BadToken, UsageError, Problem for a time to come."""
     if isinstance(bound, AsOfBound):
         return Consistency(deadline_ms=deadline_ms, as_of=read_as_of(bound.text))
     if isinstance(bound, LevelBound):
