@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -177,6 +178,23 @@ def test_a_point_of_the_past_is_read_as_over_http(node, replica, table):
     written = {key: node.put(table, key, b"later")}
     assert replica.get(table, key, after=position(table, written), deadline_ms=LONG_MS).value == b"later"
     assert replica.get(table, key, as_of=then, deadline_ms=LONG_MS).value == ROWS[key]
+
+
+def test_rows_with_an_end_are_seen_at_an_instant(node, replica):
+    name, now_ms = f"e{next(NUMBERS)}", time.time_ns() // 1_000_000
+    node.create(name, 1, conditional=True, expiring=True)
+    for key, ttl_ms in ((b"ended", 5), (b"lives", 3_600_000)):
+        node.decide(name, [(key, b"v", {"ls.ttl": ttl_ms.to_bytes(8)})], at_ms=now_ms - 60_000)
+    until("the table is known", lambda: known(replica, name))
+    row = replica.get(name, "lives")
+    assert row.value == b"v"
+    assert row.position.time_ms >= now_ms
+    assert replica.get(name, "ended") is None
+    for some in (list(replica.scan(name)), replica.get_many(name, ["lives"])):
+        assert [(one.key, one.position.time_ms >= now_ms) for one in some] == [(b"lives", True)]
+    assert replica.get_many(name, ["ended"], after=row.token) == [None]
+    with pytest.raises(ConsistencyTimeout, match="clocks is wrong"):
+        replica.get(name, "lives", after=f"t{now_ms + 3_600_000}")
 
 
 def test_what_does_not_answer_says_why(node, replica, table):

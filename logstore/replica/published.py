@@ -23,7 +23,7 @@ _PLAIN = VALUE, TOMBSTONE
 _new = tuple.__new__  # of a NamedTuple, without a frame of its own
 
 
-class InvolvedRow(Exception):
+class NotPlain(Exception):
     """A row that is more than the bytes of its entry: it has an end, siblings, or damage."""
 
 
@@ -39,7 +39,7 @@ class PublishedPartition:
         self._stood = b"", ""  # the state that was seen last, and the token of an answer
 
     def row(self, key: bytes) -> Row | None:
-        """The row of a key, at one committed state. Requires: the key is not empty. Raises Problem, InvolvedRow."""
+        """The row of a key, at one committed state. Requires: the key is not empty. Raises Problem, NotPlain."""
         state, entry = self._point(key)
         stood = self._stood
         if state != stood[0]:
@@ -52,7 +52,7 @@ class PublishedPartition:
             if entry is None:
                 return None
         if len(entry) < HEAD_BYTES or entry[0] not in _PLAIN:
-            raise InvolvedRow
+            raise NotPlain
         if entry[0] == TOMBSTONE:
             return None
         version = int.from_bytes(entry[1:9], "big")

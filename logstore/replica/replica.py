@@ -22,7 +22,7 @@ from logstore.replica.failures import typed
 from logstore.replica.follower import Follower
 from logstore.replica.followers import FOLLOWERS
 from logstore.replica.levels import consistency_of
-from logstore.replica.published import InvolvedRow, PublishedTable, SharedCatalog
+from logstore.replica.published import NotPlain, PublishedTable, SharedCatalog
 from logstore.replica.reads import read_many, read_row, read_rows
 from logstore.serve.read.consistency import Consistency
 from logstore.serve.read.parameters.scan_query import Query
@@ -102,7 +102,7 @@ class Replica:
             if found:
                 try:
                     return found.row(raw)
-                except (Problem, InvolvedRow):
+                except (Problem, NotPlain):
                     pass  # what is below waits for what ends by itself, tells the rest in full, and looks at a clock
         return self._get(table, check_key(raw), when(after, as_of, consistency, max_lag_ms), deadline_ms)
 
