@@ -94,12 +94,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _outcome(self, partition=0, offset=7):
         """Every conditional write is applied here."""
+        if partition not in self.server.owned:
+            return self._problem(421, "not-owner", {"LS-Owner": self.server.other} if self.server.other else {})
         token = f"{EPOCH}-{partition}-{offset + 1}"
         body = {
             "outcome": "applied", "version": offset, "reason": None, "first": None, "first_outcome": None,
             "partition": partition, "offset": offset, "token": token,
         }  # fmt: skip
-        self._send(200, orjson.dumps(body), {"Content-Type": "application/json", "LS-Token": token})
+        return self._send(200, orjson.dumps(body), {"Content-Type": "application/json", "LS-Token": token})
 
     def _page(self, query):
         node = self.server

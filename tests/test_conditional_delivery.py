@@ -4,13 +4,14 @@ import asyncio
 
 import orjson
 import pytest
+from support_http_node import running_node
 
-from logstore import LogUnreachable, Overloaded, Position, Stopped, Unknown, WriteFailed
+from logstore import EpochChanged, LogUnreachable, Overloaded, Position, Stopped, Store, Unknown, WriteFailed
 from logstore.client.conditional.delivery import Append, Learn, Rest, deliver, deliver_async, delivery
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
 from logstore.client.conditional.record import Expected, append_record, cas_record, incr_record, put_record, read_id
 from logstore.client.transport.answer import HttpAnswer
-from logstore.model.errors import ConsistencyTimeout, NotRetained, ServerError, StillPending, UsageError
+from logstore.model.errors import ConsistencyTimeout, NotOwner, NotRetained, ServerError, StillPending, UsageError
 from logstore.model.folding.mutation import KeyedRecord, sort_out
 from logstore.model.folding.terms import Condition, Terms
 
@@ -162,3 +163,21 @@ def test_an_answer_that_is_no_outcome_is_an_error_of_the_server():
     ):  # fmt: skip
         with pytest.raises(ServerError):
             outcome_of_answer(HttpAnswer(200, {}, bad, 0.0), None)
+
+
+def test_an_outcome_is_asked_for_at_the_owner():
+    with running_node() as owner, running_node() as other, Store(url=other.url) as store:
+        other.owned, other.other = set(), owner.url
+        assert store.outcome_of("t", "k", b"i" * 16).applied
+        path, headers = owner.seen[-1]
+        assert path == f"/v1/tables/t/outcomes?key=k&id={(b'i' * 16).hex()}"
+        assert headers["ls-consistency"] == "latest"
+        other.other = None
+        with pytest.raises(NotOwner):
+            store.outcome_of("t", "other", "69" * 16, deadline_ms=50)
+        for status, word, error in ((410, "not-retained", NotRetained), (409, "epoch-changed", EpochChanged)):
+            owner.script.append((status, word))
+            with pytest.raises(error):
+                store.outcome_of("t", "k", "69" * 16)
+        owner.script.append((404, "not-found"))
+        assert store.outcome_of("t", "k", "69" * 16) is None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_contract import DEADLINE_MS
 
-from logstore import AsyncStore, MemoryStore, NotConditional, Store, UsageError, codecs
+from logstore import AsyncStore, MemoryStore, NotConditional, Store, Unknown, UsageError, codecs
 from logstore.cli.main import main
 from logstore.client.admin.admin import Admin
 from logstore.client.conditional.record import (
@@ -114,6 +114,74 @@ def test_many_tasks_write_conditionally_in_one_loop(dev, users):
                     await call
 
     asyncio.run(run())
+
+
+class Deaf(Store):
+    """A client that hears none of the first acknowledgements of its conditional writes, which are in the log."""
+
+    deaf = 0
+
+    def _append(self, *write):
+        position = super()._append(*write)
+        self.deaf -= 1
+        if self.deaf >= 0:
+            raise Unknown("no acknowledgement was heard")
+        return position
+
+
+@pytest.fixture(scope="module")
+def counters(dev):
+    dev("table", "create", "conditional-lost", "--partitions", "1", "--conditional")
+    return "conditional-lost"
+
+
+def count(store, table, key, after):
+    return store.table(table, codecs.counter).get(key, after=after, deadline_ms=DEADLINE_MS).value
+
+
+def test_a_write_whose_acknowledgements_are_lost_has_effect_once(dev, counters):
+    with Deaf(dev.facts["bootstrap"], dev.facts["http"]) as store:
+        store.deaf = 3
+        outcome = store.incr(counters, "lost", 5)
+        assert (outcome.outcome, outcome.first_outcome, outcome.applied) == ("duplicate", "applied", True)
+        assert outcome.offset == outcome.first + 3
+        assert count(store, counters, "lost", outcome.token) == 5
+
+
+def test_a_write_that_is_unknown_at_the_deadline_is_resolved_by_its_id(dev, counters):
+    with Deaf(dev.facts["bootstrap"], dev.facts["http"], delivery_timeout_s=1) as store:
+        store.deaf = 1_000_000
+        with pytest.raises(Unknown) as raised:
+            store.incr(counters, "deaf", 5)
+        found = store.outcome_of(counters, "deaf", raised.value.id, deadline_ms=DEADLINE_MS)
+        assert found.outcome == "applied"
+        assert count(store, counters, "deaf", found.token) == 5
+
+
+def test_an_outcome_that_no_node_tells_is_unknown_with_the_place_of_its_record(dev, counters):
+    with Store(dev.facts["bootstrap"], "http://127.0.0.1:1", delivery_timeout_s=2) as store:
+        with pytest.raises(Unknown, match="is in the log") as raised:
+            store.append(counters, "log", "one")
+        session = store.session()
+        with pytest.raises(Unknown):
+            session.append(counters, "log", "two")
+    error = raised.value
+    with Store(dev.facts["bootstrap"], dev.facts["http"]) as store:
+        found = store.outcome_of(counters, "log", error.id, after=error.position, deadline_ms=DEADLINE_MS)
+        assert (found.outcome, found.offset) == ("applied", error.position.offset)
+        row = store.get(counters, "log", after=session.token, deadline_ms=DEADLINE_MS)
+        assert row.value == b"onetwo", "a session knows where its writes are"
+
+
+def test_no_conditional_record_goes_to_a_plain_table(dev, counters, users):
+    """Though the definition that a client knows is another one's: there it would stop the partition."""
+    record = incr_record("hits", 1, None)
+    with Store(dev.facts["bootstrap"], dev.facts["http"]) as store:
+        store.check_conditional = lambda *_: None
+        with pytest.raises(NotConditional):
+            store.decide(users, record)
+        store.put(users, "after", "v")
+        assert store.get(users, "after", consistency="latest", deadline_ms=DEADLINE_MS).value == b"v"
 
 
 NAMES = map("conditional-cli-{}".format, itertools.count())

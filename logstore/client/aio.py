@@ -38,7 +38,15 @@ from logstore.log.write.limits import (
     OnFull,
 )
 from logstore.log.write.producer import Producer
-from logstore.model.errors import EpochChanged, LogStoreError, Overloaded, StillPending, UsageError, WriteFailed
+from logstore.model.errors import (
+    EpochChanged,
+    LogStoreError,
+    NotConditional,
+    Overloaded,
+    StillPending,
+    UsageError,
+    WriteFailed,
+)
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -177,7 +185,9 @@ class AsyncPipeline:
             self._inner.end("the block of this pipeline has ended; open another one")
 
     async def queue(self, record: ConditionalRecord) -> AsyncPending:
-        """Queue a record whose outcome is remembered; waits and raises like `put`."""
+        """Queue a record whose outcome is remembered; waits and raises like `put`. Raises NotConditional."""
+        if not self.table.conditional:  # by now: there the record would stop the partition
+            raise NotConditional(self.table.name)
         return await self._queue(record.key, record.value, record.headers, record.own)
 
     async def _queue(

@@ -379,6 +379,8 @@ class Store(ConditionalWrites):
         self.check_conditional(table, self._singles(table).table)
 
         def queue(pipeline: "Pipeline") -> "Pending":
+            if not pipeline.table.conditional:  # by now: there the record would stop the partition
+                raise NotConditional(table)
             check_value(record.value, pipeline.limit)
             return pipeline.queue(record.key, record.value, record.headers, own=record.own)
 
