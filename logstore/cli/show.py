@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-import orjson
 
 _TIMES = {"created_ms"}
 
 
 def as_json(document: Any) -> None:
     """Print one JSON document on a line."""
+    import orjson  # noqa: PLC0415 - who prints none does without
+
     raw(orjson.dumps(document, default=str) + b"\n")
 
 

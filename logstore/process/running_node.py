@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from logstore.process.dir_lock import DirLock
 
 
@@ -26,8 +24,10 @@ def running_on(data_dir: Path) -> dict[str, Any] | None:
         return None
     if holder is None:
         return None
+    import json  # noqa: PLC0415 - who gives a URL does without; orjson takes five times as long to load
+
     try:
-        found: dict[str, Any] = orjson.loads(record_of(data_dir).read_bytes())
+        found: dict[str, Any] = json.loads(record_of(data_dir).read_bytes())
         return found
     except FileNotFoundError:
         return None

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import orjson
 
 from logstore.cli import options, show
 from logstore.cli.rows import conditional
@@ -188,6 +187,8 @@ def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> byt
             del document["value"]
         if key_encoding == "base64url":
             document["key"] = options.key_text(row.key, key_encoding).decode()
+        import orjson  # noqa: PLC0415 - as of `show`
+
         return orjson.dumps(document) + b"\n"
     key = options.key_text(row.key, key_encoding)
     return key + b"\n" if keys_only else key + b"\t" + row.value + b"\n"

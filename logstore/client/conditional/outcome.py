@@ -2,8 +2,6 @@
 
 from typing import Any, Literal, NamedTuple, get_args
 
-import orjson
-
 from logstore.client.transport.answer import HttpAnswer
 from logstore.model.errors import ServerError
 from logstore.model.position import Position
@@ -57,6 +55,8 @@ def outcome_of_answer(answer: HttpAnswer, mutation_id: bytes | None) -> Outcome 
     """The outcome in an answer of the read API; None: it says that there is none. Raises ServerError."""
     if answer.status != 200:
         return None
+    import orjson  # noqa: PLC0415 - who writes no conditions does without
+
     try:
         found: dict[str, Any] = orjson.loads(answer.content)
         outcome = Outcome(**{name: found[name] for name in Outcome._fields if name != "id"}, id=mutation_id)

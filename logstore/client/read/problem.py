@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import orjson
-
 from logstore.model.errors import (
     BadToken,
     ConsistencyTimeout,
@@ -36,6 +34,8 @@ _CLASSES: dict[str, type[LogStoreError]] = {
 
 def parse(body: bytes) -> dict[str, Any]:
     """The problem document, or an empty one when the body is none (a proxy's page)."""
+    import orjson  # noqa: PLC0415 - most answers are none
+
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:

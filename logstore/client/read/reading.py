@@ -16,8 +16,6 @@ from functools import lru_cache
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
-import orjson
-
 from logstore.client.checks import check_table
 from logstore.client.read.level import LevelBound, level_of
 from logstore.client.read.problem import error_of, parse, word_of
@@ -412,6 +410,8 @@ def _distinct(keys: Sequence[bytes]) -> list[bytes]:
 
 
 def _many_request(table: str, keys: list[bytes], after: After) -> tuple[str, dict[str, str], bytes]:
+    import orjson  # noqa: PLC0415 - who reads row by row does without
+
     headers = {**_session(after), "Accept": LISTS, "Content-Type": "application/json"}
     return f"{_table_path(table)}/rows:get", headers, orjson.dumps({"keys": _json_keys(keys)})
 
