@@ -9,6 +9,7 @@ from logstore.model.table import Table
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.verdicts import PROVED, UNPROVED
+from logstore.snapshot.work import NO_BASE, BaseState
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,11 @@ def bases_of(
                 unproved[0].name, table.name, partition, table.name,
             )  # fmt: skip
     return found
+
+
+def base_state(manifest: Manifest | None, partition: int) -> BaseState:
+    """State of a partition's base beside its rows."""
+    return NO_BASE if manifest is None else BaseState(manifest.parts[partition], manifest.decisions_of(partition))
 
 
 def _readable(repository: Repository, table: Table) -> Iterator[Manifest]:

@@ -7,11 +7,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import support_spark
-from support_conditional_log import facts, lane_facts, write_hard
-from support_jobs import context, make_table
+from support_conditional_log import facts, lane_facts, lane_reading, write_hard
+from support_jobs import context, ends, make_table, token
 from support_log import produce, until
+from support_snapshot import judge
 
 from batch.datasource import plan
+from batch.datasource.key_filter import Keys
+from batch.datasource.source import TableReader
 from batch.jobs.audit import AGREE, DIFFER, audit
 from batch.jobs.compact import compact, rebuild
 from batch.jobs.diff import diff
@@ -19,6 +22,7 @@ from batch.jobs.restore import restore
 from batch.jobs.trim import trim
 from logstore.model.errors import Unsupported
 from logstore.model.folding.digest import Digest
+from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.hard_rows.decisions import decisions_digest
 from logstore.snapshot import decisions
 
@@ -28,10 +32,14 @@ def ctx(kafka, tmp_path):
     return context(kafka.bootstrap, tmp_path)
 
 
+def changes(ctx, table):
+    where = plan.find(ctx.bootstrap, table.name, ctx.storage.url)
+    return plan.Planner(where).changes(plan.EARLIEST, plan.LATEST, Keys())
+
+
 JOBS = {
-    "diff": lambda ctx, table: diff(ctx, table.name, table.name),
     "restore": lambda ctx, table: restore(ctx, table.name, "latest", f"{table.name}-fork"),
-    "spark": lambda ctx, table: plan.find(ctx.bootstrap, table.name, ctx.storage.url),
+    "changes": lambda ctx, table: changes(ctx, table),
 }
 
 
@@ -178,3 +186,49 @@ def test_a_compaction_of_what_changes_no_row_keeps_the_files_of_the_rows_and_wri
     third = compact(ctx, table).manifest
     assert third.decisions_of(0).path != second.decisions_of(0).path
     assert sound(ctx, table, third) == lane_facts(ctx.bootstrap, table, third, tmp_path / "lane-third")
+
+
+def rows_of(ctx, table, **more):
+    """Rows as the data source gives them, read here."""
+    reader = TableReader({"bootstrap": ctx.bootstrap, "table": table.name, "storage": ctx.storage.url, **more})
+    found = {}
+    for task in reader.partitions():
+        for batch in reader.read(task):
+            for row in batch.to_pylist():
+                found[row["key"]] = (row["value"], row["version"])
+    return found
+
+
+def lane_rows(ctx, table, offsets, folder):
+    found = {}
+    for partition, cut in offsets.items():
+        with lane_reading(ctx.bootstrap, table, partition, cut, folder / str(partition)) as reading:
+            entries = {key: Entry.decode(raw) for key, raw in reading.scan()}
+            found |= {key: (one.payload, one.version) for key, one in entries.items() if one.kind == VALUE}
+    return found
+
+
+def test_the_data_source_and_diff_read_the_state_that_the_lane_makes_of_any_position(ctx, tmp_path):
+    table = make_table(ctx, "conditional-as-of", 2, conditional=True, dedup_records=60)
+    write_hard(ctx.bootstrap, table, 200)
+    early = ends(ctx, table)
+    manifest = compact(ctx, table).manifest
+    assert rows_of(ctx, table) == lane_rows(ctx, table, early, tmp_path / "early")
+    write_hard(ctx.bootstrap, table, 200, seed=2)
+    latest = ends(ctx, table)
+    between = {partition: (manifest.parts[partition].cut + end) // 2 for partition, end in latest.items()}
+    below = {partition: end // 2 for partition, end in early.items()}
+    wanted = {}
+    judge(ctx.repository(table), manifest, "agree")
+    for name, offsets in (("below", below), ("between", between), ("latest", latest)):
+        wanted[name] = lane_rows(ctx, table, offsets, tmp_path / name)
+        assert rows_of(ctx, table, as_of=token(table, offsets)) == wanted[name], name
+    some = sorted(wanted["between"])[3]
+    assert rows_of(ctx, table, as_of=token(table, between), key=some.decode()) == {some: wanted["between"][some]}
+    found = diff(ctx, f"{table.name}@{token(table, between)}", table.name)
+    old, new = ({key: one[0] for key, one in wanted[name].items()} for name in ("between", "latest"))
+    assert found.counts == {
+        "only_left": len(old.keys() - new.keys()), "only_right": len(new.keys() - old.keys()),
+        "same": sum(old[key] == new[key] for key in old.keys() & new.keys()),
+        "different": sum(old[key] != new[key] for key in old.keys() & new.keys()),
+    }  # fmt: skip

@@ -24,7 +24,7 @@ PASSED: list[NamedTuple] = [
     work.MergeOrder(FOLD, [FILE], True, work.PartDigest("ab", -5)), work.SampleOrder(FOLD, 3), work.KeySample(b"k", 9),
     work.SnapshotOrder(FOLD, [FILE]), work.DigestOrder(FOLD, [4, 9]), work.ServedOrder(FOLD, "http://n:1", 3.0), SEEN,
     work.GuiltyKey(b"k", SEEN, None), work.Comparison({"missing": 1}, [work.GuiltyKey(b"k", SEEN, None)], ""),
-    work.FileOrder(1, [FILE]), work.StateOrder(STRETCH, [FILE]),
+    work.FileOrder(1, [FILE]), work.StateOrder(STRETCH, [FILE], work.BaseState(FACTS, FILE)), work.NO_BASE,
     work.DiffOrder([work.StateOrder(STRETCH, [FILE])], [], 5), work.RowDiff({"same": 1}, [("only_left", b"k")]),
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from itertools import pairwise
 
-from batch.base_lookup import bases_of, offsets_of
+from batch.base_lookup import base_state, bases_of, offsets_of
 from batch.datasource.key_filter import Keys
 from batch.datasource.read import TableSource
 from batch.plain_only import need_plain
@@ -32,7 +32,6 @@ def find(bootstrap: str, table: str, storage: str | None) -> TableSource:
     """The table and its storage. Raises NoSuchTable, EpochChanged, LogUnreachable, SetupError, UsageError."""
     definitions = Registry(bootstrap).read()
     found = definitions.live(table)
-    need_plain(found, "spark.read.format('logstore')")
     check_epoch(bootstrap, found)
     settings = load({"bootstrap": bootstrap, "storage": storage})
     return TableSource(
@@ -77,12 +76,17 @@ class Planner:
             base = bases.get(partition)
             lo = base.parts[partition].cut if base else 0
             files = base.files_of(partition) if base else []
-            pieces.append(StateOrder(known.stretch(partition, lo, upto[partition]), list(files)))
+            stretch = known.stretch(partition, lo, upto[partition])
+            pieces.append(StateOrder(stretch, list(files), base_state(base, partition)))
         return pieces
 
     def changes(self, since: str, until: str, keys: Keys) -> list[LogStretch]:
-        """The stretches from one position to another, in pieces for many tasks. Raises UsageError, LogTruncated."""
+        """The stretches from one position to another, in pieces for many tasks.
+
+        Raises UsageError, LogTruncated, Unsupported for a conditional table: what its records did is not in them.
+        """
         table = self.where.table
+        need_plain(table, "changes of the data source")
         end = self._position(until)
         start = dict.fromkeys(end, 0) if since == EARLIEST else self._position(since)
         for partition in range(table.partitions):

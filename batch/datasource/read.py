@@ -6,7 +6,7 @@ and the batch it gives away (BATCH_ROWS rows, or BATCH_BYTES bytes and one row).
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,19 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch.datasource.key_filter import Keys
+from batch.tasks.conditional_fold import ConditionalFold, FoldStart
 from batch.tasks.fold import BUFFER_BYTES, Fold, Shape, is_plain, over, without_skipped
 from batch.tasks.segments import read_segment
-from batch.tasks.sst_files import SstTarget, readable
+from batch.tasks.sst_files import SstTarget, decisions_here, levels_opened, linked, readable
 from logstore.log.read.ranges import HEADERS, read_range
 from logstore.model.errors import Unsupported
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.mutation import Control, Delete, Quarantined, Refused, parse
 from logstore.model.partitioner import partition_of, partitions_of
+from logstore.model.safe_path import below as path_below
 from logstore.model.table import Table
 from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.storage import Storage
-from logstore.snapshot.work import LogStretch
+from logstore.snapshot.work import LogStretch, StateOrder
 
 BATCH_ROWS, BATCH_BYTES = 10_000, 16 << 20
 _TIME = pa.timestamp("us", tz="UTC")
@@ -60,38 +62,56 @@ def snapshot_rows(
         yield from _batches(partition, _base(where, files, keys, Path(scratch), saw))
 
 
-def rows_as_of(
-    where: TableSource, stretch: LogStretch, files: list[FileFacts], keys: Keys, saw: Saw
-) -> Iterator[pa.RecordBatch]:
+def rows_as_of(where: TableSource, order: StateOrder, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
     """The wanted rows of SSTables after the stretch that follows them.
 
     Raises also what `logstore.log.read.ranges.read_range` does, and Unsupported.
     """
-    with state_as_of(where, stretch, files, keys, saw) as (_, entries):
-        yield from _batches(stretch.partition, entries)
+    with state_as_of(where, order, keys, saw) as (_, entries):
+        yield from _batches(order.stretch.partition, entries)
 
 
 @contextmanager
 def state_as_of(
-    where: TableSource,
-    stretch: LogStretch,
-    files: list[FileFacts],
-    keys: Keys,
-    saw: Saw,
-    buffer_bytes: int = BUFFER_BYTES,
-) -> Iterator[tuple[Fold, Iterator[tuple[bytes, bytes]]]]:
+    where: TableSource, order: StateOrder, keys: Keys, saw: Saw, buffer_bytes: int = BUFFER_BYTES
+) -> Iterator[tuple[Fold | ConditionalFold, Iterator[tuple[bytes, bytes]]]]:
     """The fold of the stretch, and the wanted entries after it in key order. Raises as `rows_as_of`."""
-    table, partition = where.table, stretch.partition
+    with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch, ExitStack() as opened:
+        folding = _conditional if where.table.conditional else _plain
+        fold = folding(where, order, keys, saw, Path(scratch), opened, buffer_bytes)
+        tail = (item for item in fold.items() if keys.holds(item[0]))
+        yield fold, over(_base(where, order.base_files, keys, Path(scratch), saw), tail)
+
+
+def _plain(
+    where: TableSource, order: StateOrder, keys: Keys, saw: Saw, scratch: Path, _opened: ExitStack, buffer_bytes: int
+) -> Fold:
+    """The fold of the stretch's mutations of wanted keys."""
+    table, partition = where.table, order.stretch.partition
     shape = Shape(
         table.name, FoldRules(partition, table.partitions, table.max_value_bytes), table.skips.get(partition, [])
     )
-    with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
-        fold = Fold(shape, Path(scratch), buffer_bytes=buffer_bytes)
-        for batch in _records(where, stretch):
-            saw(batch.num_rows)
-            fold.take(_of_interest(batch, keys, table.max_value_bytes))
-        tail = (item for item in fold.items() if keys.holds(item[0]))
-        yield fold, over(_base(where, files, keys, Path(scratch), saw), tail)
+    fold = Fold(shape, scratch, buffer_bytes=buffer_bytes)
+    for batch in _records(where, order.stretch):
+        saw(batch.num_rows)
+        fold.take(_of_interest(batch, keys, table.max_value_bytes))
+    return fold
+
+
+def _conditional(
+    where: TableSource, order: StateOrder, _keys: Keys, saw: Saw, scratch: Path, opened: ExitStack, _buffer_bytes: int
+) -> ConditionalFold:
+    """The fold of the whole stretch: how long an id lasts depends on all that was decided, of whatever key."""
+    below = path_below(scratch, "below")
+    below.mkdir()
+    rows = opened.enter_context(levels_opened(linked(where.target, order.base_files, below)))
+    start = FoldStart(order.base.facts, decisions_here(where.target, order.base.decisions, scratch), rows)
+    fold = ConditionalFold(where.table, order.stretch.partition, start, scratch)
+    opened.callback(fold.close)
+    for batch in _records(where, order.stretch):
+        saw(batch.num_rows)
+        fold.take(batch)
+    return fold
 
 
 def changes(where: TableSource, stretch: LogStretch, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:

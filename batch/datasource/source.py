@@ -109,7 +109,7 @@ class TableReader(DataSourceReader):
         if isinstance(order, FileOrder):
             return read.snapshot_rows(self.where, order.partition, order.files, self.keys, self._saw)
         if isinstance(order, StateOrder):
-            return read.rows_as_of(self.where, order.stretch, order.base_files, self.keys, self._saw)
+            return read.rows_as_of(self.where, order, self.keys, self._saw)
         return read.changes(self.where, order, self.keys, self._saw)
 
     def _saw(self, count: int) -> None:

@@ -20,7 +20,6 @@ from batch.datasource.key_filter import Keys
 from batch.defaults import LISTED
 from batch.jobs import job_size
 from batch.jobs.history import History
-from batch.plain_only import need_plain
 from batch.tasks.fold import BUFFER_BYTES
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.sorted_merge import join
@@ -101,7 +100,6 @@ class _State:
         """Find the parts of `NAME`, `NAME@TOKEN` or `NAME@TIME`; raises as `diff`."""
         name, at, moment = text.partition("@")
         table: Table = ctx.table(name)
-        need_plain(table, "batch diff")
         history = History(ctx, table)
         offsets = history.locate(moment) if at else history.ends
         self.side = Side(name, Position({(table.epoch, partition): offset for partition, offset in offsets.items()}))
@@ -117,7 +115,7 @@ def _orders(left: list[RestoreOrder], right: list[RestoreOrder], listed: int) ->
 
 
 def _states(parts: list[RestoreOrder]) -> list[StateOrder]:
-    return [StateOrder(part.stretch, part.base_files) for part in parts]
+    return [StateOrder(part.stretch, part.base_files, part.base) for part in parts]
 
 
 def compare_states(order: DiffOrder, left: read.TableSource, right: read.TableSource) -> RowDiff:
@@ -139,10 +137,7 @@ def _rows(
     stack: ExitStack, where: read.TableSource, states: list[StateOrder], buffer_bytes: int
 ) -> Iterator[tuple[bytes, bytes]]:
     """Entries of some partitions of a table in key order."""
-    opened = [
-        stack.enter_context(read.state_as_of(where, stretch, files, Keys(), _unseen, buffer_bytes))[1]
-        for stretch, files in states
-    ]
+    opened = [stack.enter_context(read.state_as_of(where, state, Keys(), _unseen, buffer_bytes))[1] for state in states]
     return heapq.merge(*opened, key=lambda pair: pair[0])
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pyarrow import compute as pc
 from pyarrow import parquet
 
-from batch.base_lookup import bases_of, offsets_of
+from batch.base_lookup import base_state, bases_of, offsets_of
 from batch.context import Context
 from batch.jobs import job_size
 from batch.tasks.segments import local_copy
@@ -62,7 +62,8 @@ class History:
             since = base.parts[partition].cut if base else 0
             files = base.files_of(partition) if base else []
             log_time_ms = base.parts[partition].log_time_ms if base else 0
-            found.append(RestoreOrder(self._stretch(partition, since, end), list(files), log_time_ms))
+            stretch, state = self._stretch(partition, since, end), base_state(base, partition)
+            found.append(RestoreOrder(stretch, list(files), log_time_ms, state))
         return found
 
     def _at(self, text: str, time_ms: int) -> dict[int, int]:

@@ -30,8 +30,8 @@ def of_tail(index: ArchiveIndex, base: Manifest | None, upto: Mapping[int, int])
 def of_history(orders: Iterable[RestoreOrder]) -> JobSize:
     """Size of the parts of a past state."""
     sizes = [
-        _sum(JobSize(stretch.end - stretch.start), _of_files(files), _bytes_of(stretch.segments))
-        for stretch, files, _ in orders
+        _sum(JobSize(one.stretch.end - one.stretch.start), _of_files(one.base_files), _bytes_of(one.stretch.segments))
+        for one in orders
     ]
     return _sum(*sizes)
 

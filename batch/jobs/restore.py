@@ -34,7 +34,7 @@ from logstore.log.tables import change, claims, forks
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
 from logstore.snapshot.manifest import Manifest, PartFacts
-from logstore.snapshot.work import FoldResult, RestoreOrder
+from logstore.snapshot.work import FoldResult, RestoreOrder, StateOrder
 
 CUT = 1  # the snapshot stands for the base record at offset 0
 _VERSION = bytes(8)
@@ -162,7 +162,10 @@ def restore_partition(
 
     with (
         tempfile.TemporaryDirectory(prefix="logstore-restore-") as scratch,
-        read.state_as_of(where, order.stretch, order.base_files, Keys(), saw) as (fold, entries),
+        read.state_as_of(where, StateOrder(order.stretch, order.base_files, order.base), Keys(), saw) as (
+            fold,
+            entries,
+        ),
     ):
         records = examined[0]
         written, total = SstOutput(fork, order.stretch.partition, target, Path(scratch)).base(_as_begun(entries))

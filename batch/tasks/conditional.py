@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from batch.tasks.conditional_fold import ConditionalFold, FoldStart
-from batch.tasks.sst_files import SstTarget, fetched, levels_opened
+from batch.tasks.sst_files import SstTarget, decisions_here, fetched, levels_opened
 from batch.tasks.sst_output import MadeFile, SstOutput
 from batch.tasks.sstables import PartitionTask
 from logstore.model.errors import Corrupted
@@ -36,8 +36,7 @@ def begun(
     order: FoldOrder, table: Table, where: SstTarget, rows: LookUp, scratch: Path, opened: ExitStack
 ) -> ConditionalFold:
     """A fold that goes on from the order's base, whose rows are these; `opened` closes it. Raises as `fetched`."""
-    decided = order.decisions
-    local = None if decided is None else fetched(where, decided, below(scratch, "before.sst"))
+    local = decisions_here(where, order.decisions, scratch)
     fold = ConditionalFold(table, order.partition, FoldStart(order.base, local, rows), scratch)
     opened.callback(fold.close)
     return fold

@@ -89,6 +89,11 @@ def fetched(where: SstTarget, file: FileFacts, local: Path) -> Path:
     return local
 
 
+def decisions_here(where: SstTarget, file: FileFacts | None, scratch: Path) -> Path | None:
+    """The file of a base's outcomes and ids, in `scratch`; None where it has none. Raises Corrupted."""
+    return None if file is None else fetched(where, file, below(scratch, "before.sst"))
+
+
 def seen(where: SstTarget, file: FileFacts, local: Path) -> Path:
     """A file of the repository, as `fetched`; one on a disk is read where it is, and `local` points there."""
     if where.storage.local(where.root) is None:

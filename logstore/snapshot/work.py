@@ -106,12 +106,26 @@ class DigestOrder(NamedTuple):
     cuts: list[int]
 
 
+class BaseState(NamedTuple):
+    """State of a base beside its rows, which the fold of a conditional table goes on from.
+
+    `facts` of its partition (None: there is no base), and its file of outcomes and ids (None: it has none).
+    """
+
+    facts: PartFacts | None = None
+    decisions: FileFacts | None = None
+
+
+NO_BASE = BaseState()
+
+
 class RestoreOrder(NamedTuple):
     """Fold a stretch of the source's log over the files of a base whose log time is `log_time_ms`."""
 
     stretch: LogStretch
     base_files: list[FileFacts]
     log_time_ms: int
+    base: BaseState = NO_BASE
 
 
 class FoldResult(NamedTuple):
@@ -179,6 +193,7 @@ class StateOrder(NamedTuple):
 
     stretch: LogStretch
     base_files: list[FileFacts]
+    base: BaseState = NO_BASE
 
 
 class DiffOrder(NamedTuple):
