@@ -20,6 +20,7 @@ from batch.tasks.segments import read_segment
 from batch.tasks.sst_files import SstTarget, decisions_here, levels_opened, linked, readable
 from logstore.log.read.ranges import HEADERS, read_range
 from logstore.model.errors import Unsupported
+from logstore.model.folding.difference import Item, ended
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.mutation import Control, Delete, Quarantined, Refused, parse
@@ -79,8 +80,11 @@ def state_as_of(
     with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch, ExitStack() as opened:
         folding = _conditional if where.table.conditional else _plain
         fold = folding(where, order, keys, saw, Path(scratch), opened, buffer_bytes)
-        tail = (item for item in fold.items() if keys.holds(item[0]))
-        yield fold, over(_base(where, order.base_files, keys, Path(scratch), saw), tail)
+        tail: Iterator[Item] = (item for item in fold.items() if keys.holds(item[0]))
+        base = _base(where, order.base_files, keys, Path(scratch), saw)
+        if where.table.expiring:
+            base, tail = ended(base, fold.log_time_ms), ended(tail, fold.log_time_ms)
+        yield fold, over(base, tail)
 
 
 def _plain(
