@@ -242,3 +242,21 @@ def test_a_batch_job_logs_as_a_node_does(kafka):
     )
     (line,) = [orjson.loads(line) for line in done.stderr.splitlines() if line.startswith(b"{")]
     assert (line["process"], line["level"], line["event"]) == ("batch", "warning", "said by a job")
+
+
+WITHOUT_RICH = """
+import sys
+if sys.argv[1:]:
+    import rich.console
+from logstore.process import logs
+assert ("rich" in sys.modules) == bool(sys.argv[1:]), "structlog has loaded it, or it is gone"
+from rich.console import Console
+from rich.traceback import Traceback
+if sys.argv[1:]:
+    assert Console is rich.console.Console
+"""
+
+
+@pytest.mark.parametrize("before", [[], ["loaded before"]])
+def test_logging_loads_no_rich_and_leaves_it_to_those_who_use_it(before):
+    subprocess.run([sys.executable, "-c", WITHOUT_RICH, *before], check=True, timeout=120, cwd=ROOT)

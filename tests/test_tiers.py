@@ -21,7 +21,7 @@ def run(*argv):
     return subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
 
 
-@pytest.mark.parametrize("processes", ["0", "2"])
+@pytest.mark.parametrize("processes", ["0", "1"])  # by itself, and by what a process of xdist tells
 def test_a_run_that_uses_half_as_much_again_as_its_budget_fails_and_says_so(processes):
     done = run("-c", BUDGETED, "0.01", "-n", processes)
     assert (done.returncode, "4 passed" in done.stdout) == (1, True), done.stdout

@@ -25,10 +25,19 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import orjson
-import structlog
-from structlog.stdlib import BoundLogger, ExtraAdder, ProcessorFormatter
 
 from logstore.model.log_levels import LEVELS, OURS, parse_levels
+
+# structlog loads rich where it is installed, for tracebacks that no line of ours has: half of what this module takes to
+# load, in every process of a node. So there is none for it, and for everybody else there is the one that there was.
+_rich = sys.modules.get("rich")
+sys.modules["rich"] = None  # type: ignore[assignment]  # how Python is told that a module is not to be had
+import structlog  # noqa: E402 - while there is no rich
+from structlog.stdlib import BoundLogger, ExtraAdder, ProcessorFormatter  # noqa: E402 - while there is no rich
+
+del sys.modules["rich"]
+if _rich is not None:
+    sys.modules["rich"] = _rich
 
 FORMAT, LEVEL = "LOGSTORE_LOG_FORMAT", "LOGSTORE_LOG_LEVEL"  # environment of children
 ACCESS = "logstore.access"  # the logger of requests, whose lines may repeat themselves
