@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from confluent_kafka.admin import AdminClient
 from support_log import produce
+from support_tiers import short_and_long
 
 from logstore.broker.embedded import EmbeddedKafka
 from logstore.log import topics
@@ -13,25 +14,28 @@ from logstore.log.kafka.offsets import bounds, ends, first_from
 from logstore.model.errors import UsageError
 
 
-def test_a_client_that_outlives_a_broker_finds_its_leaders_again(tmp_path):
+@short_and_long("starts", 1, 3)  # each is a new epoch of every leader
+def test_a_client_that_outlives_a_broker_finds_its_leaders_again(tmp_path, starts):
     with EmbeddedKafka(tmp_path, heap_mb=256) as broker:
         client, topic = admin(broker.bootstrap), "t"
         topics.create(client, topic, 2, 1, {})
         produce(broker.bootstrap, topic, [(b"k%d" % n, b"v") for n in range(10)])
         before = bounds(client, topic, [0, 1])
-        for _ in range(3):  # each start is a new epoch of every leader
+        for _ in range(starts):
             broker.stop()
             broker.start()
             assert bounds(client, topic, [0, 1]) == before
             assert first_from(client, topic, [0, 1], 0) == {0: 0, 1: 0}
 
 
-def test_a_topic_that_another_one_makes_at_this_moment_is_known_when_create_returns(kafka):
+@short_and_long("topics_made", 10, 30)
+def test_a_topic_that_another_one_makes_at_this_moment_is_known_when_create_returns(kafka, topics_made):
     """The controller refuses the second before the broker has heard of the first: nodes that are started together."""
     clients = [AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0}) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        for number in range(30):
-            asked = [pool.submit(_create, client, f"made-at-once-{number}") for client in clients]
+        for number in range(topics_made):
+            name = f"made-at-once-{topics_made}-{number}"
+            asked = [pool.submit(_create, client, name) for client in clients]
             made, settings = zip(*(future.result(60) for future in asked), strict=True)
             assert sorted(made) == [False, False, False, True]
             assert [found["retention.ms"] for found in settings] == ["-1"] * 4

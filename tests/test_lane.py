@@ -270,7 +270,11 @@ def test_the_broker_dies_and_comes_back(kafka, worker):
 
 
 @pytest.mark.parametrize(
-    "harm", [zero_root, lambda path: truncate(path, used_bytes(path) // 2)], ids=["zeroed", "cut short"]
+    "harm",
+    [
+        pytest.param(lambda path: truncate(path, used_bytes(path) // 2), id="cut short"),
+        pytest.param(zero_root, id="zeroed", marks=pytest.mark.long),  # pages of zeros: the next test, and of test_view
+    ],
 )
 def test_a_view_that_was_damaged_meanwhile_is_built_again_from_the_log(kafka, tmp_path, harm):
     table = make_table(kafka.bootstrap, partitions=2)
