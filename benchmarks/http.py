@@ -37,7 +37,7 @@ from logstore.view.view import View, ViewIdentity
 
 ROWS, VALUE_BYTES, PARTITIONS, CONNECTIONS = 200_000, 100, 4, 32
 _EPOCH = "b" * 32
-_NODE = "bench"
+NODE = "bench"
 _AIMS = {"constant ASGI": 1.6, "nginx static": 0.8}
 _NGINX_WAYS = {
     # as Debian's package sets it: the file is looked up for every request
@@ -183,11 +183,11 @@ def reader_of(data_dir: Path) -> Iterator[str]:
     table = Table("t", "t", _EPOCH, PARTITIONS)
     slots = tuple(range(DEFAULT_SLOTS))
     feed.publish(TablesKey(), TablesRecord(1, _EPOCH, tables=(table.to_json(),)))
-    feed.publish(NodesKey(), NodesRecord((NodeRecord(_NODE, 0, slots=slots, live=slots, tables=1),)))
+    feed.publish(NodesKey(), NodesRecord((NodeRecord(NODE, 0, slots=slots, live=slots, tables=1),)))
     for partition, view in enumerate(views):
         feed.publish(ViewKey("t", _EPOCH, partition), ViewRecord(str(view.path), partition, LIVE))
         feed.publish(AppliedKey(_EPOCH, partition), AppliedRecord(view.next_offset, view.next_offset))
-    with reader_process(data_dir, _NODE) as url:
+    with reader_process(data_dir, NODE) as url:
         yield url
     feed.close()
     for view in views:

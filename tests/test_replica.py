@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support_fork import in_child
 from support_replica import replicated
@@ -18,6 +19,7 @@ from logstore import (
     EpochChanged,
     LogUnreachable,
     NoSuchTable,
+    NotYet,
     Position,
     Replica,
     Stopped,
@@ -331,6 +333,69 @@ def _look(table):
             if rows_of(replica, table) != ROWS:
                 wrong.append("a scan")
     return wrong
+
+
+def test_rows_are_read_in_place(node, replica, table):
+    node.put_many(table, {b"l" * 600: b"long", b"large": b"x" * 100_000})
+    node.adopt(table, partition_of(b"k001", 4))
+    until("a snapshot is below", lambda: replica.get(table, "k001").source == "snapshot")
+    with replica.view(table, max_age_ms=LONG_MS) as view:
+        rows = [view.get(key) for key in ("large", b"k001", b"l" * 600)]
+        assert [type(row.value) for row in rows] == [memoryview] * 3
+        assert [bytes(row.value) for row in rows] == [b"x" * 100_000, b"v1", b"long"]
+        assert [row.source for row in rows][:2] == [replica.get(table, "large").source, "snapshot"]
+        assert view.get("nobody") is None
+        node.put(table, b"large", b"new")
+        assert view.get("large").value == b"x" * 100_000, "of one committed state"
+    for row in rows:
+        with pytest.raises(ValueError, match="released"):
+            bytes(row.value)
+    with pytest.raises(UsageError, match="ended"):
+        view.get("large")
+    ahead = Position({(epoch_of(table), partition_of(b"large", 4)): replica.get(table, "large").position.offset + 1})
+    with replica.view(table, after=ahead, deadline_ms=LONG_MS) as view:
+        assert view.get("large").value == b"new"
+    with pytest.raises(NoSuchTable), replica.view("none") as view:
+        pass
+
+
+def test_a_value_that_is_used_behind_its_block_is_told(replica, table):
+    kept = []
+    with pytest.raises(UsageError, match="2 values"), replica.view(table, max_age_ms=LONG_MS) as view:
+        kept += [np.frombuffer(view.get("k001").value, np.uint8), view.get("k002").value[1:], view.get("k003")]
+    assert [bytes(part) for part in kept[:2]] == [b"v1", b"2"], "their map is left in place"
+    with pytest.raises(ValueError, match="released"):
+        bytes(kept[2].value)
+
+
+def test_rows_are_not_held_in_place_for_long(replica, table):
+    with pytest.raises(NotYet, match="too long"), replica.view(table, max_age_ms=1) as view:
+        until("it is past its age", lambda: past(view))
+    with replica.view(table, max_age_ms=LONG_MS) as view:
+        assert view.get("k001").value == b"v1"
+
+
+def past(view):
+    try:
+        return view.get("k001") is None
+    except NotYet:
+        return True
+
+
+def test_a_child_that_is_forked_inside_a_block_is_told(replica, table):
+    with replica.view(table, max_age_ms=LONG_MS) as view:
+        row = view.get("k001")
+        said = in_child(lambda: read_or_refused(replica, table))
+        assert bytes(row.value) == b"v1"
+    assert "already open" in said
+    assert replica.get(table, "k001").value == b"v1"
+
+
+def read_or_refused(replica, table):
+    try:
+        return replica.get(table, "k001", deadline_ms=200)
+    except NotYet as error:
+        return error
 
 
 def test_a_view_that_is_damaged_stops_its_partition_alone(node, replica, table):

@@ -61,6 +61,12 @@ class Follower:
             done.cancel()
             raise NotYet("the thread that follows the node does not get to run; try again") from None
 
+    def later(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+        """Have something done on the loop after a time, unless what this returns is called before."""
+        timers: list[asyncio.TimerHandle] = []
+        self._soon(lambda: timers.append(self._loop.call_later(seconds, call)))
+        return lambda: self._soon(lambda: timers[0].cancel())  # calls come in their order
+
     def close(self) -> None:
         """Stop following, and let views and snapshots go; who waits is told so."""
         self._soon(self._end)

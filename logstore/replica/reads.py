@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from copy import copy
+from functools import partial
 from typing import TypeVar
 
 from logstore.client.read.row import Row
@@ -11,8 +13,9 @@ from logstore.model.table import Table
 from logstore.replica.follower import Follower
 from logstore.replica.levels import floor_of
 from logstore.replica.published import PublishedTable
+from logstore.replica.view import ReplicaView
 from logstore.serve.read.as_of import AsOf
-from logstore.serve.read.consistency import Consistency
+from logstore.serve.read.consistency import EVENTUAL, Consistency
 from logstore.serve.read.consistency_wait import answer_token
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged, read_cell
 from logstore.serve.read.page_merge import PagePart
@@ -90,6 +93,33 @@ def read_rows(
             return
         rest = rest.behind(page.through)
         limit = None if limit is None else limit - len(page.rows)
+
+
+def open_view(follower: Follower, name: str, level: Consistency) -> ReplicaView:
+    """A table to be read in place, once what `level` asks for is there. Raises Problem, LogStoreError."""
+    if level.name == EVENTUAL and name in follower.catalog.published:
+        table, floor = follower.catalog.published[name].table, Floor(time_ms=level.time_ms)
+    else:
+        table, floor = follower.call(partial(_reached, name, level), level.deadline_ms)
+
+    async def located(_: Follower, __: float, place: int) -> ServedPartition:
+        served = follower.catalog.locate(table, place)
+        served.open()
+        return copy(served)
+
+    def locate(place: int) -> ServedPartition:
+        known = follower.catalog.published.get(name)
+        found = known.partitions[place] if known is not None and known.table.epoch == table.epoch else None
+        return follower.call(partial(located, place=place), level.deadline_ms) if found is None else found.served
+
+    return ReplicaView(table, locate, floor, name)
+
+
+async def _reached(name: str, level: Consistency, follower: Follower, deadline: float) -> tuple[Table, Floor]:
+    table = await follower.wait.table(name, level, deadline)
+    named = [partition for epoch, partition in level.floor.pieces if epoch == table.epoch]
+    wanted = named if level.point is None else range(table.partitions)
+    return table, await follower.wait.partitions(table, wanted, level, deadline)
 
 
 def _read(

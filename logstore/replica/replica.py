@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from logstore.client.checks import Text, check_table, keys_of
+from logstore.client.checks import Text, check_number, check_table, keys_of
 from logstore.client.read.http import ScanPages
 from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS, MANY, After, Budget, PointInTime, when
@@ -23,11 +24,13 @@ from logstore.replica.follower import Follower
 from logstore.replica.followers import FOLLOWERS
 from logstore.replica.levels import consistency_of
 from logstore.replica.published import NotPlain, PublishedTable, SharedCatalog
-from logstore.replica.reads import read_many, read_row, read_rows
+from logstore.replica.reads import open_view, read_many, read_row, read_rows
+from logstore.replica.view import ReplicaView
 from logstore.serve.read.consistency import Consistency
 from logstore.serve.read.parameters.scan_query import Query
 from logstore.serve.wire.problems import Problem
 
+MAX_AGE_MS = 1_000  # of rows that are read in place
 CLOSED = "this Replica is closed; open a new one"
 
 
@@ -153,6 +156,34 @@ class Replica:
         first, last = to_bytes(prefix or start or b""), None if end is None else to_bytes(end)
         query = Query(first, after_prefix(first) if prefix else last, 1, reverse, keys_only, None)
         return self._scan(table, query, limit, partial(consistency_of, bound, deadline_ms))
+
+    @contextmanager
+    def view(
+        self, table: str, *, after: Position | str | None = None, consistency: Level | None = None,
+        max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS, max_age_ms: int = MAX_AGE_MS,
+    ) -> Iterator[ReplicaView]:  # fmt: skip
+        """Read rows of a table in place for the length of a block: values are `memoryview`s, and nothing is copied.
+
+            with replica.view("images") as view:
+                row = view.get("cat")
+                file.write(row.value)
+
+        Each partition is read at one committed state, at least as new as asked for. Values end with the block, and
+        slices of them must not outlive it. It keeps the node from using pages again: after `max_age_ms` it ends in
+        NotYet. Raises like `get`.
+        """
+        check_table(table)
+        check_number("max_age_ms", max_age_ms, 1, whole=True)
+        Budget.of(deadline_ms, 0.0)
+        follower, bound = self._following(), when(after, None, consistency, max_lag_ms)
+        with typed(table):
+            opened = open_view(follower, table, consistency_of(bound, deadline_ms))
+        overdue = follower.later(max_age_ms / 1_000, opened.expire)
+        try:
+            with opened:
+                yield opened
+        finally:
+            overdue()
 
     def standing(self, table: str, *, deadline_ms: int = DEADLINE_MS) -> list[ReplicaStanding]:
         """Tell how the table's partitions stand here, and how old that is. Raises NoSuchTable, Starting, UsageError."""

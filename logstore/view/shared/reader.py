@@ -168,12 +168,14 @@ class _Opened:
 
     def before_fork(self) -> None:
         """Close all, unless one is being read."""
-        self._forking.stack = ExitStack()
-        if self._forking.stack.enter_context(GATE.alone()):
-            for reader in list(self.readers.values()):
-                reader.close()
-        else:
-            self._forking.held = list(self.readers.values())
+        self._forking.stack, self._forking.held = ExitStack(), ()
+        readers = list(self.readers.values())
+        alone = self._forking.stack.enter_context(GATE.alone())
+        if not alone or any(reader._begun for reader in readers):
+            self._forking.held = readers
+            return
+        for reader in readers:
+            reader.close()
 
     def after_in_parent(self) -> None:
         """Let everybody read again."""
@@ -181,7 +183,7 @@ class _Opened:
 
     def after_in_child(self) -> None:
         """Begin anew; what could not be closed is left alone."""
-        self._inherited += getattr(self._forking, "held", ())
+        self._inherited += self._forking.held
         self.readers, self.lock = WeakValueDictionary(), threading.Lock()
         GATE.renew()
 
