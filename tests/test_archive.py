@@ -12,7 +12,6 @@ from support_log import produce
 from batch.jobs import archive as archiving
 from batch.jobs.archive import archive, repair_archive, verify_archive
 from batch.jobs.compact import compact
-from batch.jobs.history import may_hold_later
 from batch.tasks import segments
 from benchmarks.far_storage import CountingStorage
 from logstore.log import topics
@@ -23,6 +22,8 @@ from logstore.model.errors import Conflict, Corrupted, JobRunning, LogGap, LogTr
 from logstore.snapshot.archive import index as archive_index
 from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.archive.segment import Segment, path_of
+from logstore.snapshot.archive.segment_file import read_segment
+from logstore.snapshot.archive.times import may_hold_later
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange
 
@@ -309,7 +310,7 @@ def rows_of(ctx, table, partition):
     index = ctx.archive(table)
     skips = table.skips.get(partition, [])
     archived = [segment for segment in index.segments() if segment.partition == partition]
-    batches = [batch for segment in archived for batch in segments.read_segment(segment, ctx.storage, skips)]
+    batches = [batch for segment in archived for batch in read_segment(segment, ctx.storage, skips)]
     return [(r["offset"], r["timestamp"], r["key"], r["value"]) for b in batches for r in b.to_pylist()]
 
 

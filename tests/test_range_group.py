@@ -16,6 +16,7 @@ from logstore.log.read.range_group import read_group
 from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, EpochChanged, LogGap, LogTruncated
 from logstore.model.record_identity import identify
+from logstore.snapshot.archive.segment_file import read_segment
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange
 
@@ -94,7 +95,7 @@ def test_stretches_archived_together_are_the_segments_of_each_alone(ctx):
     own = {"path": "", "checksum": "", "size_bytes": 0}  # of the attempt, and of how batches fell
     assert [one._replace(**own) for one in together] == [one._replace(**own) for one in alone]
     for one, other in zip(together, alone, strict=True):
-        assert rows(segments.read_segment(one, ctx.storage, [])) == rows(segments.read_segment(other, ctx.storage, []))
+        assert rows(read_segment(one, ctx.storage, [])) == rows(read_segment(other, ctx.storage, []))
     pieces = [OffsetRange(0, 0, 5), OffsetRange(0, 5, 9)]
     assert [one[:3] for one in extract(pieces, ctx.bootstrap, table, ctx.storage, "j")] == [one[:3] for one in pieces]
 

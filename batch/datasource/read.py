@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from batch.datasource.key_filter import Keys
 from batch.tasks.conditional_fold import ConditionalFold, FoldStart
 from batch.tasks.fold import BUFFER_BYTES, Fold, Shape, is_plain, over, without_skipped
-from batch.tasks.segments import read_segment
 from batch.tasks.sst_files import SstTarget, decisions_here, levels_opened, linked, readable
 from logstore.log.read.ranges import HEADERS, read_range
 from logstore.model.errors import Unsupported
@@ -27,6 +26,7 @@ from logstore.model.folding.mutation import Control, Delete, Quarantined, Refuse
 from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.safe_path import below as path_below
 from logstore.model.table import Table
+from logstore.snapshot.archive.segment_file import read_segment
 from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import LogStretch, StateOrder

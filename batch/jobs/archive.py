@@ -23,6 +23,7 @@ from logstore.model.skips import first_missing
 from logstore.model.table import Table
 from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.archive.segment import Segment
+from logstore.snapshot.archive.segment_file import verify_segment
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange
 
@@ -119,7 +120,7 @@ def verify_archive(ctx: Context, table: Table) -> dict[str, int]:
     index = ctx.archive(table)
     archived = index.segments()
     ctx.start(job_size.of_segments(archived))
-    ctx.run("verify", partial(segments.verify_segment, storage=ctx.storage, skips=table.skips), archived)
+    ctx.run("verify", partial(verify_segment, storage=ctx.storage, skips=table.skips), archived)
     return {
         "segments": len(archived), "records": sum(s.records for s in archived),
         "size_bytes": sum(s.size_bytes for s in archived),
@@ -200,7 +201,7 @@ def _lost(ctx: Context, table: Table, known: list[Segment]) -> set[Segment]:
 
 def _is_sound(segment: Segment, storage: Storage, skips: dict[int, list[tuple[int, int]]]) -> bool:
     try:
-        segments.verify_segment(segment, storage, skips)
+        verify_segment(segment, storage, skips)
     except Corrupted:
         return False
     return True

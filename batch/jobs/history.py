@@ -7,13 +7,9 @@ take. The log is read for what is not archived yet.
 import time
 from functools import partial
 
-from pyarrow import compute as pc
-from pyarrow import parquet
-
 from batch.base_lookup import base_state, bases_of, offsets_of
 from batch.context import Context
 from batch.jobs import job_size
-from batch.tasks.segments import local_copy
 from logstore.log import topics
 from logstore.log.kafka import clients, offsets
 from logstore.log.read.ranges import first_later
@@ -22,8 +18,7 @@ from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
-from logstore.snapshot.archive.segment import Segment
-from logstore.snapshot.storage import Storage
+from logstore.snapshot.archive.times import first_archived_later, may_hold_later
 from logstore.snapshot.work import LogStretch, RestoreOrder
 
 
@@ -117,28 +112,3 @@ class History:
                 "gone"
             )
         return LogStretch(partition, start, end, self.index.covering(partition, start, reach), reach)
-
-
-def may_hold_later(segments: list[Segment], time_ms: int) -> list[Segment]:
-    """The segments of a partition in which the first record later than a time may be: one, where all have their times.
-
-    Those before it hold nothing so late, and those of earlier builds, before it, do not say.
-    """
-    found: list[Segment] = []
-    for segment in segments:
-        if segment.latest_ms > time_ms:
-            return [*found, segment]
-        if segment.latest_ms < 0:
-            found.append(segment)
-    return found
-
-
-def first_archived_later(segments: list[Segment], time_ms: int, storage: Storage) -> int | None:
-    """The first offset in these segments whose timestamp is later than a time. Raises Corrupted, StorageUnreachable."""
-    for segment in segments:
-        with local_copy(segment, storage) as path, parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["offset", "timestamp"], use_threads=False):
-                later = batch.filter(pc.greater(batch.column("timestamp"), time_ms))
-                if later.num_rows:
-                    return int(later.column("offset")[0].as_py())
-    return None

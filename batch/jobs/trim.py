@@ -16,13 +16,13 @@ from typing import Any
 from batch.context import Context, new_id
 from batch.jobs import idle_partitions, job_size
 from batch.jobs.node_adoptions import asked_at
-from batch.tasks import segments
 from logstore.log import topics
 from logstore.log.kafka import clients, offsets
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.model.errors import Corrupted, LogUnreachable, NotTrimmable
 from logstore.model.position import Position
 from logstore.model.table import Table
+from logstore.snapshot.archive.segment_file import verify_segment
 from logstore.snapshot.manifest import Manifest
 from logstore.snapshot.repository import Repository
 from logstore.snapshot.verdicts import REFUSED
@@ -185,7 +185,7 @@ def _check_archive(ctx: Context, table: Table, starts: dict[int, int], below: di
         index = ctx.archive(table)
         archived = [segment for p, end in sorted(below.items()) for segment in index.covering(p, starts[p], end)]
         ctx.start(job_size.of_segments(archived))
-        ctx.run("verify", partial(segments.verify_segment, storage=ctx.storage, skips=table.skips), archived)
+        ctx.run("verify", partial(verify_segment, storage=ctx.storage, skips=table.skips), archived)
     except Corrupted as error:
         raise NotTrimmable(f"the archive of table {table.name} does not hold what would go: {error}") from error
 

@@ -14,12 +14,12 @@ from typing import TypeVar
 
 from pyarrow import parquet
 
-from batch.tasks.segments import local_copy
 from batch.tasks.sst_files import SstTarget, fetched
 from logstore.model.folding.difference import KeyRange
 from logstore.model.key import MAX_KEY_BYTES
 from logstore.snapshot import sst
 from logstore.snapshot.archive.segment import Segment
+from logstore.snapshot.archive.segment_file import local_copy
 from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.work import FoldOrder, KeySample, SampleOrder
 

@@ -17,7 +17,6 @@ from batch import failpoints
 from batch.tasks import levels, read_back
 from batch.tasks.conditional_fold import ConditionalFold
 from batch.tasks.fold import Fold, QuarantineTally, Shape, over
-from batch.tasks.segments import read_segment
 from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, linked, scanned
 from batch.tasks.sst_output import SstOutput
 from logstore.model.errors import Corrupted
@@ -28,6 +27,7 @@ from logstore.model.safe_path import below
 from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.archive.segment import Segment
+from logstore.snapshot.archive.segment_file import read_segment
 from logstore.snapshot.manifest import FileFacts, PartFacts, has_deltas, levels_of
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import FoldOrder, FoldResult, MergeOrder

@@ -6,12 +6,13 @@ Results go to stdout, all else to stderr; tables are drawn for terminals, tab-se
 import base64
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
 _TIMES = {"created_ms"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def as_json(document: Any) -> None:
@@ -74,8 +75,16 @@ def fields(document: Mapping[str, Any]) -> None:
 
 def _as_time(key: str, time_ms: int) -> tuple[str, str]:
     """A field of a time: its name without the unit, and RFC 3339 in UTC."""
-    text = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    return key.removesuffix("_ms"), text.replace("+00:00", "Z")
+    return key.removesuffix("_ms"), time_text(time_ms)
+
+
+def time_text(time_ms: int) -> str:
+    """A time for people: RFC 3339 in UTC; one that no calendar has, in milliseconds."""
+    try:
+        text = (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="milliseconds")
+    except OverflowError:
+        return f"{time_ms} ms"
+    return text.replace("+00:00", "Z")
 
 
 def _cell(cell: Any) -> str:

@@ -54,6 +54,7 @@ from logstore.model.table import Table
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.history.async_history import AsyncKeyHistory
     from logstore.client.session.async_session import AsyncSession
     from logstore.client.typed.async_table import AsyncTypedTable
     from logstore.codecs import Codec
@@ -360,6 +361,20 @@ class AsyncStore(AsyncConditionalWrites):
         return self._reads().scan(
             table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
         )
+
+    async def history(
+        self, table: str, key: Text, *, since: PointInTime = None, until: PointInTime = None, limit: int | None = None,
+        oldest_first: bool = False, values: bool = True, archive: bool = True, storage: str | None = None,
+    ) -> "AsyncKeyHistory":  # fmt: skip
+        """Every mutation of a key that log and archive still hold, with `async for`; see `Store.history`."""
+        from logstore.client.history.async_history import AsyncKeyHistory  # noqa: PLC0415 - only who uses it
+
+        self._here()
+        inner = await asyncio.to_thread(
+            self._store.history, table, key, since=since, until=until, limit=limit, oldest_first=oldest_first,
+            values=values, archive=archive, storage=storage,
+        )  # fmt: skip
+        return AsyncKeyHistory(inner)
 
     async def outcome_of(
         self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called

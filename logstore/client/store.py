@@ -36,6 +36,7 @@ from logstore.model.position import Position
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.history.key_history import KeyHistory
     from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
     from logstore.client.write.batch import WriteBatch
@@ -252,6 +253,31 @@ class Store(ConditionalWrites):
         return self.reader.scan(
             table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
         )
+
+    def history(
+        self, table: str, key: Text, *, since: PointInTime = None, until: PointInTime = None, limit: int | None = None,
+        oldest_first: bool = False, values: bool = True, archive: bool = True, storage: str | None = None,
+    ) -> "KeyHistory":  # fmt: skip
+        """Every mutation of a key that log and archive still hold, the newest first, read as they are taken.
+
+        `since`, `until`: the token of a position or a time, as `as_of`; with `until` up to what that read would see.
+        `values=False` leaves them out; `archive=False` asks the log alone; `storage`: where the archive is, if not
+        where the store is defined to have it. Takes Kafka's address, and reads the partition of the key; outcomes of
+        conditional mutations are asked of a node, where one is known (docs/history.md).
+
+        Raises NoSuchTable, EpochChanged, LogUnreachable, AccessDenied, StorageUnreachable, LogTruncated, LogGap.
+        """
+        from logstore.client.history.decided import asking  # noqa: PLC0415 - only who uses it
+        from logstore.client.history.key_history import Selection, check_archive  # noqa: PLC0415 - only who uses it
+        from logstore.client.history.opening import ArchiveChoice, open_history  # noqa: PLC0415 - loads librdkafka
+
+        self.check_open()
+        check_archive(archive, storage)
+        return open_history(
+            self._need_bootstrap(), check_table(table), check_key(to_bytes(key)),
+            Selection(since, until, limit, oldest_first, values), ArchiveChoice(archive, storage),
+            outcomes=asking(lambda: self.reader),
+        )  # fmt: skip
 
     def outcome_of(
         self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called

@@ -50,6 +50,7 @@ from logstore.model.table import (
 )
 
 if TYPE_CHECKING:
+    from logstore.client.history.key_history import KeyHistory
     from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
     from logstore.codecs import Codec
@@ -178,6 +179,21 @@ class MemoryStore(ConditionalWrites):
         if prefix:
             last = after_prefix(first)
         return self._scan(table, (first, last), bound, limit, reverse=reverse, keys_only=keys_only)
+
+    def history(
+        self, table: str, key: Text, *, since: PointInTime = None, until: PointInTime = None, limit: int | None = None,
+        oldest_first: bool = False, values: bool = True, archive: bool = True, storage: str | None = None,
+    ) -> "KeyHistory":  # fmt: skip
+        """Every mutation of a key, as `Store.history`; there is no archive to ask."""
+        from logstore.client.history.key_history import KeyHistory, Selection, check_archive  # noqa: PLC0415 - only who uses it
+        from logstore.client.memory.history import MemorySources  # noqa: PLC0415 - as above
+
+        check_archive(archive, storage)
+        selection, key_bytes = Selection(since, until, limit, oldest_first, values).check(), check_key(to_bytes(key))
+        with self._lock:
+            parts = self._partitions(table)
+            sources = MemorySources(parts[partition_of(key_bytes, len(parts))], key_bytes)
+        return KeyHistory(sources, selection, decide=sources.decide)
 
     def outcome_of(
         self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called

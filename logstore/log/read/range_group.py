@@ -12,7 +12,8 @@ import pyarrow as pa
 from logstore.log.control import check_epoch
 from logstore.log.kafka import clients, offsets
 from logstore.log.kafka.records import Record, take
-from logstore.log.read.ranges import BATCH_BYTES, FETCH, MOST, WAIT_S, Reach, beginning
+from logstore.log.read.exact_range import FETCH, MOST, WAIT_S, Reach, beginning
+from logstore.log.read.ranges import BATCH_BYTES, columns
 from logstore.model.table import Table
 
 
@@ -61,7 +62,8 @@ class _GroupReader:
         size = 0
         for partition, records in self._by_partition(taken).items():
             reach = self._open[partition]
-            if (batch := reach.batch_of(records, self._consumer)) is not None:
+            if inside := reach.step(records, self._consumer):
+                batch = columns(partition, inside)
                 self._held.setdefault(partition, []).append(batch)
                 size += batch.nbytes
             if reach.left <= 0:

@@ -1,0 +1,74 @@
+"""Opening of a history: the definition and the storage that it names, and the partition of the key."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from logstore import settings
+from logstore.client.history.key_history import KeyHistory, Selection
+from logstore.client.history.sources import Sources
+from logstore.client.history.span import Decide, KeyPlace, Scanned
+from logstore.extras import needing
+from logstore.log.tables.registry import Definitions, Registry
+from logstore.model.errors import SetupError, StorageUnreachable
+from logstore.model.partitioner import partition_of
+from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    from logstore.snapshot.archive.index import ArchiveIndex
+
+_LOG_ALONE = "without the archive (`--no-archive`, archive=False) the log tells what it still has"
+
+
+class ArchiveChoice(NamedTuple):
+    """Choice of the archive: whether it is asked, and where it lies if not where the store is defined to have it."""
+
+    wanted: bool = True
+    storage: str | None = None
+    data_dir: Path | None = None  # below which a store keeps it that is defined to have it nowhere else
+
+    def open(self, table: Table, definitions: Definitions) -> "ArchiveIndex | None":
+        """Index of the table's archive; None: it is not wanted, or nothing says where it would be.
+
+        Raises SetupError where the storage's library is not installed, UsageError for a URL that is none.
+        """
+        chosen = settings.load()
+        given = self.storage or chosen.storage or definitions.known_storage()
+        data_dir = self.data_dir or chosen.find_data_dir()
+        if not self.wanted or (given is None and data_dir is None):
+            return None
+        try:
+            with needing("node"):
+                from logstore.snapshot.archive.index import ArchiveIndex  # noqa: PLC0415 - only where it is wanted
+                from logstore.snapshot.storage import Storage, storage_url  # noqa: PLC0415 - as above
+        except SetupError as error:
+            error.add_note(_LOG_ALONE)
+            raise
+        url = given if given is not None or data_dir is None else storage_url(None, None, data_dir)
+        return ArchiveIndex(Storage(str(url)), table.topic, table.epoch)
+
+
+def open_history(
+    bootstrap: str,
+    table: str,
+    key: bytes,
+    selection: Selection,
+    archive: ArchiveChoice,
+    *,
+    scanned: Scanned = lambda _: None,
+    outcomes: Callable[[KeyPlace], Decide] | None = None,
+) -> KeyHistory:
+    """The history of a key, ready to be read. `outcomes`: of whom those of conditional mutations are asked.
+
+    Raises NoSuchTable, EpochChanged, LogUnreachable, LogTruncated, StorageUnreachable, SetupError, UsageError.
+    """
+    selection.check()
+    definitions = Registry(bootstrap).read()
+    found = definitions.live(table)
+    place = KeyPlace(bootstrap, found, partition_of(key, found.partitions), key)
+    try:
+        sources = Sources(place, archive.open(found, definitions))
+        return KeyHistory(sources, selection, scanned, outcomes and outcomes(place))
+    except StorageUnreachable as error:
+        error.add_note(_LOG_ALONE)
+        raise
