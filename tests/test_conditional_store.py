@@ -3,13 +3,15 @@
 import asyncio
 import itertools
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support_contract import DEADLINE_MS
+from support_http_node import running_node
 
 from logstore import AsyncStore, MemoryStore, NotConditional, Store, Unknown, UsageError, codecs
-from logstore.cli.main import main
+from logstore.cli.main import run
 from logstore.client.admin.admin import Admin
 from logstore.client.conditional.record import (
     Expected,
@@ -119,10 +121,10 @@ def test_many_tasks_write_conditionally_in_one_loop(dev, users):
 class Deaf(Store):
     """A client that hears none of the first acknowledgements of its conditional writes, which are in the log."""
 
-    deaf = 0
+    deaf, delivery_timeout_s = 0, 60.0
 
-    def _append(self, *write):
-        position = super()._append(*write)
+    def _append(self, table, record, timeout_s):
+        position = super()._append(table, record, 60.0)
         self.deaf -= 1
         if self.deaf >= 0:
             raise Unknown("no acknowledgement was heard")
@@ -149,8 +151,8 @@ def test_a_write_whose_acknowledgements_are_lost_has_effect_once(dev, counters):
 
 
 def test_a_write_that_is_unknown_at_the_deadline_is_resolved_by_its_id(dev, counters):
-    with Deaf(dev.facts["bootstrap"], dev.facts["http"], delivery_timeout_s=1) as store:
-        store.deaf = 1_000_000
+    with Deaf(dev.facts["bootstrap"], dev.facts["http"]) as store:
+        store.deaf, store.delivery_timeout_s = 1_000_000, 0.5
         with pytest.raises(Unknown) as raised:
             store.incr(counters, "deaf", 5)
         found = store.outcome_of(counters, "deaf", raised.value.id, deadline_ms=DEADLINE_MS)
@@ -159,7 +161,8 @@ def test_a_write_that_is_unknown_at_the_deadline_is_resolved_by_its_id(dev, coun
 
 
 def test_an_outcome_that_no_node_tells_is_unknown_with_the_place_of_its_record(dev, counters):
-    with Store(dev.facts["bootstrap"], "http://127.0.0.1:1", delivery_timeout_s=2) as store:
+    with running_node() as node, Store(dev.facts["bootstrap"], node.url) as store:
+        node.script += [(500, "internal")] * 2
         with pytest.raises(Unknown, match="is in the log") as raised:
             store.append(counters, "log", "one")
         session = store.session()
@@ -184,51 +187,70 @@ def test_no_conditional_record_goes_to_a_plain_table(dev, counters, users):
         assert store.get(users, "after", consistency="latest", deadline_ms=DEADLINE_MS).value == b"v"
 
 
+class Commands:
+    """The command, called in this process."""
+
+    def __init__(self, capfd):
+        self.capfd = capfd
+
+    def __call__(self, *argv, status=0):
+        assert run(list(argv)) == status, self.capfd.readouterr().err
+        return self.capfd.readouterr()
+
+    def json(self, *argv, status=0):
+        return orjson.loads(self(*argv, "--json", status=status).out)
+
+
+@pytest.fixture
+def command(dev, monkeypatch, capfd):
+    for name, value in {"BOOTSTRAP": dev.facts["bootstrap"], "URL": dev.facts["http"], "DEADLINE_MS": "20000"}.items():
+        monkeypatch.setenv(f"LOGSTORE_{name}", value)
+    return Commands(capfd)
+
+
 NAMES = map("conditional-cli-{}".format, itertools.count())
 
 
 @pytest.fixture
-def table(dev):
+def table(command):
     name = next(NAMES)
-    dev("table", "create", name, "--partitions", "1", "--conditional", "--dedup-window", "90m", "--dedup-records", "9")
+    window = "--dedup-window", "90m", "--dedup-records", "9"
+    command("table", "create", name, "--partitions", "1", "--conditional", *window)
     return name
 
 
-def test_commands_write_under_conditions(dev, table):
-    made = dev.json("put", table, "ada", "1", "--if", "absent")
+def test_commands_write_under_conditions(command, table):
+    made = command.json("put", table, "ada", "1", "--if", "absent")
     assert (made["outcome"], made["applied"], made["version"], len(made["id"])) == ("applied", True, 0, 32)
-    refused = dev("put", table, "ada", "2", "--if", "absent", status=1)
-    assert (refused.stdout, refused.stderr) == (
-        b"", b"logstore: rejected, and nothing has changed: the row has version 0\n"
-    )  # fmt: skip
-    assert dev("put", table, "ada", "2", "--if", "version:0").stdout == b"partition 0, offset 2\n"
-    assert dev("delete", table, "ada", "--if", "value:3", status=1).stdout == b""
-    assert dev.json("delete", table, "ada", "--if", "value:2")["offset"] == 4
-    gone = dev("put", table, "ada", "3", "--if", "present", status=1)
-    assert b"there is no such row" in gone.stderr
-    told = dev.json("outcome", table, "ada", made["id"])
-    assert {**told, "token": ""} == {**made, "token": ""}
-    assert b"no write of row 'bob'" in dev("outcome", table, "bob", made["id"], status=1).stderr
+    refused = command("put", table, "ada", "2", "--if", "absent", status=1)
+    assert refused == ("", "logstore: rejected, and nothing has changed: the row has version 0\n")
+    assert command("put", table, "ada", "2", "--if", "version:0").out == "partition 0, offset 2\n"
+    assert command("delete", table, "ada", "--if", "value:3", status=1).out == ""
+    assert command.json("delete", table, "ada", "--if", "value:2")["offset"] == 4
+    assert "there is no such row" in command("put", table, "ada", "3", "--if", "present", status=1).err
+    found = command.json("outcome", table, "ada", made["id"])
+    assert {**found, "token": ""} == {**made, "token": ""}
+    assert "no write of row 'bob'" in command("outcome", table, "bob", made["id"], status=1).err
 
 
-def test_commands_count_and_append(dev, table):
-    assert dev("incr", table, "hits").stdout == b"partition 0, offset 0\n"
-    token = dev.json("incr", table, "hits", "-43")["token"]
-    assert dev("get", table, "hits", "--counter", "--token", token).stdout == b"-42"
-    dev("append", table, "log", "one ")
-    token = dev.json("append", table, "log", "two")["token"]
-    assert dev("get", table, "log", "--token", token).stdout == b"one two"
-    assert b"is no counter" in dev("get", table, "log", "--counter", status=1).stderr
-    invalid = dev("incr", table, "log", status=1)
-    assert invalid.stderr == b"logstore: invalid, and nothing has changed: wrong-length\n"
-    assert dev.json("incr", table, "hits", str(LARGEST))["applied"]
-    assert dev.json("incr", table, "hits", str(LARGEST), status=1)["reason"] == "overflow"
+def test_commands_count_and_append(command, table):
+    assert command("incr", table, "hits").out == "partition 0, offset 0\n"
+    token = command.json("incr", table, "hits", "-43")["token"]
+    assert command("get", table, "hits", "--counter", "--token", token).out == "-42"
+    command("append", table, "log", "one ")
+    token = command.json("append", table, "log", "two")["token"]
+    assert command("get", table, "log", "--token", token).out == "one two"
+    assert "is no counter" in command("get", table, "log", "--counter", status=1).err
+    invalid = command("incr", table, "log", status=1)
+    assert invalid.err == "logstore: invalid, and nothing has changed: wrong-length\n"
+    assert command.json("incr", table, "hits", str(LARGEST))["applied"]
+    assert command.json("incr", table, "hits", str(LARGEST), status=1)["reason"] == "overflow"
 
 
-def test_a_definition_shows_what_it_remembers(dev, table, users):
-    shown = dev.json("table", "describe", table)
+def test_a_definition_shows_what_it_remembers(command, table, users):
+    shown = command.json("table", "describe", table)
     assert (shown["conditional"], shown["dedup_window_ms"], shown["dedup_records"]) == (True, 5_400_000, 9)
-    plain = dev.json("table", "describe", users)
+    plain = command.json("table", "describe", users)
     assert (plain["conditional"], "dedup_records" in plain) == (False, False)
 
 
@@ -248,13 +270,10 @@ def test_a_definition_shows_what_it_remembers(dev, table, users):
         (["table", "create", "t1", "--conditional", "--topic", "t0"], 2, "a topic of its own"),
     ],
 )
-def test_what_cannot_be_is_one_line_that_says_what_to_do(dev, users, argv, status, says, monkeypatch, capfd):
-    monkeypatch.setenv("LOGSTORE_BOOTSTRAP", dev.facts["bootstrap"])
-    monkeypatch.setenv("LOGSTORE_URL", dev.facts["http"])
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    told = capfd.readouterr().err
-    assert (ended.value.code, told.count("\n"), says in told) == (status, 1, True), told
+@pytest.mark.usefixtures("users")
+def test_what_cannot_be_is_one_line_that_says_what_to_do(command, argv, status, says):
+    err = command(*argv, status=status).err
+    assert (err.count("\n"), says in err) == (1, True), err
 
 
 def test_an_admin_makes_conditional_tables(dev):
