@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         LogUnreachable,
         NoSuchTable,
         NotConditional,
+        NotExpiring,
         NotYet,
         Overloaded,
         Stopped,
@@ -42,9 +43,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
-    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotConditional", "NotYet",
-    "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "Stopped", "Store", "Undecodable", "Unknown",
-    "UsageError", "WriteFailed", "__version__",
+    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotConditional", "NotExpiring",
+    "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "Stopped", "Store", "Undecodable",
+    "Unknown", "UsageError", "WriteFailed", "__version__",
 ]  # fmt: skip
 
 _HOMES = {

@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support_contract import DEADLINE_MS
+from support_wait import until
 
-from logstore import NoSuchTable, NotConditional, UsageError
+from logstore import NoSuchTable, NotConditional, NotExpiring, UsageError
 from logstore.client.conditional.record import Expected, append_record, incr_record, put_record
 from logstore.model.errors import BadKey, ValueTooLarge
 
@@ -198,9 +199,29 @@ def what_is_wrong_is_refused_before_the_log(under):
     assert (after.outcome, after.offset) == ("applied", before.offset + 1), "nothing came between"
 
 
+def a_row_with_a_ttl_is_gone_again(under):
+    store, table = under.store, under.make(expiring=True)
+    assert store.put(table, "stays", "v", ttl_s=3_600)
+    stays = store.put_if(table, "kept", "v", absent=True, ttl_s=3_600)
+    gone = store.put(table, "gone", "v", ttl_s=0.05)
+    until("its end has come", lambda: under.get(table, "gone", after=gone) is None)
+    assert value_of(under, table, "stays", stays) == b"v"
+    assert under.scan(table, after=stays.token) == [b"kept", b"stays"]
+    again = store.put_if(table, "gone", "w", absent=True)
+    assert again.applied, "to conditions, a row that has ended is as one never written"
+    assert value_of(under, table, "gone", again) == b"w"
+    for plain in (under.make(), under.make(conditional=True)):
+        with pytest.raises(NotExpiring, match="--expiring"):
+            store.put(plain, "k", "v", ttl_s=1)
+    for wrong in (0, -1, "1", True, float("nan"), 1e10):
+        with pytest.raises(UsageError):
+            store.put(table, "k", "v", ttl_s=wrong)
+
+
 CONDITIONAL = [
     a_row_is_made_once, a_condition_holds_or_nothing_changes, of_two_writers_with_one_expectation_one_wins,
     a_counter_misses_none_of_its_increments, bytes_are_put_behind_others, what_cannot_be_counted_is_invalid,
     a_record_that_comes_twice_has_effect_once, an_id_with_another_content_is_invalid, an_outcome_is_found_by_its_id,
+    a_row_with_a_ttl_is_gone_again,
     sessions_and_typed_tables_see_what_was_decided, a_plain_table_takes_none, what_is_wrong_is_refused_before_the_log,
 ]  # fmt: skip

@@ -16,10 +16,10 @@ NUMBERS = itertools.count()
 
 @pytest.fixture
 def under(dev):
-    def make(*, partitions=4, max_value_bytes=1_000_000, conditional=False):
+    def make(*, partitions=4, max_value_bytes=1_000_000, conditional=False, expiring=False):
         name = f"contract-{next(NUMBERS)}"
         limits = ["--partitions", str(partitions), "--max-value-bytes", str(max_value_bytes)]
-        limits += ["--conditional"] if conditional else []
+        limits += ["--conditional"] if conditional else ["--expiring"] if expiring else []
         made = CliRunner().invoke(cli, ["table", "create", name, "--bootstrap", dev.facts["bootstrap"], *limits])
         assert made.exit_code == 0, made.output
         return name

@@ -142,12 +142,15 @@ class AsyncPipeline:
             producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure, proof=proof
         )
 
-    async def put(self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> AsyncPending:
+    async def put(
+        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
+    ) -> AsyncPending:
         """Queue one write; waits only while the queue is full.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
-        return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers)
+        own = await self._ttl(ttl_s)
+        return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers, own)
 
     async def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> AsyncPending:
         """Queue one delete; waits and raises like `put`."""
@@ -190,6 +193,12 @@ class AsyncPipeline:
         if not self.table.conditional:  # by now: there the record would stop the partition
             raise NotConditional(self.table.name)
         return await self._queue(record.key, record.value, record.headers, record.own)
+
+    async def _ttl(self, ttl_s: float | None) -> ReservedHeaders:
+        """The reserved header of a TTL. Raises UsageError, NotExpiring."""
+        if ttl_s is not None and not self.table.expiring and self._ask_again is not None:
+            self._inner.aim_at(await asyncio.to_thread(self._ask_again))  # it may be another table by now
+        return self._inner.check_ttl(ttl_s)
 
     async def _queue(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders = ()
@@ -260,13 +269,18 @@ class AsyncStore(AsyncConditionalWrites):
             keep(inherited)
         self._connect()
 
-    async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    async def put(
+        self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
+    ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
-        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable:
-        then it is not written; Unknown: perhaps it is.
+        `headers`: the writer's own. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
+
+        Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, Overloaded, WriteFailed, LogUnreachable: then it is not
+        written; Unknown: perhaps it is.
         """
-        return await self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers))
+        return await self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s))
 
     async def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row and wait for the acknowledgement; raises like `put`."""
@@ -451,9 +465,11 @@ class AsyncStore(AsyncConditionalWrites):
     async def _append(self, table: str, record: ConditionalRecord, timeout_s: float) -> Position:
         """One conditional write, acknowledged, as `Store._append`."""
         known = (await self._singles(table)).table
-        if not known.conditional:
+        try:
+            record.check_takes(known)
+        except UsageError:
             self._pipelines.pop(table, None)
-            await asyncio.to_thread(self._store.check_conditional, table, known)
+            await asyncio.to_thread(self._store.check_takes, table, record, known)
         return await self._write(table, lambda pipeline: pipeline.queue(record), timeout_s)
 
     async def _learn(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from logstore.model.table import Table
 
 _MAX_NAME = 1_000  # far beyond any; the exact rule is the definition's
+_LEAST_TTL_S = 0.001
 _MANY = 1e9  # librdkafka takes 32 bits of milliseconds
 Text = bytes | str
 Pair = tuple[Text, Text | None]
@@ -76,6 +77,14 @@ def check_headers(headers: Mapping[str, Text] | None) -> list[tuple[str, bytes]]
     if size > _HEADER_BYTES:
         raise UsageError(f"the headers of a record have at most {_HEADER_BYTES:,} bytes, these have {size:,}")
     return pairs
+
+
+def ttl_header(ttl_s: float | None) -> list[tuple[str, bytes]]:
+    """The reserved header of a TTL in seconds; none without one. Raises UsageError."""
+    if ttl_s is None:
+        return []
+    check_number("ttl_s", ttl_s, _LEAST_TTL_S)
+    return [("ls.ttl", round(ttl_s * 1000).to_bytes(8))]
 
 
 def pairs_of(pairs: "Mapping[Text, Text | None] | Iterable[Pair]") -> Iterator[Pair]:

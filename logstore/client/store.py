@@ -29,7 +29,7 @@ from logstore.log.write.limits import (
     QUEUE_RECORDS,
     OnFull,
 )
-from logstore.model.errors import EpochChanged, LogStoreError, NotConditional, NotYet, UsageError, WriteFailed
+from logstore.model.errors import EpochChanged, LogStoreError, NotYet, UsageError, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 
@@ -136,13 +136,18 @@ class Store(ConditionalWrites):
             keep(inherited)
         self._connect()
 
-    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    def put(
+        self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
+    ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
-        `headers`: the writer's own. Raises BadKey, ValueTooLarge, NoSuchTable, Overloaded, WriteFailed, LogUnreachable:
-        then it is not written; Unknown: perhaps it is.
+        `headers`: the writer's own. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
+
+        Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, Overloaded, WriteFailed, LogUnreachable: then it is not
+        written; Unknown: perhaps it is.
         """
-        return self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers))
+        return self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s))
 
     def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row and wait for the acknowledgement; raises like `put`."""
@@ -402,7 +407,7 @@ class Store(ConditionalWrites):
 
     def _append(self, table: str, record: ConditionalRecord, timeout_s: float) -> Position:
         """One conditional write, acknowledged. Raises what `put` raises, NotConditional, StillPending."""
-        self.check_conditional(table, self._singles(table).table)
+        self.check_takes(table, record, self._singles(table).table)
 
         def queue(pipeline: "Pipeline") -> "Pending":
             if not pipeline.table.conditional:  # by now: there the record would stop the partition
@@ -412,10 +417,12 @@ class Store(ConditionalWrites):
 
         return self._write(table, queue, timeout_s)
 
-    def check_conditional(self, table: str, known: "Table") -> None:
-        """Raise NotConditional unless the table takes conditional writes, as it is known or as it is by now."""
-        if not (known.conditional or self.ask_again(table).conditional):
-            raise NotConditional(table)
+    def check_takes(self, table: str, record: ConditionalRecord, known: "Table") -> None:
+        """Raise NotConditional, NotExpiring unless the table takes the record, as it is known or as it is by now."""
+        try:
+            record.check_takes(known)
+        except UsageError:
+            record.check_takes(self.ask_again(table))
 
     def _learn(self, table: str, record: ConditionalRecord, position: Position, deadline_ms: int) -> Outcome | None:
         answer = self.reader.about_row(

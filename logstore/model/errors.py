@@ -8,6 +8,7 @@ LogStoreError
 │   ├── BadDefinition          a table that cannot be: name, partitions, limits
 │   ├── NoSuchTable            no definition of that name
 │   ├── NotConditional         a conditional write to a table that takes none
+│   ├── NotExpiring            a TTL in a write to a table whose rows stay
 │   ├── TableExists            the name is taken
 │   ├── NoSuchSnapshot         no snapshot of that name
 │   ├── NotRetained            nothing that is kept can answer for that position
@@ -98,6 +99,16 @@ class NoSuchTable(UsageError):
             "makes it"
         )
         self.table = table
+
+
+class NotExpiring(UsageError):
+    """A TTL in a write to a table whose rows stay."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"the rows of table {table!r} stay until they are deleted: it takes no TTL; `logstore table create NAME "
+            "--expiring` makes a table that does"
+        )
 
 
 class NotConditional(UsageError):

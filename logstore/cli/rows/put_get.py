@@ -34,6 +34,11 @@ _COUNTER_BYTES = 8
     "--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header of the record; may be repeated."
 )
 @conditional.CONDITION
+@click.option(
+    "--ttl",
+    metavar="TIME",
+    help="The row is gone again after it, such as 90s or 7d; in tables created with --expiring.",
+)
 @options.KEY_ENCODING
 @options.AS_JSON
 def put(
@@ -44,6 +49,7 @@ def put(
     path: Path | None,
     headers: tuple[str, ...],
     condition: str | None,
+    ttl: str | None,
     key_encoding: str,
     as_json: bool,
 ) -> int:
@@ -54,13 +60,14 @@ def put(
     """
     content, row_key = _value(value, path), options.key_bytes(key, key_encoding)
     named = {name: text.encode() for name, text in options.pairs(headers, "--header").items()} or None
+    ttl_s = None if ttl is None else options.duration_ms(ttl, "--ttl") / 1000
     if condition is not None:
         expected = conditional.expected(condition)
         with conditional.decider(settings) as store:
-            outcome = store.put_if(table, row_key, content, headers=named, **expected)
+            outcome = store.put_if(table, row_key, content, headers=named, ttl_s=ttl_s, **expected)
             return conditional.print_outcome(table, outcome, as_json=as_json)
     with _writer(settings) as store:
-        position = store.put(table, row_key, content, headers=named)
+        position = store.put(table, row_key, content, headers=named, ttl_s=ttl_s)
     return _written(table, position, as_json=as_json)
 
 

@@ -85,6 +85,11 @@ def _of_a_new_table(name: str) -> Any:
     "and `batch restore` refuse such a table in this build.",
 )
 @click.option(
+    "--expiring",
+    is_flag=True,
+    help="As --conditional, and rows may carry a TTL (put --ttl): compactions and digests read such a table whole.",
+)
+@click.option(
     "--dedup-window",
     metavar="TIME",
     help="With --conditional: how long outcomes and ids are remembered, such as 90s or 7d.  [default: 24h]",
@@ -102,6 +107,7 @@ def _of_a_new_table(name: str) -> Any:
 @options.AS_JSON
 def create(
     settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, conditional: bool,
+    expiring: bool,
     dedup_window: str | None, dedup_records: int | None, topic: str | None,
     allow_control_records: bool, topic_config: tuple[str, ...], snapshots: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
@@ -116,11 +122,12 @@ def create(
         change = ddl.create(
             registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
             max_value_bytes=max_value_bytes,
-            description=description, topic_config=config, snapshots=snapshots, conditional=conditional,
+            description=description, topic_config=config, snapshots=snapshots,
+            conditional=conditional, expiring=expiring,
             **_window(dedup_window, dedup_records),
         )  # fmt: skip
     else:
-        if conditional or dedup_window is not None or dedup_records is not None:
+        if conditional or expiring or dedup_window is not None or dedup_records is not None:
             raise UsageError("a conditional table has a topic of its own: leave --topic out")
         if partitions is not None or config:
             raise UsageError(

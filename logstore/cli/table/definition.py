@@ -37,7 +37,7 @@ def document(found: Table) -> dict[str, Any]:
         "merge_share": found.merge_share,
         "schedule": found.schedule, "base": found.base, "origin": found.origin,
         "former_epochs": list(found.former_epochs), "revision": found.revision,
-        "conditional": found.conditional, **_window(found),
+        "conditional": found.conditional, "expiring": found.expiring, **_window(found),
     }  # fmt: skip
 
 

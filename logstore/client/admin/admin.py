@@ -56,6 +56,7 @@ class Admin:
         topic_config: Mapping[str, str] | None = None,
         snapshots: Mapping[str, Any] | None = None,
         conditional: bool = False,
+        expiring: bool = False,
         dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
         dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> Table:
@@ -64,18 +65,19 @@ class Admin:
         `partitions` and `max_value_bytes` are fixed for good. `topic_config`: settings of the topic; `snapshots`: how
         they are made (compression, block_bytes, keep_snapshots, merge_share). `conditional`, for good too: it takes
         conditional writes (docs/conditional_writes.md), whose outcomes a partition remembers for `dedup_window_ms` of
-        the log's time, the newest `dedup_records` of them.
+        the log's time, the newest `dedup_records` of them. `expiring`: conditional, and rows may carry a TTL.
 
         Raises TableExists, BadDefinition, LogUnreachable, AccessDenied, NotYet.
         """
         from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
 
         _check_words(description, topic_config, snapshots)
-        check_kind("conditional", conditional, bool, "True or False")
+        for name, flag in (("conditional", conditional), ("expiring", expiring)):
+            check_kind(name, flag, bool, "True or False")
         change = ddl.create(
             self._open(), check_table(table), partitions=partitions, max_value_bytes=max_value_bytes,
             description=description, topic_config=topic_config, snapshots=snapshots,
-            conditional=conditional, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+            conditional=conditional, expiring=expiring, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
         )  # fmt: skip
         return self._served(change, new=True)
 

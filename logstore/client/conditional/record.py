@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from logstore.client.checks import Text, check_headers
-from logstore.model.errors import UsageError
+from logstore.client.checks import Text, check_headers, ttl_header
+from logstore.model.errors import NotConditional, NotExpiring, UsageError
 from logstore.model.key import check_key, to_bytes
+
+if TYPE_CHECKING:
+    from logstore.model.table import Table
 
 ID_BYTES = 16
 COUNTER_BYTES = 8
@@ -26,6 +29,13 @@ class ConditionalRecord(NamedTuple):
     def id(self) -> bytes:
         """The mutation id."""
         return self.own[0][1]
+
+    def check_takes(self, table: "Table") -> None:
+        """Raise NotConditional, NotExpiring unless the table takes such a record."""
+        if not table.conditional:
+            raise NotConditional(table.name)
+        if not table.expiring and any(name == "ls.ttl" for name, _ in self.own):
+            raise NotExpiring(table.name)
 
 
 class Expected(NamedTuple):
@@ -59,9 +69,11 @@ class Expected(NamedTuple):
         return conditions[0].encode()
 
 
-def put_record(key: Text, value: Text, expected: Expected, headers: Headers) -> ConditionalRecord:
+def put_record(
+    key: Text, value: Text, expected: Expected, headers: Headers, ttl_s: float | None = None
+) -> ConditionalRecord:
     """A put under a condition. Raises BadKey, UsageError."""
-    return _record(key, to_bytes(value), [("ls.if", expected.header())], headers)
+    return _record(key, to_bytes(value), [("ls.if", expected.header()), *ttl_header(ttl_s)], headers)
 
 
 def delete_record(key: Text, expected: Expected, headers: Headers) -> ConditionalRecord:

@@ -36,9 +36,14 @@ class ConditionalWrites:
         version: int | None = None,
         value_is: Text | None = None,
         headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
     ) -> Outcome:
-        """Write a row if it is absent, present, of that version, or has that value: exactly one of them."""
-        return self.decide(table, put_record(key, value, Expected(absent, present, version, value_is), headers))
+        """Write a row if it is absent, present, of that version, or has that value: exactly one of them.
+
+        `ttl_s`: seconds after which the row is gone again, in a table whose rows expire (else NotExpiring).
+        """
+        expected = Expected(absent, present, version, value_is)
+        return self.decide(table, put_record(key, value, expected, headers, ttl_s))
 
     def delete_if(
         self,

@@ -58,22 +58,28 @@ class MemoryPartition:
         versions = self._versions.get(key)
         return fold_row(versions[-1] if versions else None, mutation, offset, timestamp_ms)
 
-    def entry(self, key: bytes, upto: int | None = None) -> Entry | None:
-        """The value that a row has, or had before offset `upto`; None: it is not there."""
+    def entry(self, key: bytes, upto: int | None = None, now_ms: int = 0) -> Entry | None:
+        """The value that a row has, or had before offset `upto`, as seen at `now_ms`; None: it is not there."""
         versions = self._versions.get(key, [])
         at = len(versions) if upto is None else bisect_left(versions, upto, key=lambda entry: entry.version)
-        return versions[at - 1] if at and versions[at - 1].kind != TOMBSTONE else None
+        found = versions[at - 1] if at else None
+        if found is None or found.kind == TOMBSTONE:
+            return None
+        log_time_ms = self._log_times_ms[-1 if upto is None else upto - 1]
+        return None if found.expired(max(now_ms, log_time_ms)) else found
 
     def offset_at(self, time_ms: int) -> int:
         """The first offset whose log time is later than `time_ms`."""
         return bisect_right(self._log_times_ms, time_ms)
 
-    def entries(self, start: bytes, end: bytes | None, upto: int | None = None) -> Iterator[tuple[bytes, Entry]]:
+    def entries(
+        self, start: bytes, end: bytes | None, upto: int | None = None, now_ms: int = 0
+    ) -> Iterator[tuple[bytes, Entry]]:
         """Rows of the keys in `[start, end)`, in order."""
         if len(self._sorted) != len(self._versions):  # keys come, and never go
             self._sorted = sorted(self._versions)
         last = len(self._sorted) if end is None else bisect_left(self._sorted, end)
         for key in self._sorted[bisect_left(self._sorted, start) : last]:
-            entry = self.entry(key, upto)
+            entry = self.entry(key, upto, now_ms)
             if entry is not None:
                 yield key, entry

@@ -48,10 +48,12 @@ class MemoryPipeline:
         self._store, self._table, self._ended = store, table, ""
         self.count = 0
 
-    def put(self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> AcknowledgedWrite:
+    def put(
+        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
+    ) -> AcknowledgedWrite:
         """Write one row. Raises BadKey, ValueTooLarge, UsageError."""
         self._check_open()
-        position = self._store.put(self._table, key, value, headers=headers)
+        position = self._store.put(self._table, key, value, headers=headers, ttl_s=ttl_s)
         self.count += 1
         return AcknowledgedWrite(position)
 

@@ -19,6 +19,7 @@ from logstore.client.checks import (
     check_value,
     keys_of,
     pairs_of,
+    ttl_header,
 )  # fmt: skip
 from logstore.client.conditional.outcome import Outcome
 from logstore.client.conditional.record import ConditionalRecord, read_id
@@ -32,7 +33,15 @@ from logstore.client.read.level import Level, LevelBound
 from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.read.session_floor import SessionFloor
-from logstore.model.errors import BadToken, ConsistencyTimeout, NoSuchTable, NotConditional, TableExists, UsageError
+from logstore.model.errors import (
+    BadToken,
+    ConsistencyTimeout,
+    NoSuchTable,
+    NotConditional,
+    NotExpiring,
+    TableExists,
+    UsageError,
+)
 from logstore.model.folding.entry import Entry
 from logstore.model.key import after_prefix, check_key, to_bytes
 from logstore.model.partitioner import partition_of
@@ -85,6 +94,7 @@ class MemoryStore(ConditionalWrites):
         partitions: int = DEFAULT_PARTITIONS,
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         conditional: bool = False,
+        expiring: bool = False,
         dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
         dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> None:
@@ -96,17 +106,24 @@ class MemoryStore(ConditionalWrites):
                 raise TableExists(f"there is a table {table!r} already")
             definition = Table(
                 table, table, secrets.token_hex(16), partitions, max_value_bytes,
-                conditional=conditional, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+                conditional=conditional or expiring, expiring=expiring,
+                dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
             check_dedup(definition)
             self._tables[table] = [MemoryPartition(definition, number) for number in range(partitions)]
 
-    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
-        """Write one row, as `Store.put`. Raises BadKey, ValueTooLarge, NoSuchTable, UsageError."""
+    def put(
+        self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
+    ) -> Position:  # fmt: skip
+        """Write one row, as `Store.put`. Raises BadKey, ValueTooLarge, NoSuchTable, UsageError, NotExpiring."""
         with self._lock:
             parts = self._partitions(table)
             raw = check_key(to_bytes(key))
-            return self._append(parts, raw, check_value(to_bytes(value), parts[0].table.max_value_bytes), headers)
+            own = ttl_header(ttl_s)
+            if own and not parts[0].table.expiring:
+                raise NotExpiring(table)
+            return self._append(parts, raw, check_value(to_bytes(value), parts[0].table.max_value_bytes), headers, own)
 
     def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row, as `Store.delete`; raises like `put`."""
@@ -214,6 +231,7 @@ class MemoryStore(ConditionalWrites):
         with self._lock:
             parts = self._partitions(table)
             decisions = self._decisions(parts[partition_of(record.key, len(parts))])
+            record.check_takes(parts[0].table)
             check_value(record.value, parts[0].table.max_value_bytes)
             position = self._append(parts, record.key, record.value, record.headers, record.own)
             return decisions.outcome(position.offset, position.token, record.id)
@@ -278,7 +296,8 @@ class MemoryStore(ConditionalWrites):
             homes = [parts[partition_of(key, len(parts))] for key in keys]
             upto = self._points(list({home.number: home for home in homes}.values()), bound)
             token = _token(parts[0].table, upto)
-            found = [home.entry(key, upto[home.number]) for key, home in zip(keys, homes, strict=True)]
+            now_ms = self._instant(bound)
+            found = [home.entry(key, upto[home.number], now_ms) for key, home in zip(keys, homes, strict=True)]
         return [
             None if entry is None else Row(key, entry.payload, entry.version, home.number, token, source)
             for key, home, entry in zip(keys, homes, found, strict=True)
@@ -293,12 +312,19 @@ class MemoryStore(ConditionalWrites):
             parts = self._partitions(table)
             upto = self._points(parts, bound)
             token = _token(parts[0].table, upto)
-            merged = heapq.merge(*(_placed(part, bounds, upto[part.number]) for part in parts))
+            merged = heapq.merge(*(_placed(part, bounds, upto[part.number], self._instant(bound)) for part in parts))
             rows = [
                 Row(key, b"" if keys_only else entry.payload, entry.version, number, token)
                 for key, number, entry in merged
             ]
         yield from islice(reversed(rows) if reverse else rows, limit)
+
+    def _instant(self, bound: After) -> int:
+        """The instant at which rows are seen: the clock's, or the time that was asked for."""
+        if not isinstance(bound, AsOfBound):
+            return self._clock_ms()
+        moment = read_moment(bound.text)
+        return moment if isinstance(moment, int) else 0
 
     def _points(self, parts: list[MemoryPartition], bound: After) -> dict[int, int]:
         """By partition, the offset before which a reading looks. Raises ConsistencyTimeout, BadToken, UsageError."""
@@ -369,6 +395,8 @@ def _token(table: Table, points: Mapping[int, int]) -> str:
     return Position({(table.epoch, number): offset for number, offset in points.items()}).token
 
 
-def _placed(part: MemoryPartition, bounds: tuple[bytes, bytes | None], upto: int) -> Iterator[tuple[bytes, int, Entry]]:
-    for key, entry in part.entries(*bounds, upto):
+def _placed(
+    part: MemoryPartition, bounds: tuple[bytes, bytes | None], upto: int, now_ms: int
+) -> Iterator[tuple[bytes, int, Entry]]:
+    for key, entry in part.entries(*bounds, upto, now_ms):
         yield key, part.number, entry

@@ -22,9 +22,12 @@ class AsyncSession(AsyncConditionalWrites, SessionState):
 
     _store: "AsyncStore"
 
-    async def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    async def put(
+        self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
+    ) -> Position:  # fmt: skip
         """Write one row, as `AsyncStore.put`."""
-        return self._wrote(table, await self._store.put(table, key, value, headers=headers))
+        return self._wrote(table, await self._store.put(table, key, value, headers=headers, ttl_s=ttl_s))
 
     async def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row, as `AsyncStore.delete`."""

@@ -33,9 +33,12 @@ class Session(ConditionalWrites, SessionState):
 
     _store: "Store | MemoryStore"
 
-    def put(self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    def put(
+        self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
+    ) -> Position:  # fmt: skip
         """Write one row, as `Store.put`."""
-        return self._wrote(table, self._store.put(table, key, value, headers=headers))
+        return self._wrote(table, self._store.put(table, key, value, headers=headers, ttl_s=ttl_s))
 
     def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row, as `Store.delete`."""

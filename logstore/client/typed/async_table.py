@@ -22,9 +22,11 @@ class AsyncTypedTable(Generic[T]):
     def __init__(self, store: "AsyncStore", name: str, codec: Codec[T]) -> None:
         self._store, self.name, self._edge = store, check_table(name), Edge(name, codec)
 
-    async def put(self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None) -> Position:
+    async def put(
+        self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
+    ) -> Position:
         """Write one row, as `AsyncStore.put`."""
-        return await self._store.put(self.name, key, self._edge.encoded(value), headers=headers)
+        return await self._store.put(self.name, key, self._edge.encoded(value), headers=headers, ttl_s=ttl_s)
 
     async def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row, as `AsyncStore.delete`."""
@@ -40,11 +42,12 @@ class AsyncTypedTable(Generic[T]):
         version: int | None = None,
         value_is: T | None = None,
         headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
     ) -> Outcome:
         """Write a row under a condition, as `AsyncStore.put_if`; `value_is`: the bytes that the codec writes for it."""
         return await self._store.put_if(
             self.name, key, self._edge.encoded(value), absent=absent, present=present, version=version,
-            value_is=self._edge.encoded_or_none(value_is), headers=headers,
+            value_is=self._edge.encoded_or_none(value_is), headers=headers, ttl_s=ttl_s,
         )  # fmt: skip
 
     async def delete_if(

@@ -26,9 +26,11 @@ class TypedTable(Generic[T]):
     def __init__(self, store: "Store | MemoryStore", name: str, codec: Codec[T]) -> None:
         self._store, self.name, self._edge = store, check_table(name), Edge(name, codec)
 
-    def put(self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None) -> Position:
+    def put(
+        self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
+    ) -> Position:
         """Write one row, as `Store.put`."""
-        return self._store.put(self.name, key, self._edge.encoded(value), headers=headers)
+        return self._store.put(self.name, key, self._edge.encoded(value), headers=headers, ttl_s=ttl_s)
 
     def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
         """Delete one row, as `Store.delete`."""
@@ -44,11 +46,12 @@ class TypedTable(Generic[T]):
         version: int | None = None,
         value_is: T | None = None,
         headers: Mapping[str, Text] | None = None,
+        ttl_s: float | None = None,
     ) -> Outcome:
         """Write a row under a condition, as `Store.put_if`; `value_is`: the bytes that the codec writes for it."""
         return self._store.put_if(
             self.name, key, self._edge.encoded(value), absent=absent, present=present, version=version,
-            value_is=self._edge.encoded_or_none(value_is), headers=headers,
+            value_is=self._edge.encoded_or_none(value_is), headers=headers, ttl_s=ttl_s,
         )  # fmt: skip
 
     def delete_if(

@@ -6,7 +6,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
-from logstore.client.checks import Text, check_headers, check_timeout, check_value
+from logstore.client.checks import Text, check_headers, check_timeout, check_value, ttl_header
 from logstore.client.tables import TopicProof
 from logstore.client.write.pending import Pending, Shared
 from logstore.log.write.librdkafka import placing
@@ -15,6 +15,7 @@ from logstore.model.errors import (
     BatchFailed,
     BatchUnknown,
     LogStoreError,
+    NotExpiring,
     StillPending,
     Unknown,
     UsageError,
@@ -60,8 +61,10 @@ class Pipeline:
         self._aim(table)
         producer.attach(self)
 
-    def put(self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None) -> Pending:
-        """Queue one write.
+    def put(
+        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
+    ) -> Pending:
+        """Queue one write. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
@@ -71,8 +74,10 @@ class Pipeline:
             and type(value) is bytes
             and len(value) <= self._limit
             and headers is None
+            and ttl_s is None
         ):
-            return self.queue(check_key(to_bytes(key)), _present(value, self._limit), headers)
+            own = self.check_ttl(ttl_s)
+            return self.queue(check_key(to_bytes(key)), _present(value, self._limit), headers, own=own)
         pending = self._kind()  # spelled out: this is the path of a million writes a second
         pending._shared = self._shared
         pending._offset = None
@@ -85,6 +90,16 @@ class Pipeline:
         if left <= 0:
             self._breathe()
         return pending
+
+    def check_ttl(self, ttl_s: float | None) -> ReservedHeaders:
+        """The reserved header of a TTL. Raises UsageError, NotExpiring."""
+        own = ttl_header(ttl_s)
+        if own and not self._table.expiring:
+            if self._ask_again is not None:  # it may be another table by now
+                self.aim_at(self._ask_again())
+            if not self._table.expiring:
+                raise NotExpiring(self._table.name)
+        return own
 
     def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Pending:
         """Queue one delete; raises like `put`."""

@@ -46,19 +46,22 @@ def create(
     topic_config: Mapping[str, str] | None = None,
     snapshots: Mapping[str, Any] | None = None,
     conditional: bool = False,
+    expiring: bool = False,
     dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
     dedup_records: int = DEFAULT_DEDUP_RECORDS,
 ) -> Change:
     """Make a table with a topic of its own. Raises BadDefinition, TableExists, LogUnreachable.
 
     `snapshots`: how they are made: compression, block_bytes, keep_snapshots, merge_share. `conditional`: it takes
-    conditions, ids, increments and appends, whose outcomes it remembers for the dedup window.
+    conditions, ids, increments and appends, whose outcomes it remembers for the dedup window. `expiring`: its rows may
+    carry a TTL; such a table is conditional, too.
     """
     check_name(name)
     check_limits(partitions, max_value_bytes)
     table = Table(
         name, name, "", partitions, max_value_bytes, description=description,
-        conditional=conditional, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+        conditional=conditional or expiring, expiring=expiring,
+        dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
     )  # fmt: skip
     check_dedup(table)
     wanted = _with_snapshots(table, snapshots)
