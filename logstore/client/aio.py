@@ -41,7 +41,6 @@ from logstore.log.write.producer import Producer
 from logstore.model.errors import (
     EpochChanged,
     LogStoreError,
-    NotConditional,
     Overloaded,
     StillPending,
     UsageError,
@@ -189,9 +188,8 @@ class AsyncPipeline:
             self._inner.end("the block of this pipeline has ended; open another one")
 
     async def queue(self, record: ConditionalRecord) -> AsyncPending:
-        """Queue a record whose outcome is remembered; waits and raises like `put`. Raises NotConditional."""
-        if not self.table.conditional:  # by now: there the record would stop the partition
-            raise NotConditional(self.table.name)
+        """Queue a record whose outcome is remembered; waits and raises like `put`. Raises NotConditional too."""
+        record.check_takes(self.table)  # as it is by now: in a plain one the record would stop the partition
         return await self._queue(record.key, record.value, record.headers, record.own)
 
     async def _ttl(self, ttl_s: float | None) -> ReservedHeaders:

@@ -410,8 +410,7 @@ class Store(ConditionalWrites):
         self.check_takes(table, record, self._singles(table).table)
 
         def queue(pipeline: "Pipeline") -> "Pending":
-            if not pipeline.table.conditional:  # by now: there the record would stop the partition
-                raise NotConditional(table)
+            record.check_takes(pipeline.table)  # as it is by now: in a plain one the record would stop the partition
             check_value(record.value, pipeline.limit)
             return pipeline.queue(record.key, record.value, record.headers, own=record.own)
 
