@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from logstore.log.write import librdkafka
-from logstore.log.write.librdkafka import agrees_on_murmur2
+from logstore.log.write.librdkafka import agrees_on_murmur2, placing
 from logstore.model.errors import SetupError
 from logstore.model.partitioner import murmur2, partition_of, partitions_of
 
@@ -45,3 +45,14 @@ def test_a_librdkafka_that_disagrees_is_refused(monkeypatch):
     )
     with pytest.raises(SetupError, match="nothing was written"):
         agrees_on_murmur2()
+
+
+def test_what_places_single_keys_quickly_gives_the_same_partitions(rng):
+    place = placing()
+    keys = [rng.randbytes(length) for length in (*range(1, 70), 4_096, 65_535)] + [bytes(9), b"\0a\0", b"\xff" * 17]
+    for key in keys:
+        for partitions in (1, 3, 4, 1_000, 2**31 - 1):
+            assert place(None, key, len(key), partitions, None, None) == partition_of(key, partitions), (
+                key,
+                partitions,
+            )

@@ -283,7 +283,8 @@ def test_a_node_that_was_killed_is_read_as_it_was_and_found_again(tmp_path):
         until("it is heard", lambda: {one.age_s for one in replica.standing("t")} == {0.0})
 
 
-def test_a_forked_child_reads_for_itself_and_its_parent_goes_on(node, replica, table):
+def test_a_forked_child_reads_for_itself_and_its_parent_goes_on(node, replica, table, monkeypatch):
+    monkeypatch.setattr("logstore.view.shared.gate.PATIENCE_S", 60.0)  # the threads may wait for a processor
     done, wrong = threading.Event(), []
 
     def look():

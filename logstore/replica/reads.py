@@ -26,6 +26,7 @@ from logstore.serve.state.partition import ServedPartition
 from logstore.serve.wire.problems import Problem
 
 T = TypeVar("T")
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 Locate = Callable[[int], ServedPartition]
 
 
@@ -88,7 +89,7 @@ def read_rows(
         epoch = found
         token = answer_token(level, epoch, page.positions, page.time_ms)
         for key, value, version, partition in page.rows:
-            yield Row(key, value or b"", version or 0, partition, token)
+            yield _new(Row, (key, value or b"", version, partition, token, ""))
         if page.through is None:
             return
         rest = rest.behind(page.through)

@@ -30,7 +30,7 @@ def placing() -> Place:
     if library is None:
         return lambda _topic, key, _length, partitions, _opaque, _message: partition_of(key, partitions)
     place: Any = getattr(ctypes.PyDLL(library._name), _SYMBOL)  # keeps the interpreter lock: it is over at once
-    place.restype, place.argtypes = ctypes.c_int32, _SIGNATURE
+    place.restype = ctypes.c_int32  # and no `argtypes`, which take longer to obey than the key to hash
     return place  # type: ignore[no-any-return]  # untyped library
 
 

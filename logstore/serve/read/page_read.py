@@ -17,6 +17,7 @@ from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_B
 from logstore.serve.state.partition import VIEW, Cell, ServedPartition
 
 _ANY = Floor()
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 
 
 def read_page(
@@ -60,6 +61,7 @@ def _fill(
             size += len(key) + (0 if query.keys_only else len(cell.payload))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
                 return rows, last
-            rows.append(EncodedRow(key, None if query.keys_only else cell.payload, cell.version, partition))
+            payload = None if query.keys_only else cell.payload
+            rows.append(_new(EncodedRow, (key, payload, cell.version, partition)))
         last = key
     return rows, None

@@ -13,7 +13,7 @@ from threading import get_ident
 
 from logstore.model.errors import NotYet
 
-PATIENCE_S = 1.0  # for those inside to go out, and for the gate to open again
+PATIENCE_S = 5.0  # for those inside to go out, and for the gate to open again
 
 
 class Gate:
@@ -21,27 +21,47 @@ class Gate:
 
     def __init__(self) -> None:
         self._inside: list[int] = []  # idents of threads, each as often as it has come in
+        self.come, self.go = (
+            self._inside.append,
+            self._inside.remove,
+        )  # the two of `enter` and `leave`, for the quickest
         self.renew()
 
     def renew(self) -> None:
         """Open, with nobody inside: in a forked child, which has one thread."""
         self._inside.clear()
-        self._closed = False
+        self.closed = False
         self._closing, self._opened, self._left = threading.Lock(), threading.Event(), threading.Event()
 
     def enter(self) -> int:
         """Come in; returns what `leave` is given, by whichever thread. Raises NotYet when the gate stays closed."""
         me = get_ident()
-        self._inside.append(me)
-        if self._closed and self._inside.count(me) == 1:
-            self._wait(me)
+        self.come(me)
+        if self.closed:
+            self.wait(me)
         return me
 
     def leave(self, me: int) -> None:
         """Go out of the gate."""
-        self._inside.remove(me)
-        if self._closed:
-            self._left.set()
+        self.go(me)
+        if self.closed:
+            self.left()
+
+    def wait(self, me: int) -> None:
+        """Wait until the gate is open, having come in while it was closed, unless inside before. Raises NotYet."""
+        if self._inside.count(me) > 1:
+            return
+        deadline_s = time.monotonic() + 2 * PATIENCE_S
+        while self.closed:  # its closer looks only after that, so one of both sees the other
+            self.go(me)
+            self.left()
+            if not self._opened.wait(deadline_s - time.monotonic()):
+                raise NotYet("the views of this process are being opened anew; try again")
+            self.come(me)
+
+    def left(self) -> None:
+        """Tell who waits for everybody to go out that somebody has."""
+        self._left.set()
 
     @contextmanager
     def passed(self) -> Iterator[None]:
@@ -60,10 +80,10 @@ class Gate:
             return
         try:
             self._opened.clear()
-            self._closed = True
+            self.closed = True
             yield self._emptied()
         finally:
-            self._closed = False
+            self.closed = False
             self._opened.set()
             self._closing.release()
 
@@ -75,15 +95,6 @@ class Gate:
                 return True
             if not self._left.wait(deadline_s - time.monotonic()):
                 return False
-
-    def _wait(self, me: int) -> None:
-        deadline_s = time.monotonic() + 2 * PATIENCE_S
-        while self._closed:  # its closer looks only after that, so one of both sees the other
-            self._inside.remove(me)
-            self._left.set()
-            if not self._opened.wait(deadline_s - time.monotonic()):
-                raise NotYet("the views of this process are being opened anew; try again")
-            self._inside.append(me)
 
 
 GATE = Gate()

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any, NoReturn
 from weakref import WeakValueDictionary
 
@@ -77,7 +78,10 @@ class SharedReader(ViewReader):
         if len(row_key) > layout.SHORT_BYTES:
             with self.reading() as reading:
                 return reading.raw_state, reading.get(row_key)
-        me = GATE.enter()
+        me = get_ident()
+        GATE.come(me)
+        if GATE.closed:
+            GATE.wait(me)
         try:
             with self._env.begin() as txn:
                 commit, state = self._known
@@ -88,7 +92,9 @@ class SharedReader(ViewReader):
         except lmdb.Error as error:
             failed = error
         finally:
-            GATE.leave(me)
+            GATE.go(me)
+            if GATE.closed:
+                GATE.left()
         self._mend(failed)
         return self.point(row_key)
 
