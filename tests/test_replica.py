@@ -247,6 +247,9 @@ def test_partitions_of_other_nodes_name_their_owner(tmp_path):
         with pytest.raises(NotOwner):
             rows_of(replica, "t")
         assert [one.state for one in replica.standing("t")] == ["live", "elsewhere"] * 2
+        assert str(tmp_path) in mapped()
+        replica.close()
+        assert str(tmp_path) not in mapped(), "it lets everything go"
 
 
 def not_yet(call):

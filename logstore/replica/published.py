@@ -17,7 +17,7 @@ from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import SNAPSHOT, VIEW, ServedPartition, Views
 from logstore.serve.state.waiters import Waiters
 from logstore.serve.state.worker_feed import WorkerFeed
-from logstore.view.shared.reader import SharedReader
+from logstore.view.shared.reader import SharedReader, close_idle
 
 _PLAIN = VALUE, TOMBSTONE
 _new = tuple.__new__  # of a NamedTuple, without a frame of its own
@@ -101,9 +101,11 @@ class SharedCatalog(Catalog):
         return None if since_s < 0 else time.monotonic() - since_s
 
     def forget(self) -> None:
-        """Let go of everything that is open, at the end."""
+        """Let go of everything that is open, at the end: of views also where a traceback still holds them."""
         self.published, self.served, self.fast = {}, {}, {}
+        readers = [reader for reader in self.views.opened() if isinstance(reader, SharedReader)]
         self.views.close()
+        close_idle(readers)
 
     def _published(self, table: Table) -> PublishedTable:
         """The table with copies of the partitions that the fast path of a reader would answer from."""

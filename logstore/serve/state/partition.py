@@ -226,6 +226,10 @@ class Views:
             self._let_go(path)
         self.snapshots.close_others({path for one in using for path in one.paths()})
 
+    def opened(self) -> list[ViewReader]:
+        """The views that are open now."""
+        return [reader for _, reader in self._open.values()]
+
     def close(self) -> None:
         """Close views and snapshots."""
         self.close_others(())

@@ -10,7 +10,7 @@ and the child cannot open the same ones.
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import get_ident
@@ -154,6 +154,14 @@ class SharedReader(ViewReader):
             self._known, env = _UNKNOWN, made.pop("_env")
             vars(self).update(made)  # databases
             self._env = env  # last: whoever reads begins with it
+
+
+def close_idle(readers: Iterable[SharedReader]) -> None:
+    """Close views that nobody reads now; whoever still holds one opens it again by reading it."""
+    with GATE.alone() as alone:
+        for reader in readers:
+            if alone and not reader._begun:
+                reader.close()
 
 
 class _Opened:
