@@ -66,4 +66,9 @@ def __getattr__(name: str) -> object:
 
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Replica":
+        from logstore.extras import needing  # noqa: PLC0415 - only who asks for what an installation may lack
+
+        with needing("node"):
+            return getattr(import_module(_HOMES[name]), name)
     return getattr(import_module(_HOMES.get(name, "logstore.model.errors")), name)

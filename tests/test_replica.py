@@ -2,6 +2,8 @@
 
 import itertools
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -415,3 +417,10 @@ def test_what_is_no_data_directory_is_refused(tmp_path):
     for bad, error in ((tmp_path / "none", SetupError), (tmp_path, SetupError), (5, UsageError)):
         with pytest.raises(error):
             Replica(bad)
+
+
+def test_an_installation_without_lmdb_says_what_brings_it():
+    code = "import sys; sys.modules['lmdb'] = None; import logstore; logstore.Replica"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "pip install 'logstore-kv[node]'" in done.stderr.splitlines()[-1]
