@@ -83,6 +83,8 @@ def some_value(rng: random.Random, name: str, token: str) -> str:
         "consistency": ["eventual", "session", "bounded", "latest", "linearizable"],
         "as_of": [token, "2020-01-01T00:00:00Z"],
         "id": [(b"i" * 16).hex(), "0" * 32],
+        "since": ["beginning", token],
+        "wait": ["0"],
     }
     odd = ["", "0", "-1", "1001", "x", "%FF", "%00", "2" * 30, "maybe", "k1", "latest", "a,b", "9999-99-99", "/", "?"]
     return rng.choice(fitting.get(name, ["k1"]) if rng.random() < 0.6 else odd)

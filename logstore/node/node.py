@@ -227,7 +227,9 @@ def children(node: Node) -> list[Spec]:
     workers = [
         Spec(f"worker-{i}", _beating(worker_argv(s, i, node.id, node.url, node.bootstrap))) for i in range(s.workers)
     ]
-    readers = [Spec(f"reader-{i}", _beating(reader_argv(s, i, node.id, port))) for i in range(s.readers)]
+    readers = [
+        Spec(f"reader-{i}", _beating(reader_argv(s, i, node.id, port, node.bootstrap))) for i in range(s.readers)
+    ]
     return [*workers, *readers]
 
 

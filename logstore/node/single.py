@@ -51,7 +51,8 @@ def run_reader(settings: Settings, index: int) -> NoReturn:
     check_bind(settings.http.host, insecure=settings.insecure)
     with _claimed(settings, f"reader-{index}") as node_dir:
         port.check_shared(settings.http, node_dir.singles)
-        _become(settings, reader_argv(settings, index, node_dir.node_id(), settings.http.port), {})
+        argv = reader_argv(settings, index, node_dir.node_id(), settings.http.port, settings.bootstrap)
+        _become(settings, argv, {})
 
 
 def _check(settings: Settings, kind: str, index: int, count: int) -> None:

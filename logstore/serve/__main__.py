@@ -16,6 +16,7 @@ from logstore.serve.settings import ReaderSettings
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="The node's data directory.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 @click.option("--port", default=7878, show_default=True, help="Port; all readers of a node share it.")
+@click.option("--bootstrap", help="Kafka's host:port, for the change feed; nothing else here needs it.")
 @click.option("--workers", default=1, show_default=True, help="Workers of this node, whose feeds are followed.")
 @click.option("--node", default="local", show_default=True, help="Id of this node.")
 @click.option("--index", default=0, show_default=True, help="Which reader of the node this is.")

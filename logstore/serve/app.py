@@ -5,6 +5,7 @@ goes to the log. Whatever is logged while a request is answered has its id.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from time import perf_counter
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from logstore.model.errors import LogStoreError
 from logstore.process import logs
+from logstore.serve.changes.changes_page import ChangesPage
 from logstore.serve.metrics.page import CONTENT_TYPE, MetricsPage
 from logstore.serve.read.multiget import MultiGet
 from logstore.serve.read.outcomes import OutcomePages
@@ -45,6 +47,7 @@ class App:
         scan: ScanPage,
         multiget: MultiGet,
         outcomes: OutcomePages,
+        changes: ChangesPage,
         pages: Pages,
         store: StoreStatus,
         metrics: MetricsPage,
@@ -52,6 +55,7 @@ class App:
     ) -> None:
         self._request_log = request_log
         self._rows, self._scan, self._multiget, self._outcomes = rows, scan, multiget, outcomes
+        self._changes = changes
         self._metrics, self._metrics_text = metrics.counts, metrics.text
         self._pages = pages
         self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
@@ -83,8 +87,13 @@ class App:
             raise
         headers = [*answer.headers, (b"x-request-id", request.request_id.encode())]
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        took_s = perf_counter() - started  # of a stream: until it begins
+        if answer.stream is not None:
+            async with contextlib.aclosing(answer.stream) as pieces:
+                async for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else answer.body})
-        took_s = perf_counter() - started
+        took_s = took_s if answer.stream is not None else perf_counter() - started
         self._metrics.count(_label(request.method), route, answer.status, took_s)
         self._request_log.answered(request, route, answer, took_s)
 
@@ -124,6 +133,8 @@ class App:
             return Route("scan", _READ, lambda: self._scan.get(request, table))
         if below == b"rows:get":
             return Route("multiget", ("POST",), lambda: self._multiget.post(request, table))
+        if below == b"changes":
+            return Route("changes", ("GET",), lambda: self._changes.get(request, table))
         if below == b"quarantine":
             return Route("quarantine", _READ, lambda: self._pages.quarantine(request, table))
         if below == b"outcomes":

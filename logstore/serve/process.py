@@ -24,6 +24,8 @@ from logstore.model.errors import SetupError
 from logstore.process import descriptors, logs
 from logstore.process.heartbeat import Heartbeat
 from logstore.serve.app import App
+from logstore.serve.changes.change_feed import ChangeFeed
+from logstore.serve.changes.changes_page import ChangesPage
 from logstore.serve.fast_path import FastPath, NoFastPath
 from logstore.serve.metrics.counts import Metrics
 from logstore.serve.metrics.page import MetricsPage
@@ -61,6 +63,8 @@ class ReaderProcess:
         self._fan_out = FanOut(self._catalog)
         metrics = Metrics(settings.index, self._catalog, self._waiters)
         self._page = MetricsPage(settings.data_dir, metrics, self._catalog)
+        self._changes = ChangeFeed(self._catalog, self._waiters, settings.bootstrap)
+        metrics.more.append(self._changes.families)
         request_log = RequestLog(settings.slow_ms / 1000, every=settings.access_log)
         consistency_wait = ConsistencyWait(self._catalog, self._waiters)
         self._pages = Pages(settings, self._catalog, self._feeds)
@@ -68,6 +72,7 @@ class ReaderProcess:
         self._app = App(
             PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
             MultiGet(self._catalog, consistency_wait, self._fan_out), OutcomePages(self._catalog, consistency_wait),
+            ChangesPage(self._catalog, consistency_wait, self._fan_out, self._changes),
             self._pages, self._status, self._page, request_log,
         )  # fmt: skip
         fast_path = NoFastPath if settings.access_log else FastPath
@@ -89,16 +94,21 @@ class ReaderProcess:
         ready = asyncio.create_task(self._say_ready(*sock.getsockname()[:2]))
         _calm_collector()
         try:
-            await _Server(config, self._waiters.close, ending).serve(sockets=[sock])
+            await _Server(config, self._say_stop, ending).serve(sockets=[sock])
         finally:
             sweep.cancel()
             pulse.cancel()
             ready.cancel()
             written.cancel()
+            await self._changes.stop()
             await self._feeds.stop()
             await self._fan_out.close()
             await self._status.close()
             self._catalog.views.close()
+
+    def _say_stop(self) -> None:
+        self._waiters.close()
+        self._changes.close()
 
     async def _say_ready(self, host: str, port: int) -> None:
         s = self._settings

@@ -27,6 +27,7 @@ class ReaderSettings:
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 7878
+    bootstrap: str | None = None  # Kafka's, for the change feed alone
     workers: int = 1  # feeds to follow: workers 0 .. workers-1 of this node
     node: str = "local"  # id of this node, as its workers announce it
     index: int = 0  # which reader of the node this is; a label in metrics

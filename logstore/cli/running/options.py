@@ -89,7 +89,8 @@ _OPTIONS: dict[str, Decorator] = {
 }
 _KAFKA = ("kafka_port", "secure", "kafka_heap_mb")
 READER = (
-    "data_dir", "http", "workers", "readers", "log_format", "log_level", "slow_ms", "access_log", "insecure",
+    "bootstrap", "kafka_config", "data_dir", "http", "workers", "readers", "log_format", "log_level", "slow_ms",
+    "access_log", "insecure",
 )  # fmt: skip
 ALL = tuple(_OPTIONS)
 NODE = tuple(name for name in ALL if name not in _KAFKA)

@@ -202,14 +202,15 @@ def _batches(records: list[Record]) -> list[Event]:
     groups: dict[tuple[str, int], list[Record]] = {}
     for where, run in groupby(records, key=_where):
         groups.setdefault(where, []).extend(run)
-    return [FetchedBatch(*where, _columns(group), _leader_epoch(group[-1])) for where, group in groups.items()]
+    return [FetchedBatch(*where, columns_of(group), _leader_epoch(group[-1])) for where, group in groups.items()]
 
 
 def _where(record: Record) -> tuple[str, int]:
     return record.topic(), record.partition()
 
 
-def _columns(records: list[Record]) -> Records:
+def columns_of(records: Sequence[Record]) -> Records:
+    """Records of one partition as columns. Requires: as `headers_of`."""
     return Records(
         [record.offset() for record in records],
         [record.key() for record in records],

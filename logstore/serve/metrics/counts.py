@@ -51,6 +51,7 @@ class Metrics:
         self.fast_requests = 0  # GETs of rows answered 200 by the fast path
         self.fast_from_base = 0  # those of them whose entry came from a snapshot
         self.connections: Callable[[], int] = lambda: 0
+        self.more: list[Callable[[dict[str, str]], Iterable[Family]]] = []  # figures that others keep, given the labels
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count an answer of the ordinary way by method, route and status."""
@@ -79,6 +80,8 @@ class Metrics:
             ("logstore_http_open_connections", "Open connections.", self.connections()),
         ):
             yield gauge(name, text, [(self._labels, value)])
+        for families in self.more:
+            yield from families(self._labels)
         quick = [(self._labels, self.fast_requests)]
         yield counter("logstore_fast_path", "Rows answered by the short cut.", quick)
 

@@ -24,12 +24,12 @@ class Waiters:
         self._limit = limit
         self._queues: dict[Hashable, _Queue] = {}
         self._order = itertools.count()
-        self._closed = False
+        self.closed = False
         self.count = 0
 
     async def wait(self, where: Hashable, offset: int, deadline: float) -> bool:
         """Wait until `reached` or `wake`: True; False at `deadline` (loop time). Raises Problem when too many wait."""
-        if self._closed:
+        if self.closed:
             raise Problem("overloaded", "this reader is stopping; ask again, another one answers")
         if self.count >= self._limit:
             raise Problem(
@@ -75,7 +75,7 @@ class Waiters:
 
     def close(self) -> None:
         """Refuse waiting from now on: requests that wait are told that the reader stops."""
-        self._closed = True
+        self.closed = True
         self.wake_all()
 
     def _forget(self, where: Hashable) -> None:

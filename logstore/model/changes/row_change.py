@@ -1,0 +1,64 @@
+"""Row change: the decided effect of one record on a row, as the change feed delivers it.
+
+Records that have none give no change: control records, quarantined ones, and offsets that a repair steps over.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from logstore.model.folding.fold import FoldRules, Records, odd_records
+from logstore.model.folding.mutation import Delete, Put, parse
+from logstore.model.partitioner import partition_of
+from logstore.model.skips import Skips, remaining
+
+
+class RowChange(NamedTuple):
+    """A row's new state; `value` None: it was deleted. `version` is the offset of the record, `time_ms` its log time.
+
+    `time_ms` None: the change was read from a snapshot of the rows, which has no time of each.
+    """
+
+    version: int
+    key: bytes
+    value: bytes | None
+    time_ms: int | None
+
+
+def changes_of(records: Records, rules: FoldRules) -> list[RowChange]:
+    """Changes that these records make, in their order.
+
+    Requires: they were applied, so that none stops the partition.
+    """
+    if not records.offsets:
+        return []
+    odd = odd_records(records, rules)
+    if odd:
+        return _of_each(records, frozenset(odd), rules)
+    return list(map(RowChange, records.offsets, records.keys, records.values, records.timestamps_ms))  # type: ignore[arg-type]  # no key is None
+
+
+def without_skipped(changes: list[RowChange], skips: Skips) -> list[RowChange]:
+    """The changes but for those at offsets that a repair gave up."""
+    rest = remaining([change.version for change in changes], skips) if skips else None
+    return changes if rest is None else [changes[i] for i in rest]
+
+
+def of_prefix(changes: Sequence[RowChange], prefix: bytes) -> list[RowChange]:
+    """Changes of rows whose key begins with `prefix`."""
+    return [change for change in changes if change.key.startswith(prefix)]
+
+
+def _of_each(records: Records, odd: frozenset[int], rules: FoldRules) -> list[RowChange]:
+    found = []
+    for i, (offset, key, value, time_ms, headers) in enumerate(zip(*records, strict=True)):
+        if i not in odd and key is not None:
+            found.append(RowChange(offset, key, value, time_ms))
+            continue
+        mutation = parse(
+            key, value, headers or (), max_value_bytes=rules.max_value_bytes,
+            right_partition=lambda key: partition_of(key, rules.partitions) == rules.partition,
+        )  # fmt: skip
+        if isinstance(mutation, Put | Delete):
+            stored = mutation.value if isinstance(mutation, Put) else None
+            found.append(RowChange(offset, mutation.key, stored, time_ms))
+    return found

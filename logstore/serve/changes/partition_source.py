@@ -1,0 +1,120 @@
+"""Partition source: the tail of one partition, given on only as far as the view of this node has applied it.
+
+    log -> waiting (bounded) -> applied? -> ring -> subscribers
+
+More than _MOST_WAITING bytes that are not applied are not kept: the log is left, and followed again from there later.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from logstore.model.changes.row_change import RowChange, changes_of, without_skipped
+from logstore.model.folding.fold import FoldRules, Records
+from logstore.model.table import Table
+from logstore.serve.changes.chunk import Chunk, Ring, cut
+from logstore.serve.state.catalog import Catalog
+from logstore.serve.state.partition import next_offset_of
+from logstore.serve.state.waiters import Waiters
+from logstore.serve.wire.problems import Problem
+
+if TYPE_CHECKING:
+    from logstore.log.read.shared_tail import SharedTail
+
+_MOST_WAITING = 8 << 20  # bytes
+_LOOK_S = 1.0
+
+
+class PartitionSource:
+    """The tail of one partition."""
+
+    def __init__(self, table: Table, partition: int, ring: Ring, catalog: Catalog, waiters: Waiters) -> None:
+        self.table, self.partition, self.ring = table, partition, ring
+        self._catalog, self._waiters = catalog, waiters
+        self._waiting: deque[Chunk] = deque()
+        self._waiting_bytes, self._following, self._left = 0, ring.end, False
+        self._news = asyncio.Event()
+        self._rules = FoldRules(partition, table.partitions, table.max_value_bytes)
+        self.number = 0  # of the follow whose records are taken
+
+    def changes_of(self, records: Records) -> list[RowChange]:
+        """The changes that records of this partition make. On any thread."""
+        return changes_of(records, self._rules)
+
+    def follow(self, tail: "SharedTail", number: Callable[[], int], on_news: Callable[[], None]) -> None:
+        """Begin, once; `number`: makes the number of a follow, `on_news` is called when the ring has grown."""
+        self._tail, self._number, self._on_news = tail, number, on_news
+        self._tail.follow(self.table.topic, self.partition, self._following, number())
+        self._pump_task = asyncio.create_task(self._pump())
+
+    def close(self) -> None:
+        """Stop following the log."""
+        self._pump_task.cancel()
+        self._tail.leave(self.table.topic, self.partition)
+
+    def arrived(self, following: int, changes: list[RowChange]) -> None:
+        """Take what the log has next, up to `following`."""
+        if self._left:
+            return
+        for chunk in cut(Chunk(self.partition, self._following, following, changes)):
+            self._waiting.append(chunk)
+            self._waiting_bytes += chunk.size_bytes
+        self._following = following
+        self._news.set()
+        if self._waiting_bytes > _MOST_WAITING:
+            self._left = True
+            self._tail.leave(self.table.topic, self.partition)
+
+    async def _pump(self) -> None:
+        """Move what is applied from the queue into the ring, until the reader stops."""
+        while True:
+            await self._news.wait()
+            if self._publish(self._applied()):
+                self._on_news()
+            if not self._waiting:
+                self._news.clear()
+            elif not await self._bell():
+                return
+
+    async def _bell(self) -> bool:
+        """Wait until something more may be applied; False when the reader stops."""
+        loop, where = asyncio.get_running_loop(), (self.table.epoch, self.partition)
+        try:
+            await self._waiters.wait(where, self._waiting[0].start + 1, loop.time() + _LOOK_S)
+        except Problem:  # too many wait, or the reader stops
+            if self._waiters.closed:
+                return False
+            await asyncio.sleep(_LOOK_S)
+        return True
+
+    def _applied(self) -> int:
+        """Next offset of the view; 0 while it does not answer."""
+        try:
+            return next_offset_of(self._catalog.locate(self.table, self.partition))
+        except Problem:  # subscribers are told by their own look
+            return 0
+
+    def _publish(self, applied: int) -> bool:
+        """True when the ring has grown."""
+        before = self.ring.end
+        while self._waiting and self._waiting[0].start < applied:
+            chunk = self._waiting.popleft()
+            self._waiting_bytes -= chunk.size_bytes
+            if chunk.following > applied:
+                rest = chunk.from_offset(applied)
+                self._waiting.appendleft(rest)
+                self._waiting_bytes += rest.size_bytes
+            self.ring.add(self._without_skipped(chunk.below(applied)))
+        if self._left and self._waiting_bytes < _MOST_WAITING // 2:
+            self._left = False
+            self._tail.follow(self.table.topic, self.partition, self._following, self._number())
+        return self.ring.end > before
+
+    def _without_skipped(self, chunk: Chunk) -> Chunk:
+        """By the repairs that are known now: what is applied is skipped by none that comes later."""
+        now = (self._catalog.tables or {}).get(self.table.name, self.table)
+        skips = now.skips.get(self.partition, ())
+        if not skips:
+            return chunk
+        return Chunk(chunk.partition, chunk.start, chunk.following, without_skipped(chunk.changes, skips))

@@ -1,0 +1,249 @@
+"""The change feed of a real node: a snapshot part, then the tail, by long poll and as a stream."""
+
+import itertools
+import random
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import support_page
+from confluent_kafka import TopicPartition
+from support_page import examples, matches
+from support_wait import until
+
+from logstore import Store
+from logstore.log.kafka.clients import admin, producer
+from logstore.model.changes.resume_point import ResumePoint
+from logstore.model.partitioner import partition_of
+from logstore.model.position import Position
+from tests.support_changes import Copy, Poller, events, raw
+from tests.support_serve import problem
+
+PAGE = (Path(__file__).parent.parent / "docs" / "changes.md").read_text()
+_NAMES = (f"feed{number}" for number in itertools.count())
+
+
+@pytest.fixture
+def table(dev):
+    name = next(_NAMES)
+    dev("table", "create", name, "--partitions", "2")
+    return name
+
+
+@pytest.fixture
+def store(dev):
+    with Store(bootstrap=dev.facts["bootstrap"], url=dev.facts["http"]) as store:
+        yield store
+
+
+def caught_up(poller, store, table, after):
+    """Poll until the feed stands at a position or beyond; what the table holds there."""
+    until("the feed has come so far", lambda: (poller.poll(1_000), covers(poller.since, after))[1])
+    return {row.key: row.value for row in store.scan(table, after=after, deadline_ms=20_000)}
+
+
+def covers(since, position):
+    return ";" not in since and since != "beginning" and Position.parse(since).covers(position)
+
+
+def written(store, table, rows):
+    """Write rows, and wait until a reader has them all."""
+    position = store.put_many(table, rows)
+    assert store.get_many(table, [next(iter(rows))], after=position, deadline_ms=20_000)
+    next(store.scan(table, after=position, deadline_ms=20_000), None)
+    return position
+
+
+def test_a_snapshot_and_then_the_tail_are_the_table_while_it_is_written(dev, store, table):
+    rows = {b"k%05d" % i: b"v%d" % i for i in range(4_500)}
+    position = written(store, table, rows)
+    source = random.Random(5)
+    with closing(Poller(dev.facts["http"], table)) as poller:
+        assert len(poller.poll()) == 1_000
+        while not poller.live:
+            some = source.sample(sorted(rows), 20)
+            position = position | store.put_many(table, {key: None if key[-1] % 2 else b"changed" for key in some})
+            poller.poll()
+        held = caught_up(poller, store, table, position)
+        assert len(held) < 4_500
+        assert poller.copy.state == held
+
+
+def test_an_event_says_what_became_of_a_row(dev, store, table):
+    with closing(Poller(dev.facts["http"], table, "now")) as poller:
+        assert poller.poll() == []
+        put, gone = store.put(table, "a", "1"), store.delete(table, "a")
+        found = []
+        until("both are there", lambda: (found.extend(poller.poll(1_000)), len(found) >= 2)[1])
+        assert [(one["event"], one["key"], one["value"], one["version"], one["partition"]) for one in found] == [
+            ("put", b"a", b"1", put.offset, put.partition),
+            ("delete", b"a", None, gone.offset, gone.partition),
+        ]
+        assert all(one["timestamp"] > 0 for one in found)
+        again = Poller(dev.facts["http"], table, put.token)
+        assert [one["event"] for one in again.poll(5_000)] == ["delete"]
+        again.close()
+
+
+def test_what_changes_no_row_is_no_event(dev, store, table):
+    described = dev.json("table", "describe", table)
+    bootstrap = dev.facts["bootstrap"]
+    with closing(Poller(dev.facts["http"], table, "now")) as poller:
+        poller.poll()
+        client = producer(bootstrap)
+        for key, headers in ((b"q", [("ls.nonsense", b"")]), (None, [("ls.op", b"barrier")]), (None, [])):
+            client.produce(described["topic"], b"\x80", key=key, partition=0, headers=headers)
+        assert client.flush(30) == 0
+        keys = [next(key for key in map(str, itertools.count()) if partition_of(key.encode(), 2) == p) for p in (0, 1)]
+        position = store.put_many(table, dict.fromkeys(keys, "x"))
+        caught_up(poller, store, table, position)
+        assert sorted(poller.copy.state) == sorted(key.encode() for key in keys)
+        assert poller.copy.changes == 2
+
+
+def test_a_prefix_leaves_the_other_rows_out(dev, store, table):
+    written(store, table, {f"{stem}{i}": "1" for stem in "ab" for i in range(30)})
+    with closing(Poller(dev.facts["http"], table, prefix="a")) as poller:
+        position = store.put_many(table, {f"{stem}{i}": "2" for stem in "ab" for i in range(10)})
+        caught_up(poller, store, table, position)
+        assert poller.copy.state == {b"a%d" % i: b"2" if i < 10 else b"1" for i in range(30)}
+        assert all(key.startswith(b"a") for key in poller.copy.rows)
+
+
+def test_a_point_older_than_what_is_kept_in_memory_is_read_from_the_log(dev, store, table):
+    first = store.put(table, "k", "0")
+    for _ in range(4):
+        position = written(store, table, {f"k{i}": "x" * 20 for i in range(2_000)})
+    with closing(Poller(dev.facts["http"], table, first.token)) as poller:
+        caught_up(poller, store, table, position)
+        assert poller.copy.changes >= 8_000
+
+
+def test_a_time_stands_for_the_changes_after_it(dev, store, table):
+    early = written(store, table, {"early": "1"})
+    times = Poller(
+        dev.facts["http"],
+        table,
+        ResumePoint(Position({(piece[0], p): 0 for piece in early.pieces for p in (0, 1)})).text,
+    )
+    stamp = next(one["timestamp"] for one in times.poll(5_000))
+    times.close()
+    until("a later time", lambda: time.time_ns() // 1_000_000 > stamp + 1)
+    position = written(store, table, {"late": "2"})
+    at = datetime.fromtimestamp(stamp / 1000, UTC).isoformat(timespec="milliseconds")
+    with closing(Poller(dev.facts["http"], table, at)) as poller:
+        caught_up(poller, store, table, position)
+        assert poller.copy.state == {b"late": b"2"}
+
+
+def test_what_the_log_has_let_go_of_is_refused_with_the_way_out(dev, store, table):
+    position = written(store, table, {f"k{i}": "x" for i in range(6_000)})
+    described = dev.json("table", "describe", table)
+    (epoch, partition), following = next(iter(position.pieces.items()))
+    old = Position(
+        {(epoch, partition): 1, **{place: at for place, at in position.pieces.items() if place[1] != partition}}
+    )
+    client = admin(dev.facts["bootstrap"])
+    futures = client.delete_records([TopicPartition(described["topic"], partition, following - 1)])
+    for future in futures.values():
+        future.result(30)
+    with closing(Poller(dev.facts["http"], table, old.token)) as poller:
+        document = problem(poller.answer(), 410, "not-retained")
+        assert "since=beginning" in document["detail"]
+        assert (document["partition"], document["offset"]) == (partition, 1)
+    with closing(Poller(dev.facts["http"], table)) as anew:
+        caught_up(anew, store, table, position)
+        assert len(anew.copy.state) == 6_000
+
+
+@pytest.mark.parametrize(("params", "status", "word"), [
+    ({"since": "nonsense", "wait": "0"}, 400, "bad-token"),
+    ({"since": "0" * 32 + "-0-1;%", "wait": "0"}, 400, "bad-token"),
+    ({"wait": "30001"}, 400, "bad-request"),
+    ({"since": "2026-13-45T00:00:00Z", "wait": "0"}, 400, "bad-request"),
+    ({"reverse": "true"}, 400, "bad-request"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_refused(dev, users, params, status, word):
+    problem(httpx.get(f"{dev.facts['http']}/v1/tables/{users}/changes", params=params, timeout=60), status, word)
+
+
+class Stream:
+    """A subscriber of a stream, on a thread of its own, that comes back with its last id when the stream ends."""
+
+    def __init__(self, url, table, since="beginning", **params):
+        self.copy, self.names, self.last = Copy(), [], ""
+        self._url, self._params = f"{url}/v1/tables/{table}/changes", {"since": since, **params}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        with httpx.Client(timeout=60, trust_env=False) as client:
+            while not self._ended.is_set():
+                headers = {"last-event-id": self.last} if self.last else {}
+                with client.stream("GET", self._url, params=self._params, headers=headers) as answer:
+                    self._follow(answer)
+
+    def _follow(self, answer):
+        for name, data, last in events(answer.iter_lines()):
+            self.last = last or self.last
+            if name:
+                self.names.append(name)
+            if name in ("put", "delete"):
+                self.copy.take(raw(data))
+            if self._ended.is_set():
+                return
+
+    def end(self, store, table):
+        """One more change lets it look."""
+        self._ended.set()
+        store.put(table, "end", "")
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+def test_a_stream_brings_the_rows_and_then_what_changes(dev, store, table):
+    position = written(store, table, {f"k{i}": str(i) for i in range(1_500)})
+    stream = Stream(dev.facts["http"], table)
+    until("the rows are there", lambda: "live" in stream.names)
+    assert len(stream.copy.rows) == 1_500
+    position = store.put_many(table, {"k1": None, "k2": "two"})
+    until("the changes are there", lambda: stream.last and covers(stream.last, position))
+    assert stream.copy.state == {row.key: row.value for row in store.scan(table, after=position)}
+    stream.end(store, table)
+
+
+def test_a_stream_goes_on_behind_the_last_id(dev, store, table):
+    url = f"{dev.facts['http']}/v1/tables/{table}/changes"
+    store.put_many(table, {f"k{i}": "1" for i in range(10)})
+    with httpx.stream("GET", url, params={"since": "beginning"}, timeout=60) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        last = next(last for name, _, last in events(answer.iter_lines()) if name == "live")
+    position = store.put(table, "k3", "2")
+    with httpx.stream("GET", url, headers={"last-event-id": last}, timeout=60) as answer:
+        names = events(answer.iter_lines())
+        found = next(data for name, data, _ in names if name == "put" and data["value"] == "2")
+    assert (found["key"], found["version"]) == ("k3", position.offset)
+
+
+def test_another_media_type_than_events_is_not_acceptable(dev, users):
+    url = f"{dev.facts['http']}/v1/tables/{users}/changes"
+    problem(httpx.get(url, headers={"accept": "application/json"}, timeout=60), 406, "not-acceptable")
+    problem(
+        httpx.get(url, params={"wait": "0"}, headers={"accept": "text/event-stream"}, timeout=60), 406, "not-acceptable"
+    )
+
+
+@pytest.fixture(scope="module")
+def printed(dev):
+    return support_page.printed(PAGE, dev.facts)
+
+
+@pytest.mark.parametrize("number", range(len(examples(PAGE))))
+def test_an_example_of_the_page_prints_what_it_says(printed, number):
+    command, told = examples(PAGE)[number]
+    assert matches(told, printed[number]), (command, printed[number])
