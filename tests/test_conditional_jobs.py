@@ -39,7 +39,6 @@ def changes(ctx, table):
 
 
 JOBS = {
-    "restore": lambda ctx, table: restore(ctx, table.name, "latest", f"{table.name}-fork"),
     "changes": lambda ctx, table: changes(ctx, table),
 }
 
@@ -236,3 +235,28 @@ def test_the_data_source_and_diff_read_the_state_that_the_lane_makes_of_any_posi
         "same": sum(old[key] == new[key] for key in old.keys() & new.keys()),
         "different": sum(old[key] != new[key] for key in old.keys() & new.keys()),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("expiring", [False, True], ids=["kept", "expiring"])
+def test_a_fork_begins_with_the_rows_and_goes_on_as_any_conditional_table(ctx, tmp_path, expiring):
+    name = f"conditional-source-{expiring}".lower()
+    source = make_table(ctx, name, 2, conditional=True, expiring=expiring, dedup_records=80)
+    write_hard(ctx.bootstrap, source, 200)
+    compact(ctx, source)
+    write_hard(ctx.bootstrap, source, 100, seed=2)
+    offsets = ends(ctx, source)
+    write_hard(ctx.bootstrap, source, 100, seed=3)
+    wanted = lane_rows(ctx, source, offsets, tmp_path / "source")
+    made = restore(ctx, source.name, token(source, offsets), f"{name}-fork")
+    fork = made.table
+    assert (fork.conditional, fork.expiring, fork.dedup_records) == (True, expiring, 80)
+    assert all((part.counter, part.decisions) == (0, 0) for part in made.manifest.parts.values())
+    assert rows_of(ctx, fork) == {key: (value, 0) for key, (value, _) in wanted.items()}
+    write_hard(ctx.bootstrap, fork, 150, seed=4)
+    first = sound(ctx, fork, compact(ctx, fork).manifest)
+    assert all(one[2] for one in first.values())
+    again = sound(ctx, fork, rebuild(ctx, fork).manifest)
+    if not expiring:  # else rows end meanwhile
+        assert {p: one[:3] for p, one in again.items()} == {p: one[:3] for p, one in first.items()}
+    judged = [one for one in audit(ctx, fork, timeout_s=0).suspects if one.name.startswith("snapshot")]
+    assert {one.verdict for one in judged} == {AGREE}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore.model.errors import Corrupted
-from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry, encode_head
+from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry, encode_head, ends_later
 
 GOLDEN = {
     Entry(VALUE, 0, 0): "00 0000000000000000 0000000000000000",
@@ -99,3 +99,11 @@ def test_any_bytes_are_an_entry_that_writes_the_same_bytes_or_damage(raw):
 def test_entries_of_one_key_sort_like_their_versions(versions):
     encoded = sorted(Entry(VALUE, version, 5, b"x").encode() for version in versions)
     assert [Entry.decode(raw).version for raw in encoded] == sorted(versions)
+
+
+def test_an_end_moves_and_nothing_else_does():
+    entry = Entry(VALUE, 7, 5, b"payload", 1_000)
+    assert Entry.decode(ends_later(entry.encode(), 250)) == entry._replace(expires_ms=1_250)
+    assert ends_later(Entry(VALUE, 7, 5, b"p").encode(), 250) == Entry(VALUE, 7, 5, b"p").encode()
+    never = entry._replace(expires_ms=2**63 - 1)
+    assert ends_later(never.encode(), 250) == never.encode()

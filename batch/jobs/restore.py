@@ -26,11 +26,11 @@ from batch.datasource import read
 from batch.datasource.key_filter import Keys
 from batch.jobs import job_size
 from batch.jobs.history import History
-from batch.plain_only import need_plain
 from batch.tasks import read_back, sst_files
 from batch.tasks.sst_output import SstOutput
 from logstore.log import topics
 from logstore.log.tables import change, claims, forks
+from logstore.model.folding.entry import ends_later
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
 from logstore.snapshot.manifest import Manifest, PartFacts
@@ -73,7 +73,6 @@ def restore(ctx: Context, source: str, at: str, name: str) -> Restored:
     Corrupted, StorageUnreachable, LogUnreachable.
     """
     table = ctx.registry.table(source)
-    need_plain(table, "batch restore")
     check_name(name)
     claims.free(ctx.registry, name)
     job = new_id()
@@ -123,7 +122,8 @@ class _RestoreRun:
         target = sst_files.SstTarget(self.ctx.storage, repository.root, self.name)
         with self.clock.step("fold"):
             where = read.TableSource(self.ctx.bootstrap, self.source, self.ctx.storage)
-            done = self.ctx.run("fold", partial(restore_partition, where=where, fork=fork, target=target), self.parts)
+            task = partial(restore_partition, where=where, fork=fork, target=target, made_ms=self.created_ms)
+            done = self.ctx.run("fold", task, self.parts)
         failpoints.crash("restore:2")
         failpoints.crash("restore:3")
         manifest = Manifest(
@@ -152,9 +152,13 @@ class _RestoreRun:
 
 
 def restore_partition(
-    order: RestoreOrder, where: read.TableSource, fork: Table, target: sst_files.SstTarget
+    order: RestoreOrder, where: read.TableSource, fork: Table, target: sst_files.SstTarget, made_ms: int
 ) -> FoldResult:
-    """Write one partition of the fork's first snapshot. Raises as `state.rows_as_of`."""
+    """Write one partition of the fork's first snapshot, made at `made_ms`. Raises as `read.rows_as_of`.
+
+    Rows that expire live on as much longer as they were alive at the position. Outcomes and ids stay with the source:
+    they are told by offsets of a log that the fork does not have.
+    """
     examined = [0]
 
     def saw(count: int) -> None:
@@ -168,13 +172,17 @@ def restore_partition(
         ),
     ):
         records = examined[0]
-        written, total = SstOutput(fork, order.stretch.partition, target, Path(scratch)).base(_as_begun(entries))
-        read_back.prove(target, written, CUT, total, Path(scratch))
         log_time_ms = max(order.log_time_ms, fold.log_time_ms)
+        begun = _as_begun(entries, max(made_ms - log_time_ms, 0))
+        written, total = SstOutput(fork, order.stretch.partition, target, Path(scratch)).base(begun)
+        read_back.prove(target, written, CUT, total, Path(scratch))
         return FoldResult(PartFacts(CUT, log_time_ms, total.entries, total.hex, {}, []), written, False, records)
 
 
-def _as_begun(entries: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """The entries with the version of the base record, which wrote them all in the fork; their timestamps stay."""
+def _as_begun(entries: Iterable[tuple[bytes, bytes]], later_ms: int) -> Iterator[tuple[bytes, bytes]]:
+    """The entries with the version of the base record, which wrote them all in the fork; their timestamps stay.
+
+    Those that expire do so by `later_ms` later.
+    """
     for key, raw in entries:
-        yield key, raw[:1] + _VERSION + raw[9:]
+        yield key, raw[:1] + _VERSION + ends_later(raw, later_ms)[9:]

@@ -43,7 +43,8 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
     wanted = Table(
         name, name, "", source.partitions, source.max_value_bytes,
         compression=source.compression, block_bytes=source.block_bytes, keep_snapshots=source.keep_snapshots,
-        merge_share=source.merge_share,
+        merge_share=source.merge_share, conditional=source.conditional, expiring=source.expiring,
+        dedup_window_ms=source.dedup_window_ms, dedup_records=source.dedup_records,
     )  # fmt: skip
 
     def is_ours(table: Table) -> bool:

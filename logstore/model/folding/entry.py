@@ -20,6 +20,7 @@ from logstore.model.errors import Corrupted
 VALUE, TOMBSTONE = 0, 1
 HEAD_BYTES = 17  # of an entry without expiry
 _EXPIRES = 0x80
+_LATEST_MS = (1 << 63) - 1  # ends are capped here
 _HEAD = struct.Struct(">BQQ")
 _EXPIRY = struct.Struct(">Q")
 encode_head = (
@@ -33,6 +34,14 @@ def has_ended(entry: bytes, now_ms: int) -> bool:
     `now_ms` is log time in the fold, the later of log and wall time for readers.
     """
     return entry[0] >= _EXPIRES and int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") <= now_ms
+
+
+def ends_later(entry: bytes, more_ms: int) -> bytes:
+    """The encoded entry with an end that comes by so much later; one without an end stays as it is."""
+    if entry[0] < _EXPIRES:
+        return entry
+    end = min(int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") + more_ms, _LATEST_MS)
+    return entry[:HEAD_BYTES] + end.to_bytes(8) + entry[HEAD_BYTES + 8 :]
 
 
 def tombstone_of(entry: bytes) -> bytes:
