@@ -7,12 +7,11 @@ from itertools import pairwise
 from batch.base_lookup import base_state, bases_of, offsets_of
 from batch.datasource.key_filter import Keys
 from batch.datasource.read import TableSource
-from batch.plain_only import need_plain
 from logstore.log.control import check_epoch
 from logstore.log.kafka import clients, offsets
 from logstore.log.read.ranges import committed_ends
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import LogTruncated, NoSuchSnapshot, UsageError
+from logstore.model.errors import LogTruncated, NoSuchSnapshot, Unsupported, UsageError
 from logstore.model.position import Position
 from logstore.model.skips import first_missing
 from logstore.settings import load
@@ -86,7 +85,12 @@ class Planner:
         Raises UsageError, LogTruncated, Unsupported for a conditional table: what its records did is not in them.
         """
         table = self.where.table
-        need_plain(table, "changes of the data source")
+        if table.conditional:
+            raise Unsupported(
+                f"changes of {table.name} cannot be read: it is a conditional table, and what a record did there is "
+                'not in the record; read states of it with .option("as_of", ...), and what became of a write with '
+                "`logstore outcome`"
+            )
         end = self._position(until)
         start = dict.fromkeys(end, 0) if since == EARLIEST else self._position(since)
         for partition in range(table.partitions):
