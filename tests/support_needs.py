@@ -59,13 +59,29 @@ def _follow(thing: Any, found: set[str], seen: set[int]) -> None:
         found.add(need)
     elif _is_ours(thing):
         for function in _functions(thing):
-            codes = list(_codes(function.__code__))
-            for used in _used(function, codes):
-                if isinstance(used, str):
-                    found.update(need for module, need in MODULES.items() if module == used)
-                    found.update(need for line, need in CODE.items() if line in used)
-                else:
-                    _follow(used, found, seen)
+            needs_of_texts, things = _uses(function)
+            found |= needs_of_texts
+            for used in things:
+                _follow(used, found, seen)
+
+
+@functools.cache
+def _uses(function: FunctionType) -> tuple[frozenset[str], tuple[Any, ...]]:
+    """The needs that its texts stand for, and what to follow; looked up once for all who come by here."""
+    found: set[str] = set()
+    things: list[Any] = []
+    for used in _used(function, list(_codes(function.__code__))):
+        if isinstance(used, str):
+            found.update(need for module, need in MODULES.items() if module == used)
+            found.update(need for line, need in CODE.items() if line in used)
+        elif _leads_on(used):
+            things.append(used)
+    return frozenset(found), tuple(things)
+
+
+def _leads_on(thing: Any) -> bool:
+    thing = getattr(thing, "__wrapped__", thing)
+    return _name(thing) in STARTERS or _is_ours(thing)
 
 
 def _name(thing: Any) -> str:
@@ -101,9 +117,9 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 
 def _used(function: FunctionType, codes: Sequence[CodeType]) -> Iterator[Any]:
-    """Its constants, and the values of the global names that it uses; of a module, those that it may use of it."""
+    """Its texts, and the values of the global names that it uses; of a module, those that it may use of it."""
     for code in codes:
-        yield from code.co_consts
+        yield from (constant for constant in code.co_consts if isinstance(constant, str))
     names = {name for code in codes for name in code.co_names}
     for name in names & function.__globals__.keys():
         value = function.__globals__[name]
