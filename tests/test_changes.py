@@ -1,5 +1,6 @@
 """The change feed of a real node: a snapshot part, then the tail, by long poll and as a stream."""
 
+import asyncio
 import itertools
 import random
 import threading
@@ -7,15 +8,18 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import ANY
 
 import httpx
+import orjson
 import pytest
 import support_page
 from confluent_kafka import TopicPartition
 from support_page import examples, matches
 from support_wait import until
 
-from logstore import Store
+from logstore import AsyncStore, Store
+from logstore.client.changes.changes import ChangeEvent
 from logstore.log.kafka.clients import admin, producer
 from logstore.model.changes.resume_point import ResumePoint
 from logstore.model.partitioner import partition_of
@@ -247,3 +251,49 @@ def printed(dev):
 def test_an_example_of_the_page_prints_what_it_says(printed, number):
     command, told = examples(PAGE)[number]
     assert matches(told, printed[number]), (command, printed[number])
+
+
+def test_an_iterator_brings_the_rows_and_goes_on_where_another_one_stood(store, table):
+    position = written(store, table, {f"k{i}": str(i) for i in range(1_200)})
+    found = {}
+    first = store.changes(table, since="beginning")
+    for event in itertools.islice(first, 1_050):
+        found[event.key] = event.version, event.value
+    position = position | store.put_many(table, {"k1": None, "k2": "two", "new": "3"})
+    store.get(table, "k2", after=position, deadline_ms=20_000)
+    for event in store.changes(table, since=first.id, follow=False):
+        if event.version >= found.get(event.key, (0, b""))[0]:
+            found[event.key] = event.version, event.value
+    rows = {row.key: row.value for row in store.scan(table, after=position, deadline_ms=20_000)}
+    assert {key: value for key, (_, value) in found.items() if value is not None} == rows
+
+
+def test_an_iterator_from_now_on_stands_where_it_was_made(store, table):
+    written(store, table, {"before": "1"})
+    events = store.changes(table)
+    put = store.put(table, "a", "1")
+    assert next(events) == ChangeEvent("put", b"a", b"1", put.offset, put.partition, ANY)
+    assert Position.parse(events.id).covers(put)
+
+
+def test_the_asynchronous_iterator_brings_the_same(dev, store, table):
+    written(store, table, {f"k{i}": str(i) for i in range(30)})
+
+    async def read():
+        async with AsyncStore(bootstrap=dev.facts["bootstrap"], url=dev.facts["http"]) as there:
+            return [event async for event in there.changes(table, since="beginning", prefix="k1", follow=False)]
+
+    found = asyncio.run(read())
+    assert found == list(store.changes(table, since="beginning", prefix="k1", follow=False))
+    assert len(found) == 11
+
+
+def test_the_command_prints_rows_and_changes(dev, store, table):
+    written(store, table, {"a": "1", "b": "2"})
+    assert dev("changes", table).stdout == b"put\ta\t1\nput\tb\t2\n"
+    last = [orjson.loads(line) for line in dev("changes", table, "--json").stdout.splitlines()][-1]
+    assert (last["event"], last["key"], last["value"]) == ("put", "b", "2")
+    gone = store.delete(table, "a")
+    store.get(table, "a", after=gone, deadline_ms=20_000)
+    assert dev("changes", table, "--from", last["id"]).stdout == b"delete\ta\n"
+    assert b"410" not in dev("changes", table, "--from", "nonsense", status=2).stdout

@@ -25,6 +25,7 @@ _SECTIONS: Sections = {
         "append": (_CONDITIONAL, "Put bytes behind those of a row, in a conditional table."),
         "outcome": (_CONDITIONAL, "Tell what became of a conditional write."),
         "scan": (_PUT_GET, "Read rows in key order."),
+        "changes": ("logstore.cli.rows.changes", "Print what became of rows, and follow it."),
         "history": ("logstore.cli.rows.history", "Show every mutation of a row, and what became of it."),
         "count": ("logstore.cli.rows.count", "Count rows."),
         "load": ("logstore.cli.rows.load", "Write the rows of a CSV, JSON lines or Parquet file."),

@@ -53,6 +53,7 @@ from logstore.model.table import Table
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.changes.changes import AsyncRowChanges
     from logstore.client.history.async_history import AsyncKeyHistory
     from logstore.client.session.async_session import AsyncSession
     from logstore.client.typed.async_table import AsyncTypedTable
@@ -387,6 +388,17 @@ class AsyncStore(AsyncConditionalWrites):
             values=values, archive=archive, storage=storage,
         )  # fmt: skip
         return AsyncKeyHistory(inner)
+
+    def changes(
+        self, table: str, *, since: Position | str = "now", prefix: Text | None = None, follow: bool = True,
+        patience_s: float = 60.0,
+    ) -> "AsyncRowChanges":  # fmt: skip
+        """Changes of a table's rows, with `async for`, as `Store.changes`; "now" is when the first one is asked for."""
+        from logstore.client.changes.changes import AsyncRowChanges, PollPoint  # noqa: PLC0415 - only who uses it
+
+        point = PollPoint(table, since, prefix, patience_s)
+        point.follow = follow
+        return AsyncRowChanges(self._reads(), point)
 
     async def outcome_of(
         self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called

@@ -36,6 +36,7 @@ from logstore.model.position import Position
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from logstore.client.changes.changes import RowChanges
     from logstore.client.history.key_history import KeyHistory
     from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
@@ -283,6 +284,24 @@ class Store(ConditionalWrites):
             Selection(since, until, limit, oldest_first, values), ArchiveChoice(archive, storage),
             outcomes=asking(lambda: self.reader),
         )  # fmt: skip
+
+    def changes(
+        self, table: str, *, since: Position | str = "now", prefix: Text | None = None, follow: bool = True,
+        patience_s: float = 60.0,
+    ) -> "RowChanges":  # fmt: skip
+        """Changes of a table's rows, for ever: an iterator of `ChangeEvent` that reconnects and goes on.
+
+        `since`: "beginning" (the rows there are, and then what changes), "now", the `id` of an earlier iterator, a
+        position or token (a partition it does not name begins at offset 0), or a time (RFC 3339). `prefix`: of these
+        rows only. `follow`: False ends it where nothing more has come. Events come at least once; of a row the highest
+        `version` counts. What is temporary is tried again for `patience_s`. Raises NotRetained when the log holds those
+        changes no more, NoSuchTable, Stopped, UsageError, ServerUnreachable.
+        """
+        from logstore.client.changes.changes import PollPoint, RowChanges  # noqa: PLC0415 - only who uses it
+
+        point = PollPoint(table, since, prefix, patience_s)
+        point.follow = follow
+        return RowChanges(self.reader, point)
 
     def outcome_of(
         self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called

@@ -1,7 +1,7 @@
 """HTTP: the two edges of `reading`, blocking and not, over the connections of `transport`."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from logstore.client.transport.protocol import ProtocolPool
 
 T = TypeVar("T")
+_POLL_MS = 15_000  # for the snapshot part's page, and what is temporary
 _LONG = 16_384  # bytes
 _MANY_BYTES = 2 * 1024 * 1024  # keys of one multi-get
 
@@ -111,6 +112,12 @@ class HttpReader:
                 found = self._run(conversation.get_many(table, some, after, budget, now), first)
             rows += found
         return rows
+
+    def changes(self, table: str, query: Mapping[str, bytes | str], wait_ms: int) -> HttpAnswer:
+        """Ask for a page of a table's changes, for which the server waits `wait_ms`."""
+        now = monotonic()
+        budget = Budget.of(wait_ms + _POLL_MS, now)
+        return self._run(self._conversation.changes(table, query, budget, now))
 
     def about_row(self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int) -> HttpAnswer:
         """Read a page about a row, as `Conversation.about_row`."""
@@ -219,6 +226,12 @@ class AsyncReader:
                 found = await self._run(conversation.get_many(table, some, after, budget, now), first)
             rows += found
         return rows
+
+    async def changes(self, table: str, query: Mapping[str, bytes | str], wait_ms: int) -> HttpAnswer:
+        """Ask for a page of a table's changes, for which the server waits `wait_ms`."""
+        now = monotonic()
+        budget = Budget.of(wait_ms + _POLL_MS, now)
+        return await self._run(self._conversation.changes(table, query, budget, now))
 
     async def about_row(self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int) -> HttpAnswer:
         """Read a page about a row, as `Conversation.about_row`."""

@@ -14,12 +14,12 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from logstore.client.checks import check_table
 from logstore.client.read.level import LevelBound, level_of
 from logstore.client.read.problem import error_of, parse, word_of
-from logstore.client.read.row import LISTS, Row, RowPage, many_of, page_of
+from logstore.client.read.row import LISTS, MSGPACK, Row, RowPage, many_of, page_of
 from logstore.client.read.session_floor import SessionFloor
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
@@ -246,6 +246,13 @@ class Conversation:
         answer = yield from self._ask(table, None, "GET", path, headers, None, budget, now)
         _note(after, answer)
         return page_of(answer, keys_only="keys_only" in query)
+
+    def changes(
+        self, table: str, query: Mapping[str, bytes | str], budget: Budget, now: float
+    ) -> Steps[HttpAnswer]:  # fmt: skip
+        """Steps that read a page of a table's changes, in msgpack."""
+        path = f"{_table_path(table)}/changes?{urlencode(query, quote_via=quote)}"
+        return (yield from self._ask(table, None, "GET", path, {"Accept": MSGPACK}, None, budget, now))
 
     def page_ask(self, table: str, query: Mapping[str, bytes | str], after: After, deadline_ms: int, now: float) -> Ask:
         """Request that `page` begins with."""

@@ -1,0 +1,185 @@
+"""Changes: iterators over the change feed of one table, blocking and not, that come back and go on where they stood.
+
+They hold a point and one page. What is temporary (the node is away, the log does not answer, a partition moves) is
+tried again for `patience_s` since something was last heard; then its error is raised, and `id` is where to go on.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from time import monotonic
+from typing import Literal, NamedTuple, Self
+
+from logstore.client.checks import Text, check_table
+from logstore.client.read.http import AsyncReader, HttpReader
+from logstore.client.transport.answer import HttpAnswer
+from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.key import to_base64url, to_bytes
+from logstore.model.position import Position
+
+PATIENCE_S = 60.0
+_WAIT_MS = 10_000  # of a poll, while nothing changes
+_LOOK_MS = 500  # of a poll that is not to go on for ever
+_PAUSE_S = 0.5
+
+
+class ChangeEvent(NamedTuple):
+    """An event: `put` and `delete` tell a row's new state, `reset` that the table is another topic now: drop your copy.
+
+    `version` is the offset of the record, in its partition; of a row the highest one counts. `timestamp_ms` is log
+    time, None in the snapshot part, as is `value` of a delete. `epoch` stands in a reset only.
+    """
+
+    event: Literal["put", "delete", "reset"]
+    key: bytes
+    value: bytes | None
+    version: int
+    partition: int
+    timestamp_ms: int | None
+    epoch: str | None = None
+
+
+class PollPoint:
+    """Point where an iterator stands, and what it asks next."""
+
+    def __init__(self, table: str, since: Position | str, prefix: Text | None, patience_s: float) -> None:
+        check_table(table)
+        if not isinstance(since, Position | str):
+            raise UsageError(f"since is beginning, now, an id, a token or a time, not {since!r:.40}")
+        self.table, self._patience_s = table, patience_s
+        self.id = since.token if isinstance(since, Position) else since
+        self._following, self._page = self.id, list[ChangeEvent]()
+        self.live, self.follow = False, True
+        self._end: Position | None = None
+        self._prefix = b"" if prefix is None else to_bytes(prefix)
+        self._heard_s = monotonic()
+
+    @property
+    def wait_ms(self) -> int:
+        """Milliseconds that the next poll waits for a change."""
+        if self.id == "now" or self.lacks_end:
+            return 0
+        return _WAIT_MS if self.follow else _LOOK_MS
+
+    def query(self) -> Mapping[str, bytes | str]:
+        """Parameters of the next poll."""
+        if self.lacks_end:
+            return {"since": "now", "wait": "0"}
+        query: dict[str, bytes | str] = {"since": self._following, "wait": str(self.wait_ms)}
+        if self._prefix:
+            query |= {"prefix": to_base64url(self._prefix), "key_encoding": "base64url"}
+        return query
+
+    def took(self, answer: HttpAnswer) -> None:
+        """Take a page over. Raises ServerError when it is none."""
+        from logstore.client.changes.page_body import changes_body  # noqa: PLC0415 - loads msgspec
+
+        page = changes_body(answer)
+        if self.lacks_end:
+            self._end = Position.parse(page.next)
+            return
+        self._page = [
+            ChangeEvent(one.event, one.key, one.value, one.version, one.partition, one.timestamp, one.epoch)
+            for one in reversed(page.events)
+        ]
+        self._following, self.live, self._heard_s = page.next, page.live, monotonic()
+        if any(one.event == "reset" for one in page.events):
+            self._end = None  # that of another topic
+        if not self._page:
+            self.id = self._following
+
+    def pop(self) -> ChangeEvent | None:
+        """The next event of the page; `id` goes on with the last one. None: another page is to be asked for."""
+        if not self._page:
+            return None
+        found = self._page.pop()
+        if not self._page:
+            self.id = self._following
+        return found
+
+    @property
+    def has_events(self) -> bool:
+        """True while the page is not taken whole."""
+        return bool(self._page)
+
+    @property
+    def is_over(self) -> bool:
+        """True when all has been taken that there was at the beginning, and nobody wants to wait for more."""
+        if self.follow or self._end is None or self._page or not self.live:
+            return False
+        return Position.parse(self._following).covers(self._end)
+
+    @property
+    def lacks_end(self) -> bool:
+        """True while it is to be asked where the feed stands, since it is read as far as that."""
+        return not self.follow and self._end is None
+
+    def failed(self, error: LogStoreError) -> None:
+        """Raise an error that would come again, or has come for too long."""
+        if not error.retriable or monotonic() - self._heard_s > self._patience_s:
+            raise error
+
+
+class RowChanges(Iterator[ChangeEvent]):
+    """Events of a table, blocking. `id`: where to go on, at least once: behind the last page that was taken whole."""
+
+    def __init__(self, reader: HttpReader, point: PollPoint) -> None:
+        """Ask at once where now is, when it begins there; else nothing is asked yet."""
+        self._reader, self._point = reader, point
+        if point.id == "now":
+            self._poll()
+
+    @property
+    def id(self) -> str:
+        """Point to go on from, for `since`."""
+        return self._point.id
+
+    def __next__(self) -> ChangeEvent:
+        while (found := self._point.pop()) is None:
+            if not self._poll() and self._point.is_over:
+                raise StopIteration
+        return found
+
+    def _poll(self) -> bool:
+        """True when there is an event."""
+        point = self._point
+        while True:
+            try:
+                point.took(self._reader.changes(point.table, point.query(), point.wait_ms))
+            except LogStoreError as error:
+                point.failed(error)
+                time.sleep(_PAUSE_S)
+            else:
+                return point.has_events
+
+
+class AsyncRowChanges(AsyncIterator[ChangeEvent]):
+    """Events of a table, with `async for`; otherwise as `RowChanges`. Where now is it asks with the first event."""
+
+    def __init__(self, reader: AsyncReader, point: PollPoint) -> None:
+        self._reader, self._point = reader, point
+
+    @property
+    def id(self) -> str:
+        """Point to go on from, for `since`."""
+        return self._point.id
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> ChangeEvent:
+        while (found := self._point.pop()) is None:
+            if not await self._poll() and self._point.is_over:
+                raise StopAsyncIteration
+        return found
+
+    async def _poll(self) -> bool:
+        point = self._point
+        while True:
+            try:
+                point.took(await self._reader.changes(point.table, point.query(), point.wait_ms))
+            except LogStoreError as error:
+                point.failed(error)
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                return point.has_events
