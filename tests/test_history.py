@@ -58,7 +58,7 @@ def put(ctx, table, *values, headers=None):
 def history(ctx, table, key=b"ada", *, archived=True, scanned=lambda _: None, decide=None, **selection):
     choice = ArchiveChoice(archived, ctx.storage.url)
     return open_history(
-        ctx.bootstrap, table.name, key, Selection(**selection), choice, scanned=scanned,
+        ctx.bootstrap, ctx.registry.table(table.name), key, Selection(**selection), choice, scanned=scanned,
         outcomes=None if decide is None else lambda _place: decide,
     )  # fmt: skip
 
@@ -137,7 +137,7 @@ def test_what_is_of_another_log_or_still_to_come_is_refused(ctx, table):
     with pytest.raises(UsageError, match="its log ends at 101"):
         history(ctx, table, until=token(table, 102))
     with pytest.raises(NoSuchTable):
-        open_history(ctx.bootstrap, "nowhere", b"k", Selection(), ArchiveChoice(False))
+        Store(ctx.bootstrap).history("nowhere", "k")
     former = replace(table, former_epochs=("f" * 32,))
     ctx.registry.write(former)
     with pytest.raises(EpochChanged, match="an earlier topic"):
@@ -224,6 +224,11 @@ def test_a_store_and_one_for_asyncio_tell_it_alike(ctx, table):
         async with AsyncStore(ctx.bootstrap) as store:
             found = await store.history(table.name, "ada", storage=ctx.storage.url)
             told = [one async for one in found]
+            found = await store.history(table.name, "ada", storage=ctx.storage.url)
+            taking = asyncio.create_task(anext(found))
+            await asyncio.sleep(0)  # it has begun
+            taking.cancel()
+            assert [one async for one in found] == told, "who is cancelled loses none"
             async with await store.history(table.name, "ada", archive=False) as early:
                 assert (await anext(early)) == shown[0]._replace(archived=False)
                 assert early.bounds.known_from == 0

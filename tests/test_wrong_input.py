@@ -23,6 +23,8 @@ from support_producer import Fixed, make_table
 
 from logstore import AsyncStore, Pending, Position, Row, Store, codecs
 from logstore.client.aio import AsyncPending, AsyncPipeline
+from logstore.client.history.async_history import AsyncKeyHistory
+from logstore.client.history.key_history import KeyHistory
 from logstore.client.session.async_session import AsyncSession
 from logstore.client.session.session import Session
 from logstore.client.typed.async_table import AsyncTypedTable
@@ -101,6 +103,7 @@ def methods(kind):
         "SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline, "Codec": codecs.Codec,
         "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable, "Row": Row,
         "Session": Session, "AsyncSession": AsyncSession,
+        "KeyHistory": KeyHistory, "AsyncKeyHistory": AsyncKeyHistory,
     }  # fmt: skip
     ours = [base for base in kind.__mro__ if base.__module__.startswith("logstore.")]
     for name in sorted({name for base in ours for name in vars(base)}):

@@ -279,9 +279,10 @@ class Store(ConditionalWrites):
 
         self.check_open()
         check_archive(archive, storage)
+        name, selection = check_key(to_bytes(key)), Selection(since, until, limit, oldest_first, values).check()
+        definition = self.ask_again(check_table(table))
         return open_history(
-            self._need_bootstrap(), check_table(table), check_key(to_bytes(key)),
-            Selection(since, until, limit, oldest_first, values), ArchiveChoice(archive, storage),
+            self._need_bootstrap(), definition, name, selection, ArchiveChoice(archive, storage),
             outcomes=asking(lambda: self.reader),
         )  # fmt: skip
 

@@ -46,13 +46,15 @@ def history(
     """  # noqa: D301 - click's \b keeps the lines
     from logstore.client.history.decided import asking  # noqa: PLC0415 - as the next one
     from logstore.client.history.opening import ArchiveChoice, open_history  # noqa: PLC0415 - loads librdkafka
+    from logstore.log.tables.registry import Registry  # noqa: PLC0415 - as above
 
     selection = Selection(since, until, limit, reverse, not no_values)
     archive = ArchiveChoice(not no_archive, storage or settings.storage, settings.find_data_dir())
+    bootstrap = need_bootstrap(settings)
     with scan_bar(table) as begin:
         lines = _HistoryLines(as_json=as_json, values=not no_values)
         found = open_history(
-            need_bootstrap(settings), table, options.key_bytes(key, key_encoding), selection, archive,
+            bootstrap, Registry(bootstrap).table(table), options.key_bytes(key, key_encoding), selection, archive,
             scanned=lines.scanned,
             outcomes=asking(lambda: HttpReader(need_url(settings)), settings.deadline_ms),
         )  # fmt: skip

@@ -27,17 +27,26 @@ class AsyncKeyHistory:
     async def __anext__(self) -> KeyMutation:
         """The next mutation; raises as `KeyHistory.__next__`."""
         if not self._taken:
-            self._reading = asyncio.ensure_future(asyncio.to_thread(self.bounds.take, _MANY))
-            self._taken.extend(await asyncio.shield(self._reading))
+            await self._take()
         if not self._taken:
             raise StopAsyncIteration
         return self._taken.popleft()
+
+    async def _take(self) -> None:
+        """Take some from the thread that reads. Who is cancelled meanwhile loses none: the next call gets them."""
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(asyncio.to_thread(self.bounds.take, _MANY))
+        reading = self._reading
+        await asyncio.wait([reading])
+        if self._reading is reading:
+            self._reading = None
+            self._taken.extend(reading.result())
 
     async def close(self) -> None:
         """Let go of log and archive, once the stretch that is looked through is over."""
         self.bounds.stop()
         if self._reading is not None:
-            await asyncio.wait([self._reading])
+            await asyncio.gather(self._reading, return_exceptions=True)  # nobody wants what it found, or met
         await asyncio.to_thread(self.bounds.close)
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,7 @@ from logstore.client.history.key_history import KeyHistory, Selection
 from logstore.client.history.sources import Sources
 from logstore.client.history.span import Decide, KeyPlace, Scanned
 from logstore.extras import needing
-from logstore.log.tables.registry import Definitions, Registry
+from logstore.log.tables.registry import Registry
 from logstore.model.errors import SetupError, StorageUnreachable
 from logstore.model.partitioner import partition_of
 from logstore.model.table import Table
@@ -27,15 +27,17 @@ class ArchiveChoice(NamedTuple):
     storage: str | None = None
     data_dir: Path | None = None  # below which a store keeps it that is defined to have it nowhere else
 
-    def open(self, table: Table, definitions: Definitions) -> "ArchiveIndex | None":
+    def open(self, table: Table, bootstrap: str) -> "ArchiveIndex | None":
         """Index of the table's archive; None: it is not wanted, or nothing says where it would be.
 
         Raises SetupError where the storage's library is not installed, UsageError for a URL that is none.
         """
+        if not self.wanted:
+            return None
         chosen = settings.load()
-        given = self.storage or chosen.storage or definitions.known_storage()
+        given = self.storage or chosen.storage or Registry(bootstrap).read().known_storage()
         data_dir = self.data_dir or chosen.find_data_dir()
-        if not self.wanted or (given is None and data_dir is None):
+        if given is None and data_dir is None:
             return None
         try:
             with needing("node"):
@@ -50,7 +52,7 @@ class ArchiveChoice(NamedTuple):
 
 def open_history(
     bootstrap: str,
-    table: str,
+    table: Table,
     key: bytes,
     selection: Selection,
     archive: ArchiveChoice,
@@ -60,14 +62,12 @@ def open_history(
 ) -> KeyHistory:
     """The history of a key, ready to be read. `outcomes`: of whom those of conditional mutations are asked.
 
-    Raises NoSuchTable, EpochChanged, LogUnreachable, LogTruncated, StorageUnreachable, SetupError, UsageError.
+    Raises EpochChanged, LogUnreachable, LogTruncated, StorageUnreachable, SetupError, UsageError.
     """
     selection.check()
-    definitions = Registry(bootstrap).read()
-    found = definitions.live(table)
-    place = KeyPlace(bootstrap, found, partition_of(key, found.partitions), key)
+    place = KeyPlace(bootstrap, table, partition_of(key, table.partitions), key)
     try:
-        sources = Sources(place, archive.open(found, definitions))
+        sources = Sources(place, archive.open(table, bootstrap))
         return KeyHistory(sources, selection, scanned, outcomes and outcomes(place))
     except StorageUnreachable as error:
         error.add_note(_LOG_ALONE)

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from operator import methodcaller
 from typing import Any
 
+from confluent_kafka import KafkaError
+
 from logstore.log.kafka import clients
+from logstore.log.kafka.errors import unreadable
 from logstore.log.kafka.records import Record, take
 from logstore.log.read.exact_range import FETCH, MOST, WAIT_S, Reach
 from logstore.log.read.tail import headers_of
@@ -46,7 +49,11 @@ class KeyReader:
         reach = Reach(self._table, self._partition, offset, offset + 1)
         self._consumer.assign([reach.place])
         first = take(self._consumer, 1, WAIT_S)[0]
-        return None if first.error() is not None else first.timestamp()[1]
+        if first.error() is None:
+            return first.timestamp()[1]
+        if first.error().code() == KafkaError._PARTITION_EOF:
+            return None
+        raise unreadable(first.error(), self._table.topic, self._partition, self._consumer)
 
     def close(self) -> None:
         """Let go of the connection."""
