@@ -37,8 +37,8 @@ class Selection(NamedTuple):
         """Itself. Raises UsageError, BadToken."""
         if self.limit is not None:
             check_number("limit", self.limit, 1, whole=True)
-        for name, flag in (("oldest_first", self.oldest_first), ("values", self.values)):
-            check_kind(name, flag, bool, "True or False")
+        _check_flag("oldest_first", self.oldest_first)
+        _check_flag("values", self.values)
         for point in (self.since, self.until):
             if point is not None:
                 _moment(point)
@@ -47,8 +47,13 @@ class Selection(NamedTuple):
 
 def check_archive(archive: object, storage: object) -> None:
     """Raise UsageError for what does not say whether, and where, the archive is asked."""
-    check_kind("archive", archive, bool, "True or False")
+    _check_flag("archive", archive)
     check_kind("storage", storage, str, "a URL")
+
+
+def _check_flag(name: str, flag: object) -> None:
+    if not isinstance(flag, bool):
+        raise UsageError(f"{name} is True or False, not {flag!r:.80}")
 
 
 class KeyHistory(Iterator[KeyMutation]):

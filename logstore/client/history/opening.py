@@ -35,7 +35,7 @@ class ArchiveChoice(NamedTuple):
         if not self.wanted:
             return None
         chosen = settings.load()
-        given = self.storage or chosen.storage or Registry(bootstrap).read().known_storage()
+        given = self.storage or chosen.storage or _recorded_storage(bootstrap)
         data_dir = self.data_dir or chosen.find_data_dir()
         if given is None and data_dir is None:
             return None
@@ -48,6 +48,14 @@ class ArchiveChoice(NamedTuple):
             raise
         url = given if given is not None or data_dir is None else storage_url(None, None, data_dir)
         return ArchiveIndex(Storage(str(url)), table.topic, table.epoch)
+
+
+def _recorded_storage(bootstrap: str) -> str | None:
+    """URL of the storage that the store is defined to have; None where it is defined to have none."""
+    try:
+        return Registry(bootstrap).read().known_storage()
+    except SetupError:  # definitions come from elsewhere, and nothing is recorded in this Kafka
+        return None
 
 
 def open_history(
