@@ -81,8 +81,7 @@ def _of_a_new_table(name: str) -> Any:
 @click.option(
     "--conditional",
     is_flag=True,
-    help="Take conditions (put --if), incr and append, and remember what became of them; for good. `batch "
-    "restore` refuses such a table in this build.",
+    help="Take conditions (put --if), incr and append, and remember what became of them; for good.",
 )
 @click.option(
     "--expiring",
