@@ -53,6 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = url.path.split("/")
         if parts[1:3] == ["v1", "tables"] and parts[3] != "t":
             return self._problem(404, "no-such-table", {})
+        if parts[4:5] == ["changes"]:
+            page = {"events": [], "next": f"{EPOCH}-0-100", "live": True}
+            return self._send(200, msgpack.packb(page), {"Content-Type": "application/msgpack"})
         if parts[4:5] == ["outcomes"]:
             return self._outcome(*map(int, parts[5:]))
         if len(parts) == 4:

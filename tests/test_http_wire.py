@@ -207,7 +207,7 @@ def test_noise_never_harms_the_reader(reader):
         (b"/v1", 404, "no-such-page"),
         (b"/v1/", 404, "no-such-page"),
         (b"/v1/tables/", 404, "no-such-page"),
-        (b"/v1/tables/t/changes", 404, "no-such-page"),
+        (b"/v1/tables/t/nothing", 404, "no-such-page"),
         (b"//v1/tables", 404, "no-such-page"),
         (b"/v1/tables/t/rows/%", 400, "bad-key"),
         (b"/healthz?x=1", 400, "bad-request"),

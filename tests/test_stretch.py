@@ -128,26 +128,23 @@ def test_a_deleted_row_leaves_a_tombstone_of_the_record_that_deleted_it():
     assert outcomes_of(state)[2].outcome == RejectedOutcome(None)
 
 
+def rules_record(offset):
+    """A control record that this build does not fold."""
+    return Records([offset], [None], [b"\x80"], [9_000], [[("ls.op", b"rules")]])
+
+
 def test_what_only_a_later_build_folds_stops_the_partition_before_it():
-    for later in ({"ttl": 5}, {}):
-        log = Log().put(A, b"1", condition=b"absent").put(B, b"2")
-        if later:
-            log.put(A, b"3", **later)
-        records = columns(log, 0, len(log.records))
-        if not later:  # a control record, which has no key
-            more = Records([2], [None], [b"\x80"], [9_000], [[("ls.op", b"rules")]])
-            records = Records(*([*one, *two] for one, two in zip(records, more, strict=True)))
-        state = StretchState(kv())
-        folded = state.take(records)
-        assert isinstance(folded.refused, Refused)
-        assert (folded.next_offset, folded.log_time_ms) == (2, 1_000)
-        assert set(folded.decided.outcomes) == {0}
-        assert set(folded.entries) == {A, B}
+    before = columns(Log().put(A, b"1", condition=b"absent").put(B, b"2"), 0, 2)
+    records = Records(*([*one, *two] for one, two in zip(before, rules_record(2), strict=True)))
+    folded = StretchState(kv()).take(records)
+    assert isinstance(folded.refused, Refused)
+    assert (folded.next_offset, folded.log_time_ms) == (2, 1_000)
+    assert set(folded.decided.outcomes) == {0}
+    assert set(folded.entries) == {A, B}
 
 
 def test_a_refused_record_behind_a_hole_is_where_the_partition_stops():
-    record = Records([7], [A], [b"1"], [5], [[("ls.ttl", bytes(8))]])
-    folded = StretchState(kv()).take(record)
+    folded = StretchState(kv()).take(rules_record(7))
     assert folded.refused is not None
     assert folded.next_offset == 7
 

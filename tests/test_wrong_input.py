@@ -23,6 +23,7 @@ from support_producer import Fixed, make_table
 
 from logstore import AsyncStore, Pending, Position, Row, Store, codecs
 from logstore.client.aio import AsyncPending, AsyncPipeline
+from logstore.client.changes.changes import AsyncRowChanges, RowChanges
 from logstore.client.history.async_history import AsyncKeyHistory
 from logstore.client.history.key_history import KeyHistory
 from logstore.client.session.async_session import AsyncSession
@@ -103,6 +104,7 @@ def methods(kind):
         "SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline, "Codec": codecs.Codec,
         "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable, "Row": Row,
         "Session": Session, "AsyncSession": AsyncSession,
+        "RowChanges": RowChanges, "AsyncRowChanges": AsyncRowChanges,
         "KeyHistory": KeyHistory, "AsyncKeyHistory": AsyncKeyHistory,
     }  # fmt: skip
     ours = [base for base in kind.__mro__ if base.__module__.startswith("logstore.")]
@@ -163,6 +165,8 @@ async def settled(outcome):
         outcome = await outcome
     if isinstance(outcome, (AsyncPending, Pending)):
         return await outcome if isinstance(outcome, AsyncPending) else outcome.result(60)
+    if isinstance(outcome, AsyncRowChanges):  # which never end
+        return outcome
     if hasattr(outcome, "__aiter__"):
         return [row async for row in outcome]
     if hasattr(outcome, "__aenter__"):

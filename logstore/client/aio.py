@@ -396,8 +396,7 @@ class AsyncStore(AsyncConditionalWrites):
         """Changes of a table's rows, with `async for`, as `Store.changes`; "now" is when the first one is asked for."""
         from logstore.client.changes.changes import AsyncRowChanges, PollPoint  # noqa: PLC0415 - only who uses it
 
-        point = PollPoint(table, since, prefix, patience_s)
-        point.follow = follow
+        point = PollPoint(table, since, prefix, patience_s, follow=follow)
         return AsyncRowChanges(self._reads(), point)
 
     async def outcome_of(

@@ -300,8 +300,7 @@ class Store(ConditionalWrites):
         """
         from logstore.client.changes.changes import PollPoint, RowChanges  # noqa: PLC0415 - only who uses it
 
-        point = PollPoint(table, since, prefix, patience_s)
-        point.follow = follow
+        point = PollPoint(table, since, prefix, patience_s, follow=follow)
         return RowChanges(self.reader, point)
 
     def outcome_of(

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from time import monotonic
 from typing import Literal, NamedTuple, Self
 
-from logstore.client.checks import Text, check_table
+from logstore.client.checks import Text, check_number, check_table
 from logstore.client.read.http import AsyncReader, HttpReader
 from logstore.client.transport.answer import HttpAnswer
 from logstore.model.errors import LogStoreError, UsageError
@@ -42,14 +42,19 @@ class ChangeEvent(NamedTuple):
 class PollPoint:
     """Point where an iterator stands, and what it asks next."""
 
-    def __init__(self, table: str, since: Position | str, prefix: Text | None, patience_s: float) -> None:
+    def __init__(
+        self, table: str, since: Position | str, prefix: Text | None, patience_s: float, *, follow: bool
+    ) -> None:
         check_table(table)
+        check_number("patience_s", patience_s, 0)
+        if not isinstance(follow, bool):
+            raise UsageError(f"follow is True or False, not {follow!r:.80}")
         if not isinstance(since, Position | str):
             raise UsageError(f"since is beginning, now, an id, a token or a time, not {since!r:.40}")
         self.table, self._patience_s = table, patience_s
         self.id = since.token if isinstance(since, Position) else since
         self._following, self._page = self.id, list[ChangeEvent]()
-        self.live, self.follow = False, True
+        self.live, self.follow = False, follow
         self._end: Position | None = None
         self._prefix = b"" if prefix is None else to_bytes(prefix)
         self._heard_s = monotonic()
