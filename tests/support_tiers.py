@@ -31,7 +31,7 @@ class Tier(NamedTuple):
 
 LEFT_OUT = "store or spark_alone or long"
 TIERS = {
-    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 200, 160),
+    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 200, 200),
     "test": Tier(f"not ({LEFT_OUT} or containers)", 1_000, 1_200),
     "rest": Tier(f"({LEFT_OUT}) and not containers", 2_000, 1_500),
     "all": Tier("not containers", 2_000, 2_600),

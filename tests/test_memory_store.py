@@ -44,6 +44,7 @@ def test_its_methods_take_what_those_of_the_store_take(name):
 
 def test_it_has_all_methods_that_programs_call():
     inside = {
+        "changes",  # a feed of other processes' writes
         "after_fork", "acknowledged", "ask_again", "check_takes", "check_open", "decide", "forget", "moved",
         "need_url", "proved",
     }  # fmt: skip
