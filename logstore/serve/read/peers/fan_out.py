@@ -155,7 +155,7 @@ class FanOut:
             "Content-Type": media_types.MSGPACK,
             "LS-Deadline": str(max(int(left_s * 1000), 1)),
         }
-        if level.name != EVENTUAL and level.token.pieces:
+        if level.name != EVENTUAL and level.token:
             headers["LS-Token"] = level.token.token
         if level.name not in (EVENTUAL, SESSION):  # it counts from the arrival there: later, so no less
             headers["LS-Consistency"] = level.name
