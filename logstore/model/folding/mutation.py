@@ -80,15 +80,17 @@ class Quarantined(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Record that stops its partition; `why` is a sentence."""
+    """Record that stops its partition; `why` is a sentence. `is_later`: a later build can fold it."""
 
     why: str
+    is_later: bool = True
 
     def advice(self, table: str, partition: int, offset: int) -> str:
         """Message for people: the record at `offset` cannot be folded, and the ways out."""
+        upgrade = "upgrade logstore, or " if self.is_later else ""
         return (
-            f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {self.why}; upgrade logstore, "
-            f"or give the record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
+            f"the record at offset {offset:,} of {table}/{partition} cannot be folded: {self.why}; {upgrade}"
+            f"give the record up: `logstore table repair {table} --partition {partition} --skip {offset} --force`"
         )
 
 
@@ -151,14 +153,21 @@ def _plain(record: KeyedRecord) -> Mutation:
     """Mutation that this build folds: one whose row needs no state before it."""
     if "ls.seen" in record.headers:  # for tables that keep siblings
         return Quarantined(MALFORMED_HEADER)
+    if record.operation == "edit":
+        return Refused("the operation 'edit' needs a later build")
     if record.operation in LATER:
-        return Refused(f"the operation {record.operation!r} needs a later build")
-    for name in ("ls.id", "ls.if", "ls.ttl"):
+        return _not_plain(f"the operation {record.operation!r}", "conditional")
+    for name, flag in (("ls.id", "conditional"), ("ls.if", "conditional"), ("ls.ttl", "expiring")):
         if name in record.headers:
-            return Refused(f"the header {name} needs a later build")
+            return _not_plain(f"the header {name}", flag)
     if record.operation == DELETE or record.value is None:
         return Delete(record.key)
     return Put(record.key, record.value)
+
+
+def _not_plain(what: str, flag: str) -> Refused:
+    """Refusal of what a table takes that was made for it, and this one was not."""
+    return Refused(f"{what} is for tables made with `table create --{flag}`, and this one is plain", is_later=False)
 
 
 def _version(own: Headers) -> Refused | None:
