@@ -14,7 +14,7 @@ from logstore.model.folding.decided import Decided, RowId
 from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry, encode_head
 from logstore.model.folding.fold import Records
 from logstore.model.folding.terms import Condition
-from logstore.model.hard_rows.changes.draft import COUNTER_BYTES
+from logstore.model.hard_rows.changes.draft import COUNTER_BYTES, end_of
 from logstore.model.hard_rows.encoding import (
     APPLIED,
     became_duplicate,
@@ -27,8 +27,6 @@ from logstore.model.hard_rows.encoding import (
 from logstore.model.hard_rows.fold_rows import SEEN_BY, RowMutation
 from logstore.model.hard_rows.outcomes import RememberedId
 from logstore.model.hard_rows.rules import DedupWindow, Rules
-
-_NEVER_LATER = 2**63 - 1  # ends are capped here
 
 
 class _Cell(NamedTuple):
@@ -109,7 +107,7 @@ class CellFold:
             return became_rejected(_version_of(cell, terms.condition))
         if terms.seen is not None and operation not in SEEN_BY:
             return became_invalid("bad-seen")
-        end_ms = None if terms.ttl_ms is None else min(log_time_ms + terms.ttl_ms, _NEVER_LATER)
+        end_ms = end_of(log_time_ms, terms.ttl_ms)
         try:
             if operation not in SEEN_BY:  # 4
                 value = self._built(operation, cell, value)

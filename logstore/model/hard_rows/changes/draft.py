@@ -17,6 +17,11 @@ COUNTER_BYTES = 8
 _NEVER_LATER = 2**63 - 1  # ends are capped here
 
 
+def end_of(log_time_ms: int, ttl_ms: int | None) -> int | None:
+    """The log time at which a value that was written at a log time with this TTL ends; None: never."""
+    return None if ttl_ms is None else min(log_time_ms + ttl_ms, _NEVER_LATER)
+
+
 class Stamp(NamedTuple):
     """Version, time and TTL that a record gives to all that it writes."""
 
@@ -27,7 +32,7 @@ class Stamp(NamedTuple):
 
     def end(self, ttl_ms: int | None) -> int | None:
         """The log time at which a value with this TTL ends; None: never."""
-        return None if ttl_ms is None else min(self.log_time_ms + ttl_ms, _NEVER_LATER)
+        return end_of(self.log_time_ms, ttl_ms)
 
 
 class Draft:
