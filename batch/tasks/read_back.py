@@ -14,7 +14,7 @@ from typing import NamedTuple
 from batch.tasks.sst_files import SstTarget, fetched, seen
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest, digest
-from logstore.model.folding.entry import TOMBSTONE, VALUE
+from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE
 from logstore.model.partitioner import partitions_of
 from logstore.model.safe_path import below as path_below
 from logstore.snapshot import sst
@@ -102,7 +102,7 @@ class _Check:
     def passing(self, entries: Iterable[Item]) -> Iterator[Item]:
         """The next entries, each one checked."""
         file, cut, before, count = self._file, self._cut, self._before, self._count
-        kinds = (VALUE, TOMBSTONE) if file.level else (VALUE,)
+        kinds = (VALUE, SIBLINGS, CELLS, TOMBSTONE)[: 4 if file.level else 3]
         for key, entry in entries:
             if key <= before or entry[0] & 0x7F not in kinds or int.from_bytes(entry[1:9]) >= cut:
                 raise Corrupted(

@@ -1,6 +1,7 @@
 """Table: the definition of a named set of rows, kept as JSON in the log `logstore.tables`."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ DEFAULT_MAX_VALUE_BYTES = 1_000_000
 DEFAULT_DEDUP_WINDOW_MS = 24 * 3_600 * 1_000
 DEFAULT_DEDUP_RECORDS = 4_000_000
 MAX_DEDUP_WINDOW_MS = 366 * 24 * 3_600 * 1_000
+MAX_VERSIONS = 10_000  # that a cell keeps
 MAX_DEDUP_RECORDS = 1_000_000_000
 RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
 COMPRESSIONS = ("none", "lz4", "zstd")
@@ -30,9 +32,11 @@ _LATER = {  # written only where they differ, so that the record of a definition
     "schedule": None, "base": None, "origin": None,
     "losses": {},
     "conditional": False, "expiring": False,
+    "wide": False, "families": {}, "siblings": False, "multi_row": False,
     "dedup_window_ms": DEFAULT_DEDUP_WINDOW_MS, "dedup_records": DEFAULT_DEDUP_RECORDS,
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_FAMILY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOPIC = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}")  # Kafka's own rule
 _EPOCH = re.compile(r"[0-9a-f]{32}")
 _MAX_OFFSET = (1 << 63) - 1
@@ -80,6 +84,12 @@ class Table:
     expiring: bool = False  # rows may carry a TTL
     dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS  # log time for which ids and outcomes are remembered
     dedup_records: int = DEFAULT_DEDUP_RECORDS  # and how many of a partition at most, the newest
+    wide: bool = False  # rows of many cells, in column families
+    families: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # of a wide table: name -> its rules that are not the default ones: versions, ttl_ms, group
+    siblings: bool = False  # puts that did not see each other stay side by side (`conflicts=siblings`)
+    multi_row: bool = False  # an edit may name several rows of its partition
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
@@ -148,7 +158,8 @@ def _sound(table: Table, key: bytes | None) -> Table:
     _sound_names(table)
     if key is not None and table.name.encode() != key:
         raise ValueError(f"it is that of table {table.name!r}, its key is {key[:100]!r}")
-    for flag in (table.adopted, table.allow_control_records, table.conditional, table.expiring, table.dropped):
+    flags = (table.adopted, table.allow_control_records, table.conditional, table.expiring, table.dropped)
+    for flag in (*flags, *_kinds(table)):
         if not isinstance(flag, bool):
             raise TypeError(f"{flag!r} is neither true nor false")
     if not all(map(_is_whole, (table.partitions, table.max_value_bytes, table.block_bytes, table.keep_snapshots))):
@@ -158,6 +169,7 @@ def _sound(table: Table, key: bytes | None) -> Table:
         raise TypeError(f"merge_share is {table.merge_share!r:.100}")
     check_snapshots(table)
     check_dedup(table)
+    check_model(table)
     for more, kind in ((table.schedule, (int, type(None))), (table.base, (str,)), (table.origin, (str,))):
         if more is not None and not (isinstance(more, dict) and all(type(value) in kind for value in more.values())):
             raise TypeError(f"{more!r:.100} is no object of its kind")
@@ -234,6 +246,45 @@ def check_dedup(table: Table) -> None:
         raise BadDefinition("a table whose rows expire is conditional: what a TTL ends is decided record by record")
     if not table.conditional and lasts != (DEFAULT_DEDUP_WINDOW_MS, DEFAULT_DEDUP_RECORDS):
         raise BadDefinition("a dedup window is for conditional tables: a plain one remembers no outcomes")
+
+
+def families_of(given: Mapping[str, Mapping[str, Any]] | Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Column families as a definition holds them, of names with their rules or names alone. Raises BadDefinition."""
+    if isinstance(given, str | bytes):
+        raise BadDefinition(f"families is a list of names, or names with their rules, not {given!r:.100}")
+    named = dict(given) if isinstance(given, Mapping) else {name: {} for name in given}
+    if not all(isinstance(rules, Mapping) for rules in named.values()):
+        raise BadDefinition(f"the rules of a column family are such as {{'versions': 3}}, not {named!r:.200}")
+    return {
+        name: {k: said for k, said in rules.items() if (k, said) != ("versions", 1)} for name, rules in named.items()
+    }
+
+
+def check_model(table: Table) -> None:
+    """Raise BadDefinition when rows cannot be what a table says of them."""
+    if any(_kinds(table)) and not table.conditional:
+        raise BadDefinition("a table of wide rows or siblings is conditional: its rows build on what is there")
+    if table.wide and table.siblings:
+        raise BadDefinition("siblings are for rows of one value: a wide table keeps none")
+    if (table.families or table.multi_row) and not table.wide:
+        raise BadDefinition("column families and edits of several rows are for wide tables")
+    if table.expiring and (table.wide or table.siblings):
+        raise BadDefinition("rows of a wide table, or of one that keeps siblings, do not expire yet: leave the TTL out")
+    for name, rules in table.families.items():
+        _check_family(name, rules)
+
+
+def _check_family(name: str, rules: dict[str, Any]) -> None:
+    if not isinstance(name, str) or not _FAMILY.fullmatch(name):
+        raise BadDefinition(f"not a column family: {name!r:.100}; use 1 to 64 of A-Z a-z 0-9 . _ -")
+    if not isinstance(rules, dict) or rules.keys() - {"versions"}:
+        raise BadDefinition(f"column family {name}: it has versions=N, not {rules!r:.100}")
+    what = f"column family {name}: versions is 1 to {MAX_VERSIONS:,}"
+    _check_within(what, rules.get("versions", 1), 1, MAX_VERSIONS)
+
+
+def _kinds(table: Table) -> tuple[bool, bool, bool]:
+    return table.wide, table.siblings, table.multi_row
 
 
 def _check_within(rule: str, given: object, least: int, most: int, *, whole: bool = True) -> None:

@@ -212,11 +212,19 @@ def _standing(served: ServedPartition) -> dict[str, Any]:
 
 def _table(table: Table) -> dict[str, Any]:
     return {
-        "name": table.name, "topic": table.topic, "epoch": table.epoch, "partitions": table.partitions, "model": "kv",
+        "name": table.name, "topic": table.topic, "epoch": table.epoch, "partitions": table.partitions,
+        "model": "wide" if table.wide else "kv",
         "max_value_bytes": table.max_value_bytes, "adopted": table.adopted, "description": table.description,
         "skips": {str(partition): ranges for partition, ranges in table.skips.items()},
-        "conditional": table.conditional, **_window(table),
+        "conditional": table.conditional, **_model(table), **_window(table),
     }  # fmt: skip
+
+
+def _model(table: Table) -> dict[str, Any]:
+    """Kind of the rows, where they are not one value each."""
+    if table.wide:
+        return {"families": table.families, "multi_row": table.multi_row}
+    return {"siblings": True} if table.siblings else {}
 
 
 def _window(table: Table) -> dict[str, int]:

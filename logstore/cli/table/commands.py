@@ -88,6 +88,20 @@ def _of_a_new_table(name: str) -> Any:
     is_flag=True,
     help="As --conditional, and rows may carry a TTL (put --ttl): compactions and digests read such a table whole.",
 )
+@click.option("--wide", is_flag=True, help="As --conditional, and rows are cells in column families; for good.")
+@click.option(
+    "--family",
+    "families",
+    metavar="NAME[:versions=N]",
+    multiple=True,
+    help="With --wide, as often as needed: a column family, and how many versions its cells keep (1).",
+)
+@click.option("--multi-row", is_flag=True, help="With --wide: an edit may name several rows of one partition.")
+@click.option(
+    "--siblings",
+    is_flag=True,
+    help="As --conditional, and puts that did not see each other stay side by side (put --seen); for good.",
+)
 @click.option(
     "--dedup-window",
     metavar="TIME",
@@ -106,7 +120,7 @@ def _of_a_new_table(name: str) -> Any:
 @options.AS_JSON
 def create(
     settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, conditional: bool,
-    expiring: bool,
+    expiring: bool, wide: bool, families: tuple[str, ...], multi_row: bool, siblings: bool,
     dedup_window: str | None, dedup_records: int | None, topic: str | None,
     allow_control_records: bool, topic_config: tuple[str, ...], snapshots: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
@@ -122,11 +136,13 @@ def create(
             registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
             max_value_bytes=max_value_bytes,
             description=description, topic_config=config, snapshots=snapshots,
-            conditional=conditional, expiring=expiring,
+            conditional=conditional, expiring=expiring, wide=wide, families=_families(families), multi_row=multi_row,
+            siblings=siblings,
             **_window(dedup_window, dedup_records),
         )  # fmt: skip
     else:
-        if conditional or expiring or dedup_window is not None or dedup_records is not None:
+        window_given = dedup_window is not None or dedup_records is not None
+        if conditional or expiring or wide or families or multi_row or siblings or window_given:
             raise UsageError("a conditional table has a topic of its own: leave --topic out")
         if partitions is not None or config:
             raise UsageError(
@@ -141,6 +157,20 @@ def create(
     holds(registry, change, settings.timeout_s, new=True)
     own = "created" if change.table.topic == name else f"created; its topic is {change.table.topic}"
     done(change, own if topic is None else f"made of topic {topic}", as_json=as_json)
+
+
+def _families(given: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    """Column families and their rules. Raises UsageError."""
+    found: dict[str, dict[str, int]] = {}
+    for text in given:
+        name, _, rules = text.partition(":")
+        if name in found:
+            raise UsageError(f"--family {name} is given twice")
+        pairs = [rule.partition("=") for rule in rules.split(",") if rule]
+        if any(word != "versions" or not number.isdecimal() for word, _, number in pairs):
+            raise UsageError(f"--family {text!r}: write NAME or NAME:versions=N")
+        found[name] = {word: int(number) for word, _, number in pairs}
+    return found
 
 
 def _window(dedup_window: str | None, dedup_records: int | None) -> dict[str, int]:

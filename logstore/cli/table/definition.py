@@ -37,8 +37,15 @@ def document(found: Table) -> dict[str, Any]:
         "merge_share": found.merge_share,
         "schedule": found.schedule, "base": found.base, "origin": found.origin,
         "former_epochs": list(found.former_epochs), "revision": found.revision,
-        "conditional": found.conditional, "expiring": found.expiring, **_window(found),
+        "conditional": found.conditional, "expiring": found.expiring, **_model(found), **_window(found),
     }  # fmt: skip
+
+
+def _model(found: Table) -> dict[str, Any]:
+    """Kind of the rows, where they are not one value each."""
+    if found.wide:
+        return {"wide": True, "families": found.families, "multi_row": found.multi_row}
+    return {"siblings": True} if found.siblings else {}
 
 
 def _window(found: Table) -> dict[str, int]:

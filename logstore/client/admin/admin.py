@@ -1,7 +1,7 @@
 """Admin: the client of who makes, changes and drops tables."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -57,6 +57,10 @@ class Admin:
         snapshots: Mapping[str, Any] | None = None,
         conditional: bool = False,
         expiring: bool = False,
+        wide: bool = False,
+        families: Mapping[str, Mapping[str, Any]] | Iterable[str] = (),
+        siblings: bool = False,
+        multi_row: bool = False,
         dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
         dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> Table:
@@ -66,18 +70,22 @@ class Admin:
         they are made (compression, block_bytes, keep_snapshots, merge_share). `conditional`, for good too: it takes
         conditional writes (docs/conditional_writes.md), whose outcomes a partition remembers for `dedup_window_ms` of
         the log's time, the newest `dedup_records` of them. `expiring`: conditional, and rows may carry a TTL.
+        `wide`: conditional, and rows are cells in column `families`: their names, or {name: {"versions": 3}};
+        `multi_row`: an edit may name several rows of one partition. `siblings`: conditional, and puts that did not see
+        each other stay side by side.
 
         Raises TableExists, BadDefinition, LogUnreachable, AccessDenied, NotYet.
         """
         from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
 
         _check_words(description, topic_config, snapshots)
-        for name, flag in (("conditional", conditional), ("expiring", expiring)):
+        for name, flag in _flags(conditional, expiring, wide, siblings, multi_row):
             check_kind(name, flag, bool, "True or False")
         change = ddl.create(
             self._open(), check_table(table), partitions=partitions, max_value_bytes=max_value_bytes,
             description=description, topic_config=topic_config, snapshots=snapshots,
-            conditional=conditional, expiring=expiring, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+            conditional=conditional, expiring=expiring, wide=wide, families=families, siblings=siblings,
+            multi_row=multi_row, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
         )  # fmt: skip
         return self._served(change, new=True)
 
@@ -198,3 +206,7 @@ def _check_words(description: str | None, *mappings: Mapping[str, Any] | None) -
     check_kind("description", description, str, "text")
     for name, mapping in zip(("topic_config", "snapshots"), mappings, strict=False):
         check_kind(name, mapping, Mapping, "a mapping of settings")
+
+
+def _flags(*given: bool) -> Iterable[tuple[str, bool]]:
+    return zip(("conditional", "expiring", "wide", "siblings", "multi_row"), given, strict=True)

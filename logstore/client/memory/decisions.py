@@ -1,14 +1,14 @@
 """Decisions of a partition in memory: outcomes and ids of its conditional writes, by the fold of the real store."""
 
 from logstore.client.conditional.outcome import Outcome
-from logstore.model.folding.entry import TOMBSTONE, Entry
+from logstore.model.folding.entry import Entry
 from logstore.model.folding.mutation import Headers
 from logstore.model.hard_rows.fold_rows import PlacedMutation, RowId, RowMutation, fold_rows
 from logstore.model.hard_rows.outcome_facts import facts_of
 from logstore.model.hard_rows.outcomes import RememberedId, RememberedOutcome, is_remembered
+from logstore.model.hard_rows.packed import pack_row, unpack_row
 from logstore.model.hard_rows.parse import parse_hard
-from logstore.model.hard_rows.row import PLAIN_COLUMN, CellState, RowState
-from logstore.model.hard_rows.rules import DEFAULT_GROUP, rules_of
+from logstore.model.hard_rows.rules import rules_of
 from logstore.model.table import Table
 
 
@@ -29,12 +29,14 @@ class MemoryDecisions:
         assert isinstance(mutation, RowMutation), "the client's own checks let nothing else through"
         self._log_time_ms = max(self._log_time_ms, timestamp_ms)
         step = PlacedMutation(offset, timestamp_ms, self._log_time_ms, self._counter, mutation)
-        rows = {} if before is None else {key: _row(before)}
+        rows = {} if before is None else {key: unpack_row(before)}
         folded = fold_rows(rows, self._ids, [step], self._rules)
         self._outcomes |= folded.outcomes
         self._ids |= folded.ids
         self._counter += len(folded.outcomes)
-        return _entry(folded.rows[key], step) if key in folded.rows else None
+        if key not in folded.rows:
+            return None
+        return pack_row(folded.rows[key], offset, timestamp_ms, wide=self._rules.wide)
 
     def outcome(self, offset: int, token: str, mutation_id: bytes) -> Outcome:
         """Outcome of the record at `offset`, which has been decided."""
@@ -47,13 +49,3 @@ class MemoryDecisions:
         if found is None or not is_remembered(found, self._log_time_ms, self._counter, self._rules.window):
             return None
         return self.outcome(found.first, token, mutation_id)
-
-
-def _row(entry: Entry) -> RowState:
-    return RowState({PLAIN_COLUMN: CellState(entry.version, (entry,))}, {DEFAULT_GROUP: entry.version})
-
-
-def _entry(row: RowState, step: PlacedMutation) -> Entry:
-    if not row.cells:
-        return Entry(TOMBSTONE, step.offset, max(step.timestamp_ms, 0))
-    return row.cells[PLAIN_COLUMN].members[0]

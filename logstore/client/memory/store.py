@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from logstore.client.checks import (
     CheckedWrites,
@@ -55,7 +55,9 @@ from logstore.model.table import (
     Table,
     check_dedup,
     check_limits,
+    check_model,
     check_name,
+    families_of,
 )
 
 if TYPE_CHECKING:
@@ -95,6 +97,10 @@ class MemoryStore(ConditionalWrites):
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         conditional: bool = False,
         expiring: bool = False,
+        wide: bool = False,
+        families: Mapping[str, Mapping[str, Any]] | Iterable[str] = (),
+        siblings: bool = False,
+        multi_row: bool = False,
         dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
         dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> None:
@@ -106,10 +112,12 @@ class MemoryStore(ConditionalWrites):
                 raise TableExists(f"there is a table {table!r} already")
             definition = Table(
                 table, table, secrets.token_hex(16), partitions, max_value_bytes,
-                conditional=conditional or expiring, expiring=expiring,
+                conditional=conditional or expiring or wide or siblings, expiring=expiring,
+                wide=wide, families=families_of(families), siblings=siblings, multi_row=multi_row,
                 dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
             check_dedup(definition)
+            check_model(definition)
             self._tables[table] = [MemoryPartition(definition, number) for number in range(partitions)]
 
     def put(

@@ -11,7 +11,7 @@ The order of steps is what makes them safe to repeat and to race:
              3 topic, if it is the store's own and still the same one
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,8 +31,10 @@ from logstore.model.table import (
     Table,
     check_dedup,
     check_limits,
+    check_model,
     check_name,
     check_snapshots,
+    families_of,
 )
 
 
@@ -47,6 +49,10 @@ def create(
     snapshots: Mapping[str, Any] | None = None,
     conditional: bool = False,
     expiring: bool = False,
+    wide: bool = False,
+    families: Mapping[str, Mapping[str, Any]] | Iterable[str] = (),
+    siblings: bool = False,
+    multi_row: bool = False,
     dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
     dedup_records: int = DEFAULT_DEDUP_RECORDS,
 ) -> Change:
@@ -54,16 +60,20 @@ def create(
 
     `snapshots`: how they are made: compression, block_bytes, keep_snapshots, merge_share. `conditional`: it takes
     conditions, ids, increments and appends, whose outcomes it remembers for the dedup window. `expiring`: its rows may
-    carry a TTL; such a table is conditional, too.
+    carry a TTL. `wide`: its rows are cells in column `families`, names or {name: {"versions": 3}}, and `multi_row` lets
+    an edit name several rows of a partition. `siblings`: puts that did not see each other stay side by side. Tables of
+    all these kinds are conditional, too.
     """
     check_name(name)
     check_limits(partitions, max_value_bytes)
     table = Table(
         name, name, "", partitions, max_value_bytes, description=description,
-        conditional=conditional or expiring, expiring=expiring,
+        conditional=conditional or expiring or wide or siblings, expiring=expiring,
+        wide=wide, families=families_of(families), siblings=siblings, multi_row=multi_row,
         dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
     )  # fmt: skip
     check_dedup(table)
+    check_model(table)
     wanted = _with_snapshots(table, snapshots)
     definitions = free(registry, name)
     before = definitions.tables.get(name)

@@ -1,12 +1,12 @@
 """Entry: a cell's stored value, the same bytes in an LMDB view and in an SSTable.
 
     offset  size  field
-    0       1     kind       0 = value, 1 = tombstone; bit 7 set: an expiry follows the timestamp
+    0       1     kind       0 value, 1 tombstone, 2 siblings, 3 cells; bit 7 set: an expiry follows the timestamp
     1       8     version    big-endian; the offset of the mutation that wrote the cell
     9       8     timestamp  big-endian milliseconds since the epoch, as the broker set it on that mutation
     17      8     expiry     big-endian milliseconds of log time; only when bit 7 of kind is set. Of a tombstone: the
                              end of the value that it had
-    17|25   ...   payload    empty for a tombstone
+    17|25   ...   payload    empty for a tombstone; of kinds 2 and 3 a packed row
 
 Big-endian, so that two entries of one key compare like their versions once the kind is masked.
 These numbers are on disks: add kinds, never change them. `tests/test_entry.py` holds the golden bytes.
@@ -18,6 +18,7 @@ from typing import NamedTuple
 from logstore.model.errors import Corrupted
 
 VALUE, TOMBSTONE = 0, 1
+SIBLINGS, CELLS = 2, 3  # several values in one payload: `logstore.model.hard_rows.packed`
 HEAD_BYTES = 17  # of an entry without expiry
 _EXPIRES = 0x80
 _LATEST_MS = (1 << 63) - 1  # ends are capped here
@@ -63,7 +64,7 @@ class Entry(NamedTuple):
 
     def encode(self) -> bytes:
         """Requires: version and timestamp >= 0; a tombstone has no payload."""
-        assert self.kind == VALUE or not self.payload, "a tombstone has no payload"
+        assert self.kind != TOMBSTONE or not self.payload, "a tombstone has no payload"
         if self.expires_ms is None:
             return _HEAD.pack(self.kind, self.version, self.timestamp_ms) + self.payload
         return (
@@ -93,6 +94,6 @@ class Entry(NamedTuple):
 
 
 def _known(kind: int) -> int:
-    if kind not in (VALUE, TOMBSTONE):
+    if kind not in (VALUE, TOMBSTONE, SIBLINGS, CELLS):
         raise Corrupted(f"unknown entry kind {kind}: written by a newer version, or damaged")
     return kind

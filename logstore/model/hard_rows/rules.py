@@ -7,6 +7,8 @@ from logstore.model.folding.fold import FoldRules
 from logstore.model.table import DEFAULT_DEDUP_RECORDS, DEFAULT_DEDUP_WINDOW_MS, Table
 
 MAX_ROW_CELLS = 100_000
+MAX_ROW_BYTES = 4 << 20  # a row is written and read whole, and a page of rows holds at most twice as much
+CELL_BYTES = 32  # of a value in a row, beside its qualifier and payload
 PLAIN_FAMILY = ""  # the family of the cell that a plain put writes
 DEFAULT_GROUP = ""  # the locality group of families that name none
 
@@ -42,6 +44,7 @@ class Rules(NamedTuple):
     dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS
     dedup_records: int = DEFAULT_DEDUP_RECORDS
     max_row_cells: int = MAX_ROW_CELLS
+    max_row_bytes: int = MAX_ROW_BYTES
 
     @property
     def groups(self) -> frozenset[str]:
@@ -56,7 +59,9 @@ class Rules(NamedTuple):
 
 def rules_of(table: Table, partition: int) -> Rules:
     """The rules by which a partition of a conditional table is folded."""
+    families = {name: ColumnFamily(**said) for name, said in table.families.items()}
     return Rules(
         FoldRules(partition, table.partitions, table.max_value_bytes),
+        wide=table.wide, families=PLAIN | families, keeps_siblings=table.siblings, multi_row=table.multi_row,
         expiring=table.expiring, dedup_window_ms=table.dedup_window_ms, dedup_records=table.dedup_records,
     )  # fmt: skip

@@ -7,7 +7,7 @@ One record with an id among 10,000 plain ones sends only its own row the long wa
 before is looked up once for all of its rows, in key order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol
 
@@ -15,9 +15,11 @@ from logstore.model.folding.decided import Decided, RowId
 from logstore.model.folding.fold import Folded, FoldRules, Records, newest, odd_records
 from logstore.model.folding.mutation import RULES, Control, Quarantined, Refused
 from logstore.model.hard_rows.cells import CellFold
+from logstore.model.hard_rows.changes.edits import rows_named
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.outcomes import RememberedId
 from logstore.model.hard_rows.parse import parse_hard
+from logstore.model.hard_rows.rows import RowFold
 from logstore.model.hard_rows.rules import Rules
 from logstore.model.partitioner import partitions_of
 
@@ -57,16 +59,32 @@ def fold_stretch(records: Records, rules: Rules, start: StretchStart, before: St
     assert records.offsets[0] >= start.next_offset, "offset is next when applying"
     odd = odd_records(records, rules.place)
     parsed, records = _parse(records, odd, rules)
-    hard_keys = {mutation.key for mutation in parsed.mutations.values()}
+    hard_keys = _hard_keys(records, parsed, rules)
     if not hard_keys:
         plain = records.without(parsed.skipped) if parsed.skipped else records
         return _folded(records, start, newest(plain), parsed, Decided({}, {}, start.counter))
     skipped, keys = set(parsed.skipped), records.keys
     indices = [i for i, key in enumerate(keys) if key in hard_keys and i not in skipped]
-    fold = CellFold(before.entries(sorted(hard_keys)), before.ids(_names(parsed)), rules, start.counter)
+    kind = RowFold if rules.wide or rules.keeps_siblings else CellFold
+    fold = kind(before.entries(sorted(hard_keys)), before.ids(_names(parsed)), rules, start.counter)
     fold.take(records, indices, parsed.mutations, _log_times(records, start))
     entries = newest(records.without(sorted([*indices, *parsed.skipped])))
     return _folded(records, start, entries | fold.entries, parsed, fold.decided)
+
+
+def _hard_keys(records: Records, parsed: _Parsed, rules: Rules) -> set[bytes]:
+    """Rows that are folded over what they were: in a wide table all of them."""
+    named = {key for mutation in parsed.mutations.values() for key in _rows_of(mutation)}
+    if not rules.wide:
+        return named
+    skipped = set(parsed.skipped)
+    return named.union(key for i, key in enumerate(records.keys) if key and i not in skipped)
+
+
+def _rows_of(mutation: RowMutation) -> Iterable[bytes]:
+    if mutation.operation != "edit" or mutation.value is None:
+        return (mutation.key,)
+    return (mutation.key, *rows_named(mutation.value))
 
 
 def _folded(

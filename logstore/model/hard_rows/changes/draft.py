@@ -4,14 +4,14 @@ Of each cell only the last result is written, once, with the record's offset as 
 the way begins a new life, even if a later edit of the same record sets it again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.folding.terms import Column
 from logstore.model.hard_rows.changes.edits import Edit, Infeasible
 from logstore.model.hard_rows.row import ABSENT, CellState, RowState
-from logstore.model.hard_rows.rules import ColumnFamily, Rules
+from logstore.model.hard_rows.rules import CELL_BYTES, ColumnFamily, Rules
 
 COUNTER_BYTES = 8
 _NEVER_LATER = 2**63 - 1  # ends are capped here
@@ -72,7 +72,7 @@ class Draft:
             before = cells.pop(column, None)
             if entry is not None:
                 cells[column] = CellState(self._stamp.offset, (entry,), self._older(column, before))
-        if len(cells) > self._rules.max_row_cells:
+        if len(cells) > self._rules.max_row_cells or (self._rules.wide and _bytes(cells) > self._rules.max_row_bytes):
             raise Infeasible("row-too-wide")
         if not cells:
             return ABSENT
@@ -118,6 +118,12 @@ class Draft:
             return ()
         beside = self._rules.families[column[0]].versions - 1
         return (*reversed(before.members), *before.older)[:beside]
+
+
+def _bytes(cells: Mapping[Column, CellState]) -> int:
+    """Bytes of a row: qualifiers, payloads of all versions, and a round sum for what is beside them."""
+    values = sum(len(one.payload) + CELL_BYTES for cell in cells.values() for one in (*cell.members, *cell.older))
+    return values + sum(len(qualifier) for _, qualifier in cells)
 
 
 def _sum(now: Entry | None, delta: int) -> bytes:

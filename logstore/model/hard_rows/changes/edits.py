@@ -67,6 +67,13 @@ def names_rows(value: bytes) -> bool:
     return isinstance(items, list) and any(isinstance(item, list) and item[:1] == ["row"] for item in items)
 
 
+def rows_named(value: bytes) -> list[bytes]:
+    """Keys of the other rows that the edits of a record name, as far as they are keys."""
+    items = _unpacked(value)
+    named = [item[1] for item in items if _is_row(item)] if isinstance(items, list) else []
+    return [_bytes(one) for one in named if isinstance(one, str | bytes) and one]
+
+
 def names_ttl(value: bytes) -> bool:
     """True when an edit of a record brings a TTL of its own, whatever else there is to say of them."""
     items = _unpacked(value)
