@@ -2,6 +2,8 @@
 
 import threading
 
+import msgpack
+import orjson
 import pytest
 from support_wait import until
 
@@ -82,6 +84,78 @@ def test_an_outcome_is_waited_for(store):
     assert found[0].json()["outcome"] == "applied"
 
 
+def many(reader, table, body, **headers):
+    packed = headers.get("Content-Type") == "application/msgpack"
+    content = msgpack.packb(body) if packed else orjson.dumps(body)
+    return reader.http.post(f"/v1/tables/{table}/outcomes:get", content=content, headers=headers)
+
+
+def test_outcomes_of_a_list_are_those_of_the_single_page(store):
+    node, reader = store
+    partition, at = node.decide("c", [
+        (b"many", b"1", {"ls.if": b"absent", "ls.id": b"m" * 16}), (b"many", b"1", {"ls.if": b"absent"}),
+        (b"many", b"x", {}),
+        (b"many", b"1", {"ls.if": b"absent", "ls.id": b"m" * 16}), (b"many", ONE, {"ls.op": b"incr"}),
+    ])  # fmt: skip
+    wanted = [at + 4, at, at + 2, at + 3, at, at + 1]
+    single = {n: outcome(reader, "c", partition, n) for n in {*wanted} - {at + 2}}
+    for one in single.values():
+        assert one.pop("partition") == partition
+    expected = [single.get(n, {"offset": n, "error": "not-found"}) for n in wanted]
+    asked = {"partition": partition, "offsets": wanted}
+    answer = many(reader, "c", asked)
+    assert answer.status_code == 200, answer.text
+    token = answer.headers["ls-token"]
+    assert answer.json() == {"partition": partition, "outcomes": expected, "token": token}
+    packing = {"Content-Type": "application/msgpack", "Accept": "application/msgpack"}
+    assert msgpack.unpackb(many(reader, "c", asked, **packing).content)["outcomes"] == expected
+    assert [one["outcome"] for one in expected if "outcome" in one] == [
+        "invalid", "applied", "duplicate", "applied", "rejected",
+    ]  # fmt: skip
+
+
+def test_outcomes_of_a_list_are_waited_for(store):
+    node, reader = store
+    partition = partition_of(b"later", 2)
+    following = node.views[node.tables["c"].epoch, partition].next_offset
+    asked, found = {"partition": partition, "offsets": [following, following + 1]}, []
+    assert problem(many(reader, "c", asked, **{"LS-Deadline": "50"}), "consistency-timeout")["asked"] == following + 2
+    node.decide("c", [(b"later", ONE, {"ls.op": b"incr"})])
+    waiting = threading.Thread(target=lambda: found.append(many(reader, "c", asked, **{"LS-Deadline": "30000"})))
+    waiting.start()
+    node.decide("c", [(b"later", ONE, {"ls.op": b"incr"})])
+    waiting.join(30)
+    assert [one["outcome"] for one in found[0].json()["outcomes"]] == ["applied", "applied"]
+
+
+WRONG_LISTS = [
+    {"partition": 2, "offsets": [0]}, {"partition": -1, "offsets": [0]}, {"partition": True, "offsets": [0]},
+    {"partition": 2**64 - 1, "offsets": [0]}, {"partition": 0, "offsets": []}, {"partition": 0, "offsets": [-1]},
+    {"partition": 0, "offsets": ["0"]}, {"partition": 0, "offsets": [2**63 - 1]}, {"partition": 0},
+    {"partition": 0, "offsets": [0] * 1_001}, {"partition": 0, "offsets": [0], "more": 1}, [0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "word"),
+    [
+        *(("c", body, "bad-request") for body in WRONG_LISTS),
+        ("c", {"partition": 0, "offsets": ["0" * 70_000]}, "too-large"),
+        ("none", {"partition": 0, "offsets": [0]}, "no-such-table"),
+        ("plain", {"partition": 0, "offsets": [0]}, "bad-request"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["application/json", "application/msgpack"])
+def test_a_list_that_is_asked_for_wrongly_is_refused(store, table, body, word, kind):
+    problem(many(store[1], table, body, **{"Content-Type": kind}), word)
+
+
+def test_a_list_in_another_encoding_is_refused(store):
+    problem(many(store[1], "c", {}, **{"Content-Type": "text/plain"}), "unsupported-media-type")
+    problem(many(store[1], "c", {"partition": 0, "offsets": [0]}, Accept="text/html"), "not-acceptable")
+    assert problem(store[1].get("/v1/tables/c/outcomes:get"), "method-not-allowed")
+
+
 def test_an_outcome_is_found_by_row_and_id(store):
     node, reader = store
     partition, at = node.decide("c", [(b"a/b", b"1", {"ls.id": OTHER}), (b"a/b", b"1", {"ls.id": OTHER})])
@@ -107,6 +181,10 @@ def test_what_is_older_than_the_window_is_said_to_be(store):
     assert node.views[epoch, 0].next_offset == 6
     assert status == {kept[0]: 410, kept[1]: 410, 2: 410, kept[2]: 200, kept[3]: 200, 5: 404}
     gone = problem(reader.get("/v1/tables/short/outcomes/0/0"), "not-retained")
+    listed = many(reader, "short", {"partition": 0, "offsets": [*range(6)]}).json()["outcomes"]
+    assert [one.get("error", one.get("outcome")) for one in listed] == [
+        "not-retained", "not-retained", "not-retained", "invalid", "invalid", "not-found",
+    ]  # fmt: skip
     assert (gone["partition"], gone["offset"]) == (0, 0)
     assert problem(reader.get(f"/v1/tables/short/outcomes?key=k&id={bytes(16).hex()}"), "not-found")
     node.decide("short", [(b"k", b"v", {})], at_ms=2 * DAY_MS)

@@ -117,6 +117,8 @@ def test_whatever_is_asked_the_answer_is_described(store, document):
         body = {}
         if method == "post":
             kinds = [b'{"keys":["k1","none"]}', b'{"keys":[]}', b"{", b"[]", b'{"keys":[1]}', b'{"keys":[""]}']
+            if "outcomes" in path:
+                kinds += [b'{"partition":%d,"offsets":[0,1,9]}' % n for n in (0, 1, 2)]
             body = {"content": rng.choice(kinds)}
             headers["content-type"] = rng.choice(["application/json", "text/plain", "application/msgpack"])
         answer = reader.http.request(

@@ -137,6 +137,8 @@ class App:
             return Route("changes", ("GET",), lambda: self._changes.get(request, table))
         if below == b"quarantine":
             return Route("quarantine", _READ, lambda: self._pages.quarantine(request, table))
+        if below == b"outcomes:get":
+            return Route("outcome-list", ("POST",), lambda: self._outcomes.many(request, table))
         if below == b"outcomes":
             return Route("outcome-by-id", _READ, lambda: self._outcomes.by_id(request, table))
         if below.startswith(b"outcomes/"):

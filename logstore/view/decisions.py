@@ -154,6 +154,13 @@ class DecisionReading:
         found = None if raw is None else decode_outcome(raw)
         return found if found is not None and self._lasts(found) else None
 
+    def outcomes(self, offsets: Iterable[int]) -> dict[int, RememberedOutcome]:
+        """Outcomes of the records at `offsets`, of those where one is remembered. Raises Corrupted, NotYet."""
+        with damage.translating(self._path):
+            items = self._txn.cursor(db=self._databases.outcomes).getmulti(map(outcome_key, offsets))
+        found = {outcome_offset(key): decode_outcome(raw) for key, raw in items}
+        return {offset: outcome for offset, outcome in found.items() if self._lasts(outcome)}
+
     def has_ended(self, offset: int) -> bool:
         """True when an outcome of the record at `offset` would no longer be remembered. Raises Corrupted, NotYet.
 

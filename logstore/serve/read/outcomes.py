@@ -2,9 +2,13 @@
 
     GET /v1/tables/{table}/outcomes/{partition}/{offset}    waits until that offset has been applied
     GET /v1/tables/{table}/outcomes?key=&id=                at the levels of reads
+    POST /v1/tables/{table}/outcomes:get                    up to 1,000 of a partition, once all have been applied
 
-An outcome is decided by the log alone, so every reader gives the same. One that is older than the dedup window is 410.
+An outcome is decided by the log alone, so every reader gives the same. One that is older than the dedup window is 410;
+in a list it is an entry with that word for its error, as is one that is not there.
 """
+
+from typing import Any
 
 import orjson
 
@@ -16,7 +20,9 @@ from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.serve.read.consistency import EVENTUAL, PARAMS, SESSION, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
+from logstore.serve.read.encoding import encode, negotiate
 from logstore.serve.read.merged_read import Floor, check_floor
+from logstore.serve.read.parameters.offset_list import MAX_OFFSET, read_offsets
 from logstore.serve.read.parameters.row_key import encoded
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import ServedPartition
@@ -29,7 +35,7 @@ from logstore.view.reader import Reading
 
 _LEVELS = PARAMS - {"as_of"}
 _BY_ID = _LEVELS | {"key", "id", "key_encoding"}
-_MOST = (1 << 63) - 2
+_OFFERS = (media_types.JSON, media_types.MSGPACK)
 _ID_BYTES = 16
 
 
@@ -45,10 +51,7 @@ class OutcomePages:
         deadline = deadline_of(level)
         table = _conditional(await self._consistency_wait.table(name, level, deadline))
         partition, offset = _place(place, table)
-        level = level._replace(
-            name=SESSION if level.name == EVENTUAL else level.name,
-            token=level.token | Position.of_write(table.epoch, partition, offset),
-        )
+        level = _reaching(level, table, partition, offset)
 
         def read(floor: Floor) -> tuple[ServedPartition, int, Outcome | None, bool]:
             served = self._catalog.locate(table, partition)
@@ -71,6 +74,29 @@ class OutcomePages:
             )
             raise Problem("not-found", detail, headers=head, table=table.name, partition=partition, offset=offset)
         return _answer(served, outcome, offset, next_offset, level)
+
+    async def many(self, request: Request, name: str) -> Response:
+        """Answer with the outcomes of records of one partition, in the order of the request."""
+        level = _level(request, request.params(_LEVELS))
+        media_type = negotiate(request, _OFFERS)
+        partition, offsets = await read_offsets(request)
+        deadline = deadline_of(level)
+        table = _conditional(await self._consistency_wait.table(name, level, deadline))
+        partition = integer(str(partition), "partition", 0, table.partitions - 1)
+        level = _reaching(level, table, partition, max(offsets))
+
+        def read(floor: Floor) -> tuple[ServedPartition, int, list[dict[str, Any]]]:
+            served = self._catalog.locate(table, partition)
+            with served.open().reading() as reading:
+                next_offset, decisions = _standing(served, reading, floor)
+                return served, next_offset, _entries(decisions, offsets)
+
+        served, next_offset, found = await self._consistency_wait.read(table, (partition,), level, deadline, read)
+        head = _head(served, next_offset, level)
+        document = {"partition": partition, "outcomes": found, "token": dict(head)[b"ls-token"].decode()}
+        answer = encode(media_type, lambda _: document)
+        answer.headers.extend(head)
+        return answer
 
     async def by_id(self, request: Request, name: str) -> Response:
         """Answer with the outcome of the first record of a row that bears an id."""
@@ -108,6 +134,28 @@ def _level(request: Request, params: dict[str, bytes]) -> Consistency:
     return level
 
 
+def _reaching(level: Consistency, table: Table, partition: int, offset: int) -> Consistency:
+    """The level, which waits until the record at `offset` has been applied, too."""
+    return level._replace(
+        name=SESSION if level.name == EVENTUAL else level.name,
+        token=level.token | Position.of_write(table.epoch, partition, offset),
+    )
+
+
+def _entries(decisions: DecisionReading, offsets: list[int]) -> list[dict[str, Any]]:
+    """Entries of a list of outcomes. Raises Corrupted, NotYet."""
+    found = decisions.outcomes(offsets)
+    entries: list[dict[str, Any]] = []
+    for offset in offsets:
+        remembered = found.get(offset)
+        if remembered is not None:
+            entries.append({"offset": offset, **facts_of(remembered.outcome, offset)})
+        else:
+            word = "not-retained" if decisions.has_ended(offset) else "not-found"
+            entries.append({"offset": offset, "error": word})
+    return entries
+
+
 def _conditional(table: Table) -> Table:
     if not table.conditional:
         raise Problem(
@@ -122,7 +170,7 @@ def _place(place: bytes, table: Table) -> tuple[int, int]:
     if not slash:
         raise Problem("bad-request", "an outcome is asked for by partition and offset: outcomes/{partition}/{offset}")
     partition = integer(raw_partition.decode("latin-1"), "partition", 0, table.partitions - 1)
-    return partition, integer(raw_offset.decode("latin-1"), "offset", 0, _MOST)
+    return partition, integer(raw_offset.decode("latin-1"), "offset", 0, MAX_OFFSET)
 
 
 def _named(params: dict[str, bytes]) -> tuple[bytes, bytes]:
