@@ -129,7 +129,7 @@ def test_a_reader_that_was_not_told_where_kafka_is_says_so(tmp_path):
     with serving(tmp_path) as (node, reader):
         node.create("t", 1)
         node.put("t", b"k", b"v")
-        node.create("c", 1, conditional=True)
+        node.create("c", 1, conditional=True, expiring=True)
         reader.wait_ready()
         problem(reader.get("/v1/tables/t/changes?wait=0"), 503, "log-unreachable")
         page = reader.get("/v1/tables/t/changes?wait=0&since=beginning").json()

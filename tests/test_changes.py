@@ -109,6 +109,55 @@ def test_what_changes_no_row_is_no_event(dev, store, table):
         assert poller.copy.changes == 2
 
 
+@pytest.fixture
+def decided(dev):
+    name = next(_NAMES)
+    dev("table", "create", name, "--partitions", "2", "--conditional")
+    return name
+
+
+def test_a_conditional_table_tells_what_was_decided(dev, store, decided):
+    store.put(decided, "k", "1")
+    with closing(Poller(dev.facts["http"], decided, "now")) as poller:
+        poller.poll()
+        refused = store.put_if(decided, "k", "2", absent=True)
+        taken, added = store.put_if(decided, "k", "3", present=True), store.incr(decided, "n", 4)
+        nothing, gone = store.delete_if(decided, "none", present=True), store.delete_if(decided, "k", present=True)
+        end = store.put(decided, "k", "end") | store.put(decided, "n2", "end")
+        caught_up(poller, store, decided, end | added.position | gone.position)
+        assert (bool(refused), bool(nothing), bool(taken), bool(gone)) == (False, False, True, True)
+        assert set(poller.copy.rows) == {b"k", b"n", b"n2"}, "what was refused is no event"
+        assert poller.copy.state == {b"k": b"end", b"n": (4).to_bytes(8, "big"), b"n2": b"end"}
+
+
+def test_a_copy_of_a_conditional_table_is_the_table_while_rows_are_built_upon(dev, store, decided):
+    source, position = random.Random(7), Position({})
+    first = store.incr(decided, "n0").position
+    with (
+        closing(Poller(dev.facts["http"], decided)) as poller,
+        closing(Poller(dev.facts["http"], decided, first.token)) as past,
+    ):
+        for step in range(120):
+            key = f"n{source.randrange(5)}"
+            choice = source.choice(["incr", "append", "put", "delete", "if"])
+            if choice == "incr":
+                position |= store.incr(decided, key).position
+            elif choice == "append":
+                position |= store.append(decided, key, "x").position
+            elif choice == "put":
+                position |= store.put(decided, key, f"{step:08}")
+            elif choice == "delete":
+                position |= store.delete(decided, key)
+            else:
+                position |= store.put_if(decided, key, f"{step:08}", absent=True).position
+            if step % 10 == 0:
+                poller.poll()
+        held = caught_up(poller, store, decided, position)
+        assert poller.copy.state == held
+        caught_up(past, store, decided, position)
+        assert past.copy.state == held, "the changes of the past too, whatever was overwritten since"
+
+
 def test_a_prefix_leaves_the_other_rows_out(dev, store, table):
     written(store, table, {f"{stem}{i}": "1" for stem in "ab" for i in range(30)})
     with closing(Poller(dev.facts["http"], table, prefix="a")) as poller:

@@ -1,13 +1,18 @@
 """Row change: the decided effect of one record on a row, as the change feed delivers it.
 
-Records that have none give no change: control records, quarantined ones, and offsets that a repair steps over.
+Records that have none give no change: control records, quarantined ones, and offsets that a repair steps over. What a
+record of a conditional table does is not in the record alone: its change is undecided until somebody has asked the
+state (`logstore.serve.changes.decided`).
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from logstore.model.folding.fold import FoldRules, Records, odd_records
-from logstore.model.folding.mutation import Delete, Put, parse
+from logstore.model.folding.mutation import Delete, Headers, Put, parse
+from logstore.model.hard_rows.fold_rows import RowMutation
+from logstore.model.hard_rows.parse import parse_hard
+from logstore.model.hard_rows.rules import Rules
 from logstore.model.partitioner import partition_of
 from logstore.model.skips import Skips, remaining
 
@@ -22,10 +27,11 @@ class RowChange(NamedTuple):
     key: bytes
     value: bytes | None
     time_ms: int | None
+    is_decided: bool = True  # False: whether the row has changed, and to what, is for the state to say
 
 
-def changes_of(records: Records, rules: FoldRules) -> list[RowChange]:
-    """Changes that these records make, in their order.
+def changes_of(records: Records, rules: FoldRules, hard: Rules | None = None) -> list[RowChange]:
+    """Changes that these records make, in their order. `hard`: the rules of a conditional table.
 
     Requires: they were applied, so that none stops the partition.
     """
@@ -33,7 +39,7 @@ def changes_of(records: Records, rules: FoldRules) -> list[RowChange]:
         return []
     odd = odd_records(records, rules)
     if odd:
-        return _of_each(records, frozenset(odd), rules)
+        return _of_each(records, frozenset(odd), rules, hard)
     return list(map(RowChange, records.offsets, records.keys, records.values, records.timestamps_ms))  # type: ignore[arg-type]  # no key is None
 
 
@@ -48,17 +54,39 @@ def of_prefix(changes: Sequence[RowChange], prefix: bytes) -> list[RowChange]:
     return [change for change in changes if change.key.startswith(prefix)]
 
 
-def _of_each(records: Records, odd: frozenset[int], rules: FoldRules) -> list[RowChange]:
+def _of_each(records: Records, odd: frozenset[int], rules: FoldRules, hard: Rules | None) -> list[RowChange]:
     found = []
     for i, (offset, key, value, time_ms, headers) in enumerate(zip(*records, strict=True)):
         if i not in odd and key is not None:
             found.append(RowChange(offset, key, value, time_ms))
             continue
-        mutation = parse(
-            key, value, headers or (), max_value_bytes=rules.max_value_bytes,
-            right_partition=lambda key: partition_of(key, rules.partitions) == rules.partition,
-        )  # fmt: skip
-        if isinstance(mutation, Put | Delete):
-            stored = mutation.value if isinstance(mutation, Put) else None
-            found.append(RowChange(offset, mutation.key, stored, time_ms))
+        found += (
+            _of_plain(offset, key, value, time_ms, headers or (), rules)
+            if hard is None
+            else _of_hard(offset, key, value, time_ms, headers or (), hard)
+        )
     return found
+
+
+def _of_plain(
+    offset: int, key: bytes | None, value: bytes | None, time_ms: int, headers: Headers, rules: FoldRules
+) -> list[RowChange]:  # fmt: skip
+    mutation = parse(
+        key, value, headers, max_value_bytes=rules.max_value_bytes,
+        right_partition=lambda key: partition_of(key, rules.partitions) == rules.partition,
+    )  # fmt: skip
+    if not isinstance(mutation, Put | Delete):
+        return []
+    return [RowChange(offset, mutation.key, mutation.value if isinstance(mutation, Put) else None, time_ms)]
+
+
+def _of_hard(
+    offset: int, key: bytes | None, value: bytes | None, time_ms: int, headers: Headers, rules: Rules
+) -> list[RowChange]:  # fmt: skip
+    mutation = parse_hard(key, value, headers, rules)
+    if not isinstance(mutation, RowMutation):
+        return []
+    if mutation.is_decided or mutation.terms.ttl_ms is not None:
+        return [RowChange(offset, mutation.key, None, time_ms, is_decided=False)]
+    stored = mutation.value if mutation.operation == "put" else None
+    return [RowChange(offset, mutation.key, stored, time_ms)]

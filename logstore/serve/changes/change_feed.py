@@ -21,6 +21,7 @@ from logstore.model.table import Table
 from logstore.process import logs
 from logstore.process.figures import Family, counter, gauge
 from logstore.serve.changes.chunk import Chunk, Ring
+from logstore.serve.changes.decided import decided
 from logstore.serve.changes.partition_source import PartitionSource
 from logstore.serve.changes.past_changes import PastChanges, not_retained, unreadable
 from logstore.serve.changes.table_tail import TableTail
@@ -85,7 +86,8 @@ class ChangeFeed:
             tail = await self._tail(table, at)
             below = tail.below(at)
             if below is not None:
-                return [await self._shared_parts().past.read(table, below, at[below], tail.sources[below].ring.start)]
+                past = await self._shared_parts().past.read(table, below, at[below], tail.sources[below].ring.start)
+                return [decided(past, self._catalog.locate(table, below))]
             found = tail.ready(at, most_bytes)
             if found or not await tail.news(deadline):
                 return found

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from logstore.model.changes.row_change import RowChange, changes_of, without_skipped
 from logstore.model.folding.fold import FoldRules, Records
+from logstore.model.hard_rows.rules import rules_of
 from logstore.model.table import Table
 from logstore.serve.changes.chunk import Chunk, Ring, cut
+from logstore.serve.changes.decided import decided
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import next_offset_of
 from logstore.serve.state.waiters import Waiters
@@ -36,11 +38,12 @@ class PartitionSource:
         self._waiting_bytes, self._following, self._left = 0, ring.end, False
         self._news = asyncio.Event()
         self._rules = FoldRules(partition, table.partitions, table.max_value_bytes)
+        self._hard = rules_of(table, partition) if table.conditional else None
         self.number = 0  # of the follow whose records are taken
 
     def changes_of(self, records: Records) -> list[RowChange]:
         """The changes that records of this partition make. On any thread."""
-        return changes_of(records, self._rules)
+        return changes_of(records, self._rules, self._hard)
 
     def follow(self, tail: "SharedTail", number: Callable[[], int], on_news: Callable[[], None]) -> None:
         """Begin, once; `number`: makes the number of a follow, `on_news` is called when the ring has grown."""
@@ -70,8 +73,11 @@ class PartitionSource:
         """Move what is applied from the queue into the ring, until the reader stops."""
         while True:
             await self._news.wait()
-            if self._publish(self._applied()):
-                self._on_news()
+            try:
+                if self._publish(self._applied()):
+                    self._on_news()
+            except Problem:  # it does not answer so far any more; subscribers are told by their own look
+                await asyncio.sleep(_LOOK_S)
             if not self._waiting:
                 self._news.clear()
             elif not await self._bell():
@@ -96,20 +102,25 @@ class PartitionSource:
             return 0
 
     def _publish(self, applied: int) -> bool:
-        """True when the ring has grown."""
+        """True when the ring has grown. Raises Problem: the rest waits on."""
         before = self.ring.end
         while self._waiting and self._waiting[0].start < applied:
-            chunk = self._waiting.popleft()
+            chunk = self._waiting[0]
+            shown = self._decided(self._without_skipped(chunk.below(applied)))
+            self._waiting.popleft()
             self._waiting_bytes -= chunk.size_bytes
             if chunk.following > applied:
                 rest = chunk.from_offset(applied)
                 self._waiting.appendleft(rest)
                 self._waiting_bytes += rest.size_bytes
-            self.ring.add(self._without_skipped(chunk.below(applied)))
+            self.ring.add(shown)
         if self._left and self._waiting_bytes < _MOST_WAITING // 2:
             self._left = False
             self._tail.follow(self.table.topic, self.partition, self._following, self._number())
         return self.ring.end > before
+
+    def _decided(self, chunk: Chunk) -> Chunk:
+        return chunk if self._hard is None else decided(chunk, self._catalog.locate(self.table, self.partition))
 
     def _without_skipped(self, chunk: Chunk) -> Chunk:
         """By the repairs that are known now: what is applied is skipped by none that comes later."""

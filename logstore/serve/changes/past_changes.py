@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from logstore.model.changes.row_change import changes_of, without_skipped
 from logstore.model.errors import LogStoreError, LogTruncated, LogUnreachable
 from logstore.model.folding.fold import FoldRules
+from logstore.model.hard_rows.rules import rules_of
 from logstore.model.table import Table
 from logstore.serve.changes.chunk import Chunk
 from logstore.serve.wire.problems import Problem
@@ -81,5 +82,6 @@ def unreadable(table: Table, partition: int, error: LogStoreError) -> Problem:
 
 def _chunk(table: Table, partition: int, start: int, past: "PastRecords") -> Chunk:
     rules = FoldRules(partition, table.partitions, table.max_value_bytes)
-    changes = without_skipped(changes_of(past.records, rules), table.skips.get(partition, ()))
+    hard = rules_of(table, partition) if table.conditional else None
+    changes = without_skipped(changes_of(past.records, rules, hard), table.skips.get(partition, ()))
     return Chunk(partition, start, past.following, changes)

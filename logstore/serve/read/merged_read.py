@@ -12,6 +12,7 @@ from logstore.model.errors import Starting
 from logstore.model.folding.sorted_merge import overlay
 from logstore.serve.read.as_of import AsOf, AsOfReads, look_back
 from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, ServedPartition
+from logstore.view.decisions import DecisionReading
 from logstore.view.layout import State
 from logstore.view.reader import Reading
 
@@ -67,6 +68,11 @@ class MergedRead:
         if as_of is not None:
             as_of.check(key, raw)
         return Cell(raw, source, self.now_ms)
+
+    @property
+    def decisions(self) -> DecisionReading | None:
+        """Outcomes and ids of the present state; None: the table is plain. Raises Corrupted, NotYet."""
+        return self._reading.decisions
 
     def scan(self, start: bytes, end: bytes | None, *, reverse: bool) -> Items:
         """Rows of `[start, end)` as (row key, encoded entry), in byte order, or from the end downwards.
