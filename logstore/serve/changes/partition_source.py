@@ -106,14 +106,14 @@ class PartitionSource:
         before = self.ring.end
         while self._waiting and self._waiting[0].start < applied:
             chunk = self._waiting[0]
-            shown = self._decided(self._without_skipped(chunk.below(applied)))
+            published = self._decided(self._without_skipped(chunk.below(applied)))
             self._waiting.popleft()
             self._waiting_bytes -= chunk.size_bytes
             if chunk.following > applied:
                 rest = chunk.from_offset(applied)
                 self._waiting.appendleft(rest)
                 self._waiting_bytes += rest.size_bytes
-            self.ring.add(shown)
+            self.ring.add(published)
         if self._left and self._waiting_bytes < _MOST_WAITING // 2:
             self._left = False
             self._tail.follow(self.table.topic, self.partition, self._following, self._number())
