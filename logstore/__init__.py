@@ -30,12 +30,14 @@ if TYPE_CHECKING:
         NotExpiring,
         NotYet,
         Overloaded,
+        SeveralValues,
         Stopped,
         Undecodable,
         Unknown,
         UsageError,
         WriteFailed,
     )
+    from logstore.model.folding.sibling import Sibling
     from logstore.model.position import Position
     from logstore.replica.replica import Replica
 
@@ -44,8 +46,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
     "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotConditional", "NotExpiring",
-    "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "Stopped", "Store", "Undecodable",
-    "Unknown", "UsageError", "WriteFailed", "__version__",
+    "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "SeveralValues", "Sibling",
+    "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WriteFailed", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
@@ -57,6 +59,7 @@ _HOMES = {
     "Position": "logstore.model.position",
     "Replica": "logstore.replica.replica",
     "Row": "logstore.client.read.row",
+    "Sibling": "logstore.model.folding.sibling",
     "Store": "logstore.client.store",
 }
 

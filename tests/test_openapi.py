@@ -23,6 +23,8 @@ def store(tmp_path_factory):
         node.delete("t", b"k7")
         node.create("c", 2, conditional=True)
         node.decide("c", [(b"k1", b"v", {"ls.if": b"absent", "ls.id": b"i" * 16})] * 2)
+        node.create("carts", 1, conditional=True, siblings=True)
+        node.decide("carts", [(b"k1", value, {"ls.seen": b"-1"}) for value in (b"milk", b"\xff")])
         reader.wait_ready()
         yield node, reader
 
@@ -57,7 +59,7 @@ def test_rows_are_as_described_on_both_ways(store, document, key, way):
     _, reader = store
     headers = {} if way == "fast" else {"x-way": "ordinary"}
     for method in ("GET", "HEAD"):
-        for table in ("t", "none", "T%20"):
+        for table in ("t", "none", "T%20", "carts"):
             answer = reader.http.request(method, f"/v1/tables/{table}/rows/{key}", headers=headers)
             check(document, ROW, method, answer)
     before = reader.http.get(f"/v1/tables/t/rows/{key}")
@@ -111,7 +113,7 @@ def test_whatever_is_asked_the_answer_is_described(store, document):
             else:
                 headers[one["name"]] = value
         headers["ls-deadline"] = "50"
-        tables = ["t", "c", "none"] if "outcomes" in path else ["t", "t", "none"]
+        tables = ["t", "c", "none"] if "outcomes" in path else ["t", "t", "carts", "none"]
         asked = path.replace("{table}", rng.choice(tables)).replace("{key}", rng.choice(["k1", "none"]))
         asked = asked.replace("{partition}", rng.choice("0017x")).replace("{offset}", rng.choice(["0", "1", "9", "-1"]))
         body = {}

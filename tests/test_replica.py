@@ -24,6 +24,8 @@ from logstore import (
     NotYet,
     Position,
     Replica,
+    SeveralValues,
+    Sibling,
     Stopped,
     UsageError,
 )
@@ -120,6 +122,29 @@ def test_long_keys_and_deleted_rows(node, replica, table):
     assert [replica.get(table, key).value for key in keys] == [b"long"] * 4
     assert replica.get(table, "k001") is None
     assert [row.key for row in replica.scan(table, prefix="l")] == sorted(keys)
+
+
+def test_siblings_are_given_whole_and_never_one_of_them(node, replica):
+    name = f"t{next(NUMBERS)}"
+    node.create(name, conditional=True, siblings=True)
+    place, first = node.decide(name, [(b"cart", value, {"ls.seen": b"-1"}) for value in (b"milk", b"eggs")])
+    until("the replica knows the table", lambda: known(replica, name))
+    seen = Position.of_write(epoch_of(name), place, first + 1)
+    for row in (
+        replica.get(name, "cart", after=seen, deadline_ms=LONG_MS), replica.get(name, "cart"),
+        replica.get_many(name, ["nobody", "cart"])[1], *replica.scan(name),
+    ):  # fmt: skip
+        assert row.siblings == (Sibling(first, b"milk"), Sibling(first + 1, b"eggs"))
+        with pytest.raises(SeveralValues, match=f"seen={first + 1}"):
+            _ = row.value
+    with replica.view(name) as view, pytest.raises(SeveralValues) as raised:
+        view.get("cart")
+    assert raised.value.siblings == row.siblings
+    _, last = node.decide(name, [(b"cart", None, {"ls.seen": b"%d" % first})])
+    (left,) = replica.scan(name, after=Position.of_write(epoch_of(name), place, last), deadline_ms=LONG_MS)
+    assert (left.value, left.version, replica.get(name, "cart")[:3]) == (b"eggs", last, left[:3])
+    with replica.view(name) as view:
+        assert bytes(view.get("cart").value) == b"eggs"
 
 
 def test_generations_change_under_readers_who_never_see_less(node, replica, table):

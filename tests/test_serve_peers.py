@@ -101,6 +101,23 @@ def test_a_slot_that_nobody_serves_is_starting(pair):
     assert page["unprocessed"] == [{"key": key_in(1), "reason": "starting"}]
 
 
+def test_siblings_of_another_node_are_listed_in_every_form(pair):
+    nodes, readers = pair
+    for node in nodes:
+        node.create("carts", conditional=True, siblings=True)
+    keys = [next(b"k%d" % n for n in range(99) if partition_of(b"k%d" % n, 4) == p) for p in range(4)]
+    for key in keys:
+        home = next(node for node in nodes if partition_of(key, 4) in node.slots)
+        home.decide("carts", [(key, value, {"ls.seen": b"-1"}) for value in (b"milk", b"\xff")])
+    for reader in readers:
+        until("it knows the table", lambda reader=reader: reader.get("/v1/tables/carts/rows").status_code == 200)
+        with Store(url=reader.url) as store:
+            found = [*store.scan("carts"), *store.get_many("carts", keys)]
+            assert [[one.value for one in row.siblings] for row in found] == [[b"milk", b"\xff"]] * 8
+            assert all(row.siblings[1].version == row.version == 1 for row in found)
+        assert [len(row) for row in reader.get("/v1/tables/carts/rows?keys_only=true").json()["rows"]] == [3] * 4
+
+
 def test_a_scan_spans_nodes(pair):
     _, readers = pair
     print("seed 7")

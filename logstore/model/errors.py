@@ -33,6 +33,7 @@ LogStoreError
 │   └── BatchFailed            some of many writes are certainly not in the log (`failed`), all others are
 ├── Unknown                    the write may or may not be in the log
 │   └── BatchUnknown           some of many writes may or may not be in the log (`unknown`, `failed`)
+├── SeveralValues              a row has values side by side, and one was asked for (`siblings`)
 ├── Undecodable                a value is not what the program's codec reads
 ├── ServerError                the server answered with a problem this client has no class for
 └── Stopped                    the partition refuses to answer until somebody looks
@@ -53,6 +54,7 @@ except LogStoreError as error:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class LogStoreError(Exception):
@@ -290,6 +292,20 @@ _MOST = 1000
 def _places(ranges: Sequence[range]) -> str:
     listed = ", ".join(f"{r.start}-{r.stop - 1}" for r in ranges[:5]) + (", ..." if len(ranges) > 5 else "")
     return f" (places {listed})" if ranges else ""
+
+
+class SeveralValues(LogStoreError):
+    """A row has several values side by side, and one was asked for: which of them counts is the program's to say.
+
+    `siblings`: all of them, the oldest first, each with `version` and `value`; `version`: the row's, for `seen=`.
+    """
+
+    def __init__(self, key: bytes, version: int, siblings: tuple[Any, ...]) -> None:
+        super().__init__(
+            f"row {key!r} has {len(siblings)} values side by side: merge those in `siblings`, and put the result with "
+            f"seen={version}, the row's version"
+        )
+        self.key, self.version, self.siblings = key, version, siblings
 
 
 class Undecodable(LogStoreError):

@@ -6,7 +6,7 @@ from copy import copy
 from functools import partial
 from typing import TypeVar
 
-from logstore.client.read.row import Row
+from logstore.client.read.row import Row, row_of
 from logstore.model.errors import EpochChanged
 from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.table import Table
@@ -26,7 +26,6 @@ from logstore.serve.state.partition import ServedPartition
 from logstore.serve.wire.problems import Problem
 
 T = TypeVar("T")
-_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 Locate = Callable[[int], ServedPartition]
 
 
@@ -39,7 +38,7 @@ def read_row(follower: Follower, name: str, key: bytes, level: Consistency) -> R
         if cell.payload is None or cell.version is None:
             return None
         token = answer_token(level, table.epoch, {place: next_offset}, cell.seen_ms)
-        return Row(key, cell.payload, cell.version, place, token, cell.source)
+        return row_of(key, cell.payload, cell.version, place, token, cell.source)
 
     return _read(follower, name, level, lambda table: (partition_of(key, table.partitions),), read)
 
@@ -59,7 +58,7 @@ def read_many(follower: Follower, name: str, keys: Sequence[bytes], level: Consi
             seen_ms = max((one.now_ms for one in readings.values()), default=0)
         token = answer_token(level, table.epoch, {p: one.next_offset for p, one in readings.items()}, seen_ms)
         return [
-            None if cell.payload is None else Row(key, cell.payload, cell.version or 0, place, token)
+            None if cell.payload is None else row_of(key, cell.payload, cell.version or 0, place, token)
             for key, place, cell in zip(keys, places, cells, strict=True)
         ]
 
@@ -89,7 +88,7 @@ def read_rows(
         epoch = found
         token = answer_token(level, epoch, page.positions, page.time_ms)
         for key, value, version, partition in page.rows:
-            yield _new(Row, (key, value or b"", version, partition, token, ""))
+            yield row_of(key, value or b"", version or 0, partition, token)
         if page.through is None:
             return
         rest = rest.behind(page.through)

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from logstore.client.checks import Text
-from logstore.model.errors import NotYet, UsageError
+from logstore.model.errors import NotYet, SeveralValues, UsageError
 from logstore.model.key import check_key, to_bytes
 from logstore.model.partitioner import partition_of
 from logstore.model.table import Table
@@ -58,7 +58,10 @@ class ReplicaView:
         self._ended = self._expired = False
 
     def get(self, key: Text) -> RowInPlace | None:
-        """The row of a key, or None. Raises like `Replica.get`; NotYet when the block is past its age."""
+        """The row of a key, or None. Raises like `Replica.get`; NotYet when the block is past its age.
+
+        Of a row with siblings it raises SeveralValues, which has them.
+        """
         raw = check_key(to_bytes(key))
         with self._lock, typed(self._name):
             self._check()
@@ -67,6 +70,8 @@ class ReplicaView:
             cell = reading.cell(raw)
             if cell.payload is None or cell.version is None:
                 return None
+            if isinstance(cell.payload, tuple):
+                raise SeveralValues(raw, cell.version, cell.payload)
             return RowInPlace(raw, self._value(cell.payload, reader), cell.version, place, cell.source)
 
     def expire(self) -> None:

@@ -11,7 +11,7 @@ from logstore.cli import options, show
 from logstore.cli.rows import conditional
 from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
-from logstore.client.read.row import Row
+from logstore.client.read.row import Row, SiblingRow
 from logstore.client.store import Store
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError
@@ -117,7 +117,10 @@ def get(
     key_encoding: str,
     as_json: bool,
 ) -> None:
-    """Print one row's value, its bytes and nothing else. Exit status 1 when there is no such row."""
+    """Print one row's value, its bytes and nothing else.
+
+    Exit status 1 when there is no such row, or several values stand side by side: --json prints those.
+    """
     with Store(url=need_url(settings)) as store:
         row = store.get(
             table, options.key_bytes(key, key_encoding), after=token, as_of=as_of, consistency=consistency,
@@ -125,6 +128,8 @@ def get(
         )  # fmt: skip
     if row is None:
         raise LogStoreError(f"there is no row {key!r} in table {table!r}")
+    if isinstance(row, SiblingRow) and not as_json:
+        raise LogStoreError(_side_by_side(key, row))
     if counter:
         row = row._replace(value=_number(row))
     if output is not None:
@@ -156,7 +161,10 @@ def scan(
     keys_only: bool, token: str | None, as_of: str | None, consistency: Level | None, max_lag_ms: int | None,
     key_encoding: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Print rows in key order: key, tab, value; with --json one JSON object a line."""
+    """Print rows in key order: key, tab, value; with --json one JSON object a line.
+
+    Of a row of several values that stand side by side each one has a line.
+    """
     first, begin, last = (
         None if text is None else options.key_bytes(text, key_encoding) for text in (prefix, start, end)
     )
@@ -187,6 +195,15 @@ def _number(row: Row) -> bytes:
     return b"%d" % int.from_bytes(row.value, signed=True)
 
 
+def _side_by_side(key: str, row: SiblingRow) -> str:
+    """Message about a row of several values, none of which may be taken for the one."""
+    values = "\n".join(f"  version {one.version}: {show.field(one.value)}" for one in row.siblings)
+    return (
+        f"row {key!r} has {len(row.siblings)} values side by side:\n{values}\nmerge them, and put the result with "
+        f"--seen {row.version}; --json prints them whole"
+    )
+
+
 def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> bytes:
     if as_json:
         document = _document(row)
@@ -198,16 +215,24 @@ def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> byt
 
         return orjson.dumps(document) + b"\n"
     key = options.key_text(row.key, key_encoding)
-    return key + b"\n" if keys_only else key + b"\t" + row.value + b"\n"
+    if keys_only:
+        return key + b"\n"
+    return b"".join(key + b"\t" + one.value + b"\n" for one in row.siblings)
 
 
 def _document(row: Row) -> dict[str, object]:
     return {
         "key": show.field(row.key),
-        "value": show.field(row.value),
+        **_values(row),
         "version": row.version,
         "partition": row.partition,
     }
+
+
+def _values(row: Row) -> dict[str, object]:
+    if isinstance(row, SiblingRow):
+        return {"siblings": [{"version": one.version, "value": show.field(one.value)} for one in row.siblings]}
+    return {"value": show.field(row.value)}
 
 
 def _value(value: str | None, path: Path | None) -> bytes:

@@ -8,6 +8,8 @@ from logstore.client.memory.decisions import MemoryDecisions
 from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.folding.fold import fold_row
 from logstore.model.folding.mutation import Delete, Headers, Put, parse
+from logstore.model.folding.sibling import Value
+from logstore.model.hard_rows.packed import side_by_side
 from logstore.model.table import Table
 
 
@@ -68,18 +70,24 @@ class MemoryPartition:
         log_time_ms = self._log_times_ms[-1 if upto is None else upto - 1]
         return None if found.expired(max(now_ms, log_time_ms)) else found
 
+    def value_at(self, key: bytes, upto: int, now_ms: int) -> tuple[Value, int] | None:
+        """Value or siblings of a row, and its version; as `entry`."""
+        found = self.entry(key, upto, now_ms)
+        if found is None:
+            return None
+        value = side_by_side(found, max(now_ms, self._log_times_ms[upto - 1]))[0]
+        return None if value is None else (value, found.version)
+
     def offset_at(self, time_ms: int) -> int:
         """The first offset whose log time is later than `time_ms`."""
         return bisect_right(self._log_times_ms, time_ms)
 
-    def entries(
-        self, start: bytes, end: bytes | None, upto: int | None = None, now_ms: int = 0
-    ) -> Iterator[tuple[bytes, Entry]]:
-        """Rows of the keys in `[start, end)`, in order."""
+    def rows(self, start: bytes, end: bytes | None, upto: int, now_ms: int) -> Iterator[tuple[bytes, Value, int]]:
+        """Rows of the keys in `[start, end)`, in order: key, what it holds, version."""
         if len(self._sorted) != len(self._versions):  # keys come, and never go
             self._sorted = sorted(self._versions)
         last = len(self._sorted) if end is None else bisect_left(self._sorted, end)
         for key in self._sorted[bisect_left(self._sorted, start) : last]:
-            entry = self.entry(key, upto, now_ms)
-            if entry is not None:
-                yield key, entry
+            found = self.value_at(key, upto, now_ms)
+            if found is not None:
+                yield key, *found

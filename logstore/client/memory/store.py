@@ -31,7 +31,7 @@ from logstore.client.memory.pipeline import MemoryPipeline
 from logstore.client.read.http import ScanPages
 from logstore.client.read.level import Level, LevelBound
 from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, PointInTime, when
-from logstore.client.read.row import Row
+from logstore.client.read.row import Row, row_of
 from logstore.client.read.session_floor import SessionFloor
 from logstore.model.errors import (
     BadToken,
@@ -42,7 +42,7 @@ from logstore.model.errors import (
     TableExists,
     UsageError,
 )
-from logstore.model.folding.entry import Entry
+from logstore.model.folding.sibling import Value
 from logstore.model.key import after_prefix, check_key, to_bytes
 from logstore.model.partitioner import partition_of
 from logstore.model.point_in_time import read_moment
@@ -305,10 +305,10 @@ class MemoryStore(ConditionalWrites):
             upto = self._points(list({home.number: home for home in homes}.values()), bound)
             token = _token(parts[0].table, upto)
             now_ms = self._instant(bound)
-            found = [home.entry(key, upto[home.number], now_ms) for key, home in zip(keys, homes, strict=True)]
+            found = [home.value_at(key, upto[home.number], now_ms) for key, home in zip(keys, homes, strict=True)]
         return [
-            None if entry is None else Row(key, entry.payload, entry.version, home.number, token, source)
-            for key, home, entry in zip(keys, homes, found, strict=True)
+            None if one is None else row_of(key, *one, home.number, token, source)
+            for key, home, one in zip(keys, homes, found, strict=True)
         ]
 
     def _scan(
@@ -322,8 +322,8 @@ class MemoryStore(ConditionalWrites):
             token = _token(parts[0].table, upto)
             merged = heapq.merge(*(_placed(part, bounds, upto[part.number], self._instant(bound)) for part in parts))
             rows = [
-                Row(key, b"" if keys_only else entry.payload, entry.version, number, token)
-                for key, number, entry in merged
+                row_of(key, b"" if keys_only else value, version, number, token)
+                for key, number, value, version in merged
             ]
         yield from islice(reversed(rows) if reverse else rows, limit)
 
@@ -405,6 +405,6 @@ def _token(table: Table, points: Mapping[int, int]) -> str:
 
 def _placed(
     part: MemoryPartition, bounds: tuple[bytes, bytes | None], upto: int, now_ms: int
-) -> Iterator[tuple[bytes, int, Entry]]:
-    for key, entry in part.entries(*bounds, upto, now_ms):
-        yield key, part.number, entry
+) -> Iterator[tuple[bytes, int, Value, int]]:
+    for key, value, version in part.rows(*bounds, upto, now_ms):
+        yield key, part.number, value, version

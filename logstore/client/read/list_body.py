@@ -6,7 +6,10 @@ Rows come in columns, or one by one from nodes that do not know that form.
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
+from logstore.model.folding.sibling import Siblings, Value
+
 _NO_ROWS = "it has neither columns nor rows"
+_LEAST_SIBLINGS = 2
 
 
 class PageColumns(Struct, gc=False):
@@ -15,7 +18,15 @@ class PageColumns(Struct, gc=False):
     key: list[bytes]
     version: list[int]
     partition: list[int]
-    value: list[bytes] | None = None
+    value: list[bytes | None] | None = None
+    siblings: list[Siblings | None] | None = None  # of a table that keeps them
+
+    def values(self) -> list[Value | None]:
+        """Value or siblings of each row. Raises ValueError for one that has neither."""
+        found = _joined(self.value or [], self.siblings)
+        if None in found:
+            raise ValueError("a row of the page has no value")
+        return found
 
 
 class ManyColumns(Struct, gc=False):
@@ -25,6 +36,11 @@ class ManyColumns(Struct, gc=False):
     value: list[bytes | None]
     version: list[int | None]
     partition: list[int]
+    siblings: list[Siblings | None] | None = None
+
+    def values(self) -> list[Value | None]:
+        """Value or siblings of each row. Raises ValueError."""
+        return _joined(self.value, self.siblings)
 
 
 class _Item(Struct, gc=False):
@@ -63,7 +79,7 @@ class PageBody(Struct, gc=False):
             return self.columns
         if self.rows is None:
             raise ValueError(_NO_ROWS)
-        values = [row.value for row in self.rows if row.value is not None]
+        values: list[bytes | None] = [row.value for row in self.rows if row.value is not None]
         return PageColumns(
             [row.key for row in self.rows],
             [row.version for row in self.rows],
@@ -94,6 +110,20 @@ class ManyBody(Struct, gc=False):
             [row.version for row in self.results],
             [row.partition for row in self.results],
         )
+
+
+def _joined(values: list[bytes | None], siblings: list[Siblings | None] | None) -> list[Value | None]:
+    """Value or siblings of each row. Raises ValueError where columns contradict each other."""
+    if siblings is None:
+        return values  # type: ignore[return-value]  # nobody writes into it
+    if len(siblings) != len(values):
+        raise ValueError("its columns are not of one length")
+    if any(
+        some is not None and (one is not None or len(some) < _LEAST_SIBLINGS)
+        for one, some in zip(values, siblings, strict=True)
+    ):
+        raise ValueError("a row has a value and siblings, or siblings that are none")
+    return [one if some is None else some for one, some in zip(values, siblings, strict=True)]
 
 
 page_body = Decoder(PageBody).decode

@@ -1,5 +1,6 @@
 """Problem: an error of the read API as the error a caller catches (RFC 9457; the words are in `docs/http.md`)."""
 
+from base64 import b64decode
 from typing import Any
 
 from logstore.model.errors import (
@@ -18,7 +19,9 @@ from logstore.model.errors import (
     Stopped,
     UsageError,
 )
+from logstore.model.folding.sibling import Sibling, Siblings
 
+_LEAST_SIBLINGS = 2
 _PREFIX = "urn:logstore:"
 _CLASSES: dict[str, type[LogStoreError]] = {
     "bad-token": BadToken,
@@ -46,6 +49,22 @@ def parse(body: bytes) -> dict[str, Any]:
 def word_of(problem: dict[str, Any]) -> str:
     """The word of a problem: what stands behind `urn:logstore:`."""
     return str(problem.get("type", "")).removeprefix(_PREFIX)
+
+
+def siblings_of(problem: dict[str, Any]) -> Siblings:
+    """Siblings that the answer of a row of several values lists. Raises ValueError when it lists none."""
+    try:
+        found = tuple(Sibling(int(one["version"]), _bytes_of(one["value"])) for one in problem["siblings"])
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{error!r} in a list of siblings") from error
+    if len(found) < _LEAST_SIBLINGS:
+        raise ValueError(f"{len(found)} of them")
+    return found
+
+
+def _bytes_of(field: Any) -> bytes:
+    """Bytes in a JSON document. Raises ValueError, TypeError, LookupError."""
+    return field.encode() if isinstance(field, str) else b64decode(field["base64"], validate=True)
 
 
 def error_of(status: int, problem: dict[str, Any], table: str, owner: str | None) -> LogStoreError:

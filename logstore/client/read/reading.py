@@ -18,8 +18,8 @@ from urllib.parse import quote, urlencode
 
 from logstore.client.checks import check_table
 from logstore.client.read.level import LevelBound, level_of
-from logstore.client.read.problem import error_of, parse, word_of
-from logstore.client.read.row import LISTS, MSGPACK, Row, RowPage, many_of, page_of
+from logstore.client.read.problem import error_of, parse, siblings_of, word_of
+from logstore.client.read.row import LISTS, MSGPACK, Row, RowPage, many_of, page_of, row_of
 from logstore.client.read.session_floor import SessionFloor
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
@@ -53,6 +53,8 @@ _MAX_DEADLINE_MS = 30_000
 _GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.5
 _MAX_HOPS = 5
+_OK = 200
+_OF_ROWS = {300: "siblings", 404: "not-found"}  # other answers that say what a row is
 _MISDIRECTED = 421  # RFC 9110, section 15.5.20
 _BEYOND_S = 30.0
 _PLAIN_KEY = re.compile(rb"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what `quote` would leave as it is
@@ -181,7 +183,11 @@ class Conversation:
             headers.get(b"ls-token", b"").decode("latin-1"),
             headers.get(b"ls-source", b"").decode("latin-1"),
         )
-        return _new(Row, (key, answer.content, int(version), int(partition), token, source))
+        try:
+            value = answer.content if answer.status == _OK else siblings_of(parse(answer.content))
+        except ValueError as error:
+            raise ServerError(f"{self.url} answers with siblings that are none: {error}", answer.status, {}) from error
+        return row_of(key, value, int(version), int(partition), token, source)
 
     def get_many(
         self, table: str, keys: Sequence[bytes], after: After, budget: Budget, now: float
@@ -278,7 +284,7 @@ class Conversation:
         budget: Budget,
         now: float,
     ) -> Steps[HttpAnswer]:
-        """Steps to an answer that is one (200 or a row's 404), from the partition's owner, within the deadline.
+        """Steps to an answer that is one (200, or a row's 300 or 404), from the partition's owner, within the deadline.
 
         421 is one where the owner cannot be reached from here: the node that says so can be asked to ask it.
         """
@@ -289,7 +295,9 @@ class Conversation:
             sent = headers if left_ms == DEADLINE_MS else {**headers, "LS-Deadline": str(left_ms)}
             answer = yield Ask(method, base, path, sent, content, now + left_ms / 1000 + _GRACE_S)
             if isinstance(answer, HttpAnswer):
-                if answer.status == 200 or (answer.status == 404 and word_of(parse(answer.content)) == "not-found"):
+                if answer.status == _OK or (
+                    answer.status in _OF_ROWS and word_of(parse(answer.content)) == _OF_ROWS[answer.status]
+                ):
                     return answer
                 error = self._error(answer, table)
                 now = answer.now

@@ -5,7 +5,8 @@ from itertools import compress, repeat
 from typing import NamedTuple, TypeVar
 
 from logstore.client.transport.answer import HttpAnswer
-from logstore.model.errors import ServerError, Stopped
+from logstore.model.errors import ServerError, SeveralValues, Stopped
+from logstore.model.folding.sibling import Sibling, Siblings, Value
 from logstore.model.position import Position
 
 MSGPACK = "application/msgpack"
@@ -32,6 +33,36 @@ class Row(NamedTuple):
         """The token as a position, for `after`."""
         return Position.parse(self.token)
 
+    @property
+    def siblings(self) -> Siblings:
+        """Values of the row, oldest first; of a row that has one, that one under the row's version."""
+        return (Sibling(self.version, self.value),)
+
+
+class SiblingRow(Row):
+    """A row of several values: `siblings` has them. Merge them, and put the result with `seen=row.version`.
+
+    `version` is the row's own: the offset of the mutation that changed it last. As a tuple it has the siblings in the
+    place of the value.
+    """
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> bytes:
+        """No value: raises SeveralValues, for none of them is the row's."""
+        raise SeveralValues(self.key, self.version, self.siblings)
+
+    @property
+    def siblings(self) -> Siblings:
+        """Values of the row, two or more, the oldest first."""
+        return self[1]  # type: ignore[return-value]  # as `row_of` makes it
+
+
+def row_of(key: bytes, value: Value, version: int, partition: int, token: str, source: str = "") -> Row:
+    """The row of a value, or of siblings."""
+    return _new(SiblingRow if isinstance(value, tuple) else Row, (key, value, version, partition, token, source))
+
 
 class RowPage(NamedTuple):
     """A page of a scan. Its rows are made as they are taken, so that the next page can be asked for before."""
@@ -49,7 +80,7 @@ def page_of(answer: HttpAnswer, *, keys_only: bool) -> RowPage:
     try:
         columns = body.in_columns()
         length = len(columns.key)
-        values = [b""] * length if keys_only else columns.value or []
+        values = [b""] * length if keys_only else columns.values()
         rows = _rows(columns.key, values, columns.version, columns.partition, body.token or "")
     except ValueError as error:
         raise _wrong(answer, error) from error
@@ -72,7 +103,7 @@ def many_of(answer: HttpAnswer, table: str, wanted: Sequence[bytes]) -> Many:
     try:
         columns = body.in_columns()
         keys, left_out = columns.key, body.unprocessed
-        rows = _rows_or_none(keys, columns.value, columns.version, columns.partition, body.token or "")
+        rows = _rows_or_none(keys, columns.values(), columns.version, columns.partition, body.token or "")
     except ValueError as error:
         raise _wrong(answer, error) from error
     if not left_out and keys == wanted:  # as nearly always: all of them, in their order
@@ -87,7 +118,7 @@ def many_of(answer: HttpAnswer, table: str, wanted: Sequence[bytes]) -> Many:
 
 def _rows_or_none(
     keys: Sequence[bytes],
-    values: Sequence[bytes | None],
+    values: Sequence[Value | None],
     versions: Sequence[int | None],
     partitions: Sequence[int],
     token: str,
@@ -112,7 +143,10 @@ def _rows(
     """Rows of columns that are checked: a million a second, so past Row's own `new`. Raises ValueError at once."""
     if not len(keys) == len(values) == len(versions) == len(partitions):
         raise ValueError(_UNEVEN)
-    return map(_new, repeat(Row), zip(keys, values, versions, partitions, repeat(token), repeat(""), strict=False))
+    kinds = (
+        [SiblingRow if type(one) is tuple else Row for one in values] if tuple in {*map(type, values)} else repeat(Row)
+    )
+    return map(_new, kinds, zip(keys, values, versions, partitions, repeat(token), repeat(""), strict=False))
 
 
 def _body(answer: HttpAnswer, decode: Callable[[bytes], B]) -> B:

@@ -5,9 +5,9 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from logstore.client.read.level import Level
 from logstore.client.read.reading import PointInTime
-from logstore.client.read.row import Row
+from logstore.client.read.row import Row, SiblingRow
 from logstore.codecs import Codec
-from logstore.model.errors import Undecodable, UsageError
+from logstore.model.errors import SeveralValues, Undecodable, UsageError
 from logstore.model.position import Position
 
 T = TypeVar("T")
@@ -38,6 +38,34 @@ class TypedRow(NamedTuple, Generic[T]):
     def position(self) -> Position:
         """The token as a position, for `after`."""
         return Position.parse(self.token)
+
+    @property
+    def siblings(self) -> "tuple[TypedSibling[T], ...]":
+        """Values of the row, oldest first; of a row that has one, that one under the row's version."""
+        return (TypedSibling(self.version, self.value),)
+
+
+class TypedSibling(NamedTuple, Generic[T]):
+    """One of several values of a row, decoded."""
+
+    version: int  # offset of the mutation that wrote it
+    value: T
+
+
+class TypedSiblingRow(TypedRow[T]):
+    """A row of several values, as `SiblingRow`: merge `siblings`, and put the result with `seen=row.version`."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> T:
+        """No value: raises SeveralValues, for none of them is the row's."""
+        raise SeveralValues(self.key, self.version, self.siblings)
+
+    @property
+    def siblings(self) -> tuple[TypedSibling[T], ...]:
+        """Values of the row, two or more, the oldest first."""
+        return self[1]  # type: ignore[return-value]  # as `Edge` makes it
 
 
 class Edge(Generic[T]):
@@ -83,15 +111,20 @@ class Edge(Generic[T]):
         return map(self.decoded, rows)
 
     def decoded(self, row: Row) -> TypedRow[T]:
-        """A row with its value decoded. Raises Undecodable, which names it."""
+        """A row with its value, or each of its siblings, decoded. Raises Undecodable, which names it."""
+        if isinstance(row, SiblingRow):
+            decoded = tuple(TypedSibling(one.version, self._value(row, one.value)) for one in row.siblings)
+            return TypedSiblingRow(row.key, decoded, *row[2:])  # type: ignore[arg-type]  # its class takes them apart
+        return TypedRow(row.key, self._value(row, row.value), *row[2:])
+
+    def _value(self, row: Row, raw: bytes) -> T:
         try:
-            value = self._codec.decode(row.value)
+            return self._codec.decode(raw)
         except (TypeError, ValueError, RecursionError) as error:
             raise Undecodable(
                 f"the value of key {row.key!r} of table {self._table}, written at offset {row.version:,} of partition "
                 f"{row.partition}, is nothing that {self._codec!r} reads: {error}"
             ) from error
-        return TypedRow(row.key, value, *row[2:])
 
     def _pair(self, pair: Any) -> Any:
         """A pair with its value encoded; what is no pair is left to the store to refuse."""

@@ -20,6 +20,7 @@ import msgpack
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE, Entry
+from logstore.model.folding.sibling import Sibling, Value
 from logstore.model.hard_rows.row import ABSENT, PLAIN_COLUMN, CellState, RowState
 from logstore.model.hard_rows.rules import DEFAULT_GROUP
 
@@ -53,6 +54,19 @@ def unpack_row(entry: Entry) -> RowState:
         return _of_cells(found)
     except (ValueError, TypeError, IndexError, AttributeError, msgpack.UnpackException) as error:
         raise Corrupted(f"a row of {len(entry.payload)} bytes cannot be read: {error}") from error
+
+
+def side_by_side(entry: Entry, now_ms: int) -> tuple[Value | None, int | None]:
+    """Value or siblings of a plain row's entry at `now_ms`, and when the first part of that ends.
+
+    None: nothing is left; of one value that is left, that one; else all siblings. Raises as `unpack_row`.
+    """
+    cell = unpack_row(entry).at(now_ms).cells.get(PLAIN_COLUMN)
+    members = () if cell is None else cell.members
+    end_ms = min((one.expires_ms for one in members if one.expires_ms is not None), default=None)
+    if len(members) < 2:
+        return (members[0].payload if members else None), end_ms
+    return tuple(Sibling(one.version, one.payload) for one in members), end_ms
 
 
 def _of_members(version: int, members: tuple[Entry, ...]) -> RowState:

@@ -9,12 +9,22 @@ from contextlib import ExitStack
 from typing import Any
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding.sibling import size_bytes
 from logstore.model.partitioner import partitions_of
 from logstore.model.table import Table
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.encoding import EncodedRow, Field, FoundKey, columns, encode, negotiate, with_token
+from logstore.serve.read.encoding import (
+    EncodedRow,
+    Field,
+    FoundKey,
+    columns,
+    encode,
+    negotiate,
+    value_fields,
+    with_token,
+)
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
 from logstore.serve.read.parameters.key_list import read_keys
 from logstore.serve.read.peers.fan_out import FanOut
@@ -67,7 +77,8 @@ class MultiGet:
         time_ms = max(time_ms, read_ms)
         token = answer_token(level, table.epoch, positions, time_ms)
         if media_type == media_types.COLUMNS:
-            return with_token(_columns(found, _tail(found, token, positions, bytes)), token, time_ms)
+            answer = _columns(found, _tail(found, token, positions, bytes), siblings=table.siblings)
+            return with_token(answer, token, time_ms)
         return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token, time_ms)
 
     async def _wait(
@@ -117,7 +128,7 @@ class MultiGet:
                     one = remote[key]
                 else:
                     one = self._read_one(stack, readings, table, key, partition, refused, positions, as_of, floor)
-                size += len(key) + len(one.value or b"")
+                size += len(key) + size_bytes(one.value)
                 over = size > MAX_PAGE_BYTES and found and one.reason is None
                 found.append(FoundKey(key, partition, reason=PAGE_FULL) if over else one)
             return found, max((one.now_ms for one in readings.values()), default=0)
@@ -150,9 +161,9 @@ def _document(found: Iterable[FoundKey], token: str, positions: Mapping[int, int
     return {"results": results, **_tail(found, token, positions, field)}
 
 
-def _columns(found: Iterable[FoundKey], tail: Mapping[str, Any]) -> Response:
+def _columns(found: Iterable[FoundKey], tail: Mapping[str, Any], *, siblings: bool) -> Response:
     rows = (EncodedRow(one.key, one.value, one.version, one.partition) for one in found if one.reason is None)
-    return columns(rows, tail)
+    return columns(rows, tail, siblings=siblings)
 
 
 def _tail(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:
@@ -164,5 +175,5 @@ def _tail(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], f
 def _result(one: FoundKey, field: Field) -> dict[str, Any]:
     result: dict[str, Any] = {"key": field(one.key), "found": one.value is not None, "partition": one.partition}
     if one.value is not None:
-        return {**result, "value": field(one.value), "version": one.version}
+        return {**result, **value_fields(one.value, field), "version": one.version}
     return {**result, "deleted": True, "version": one.version} if one.version is not None else result

@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from logstore.model.folding.sibling import size_bytes
 from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.settings import MAX_PAGE_BYTES
 
@@ -48,7 +49,7 @@ def _covered(key: bytes, through: bytes | None, reverse: bool) -> bool:
 def _fitting(rows: list[EncodedRow], limit: int) -> int:
     size = 0
     for count, row in enumerate(rows[:limit]):
-        size += len(row.key) + len(row.value or b"")
+        size += len(row.key) + size_bytes(row.value)
         if count and size > MAX_PAGE_BYTES:
             return count
     return min(len(rows), limit)

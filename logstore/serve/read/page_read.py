@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import repeat
 
+from logstore.model.folding.sibling import size_bytes
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.read.merged_read import Floor, merged
@@ -58,7 +59,7 @@ def _fill(
         examined_bytes += len(raw)
         cell = Cell(raw, VIEW, instants[partition])
         if cell.payload is not None and cell.version is not None:
-            size += len(key) + (0 if query.keys_only else len(cell.payload))
+            size += len(key) + (0 if query.keys_only else size_bytes(cell.payload))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
                 return rows, last
             payload = None if query.keys_only else cell.payload

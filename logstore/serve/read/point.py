@@ -5,9 +5,11 @@
 
 import re
 
+from logstore.model.folding.sibling import Siblings
 from logstore.model.partitioner import partition_of
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
+from logstore.serve.read.encoding import json_bytes, sibling_documents
 from logstore.serve.read.merged_read import Floor, read_cell
 from logstore.serve.read.parameters.row_key import decode_key
 from logstore.serve.state.catalog import Catalog
@@ -81,6 +83,8 @@ def _answer(request: Request, served: ServedPartition, next_offset: int, cell: C
         raise _not_found(served, cell, head)
     if _matches(request.header(b"if-none-match"), _etag(served, cell)):
         return Response(304, head, b"")
+    if isinstance(cell.payload, tuple):
+        raise _several(served, cell, cell.payload, head)
     return Response(
         200,
         [(b"content-type", media_types.BYTES.encode()), (b"content-length", b"%d" % len(cell.payload)), *head],
@@ -92,6 +96,15 @@ def _not_found(served: ServedPartition, cell: Cell, head: Headers) -> Problem:
     deleted = {"deleted": True, "version": cell.version} if cell.version is not None else {}
     detail = "the row was deleted" if deleted else "no row has this key"
     return Problem("not-found", detail, headers=head, table=served.table, partition=served.partition, **deleted)
+
+
+def _several(served: ServedPartition, cell: Cell, siblings: Siblings, head: Headers) -> Problem:
+    """The answer of a row with values side by side (RFC 9110, 15.4.1: the choice is the reader's)."""
+    return Problem(
+        "siblings", f"{len(siblings)} values stand side by side; merge them, and put the result with what was read: "
+        f"seen={cell.version}", headers=head, table=served.table, partition=served.partition, version=cell.version,
+        siblings=sibling_documents(siblings, json_bytes),
+    )  # fmt: skip
 
 
 def _matches(condition: str | None, etag: str) -> bool:

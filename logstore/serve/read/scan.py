@@ -62,9 +62,13 @@ def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: 
     positions = {str(partition): offset for partition, offset in sorted(part.positions.items())}
     tail = {"cursor": following, "token": token, "positions": positions}
     if media_type == media_types.ARROW:
-        return with_token(arrow(part.rows, keys_only=query.keys_only, metadata=tail), token, part.time_ms)
+        return with_token(
+            arrow(part.rows, keys_only=query.keys_only, metadata=tail, siblings=table.siblings), token, part.time_ms
+        )
     if media_type == media_types.COLUMNS:
-        return with_token(columns(part.rows, tail, keys_only=query.keys_only), token, part.time_ms)
+        return with_token(
+            columns(part.rows, tail, keys_only=query.keys_only, siblings=table.siblings), token, part.time_ms
+        )
     return with_token(
         encode(media_type, lambda field: {"rows": rows_of(part.rows, field), **tail}), token, part.time_ms
     )

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from logstore.model.errors import Corrupted, LogStoreError, Starting
-from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE, Entry
+from logstore.model.folding.entry import HEAD_BYTES, SIBLINGS, TOMBSTONE, VALUE, Entry
+from logstore.model.folding.sibling import Value
+from logstore.model.hard_rows.packed import side_by_side
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
 from logstore.snapshot.verdicts import PROVED
@@ -135,8 +137,9 @@ class ServedPartition:
 class Cell:
     """A row's entry as a reader sees it.
 
-    `version` None = never written; `payload` None = not there; `source` says where it was; `expires_ms`: when it ends,
-    and `seen_ms` the instant at which it was looked at, both of an entry that has an end.
+    `version` None = never written; `payload` None = not there, a tuple = values side by side; `source` says where it
+    was; `expires_ms`: when it ends, and `seen_ms` the instant at which it was looked at, both of an entry that has an
+    end.
     """
 
     __slots__ = ("expires_ms", "payload", "seen_ms", "source", "version")
@@ -144,7 +147,7 @@ class Cell:
     def __init__(self, raw: bytes | None, source: str = VIEW, now_ms: int = 0) -> None:
         """Take the entry apart, as seen at `now_ms`; raises Corrupted for one that this build does not write."""
         self.version: int | None = None
-        self.payload: bytes | None = None
+        self.payload: Value | None = None
         self.expires_ms: int | None = None
         self.seen_ms = 0
         self.source = source if raw is not None else VIEW
@@ -158,9 +161,14 @@ class Cell:
             self._decode(raw, now_ms)
 
     def _decode(self, raw: bytes, now_ms: int) -> None:
-        """Take an entry with an expiry apart."""
+        """Take an entry with an expiry, or of several values, apart."""
         try:
             entry = Entry.decode(raw)
+            if entry.kind == SIBLINGS:
+                self.version = entry.version
+                self.payload, self.expires_ms = side_by_side(entry, now_ms)
+                self.seen_ms = 0 if self.expires_ms is None else now_ms
+                return
         except Corrupted as error:
             raise Corrupted(
                 "an entry is damaged or was written by a later build; upgrade, or remove the view: it is built again "

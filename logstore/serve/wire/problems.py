@@ -13,6 +13,7 @@ from logstore.model.errors import BadKey, BadToken, LogStoreError, NotYet, Stopp
 from logstore.serve.wire.response import Headers, Response
 
 WORDS: dict[str, tuple[int, str]] = {
+    "siblings": (300, "Several values stand side by side"),
     "bad-request": (400, "The request is wrong"),
     "bad-key": (400, "Not a row key"),
     "bad-token": (400, "Not a token"),

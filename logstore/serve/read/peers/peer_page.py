@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from logstore.model.errors import BadToken
+from logstore.model.folding.sibling import Sibling, Siblings, Value
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.serve.read.encoding import EncodedRow, FoundKey
@@ -22,6 +23,7 @@ from logstore.serve.wire.problems import Problem
 if TYPE_CHECKING:
     import httpx
 
+_LEAST_SIBLINGS = 2
 _FRAMING_BYTES = 4 << 20  # beside keys and values: names of fields, positions, the token, at most 1,000 rows
 
 
@@ -98,20 +100,39 @@ class PeerPage:
             raise _wrong(self._url, "its unprocessed keys are not those that were asked for")
         return rows
 
+    def _value(self, row: dict[str, Any]) -> Value | None:
+        """The value of a row, or its siblings; None where it has neither."""
+        value, found = row.get("value"), row.get("siblings")
+        siblings = _siblings(found)
+        if (found is not None and (value is not None or not siblings)) or not isinstance(value, bytes | None):
+            raise _wrong(self._url, f"the value of row {row['key'][:60]!r} is none")
+        return siblings or value
+
     def _row(self, row: dict[str, Any], query: Query) -> EncodedRow:
-        key, value, version, partition = row["key"], row.get("value"), row.get("version"), row.get("partition")
+        key, value, version, partition = row["key"], self._value(row), row.get("version"), row.get("partition")
         inside = key >= query.start and (query.end is None or key < query.end)
-        sound = (value is None if query.keys_only else isinstance(value, bytes)) and _is_offset(version)
+        sound = (value is None) == query.keys_only and _is_offset(version)
         if version is None or not (inside and sound and _is_offset(partition) and partition in self.positions):
             raise _wrong(self._url, f"its row {key[:60]!r} is none of this scan")
         return EncodedRow(key, value, version, partition)
 
     def _found(self, row: dict[str, Any], asked: Mapping[bytes, int]) -> FoundKey:
-        key, value, version = row["key"], row.get("value"), row.get("version")
-        sound = (value is None or isinstance(value, bytes)) and (version is None or _is_offset(version))
+        key, value, version = row["key"], self._value(row), row.get("version")
+        sound = version is None or _is_offset(version)
         if key not in asked or row.get("partition") != asked[key] or asked[key] not in self.positions or not sound:
             raise _wrong(self._url, f"its result {key[:60]!r} is none of this question")
         return FoundKey(key, asked[key], value, version)
+
+
+def _siblings(found: object) -> Siblings:
+    """Siblings of a row; none where they are not as they should be."""
+    if not isinstance(found, list) or len(found) < _LEAST_SIBLINGS or not all(map(_is_sibling, found)):
+        return ()
+    return tuple(Sibling(one["version"], one["value"]) for one in found)
+
+
+def _is_sibling(one: object) -> bool:
+    return isinstance(one, dict) and _is_offset(one.get("version")) and isinstance(one.get("value"), bytes)
 
 
 def _is_offset(number: object) -> bool:
