@@ -110,7 +110,7 @@ def folded(bootstrap: str, table: Table, partition: int, cut: int) -> Folded:
         [r.timestamp()[1] for r in records],
         [r.headers() for r in records],
     )  # fmt: skip
-    return fold_batch(columns, FoldRules(partition, table.partitions, table.max_value_bytes), 0, 0)
+    return fold_batch(columns, FoldRules.of(table, partition), 0, 0)
 
 
 def live(bootstrap: str, table: Table, partition: int, cut: int) -> dict[bytes, bytes]:

@@ -224,7 +224,7 @@ class Node:
             [at_ms] * count,
             [None] * count,
         )
-        place = FoldRules(partition, table.partitions, table.max_value_bytes)
+        place = FoldRules.of(table, partition)
         view.apply(fold_batch(columns, place, first, view.state.log_time_ms))
         self.say_applied(table, partition)
 

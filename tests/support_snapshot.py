@@ -50,7 +50,7 @@ def records_of(bootstrap: str, table: Table, partition: int, upto: int) -> Recor
 
 def folded(bootstrap: str, table: Table, partition: int, upto: int) -> tuple[Entries, PartFacts]:
     """The live entries of a partition at `upto` by key, and what a manifest says of them."""
-    place = FoldRules(partition, table.partitions, table.max_value_bytes)
+    place = FoldRules.of(table, partition)
     result = fold_batch(records_of(bootstrap, table, partition, upto), place, 0, 0)
     assert result.refused is None
     live = {key: entry for key, entry in sorted(result.entries.items()) if entry[0] & 0x7F != TOMBSTONE}

@@ -17,6 +17,7 @@ from logstore.log.read.ranges import HEADERS, SCHEMA
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest
 from logstore.model.partitioner import partition_of
+from logstore.model.partitioning.partitioning import Partitioning
 from logstore.model.table import Table
 from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.manifest import levels_of
@@ -155,7 +156,7 @@ def test_entries_are_proved_to_be_those_of_their_own_partition(tmp_path):
     def prove(changed):
         scratch = next(scratches)
         scratch.mkdir()
-        prove_group(target, changed, PARTITIONS, scratch)
+        prove_group(target, changed, Partitioning(PARTITIONS), scratch)
 
     prove(group)
     prove([])

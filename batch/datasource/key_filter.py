@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from logstore.model.partitioner import partition_of
+from logstore.model.partitioning.partitioning import Partitioning
 from logstore.snapshot.sst import SstReader
 
 
@@ -45,10 +45,14 @@ class Keys:
         """True for a wanted key."""
         return self._inside(key) and (self.some is None or key in self.some)
 
-    def partitions(self, count: int) -> list[int]:
-        """Partitions of `count` that can hold a wanted key."""
+    def partitions(self, partitioning: Partitioning) -> list[int]:
+        """Partitions that can hold a wanted key."""
         points = self.points
-        return list(range(count)) if points is None else sorted({partition_of(key, count) for key in points})
+        return (
+            list(partitioning.touched(self.start, self.end))
+            if points is None
+            else sorted({*map(partitioning.of, points)})
+        )
 
     def meets(self, first: bytes, last: bytes) -> bool:
         """True when one of the keys from `first` to `last` may be wanted."""

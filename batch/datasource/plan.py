@@ -58,7 +58,7 @@ class Planner:
                 "does",
                 manifest.name, table.name, len(lacking), table.name,
             )  # fmt: skip
-        wanted = set(keys.partitions(manifest.partitions))
+        wanted = set(keys.partitions(table.partitioning))
         return [order for partition in sorted(wanted) for order in _files(manifest.files_of(partition), keys)]
 
     def as_of(self, text: str, keys: Keys) -> list[StateOrder]:
@@ -67,7 +67,7 @@ class Planner:
         Raises UsageError, NotRetained, LogTruncated.
         """
         upto = self._position(text)
-        wanted = keys.partitions(self.where.table.partitions)
+        wanted = keys.partitions(self.where.table.partitioning)
         known = _KnownRecords(self.where)
         bases = bases_of(self._repository(), self.where.table, upto, wanted, known.is_whole)
         pieces: list[StateOrder] = []
@@ -102,7 +102,7 @@ class Planner:
         known = _KnownRecords(self.where)
         return [
             piece
-            for partition in keys.partitions(table.partitions)
+            for partition in keys.partitions(table.partitioning)
             if start[partition] < end[partition]
             for piece in _pieces(known.stretch(partition, start[partition], end[partition]))
         ]

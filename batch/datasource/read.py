@@ -23,7 +23,6 @@ from logstore.model.folding.difference import Item, ended
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.mutation import Control, Delete, Quarantined, Refused, parse
-from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.safe_path import below as path_below
 from logstore.model.table import Table
 from logstore.snapshot.archive.segment_file import read_segment
@@ -92,9 +91,7 @@ def _plain(
 ) -> Fold:
     """The fold of the stretch's mutations of wanted keys."""
     table, partition = where.table, order.stretch.partition
-    shape = Shape(
-        table.name, FoldRules(partition, table.partitions, table.max_value_bytes), table.skips.get(partition, [])
-    )
+    shape = Shape(table.name, FoldRules.of(table, partition), table.skips.get(partition, []))
     fold = Fold(shape, scratch, buffer_bytes=buffer_bytes)
     for batch in _records(where, order.stretch):
         saw(batch.num_rows)
@@ -173,7 +170,7 @@ def _mutations(table: Table, partition: int, batch: pa.RecordBatch) -> pa.Record
     ]
     plain = _as_changes(batch.filter(keep))
     if plain.num_rows:
-        right = partitions_of(plain.column("key").to_pylist(), table.partitions) == partition
+        right = FoldRules.of(table, partition).are_here(plain.column("key").to_pylist())
         plain = plain if right.all() else plain.filter(pa.array(right))
     if not odd:
         return plain
@@ -192,7 +189,7 @@ def _parsed(table: Table, partition: int, record: dict[str, Any]) -> dict[str, A
     headers = [(header["key"], header["value"]) for header in record["headers"] or ()]
     mutation = parse(
         record["key"], record["value"], headers, max_value_bytes=table.max_value_bytes,
-        right_partition=lambda key: partition_of(key, table.partitions) == partition,
+        right_partition=FoldRules.of(table, partition).is_here,
     )  # fmt: skip
     if isinstance(mutation, Refused):
         raise Unsupported(

@@ -249,7 +249,7 @@ class _CompactRun:
             created_ms=self.created_ms, verified_ms=time.time_ns() // 1_000_000, job=self.job,
             build=logstore.__version__,
             parts=self._with_epochs({partition: part.facts for partition, part in enumerate(done)}),
-            files=[file for part in done for file in part.files],
+            files=[file for part in done for file in part.files], splits=table.splits,
         )  # fmt: skip
 
     def _with_epochs(self, parts: dict[int, PartFacts]) -> dict[int, PartFacts]:

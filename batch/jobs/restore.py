@@ -131,7 +131,7 @@ class _RestoreRun:
             max_value_bytes=fork.max_value_bytes, kind="restore", parent=None, created_ms=self.created_ms,
             verified_ms=time.time_ns() // 1_000_000, job=self.job, build=logstore.__version__,
             parts={partition: part.facts for partition, part in enumerate(done)},
-            files=[file for part in done for file in part.files],
+            files=[file for part in done for file in part.files], splits=fork.splits,
         )  # fmt: skip
         with self.clock.step("publish"):
             repository.publish(manifest)

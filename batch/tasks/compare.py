@@ -71,7 +71,7 @@ def entries(order: FoldOrder, where: CompareSource) -> Iterator[Iterator[tuple[b
 def _folding(order: FoldOrder, where: CompareSource) -> Iterator[tuple[Fold | ConditionalFold, Path]]:
     """A fold of a partition to which nothing was given yet, and a folder for what it does not hold in memory."""
     table, partition = where.table, order.partition
-    place = FoldRules(partition, table.partitions, table.max_value_bytes)
+    place = FoldRules.of(table, partition)
     with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch, ExitStack() as opened:
         if table.conditional:
             below = Path(scratch, "rows")

@@ -32,7 +32,6 @@ from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.mutation import RESERVED, WRONG_PARTITION, Control, Delete, Quarantined, Refused, parse
 from logstore.model.folding.sorted_merge import overlay
 from logstore.model.key import MAX_KEY_BYTES
-from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.skips import Skips, remaining
 
 BUFFER_BYTES = 32 << 20
@@ -162,7 +161,7 @@ class Fold:
         headers = [(header["key"], header["value"]) for header in record["headers"] or ()]
         mutation = parse(
             record["key"], record["value"], headers, max_value_bytes=place.max_value_bytes,
-            right_partition=lambda key: partition_of(key, place.partitions) == place.partition,
+            right_partition=place.is_here,
         )  # fmt: skip
         if isinstance(mutation, Refused):
             raise Unsupported(mutation.advice(self.shape.table, place.partition, offset))
@@ -188,7 +187,7 @@ class Fold:
         """Quarantine the records whose key belongs to another partition, and give back the others."""
         place = self.shape.place
         keys = keyed.keys.to_pylist()
-        wrong = partitions_of(keys, place.partitions) != place.partition
+        wrong = ~place.are_here(keys)
         rows = keyed.rows
         if wrong.any():
             bad = wrong[keyed.codes]

@@ -77,7 +77,7 @@ class _GroupTask:
         done = {partition: result for partition, result in read.items() if result is not None}
         made = self._made([task for task in self._tasks if task.order.partition not in done])
         self._upload(made)
-        read_back.prove_group(self._where, [one.written for one in made], self._table.partitions, self._scratch)
+        read_back.prove_group(self._where, [one.written for one in made], self._table.partitioning, self._scratch)
         return done | {one.task.order.partition: one.result for one in made}
 
     def _output(self, partition: int) -> SstOutput:

@@ -15,7 +15,7 @@ from batch.tasks.sst_files import SstTarget, fetched, seen
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE
-from logstore.model.partitioner import partitions_of
+from logstore.model.partitioning.partitioning import Partitioning
 from logstore.model.safe_path import below as path_below
 from logstore.snapshot import sst
 from logstore.snapshot.manifest import FileFacts
@@ -53,7 +53,7 @@ class Written(NamedTuple):
     beside: Digest
 
 
-def prove_group(where: SstTarget, group: Sequence[Written], partitions: int, scratch: Path) -> None:
+def prove_group(where: SstTarget, group: Sequence[Written], partitioning: Partitioning, scratch: Path) -> None:
     """Read new files of several partitions back, all in one RocksDB directory: a key tells whose it is.
 
     Raises as `prove`.
@@ -64,7 +64,7 @@ def prove_group(where: SstTarget, group: Sequence[Written], partitions: int, scr
     with ExitStack() as stack:
         stored = stack.enter_context(sst.opened([local], several=True)).stored() if local else iter(())
         while piece := list(islice(stored, _PIECE)):
-            for partition, items in _apart(piece, partitions).items():
+            for partition, items in _apart(piece, partitioning).items():
                 if partition not in checks:
                     raise Corrupted(
                         f"snapshot {where.name} holds the key {items[0][0][:64]!r} of partition {partition} in a "
@@ -77,9 +77,9 @@ def prove_group(where: SstTarget, group: Sequence[Written], partitions: int, scr
         _compare(where, one.files, sums[one.partition], one.claimed)
 
 
-def _apart(items: list[Item], partitions: int) -> dict[int, list[Item]]:
+def _apart(items: list[Item], partitioning: Partitioning) -> dict[int, list[Item]]:
     found: dict[int, list[Item]] = {}
-    for item, partition in zip(items, partitions_of([key for key, _ in items], partitions).tolist(), strict=True):
+    for item, partition in zip(items, partitioning.listed([key for key, _ in items]), strict=True):
         found.setdefault(partition, []).append(item)
     return found
 

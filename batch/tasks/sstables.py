@@ -214,7 +214,7 @@ def _fold_of(order: FoldOrder, table: Table, scratch: Path) -> Fold:
     known = QuarantineTally()
     if before and first:
         known = QuarantineTally(before.quarantine_counts, before.quarantine_records)
-    place = FoldRules(partition, table.partitions, table.max_value_bytes)
+    place = FoldRules.of(table, partition)
     shape = Shape(table.name, place, table.skips.get(partition, []), order.keys)
     return Fold(shape, scratch, log_time_ms=before.log_time_ms if before else 0, quarantine=known)
 

@@ -9,6 +9,8 @@ import orjson
 
 from logstore.model.errors import BadDefinition, Corrupted, Unsupported
 from logstore.model.key import MAX_KEY_BYTES, MAX_MAX_VALUE_BYTES
+from logstore.model.partitioning.partitioning import Partitioning
+from logstore.model.partitioning.splits import check_splits, from_text, to_text
 from logstore.model.safe_path import one_step
 
 TABLES_TOPIC = "logstore.tables"
@@ -34,6 +36,7 @@ _LATER = {  # written only where they differ, so that the record of a definition
     "conditional": False, "expiring": False,
     "wide": False, "families": {}, "siblings": False, "multi_row": False,
     "dedup_window_ms": DEFAULT_DEDUP_WINDOW_MS, "dedup_records": DEFAULT_DEDUP_RECORDS,
+    "splits": (),
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _FAMILY = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -90,6 +93,7 @@ class Table:
     )  # of a wide table: name -> its rules that are not the default ones: versions, ttl_ms, group
     siblings: bool = False  # puts that did not see each other stay side by side (`conflicts=siblings`)
     multi_row: bool = False  # an edit may name several rows of its partition
+    splits: tuple[bytes, ...] = ()  # of an ordered table: the keys at which its second and later partitions begin
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
@@ -98,6 +102,11 @@ class Table:
     def base_snapshot(self) -> str | None:
         """The snapshot that a restored table began with; None: it began with an empty log."""
         return self.base["snapshot"] if self.base else None
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """The rule by which its rows are placed in its partitions."""
+        return Partitioning(self.partitions, self.splits)
 
     def with_skip(self, partition: int, first: int, last: int) -> "Table":
         """The definition after `table repair`: offsets first..last (both included) of `partition` are stepped over."""
@@ -123,6 +132,8 @@ class Table:
         fields["skips"] = {str(partition): ranges for partition, ranges in self.skips.items()}
         if self.losses:
             fields["losses"] = {str(partition): starts for partition, starts in self.losses.items()}
+        if self.splits:
+            fields["splits"] = to_text(self.splits)
         return orjson.dumps({"format": _FORMAT, **fields}, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -137,6 +148,7 @@ class Table:
             del found["format"]
             found["skips"] = {int(p): [(a, b) for a, b in ranges] for p, ranges in found["skips"].items()}
             found["losses"] = {int(p): [(a, b) for a, b in starts] for p, starts in found.get("losses", {}).items()}
+            found["splits"] = from_text(found.get("splits", ()))
             found["former_epochs"] = tuple(found["former_epochs"])
             return _sound(cls(**found, revision=revision), key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -170,6 +182,7 @@ def _sound(table: Table, key: bytes | None) -> Table:
     check_snapshots(table)
     check_dedup(table)
     check_model(table)
+    check_partitioning(table)
     for more, kind in ((table.schedule, (int, type(None))), (table.base, (str,)), (table.origin, (str,))):
         if more is not None and not (isinstance(more, dict) and all(type(value) in kind for value in more.values())):
             raise TypeError(f"{more!r:.100} is no object of its kind")
@@ -285,6 +298,16 @@ def _check_family(name: str, rules: dict[str, Any]) -> None:
 
 def _kinds(table: Table) -> tuple[bool, bool, bool]:
     return table.wide, table.siblings, table.multi_row
+
+
+def check_partitioning(table: Table) -> None:
+    """Raise BadDefinition when rows cannot be placed as a table says."""
+    check_splits(table.splits, table.partitions)
+    if table.splits and table.adopted:
+        raise BadDefinition(
+            "a topic that others write to is placed by their partitioner, so it makes no ordered table; create a table "
+            "with a topic of its own, and copy the rows"
+        )
 
 
 def _check_within(rule: str, given: object, least: int, most: int, *, whole: bool = True) -> None:

@@ -11,6 +11,7 @@ from copy import copy
 from typing import NamedTuple
 
 from logstore.client.read.row import Row
+from logstore.log.write.librdkafka import Place, placing
 from logstore.model.folding.entry import HEAD_BYTES, TOMBSTONE, VALUE
 from logstore.model.table import PartitionKey, Table
 from logstore.serve.state.catalog import Catalog
@@ -68,6 +69,7 @@ class PublishedTable(NamedTuple):
 
     table: Table
     width: int  # how many partitions it has
+    place: Place
     partitions: Sequence[PublishedPartition | None]
 
 
@@ -110,6 +112,5 @@ class SharedCatalog(Catalog):
     def _published(self, table: Table) -> PublishedTable:
         """The table with copies of the partitions that the fast path of a reader would answer from."""
         served = self.fast[table.name.encode()].served
-        return PublishedTable(
-            table, table.partitions, [None if one is None else PublishedPartition(copy(one)) for one in served]
-        )
+        partitions = [None if one is None else PublishedPartition(copy(one)) for one in served]
+        return PublishedTable(table, table.partitions, placing(table.partitioning), partitions)

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from logstore.client.read.row import Row, row_of
 from logstore.model.errors import EpochChanged
-from logstore.model.partitioner import partition_of, partitions_of
 from logstore.model.table import Table
 from logstore.replica.follower import Follower
 from logstore.replica.levels import floor_of
@@ -33,21 +32,21 @@ def read_row(follower: Follower, name: str, key: bytes, level: Consistency) -> R
     """The row of a key. Raises Problem, LogStoreError."""
 
     def read(table: Table, locate: Locate, as_of: AsOf | None, floor: Floor) -> Row | None:
-        place = partition_of(key, table.partitions)
+        place = table.partitioning.of(key)
         next_offset, cell = read_cell(locate(place), key, as_of, floor)
         if cell.payload is None or cell.version is None:
             return None
         token = answer_token(level, table.epoch, {place: next_offset}, cell.seen_ms)
         return row_of(key, cell.payload, cell.version, place, token, cell.source)
 
-    return _read(follower, name, level, lambda table: (partition_of(key, table.partitions),), read)
+    return _read(follower, name, level, lambda table: (table.partitioning.of(key),), read)
 
 
 def read_many(follower: Follower, name: str, keys: Sequence[bytes], level: Consistency) -> list[Row | None]:
     """Rows of as many keys as one answer has, every partition at one committed state. Raises as `read_row`."""
 
     def read(table: Table, locate: Locate, as_of: AsOf | None, floor: Floor) -> list[Row | None]:
-        places = partitions_of(keys, table.partitions).tolist()
+        places = table.partitioning.listed(keys)
         with ExitStack() as stack:
             readings: dict[int, MergedRead] = {}
             cells = []
@@ -63,7 +62,7 @@ def read_many(follower: Follower, name: str, keys: Sequence[bytes], level: Consi
         ]
 
     def of(table: Table) -> Sequence[int]:
-        return sorted(set(partitions_of(keys, table.partitions).tolist()))
+        return sorted(set(table.partitioning.listed(keys)))
 
     return _read(follower, name, level, of, read)
 

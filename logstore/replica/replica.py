@@ -15,7 +15,6 @@ from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS, MANY, After, Budget, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.log.after_fork import keep, renew_in_child
-from logstore.log.write.librdkafka import placing
 from logstore.model.errors import UsageError
 from logstore.model.key import MAX_KEY_BYTES, after_prefix, check_key, to_bytes
 from logstore.model.position import Position
@@ -74,7 +73,6 @@ class Replica:
         if not isinstance(data_dir, (str, os.PathLike)):
             raise UsageError(f"data_dir is the path of a node's data directory, not {type(data_dir).__name__}")
         self._data_dir, self._closed = Path(data_dir), False
-        self._place = placing()
         self._lock = Lock()
         self._follower: Follower | None = None
         self._catalog: SharedCatalog | _Nothing = _NOTHING
@@ -101,7 +99,7 @@ class Replica:
         plain = after is None and as_of is None and consistency is None and max_lag_ms is None
         if plain and deadline_ms == DEADLINE_MS and type(table) is str and 0 < len(raw) <= MAX_KEY_BYTES:
             known = self._catalog.published.get(table)
-            found = known and known.partitions[self._place(None, raw, len(raw), known.width, None, None)]
+            found = known and known.partitions[known.place(None, raw, len(raw), known.width, None, None)]
             if found:
                 try:
                     return found.row(raw)

@@ -17,7 +17,6 @@ import numpy as np
 from logstore.client.checks import Text
 from logstore.model.errors import NotYet, SeveralValues, UsageError
 from logstore.model.key import check_key, to_bytes
-from logstore.model.partitioner import partition_of
 from logstore.model.table import Table
 from logstore.replica.failures import typed
 from logstore.serve.read.merged_read import Floor, MergedRead
@@ -65,7 +64,7 @@ class ReplicaView:
         raw = check_key(to_bytes(key))
         with self._lock, typed(self._name):
             self._check()
-            place = partition_of(raw, self._table.partitions)
+            place = self._table.partitioning.of(raw)
             reader, reading = self._reading(place)
             cell = reading.cell(raw)
             if cell.payload is None or cell.version is None:

@@ -12,7 +12,6 @@ from time import perf_counter
 from logstore.model.errors import LogStoreError
 from logstore.model.folding.entry import HEAD_BYTES, VALUE
 from logstore.model.key import MAX_KEY_BYTES
-from logstore.model.partitioner import murmur2
 from logstore.serve.metrics.counts import Metrics
 from logstore.serve.request_log import RequestLog
 from logstore.serve.state.catalog import Catalog
@@ -84,7 +83,7 @@ class FastPath:
             key = percent_decode(key, "bad-key")
         if len(key) > MAX_KEY_BYTES:
             return None
-        served = table.served[(murmur2(key) & 0x7FFFFFFF) % table.partitions]
+        served = table.served[table.place(key)]
         if served is None or served.reader is None or served.end is None:
             return None
         state, entry = served.reader.point(key)

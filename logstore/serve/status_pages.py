@@ -10,6 +10,7 @@ from logstore.model.errors import LogStoreError
 from logstore.model.slots import slot_of
 from logstore.model.table import PartitionKey, Table
 from logstore.serve import snapshot_page
+from logstore.serve.read.encoding import json_bytes
 from logstore.serve.settings import ReaderSettings
 from logstore.serve.snapshot_page import base_of
 from logstore.serve.state.catalog import Catalog
@@ -216,7 +217,7 @@ def _table(table: Table) -> dict[str, Any]:
         "model": "wide" if table.wide else "kv",
         "max_value_bytes": table.max_value_bytes, "adopted": table.adopted, "description": table.description,
         "skips": {str(partition): ranges for partition, ranges in table.skips.items()},
-        "conditional": table.conditional, **_model(table), **_window(table),
+        "conditional": table.conditional, **_model(table), **_window(table), **_splits(table),
     }  # fmt: skip
 
 
@@ -232,6 +233,11 @@ def _window(table: Table) -> dict[str, int]:
     if not table.conditional:
         return {}
     return {"dedup_window_ms": table.dedup_window_ms, "dedup_records": table.dedup_records}
+
+
+def _splits(table: Table) -> dict[str, Any]:
+    """The split points of an ordered table; a hash table has none."""
+    return {"splits": [json_bytes(split) for split in table.splits]} if table.splits else {}
 
 
 def _node(record: NodeRecord, age_s: float | None) -> dict[str, Any]:

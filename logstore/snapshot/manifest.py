@@ -12,6 +12,8 @@ from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest
+from logstore.model.partitioning.partitioning import Partitioning
+from logstore.model.partitioning.splits import check_splits, from_text, to_text
 from logstore.model.position import Position
 from logstore.model.safe_path import one_step, relative
 
@@ -74,9 +76,15 @@ class Manifest:
     build: str
     parts: dict[int, PartFacts]
     files: list[FileFacts]
+    splits: tuple[bytes, ...] = ()  # of an ordered table; left out where there are none
     format: int = FORMAT
     entry_format: int = ENTRY_FORMAT
     sst_format: int = SST_FORMAT
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """The rule by which the table's rows are placed."""
+        return Partitioning(self.partitions, self.splits)
 
     @property
     def position(self) -> Position:
@@ -113,6 +121,10 @@ class Manifest:
             {**_sparse(file._asdict()), "first_key": _text(file.first_key), "last_key": _text(file.last_key)}
             for file in self.files
         ]
+        if self.splits:
+            known["splits"] = to_text(self.splits)
+        else:
+            del known["splits"]
         return _dump({**known, "checksum": xxh3_128_hexdigest(_dump(known))})
 
     @classmethod
@@ -126,6 +138,7 @@ class Manifest:
                 raise Corrupted("its manifest is damaged: the checksum does not fit")
             read["parts"] = {int(partition): _part(part) for partition, part in read["parts"].items()}
             read["files"] = [_file(file) for file in read["files"]]
+            read["splits"] = from_text(read.get("splits", ()))
             return _sound(cls(**read))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupted(f"its manifest is damaged: {error}") from error
@@ -147,6 +160,7 @@ def _sound(manifest: Manifest) -> Manifest:
     for name in (manifest.name, manifest.topic, manifest.epoch, manifest.parent):
         if name is not None:
             one_step(name)
+    check_splits(manifest.splits, manifest.partitions)
     for file in manifest.files:
         relative(file.path)
         if file.kind not in ("", DECISIONS):

@@ -9,7 +9,6 @@ from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import VALUE, Entry
 from logstore.model.hard_rows.decisions import decisions_digest
-from logstore.model.partitioner import partition_of
 from logstore.model.safe_path import below
 from logstore.snapshot import decisions
 from logstore.snapshot.manifest import FileFacts, Manifest, levels_of
@@ -151,7 +150,7 @@ class _PartitionCheck:
             return "a tombstone has no place in the base of a snapshot"
         if entry.version >= self._facts.cut:
             return f"its version {entry.version:,} is not below the cut {self._facts.cut:,}"
-        if (right := partition_of(key, self._manifest.partitions)) != file.partition:
+        if (right := self._manifest.partitioning.of(key)) != file.partition:
             return f"it belongs to partition {right}"
         return None
 

@@ -105,7 +105,7 @@ class SnapshotFetcher:
         found = self._manifests.get(key)
         if found is None:
             found = self.repository(table).manifest(name)
-            if (found.epoch, found.partitions) != (table.epoch, table.partitions):
+            if (found.epoch, found.partitioning) != (table.epoch, table.partitioning):
                 raise Corrupted(
                     f"snapshot {name} is not one of table {table.name}: it is of {found.table}, epoch {found.epoch}"
                 )

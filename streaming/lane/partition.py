@@ -76,7 +76,7 @@ class FollowedPartition:
         self.is_base_damaged = False  # as the lane has found
         self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
         self.change_buffer: ChangeBuffer | None = None
-        self.place = FoldRules(partition, table.partitions, table.max_value_bytes)
+        self.place = FoldRules.of(table, partition)
         self._rules = rules_of(table, partition) if table.conditional else None
         self._base_rows = BaseRows()
         self.proof = LineageProof(outlived)

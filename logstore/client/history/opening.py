@@ -11,7 +11,6 @@ from logstore.client.history.span import Decide, KeyPlace, Scanned
 from logstore.extras import needing
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import SetupError, StorageUnreachable
-from logstore.model.partitioner import partition_of
 from logstore.model.table import Table
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def open_history(
     Raises EpochChanged, LogUnreachable, LogTruncated, StorageUnreachable, SetupError, UsageError.
     """
     selection.check()
-    place = KeyPlace(bootstrap, table, partition_of(key, table.partitions), key)
+    place = KeyPlace(bootstrap, table, table.partitioning.of(key), key)
     try:
         sources = Sources(place, archive.open(table, bootstrap))
         return KeyHistory(sources, selection, scanned, outcomes and outcomes(place))

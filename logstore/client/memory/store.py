@@ -44,7 +44,6 @@ from logstore.model.errors import (
 )
 from logstore.model.folding.sibling import Value
 from logstore.model.key import after_prefix, check_key, to_bytes
-from logstore.model.partitioner import partition_of
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.table import (
@@ -217,7 +216,7 @@ class MemoryStore(ConditionalWrites):
         selection, key_bytes = Selection(since, until, limit, oldest_first, values).check(), check_key(to_bytes(key))
         with self._lock:
             parts = self._partitions(table)
-            sources = MemorySources(parts[partition_of(key_bytes, len(parts))], key_bytes)
+            sources = MemorySources(_home(parts, key_bytes), key_bytes)
         return KeyHistory(sources, selection, decide=sources.decide)
 
     def outcome_of(
@@ -230,7 +229,7 @@ class MemoryStore(ConditionalWrites):
         with self._lock:
             self._check_known(bound)
             parts = self._partitions(table)
-            part = parts[partition_of(key_bytes, len(parts))]
+            part = _home(parts, key_bytes)
             token = _token(part.table, self._points([part], bound))
             return self._decisions(part).first_of(key_bytes, name, token)
 
@@ -238,7 +237,7 @@ class MemoryStore(ConditionalWrites):
         """Have the record in the log, and its outcome."""
         with self._lock:
             parts = self._partitions(table)
-            decisions = self._decisions(parts[partition_of(record.key, len(parts))])
+            decisions = self._decisions(_home(parts, record.key))
             record.check_takes(parts[0].table)
             check_value(record.value, parts[0].table.max_value_bytes)
             position = self._append(parts, record.key, record.value, record.headers, record.own)
@@ -289,7 +288,7 @@ class MemoryStore(ConditionalWrites):
         self, parts: list[MemoryPartition], key: bytes, value: bytes | None, headers: Mapping[str, Text] | None,
         own: Sequence[tuple[str, bytes]] = (),
     ) -> Position:  # fmt: skip
-        part = parts[partition_of(key, len(parts))]
+        part = _home(parts, key)
         every = [*own, *(check_headers(headers) or ())]
         offset = part.append(MemoryRecord(key, value, every, self._clock_ms()))
         return Position.of_write(part.table.epoch, part.number, offset)
@@ -301,7 +300,7 @@ class MemoryStore(ConditionalWrites):
         with self._lock:
             self._check_known(bound)
             parts = self._partitions(table)
-            homes = [parts[partition_of(key, len(parts))] for key in keys]
+            homes = list(map(parts.__getitem__, parts[0].table.partitioning.listed(keys)))
             upto = self._points(list({home.number: home for home in homes}.values()), bound)
             token = _token(parts[0].table, upto)
             now_ms = self._instant(bound)
@@ -377,6 +376,10 @@ class MemoryStore(ConditionalWrites):
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError(CLOSED)
+
+
+def _home(parts: list[MemoryPartition], key: bytes) -> MemoryPartition:
+    return parts[parts[0].table.partitioning.of(key)]
 
 
 def _now_ms() -> int:

@@ -21,6 +21,7 @@ from logstore.client.read.level import LevelBound, level_of
 from logstore.client.read.problem import error_of, parse, siblings_of, word_of
 from logstore.client.read.row import LISTS, MSGPACK, Row, RowPage, many_of, page_of, row_of
 from logstore.client.read.session_floor import SessionFloor
+from logstore.client.read.table_page import partitioning_of
 from logstore.client.transport.answer import HttpAnswer
 from logstore.client.transport.origin import Origin
 from logstore.model.errors import (
@@ -34,7 +35,7 @@ from logstore.model.errors import (
     UsageError,
 )
 from logstore.model.key import MAX_KEY_BYTES, check_key
-from logstore.model.partitioner import partition_of
+from logstore.model.partitioning.partitioning import Partitioning
 from logstore.model.position import MAX_TOKEN_BYTES, Position
 
 
@@ -142,7 +143,7 @@ class Conversation:
         Origin.of(url)
         self.url = url.rstrip("/")
         self.owners: dict[tuple[str, int], str] = {}
-        self._partitions: dict[str, int] = {}
+        self._partitionings: dict[str, Partitioning] = {}
         self._beyond: dict[str, float] = {}  # owners that do not answer from here, and until when that is believed
 
     def first_ask(self, table: str, key: bytes, after: After, budget: Budget) -> Ask:
@@ -289,7 +290,9 @@ class Conversation:
         421 is one where the owner cannot be reached from here: the node that says so can be asked to ask it.
         """
         base, hops, pause = self._owner(table, key), 0, _FIRST_PAUSE_S
-        if_wrong = self._partitions if base != self.url else {}  # it was placed by a count that may be a former table's
+        if_wrong = (
+            self._partitionings if base != self.url else {}
+        )  # it was placed by a definition that may be a former one
         while True:
             left_ms = budget.left_ms(now)
             sent = headers if left_ms == DEADLINE_MS else {**headers, "LS-Deadline": str(left_ms)}
@@ -336,28 +339,28 @@ class Conversation:
         return error_of(answer.status, parse(answer.content), table, owner)
 
     def _owner(self, table: str, key: bytes | None) -> str:
-        partitions = self._partitions.get(table)
-        if key is None or partitions is None:
+        partitioning = self._partitionings.get(table)
+        if key is None or partitioning is None:
             return self.url
-        return self.owners.get((table, partition_of(key, partitions)), self.url)
+        return self.owners.get((table, partitioning.of(key)), self.url)
 
     def _remember(self, table: str, key: bytes | None, owner: str, budget: Budget) -> Steps[None]:
-        """Note the owner of the key's partition; the partition count comes from the server, once per table."""
+        """Note the owner of the key's partition; how keys are placed is asked of the server, once per table."""
         if key is None:
             return
-        if table not in self._partitions:
+        if table not in self._partitionings:
             now = yield from _time()
             end = now + budget.left_ms(now) / 1000 + _GRACE_S
             answer = yield Ask("GET", owner, _table_path(table), {}, None, end)
-            count = (
-                parse(answer.content).get("partitions")
+            found = (
+                partitioning_of(parse(answer.content))
                 if isinstance(answer, HttpAnswer) and answer.status == 200
                 else None
             )
-            if not isinstance(count, int) or count < 1:
+            if found is None:
                 return
-            self._partitions[table] = count
-        self.owners[table, partition_of(key, self._partitions[table])] = owner
+            self._partitionings[table] = found
+        self.owners[table, self._partitionings[table].of(key)] = owner
 
     def _forget(self, base: str) -> None:
         self.owners = {where: owner for where, owner in self.owners.items() if owner != base}

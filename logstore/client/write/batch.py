@@ -23,7 +23,6 @@ from logstore.log.write.delivery import delivery_error, unproved
 from logstore.log.write.limits import GRACE_S
 from logstore.log.write.producer import Producer
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, Overloaded, Unknown, UsageError
-from logstore.model.partitioner import placed
 from logstore.model.position import Position
 from logstore.model.table import Table
 
@@ -188,7 +187,7 @@ class WriteBatch:
         """Count of keys before the second one of a partition that is not proved, and whether a first is among them."""
         firsts: set[int] = set()
         proved = self._proved
-        for place, partition in enumerate(placed(keys, self._table.partitions) if keys else ()):
+        for place, partition in enumerate(self._table.partitioning.listed(keys) if keys else ()):
             if partition in firsts:
                 return place, True
             if partition not in proved:
@@ -196,7 +195,7 @@ class WriteBatch:
         return len(keys), bool(firsts)
 
     def _send(self, chunk: CheckedWrites) -> None:
-        partitions = placed(chunk.keys, self._table.partitions)
+        partitions = self._table.partitioning.listed(chunk.keys)
         messages: list[dict[str, Any]] = [
             {"key": key, "value": value} for key, value in zip(chunk.keys, chunk.values, strict=True)
         ]

@@ -54,7 +54,7 @@ class Pipeline:
         """
         self._producer, self._kind, self._on_failure, self._proof = producer, kind, on_failure, proof
         self._share, self._ask_again = share, ask_again
-        self._place, self._left, self._count = placing(), _POLL_EVERY, 0
+        self._left, self._count = _POLL_EVERY, 0
         self._ended, self._checked_s, self._reported = "", 0.0, 0
         self._produce: Callable[..., None] = producer.produce
         self._all_shared: list[Shared] = []
@@ -210,6 +210,7 @@ class Pipeline:
         self._table, self._shared = table, self._share(table.epoch, self._producer)
         self._all_shared.append(self._shared)
         self._topic, self._limit, self._partitions = table.topic, table.max_value_bytes, table.partitions
+        self._place = placing(table.partitioning)
 
     def _breathe(self) -> None:
         self._count += _POLL_EVERY

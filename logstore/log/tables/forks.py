@@ -45,7 +45,7 @@ def begin(registry: Registry, source: Table, name: str) -> tuple[Table, bool]:
         compression=source.compression, block_bytes=source.block_bytes, keep_snapshots=source.keep_snapshots,
         merge_share=source.merge_share, conditional=source.conditional, expiring=source.expiring,
         wide=source.wide, families=source.families, siblings=source.siblings, multi_row=source.multi_row,
-        dedup_window_ms=source.dedup_window_ms, dedup_records=source.dedup_records,
+        dedup_window_ms=source.dedup_window_ms, dedup_records=source.dedup_records, splits=source.splits,
     )  # fmt: skip
 
     def is_ours(table: Table) -> bool:

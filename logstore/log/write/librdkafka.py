@@ -13,6 +13,7 @@ import confluent_kafka
 
 from logstore.model.errors import SetupError
 from logstore.model.partitioner import partition_of
+from logstore.model.partitioning.partitioning import Partitioning
 
 _SAMPLES = (b"a", b"ab", b"abc", b"abcd", b"key-1", b"\xff\x80\x00", b"JFK/2013-01-01/B6 725", bytes(range(256)))
 _PARTITIONS = (1, 3, 4, 64, 1000)
@@ -23,9 +24,17 @@ _SIGNATURE = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int32,
 Place = Callable[[None, bytes, int, int, None, None], int]
 
 
+def placing(partitioning: Partitioning) -> Place:
+    """The quickest function that places a table's keys, to be called with its number of partitions."""
+    if not partitioning.splits:
+        return _hashing()
+    between = partitioning.of
+    return lambda _topic, key, _length, _partitions, _opaque, _message: between(key)
+
+
 @functools.cache
-def placing() -> Place:
-    """The quickest function that places a key: librdkafka's where it can be called, a fifth of the time of ours."""
+def _hashing() -> Place:
+    """The function of librdkafka where it can be called, which takes a fifth of the time of ours."""
     library = _library()
     if library is None:
         return lambda _topic, key, _length, partitions, _opaque, _message: partition_of(key, partitions)

@@ -13,7 +13,6 @@ from logstore.model.folding.mutation import Delete, Headers, Put, parse
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.parse import parse_hard
 from logstore.model.hard_rows.rules import Rules
-from logstore.model.partitioner import partition_of
 from logstore.model.skips import Skips, remaining
 
 
@@ -73,7 +72,7 @@ def _of_plain(
 ) -> list[RowChange]:  # fmt: skip
     mutation = parse(
         key, value, headers, max_value_bytes=rules.max_value_bytes,
-        right_partition=lambda key: partition_of(key, rules.partitions) == rules.partition,
+        right_partition=rules.is_here,
     )  # fmt: skip
     if not isinstance(mutation, Put | Delete):
         return []

@@ -8,14 +8,19 @@ column by column; for plain puts and deletes (no reserved header) it takes a sho
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from logstore.model.folding.decided import Decided
 from logstore.model.folding.entry import TOMBSTONE, VALUE, Entry, encode_head
 from logstore.model.folding.mutation import RESERVED, Control, Delete, Headers, Put, Quarantined, Refused, parse
 from logstore.model.key import MAX_KEY_BYTES
-from logstore.model.partitioner import partition_of, partitions_of
+from logstore.model.partitioning.partitioning import Partitioning
+from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _FEW_ODD = 8  # of so many records one may be odd: with more of them, record by record is quicker
 _VERSION = slice(1, 9)  # of an encoded entry
@@ -27,6 +32,26 @@ class FoldRules(NamedTuple):
     partition: int
     partitions: int
     max_value_bytes: int
+    splits: tuple[bytes, ...] = ()  # of an ordered table
+
+    @classmethod
+    def of(cls, table: Table, partition: int) -> "FoldRules":
+        """The rules of a table's partition."""
+        return cls(partition, table.partitions, table.max_value_bytes, table.splits)
+
+    @property
+    def partitioning(self) -> Partitioning:
+        """The rule by which rows are placed."""
+        return Partitioning(self.partitions, self.splits)
+
+    def is_here(self, key: bytes) -> bool:
+        """True for a key of this partition."""
+        return Partitioning(self.partitions, self.splits).of(key) == self.partition
+
+    def are_here(self, keys: Sequence[bytes], key_lengths: Sequence[int] | None = None) -> "npt.NDArray[np.bool_]":
+        """True for each key of this partition."""
+        here: npt.NDArray[np.bool_] = self.partitioning.of_each(keys, key_lengths) == self.partition
+        return here
 
 
 class Records(NamedTuple):
@@ -106,10 +131,9 @@ def odd_records(records: Records, place: FoldRules) -> list[int]:
         odd.update(i for i, length in enumerate(lengths) if length > MAX_KEY_BYTES)
     if max(map(len, filter(None, values)), default=0) > place.max_value_bytes:
         odd.update(i for i, value in enumerate(values) if value and len(value) > place.max_value_bytes)
-    homes = partitions_of(keys, place.partitions, lengths)  # type: ignore[arg-type]  # none is None any more
-    elsewhere = homes != place.partition
-    if elsewhere.any():
-        odd.update(elsewhere.nonzero()[0].tolist())
+    here = place.are_here(keys, lengths)  # type: ignore[arg-type]  # none is None any more
+    if not here.all():
+        odd.update((~here).nonzero()[0].tolist())
     return sorted(odd)
 
 
@@ -151,11 +175,12 @@ def _encode(value: bytes | None, offset: int, timestamp_ms: int) -> bytes:
 
 def _fold_each(records: Records, place: FoldRules, next_offset: int, log_time_ms: int) -> Folded:
     """The definition at work: record by record, through `parse` and `fold_row`."""
-    here = _right_partition(place)
     entries: dict[bytes, Entry] = {}
     quarantined: list[tuple[int, str]] = []
     for offset, key, value, timestamp, headers in zip(*records, strict=True):
-        mutation = parse(key, value, headers or (), max_value_bytes=place.max_value_bytes, right_partition=here)
+        mutation = parse(
+            key, value, headers or (), max_value_bytes=place.max_value_bytes, right_partition=place.is_here
+        )
         if isinstance(mutation, Refused):
             return Folded(offset, log_time_ms, _encoded(entries), quarantined, mutation)
         log_time_ms = max(log_time_ms, timestamp)
@@ -165,10 +190,6 @@ def _fold_each(records: Records, place: FoldRules, next_offset: int, log_time_ms
         elif not isinstance(mutation, Control):
             entries[mutation.key] = fold_row(entries.get(mutation.key), mutation, offset, max(timestamp, 0))
     return Folded(next_offset, log_time_ms, _encoded(entries), quarantined, None)
-
-
-def _right_partition(place: FoldRules) -> Callable[[bytes], bool]:
-    return lambda key: partition_of(key, place.partitions) == place.partition
 
 
 def _encoded(entries: dict[bytes, Entry]) -> dict[bytes, bytes]:

@@ -31,7 +31,6 @@ from logstore.model.hard_rows.outcomes import (
 )  # fmt: skip
 from logstore.model.hard_rows.row import ABSENT, RowState
 from logstore.model.hard_rows.rules import Rules
-from logstore.model.partitioner import partition_of
 
 DECIDED = frozenset({"incr", "append", "edit"})  # operations whose outcome is always remembered
 SEEN_BY = frozenset({"put", "delete"})  # operations that may say what their writer had seen
@@ -175,6 +174,6 @@ def _edits(mutation: RowMutation, rules: Rules) -> list[RowEdits]:
 
 
 def _here(edits: RowEdits, rules: Rules) -> RowEdits:
-    if partition_of(edits.key, rules.place.partitions) != rules.place.partition:
+    if not rules.place.is_here(edits.key):
         raise Infeasible("wrong-partition")
     return edits

@@ -18,7 +18,6 @@ from logstore.model.hard_rows.changes.edits import names_rows, names_ttl
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.rules import Rules
 from logstore.model.key import MAX_KEY_BYTES
-from logstore.model.partitioner import partition_of
 
 _QUICK = {b"put": "put", b"incr": "incr", b"append": "append"}
 _QUICK_HEADERS = frozenset({"ls.op", "ls.id", "ls.if"})
@@ -39,7 +38,7 @@ def parse_hard(
             return quick
     record = sort_out(
         key, value, headers, max_value_bytes=place.max_value_bytes,
-        right_partition=lambda key: partition_of(key, place.partitions) == place.partition,
+        right_partition=place.is_here,
     )  # fmt: skip
     if not isinstance(record, KeyedRecord):
         return record

@@ -61,7 +61,7 @@ def rules_of(table: Table, partition: int) -> Rules:
     """The rules by which a partition of a conditional table is folded."""
     families = {name: ColumnFamily(**said) for name, said in table.families.items()}
     return Rules(
-        FoldRules(partition, table.partitions, table.max_value_bytes),
+        FoldRules.of(table, partition),
         wide=table.wide, families=PLAIN | families, keeps_siblings=table.siblings, multi_row=table.multi_row,
         expiring=table.expiring, dedup_window_ms=table.dedup_window_ms, dedup_records=table.dedup_records,
     )  # fmt: skip

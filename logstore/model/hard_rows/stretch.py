@@ -21,7 +21,6 @@ from logstore.model.hard_rows.outcomes import RememberedId
 from logstore.model.hard_rows.parse import parse_hard
 from logstore.model.hard_rows.rows import RowFold
 from logstore.model.hard_rows.rules import Rules
-from logstore.model.partitioner import partitions_of
 
 
 class StretchStart(NamedTuple):
@@ -115,7 +114,7 @@ def _parse(records: Records, odd: Sequence[int], rules: Rules) -> tuple[_Parsed,
 def _are_here(records: Records, indices: Sequence[int], place: FoldRules) -> Sequence[bool]:
     """True for each of these records whose key belongs to the partition."""
     keys = [records.keys[i] or b"-" for i in indices]
-    return [bool(one) for one in partitions_of(keys, place.partitions) == place.partition]
+    return list(place.are_here(keys).tolist())
 
 
 def _mutation(

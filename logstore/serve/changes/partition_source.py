@@ -37,7 +37,7 @@ class PartitionSource:
         self._waiting: deque[Chunk] = deque()
         self._waiting_bytes, self._following, self._left = 0, ring.end, False
         self._news = asyncio.Event()
-        self._rules = FoldRules(partition, table.partitions, table.max_value_bytes)
+        self._rules = FoldRules.of(table, partition)
         self._hard = rules_of(table, partition) if table.conditional else None
         self.number = 0  # of the follow whose records are taken
 

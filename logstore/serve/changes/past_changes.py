@@ -81,7 +81,7 @@ def unreadable(table: Table, partition: int, error: LogStoreError) -> Problem:
 
 
 def _chunk(table: Table, partition: int, start: int, past: "PastRecords") -> Chunk:
-    rules = FoldRules(partition, table.partitions, table.max_value_bytes)
+    rules = FoldRules.of(table, partition)
     hard = rules_of(table, partition) if table.conditional else None
     changes = without_skipped(changes_of(past.records, rules, hard), table.skips.get(partition, ()))
     return Chunk(partition, start, past.following, changes)

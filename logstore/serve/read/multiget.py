@@ -10,7 +10,6 @@ from typing import Any
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.sibling import size_bytes
-from logstore.model.partitioner import partitions_of
 from logstore.model.table import Table
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
@@ -58,7 +57,7 @@ class MultiGet:
         keys = await read_keys(request, params)
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
-        wanted = list(zip(keys, partitions_of(keys, table.partitions).tolist(), strict=True))
+        wanted = list(zip(keys, table.partitioning.listed(keys), strict=True))
         here, elsewhere = self._fan_out.split(table, sorted({p for _, p in wanted}), request, strict=False)
         refused, floor = await self._wait(table, here, level, deadline)
         remote: dict[bytes, FoundKey] = {}

@@ -15,7 +15,6 @@ import orjson
 from logstore.model.hard_rows.outcome_facts import facts_of
 from logstore.model.hard_rows.outcomes import Outcome
 from logstore.model.key import check_key
-from logstore.model.partitioner import partition_of
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.serve.read.consistency import EVENTUAL, PARAMS, SESSION, Consistency, read_level
@@ -105,7 +104,7 @@ class OutcomePages:
         key, mutation_id = _named(params)
         deadline = deadline_of(level)
         table = _conditional(await self._consistency_wait.table(name, level, deadline))
-        partition = partition_of(key, table.partitions)
+        partition = table.partitioning.of(key)
 
         def read(floor: Floor) -> tuple[ServedPartition, int, tuple[Outcome, int] | None]:
             served = self._catalog.locate(table, partition)

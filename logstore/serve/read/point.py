@@ -6,7 +6,6 @@
 import re
 
 from logstore.model.folding.sibling import Siblings
-from logstore.model.partitioner import partition_of
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import json_bytes, sibling_documents
@@ -41,7 +40,7 @@ class PointRead:
         key = decode_key(raw_key, params)
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
-        partition = partition_of(key, table.partitions)
+        partition = table.partitioning.of(key)
 
         def read(floor: Floor) -> tuple[ServedPartition, int, Cell]:
             served = self._catalog.locate(table, partition)

@@ -36,11 +36,11 @@ _RANK = {LIVE: 0, CATCHING_UP: 1, STOPPED: 2}
 class FastTable:
     """A table as the fast path needs it: partition -> Served or None."""
 
-    __slots__ = ("partitions", "served")
+    __slots__ = ("partitions", "place", "served")
 
-    def __init__(self, partitions: int) -> None:
-        self.partitions = partitions
-        self.served: list[ServedPartition | None] = [None] * partitions
+    def __init__(self, table: Table) -> None:
+        self.partitions, self.place = table.partitions, table.partitioning.of
+        self.served: list[ServedPartition | None] = [None] * table.partitions
 
 
 class Catalog:
@@ -329,7 +329,7 @@ class Catalog:
     def _index(self) -> None:
         fast = {}
         for name, table in (self.tables or {}).items():
-            fast[name.encode()] = entry = FastTable(table.partitions)
+            fast[name.encode()] = entry = FastTable(table)
             for partition in range(table.partitions):
                 served = self.served.get((table.epoch, partition))
                 usable = served is not None and served.reader is not None and served.state != STOPPED and served.answers
