@@ -27,7 +27,7 @@ def store(tmp_path_factory):
 
 def named(found, kind):
     """(partition, key) of everything that the audit named in suspects of this kind."""
-    return {(s.partition, key) for s in found.suspects if s.name.startswith(kind) for key, _, _ in s.guilty}
+    return {(s.partition, one.key) for s in found.suspects if s.name.startswith(kind) for one in s.guilty}
 
 
 def wrong_keys(ctx, table, manifest):
@@ -88,8 +88,8 @@ def test_a_changed_and_a_lost_row_of_a_view_are_named(store, monkeypatch):
     (suspect,) = [s for s in found.suspects if s.verdict == "differ"]
     version, size = before[changed].version, len(before[changed].payload)
     expected = [
-        (changed, (version, size), (version, 1)),
-        (lost, (before[lost].version, len(before[lost].payload)), None),
+        (changed, (version, size), (version, 1), ()),
+        (lost, (before[lost].version, len(before[lost].payload)), None, ()),
     ]
     assert (suspect.partition, suspect.guilty, suspect.counts) == (partition, expected, {"different": 1, "missing": 1})
     told = store.batch(monkeypatch, cli_audit.audit, "viewed", "--explain", status=1)
@@ -181,5 +181,5 @@ def test_what_two_sorted_lists_do_not_share_is_missing_extra_or_different():
     tally = compare.Tally(lambda key: key == b"z")
     tally.take(compare.differences(expected, found))
     assert tally.counts == {"missing": 1, "extra": 1, "different": 2}
-    assert tally.listed[:2] == [(b"a", (1, 1), None), (b"c", None, (3, 1))]
-    assert cli_audit._line(tally.listed[0]) == "  'a': expected version 1 of 1 bytes, found nothing"
+    assert tally.listed[:2] == [(b"a", (1, 1), None, ()), (b"c", None, (3, 1), ())]
+    assert cli_audit._line("a", tally.listed[0]) == "'a': expected version 1 of 1 bytes, found nothing"

@@ -10,6 +10,7 @@ from support_conditional_log import lane_facts, lane_reading, write_hard
 from support_jobs import context
 from support_log import produce, until
 from support_snapshot import judge, records_of
+from support_wide_log import sibling_fields, wide_fields, write_rows
 from support_worker import make_table
 
 from batch.jobs.compact import compact
@@ -95,15 +96,29 @@ def test_an_empty_node_answers_outcomes_and_repeats_no_id_of_before_the_cut(ctx,
             assert reading.get(b"n")[-8:] == (3).to_bytes(8)
 
 
-def test_an_empty_node_comes_to_the_state_of_one_that_folded_everything(ctx, bootstrapper, tmp_path):
-    table = make_table(ctx.bootstrap, partitions=1, conditional=True, dedup_records=120)
+KINDS = {
+    "one value": ({"conditional": True}, write_hard), "wide": (wide_fields(), write_rows),
+    "siblings": (sibling_fields(), write_rows),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_node_comes_to_the_state_of_one_that_folded_everything(ctx, bootstrapper, tmp_path, kind):
+    fields, write = KINDS[kind]
+    table = make_table(ctx.bootstrap, partitions=1, dedup_records=120, **fields)
     for seed in range(2):
-        write_hard(ctx.bootstrap, table, 300, seed=seed)
+        write(ctx.bootstrap, table, 300, seed=seed)
         manifest = compact(ctx, table).manifest
     judge(ctx.repository(table), manifest, "agree")
-    write_hard(ctx.bootstrap, table, 200, seed=9)
+    write(ctx.bootstrap, table, 100, seed=9)
     with closing(begun(bootstrapper, table, tmp_path)) as followed:
         assert followed.view.base.snapshot == manifest.name
+        take_rest(ctx.bootstrap, followed)
+        base_dir = followed.base_dir
+    write(ctx.bootstrap, table, 100, seed=10)
+    with closing(FollowedPartition(Target(table, 0, 0), tmp_path / "node")) as followed:  # as after a restart
+        assert followed.view.base.snapshot == manifest.name
+        followed.base_dir = base_dir
         end = take_rest(ctx.bootstrap, followed)
         with followed.view.reader().reading() as mine, closing(SstReader.open(followed.base_dir)) as base:
             found = digest_of(mine, followed.view.base, base)
@@ -168,15 +183,18 @@ def assert_is_the_fold(ctx, worker, table, folder):
                 assert list(reading.decisions.items()) == list(wanted.decisions.items())
 
 
-@pytest.mark.parametrize("control", [True, False], ids=["pinned", "refolded"])
-def test_a_worker_adopts_what_it_folded_itself_and_goes_on_upon_it(ctx, worker, tmp_path, control):
+@pytest.mark.parametrize(
+    ("kind", "control"), [("one value", True), ("one value", False), ("wide", True)], ids=["pinned", "refolded", "wide"]
+)
+def test_a_worker_adopts_what_it_folded_itself_and_goes_on_upon_it(ctx, worker, tmp_path, kind, control):
     of_worker(ctx, worker)
+    fields, write = KINDS[kind]
     more = {} if control else {"adopted": True, "allow_control_records": False}
-    table = make_table(ctx.bootstrap, conditional=True, dedup_records=150, **more)
+    table = make_table(ctx.bootstrap, dedup_records=150, **fields, **more)
     for seed in range(2):
-        write_hard(ctx.bootstrap, table, 300, seed=seed)
+        write(ctx.bootstrap, table, 300, seed=seed)
         manifest = compact(ctx, table).manifest
-        write_hard(ctx.bootstrap, table, 60, seed=10 + seed)
+        write(ctx.bootstrap, table, 60, seed=10 + seed)
         adopted(worker, table, manifest)
         assert_is_the_fold(ctx, worker, table, tmp_path / f"lane-{seed}")
     part, shown = manifest.parts[1], snapshot_is(worker, table, "adopted", 1)

@@ -30,7 +30,7 @@ GROUPS = "92" + "92a003" + "92a462756c6b05"
         (SIDE_BY_SIDE, False, f"02{HEAD}92{PACKED_ONE}{PACKED_TWO}"),
         (
             CELLS_OF_A_ROW, True,
-            f"03{HEAD}92{GROUPS}92" f"93a161c401ff91{PACKED_ONE}" f"93a162c4017192{PACKED_TWO}{PACKED_ONE}",
+            f"03{HEAD}93cd07d0{GROUPS}92" f"93a161c401ff91{PACKED_ONE}" f"93a162c4017192{PACKED_TWO}{PACKED_ONE}",
         ),
     ],
     ids=["siblings", "cells"],

@@ -360,7 +360,7 @@ def test_diff_names_what_is_not_the_same(ctx):
     produce(ctx.bootstrap, source.topic, [(b"k3", b"other"), (b"k4", None), (b"new", b"")])
     found = diff(ctx, source.name, "res-diff-then")
     assert found.counts == {"only_left": 1, "only_right": 1, "different": 1, "same": 18}
-    assert found.keys == [("different", b"k3"), ("only_right", b"k4"), ("only_left", b"new")]
+    assert [one[:2] for one in found.keys] == [("different", b"k3"), ("only_right", b"k4"), ("only_left", b"new")]
     assert diff(ctx, f"{source.name}@{at}", "res-diff-then").same
     assert diff(ctx, source.name, f"{source.name}@{at}", listed=1).keys == found.keys[:1]
     wider = make_table(ctx, "res-diff-wide", 5)  # another number of partitions

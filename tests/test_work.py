@@ -25,7 +25,8 @@ PASSED: list[NamedTuple] = [
     work.SnapshotOrder(FOLD, [FILE]), work.DigestOrder(FOLD, [4, 9]), work.ServedOrder(FOLD, "http://n:1", 3.0), SEEN,
     work.GuiltyKey(b"k", SEEN, None), work.Comparison({"missing": 1}, [work.GuiltyKey(b"k", SEEN, None)], ""),
     work.FileOrder(1, [FILE]), work.StateOrder(STRETCH, [FILE], work.BaseState(FACTS, FILE)), work.NO_BASE,
-    work.DiffOrder([work.StateOrder(STRETCH, [FILE])], [], 5), work.RowDiff({"same": 1}, [("only_left", b"k")]),
+    work.DiffOrder([work.StateOrder(STRETCH, [FILE])], [], 5), work.DiffKey("different", b"k", ("a:q",)),
+    work.RowDiff({"same": 1}, [work.DiffKey("only_left", b"k")]), work.GuiltyCell("a:q", SEEN, None),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from logstore.cli.table_names import table_names
 if TYPE_CHECKING:
     from batch.context import Context
     from batch.jobs.audit import Audit, Suspect
-    from logstore.snapshot.work import GuiltyKey, SeenValue
+    from logstore.snapshot.work import GuiltyCell, GuiltyKey, SeenValue
 
 
 @click.command()
@@ -65,10 +65,16 @@ def _suspect(suspect: "Suspect") -> dict[str, Any]:
     return {
         "name": suspect.name, "verdict": suspect.verdict, "reason": suspect.reason, "counts": suspect.counts,
         "keys": [
-            {"key": show.field(key), "expected": _seen(expected), "found": _seen(held)}
-            for key, expected, held in suspect.guilty
+            {"key": show.field(one.key), "expected": _seen(one.expected), "found": _seen(one.found), **_cells(one)}
+            for one in suspect.guilty
         ],
     }  # fmt: skip
+
+
+def _cells(guilty: "GuiltyKey") -> dict[str, Any]:
+    if not guilty.cells:
+        return {}
+    return {"cells": [{"cell": c.name, "expected": _seen(c.expected), "found": _seen(c.found)} for c in guilty.cells]}
 
 
 def _seen(seen: "SeenValue | None") -> dict[str, int] | None:
@@ -106,13 +112,14 @@ def _tell_keys(found: "Audit") -> None:
             counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(suspect.counts.items()))
             click.echo(f"partition {suspect.partition}, {suspect.name}: keys: {counts}")
         for one in suspect.guilty[:room]:
-            click.echo(_line(one))
+            click.echo(f"  {_line(show.field(one.key), one)}")
+            for cell in one.cells:
+                click.echo(f"    {_line(cell.name, cell)}")
         room = max(0, room - len(suspect.guilty))
 
 
-def _line(guilty: "GuiltyKey") -> str:
-    key, expected, found = guilty
-    return f"  {show.field(key)!r}: expected {_text(expected)}, found {_text(found)}"
+def _line(name: Any, guilty: "GuiltyKey | GuiltyCell") -> str:
+    return f"{name!r}: expected {_text(guilty.expected)}, found {_text(guilty.found)}"
 
 
 def _text(seen: "SeenValue | None") -> str:

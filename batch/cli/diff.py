@@ -14,6 +14,7 @@ from logstore.cli.table_names import table_names
 if TYPE_CHECKING:
     from batch.context import Context
     from batch.jobs.diff import Diff
+    from logstore.snapshot.work import DiffKey
 
 _SAID = {"only_left": "only in {left}", "only_right": "only in {right}", "different": "different values"}
 
@@ -46,10 +47,13 @@ def _show(found: "Diff", left: str, right: str) -> None:
         f"{left} and {right}: {found.counts['same']:,} rows are the same{'; ' + said if said else ', none differ'}"
     )
     if found.keys:
-        columns = ("key", "what")
-        show.table(
-            columns, [(key.decode(errors="backslashreplace"), _SAID[kind].format(**names)) for kind, key in found.keys]
-        )
+        rows = [(one.key.decode(errors="backslashreplace"), _said(one, names)) for one in found.keys]
+        show.table(("key", "what"), rows)
     rest = sum(found.counts[kind] for kind in _SAID) - len(found.keys)
     if rest:
         show.warn(f"and {rest:,} more; --limit lists them")
+
+
+def _said(one: "DiffKey", names: dict[str, str]) -> str:
+    said = _SAID[one.kind].format(**names)
+    return f"{said}: {', '.join(one.cells)}" if one.cells else said

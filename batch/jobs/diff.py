@@ -1,5 +1,7 @@
 """Diff: rows in which two tables, or two points of one table's history, differ (versions and timestamps aside).
 
+Of a row of several values the newest of each cell count, and all siblings; the cells that differ are named.
+
 Kafka's partitioner takes a key's hash modulo the number of partitions, so keys whose hashes are equal modulo the
 greatest common divisor of both numbers lie in the same few partitions of each side: that is one task, which merges the
 sorted states of those partitions, and nothing has to be shuffled. Tables of equally many partitions make as many tasks.
@@ -17,15 +19,17 @@ from typing import Any
 from batch.context import Clock, Context
 from batch.datasource import read
 from batch.datasource.key_filter import Keys
-from batch.defaults import LISTED
+from batch.defaults import LISTED, LISTED_CELLS
 from batch.jobs import job_size
 from batch.jobs.history import History
 from batch.tasks.fold import BUFFER_BYTES
-from logstore.model.folding.entry import Entry
+from logstore.model.folding.entry import SIBLINGS, Entry
 from logstore.model.folding.sorted_merge import join
+from logstore.model.hard_rows.changes.cell_differences import column_name, newest_values
+from logstore.model.hard_rows.row import PLAIN_COLUMN
 from logstore.model.position import Position
 from logstore.model.table import Table
-from logstore.snapshot.work import DiffOrder, RestoreOrder, RowDiff, StateOrder
+from logstore.snapshot.work import DiffKey, DiffOrder, RestoreOrder, RowDiff, StateOrder
 
 KINDS = ("only_left", "only_right", "different", "same")
 
@@ -45,12 +49,12 @@ class Side:
 
 @dataclass
 class Diff:
-    """Differences found. `keys`: (kind, key), the least LISTED of them."""
+    """Differences found. `keys`: the least LISTED of them."""
 
     left: Side
     right: Side
     counts: dict[str, int]  # only_left, only_right, different, same
-    keys: list[tuple[str, bytes]]
+    keys: list[DiffKey]
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -64,7 +68,10 @@ class Diff:
             name: {"table": side.table, "position": side.position.token}
             for name, side in (("left", self.left), ("right", self.right))
         }
-        keys = [{"kind": kind, "key": key.decode(errors="backslashreplace")} for kind, key in self.keys]
+        keys = [
+            {"kind": kind, "key": key.decode(errors="backslashreplace"), **({"cells": cells} if cells else {})}
+            for kind, key, cells in self.keys
+        ]
         return {
             **sides,
             "same": self.same,
@@ -89,7 +96,7 @@ def diff(ctx: Context, left: str, right: str, *, listed: int = LISTED) -> Diff:
         work = partial(compare_states, left=one.where, right=other.where)
         found = ctx.run("compare", work, _orders(one.parts, other.parts, listed))
     counts = {kind: sum(part.counts[kind] for part in found) for kind in KINDS}
-    keys = heapq.merge(*(part.keys for part in found), key=lambda pair: pair[1])
+    keys = heapq.merge(*(part.keys for part in found), key=lambda one: one.key)
     return Diff(one.side, other.side, counts, list(islice(keys, listed)), clock.seconds)
 
 
@@ -121,15 +128,15 @@ def _states(parts: list[RestoreOrder]) -> list[StateOrder]:
 def compare_states(order: DiffOrder, left: read.TableSource, right: read.TableSource) -> RowDiff:
     """Compare the rows of some partitions of two tables. Raises as `read.rows_as_of`."""
     counts = dict.fromkeys(KINDS, 0)
-    keys: list[tuple[str, bytes]] = []
+    keys: list[DiffKey] = []
     share = BUFFER_BYTES // (len(order.left) + len(order.right))
     with ExitStack() as stack:
         sides = [_rows(stack, where, states, share) for where, states in ((left, order.left), (right, order.right))]
         for one, other in join(*sides):
-            kind = _kind(one, other)
-            counts[kind] += 1
-            if kind != "same" and len(keys) < order.listed:
-                keys.append((kind, (one or other or (b"",))[0]))
+            found = _compared(one, other)
+            counts[found.kind] += 1
+            if found.kind != "same" and len(keys) < order.listed:
+                keys.append(found)
     return RowDiff(counts, keys)
 
 
@@ -141,10 +148,18 @@ def _rows(
     return heapq.merge(*opened, key=lambda pair: pair[0])
 
 
-def _kind(one: tuple[bytes, bytes] | None, other: tuple[bytes, bytes] | None) -> str:
+def _compared(one: tuple[bytes, bytes] | None, other: tuple[bytes, bytes] | None) -> DiffKey:
     if one is None or other is None:
-        return "only_right" if one is None else "only_left"
-    return "same" if Entry.decode(one[1]).payload == Entry.decode(other[1]).payload else "different"
+        left_or_right = one or other
+        assert left_or_right is not None, "one of them is there"
+        return DiffKey("only_right" if one is None else "only_left", left_or_right[0])
+    left, right = Entry.decode(one[1]), Entry.decode(other[1])
+    if max(left.kind, right.kind) < SIBLINGS:
+        return DiffKey("same" if left.payload == right.payload else "different", one[0])
+    mine, theirs = newest_values(one[1]), newest_values(other[1])
+    columns = sorted(column for column in {*mine, *theirs} if mine.get(column) != theirs.get(column))
+    named = () if columns == [PLAIN_COLUMN] else columns[:LISTED_CELLS]
+    return DiffKey("different" if columns else "same", one[0], tuple(map(column_name, named)))
 
 
 def _unseen(_count: int) -> None:

@@ -30,14 +30,13 @@ from batch.tasks import read_back, sst_files
 from batch.tasks.sst_output import SstOutput
 from logstore.log import topics
 from logstore.log.tables import change, claims, forks
-from logstore.model.folding.entry import ends_later
+from logstore.model.hard_rows.changes.fork import forked
 from logstore.model.position import Position
 from logstore.model.table import Table, check_name
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.work import FoldResult, RestoreOrder, StateOrder
 
 CUT = 1  # the snapshot stands for the base record at offset 0
-_VERSION = bytes(8)
 _SHORT = 40  # of a token in a description
 
 
@@ -185,4 +184,4 @@ def _as_begun(entries: Iterable[tuple[bytes, bytes]], later_ms: int) -> Iterator
     Those that expire do so by `later_ms` later.
     """
     for key, raw in entries:
-        yield key, raw[:1] + _VERSION + ends_later(raw, later_ms)[9:]
+        yield key, forked(raw, later_ms)

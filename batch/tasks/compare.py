@@ -10,13 +10,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import msgpack
 
-from batch.defaults import LISTED
+from batch.defaults import LISTED, LISTED_CELLS
 from batch.tasks.conditional import begun
 from batch.tasks.conditional_fold import ConditionalFold
 from batch.tasks.fold import Fold, Shape, over
@@ -29,12 +30,15 @@ from logstore.model.folding.digest import Digest, digest
 from logstore.model.folding.entry import Entry, has_ended
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.sorted_merge import join
+from logstore.model.hard_rows.changes.cell_differences import DifferingCell, differing_cells
+from logstore.model.hard_rows.row import CellState
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.work import (
     Comparison,
     DigestOrder,
     FoldOrder,
+    GuiltyCell,
     GuiltyKey,
     PartDigest,
     SeenValue,
@@ -119,7 +123,7 @@ def compare_snapshot(order: SnapshotOrder, where: CompareSource) -> Comparison:
     with tempfile.TemporaryDirectory(prefix="logstore-audit-") as scratch, entries(order.fold, where) as expected:
         try:
             with scanned(where.target, order.files, Path(scratch)) as held:
-                tally.take(differences(map(_entry, expected), map(_entry, held)))
+                tally.take(differences(map(_entry, expected), map(_entry, held), _cells))
         except Corrupted as error:
             return tally.result(str(error))
     return tally.result()
@@ -141,8 +145,17 @@ def compare_view(order: ServedOrder, where: CompareSource) -> Comparison:
     return tally.result()
 
 
-def differences(expected: Iterable[Cell], found: Iterable[Cell]) -> Iterator[GuiltyKey]:
-    """Cells that two lists do not have in common. Requires: both in key order."""
+def _no_cells(_expected: bytes, _found: bytes) -> tuple[GuiltyCell, ...]:
+    return ()
+
+
+def differences(
+    expected: Iterable[Cell], found: Iterable[Cell], cells: Callable[[bytes, bytes], tuple[GuiltyCell, ...]] = _no_cells
+) -> Iterator[GuiltyKey]:
+    """Rows that two lists do not have in common. `cells` names those of a row that both have.
+
+    Requires: both in key order.
+    """
     for left, right in join(expected, found):
         if left is None:
             assert right is not None, "one of them is there"
@@ -150,7 +163,26 @@ def differences(expected: Iterable[Cell], found: Iterable[Cell]) -> Iterator[Gui
         elif right is None:
             yield GuiltyKey(left[0], left[1], None)
         elif left[1:] != right[1:]:
-            yield GuiltyKey(left[0], left[1], right[1])
+            yield GuiltyKey(left[0], left[1], right[1], cells(left[2], right[2]))
+
+
+def _cells(expected: bytes, found: bytes) -> tuple[GuiltyCell, ...]:
+    """Cells in which two encoded entries differ, the first of them."""
+    differing = differing_cells(expected, found)[:LISTED_CELLS]
+    return tuple(GuiltyCell(one.name, *_first_apart(one)) for one in differing)
+
+
+def _first_apart(cell: DifferingCell) -> tuple[SeenValue | None, SeenValue | None]:
+    """The newest values of a cell that both sides do not have alike."""
+    for pair in zip_longest(_values(cell.left), _values(cell.right)):
+        if pair[0] != pair[1]:
+            left, right = (one and SeenValue(one.version, len(one.payload)) for one in pair)
+            return left, right
+    raise AssertionError("the cells differ")
+
+
+def _values(cell: CellState | None) -> tuple[Entry, ...]:
+    return () if cell is None else (*cell.members, *cell.older)
 
 
 class Tally:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import Digest, digest
-from logstore.model.folding.entry import VALUE, Entry
+from logstore.model.folding.entry import TOMBSTONE, Entry
 from logstore.model.hard_rows.decisions import decisions_digest
 from logstore.model.safe_path import below
 from logstore.snapshot import decisions
@@ -146,7 +146,7 @@ class _PartitionCheck:
             return str(error)
         if key <= last:
             return f"out of order, after {last[:80]!r}"
-        if entry.kind != VALUE and not file.level:
+        if entry.kind == TOMBSTONE and not file.level:
             return "a tombstone has no place in the base of a snapshot"
         if entry.version >= self._facts.cut:
             return f"its version {entry.version:,} is not below the cut {self._facts.cut:,}"

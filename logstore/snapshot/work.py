@@ -162,12 +162,21 @@ class SeenValue(NamedTuple):
     size_bytes: int
 
 
+class GuiltyCell(NamedTuple):
+    """Cell `family:qualifier` in which two sides of a wide row differ; None: that side has no such cell."""
+
+    name: str
+    expected: SeenValue | None
+    found: SeenValue | None
+
+
 class GuiltyKey(NamedTuple):
-    """Key in which two sides differ; None: that side has no such row."""
+    """Key in which two sides differ; None: that side has no such row. `cells`: the first that differ, of a wide row."""
 
     key: bytes
     expected: SeenValue | None
     found: SeenValue | None
+    cells: tuple[GuiltyCell, ...] = ()
 
 
 class Comparison(NamedTuple):
@@ -204,11 +213,19 @@ class DiffOrder(NamedTuple):
     listed: int
 
 
+class DiffKey(NamedTuple):
+    """Key of a row that differs. `cells`: the first `family:qualifier` with different values, of a wide row."""
+
+    kind: str  # only_left, only_right, different
+    key: bytes
+    cells: tuple[str, ...] = ()
+
+
 class RowDiff(NamedTuple):
-    """Rows by kind (only_left, only_right, different, same), and (kind, key) of the first of those that differ."""
+    """Rows by kind (only_left, only_right, different, same), and the first of those that differ."""
 
     counts: dict[str, int]
-    keys: list[tuple[str, bytes]]
+    keys: list[DiffKey]
 
 
 ReadOrder = FileOrder | StateOrder | LogStretch

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from logstore.model.folding.digest import TOMBSTONES, Digest, pair
-from logstore.model.folding.entry import has_ended, tombstone_of
+from logstore.model.folding.entry import tombstone_of
+from logstore.model.folding.packed_values import seen_at
 from logstore.model.folding.sorted_merge import join
 
 _WALK = 8  # a step along what lies below costs an eighth of a look-up
@@ -110,8 +111,8 @@ def beside(
 ) -> Iterator[tuple[Item, bytes | None]]:
     """Newer entries, some `changed`, each with the live one below that it replaces.
 
-    What has ended comes as a tombstone of its version, in rows that are not newer too: those are met by walking along
-    what lies below. Requires: they are in key order, all of them in `keys`.
+    What has ended comes as a tombstone of its version, and a row of which a part has ended without it, in rows that are
+    not newer too: those are met by walking along what lies below. Requires: they are in key order, all in `keys`.
     """
     if below.log_time_ms is not None:
         yield from _beside_ends(newer, below, below.log_time_ms, keys)
@@ -125,9 +126,14 @@ def beside(
 
 
 def ended(items: Iterable[Item], log_time_ms: int) -> Iterator[Item]:
-    """The items; a tombstone of its version in place of each that has ended by this log time."""
-    for item in items:
-        yield (item[0], tombstone_of(item[1])) if has_ended(item[1], log_time_ms) else item
+    """The items as seen at this log time; a tombstone of its version in place of each that has ended."""
+    for key, entry in items:
+        yield key, _seen(entry, log_time_ms)
+
+
+def _seen(entry: bytes, log_time_ms: int) -> bytes:
+    seen = seen_at(entry, log_time_ms)
+    return tombstone_of(entry) if seen is None else seen
 
 
 def _beside_ends(
@@ -136,5 +142,5 @@ def _beside_ends(
     for item, old in join(ended(newer, log_time_ms), below.reader.scan(*keys)):
         if item is not None:
             yield item, None if old is None else old[1]
-        elif old is not None and has_ended(old[1], log_time_ms):
-            yield (old[0], tombstone_of(old[1])), old[1]
+        elif old is not None and (seen := _seen(old[1], log_time_ms)) is not old[1]:
+            yield (old[0], seen), old[1]

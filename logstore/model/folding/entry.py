@@ -21,7 +21,7 @@ VALUE, TOMBSTONE = 0, 1
 SIBLINGS, CELLS = 2, 3  # several values in one payload: `logstore.model.hard_rows.packed`
 HEAD_BYTES = 17  # of an entry without expiry
 _EXPIRES = 0x80
-_LATEST_MS = (1 << 63) - 1  # ends are capped here
+LATEST_MS = (1 << 63) - 1  # ends are capped here
 _HEAD = struct.Struct(">BQQ")
 _EXPIRY = struct.Struct(">Q")
 encode_head = (
@@ -41,7 +41,7 @@ def ends_later(entry: bytes, more_ms: int) -> bytes:
     """The encoded entry with an end that comes by so much later; one without an end stays as it is."""
     if entry[0] < _EXPIRES:
         return entry
-    end = min(int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") + more_ms, _LATEST_MS)
+    end = min(int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") + more_ms, LATEST_MS)
     return entry[:HEAD_BYTES] + end.to_bytes(8) + entry[HEAD_BYTES + 8 :]
 
 

@@ -3,14 +3,12 @@
     row                                       kind of its entry      payload
     one value, of the row's own version       0 value                the value
     no cell                                   1 tombstone            none
-    values side by side                       2 siblings             [member...]                oldest first
-    cells (wide tables)                       3 cells                [[group, version]...], then
-                                                                     [[family, qualifier, [value...]]...]
-    member, value                             [version, timestamp ms, payload, end ms or nil]   newest value first
+    values side by side                       2 siblings             its members
+    cells (wide tables)                       3 cells                group versions and cells, with all their values
 
-The payloads are msgpack in its shortest form, groups and cells in rising order: one row has one encoding, whatever made
-it. The entry's version is the row's, its timestamp that of the record that changed it last.
-Golden bytes: `tests/test_packed.py`.
+The payloads (`logstore.model.folding.packed_values`) are msgpack in its shortest form, groups and cells in rising
+order: one row has one encoding, whatever made it. The entry's version is the row's, its timestamp that of the record
+that changed it last, its expiry the end of the whole row. Golden bytes: `tests/test_packed.py`.
 """
 
 from collections.abc import Sequence
@@ -20,11 +18,12 @@ import msgpack
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE, Entry
+from logstore.model.folding.packed_values import DAMAGE, PackedValue, pack_cells
 from logstore.model.folding.sibling import Sibling, Value
 from logstore.model.hard_rows.row import ABSENT, PLAIN_COLUMN, CellState, RowState
 from logstore.model.hard_rows.rules import DEFAULT_GROUP
 
-_GROUPS, _CELLS = 0, 1
+_GROUPS, _CELLS = -2, -1
 
 
 def pack_row(row: RowState, offset: int, timestamp_ms: int, *, wide: bool) -> Entry:
@@ -34,11 +33,12 @@ def pack_row(row: RowState, offset: int, timestamp_ms: int, *, wide: bool) -> En
         return Entry(TOMBSTONE, offset, timestamp_ms)
     assert row.version is not None, "a row with cells has a version"
     if wide:
-        return Entry(CELLS, row.version, timestamp_ms, msgpack.packb(_cells_of(row)))
+        groups = sorted(map(list, row.versions.items()))
+        return Entry(CELLS, row.version, timestamp_ms, pack_cells(groups, _cells_of(row)), _end_of(row))
     members = row.cells[PLAIN_COLUMN].members
     if len(members) == 1 and members[0].version == row.version:
         return members[0]
-    return Entry(SIBLINGS, row.version, timestamp_ms, msgpack.packb([_packed(one) for one in members]))
+    return Entry(SIBLINGS, row.version, timestamp_ms, msgpack.packb([_packed(one) for one in members]), _end_of(row))
 
 
 def unpack_row(entry: Entry) -> RowState:
@@ -52,7 +52,7 @@ def unpack_row(entry: Entry) -> RowState:
         if entry.kind == SIBLINGS:
             return _of_members(entry.version, tuple(map(_unpacked, found)))
         return _of_cells(found)
-    except (ValueError, TypeError, IndexError, AttributeError, msgpack.UnpackException) as error:
+    except DAMAGE as error:
         raise Corrupted(f"a row of {len(entry.payload)} bytes cannot be read: {error}") from error
 
 
@@ -73,12 +73,17 @@ def _of_members(version: int, members: tuple[Entry, ...]) -> RowState:
     return RowState({PLAIN_COLUMN: CellState(version, members)}, {DEFAULT_GROUP: version})
 
 
+def _end_of(row: RowState) -> int | None:
+    """The log time from which on nothing of the row is left; None: something stays."""
+    ends = [one.expires_ms for cell in row.cells.values() for one in cell.members]
+    return None if None in ends else max(end for end in ends if end is not None)
+
+
 def _cells_of(row: RowState) -> list[Any]:
-    cells = [
+    return [
         [family, qualifier, [_packed(one) for one in (*cell.members, *cell.older)]]
         for (family, qualifier), cell in sorted(row.cells.items())
     ]
-    return [sorted(map(list, row.versions.items())), cells]
 
 
 def _of_cells(found: Sequence[Any]) -> RowState:
@@ -89,7 +94,7 @@ def _of_cells(found: Sequence[Any]) -> RowState:
     return RowState(cells, dict(found[_GROUPS]))
 
 
-def _packed(one: Entry) -> list[Any]:
+def _packed(one: Entry) -> PackedValue:
     return [one.version, one.timestamp_ms, one.payload, one.expires_ms]
 
 

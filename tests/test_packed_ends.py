@@ -1,0 +1,147 @@
+"""Ends of values inside packed rows: what is seen at a log time, in digests, views and forks; golden bytes."""
+
+import random
+
+import pytest
+from support_stretch import StretchState, columns
+from test_expiry import Below
+from test_packed import HEAD, PackedHistories
+
+from logstore.model.errors import Corrupted
+from logstore.model.folding.difference import StateBelow, digest_upon
+from logstore.model.folding.digest import TOMBSTONES, digest
+from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE, Entry
+from logstore.model.folding.packed_values import seen_at
+from logstore.model.hard_rows.changes.fork import forked
+from logstore.model.hard_rows.packed import pack_row, unpack_row
+from logstore.model.hard_rows.row import PLAIN_COLUMN, CellState, RowState
+
+STAYS, ENDS, ENDS_LATER = (
+    Entry(VALUE, 3, 1_000, b"one"), Entry(VALUE, 4, 1_001, b"two", 2_000), Entry(VALUE, 5, 1_001, b"six", 70_000)
+)  # fmt: skip
+
+
+def cells(**named):
+    return RowState({("a", name.encode()): CellState(one[0].version, one[:1], one[1:]) for name, one in named.items()},
+                    {"": 5})  # fmt: skip
+
+
+def siblings(*members):
+    return RowState({PLAIN_COLUMN: CellState(5, members)}, {"": 5})
+
+
+def test_golden_bytes_of_cells_that_end():
+    raw = pack_row(cells(q=(ENDS_LATER, ENDS)), 5, 9, wide=True).encode()
+    values = "9405cd03e9c403736978ce00011170" + "9404cd03e9c40374776fcd07d0"
+    assert raw.hex() == f"83{HEAD}" + "0000000000011170" + "93cd07d0" + "9192a005" + f"9193a161c4017192{values}"
+    left = "9405cd03e9c403736978ce00011170"
+    assert seen_at(raw, 2_000).hex() == f"83{HEAD}0000000000011170" + "93ce00011170" + f"9192a0059193a161c4017191{left}"
+
+
+@pytest.mark.parametrize(
+    ("row", "end"),
+    [
+        (cells(q=(STAYS,), r=(ENDS,)), None), (cells(q=(ENDS, STAYS), r=(ENDS_LATER,)), 70_000),
+        (siblings(STAYS, ENDS), None), (siblings(ENDS, ENDS_LATER), 70_000),
+    ],
+    ids=["a cell stays", "all cells end", "a sibling stays", "all siblings end"],
+)  # fmt: skip
+def test_an_entry_of_several_values_ends_with_the_last_of_them(row, end):
+    entry = pack_row(row, 5, 9, wide=PLAIN_COLUMN not in row.cells)
+    assert entry.expires_ms == end
+    raw = entry.encode()
+    assert seen_at(raw, 1_999) is raw
+    assert (seen_at(raw, 70_000) is None) == (end is not None)
+
+
+def test_one_sibling_that_is_left_alone_is_the_entry_of_its_own_put():
+    raw = pack_row(siblings(ENDS, ENDS_LATER), 5, 9, wide=False).encode()
+    assert Entry.decode(seen_at(raw, 2_000)) == ENDS_LATER
+    older = pack_row(siblings(ENDS, STAYS._replace(version=4)), 5, 9, wide=False).encode()
+    assert Entry.decode(seen_at(older, 2_000)).kind == SIBLINGS, "a delete, or one that ended, has changed the row last"
+
+
+@pytest.mark.parametrize("kind", [SIBLINGS, CELLS])
+@pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x93\x01", b"\x91\xc0", b"\x91\x91\x01"])
+def test_a_damaged_row_is_seen_by_nobody(kind, payload):
+    raw = Entry(kind, 5, 9, payload).encode()
+    if kind == CELLS and payload[:1] != b"\x93" and payload:
+        assert seen_at(raw, 10_000) is raw, "nothing in it says that it ends"
+        return
+    with pytest.raises(Corrupted):
+        seen_at(raw, 10_000)
+
+
+@pytest.mark.parametrize("table", ["siblings", "wide", "multi-row"])
+def test_what_is_seen_at_a_time_is_the_row_without_what_has_ended_whenever_its_bytes_go(table):
+    met = {"part": 0, "whole": 0}
+    for seed in range(120):
+        histories, rng = PackedHistories(seed, table), random.Random(seed)
+        state = StretchState(histories.rules)
+        state.take(columns(histories.log(40), 0, 40))
+        for raw in state.rows.values():
+            now_ms, later_ms = sorted(rng.randrange(1_000, 1_150) for _ in "ab")
+            entry = Entry.decode(raw)
+            row = unpack_row(entry).at(now_ms)
+            seen = seen_at(raw, now_ms)
+            if entry.kind == TOMBSTONE:
+                continue
+            if not row.cells:
+                assert seen is None
+                met["whole"] += 1
+                continue
+            assert seen == pack_row(row, entry.version, entry.timestamp_ms, wide=histories.rules.wide).encode()
+            assert seen_at(seen, now_ms) is seen
+            assert seen_at(seen, later_ms) == seen_at(raw, later_ms)
+            met["part"] += seen is not raw
+    assert min(met.values()) > 5, met
+
+
+def seen(rows, now_ms):
+    found = {key: seen_at(raw, now_ms) for key, raw in rows.items() if raw[0] not in TOMBSTONES}
+    return {key: raw for key, raw in found.items() if raw is not None}
+
+
+@pytest.mark.parametrize("table", ["siblings", "wide"])
+def test_a_digest_by_difference_counts_each_row_as_it_is_seen(table):
+    for seed in range(60):
+        rng = random.Random(seed)
+
+        def rows(first, count, rng=rng):
+            return {
+                b"%02d" % rng.randrange(30): pack_row(
+                    several(rng, first + n, wide=table == "wide"), first + n, 9, wide=table == "wide"
+                ).encode()
+                for n in range(count)
+            }
+
+        now_ms = rng.choice([50, 90, 150])
+        below = seen(rows(0, 20), 50)
+        newer = dict(sorted(rows(100, rng.choice([0, 1, 15])).items()))
+        state = StateBelow(Below(below), digest(below.items()), len(below), now_ms)
+        assert digest_upon(newer.items(), len(newer), state) == digest(seen(below | newer, now_ms).items())
+
+
+def several(rng, version, *, wide):
+    """A row of some values, each of which may end."""
+    values = [Entry(VALUE, version, 9, b"v", rng.choice([None, rng.randrange(40, 200)])) for _ in range(2)]
+    if not wide:
+        return RowState({PLAIN_COLUMN: CellState(version, tuple(values))}, {"": version})
+    named = {("a", b"%d" % n): CellState(version, (one,)) for n, one in enumerate(values)}
+    return RowState(named, {"": version})
+
+
+def test_a_fork_begins_with_the_newest_values_at_offset_0_and_they_end_as_much_later():
+    raw = pack_row(cells(q=(ENDS_LATER, ENDS), r=(STAYS,)), 5, 9, wide=True).encode()
+    zero = [one._replace(version=0) for one in (ENDS_LATER._replace(expires_ms=70_007), STAYS)]
+    wanted = RowState({("a", b"q"): CellState(0, (zero[0],)), ("a", b"r"): CellState(0, (zero[1],))}, {"": 0})
+    entry = Entry.decode(forked(raw, 7))
+    assert (entry.version, entry.timestamp_ms, unpack_row(entry)) == (0, 9, wanted)
+    both = Entry.decode(forked(pack_row(siblings(STAYS, ENDS), 5, 9, wide=False).encode(), 0))
+    assert unpack_row(both) == RowState(
+        {PLAIN_COLUMN: CellState(0, (STAYS._replace(version=0), ENDS._replace(version=0)))}, {"": 0}
+    )
+    alone = pack_row(RowState({PLAIN_COLUMN: CellState(5, (STAYS,))}, {"": 5}), 5, 9, wide=False)
+    assert alone.kind == SIBLINGS, "a delete has taken its siblings"
+    assert forked(alone.encode(), 0) == STAYS._replace(version=0).encode()
+    assert forked(ENDS.encode(), 2**63) == ENDS._replace(version=0, expires_ms=2**63 - 1).encode()
