@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from logstore.client.memory.store import MemoryStore
     from logstore.client.read.row import Row
     from logstore.client.store import Store
+    from logstore.client.wide.row import WideRow
+    from logstore.client.wide.row_edit import RowEdit
     from logstore.client.write.pending import Pending
     from logstore.model.errors import (
         AccessDenied,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         NoSuchTable,
         NotConditional,
         NotExpiring,
+        NotWide,
         NotYet,
         Overloaded,
         SeveralValues,
@@ -35,10 +38,12 @@ if TYPE_CHECKING:
         Undecodable,
         Unknown,
         UsageError,
+        WideTable,
         WriteFailed,
     )
     from logstore.model.folding.sibling import Sibling
     from logstore.model.position import Position
+    from logstore.model.wide.cell import WideCell
     from logstore.replica.replica import Replica
 
 __version__ = "0.1.0"
@@ -46,8 +51,9 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
     "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotConditional", "NotExpiring",
-    "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "SeveralValues", "Sibling",
-    "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WriteFailed", "__version__",
+    "NotWide", "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "RowEdit", "SeveralValues",
+    "Sibling", "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WideCell", "WideRow", "WideTable",
+    "WriteFailed", "__version__",
 ]  # fmt: skip
 
 _HOMES = {
@@ -59,8 +65,11 @@ _HOMES = {
     "Position": "logstore.model.position",
     "Replica": "logstore.replica.replica",
     "Row": "logstore.client.read.row",
+    "RowEdit": "logstore.client.wide.row_edit",
     "Sibling": "logstore.model.folding.sibling",
     "Store": "logstore.client.store",
+    "WideCell": "logstore.model.wide.cell",
+    "WideRow": "logstore.client.wide.row",
 }
 
 

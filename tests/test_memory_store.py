@@ -31,8 +31,8 @@ def test_it_does_what_every_store_does(rule, under):
 
 
 PUBLIC = [
-    "put", "delete", "put_many", "put_if", "delete_if", "cas", "incr", "append", "outcome_of", "history", "pipeline",
-    "get", "get_many", "scan", "session", "table", "flush", "close",
+    "put", "delete", "put_many", "put_if", "delete_if", "cas", "incr", "append", "edit", "edit_rows", "outcome_of",
+    "history", "pipeline", "get", "get_many", "scan", "session", "table", "flush", "close",
 ]  # fmt: skip
 
 

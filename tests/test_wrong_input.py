@@ -21,7 +21,7 @@ from support_fork import in_child
 from support_http_node import HttpNode
 from support_producer import Fixed, make_table
 
-from logstore import AsyncStore, Pending, Position, Row, Store, codecs
+from logstore import AsyncStore, Pending, Position, Row, RowEdit, Store, codecs
 from logstore.client.aio import AsyncPending, AsyncPipeline
 from logstore.client.changes.changes import AsyncRowChanges, RowChanges
 from logstore.client.history.async_history import AsyncKeyHistory
@@ -33,6 +33,7 @@ from logstore.client.typed.table import TypedTable
 from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
+from logstore.model.wide.said_edit import SaidEdit
 
 AT_ONCE_S = 30  # on a machine whose cores are all taken; an idle one needs milliseconds
 EPOCH = "ab" * 16
@@ -56,7 +57,8 @@ def right_for(name, kind):
         "table": "t", "bootstrap": "127.0.0.1:1", "url": "http://127.0.0.1:1", "on_full": "wait",
         "token": POSITION.token, "epoch": EPOCH, "keys": ["k"], "pairs": [("k", "v")], "pieces": {(EPOCH, 0): 1},
         "others": [POSITION], "seen": POSITION, "compression": "lz4", "name": "t", "codec": codecs.json,
-        "id": b"i" * 16,
+        "id": b"i" * 16, "edit": RowEdit().set("f", "q", "v"),
+        "edits": {"k": RowEdit().set("f", "q", "v")},
     }.items():  # fmt: skip
         if name == wanted:
             return value
@@ -102,6 +104,7 @@ def methods(kind):
     """Public methods and properties of a class, with the types of their parameters."""
     names = {
         "SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline, "Codec": codecs.Codec,
+        "RowEdit": RowEdit, "SaidEdit": SaidEdit,
         "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable, "Row": Row,
         "Session": Session, "AsyncSession": AsyncSession,
         "RowChanges": RowChanges, "AsyncRowChanges": AsyncRowChanges,
@@ -142,7 +145,8 @@ class Stores:
 
     def __init__(self, bootstrap):
         table = make_table(bootstrap)
-        self.definitions = Fixed(Table("t", table.topic, table.epoch, table.partitions, conditional=True))
+        takes = {"conditional": True, "wide": True, "multi_row": True, "families": {"f": {}}}
+        self.definitions = Fixed(Table("t", table.topic, table.epoch, table.partitions, **takes))
         self.node = HttpNode()
         self.node.rows = {b"k": b"v"}
         self.bootstrap = bootstrap

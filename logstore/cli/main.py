@@ -23,6 +23,7 @@ _SECTIONS: Sections = {
         "delete": (_PUT_GET, "Delete one row."),
         "incr": (_CONDITIONAL, "Add to a counter, in a conditional table."),
         "append": (_CONDITIONAL, "Put bytes behind those of a row, in a conditional table."),
+        "edit": ("logstore.cli.rows.wide.edit", "Edit the cells of a row, in a wide table."),
         "outcome": (_CONDITIONAL, "Tell what became of a conditional write."),
         "scan": (_PUT_GET, "Read rows in key order."),
         "changes": ("logstore.cli.rows.changes", "Print what became of rows, and follow it."),

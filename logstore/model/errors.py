@@ -9,6 +9,8 @@ LogStoreError
 │   ├── NoSuchTable            no definition of that name
 │   ├── NotConditional         a conditional write to a table that takes none
 │   ├── NotExpiring            a TTL in a write to a table whose rows stay
+│   ├── NotWide                an edit, or a read of cells, of a table whose rows have one value
+│   ├── WideTable              a read of values, of a table whose rows have cells
 │   ├── TableExists            the name is taken
 │   ├── NoSuchSnapshot         no snapshot of that name
 │   ├── NotRetained            nothing that is kept can answer for that position
@@ -111,6 +113,28 @@ class NotExpiring(UsageError):
             f"the rows of table {table!r} stay until they are deleted: it takes no TTL; `logstore table create NAME "
             "--expiring` makes a table that does"
         )
+
+
+class NotWide(UsageError):
+    """Cells are asked for, or edited, in a table whose rows have one value each."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"the rows of table {table!r} have one value each, and no cells: put and get are for them; `logstore table "
+            "create NAME --wide --family FAMILY` makes a table of wide rows"
+        )
+        self.table = table
+
+
+class WideTable(UsageError):
+    """A row's one value is asked for in a table whose rows have cells."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"the rows of table {table!r} have cells, and no one value: read them with `Store.get_row`, `get_rows` or "
+            "`scan_rows`, `logstore get` and `scan`, or over HTTP"
+        )
+        self.table = table
 
 
 class NotConditional(UsageError):

@@ -7,9 +7,11 @@ import orjson
 from logstore.cli import show
 from logstore.client.history.key_history import KeyHistory
 from logstore.client.history.mutation import KeyMutation
+from logstore.model.wide.said_edit import SaidEdit
 
 _MARKS = {True: "*", False: " ", None: "?"}
 _LONGEST = 60  # characters of a value
+_MOST_EDITS = 5  # of a record, on one line
 
 
 def as_object(mutation: KeyMutation, *, values: bool) -> bytes:
@@ -30,6 +32,8 @@ def as_object(mutation: KeyMutation, *, values: bool) -> bytes:
     }
     if values:
         document["value"] = None if mutation.value is None else show.field(mutation.value)
+        if (edits := mutation.edits) is not None:
+            document["edits"] = [_edit_object(one) for one in edits]
     return orjson.dumps(document) + b"\n"
 
 
@@ -62,8 +66,29 @@ def _value(mutation: KeyMutation, *, values: bool) -> str:
     size = f"{mutation.size_bytes:,} bytes"
     if mutation.value is None:
         return size if not values and mutation.size_bytes else "-"
+    edits = mutation.edits
+    if edits is not None:
+        more = [f"... ({len(edits):,} edits)"] if len(edits) > _MOST_EDITS else []
+        return "; ".join([*map(_edit_text, edits[:_MOST_EDITS]), *more])
     text = _readable(mutation.value)
     return size if text is None else text
+
+
+def _edit_object(edit: SaidEdit) -> dict[str, Any]:
+    return {name: show.field(said) if isinstance(said, bytes) else said for name, said in edit.fields().items()}
+
+
+def _edit_text(edit: SaidEdit) -> str:
+    """An edit as its verb, its cell and what it says: `set content:html=<p>`."""
+    row = "" if edit.row is None else f"{_word(edit.row)}/"
+    cell = "" if edit.family is None else edit.family + ("" if edit.qualifier is None else f":{_word(edit.qualifier)}")
+    said = "" if edit.value is None else f"={_word(edit.value)}"
+    return f"{edit.verb} {row}{cell}{said}{'' if edit.delta is None else f'={edit.delta:+}'}".rstrip()
+
+
+def _word(raw: bytes) -> str:
+    text = _readable(raw)
+    return f"({len(raw):,} bytes)" if text is None else text
 
 
 def _more(mutation: KeyMutation) -> list[str]:

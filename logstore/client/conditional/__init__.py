@@ -3,5 +3,5 @@
 record          what goes to the log: operation, condition, id
 outcome         what became of one
 delivery        the way from one to the other: retried with the same id, within the delivery deadline
-writes          put_if, delete_if, cas, incr and append, of every blocking client; async_writes: of the others
+writes          put_if, delete_if, cas, incr, append and edit, of every blocking client; async_writes: of the others
 """

@@ -9,11 +9,13 @@ from logstore.model.errors import NotConditional, NotExpiring, UsageError
 from logstore.model.key import check_key, to_bytes
 
 if TYPE_CHECKING:
+    from logstore.client.wide.row_edit import EditedRows
     from logstore.model.table import Table
 
 ID_BYTES = 16
 COUNTER_BYTES = 8
 _LARGEST = (1 << 63) - 1
+_MAX_NAMED_BYTES = 1_000  # of a qualifier in a header
 Headers = Mapping[str, Text] | None
 
 
@@ -24,6 +26,7 @@ class ConditionalRecord(NamedTuple):
     value: bytes | None  # None deletes
     own: tuple[tuple[str, bytes], ...]  # reserved headers: ls.id first
     headers: Headers = None  # the writer's own
+    edited: "EditedRows | None" = None  # of an edit of wide rows
 
     @property
     def id(self) -> bytes:
@@ -31,7 +34,9 @@ class ConditionalRecord(NamedTuple):
         return self.own[0][1]
 
     def check_takes(self, table: "Table") -> None:
-        """Raise NotConditional, NotExpiring unless the table takes such a record."""
+        """Raise NotConditional, NotExpiring, NotWide, UsageError unless the table takes such a record."""
+        if self.edited is not None:
+            self.edited.check_takes(table)
         if not table.conditional:
             raise NotConditional(table.name)
         if not table.expiring and any(name == "ls.ttl" for name, _ in self.own):
@@ -45,6 +50,13 @@ class Expected(NamedTuple):
     present: bool = False
     version: int | None = None
     value_is: Text | None = None
+    column: object = None  # of the version: the cell that has it, and not the row
+
+    @property
+    def is_none(self) -> bool:
+        """True when nothing is expected."""
+        rest = self.version, self.value_is, self.column
+        return self.absent is False and self.present is False and rest == (None, None, None)
 
     def header(self) -> bytes:
         """The condition in the form of the log. Raises UsageError unless it is exactly one."""
@@ -53,12 +65,14 @@ class Expected(NamedTuple):
         for name, flag in (("absent", self.absent), ("present", self.present)):
             if not isinstance(flag, bool):
                 raise UsageError(f"{name} is True or False, not {flag!r:.80}")
+        if self.column is not None and self.version is None:
+            raise UsageError("a column is named beside version=N: the version that its cell has")
         if self.version is not None:
             _check_int("version", self.version, 0)
         conditions = [
             *([Condition("absent")] if self.absent else []),
             *([Condition("present")] if self.present else []),
-            *([] if self.version is None else [Condition("version", self.version)]),
+            *([] if self.version is None else [Condition("version", self.version, column=self._cell())]),
             *([] if self.value_is is None else [Condition.of_value(to_bytes(self.value_is))]),
         ]
         if len(conditions) != 1:
@@ -67,6 +81,19 @@ class Expected(NamedTuple):
                 "version=N (of a row that was read) or value_is=VALUE"
             )
         return conditions[0].encode()
+
+    def _cell(self) -> "tuple[str, bytes] | None":
+        """Column of the cell whose version is expected. Raises UsageError."""
+        if self.column is None:
+            return None
+        from logstore.model.wide.columns import column_of  # noqa: PLC0415 - only edits name cells
+
+        family, qualifier = column_of(self.column)
+        if len(qualifier) > _MAX_NAMED_BYTES:
+            raise UsageError(
+                f"the qualifier of a condition has at most {_MAX_NAMED_BYTES:,} bytes, not {len(qualifier):,}"
+            )
+        return family, qualifier
 
 
 def put_record(
@@ -98,6 +125,12 @@ def incr_record(key: Text, delta: int, headers: Headers) -> ConditionalRecord:
 def append_record(key: Text, suffix: Text, headers: Headers) -> ConditionalRecord:
     """Bytes behind those of a row. Raises BadKey, UsageError."""
     return _record(key, to_bytes(suffix), [("ls.op", b"append")], headers)
+
+
+def edit_record(edited: "EditedRows", expected: Expected, headers: Headers) -> ConditionalRecord:
+    """An edit of wide rows; `expected` may be none. Raises UsageError."""
+    condition = [] if expected.is_none else [("ls.if", expected.header())]
+    return _record(edited.key, edited.value, [("ls.op", b"edit"), *condition], headers)._replace(edited=edited)
 
 
 def read_id(text: bytes | str) -> bytes:

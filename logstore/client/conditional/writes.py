@@ -1,6 +1,7 @@
 """ConditionalWrites: writes that the log decides, of every blocking client."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from logstore.client.checks import Text
 from logstore.client.conditional.outcome import Outcome
@@ -10,9 +11,13 @@ from logstore.client.conditional.record import (
     append_record,
     cas_record,
     delete_record,
+    edit_record,
     incr_record,
     put_record,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from logstore.client.wide.row_edit import RowEdit
 
 
 class ConditionalWrites:
@@ -81,6 +86,50 @@ class ConditionalWrites:
     def append(self, table: str, key: Text, suffix: Text, *, headers: Mapping[str, Text] | None = None) -> Outcome:
         """Add bytes behind those of a row, or make it of them; one that would be too large is "invalid"."""
         return self.decide(table, append_record(key, suffix, headers))
+
+    def edit(
+        self,
+        table: str,
+        key: Text,
+        edit: "RowEdit",
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        column: "Text | tuple[str, Text] | None" = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Edit the cells of a wide row, all together or not at all: a `RowEdit` says how.
+
+        Under a condition if one is given: the row is absent, present or of that version; with `column` ("family:name",
+        or a pair), the cell there is of that version. An edit that cannot be done is "invalid", with the reason.
+        Raises NotWide, UsageError for a family that the table has not, ValueTooLarge when it is too much for a record.
+        """
+        from logstore.client.wide.row_edit import edited_row  # noqa: PLC0415 - who edits no wide rows does without
+
+        expected = Expected(absent, present, version, column=column)
+        return self.decide(table, edit_record(edited_row(key, edit), expected, headers))
+
+    def edit_rows(
+        self,
+        table: str,
+        edits: "Mapping[Text, RowEdit]",
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        column: "Text | tuple[str, Text] | None" = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> Outcome:
+        """Edit several wide rows of one partition, all together or none, in a table made with `multi_row`.
+
+        The condition is on the first row, whose key the record has. A key of another partition is "invalid". Raises as
+        `edit`.
+        """
+        from logstore.client.wide.row_edit import edited_rows  # noqa: PLC0415 - who edits no wide rows does without
+
+        expected = Expected(absent, present, version, column=column)
+        return self.decide(table, edit_record(edited_rows(edits), expected, headers))
 
     def decide(self, table: str, record: ConditionalRecord) -> Outcome:
         """Have the record in the log, and its outcome."""

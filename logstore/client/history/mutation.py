@@ -1,11 +1,14 @@
 """KeyMutation: one mutation of a key, as its history shows it; and which of them made the row what it is."""
 
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from logstore.model.folding.mutation import RESERVED
 from logstore.model.history.judged import JudgedRecord
 from logstore.model.history.logged import LoggedRecord
+
+if TYPE_CHECKING:
+    from logstore.model.wide.said_edit import SaidEdit
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,6 +47,15 @@ class KeyMutation(NamedTuple):
     id: bytes | None = None
     ttl_ms: int | None = None
     archived: bool = False
+
+    @property
+    def edits(self) -> "list[SaidEdit] | None":
+        """Changes of cells that an edit asks for, in their order; None of what is no edit, or has no value here."""
+        if self.operation != "edit" or self.value is None:
+            return None
+        from logstore.model.wide.said_edit import edits_said  # noqa: PLC0415 - of wide tables only
+
+        return edits_said(self.value)
 
     @property
     def time(self) -> datetime:

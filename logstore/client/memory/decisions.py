@@ -1,8 +1,11 @@
 """Decisions of a partition in memory: outcomes and ids of its conditional writes, by the fold of the real store."""
 
+from collections.abc import Callable
+
 from logstore.client.conditional.outcome import Outcome
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.mutation import Headers
+from logstore.model.hard_rows.changes.edits import rows_named
 from logstore.model.hard_rows.fold_rows import PlacedMutation, RowId, RowMutation, fold_rows
 from logstore.model.hard_rows.outcome_facts import facts_of
 from logstore.model.hard_rows.outcomes import RememberedId, RememberedOutcome, is_remembered
@@ -22,21 +25,23 @@ class MemoryDecisions:
         self._counter = self._log_time_ms = 0
 
     def decide(
-        self, offset: int, timestamp_ms: int, key: bytes, value: bytes | None, headers: Headers, before: Entry | None
-    ) -> Entry | None:
-        """The entry of a row after the record at `offset`; None: it stays as it is. `before`: its value, if any."""
+        self, offset: int, timestamp_ms: int, key: bytes, value: bytes | None, headers: Headers,
+        before: Callable[[bytes], Entry | None],
+    ) -> dict[bytes, Entry]:  # fmt: skip
+        """Entries of the rows that the record at `offset` changes. `before`: what a row held, if anything."""
         mutation = parse_hard(key, value, headers, self._rules)
         assert isinstance(mutation, RowMutation), "the client's own checks let nothing else through"
         self._log_time_ms = max(self._log_time_ms, timestamp_ms)
         step = PlacedMutation(offset, timestamp_ms, self._log_time_ms, self._counter, mutation)
-        rows = {} if before is None else {key: unpack_row(before)}
+        named = [key, *(rows_named(value) if mutation.operation == "edit" and value is not None else ())]
+        rows = {name: unpack_row(entry) for name in named if (entry := before(name)) is not None}
         folded = fold_rows(rows, self._ids, [step], self._rules)
         self._outcomes |= folded.outcomes
         self._ids |= folded.ids
         self._counter += len(folded.outcomes)
-        if key not in folded.rows:
-            return None
-        return pack_row(folded.rows[key], offset, timestamp_ms, wide=self._rules.wide)
+        return {
+            name: pack_row(row, offset, timestamp_ms, wide=self._rules.wide) for name, row in folded.rows.items()
+        }  # fmt: skip
 
     def outcome(self, offset: int, token: str, mutation_id: bytes) -> Outcome:
         """Outcome of the record at `offset`, which has been decided."""

@@ -41,24 +41,24 @@ class MemoryPartition:
     def append(self, record: MemoryRecord) -> int:
         """Append a checked record and fold it; returns its offset."""
         offset = self.next_offset
-        entry = self._folded(offset, record)
+        changed = self._folded(offset, record)
         self.log.append(record)
         self._log_times_ms.append(max(record.timestamp_ms, self._log_times_ms[-1] if self._log_times_ms else 0))
-        if entry is not None:
-            self._versions.setdefault(record.key, []).append(entry)
+        for key, entry in changed.items():
+            self._versions.setdefault(key, []).append(entry)
         return offset
 
-    def _folded(self, offset: int, record: MemoryRecord) -> Entry | None:
-        """The row's entry after the record at `offset`; None: it stays as it is."""
+    def _folded(self, offset: int, record: MemoryRecord) -> dict[bytes, Entry]:
+        """Entries of the rows that the record at `offset` changes."""
         key, value, headers, timestamp_ms = record
         if self.decisions is not None:
-            return self.decisions.decide(offset, timestamp_ms, key, value, headers, self.entry(key))
+            return self.decisions.decide(offset, timestamp_ms, key, value, headers, self.entry)
         mutation = parse(
             key, value, headers, max_value_bytes=self.table.max_value_bytes, right_partition=lambda _: True
         )
         assert isinstance(mutation, Put | Delete), "the client's own checks let nothing else through"
         versions = self._versions.get(key)
-        return fold_row(versions[-1] if versions else None, mutation, offset, timestamp_ms)
+        return {key: fold_row(versions[-1] if versions else None, mutation, offset, timestamp_ms)}
 
     def entry(self, key: bytes, upto: int | None = None, now_ms: int = 0) -> Entry | None:
         """The value that a row has, or had before offset `upto`, as seen at `now_ms`; None: it is not there."""

@@ -30,10 +30,10 @@ class Condition(NamedTuple):
         return cls("value", digest=xxh3_128_digest(payload))
 
     def encode(self) -> bytes:
-        """The header that says it. Requires: a version >= 0 where it is one of a version, of the whole row."""
-        assert self.column is None, "cells are named by edits of wide tables"
+        """The header that says it. Requires: a version >= 0 where it is one of a version."""
         if self.kind == "version":
-            return b"version:%d" % self.version
+            named = b"" if self.column is None else b"@%b:%b" % (self.column[0].encode("latin-1"), self.column[1])
+            return b"version:%d%b" % (self.version, named)
         return b"value:" + self.digest if self.kind == "value" else self.kind.encode()
 
     @classmethod

@@ -1,0 +1,1 @@
+"""Wide rows on the command line: `edit`, and cells as lines."""

@@ -1,0 +1,32 @@
+"""WideCell: one version of a cell of a wide row; and the cells of a row that a read selects."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+_CELL_BYTES = 64  # of a cell in an answer, beside its qualifier and value
+
+
+class WideCell(NamedTuple):
+    """A version of a cell, as it was read."""
+
+    family: str
+    qualifier: bytes
+    version: int  # offset of the mutation that wrote it
+    timestamp_ms: int  # of that mutation, as the log has it
+    value: bytes
+
+
+class RowCells:
+    """Cells of a row that a read selects, by family and qualifier, newest version first. Its length is in bytes."""
+
+    __slots__ = ("cells", "size_bytes")
+
+    def __init__(self, cells: Iterable[WideCell]) -> None:
+        self.cells = tuple(cells)
+        self.size_bytes = sum(_CELL_BYTES + len(one.qualifier) + len(one.value) for one in self.cells)
+
+    def __len__(self) -> int:
+        return self.size_bytes
+
+    def __repr__(self) -> str:
+        return f"RowCells({self.cells!r:.200})"
