@@ -155,6 +155,34 @@ def sessions_and_typed_tables_see_what_was_decided(under):
     assert people.get("ada", after=gone.token, deadline_ms=DEADLINE_MS) is None
 
 
+def a_pipeline_decides_without_waiting_for_each(under):
+    table, done = under.make(conditional=True), []
+    with under.store.pipeline(table) as pipeline:
+        added = [pipeline.incr(f"n{i % 7}", i) for i in range(700)]
+        made, refused = (pipeline.put_if("ada", value, absent=True) for value in ("1", "2"))
+        swapped = pipeline.cas("ada", "1", "3")
+        longer = pipeline.append("ada", "4", headers={"by": "me"})
+        invalid = pipeline.incr("ada")
+        gone = pipeline.delete_if("ada", value_is="34")
+        plain = pipeline.put("bob", "1")
+        gone.add_done_callback(done.append)
+        assert pipeline.count == 707
+        pipeline.flush(60)
+        assert (gone.done(), gone.exception(), done) == (True, None, [gone])
+    outcomes = [one.result() for one in (made, refused, swapped, longer, invalid, gone)]
+    assert [one.outcome for one in outcomes] == ["applied", "rejected", "applied", "applied", "invalid", "applied"]
+    assert [one.offset for one in outcomes] == list(range(outcomes[0].offset, outcomes[0].offset + 6))
+    assert refused.result()[:2] == ("rejected", made.result().offset)
+    assert {one.result().outcome for one in added} == {"applied"}
+    for i in range(7):
+        assert count_of(under, table, f"n{i}", added[693 + i].result()) == sum(range(i, 700, 7))
+    assert under.scan(table, after=plain.result(), prefix="b") == [b"bob"]
+    with pytest.raises(UsageError):
+        pipeline.incr("n0")
+    with under.store.pipeline(under.make()) as pipeline, pytest.raises(NotConditional):
+        pipeline.incr("n0")
+
+
 def a_plain_table_takes_none(under):
     store, table = under.store, under.make()
     for call in (
@@ -222,6 +250,6 @@ CONDITIONAL = [
     a_row_is_made_once, a_condition_holds_or_nothing_changes, of_two_writers_with_one_expectation_one_wins,
     a_counter_misses_none_of_its_increments, bytes_are_put_behind_others, what_cannot_be_counted_is_invalid,
     a_record_that_comes_twice_has_effect_once, an_id_with_another_content_is_invalid, an_outcome_is_found_by_its_id,
-    a_row_with_a_ttl_is_gone_again,
+    a_row_with_a_ttl_is_gone_again, a_pipeline_decides_without_waiting_for_each,
     sessions_and_typed_tables_see_what_was_decided, a_plain_table_takes_none, what_is_wrong_is_refused_before_the_log,
 ]  # fmt: skip

@@ -72,6 +72,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if node.script:
             return self._problem(*node.script.pop(0))
+        if self.path.endswith("/outcomes:get"):
+            return self._outcomes(**orjson.loads(body))
         keys = [b64decode(k["base64"]) if isinstance(k, dict) else k.encode() for k in orjson.loads(body)["keys"]]
         assert 1 <= len(keys) <= 1000
         results, unprocessed = [], []
@@ -105,6 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
             "partition": partition, "offset": offset, "token": token,
         }  # fmt: skip
         return self._send(200, orjson.dumps(body), {"Content-Type": "application/json", "LS-Token": token})
+
+    def _outcomes(self, partition, offsets):
+        fields = {"outcome": "applied", "reason": None, "first": None, "first_outcome": None}
+        entries = [{"offset": offset, "version": offset, **fields} for offset in offsets]
+        body = {"partition": partition, "outcomes": entries, "token": f"{EPOCH}-{partition}-{max(offsets) + 1}"}
+        return self._send(200, orjson.dumps(body), {"Content-Type": "application/json"})
 
     def _page(self, query):
         node = self.server

@@ -29,11 +29,11 @@ def test_an_example_prints_what_the_page_says(printed, number):
 def test_its_programs_run(dev, capsys, monkeypatch):
     for name, value in {"DATA_DIR": str(dev.data), "BOOTSTRAP": "", "URL": ""}.items():
         monkeypatch.setenv(f"LOGSTORE_{name}", value)
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
     names: dict[str, object] = {}
     for program in PROGRAMS:
         exec(program, names)
-    assert capsys.readouterr().out == "3\n"
+    assert capsys.readouterr().out == "3\nTrue applied rejected\n"
     assert isinstance(names["outcome"], Outcome)
     assert names["outcome"].applied
 

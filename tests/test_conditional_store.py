@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pytest
@@ -116,6 +117,43 @@ def test_many_tasks_write_conditionally_in_one_loop(dev, users):
                     await call
 
     asyncio.run(run())
+
+
+def test_a_pipeline_of_a_loop_decides_without_waiting_for_each(dev, users):
+    name = "conditional-async-pipeline"
+    dev("table", "create", name, "--partitions", "2", "--conditional")
+
+    async def run():
+        async with AsyncStore(dev.facts["bootstrap"], dev.facts["http"]) as store:
+            async with store.pipeline(name) as pipe:
+                added = [await pipe.incr(f"n{i % 3}") for i in range(300)]
+                made, refused = [await pipe.put_if("ada", value, absent=True) for value in ("1", "2")]
+                assert (await made).applied
+                await pipe.flush(60)
+                assert all(one.done() for one in added)
+                assert {(await one).outcome for one in added} == {"applied"}
+                assert (await refused)[:2] == ("rejected", (await made).offset)
+            hits = store.table(name, codecs.counter)
+            for i in range(3):
+                last = added[297 + i].result()
+                assert (await hits.get(f"n{i}", after=last.token, deadline_ms=DEADLINE_MS)).value == 100
+            async with store.pipeline(users) as pipe:
+                with pytest.raises(NotConditional):
+                    await pipe.incr("k")
+
+    asyncio.run(run())
+
+
+def test_many_threads_share_the_requests_for_their_outcomes(dev):
+    name = "conditional-threads"
+    dev("table", "create", name, "--partitions", "2", "--conditional")
+    with Store(dev.facts["bootstrap"], dev.facts["http"]) as store, ThreadPoolExecutor(16) as pool:
+        outcomes = list(pool.map(lambda i: store.incr(name, f"n{i % 2}", i), range(200)))
+        assert {one.outcome for one in outcomes} == {"applied"}
+        assert len({(one.partition, one.offset) for one in outcomes}) == len({one.id for one in outcomes}) == 200
+        for i in range(2):
+            last = max(outcomes[i::2], key=lambda one: one.offset)
+            assert count(store, name, f"n{i}", last.token) == sum(range(i, 200, 2))
 
 
 class Deaf(Store):

@@ -7,17 +7,22 @@ batch of acknowledgements, not once per write.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from logstore.client.checks import Pair, Text, check_table, check_value
+from logstore.client.conditional.asking import AskedWrite, late, outcome_or_error, place_of
 from logstore.client.conditional.async_writes import AsyncConditionalWrites
 from logstore.client.conditional.delivery import deliver_async, delivery
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
+from logstore.client.conditional.outcome_desk import Answer, AskedPlace, OutcomeDesk
 from logstore.client.conditional.outcome_pages import at_position, by_id
+from logstore.client.conditional.pending_outcome import PendingOutcome
+from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord, read_id
 from logstore.client.read.http import AsyncReader, ScanPages
 from logstore.client.read.level import Level
@@ -25,7 +30,7 @@ from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, TopicProof, renewing
-from logstore.client.write.pending import Pending, Shared
+from logstore.client.write.pending import Pending, PendingWrite, Shared
 from logstore.client.write.pipeline import Pipeline, ReservedHeaders
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.limits import (
@@ -60,6 +65,7 @@ if TYPE_CHECKING:
     from logstore.codecs import Codec
 
 T = TypeVar("T")
+P = TypeVar("P", bound=PendingWrite)
 
 
 class _Wakeups:
@@ -90,16 +96,10 @@ def _complete(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-class AsyncPending(Pending):
-    """A write on its way: `await` it for its position, or ask `done()`."""
+class _Awaited(PendingWrite):
+    """A write that is waited for in an event loop."""
 
     __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, Position]:
-        """Wait for the acknowledgement; raises like `Pending.result`."""
-        if not self.done():
-            yield from self._arrival().__await__()
-        return self._outcome()
 
     async def _arrival(self) -> None:
         shared = self._shared
@@ -115,13 +115,37 @@ class AsyncPending(Pending):
             ) from error
 
 
+class AsyncPending(_Awaited, Pending):
+    """A write on its way: `await` it for its position, or ask `done()`."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Position]:
+        """Wait for the acknowledgement; raises like `Pending.result`."""
+        if not self.done():
+            yield from self._arrival().__await__()
+        return self._outcome()
+
+
+class AsyncPendingOutcome(_Awaited, PendingOutcome):
+    """A conditional write on its way: `await` it for its outcome, or ask `done()`."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Outcome]:
+        """Wait for the outcome; raises like `PendingOutcome.result`."""
+        if not self.done():
+            yield from self._arrival().__await__()
+        return self.result()
+
+
 class _AsyncShared(Shared):
     def __init__(self, epoch: str, producer: Producer, wakeups: _Wakeups) -> None:
         super().__init__(epoch, producer)
         self.wakeups = wakeups
 
 
-class AsyncPipeline:
+class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
     """Writes to one table without waiting for each.
 
     Leaving the `async with` block waits for all and raises what failed.
@@ -135,12 +159,14 @@ class AsyncPipeline:
         on_failure: Callable[[], object] | None = None,
         ask_again: Callable[[], Table] | None = None,
         proof: TopicProof | None = None,
+        desk: Callable[[], OutcomeDesk] | None = None,
     ) -> None:
         """See `Pipeline`; `ask_again` is called on another thread."""
         self._producer, self._ask_again = producer, ask_again
         self._inner = Pipeline(
-            producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure, proof=proof
-        )
+            producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure, proof=proof,
+            desk=desk, outcome_kind=AsyncPendingOutcome,
+        )  # fmt: skip
 
     async def put(
         self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
@@ -167,7 +193,7 @@ class AsyncPipeline:
         return self._inner.table
 
     async def flush(self, timeout_s: float | None = None) -> None:
-        """Wait for every write so far.
+        """Wait for every write so far, and for the outcomes of conditional ones.
 
         Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
         """
@@ -209,15 +235,38 @@ class AsyncPipeline:
                 raise
         return await self._queue_there(key, value, headers, own)
 
+    async def decide(self, record: ConditionalRecord) -> AsyncPendingOutcome:
+        """Queue a record whose outcome is remembered; waits while too many have none.
+
+        Raises like `put`, NotConditional.
+        """
+        try:
+            record.check_takes(self.table)
+        except UsageError:  # it may be another table by now
+            if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
+                raise
+        try:
+            return await self._with_room(lambda: self._inner.decide(record, patience_s=0.0), AsyncPendingOutcome)
+        except WriteFailed:
+            if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
+                raise
+        return await self._with_room(lambda: self._inner.decide(record, patience_s=0.0), AsyncPendingOutcome)
+
     async def _queue_there(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders
     ) -> AsyncPending:
         check_value(value, self._inner.limit)
+        return await self._with_room(
+            lambda: self._inner.queue(key, value, headers, patience_s=0.0, own=own), AsyncPending
+        )
+
+    async def _with_room(self, queue: Callable[[], PendingWrite], kind: type[P]) -> P:
+        """Queue a write, once there is room for it."""
         deadline = asyncio.get_running_loop().time() + self._producer.delivery_timeout_s
         while True:
             try:
-                pending = self._inner.queue(key, value, headers, patience_s=0.0, own=own)
-                assert isinstance(pending, AsyncPending), "the kind this pipeline makes"
+                pending = queue()
+                assert isinstance(pending, kind), "the kind this pipeline makes"
                 return pending
             except Overloaded:
                 if self._producer.on_full == "error" or asyncio.get_running_loop().time() >= deadline:
@@ -469,7 +518,15 @@ class AsyncStore(AsyncConditionalWrites):
             self._wakeups = _Wakeups(loop)
         again = partial(self._store.ask_again, table)
         proof = self._store.tables.proof
-        return AsyncPipeline(producer, definition, self._wakeups, partial(self._forget, table), again, proof)
+        return AsyncPipeline(
+            producer,
+            definition,
+            self._wakeups,
+            partial(self._forget, table),
+            again,
+            proof,
+            lambda: self._store.desk,
+        )
 
     async def _append(self, table: str, record: ConditionalRecord, timeout_s: float) -> Position:
         """One conditional write, acknowledged, as `Store._append`."""
@@ -484,10 +541,34 @@ class AsyncStore(AsyncConditionalWrites):
     async def _learn(
         self, table: str, record: ConditionalRecord, position: Position, deadline_ms: int
     ) -> Outcome | None:  # fmt: skip
-        answer = await self._reads().about_row(
-            table, record.key, at_position(position), after=position, deadline_ms=deadline_ms
-        )  # fmt: skip
-        return outcome_of_answer(answer, record.id)
+        desk, place = self._store.desk, place_of(table, position)
+        with desk.lead(place) as leads:
+            if leads:
+                answer = await self._reads().about_row(
+                    table, record.key, at_position(position), after=position, deadline_ms=deadline_ms
+                )  # fmt: skip
+                return outcome_of_answer(answer, record.id)
+        return await self._joined(desk, place, record, position, deadline_ms)
+
+    async def _joined(
+        self, desk: OutcomeDesk, place: AskedPlace, record: ConditionalRecord, position: Position, deadline_ms: int
+    ) -> Outcome | None:
+        """The outcome, which somebody else asks for."""
+        loop = self._here()
+        found: list[Answer] = []
+        arrived: asyncio.Future[None] = loop.create_future()
+        wakeups = self._wakeups = self._wakeups or _Wakeups(loop)
+
+        def tell(answer: Answer) -> None:
+            found.append(answer)
+            wakeups.tell(arrived)
+
+        desk.want(AskedWrite(place, position.offset, record, monotonic() + deadline_ms / 1000, tell))
+        try:
+            await asyncio.wait_for(arrived, deadline_ms / 1000 + GRACE_S)
+        except TimeoutError as error:
+            raise late(position) from error
+        return outcome_or_error(found[0])
 
     async def _write(
         self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]], timeout_s: float | None = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from logstore.client.addresses import Address, find
 from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout, check_value
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
-from logstore.client.conditional.outcome_pages import at_position, by_id
+from logstore.client.conditional.outcome_pages import by_id
 from logstore.client.conditional.record import ConditionalRecord, read_id
 from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.lazily import CLOSED, Lazily
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from logstore.client.changes.changes import RowChanges
+    from logstore.client.conditional.outcome_desk import OutcomeDesk
     from logstore.client.history.key_history import KeyHistory
     from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
@@ -129,11 +130,12 @@ class Store(ConditionalWrites):
         self._reader: Lazily[HttpReader] = Lazily(
             lambda: HttpReader(self.need_url(), self._tls), lambda reader: reader.close()
         )
+        self._desk: Lazily[OutcomeDesk] = Lazily(self._make_desk, lambda desk: desk.close())
         self._pipelines: dict[str, Pipeline] = {}
 
     def after_fork(self) -> None:
         """Connect anew in the child; see `log.after_fork`."""
-        for inherited in (self._producer, self._tables, self._reader, self._pipelines):
+        for inherited in (self._producer, self._tables, self._reader, self._desk, self._pipelines):
             keep(inherited)
         self._connect()
 
@@ -177,7 +179,7 @@ class Store(ConditionalWrites):
             return self._batch(moved).run(batch.over_again(pairs))
 
     def pipeline(self, table: str) -> "Pipeline":
-        """Write without waiting for each; see `Pipeline`."""
+        """Write without waiting for each, conditionally too; see `Pipeline`."""
         self.check_open()
         check_table(table)
         from logstore.client.write.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka, which readers do without
@@ -185,6 +187,7 @@ class Store(ConditionalWrites):
         return Pipeline(
             self.producer, self.tables.get(table),
             on_failure=partial(self.forget, table), ask_again=partial(self.ask_again, table), proof=self.tables.proof,
+            desk=lambda: self.desk,
         )  # fmt: skip
 
     def get(
@@ -356,10 +359,13 @@ class Store(ConditionalWrites):
         check_timeout(timeout_s)
         self._closed = True
         producer, reader, tables = self._producer.close(), self._reader.close(), self._tables.close()
+        desk = self._desk.close()
         try:
             if producer is not None:
                 producer.close(timeout_s)
         finally:
+            if desk is not None:
+                desk.close()
             if reader is not None:
                 reader.close()
             if tables is not None:
@@ -379,6 +385,11 @@ class Store(ConditionalWrites):
     def reader(self) -> HttpReader:
         """Client that reads over HTTP, made on first use."""
         return self._reader.get()
+
+    @property
+    def desk(self) -> "OutcomeDesk":
+        """Desk at which outcomes of conditional writes are asked for, made on first use. Raises UsageError."""
+        return self._desk.get()
 
     def need_url(self) -> str:
         """The URL to read from; raises UsageError when there is none."""
@@ -443,10 +454,9 @@ class Store(ConditionalWrites):
             record.check_takes(self.ask_again(table))
 
     def _learn(self, table: str, record: ConditionalRecord, position: Position, deadline_ms: int) -> Outcome | None:
-        answer = self.reader.about_row(
-            table, record.key, at_position(position), after=position, deadline_ms=deadline_ms
-        )  # fmt: skip
-        return outcome_of_answer(answer, record.id)
+        from logstore.client.conditional.asking import learn  # noqa: PLC0415 - only who writes so
+
+        return learn(self.desk, self.reader, table, record, position, deadline_ms)
 
     def _write(
         self, table: str, queue: "Callable[[Pipeline], Pending]", timeout_s: float | None = None
@@ -492,6 +502,12 @@ class Store(ConditionalWrites):
         from logstore.log.write.producer import Producer  # noqa: PLC0415 - loads librdkafka
 
         return Producer(self._need_bootstrap(), **self._settings)
+
+    def _make_desk(self) -> "OutcomeDesk":
+        from logstore.client.conditional.asking import asking  # noqa: PLC0415 - only who writes so
+        from logstore.client.conditional.outcome_desk import OutcomeDesk  # noqa: PLC0415 - only who writes so
+
+        return OutcomeDesk(asking(self.reader))
 
     def _make_tables(self) -> Tables:
         if self._definitions is not None:

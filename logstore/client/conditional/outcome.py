@@ -1,9 +1,10 @@
 """Outcome: what became of a conditional write, as its writer is told, and its form in the read API."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from logstore.client.transport.answer import HttpAnswer
-from logstore.model.errors import ServerError
+from logstore.model.errors import NotRetained, ServerError
 from logstore.model.position import Position
 
 Word = Literal["applied", "rejected", "invalid", "duplicate"]
@@ -63,9 +64,51 @@ def outcome_of_answer(answer: HttpAnswer, mutation_id: bytes | None) -> Outcome 
         _check(outcome)
         return outcome
     except (LookupError, TypeError, ValueError) as error:
-        raise ServerError(
-            f"what the server sent is no outcome of the read API: {error!s:.200}; is the URL right?", answer.status, {}
-        ) from error
+        raise _none(answer, error) from error
+
+
+def outcomes_of_answer(
+    answer: HttpAnswer, epoch: str, partition: int, writes: Sequence[tuple[int, bytes]]
+) -> list[Outcome | NotRetained | None]:  # fmt: skip
+    """Outcomes in an answer for several records of a partition: `writes` are their offsets and ids. Raises ServerError.
+
+    None: that record has none; NotRetained: it is older than what is remembered.
+    """
+    import orjson  # noqa: PLC0415 - who writes no conditions does without
+
+    try:
+        entries = orjson.loads(answer.content)["outcomes"]
+        return [
+            _of_entry(entry, offset, mutation_id, epoch, partition)
+            for entry, (offset, mutation_id) in zip(entries, writes, strict=True)
+        ]
+    except (LookupError, TypeError, ValueError) as error:
+        raise _none(answer, error) from error
+
+
+def _of_entry(
+    entry: dict[str, Any], offset: int, mutation_id: bytes, epoch: str, partition: int
+) -> Outcome | NotRetained | None:  # fmt: skip
+    if entry["offset"] != offset:
+        raise ValueError(f"an entry is of offset {entry['offset']!r:.80}, and not of {offset}")
+    if "error" in entry:
+        if entry["error"] == "not-found":
+            return None
+        return NotRetained(f"what became of the record at offset {offset:,} is no longer remembered")
+    word, version, first = entry["outcome"], entry["version"], entry["first"]
+    token = f"{epoch}-{partition}-{offset + 1}"
+    outcome = Outcome(
+        word, version, entry["reason"], first, entry["first_outcome"], partition, offset, token, mutation_id
+    )  # fmt: skip
+    if word != "applied" or version != offset or first is not None:
+        _check(outcome)
+    return outcome
+
+
+def _none(answer: HttpAnswer, error: Exception) -> ServerError:
+    return ServerError(
+        f"what the server sent is no outcome of the read API: {error!s:.200}; is the URL right?", answer.status, {}
+    )
 
 
 def _check(outcome: Outcome) -> None:

@@ -1,8 +1,11 @@
 """Outcome pages of the read API: their paths, below that of a table."""
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from logstore.model.position import Position
+
+LIST = "outcomes:get"  # outcomes of several records of a partition
 
 
 def at_position(position: Position) -> str:
@@ -13,3 +16,10 @@ def at_position(position: Position) -> str:
 def by_id(key: bytes, mutation_id: bytes) -> str:
     """The outcome of the first record of a row that bears an id."""
     return f"outcomes?key={quote(key, safe='')}&id={mutation_id.hex()}"
+
+
+def list_of(partition: int, offsets: Sequence[int]) -> bytes:
+    """The body of a request for a `LIST`."""
+    import orjson  # noqa: PLC0415 - who writes no conditions does without
+
+    return orjson.dumps({"partition": partition, "offsets": offsets})

@@ -24,7 +24,7 @@ class ConditionalRecord(NamedTuple):
 
     key: bytes
     value: bytes | None  # None deletes
-    own: tuple[tuple[str, bytes], ...]  # reserved headers: ls.id first
+    own: tuple[tuple[str, bytes], ...]  # reserved headers: ls.id first, ls.ttl last
     headers: Headers = None  # the writer's own
     edited: "EditedRows | None" = None  # of an edit of wide rows
 
@@ -39,7 +39,7 @@ class ConditionalRecord(NamedTuple):
             self.edited.check_takes(table)
         if not table.conditional:
             raise NotConditional(table.name)
-        if not table.expiring and any(name == "ls.ttl" for name, _ in self.own):
+        if not table.expiring and self.own[-1][0] == "ls.ttl":
             raise NotExpiring(table.name)
 
 

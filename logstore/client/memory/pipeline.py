@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from logstore.client.checks import Text, check_timeout
+from logstore.client.conditional.outcome import Outcome
+from logstore.client.conditional.pipelined_writes import PipelinedWrites
+from logstore.client.conditional.record import ConditionalRecord
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.position import Position
 
@@ -14,34 +17,37 @@ if TYPE_CHECKING:
 ENDED = "the block of this pipeline has ended; open another one"
 
 
-class AcknowledgedWrite:
-    """A write that is in the log, with the methods of `Pending`."""
+R = TypeVar("R")
 
-    __slots__ = ("_position",)
 
-    def __init__(self, position: Position) -> None:
-        self._position = position
+class CompletedWrite(Generic[R]):
+    """A write that has come to its end, with the methods of `Pending`, or of `PendingOutcome`."""
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: R) -> None:
+        self._result = result
 
     def done(self) -> bool:
-        """True: it is acknowledged."""
+        """True: it is acknowledged, and decided."""
         return True
 
     def exception(self, timeout: float | None = None) -> LogStoreError | None:
-        """Error of the write: none, for it is acknowledged."""
+        """Error of the write: none, for it is in the log."""
         check_timeout(timeout)
         return None
 
-    def result(self, timeout: float | None = None) -> Position:
-        """The position of the write."""
+    def result(self, timeout: float | None = None) -> R:
+        """The position of the write, or its outcome."""
         check_timeout(timeout)
-        return self._position
+        return self._result
 
-    def add_done_callback(self, function: "Callable[[AcknowledgedWrite], object]") -> None:
+    def add_done_callback(self, function: "Callable[[CompletedWrite[R]], object]") -> None:
         """Call `function(self)` at once."""
         function(self)
 
 
-class MemoryPipeline:
+class MemoryPipeline(PipelinedWrites[CompletedWrite[Outcome]]):
     """Writes to one table in memory, as `Pipeline`: use as a context manager."""
 
     def __init__(self, store: "MemoryStore", table: str) -> None:
@@ -50,19 +56,26 @@ class MemoryPipeline:
 
     def put(
         self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
-    ) -> AcknowledgedWrite:
+    ) -> CompletedWrite[Position]:
         """Write one row. Raises BadKey, ValueTooLarge, UsageError."""
         self._check_open()
         position = self._store.put(self._table, key, value, headers=headers, ttl_s=ttl_s)
         self.count += 1
-        return AcknowledgedWrite(position)
+        return CompletedWrite(position)
 
-    def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> AcknowledgedWrite:
+    def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> CompletedWrite[Position]:
         """Delete one row; raises like `put`."""
         self._check_open()
         position = self._store.delete(self._table, key, headers=headers)
         self.count += 1
-        return AcknowledgedWrite(position)
+        return CompletedWrite(position)
+
+    def decide(self, record: ConditionalRecord) -> CompletedWrite[Outcome]:
+        """Write a record whose outcome is remembered. Raises as `put`, NotConditional, NotExpiring."""
+        self._check_open()
+        outcome = self._store.decide(self._table, record)
+        self.count += 1
+        return CompletedWrite(outcome)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Every write is acknowledged already."""

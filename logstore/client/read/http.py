@@ -119,11 +119,13 @@ class HttpReader:
         budget = Budget.of(wait_ms + _POLL_MS, now)
         return self._run(self._conversation.changes(table, query, budget, now))
 
-    def about_row(self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int) -> HttpAnswer:
+    def about_row(
+        self, table: str, key: bytes, below: str, *, after: After, deadline_ms: int, content: bytes | None = None
+    ) -> HttpAnswer:  # fmt: skip
         """Read a page about a row, as `Conversation.about_row`."""
         now = monotonic()
         budget = Budget.of(deadline_ms, now)
-        return self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now))
+        return self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now, content))
 
     def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> Iterator[Row]:
         """Read rows in order, as `Store.scan`."""

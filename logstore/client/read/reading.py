@@ -217,11 +217,17 @@ class Conversation:
         return list(map(found.__getitem__, keys))
 
     def about_row(
-        self, table: str, key: bytes, below: str, after: After, budget: Budget, now: float
+        self, table: str, key: bytes, below: str, after: After, budget: Budget, now: float, content: bytes | None = None
     ) -> Steps[HttpAnswer]:
-        """Steps that read a page about a row, `below` the path of its table: 200, or 404 where it says "not found"."""
-        path = f"{_table_path(table)}/{below}"
-        answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
+        """Steps that read a page about a row, `below` the path of its table: 200, or 404 where it says "not found".
+
+        `content`: a body in JSON, of a page that is asked by one.
+        """
+        path, headers = f"{_table_path(table)}/{below}", _session(after)
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        method = "GET" if content is None else "POST"
+        answer = yield from self._ask(table, key, method, path, headers, content, budget, now)
         if answer.status == _MISDIRECTED:  # nobody passes such a page on for an owner that is beyond reach
             self._beyond.clear()
             raise self._error(answer, table)

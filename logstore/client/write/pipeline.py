@@ -4,12 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from logstore.client.checks import Text, check_headers, check_timeout, check_value, ttl_header
+from logstore.client.conditional.pipelined_writes import PipelinedWrites
+from logstore.client.conditional.record import ConditionalRecord
 from logstore.client.tables import TopicProof
 from logstore.client.write.pending import Pending, Shared
+from logstore.log.write.delivery import queue_full
 from logstore.log.write.librdkafka import placing
+from logstore.log.write.limits import GRACE_S
 from logstore.log.write.producer import Producer
 from logstore.model.errors import (
     BatchFailed,
@@ -24,12 +28,17 @@ from logstore.model.errors import (
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
 from logstore.model.table import Table
 
+if TYPE_CHECKING:
+    from logstore.client.conditional.outcome_desk import OutcomeDesk
+    from logstore.client.conditional.pending_outcome import PendingOutcome, Undecided
+
+P = TypeVar("P", bound=Callable[[Any, Any], object])
 _POLL_EVERY = 100  # writes; the reports that are due are taken while they are warm in the cache
 _ASK_AGAIN_S = 1.0
 ReservedHeaders = Sequence[tuple[str, bytes]]
 
 
-class Pipeline:
+class Pipeline(PipelinedWrites["PendingOutcome"]):
     """Use as a context manager.
 
     Leaving the block waits for every write and raises what failed; the pipeline takes nothing afterwards. One thread at
@@ -45,13 +54,17 @@ class Pipeline:
         on_failure: Callable[[], object] | None = None,
         ask_again: Callable[[], Table] | None = None,
         proof: TopicProof | None = None,
+        desk: "Callable[[], OutcomeDesk] | None" = None,
+        outcome_kind: "type[PendingOutcome] | None" = None,
     ) -> None:
         """`on_failure` is called when `flush` finds writes that failed.
 
         `ask_again` gives the definition as it is now: a write that is refused because the table was made again, or
         another one promoted over it, goes to the new log. `proof` tells `flush` whether the log that acknowledged is
-        the table's.
+        the table's. `desk` has outcomes of conditional writes told.
         """
+        self._desk, self._outcome_kind = desk, outcome_kind
+        self._undecided: Undecided | None = None  # from the first conditional write on
         self._producer, self._kind, self._on_failure, self._proof = producer, kind, on_failure, proof
         self._share, self._ask_again = share, ask_again
         self._left, self._count = _POLL_EVERY, 0
@@ -105,14 +118,42 @@ class Pipeline:
         """Queue one delete; raises like `put`."""
         return self.queue(check_key(to_bytes(key)), None, headers)
 
+    def decide(self, record: ConditionalRecord, patience_s: float | None = None) -> "PendingOutcome":
+        """Queue a record whose outcome is remembered, waiting for room among those without one, too.
+
+        Raises as `put`, NotConditional, NotExpiring.
+        """
+        self._check_open()
+        checked = self._check_takes(record)
+        check_value(record.value, self._limit)
+        undecided, kind = self._deciding()
+        patience_s = self._producer.patience_s if patience_s is None else patience_s
+        if not undecided.enter(patience_s, self._producer.release):
+            raise queue_full()
+        end_s = monotonic() + self._producer.delivery_timeout_s
+
+        def begin(shared: Shared, topic: str, partition: int) -> "PendingOutcome":
+            if self._table is not checked:  # in a plain one the record would stop the partition
+                record.check_takes(self._table)
+            pending = kind.begun(undecided, record, end_s, shared)
+            pending.aim(topic, partition)
+            return pending
+
+        try:
+            return self.queue_as(begin, record.key, record.value, record.headers, patience_s, record.own)
+        except BaseException:
+            undecided.leave()
+            raise
+
     def flush(self, timeout_s: float | None = None) -> None:
-        """Wait for every write so far.
+        """Wait for every write so far, and for the outcomes of conditional ones.
 
         Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
         """
         check_timeout(timeout_s)
         end = None if timeout_s is None else monotonic() + timeout_s
         left = self._producer.flush(timeout_s)
+        left += self._outcomes_left(end)
         if not left:  # or Kafka does not answer, and the next flush asks it
             self._prove(end)
         total = self.count
@@ -172,14 +213,28 @@ class Pipeline:
 
         `own`: reserved headers, besides those of the writer.
         """
+        return self.queue_as(
+            lambda shared, _topic, _partition: self._kind.of(shared), key, value, headers, patience_s, own
+        )  # fmt: skip
+
+    def queue_as(
+        self,
+        begin: Callable[[Shared, str, int], P],
+        key: bytes,
+        value: bytes | None,
+        headers: Mapping[str, Text] | None,
+        patience_s: float | None,
+        own: ReservedHeaders,
+    ) -> P:
+        """Queue a checked record; `begin` makes what takes its delivery report, of its topic and partition."""
         self._check_open()
         try:
-            return self._queue(key, value, headers, patience_s, own)
+            return self._queue(begin, key, value, headers, patience_s, own)
         except WriteFailed:
             if self._ask_again is None or not self.aim_at(self._ask_again()):
                 raise
         check_value(value, self._limit)
-        return self._queue(key, value, headers, patience_s, own)
+        return self._queue(begin, key, value, headers, patience_s, own)
 
     def aim_at(self, table: Table) -> bool:
         """Write to the table as it is now. False when it is the one that was known."""
@@ -188,16 +243,47 @@ class Pipeline:
         self._aim(table)
         return True
 
+    def _check_takes(self, record: ConditionalRecord) -> Table:
+        """The table, which takes the record, as it is known or as it is by now. Raises NotConditional, NotExpiring."""
+        try:
+            record.check_takes(self._table)
+        except UsageError:
+            if self._ask_again is None or not self.aim_at(self._ask_again()):
+                raise
+            record.check_takes(self._table)
+        return self._table
+
+    def _deciding(self) -> "tuple[Undecided, type[PendingOutcome]]":
+        """Writes of this pipeline without outcome, and what kind they are of."""
+        if self._undecided is None or self._outcome_kind is None:
+            from logstore.client.conditional.pending_outcome import (  # noqa: PLC0415 - who only puts does without
+                PendingOutcome,
+                Undecided,
+            )
+
+            assert self._desk is not None, "a pipeline of single writes decides nothing"
+            self._undecided = Undecided(self._table.name, self._desk())
+            self._outcome_kind = self._outcome_kind or PendingOutcome
+        return self._undecided, self._outcome_kind
+
+    def _outcomes_left(self, end: float | None) -> int:
+        """Conditional writes without outcome by `end`; by default they have the delivery timeout."""
+        if self._undecided is None:
+            return 0
+        end = monotonic() + self._producer.delivery_timeout_s + GRACE_S if end is None else end
+        return self._undecided.wait(end - monotonic())
+
     def _queue(
         self,
+        begin: Callable[[Shared, str, int], P],
         key: bytes,
         value: bytes | None,
         headers: Mapping[str, Text] | None,
         patience_s: float | None,
         own: ReservedHeaders,
-    ) -> Pending:
-        pending = self._kind.of(self._shared)
+    ) -> P:
         partition = self._place(None, key, len(key), self._partitions, None, None)
+        pending = begin(self._shared, self._topic, partition)
         every = [*own, *(check_headers(headers) or ())]
         self._producer.send(self._topic, key, value, pending, partition, headers=every, patience_s=patience_s)
         self._produce = self._producer.produce  # of another connection, if the one before met a fatal error

@@ -99,7 +99,7 @@ class Producer:
         self.asks_librdkafka = agrees_on_murmur2()
         self.on_full, self.queue_records, self.queue_bytes = on_full, queue_records, queue_bytes
         self.delivery_timeout_s = delivery_timeout_s
-        self._patience_s = delivery_timeout_s if on_full == "wait" else 0.0
+        self.patience_s = delivery_timeout_s if on_full == "wait" else 0.0
         self._bootstrap = Cluster.of(bootstrap)
         self._settings = self.settings(
             queue_records=queue_records,
@@ -209,7 +209,7 @@ class Producer:
         log.
         """
         more = {"headers": headers} if headers else {}
-        patience_s = self._patience_s if patience_s is None else patience_s
+        patience_s = self.patience_s if patience_s is None else patience_s
         deadline = None
         while True:
             connection = self._connections[-1]
@@ -356,7 +356,7 @@ class Producer:
         most = min(self.queue_records // 2, self.queue_bytes // (2 * self._largest + 1)) - records
         if most < 0:
             return False
-        deadline = monotonic() + self._patience_s
+        deadline = monotonic() + self.patience_s
         while len(self._connections[-1]) > most:
             left = deadline - monotonic()
             self.poll(min(0.01, max(left, 0.0)))
