@@ -18,6 +18,7 @@ def store(tmp_path_factory):
         node.create("t", 2, conditional=True, expiring=True)
         for name in ("past", "idle"):
             node.create(name, 1, conditional=True, expiring=True)
+        node.create("beside", 1, conditional=True, expiring=True, siblings=True)
         reader.wait_ready()
         yield node, reader
 
@@ -119,6 +120,25 @@ def test_as_of_a_time_sees_what_lived_then(store):
     )
     lives = reader.get("/v1/tables/past/rows/later", headers={"LS-As-Of": f"{epoch_of('past')}-0-2"})
     assert lives.content == b"v"
+
+
+def test_as_of_a_time_sees_the_siblings_that_lived_then(store):
+    node, reader = store
+    at_ms = now_ms() - HOUR_MS
+    ends, stays = {"ls.ttl": (HOUR_MS // 2).to_bytes(8)}, {"ls.seen": b"-1"}
+    node.decide("beside", [(b"k", b"ends", ends), (b"k", b"stays", stays)], at_ms=at_ms)
+    node.decide("beside", [(b"other", b"v", {})], at_ms=now_ms())
+    node.publish(TimesKey(epoch_of("beside"), 0), TimesRecord((StoodAt(at_ms, 2),)))
+
+    def as_of(text):
+        return reader.get("/v1/tables/beside/rows/k", headers={"LS-As-Of": text})
+
+    assert as_of(_text(now_ms() - HOUR_MS * 3 // 4)).status_code == 300
+    assert as_of(_text(now_ms() - HOUR_MS // 4)).content == b"stays"
+    problem(
+        as_of(f"{epoch_of('beside')}-0-2"), 400, "bad-level"
+    )  # when a part of it ended at that position is not known
+    assert reader.get("/v1/tables/beside/rows/k").content == b"stays"
 
 
 def _text(moment_ms):

@@ -108,6 +108,9 @@ def test_a_row_that_grows_beyond_its_bytes_is_refused():
         {"conditional": True, "wide": True, "families": {"a:b": {}}},
         {"conditional": True, "wide": True, "families": {"a": {"versions": 0}}},
         {"conditional": True, "wide": True, "families": {"a": {"colour": 1}}},
+        {"conditional": True, "wide": True, "families": {"a": {"ttl_ms": 1}}},
+        {"conditional": True, "wide": True, "expiring": True, "families": {"a": {"ttl_ms": 0}}},
+        {"conditional": True, "wide": True, "expiring": True, "families": {"a": {"ttl_ms": "7d"}}},
     ],
     ids=str,
 )
@@ -117,10 +120,10 @@ def test_a_definition_whose_rows_cannot_be_is_refused(fields):
 
 
 def test_families_are_written_without_what_goes_without_saying():
-    families = families_of({"content": {"versions": 3}, "anchor": {"versions": 1}})
-    assert families == {"content": {"versions": 3}, "anchor": {}}
+    families = families_of({"content": {"versions": 3, "ttl_ms": 9}, "anchor": {"versions": 1, "ttl_ms": None}})
+    assert families == {"content": {"versions": 3, "ttl_ms": 9}, "anchor": {}}
     assert families_of(["anchor"]) == {"anchor": {}}
-    table = Table("t", "t", "e" * 32, 2, conditional=True, wide=True, families=families)
+    table = Table("t", "t", "e" * 32, 2, conditional=True, expiring=True, wide=True, families=families)
     check_model(table)
     assert Table.from_json(table.to_json()) == table
     for wrong in ("content", {"content": 3}):

@@ -3,18 +3,22 @@
 import random
 
 import pytest
+from support_hard import Log, wide
 from support_stretch import StretchState, columns
-from test_expiry import Below
+from test_expiry import EXPIRING, A, B, Below
 from test_packed import HEAD, PackedHistories
 
 from logstore.model.errors import Corrupted
-from logstore.model.folding.difference import StateBelow, digest_upon
+from logstore.model.folding.difference import StateBelow, digest_upon, ended
 from logstore.model.folding.digest import TOMBSTONES, digest
-from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE, Entry
+from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE, Entry, has_ended
 from logstore.model.folding.packed_values import seen_at
 from logstore.model.hard_rows.changes.fork import forked
 from logstore.model.hard_rows.packed import pack_row, unpack_row
 from logstore.model.hard_rows.row import PLAIN_COLUMN, CellState, RowState
+from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
+from logstore.view.state_before import ViewState
+from logstore.view.view import View
 
 STAYS, ENDS, ENDS_LATER = (
     Entry(VALUE, 3, 1_000, b"one"), Entry(VALUE, 4, 1_001, b"two", 2_000), Entry(VALUE, 5, 1_001, b"six", 70_000)
@@ -145,3 +149,34 @@ def test_a_fork_begins_with_the_newest_values_at_offset_0_and_they_end_as_much_l
     assert alone.kind == SIBLINGS, "a delete has taken its siblings"
     assert forked(alone.encode(), 0) == STAYS._replace(version=0).encode()
     assert forked(ENDS.encode(), 2**63) == ENDS._replace(version=0, expires_ms=2**63 - 1).encode()
+
+
+@pytest.mark.parametrize("table", ["siblings", "wide"])
+@pytest.mark.parametrize("seed", range(12))
+def test_a_view_sees_of_each_row_what_the_fold_leaves_of_it(tmp_path, table, seed):
+    histories = PackedHistories(seed, table)
+    log, state, view = histories.log(60), StretchState(histories.rules), View(tmp_path / "view", EXPIRING)
+    while view.next_offset < 60:
+        records = columns(log, view.next_offset, min(view.next_offset + histories.rng.choice([1, 3, 20]), 60))
+        start = StretchStart(view.next_offset, view.state.log_time_ms, view.counter)
+        view.apply(fold_stretch(records, histories.rules, start, ViewState(view.reader(), lambda: None)))
+        state.take(records)
+        now_ms = state.log_time_ms
+        with view.reader().reading() as reading:
+            stored = dict(reading.scan())
+        assert seen(stored, now_ms) == seen(state.rows, now_ms)
+        assert digest(ended(stored.items(), now_ms)) == digest(seen(state.rows, now_ms).items())
+        kept = [raw for raw in stored.values() if raw[0] not in TOMBSTONES and has_ended(raw, now_ms)]
+        assert kept == [], "the bytes of rows that have ended whole are taken back"
+    view.close()
+
+
+def test_the_next_write_to_a_row_drops_what_has_ended_in_it():
+    state = StretchState(wide())
+    log = Log().edit(A, ["set", "b", "stays", "1"], ["set", "b", "ends", "2", 10], timestamp=100)
+    log.put(B, b"1", timestamp=200).edit(A, ["set", "b", "more", "3"], timestamp=150)
+    state.take(columns(log, 0, 2))
+    assert len(unpack_row(Entry.decode(state.rows[A])).cells) == 2
+    assert len(unpack_row(Entry.decode(seen_at(state.rows[A], state.log_time_ms))).cells) == 1
+    state.take(columns(log, 2, 3))
+    assert sorted(unpack_row(Entry.decode(state.rows[A])).cells) == [("b", b"more"), ("b", b"stays")]

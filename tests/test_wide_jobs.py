@@ -1,5 +1,6 @@
 """Batch jobs on tables of wide rows and siblings: what they make of them is what the lane makes, whatever runs them."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,7 +10,7 @@ import pytest
 import support_spark
 from support_conditional_log import facts, lane_facts, lane_reading
 from support_jobs import content, context, ends, make_table, token
-from support_log import produce
+from support_log import produce, until
 from support_wide_log import sibling_fields, wide_fields, write_rows
 from test_conditional_jobs import sound
 
@@ -55,8 +56,7 @@ def test_lane_local_engine_and_spark_come_to_the_same_rows(ctx, tmp_path, kind):
     assert without_time(facts(again)) == without_time(facts(made))
 
 
-@pytest.mark.parametrize("merge_share", [0.0, 10.0])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "merge_share"), [("wide", 0.0), ("wide", 10.0), ("siblings", 10.0)])
 def test_a_compaction_upon_another_gives_what_a_rebuild_gives(ctx, tmp_path, kind, merge_share):
     table = make_table(ctx, f"{kind}-compact-{merge_share:g}", 2, **KINDS[kind](merge_share=merge_share))
     levels = []
@@ -188,3 +188,70 @@ def test_an_audit_finds_a_forged_cell_and_names_it(ctx, capsys):
     assert "    'anchor:s': expected nothing, found version 1 of 1 bytes" in said
     (one,) = [one for p in cli_audit.document(found)["partitions"] for s in p["compared"] for one in s["keys"]]
     assert one["cells"][0] == {"cell": "anchor:s", "expected": None, "found": {"version": 1, "bytes": 1}}
+
+
+def now_ms():
+    return time.time_ns() // 1_000_000
+
+
+def barriers(ctx, table):
+    """Log time goes on, and no row is written."""
+    for partition in range(table.partitions):
+        produce(ctx.bootstrap, table.topic, [(None, b"\x80")], partition=partition, headers=[("ls.op", b"barrier")])
+
+
+@pytest.mark.parametrize(("kind", "merge_share"), [("wide", 0.0), ("wide", 10.0), ("siblings", 10.0)])
+def test_what_ended_in_a_row_between_two_compactions_is_in_none_of_their_levels(ctx, tmp_path, kind, merge_share):
+    table = make_table(ctx, f"{kind}-ends-{merge_share:g}", 2, **KINDS[kind](expiring=True, merge_share=merge_share))
+    for seed in range(1, 4):
+        write_rows(ctx.bootstrap, table, 100, seed=seed)
+        made = compact(ctx, table).manifest
+        assert sound(ctx, table, made) == lane_facts(ctx.bootstrap, table, made, tmp_path / f"lane-{seed}")
+    living, ttl_s = living_beside_one_that_stays(ctx, table)
+    until("its end has come", lambda: now_ms() > living.created_ms + ttl_s * 1_000, 2 * ttl_s + 60)
+    barriers(ctx, table)
+    later = compact(ctx, table).manifest
+    assert sound(ctx, table, later) == lane_facts(ctx.bootstrap, table, later, tmp_path / "lane-later")
+    assert [len(one) for one in (values_of(ctx, living), values_of(ctx, later))] == [2, 1]
+    rebuilt = rebuild(ctx, table).manifest
+    assert without_time(facts(rebuilt)) == without_time(facts(later))
+    judged = [one for one in audit(ctx, table, timeout_s=0).suspects if one.name.startswith("snapshot")]
+    assert {one.verdict for one in judged} == {AGREE}
+
+
+def living_beside_one_that_stays(ctx, table):
+    """A snapshot in which a row has a value that ends and one that stays, and the TTL of the former."""
+    for ttl_s in (4, 16, 64):  # until the value lives at a cut, however slow the machine is, and ends behind it
+        sent_ms, ttl = now_ms(), ("ls.ttl", (ttl_s * 1_000).to_bytes(8))
+        if table.wide:
+            edit(ctx, table, b"ends", ["set", "content", "ends", "v", ttl_s * 1_000], ["set", "content", "stays", "v"])
+        else:
+            produce(ctx.bootstrap, table.topic, [(b"ends", b"ends")], headers=[ttl])
+            produce(ctx.bootstrap, table.topic, [(b"ends", b"stays")], headers=[("ls.seen", b"-1")])
+        made = compact(ctx, table).manifest
+        if now_ms() < sent_ms + ttl_s * 1_000:
+            return made, ttl_s
+    pytest.fail("no compaction was done while the value lived")
+
+
+def values_of(ctx, manifest):
+    """Values of the row `ends` in a snapshot's files."""
+    found = {key: raw for partition in manifest.parts for key, raw in content(ctx, manifest, partition).items()}
+    return [one for cell in unpack_row(Entry.decode(found[b"ends"])).cells.values() for one in cell.members]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_in_a_fork_live_on_as_much_longer(ctx, kind):
+    source = make_table(ctx, f"{kind}-lives", 1, **KINDS[kind](expiring=True))
+    headers = [("ls.ttl", (3_600_000).to_bytes(8)), *([("ls.op", b"edit")] if kind == "wide" else [])]
+    value = msgpack.packb([["set", "content", "q", b"v"]]) if kind == "wide" else b"v"
+    for _ in range(2):
+        headers = [*headers, *([("ls.seen", b"-1")] if kind == "siblings" and len(headers) == 1 else [])]
+        produce(ctx.bootstrap, source.topic, [(b"ends", value)], headers=headers)
+    before = compact(ctx, source).manifest
+    made = restore(ctx, source.name, token(source, ends(ctx, source)), f"{kind}-lives-on").manifest
+    later_ms = made.created_ms - made.parts[0].log_time_ms  # that of the source at the position
+    wanted = [one._replace(version=0, expires_ms=one.expires_ms + later_ms) for one in values_of(ctx, before)]
+    assert values_of(ctx, made) == wanted
+    assert len(wanted) == (1 if kind == "wide" else 2)
+    assert later_ms > 0

@@ -27,8 +27,9 @@ from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, ServerUnreachable
 from logstore.model.folding.difference import ended
 from logstore.model.folding.digest import Digest, digest
-from logstore.model.folding.entry import Entry, has_ended
+from logstore.model.folding.entry import Entry
 from logstore.model.folding.fold import FoldRules
+from logstore.model.folding.packed_values import seen_at
 from logstore.model.folding.sorted_merge import join
 from logstore.model.hard_rows.changes.cell_differences import DifferingCell, differing_cells
 from logstore.model.hard_rows.row import CellState
@@ -238,8 +239,8 @@ class _Ends:
             yield pair
 
     def had_come(self, key: bytes, time_ms: int) -> bool:
-        """True when the row had ended by then."""
-        return any(one == key and has_ended(raw, time_ms) for one, raw in self._newest)
+        """True when the row, or a part of it, had ended by then."""
+        return any(one == key and seen_at(raw, time_ms) is not raw for one, raw in self._newest)
 
 
 class _Pages:

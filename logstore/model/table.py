@@ -24,6 +24,7 @@ DEFAULT_DEDUP_WINDOW_MS = 24 * 3_600 * 1_000
 DEFAULT_DEDUP_RECORDS = 4_000_000
 MAX_DEDUP_WINDOW_MS = 366 * 24 * 3_600 * 1_000
 MAX_VERSIONS = 10_000  # that a cell keeps
+MAX_FAMILY_TTL_MS = 100 * 366 * 24 * 3_600 * 1_000
 MAX_DEDUP_RECORDS = 1_000_000_000
 RECORD_OVERHEAD_BYTES = MAX_KEY_BYTES + 16 * 1024  # key, headers and framing beside the value
 COMPRESSIONS = ("none", "lz4", "zstd")
@@ -84,7 +85,7 @@ class Table:
         default_factory=dict
     )  # partition -> [offset, leader epoch] where the log went on after losses of its end that `table repair` accepted
     conditional: bool = False  # takes conditions, ids, increments and appends, and remembers what became of them
-    expiring: bool = False  # rows may carry a TTL
+    expiring: bool = False  # rows, cells and siblings may carry a TTL
     dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS  # log time for which ids and outcomes are remembered
     dedup_records: int = DEFAULT_DEDUP_RECORDS  # and how many of a partition at most, the newest
     wide: bool = False  # rows of many cells, in column families
@@ -261,6 +262,9 @@ def check_dedup(table: Table) -> None:
         raise BadDefinition("a dedup window is for conditional tables: a plain one remembers no outcomes")
 
 
+_GOES_WITHOUT_SAYING = (("versions", 1), ("ttl_ms", None))
+
+
 def families_of(given: Mapping[str, Mapping[str, Any]] | Iterable[str]) -> dict[str, dict[str, Any]]:
     """Column families as a definition holds them, of names with their rules or names alone. Raises BadDefinition."""
     if isinstance(given, str | bytes):
@@ -269,7 +273,8 @@ def families_of(given: Mapping[str, Mapping[str, Any]] | Iterable[str]) -> dict[
     if not all(isinstance(rules, Mapping) for rules in named.values()):
         raise BadDefinition(f"the rules of a column family are such as {{'versions': 3}}, not {named!r:.200}")
     return {
-        name: {k: said for k, said in rules.items() if (k, said) != ("versions", 1)} for name, rules in named.items()
+        name: {k: said for k, said in rules.items() if (k, said) not in _GOES_WITHOUT_SAYING}
+        for name, rules in named.items()
     }
 
 
@@ -281,19 +286,26 @@ def check_model(table: Table) -> None:
         raise BadDefinition("siblings are for rows of one value: a wide table keeps none")
     if (table.families or table.multi_row) and not table.wide:
         raise BadDefinition("column families and edits of several rows are for wide tables")
-    if table.expiring and (table.wide or table.siblings):
-        raise BadDefinition("rows of a wide table, or of one that keeps siblings, do not expire yet: leave the TTL out")
     for name, rules in table.families.items():
         _check_family(name, rules)
+    if has_ttl(table.families) and not table.expiring:
+        raise BadDefinition("a column family with a TTL is for expiring tables: make it with --expiring, expiring=True")
+
+
+def has_ttl(families: Mapping[str, Mapping[str, Any]]) -> bool:
+    """True when cells of some column family end by themselves."""
+    return any(rules.get("ttl_ms") is not None for rules in families.values())
 
 
 def _check_family(name: str, rules: dict[str, Any]) -> None:
     if not isinstance(name, str) or not _FAMILY.fullmatch(name):
         raise BadDefinition(f"not a column family: {name!r:.100}; use 1 to 64 of A-Z a-z 0-9 . _ -")
-    if not isinstance(rules, dict) or rules.keys() - {"versions"}:
-        raise BadDefinition(f"column family {name}: it has versions=N, not {rules!r:.100}")
+    if not isinstance(rules, dict) or rules.keys() - {"versions", "ttl_ms"}:
+        raise BadDefinition(f"column family {name}: it has versions=N and ttl_ms=N, not {rules!r:.100}")
     what = f"column family {name}: versions is 1 to {MAX_VERSIONS:,}"
     _check_within(what, rules.get("versions", 1), 1, MAX_VERSIONS)
+    if "ttl_ms" in rules:
+        _check_within(f"column family {name}: its TTL is 1 ms to 100 years", rules["ttl_ms"], 1, MAX_FAMILY_TTL_MS)
 
 
 def _kinds(table: Table) -> tuple[bool, bool, bool]:

@@ -92,9 +92,10 @@ def _of_a_new_table(name: str) -> Any:
 @click.option(
     "--family",
     "families",
-    metavar="NAME[:versions=N]",
+    metavar="NAME[:versions=N,ttl=TIME]",
     multiple=True,
-    help="With --wide, as often as needed: a column family, and how many versions its cells keep (1).",
+    help="With --wide, as often as needed: a column family, how many versions its cells keep (1), and how long they "
+    "live when their writer does not say (for good). A TTL makes the table --expiring.",
 )
 @click.option("--multi-row", is_flag=True, help="With --wide: an edit may name several rows of one partition.")
 @click.option(
@@ -166,11 +167,17 @@ def _families(given: tuple[str, ...]) -> dict[str, dict[str, int]]:
         name, _, rules = text.partition(":")
         if name in found:
             raise UsageError(f"--family {name} is given twice")
-        pairs = [rule.partition("=") for rule in rules.split(",") if rule]
-        if any(word != "versions" or not number.isdecimal() for word, _, number in pairs):
-            raise UsageError(f"--family {text!r}: write NAME or NAME:versions=N")
-        found[name] = {word: int(number) for word, _, number in pairs}
+        found[name] = dict(_rule(text, *rule.partition("=")) for rule in rules.split(",") if rule)
     return found
+
+
+def _rule(text: str, word: str, _sign: str, said: str) -> tuple[str, int]:
+    """A rule of a column family. Raises UsageError."""
+    if word == "ttl":
+        return "ttl_ms", options.duration_ms(said, f"--family {text!r}: its TTL")
+    if word != "versions" or not said.isdecimal():
+        raise UsageError(f"--family {text!r}: write NAME, NAME:versions=N or NAME:versions=N,ttl=7d")
+    return "versions", int(said)
 
 
 def _window(dedup_window: str | None, dedup_records: int | None) -> dict[str, int]:

@@ -70,9 +70,9 @@ class Admin:
         they are made (compression, block_bytes, keep_snapshots, merge_share). `conditional`, for good too: it takes
         conditional writes (docs/conditional_writes.md), whose outcomes a partition remembers for `dedup_window_ms` of
         the log's time, the newest `dedup_records` of them. `expiring`: conditional, and rows may carry a TTL.
-        `wide`: conditional, and rows are cells in column `families`: their names, or {name: {"versions": 3}};
-        `multi_row`: an edit may name several rows of one partition. `siblings`: conditional, and puts that did not see
-        each other stay side by side.
+        `wide`: conditional, and rows are cells in column `families`: their names, or {name: {"versions": 3,
+        "ttl_ms": 60_000}} (a TTL makes the table expiring); `multi_row`: an edit may name several rows of one
+        partition. `siblings`: conditional, and puts that did not see each other stay side by side.
 
         Raises TableExists, BadDefinition, LogUnreachable, AccessDenied, NotYet.
         """

@@ -57,6 +57,7 @@ from logstore.model.table import (
     check_model,
     check_name,
     families_of,
+    has_ttl,
 )
 
 if TYPE_CHECKING:
@@ -106,13 +107,14 @@ class MemoryStore(ConditionalWrites):
         """Make a table, as `Admin.create`. Raises TableExists, BadDefinition."""
         check_name(check_table(table))
         check_limits(partitions, max_value_bytes)
+        named = families_of(families)
         with self._lock:
             if table in self._tables:
                 raise TableExists(f"there is a table {table!r} already")
             definition = Table(
                 table, table, secrets.token_hex(16), partitions, max_value_bytes,
-                conditional=conditional or expiring or wide or siblings, expiring=expiring,
-                wide=wide, families=families_of(families), siblings=siblings, multi_row=multi_row,
+                conditional=conditional or expiring or wide or siblings, expiring=expiring or has_ttl(named),
+                wide=wide, families=named, siblings=siblings, multi_row=multi_row,
                 dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
             check_dedup(definition)

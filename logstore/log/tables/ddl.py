@@ -35,6 +35,7 @@ from logstore.model.table import (
     check_name,
     check_snapshots,
     families_of,
+    has_ttl,
 )
 
 
@@ -60,16 +61,17 @@ def create(
 
     `snapshots`: how they are made: compression, block_bytes, keep_snapshots, merge_share. `conditional`: it takes
     conditions, ids, increments and appends, whose outcomes it remembers for the dedup window. `expiring`: its rows may
-    carry a TTL. `wide`: its rows are cells in column `families`, names or {name: {"versions": 3}}, and `multi_row` lets
-    an edit name several rows of a partition. `siblings`: puts that did not see each other stay side by side. Tables of
-    all these kinds are conditional, too.
+    carry a TTL. `wide`: its rows are cells in column `families`, names or {name: {"versions": 3, "ttl_ms": 60_000}}
+    (a TTL makes it expiring), and `multi_row` lets an edit name several rows of a partition. `siblings`: puts that did
+    not see each other stay side by side. Tables of all these kinds are conditional, too.
     """
     check_name(name)
     check_limits(partitions, max_value_bytes)
+    named = families_of(families)
     table = Table(
         name, name, "", partitions, max_value_bytes, description=description,
-        conditional=conditional or expiring or wide or siblings, expiring=expiring,
-        wide=wide, families=families_of(families), siblings=siblings, multi_row=multi_row,
+        conditional=conditional or expiring or wide or siblings, expiring=expiring or has_ttl(named),
+        wide=wide, families=named, siblings=siblings, multi_row=multi_row,
         dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
     )  # fmt: skip
     check_dedup(table)

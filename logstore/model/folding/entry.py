@@ -20,7 +20,7 @@ from logstore.model.errors import Corrupted
 VALUE, TOMBSTONE = 0, 1
 SIBLINGS, CELLS = 2, 3  # several values in one payload: `logstore.model.hard_rows.packed`
 HEAD_BYTES = 17  # of an entry without expiry
-_EXPIRES = 0x80
+EXPIRES = 0x80  # bit of the first byte
 LATEST_MS = (1 << 63) - 1  # ends are capped here
 _HEAD = struct.Struct(">BQQ")
 _EXPIRY = struct.Struct(">Q")
@@ -34,12 +34,12 @@ def has_ended(entry: bytes, now_ms: int) -> bool:
 
     `now_ms` is log time in the fold, the later of log and wall time for readers.
     """
-    return entry[0] >= _EXPIRES and int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") <= now_ms
+    return entry[0] >= EXPIRES and int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") <= now_ms
 
 
 def ends_later(entry: bytes, more_ms: int) -> bytes:
     """The encoded entry with an end that comes by so much later; one without an end stays as it is."""
-    if entry[0] < _EXPIRES:
+    if entry[0] < EXPIRES:
         return entry
     end = min(int.from_bytes(entry[HEAD_BYTES : HEAD_BYTES + 8], "big") + more_ms, LATEST_MS)
     return entry[:HEAD_BYTES] + end.to_bytes(8) + entry[HEAD_BYTES + 8 :]
@@ -50,7 +50,7 @@ def tombstone_of(entry: bytes) -> bytes:
 
     So that a read of the past tells a row that had ended by then from one whose value is gone since.
     """
-    return bytes([TOMBSTONE | _EXPIRES]) + entry[1 : HEAD_BYTES + 8]
+    return bytes([TOMBSTONE | EXPIRES]) + entry[1 : HEAD_BYTES + 8]
 
 
 class Entry(NamedTuple):
@@ -68,7 +68,7 @@ class Entry(NamedTuple):
         if self.expires_ms is None:
             return _HEAD.pack(self.kind, self.version, self.timestamp_ms) + self.payload
         return (
-            _HEAD.pack(self.kind | _EXPIRES, self.version, self.timestamp_ms)
+            _HEAD.pack(self.kind | EXPIRES, self.version, self.timestamp_ms)
             + _EXPIRY.pack(self.expires_ms)
             + self.payload
         )
@@ -78,10 +78,10 @@ class Entry(NamedTuple):
         """Decode the bytes of an entry; raises Corrupted when they are too short or of an unknown kind."""
         try:
             kind, version, timestamp_ms = _HEAD.unpack_from(raw)
-            if not kind & _EXPIRES:
+            if not kind & EXPIRES:
                 return cls(_known(kind), version, timestamp_ms, bytes(raw[17:]))
             (expires_ms,) = _EXPIRY.unpack_from(raw, 17)
-            return cls(_known(kind & ~_EXPIRES), version, timestamp_ms, bytes(raw[25:]), expires_ms)
+            return cls(_known(kind & ~EXPIRES), version, timestamp_ms, bytes(raw[25:]), expires_ms)
         except struct.error as error:
             raise Corrupted(f"an entry of {len(raw)} bytes is too short") from error
 

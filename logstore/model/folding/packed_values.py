@@ -16,12 +16,12 @@ from typing import Any
 import msgpack
 
 from logstore.model.errors import Corrupted
-from logstore.model.folding.entry import HEAD_BYTES, SIBLINGS, VALUE, Entry, has_ended
+from logstore.model.folding.entry import EXPIRES, HEAD_BYTES, SIBLINGS, VALUE, Entry, has_ended
 
 _VERSION, _END = 0, 3  # of a value
 _ENDING = 0x93  # first byte of cells of which some value ends
 _NEXT_END_BYTES = 10  # enough of a payload to tell when its next value ends
-_FLAG, _EXPIRY_BYTES = 0x80, 8
+_EXPIRY_BYTES = 8
 
 PackedValue = Sequence[Any]
 DAMAGE = (ValueError, TypeError, IndexError, AttributeError, msgpack.UnpackException)  # what a damaged payload raises
@@ -41,11 +41,11 @@ def seen_at(raw: bytes, now_ms: int) -> bytes | None:
     """
     if has_ended(raw, now_ms):
         return None
-    if raw[0] & ~_FLAG < SIBLINGS:
+    if raw[0] & ~EXPIRES < SIBLINGS:
         return raw
-    start = HEAD_BYTES + (_EXPIRY_BYTES if raw[0] & _FLAG else 0)
+    start = HEAD_BYTES + (_EXPIRY_BYTES if raw[0] & EXPIRES else 0)
     try:
-        if raw[0] & ~_FLAG == SIBLINGS:
+        if raw[0] & ~EXPIRES == SIBLINGS:
             return _siblings_at(raw, start, now_ms)
         return _cells_at(raw, start, now_ms) if _next_end(raw, start) <= now_ms else raw
     except DAMAGE as error:

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.digest import TOMBSTONES
-from logstore.model.folding.entry import has_ended
+from logstore.model.folding.entry import EXPIRES, SIBLINGS, has_ended
+from logstore.model.folding.packed_values import seen_at
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.serve.read.encoding import json_bytes
@@ -83,11 +84,21 @@ class AsOfReads(NamedTuple):
         """Raise Problem unless `raw`, the newest entry here, is the row's entry at that point."""
         if self.gaps() if raw is None else int.from_bytes(raw[1:9], "big") >= self.sure:
             raise self.refusal(key)
-        time_ms = self.as_of.time_ms
-        if raw is None or not has_ended(raw, self.log_time_ms):
+        if raw is None:
             return
-        if time_ms is None or (raw[0] in TOMBSTONES and not has_ended(raw, time_ms)):
-            raise self.refusal(key)  # when it had ended at that position, or its value since, is not known here
+        time_ms = self.as_of.time_ms
+        if has_ended(raw, self.log_time_ms):
+            if time_ms is None or (raw[0] in TOMBSTONES and not has_ended(raw, time_ms)):
+                raise self.refusal(key)  # when it had ended at that position, or its value since, is not known here
+        elif raw[0] & ~EXPIRES >= SIBLINGS and self._may_lack(raw):
+            raise self.refusal(key)  # of a row of several values a part has ended since, or may have
+
+    def _may_lack(self, raw: bytes) -> bool:
+        """True when some value of a row of several may have been in it at that point and not now."""
+        reader = self.served.reader
+        if reader is None or not reader.expiring:
+            return False
+        return self.gaps() or (self.as_of.time_ms is None and seen_at(raw, self.log_time_ms) is not raw)
 
     @property
     def instant_ms(self) -> int:

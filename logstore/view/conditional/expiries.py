@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 from xxhash import xxh3_64_digest
 
 from logstore.model.folding.digest import TOMBSTONES
-from logstore.model.folding.entry import HEAD_BYTES, tombstone_of
+from logstore.model.folding.entry import EXPIRES, HEAD_BYTES, tombstone_of
 
 EXPIRIES = b"expiries"
-_EXPIRES = 0x80
 _KEY = struct.Struct(">QQ")
 _SWEPT = 64  # rows that a commit takes back at least, if there are some
 
@@ -67,7 +66,7 @@ def room_for(entries: Mapping[bytes, bytes]) -> EndsSize:
 
 
 def _may_end(raw: bytes) -> bool:
-    return raw[0] >= _EXPIRES and raw[0] not in TOMBSTONES
+    return raw[0] >= EXPIRES and raw[0] not in TOMBSTONES
 
 
 def _key(row_key: bytes, raw: bytes) -> bytes:
