@@ -129,6 +129,7 @@ class Settings:
     insecure: bool = (
         False  # serve beyond loopback although there is no authentication: everybody who reaches it reads everything
     )
+    writes: bool = False  # readers take writes over HTTP, and make a producer of Kafka with the first one
     # What a node says
     log_format: str = "auto"  # of its stderr: "console", "json", or by whether it is a terminal; its children's is JSON
     log_level: str = "info"  # or "info,streaming.lane=debug": debug costs a line a batch
@@ -416,6 +417,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "bootstrap": _bootstrap, "kafka_config": _path, "url": _url, "data_dir": _path,
     "http": parse_address, "advertise": _url,
     "workers": _whole(1, 64), "readers": _whole(1, 64), "sync": _sync, "group": _text, "zone": _text, "insecure": _flag,
+    "writes": _flag,
     "log_format": _log_format, "log_level": _log_level, "slow_ms": _whole(1, 3_600_000), "access_log": _flag,
     "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
     "fetch_mb_s": _rate, "local_records": _whole(0, 1 << 53), "local_mb": _whole(0, 1 << 33),

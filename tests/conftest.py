@@ -112,7 +112,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]
 @pytest.fixture(scope="session")
 def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
     """One `logstore dev` for all tests of the command; each test makes tables of its own."""
-    running = Dev(tmp_path_factory.mktemp("dev") / "data")
+    running = Dev(tmp_path_factory.mktemp("dev") / "data", "--writes")
     yield running
     running.end()
 

@@ -11,7 +11,7 @@ from support_store import Running, cli, running
 
 from logstore.model.partitioner import partition_of
 
-DEV = ("--http", "127.0.0.1:0", "--kafka-heap-mb", "256")
+DEV = ("--http", "127.0.0.1:0", "--writes", "--kafka-heap-mb", "256")
 
 
 @contextmanager

@@ -96,6 +96,21 @@ def _assert_levels_hold(store: Running, table: str, first: Position) -> None:
         assert (refused.status_code, "after 700 ms" in refused.text) == (504, True), refused.text
 
 
+def _put_over_http(store: Running, table: str, key: str, deadline_ms: int = 500) -> httpx.Response:
+    """A write of the time without Kafka: refused, or unknown, in time; never answered as if it were in the log."""
+    answer = httpx.put(
+        f"{store.url}/v1/tables/{table}/rows/{key}", content=b"v", params={"deadline_ms": deadline_ms},
+        trust_env=False, timeout=40,
+    )  # fmt: skip
+    if answer.status_code == 503:
+        assert answer.json()["type"] == "urn:logstore:log-unreachable", answer.text
+    elif answer.status_code == 202:
+        assert (answer.json()["outcome"], answer.json()["offset"]) == ("unknown", None), answer.text
+    else:
+        assert (deadline_ms, answer.status_code) == (30_000, 200), answer.text
+    return answer
+
+
 def _outcomes(pending: list[Any]) -> dict[int, Position]:
     """The writes that were acknowledged; all others must say that they failed, or that it is not known."""
     acknowledged = {}
@@ -119,6 +134,7 @@ def test_kafka_is_gone_for_a_while_and_reads_go_on(fault_store, fault_table, fau
                 pipe = client.pipeline(fault_table)
                 pending = [pipe.put(f"n{n}", str(n)) for n in range(20)]
                 _assert_levels_hold(fault_store, fault_table, first)
+                over_http = [_put_over_http(fault_store, fault_table, f"h{n}") for n in range(3)]
                 until("the fault has lasted", lambda: fault == "killed" or time.monotonic() > ends_s)
             finally:
                 if fault == "paused":
@@ -128,6 +144,10 @@ def test_kafka_is_gone_for_a_while_and_reads_go_on(fault_store, fault_table, fau
             last = client.put(fault_table, "last", "after")
             until("it is read", lambda: client.get(fault_table, "last", after=last, deadline_ms=30_000))
             await_no_lag(fault_store, fault_table)
+            assert _put_over_http(fault_store, fault_table, "h", deadline_ms=30_000).status_code == 200
+        for n, answer in enumerate(over_http):  # refused ones are certainly not there
+            unwritten = client.get(fault_table, f"h{n}", consistency="latest", deadline_ms=30_000) is None
+            assert unwritten or answer.status_code == 202, answer.text
         for number, position in acknowledged.items():
             assert client.get(fault_table, f"n{number}", after=position).value == b"%d" % number
 

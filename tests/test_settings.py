@@ -81,7 +81,8 @@ def test_every_setting_can_stand_in_the_environment(tmp_path):
         "LOGSTORE_BOOTSTRAP": "a:1,b:2", "LOGSTORE_URL": "http://h:1/", "LOGSTORE_DATA_DIR": str(tmp_path),
         "LOGSTORE_HTTP": "[::1]:0",
         "LOGSTORE_ADVERTISE": "https://h", "LOGSTORE_WORKERS": "3", "LOGSTORE_READERS": "5", "LOGSTORE_SYNC": "commit",
-        "LOGSTORE_GROUP": "g", "LOGSTORE_ZONE": "z", "LOGSTORE_INSECURE": "yes", "LOGSTORE_SLOTS": "8",
+        "LOGSTORE_GROUP": "g", "LOGSTORE_ZONE": "z", "LOGSTORE_INSECURE": "yes",
+        "LOGSTORE_WRITES": "1", "LOGSTORE_SLOTS": "8",
         "LOGSTORE_STORAGE": "s3://b/p", "LOGSTORE_STORAGE_SCHEMES": "file,s3",
             "LOGSTORE_KAFKA_PORT": "9", "LOGSTORE_KAFKA_CONFIG": "/k", "LOGSTORE_SECURE": "1",
         "LOGSTORE_KAFKA_HEAP_MB": "256", "LOGSTORE_STALL_S": "1.5", "LOGSTORE_DRAIN_S": "2",
@@ -94,7 +95,7 @@ def test_every_setting_can_stand_in_the_environment(tmp_path):
     assert load({}, environ, ()) == Settings(
         bootstrap="a:1,b:2", url="http://h:1", data_dir=tmp_path, http=Address("::1", 0), advertise="https://h",
         workers=3, readers=5,
-        sync="commit", group="g", zone="z", insecure=True, slots=8, storage="s3://b/p",
+        sync="commit", group="g", zone="z", insecure=True, writes=True, slots=8, storage="s3://b/p",
         storage_schemes=("file", "s3"), kafka_port=9, kafka_heap_mb=256, kafka_config=Path("/k"), secure=True,
         stall_s=1.5,
         drain_s=2.0, deadline_ms=100, timeout_s=3.0, fetch_mb_s=20.0, local_records=9, local_mb=3, task_bytes=5,

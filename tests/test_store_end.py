@@ -13,9 +13,9 @@ from support_producer import Fixed, read_log
 from support_wait import until
 
 from logstore import Store
-from logstore.client.tables import TopicProof
 from logstore.log.write.connection import Connection
 from logstore.log.write.producer import Producer
+from logstore.log.write.topic_proof import TopicProof
 from logstore.model.errors import (
     UsageError,
 )

@@ -29,7 +29,7 @@ from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.store import Store
-from logstore.client.tables import CachedDefinitions, TopicProof, renewing
+from logstore.client.tables import CachedDefinitions, renewing
 from logstore.client.write.pending import Pending, PendingWrite, Shared
 from logstore.client.write.pipeline import Pipeline, ReservedHeaders
 from logstore.log.after_fork import keep, renew_in_child
@@ -43,6 +43,7 @@ from logstore.log.write.limits import (
     OnFull,
 )
 from logstore.log.write.producer import Producer
+from logstore.log.write.topic_proof import TopicProof
 from logstore.model.errors import (
     EpochChanged,
     LogStoreError,
@@ -73,6 +74,7 @@ class _Wakeups:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop, self._done = loop, deque[asyncio.Future[None]]()
+        self._called = False  # the loop was called and has not begun to look
 
     def tell(self, future: "asyncio.Future[None]") -> None:
         """Complete `future` in its loop. Called on any thread."""
@@ -80,13 +82,13 @@ class _Wakeups:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_complete, future)
             return
-        first = not self._done
-        self._done.append(future)
-        if first and not self._loop.is_closed():
+        self._done.append(future)  # before it is looked whether the loop was called: it may be at the end of its round
+        if not self._called and not self._loop.is_closed():
+            self._called = True
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        # emptied one by one: whoever finds the queue empty while this runs wakes the loop again
+        self._called = False  # what comes from here on calls again
         while self._done:
             _complete(self._done.popleft())
 

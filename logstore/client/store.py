@@ -17,7 +17,7 @@ from logstore.client.read.http import HttpReader, ScanPages
 from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
 from logstore.client.read.row import Row
-from logstore.client.tables import CachedDefinitions, Tables, TopicProof, renewing
+from logstore.client.tables import CachedDefinitions, Tables, renewing
 from logstore.client.transport.origin import Origin
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.connect.cluster import Cluster
@@ -29,6 +29,7 @@ from logstore.log.write.limits import (
     QUEUE_RECORDS,
     OnFull,
 )
+from logstore.log.write.topic_proof import TopicProof
 from logstore.model.errors import EpochChanged, LogStoreError, NotYet, UsageError, WriteFailed
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position

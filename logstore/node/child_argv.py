@@ -17,11 +17,12 @@ def worker_argv(s: Settings, index: int, node: str, url: str, bootstrap: str) ->
 def reader_argv(s: Settings, index: int, node: str, port: int, bootstrap: str | None) -> list[str]:
     """Command line of a reader of the node `node`, on the port that its readers share.
 
-    `bootstrap`: Kafka's address; without it the reader serves no change feed.
+    `bootstrap`: Kafka's address; without it the reader serves no change feed and takes no writes.
     """
     return [
         *child.python("logstore.serve"), "--data-dir", str(s.data_dir), "--host", s.http.host, "--port", str(port),
         "--workers", str(s.workers), "--node", node, "--index", str(index), "--slow-ms", str(s.slow_ms),
         *(["--access-log"] if s.access_log else []), *(["--insecure"] if s.insecure else []),
+        *(["--writes"] if s.writes else []),
         *([] if bootstrap is None else ["--bootstrap", bootstrap]),
     ]  # fmt: skip

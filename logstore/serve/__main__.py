@@ -16,11 +16,12 @@ from logstore.serve.settings import ReaderSettings
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="The node's data directory.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve on.")
 @click.option("--port", default=7878, show_default=True, help="Port; all readers of a node share it.")
-@click.option("--bootstrap", help="Kafka's host:port, for the change feed; nothing else here needs it.")
+@click.option("--bootstrap", help="Kafka's host:port, for the change feed and for writes; nothing else needs it.")
 @click.option("--workers", default=1, show_default=True, help="Workers of this node, whose feeds are followed.")
 @click.option("--node", default="local", show_default=True, help="Id of this node.")
 @click.option("--index", default=0, show_default=True, help="Which reader of the node this is.")
 @click.option("--insecure", is_flag=True, help="Serve beyond this machine although there is no authentication.")
+@click.option("--writes", is_flag=True, help="Take writes over HTTP.")
 @click.option("--max-connections", default=8_192, show_default=True, help="More are answered 503.")
 @click.option(
     "--max-waiters", default=10_000, show_default=True, help="Requests waiting for a token; more are answered 429."

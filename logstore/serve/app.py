@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from logstore.model.errors import LogStoreError
 from logstore.process import logs
@@ -26,7 +26,12 @@ from logstore.serve.wire.problems import Problem, problem_of
 from logstore.serve.wire.request import CLIENT_GONE, ClientGoneError, Request, percent_decode
 from logstore.serve.wire.response import Response, page
 
+if TYPE_CHECKING:
+    from logstore.serve.writes.pages import WritePages  # loads librdkafka, which readers do without
+
 _READ = ("GET", "HEAD")
+_WRITTEN = (*_READ, "PUT", "DELETE")
+_NO_WRITES = "; writes over HTTP are off: `--writes` (LOGSTORE_WRITES) of the node turns them on"
 log = logs.get(__name__)
 
 
@@ -36,6 +41,7 @@ class Route(NamedTuple):
     name: str
     methods: tuple[str, ...]
     handle: Callable[[], Awaitable[Response]]
+    hint: str = ""  # beside the refusal of another method
 
 
 class App:
@@ -52,10 +58,12 @@ class App:
         store: StoreStatus,
         metrics: MetricsPage,
         request_log: RequestLog,
+        writes: "WritePages | None" = None,
     ) -> None:
+        """`writes`: where this reader takes some."""
         self._request_log = request_log
         self._rows, self._scan, self._multiget, self._outcomes = rows, scan, multiget, outcomes
-        self._changes = changes
+        self._changes, self._writes = changes, writes
         self._metrics, self._metrics_text = metrics.counts, metrics.text
         self._pages = pages
         self._plain: dict[bytes, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
@@ -102,7 +110,7 @@ class App:
         try:
             found = self._route(request)
             route = found.name
-            _check_method(request, found.methods)
+            _check_method(request, found)
             return route, await found.handle()
         except Problem as problem:
             return route, problem.answer()
@@ -131,6 +139,8 @@ class App:
     def _below_table(self, request: Request, table: str, below: bytes) -> Route:
         if below == b"rows":
             return Route("scan", _READ, lambda: self._scan.get(request, table))
+        if below == b"rows:write":
+            return self._many_writes(request, table)
         if below == b"rows:get":
             return Route("multiget", ("POST",), lambda: self._multiget.post(request, table))
         if below == b"changes":
@@ -146,8 +156,24 @@ class App:
         if below.startswith(
             b"rows/"
         ):  # all that follows is the key: nothing comes behind it, so a bare slash is part of it
-            return Route("row", _READ, lambda: self._rows.get(request, table, below[5:]))
+            return self._one_row(request, table, below[5:])
         raise _no_page(request)
+
+    def _one_row(self, request: Request, table: str, key: bytes) -> Route:
+        writes = self._writes
+        if writes is None:
+            return Route("row", _READ, lambda: self._rows.get(request, table, key), _NO_WRITES)
+        if request.method == "PUT":
+            return Route("row", _WRITTEN, lambda: writes.row.put(request, table, key))
+        if request.method == "DELETE":
+            return Route("row", _WRITTEN, lambda: writes.row.delete(request, table, key))
+        return Route("row", _WRITTEN, lambda: self._rows.get(request, table, key))
+
+    def _many_writes(self, request: Request, table: str) -> Route:
+        writes = self._writes
+        if writes is None:
+            return Route("batch-write", (), lambda: self._pages.table(request, table), _NO_WRITES)
+        return Route("batch-write", ("POST",), lambda: writes.batch.post(request, table))
 
     async def _metrics_page(self, request: Request) -> Response:
         request.params(())
@@ -158,12 +184,12 @@ class App:
         return page(files("logstore.serve").joinpath("openapi.json").read_bytes())
 
 
-def _check_method(request: Request, methods: tuple[str, ...]) -> None:
-    if request.method not in methods:
-        allowed = ", ".join(methods)
+def _check_method(request: Request, route: Route) -> None:
+    if request.method not in route.methods:
+        allowed = ", ".join(route.methods)
         raise Problem(
             "method-not-allowed",
-            f"this page takes {allowed}, not {request.method}",
+            f"this page takes {allowed or 'no method'}, not {request.method}{route.hint}",
             headers=((b"allow", allowed.encode()),),
         )
 
@@ -176,4 +202,4 @@ def _no_page(request: Request) -> Problem:
 
 def _label(method: str) -> str:
     """Methods are the client's words: labels must not grow with them."""
-    return method if method in ("GET", "HEAD", "POST") else "other"
+    return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE") else "other"

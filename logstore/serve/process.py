@@ -14,6 +14,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -37,12 +38,15 @@ from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.read.point import PointRead
 from logstore.serve.read.scan import ScanPage
 from logstore.serve.request_log import RequestLog
-from logstore.serve.settings import ReaderSettings, check_bind
+from logstore.serve.settings import ReaderSettings, check_bind, need_log
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.feed_client import FeedClient
 from logstore.serve.state.waiters import Waiters
 from logstore.serve.status_pages import Pages
 from logstore.serve.store_status import StoreStatus
+
+if TYPE_CHECKING:
+    from logstore.serve.writes.pages import WritePages
 
 _BACKLOG = 4_096
 _BEAT_S = 1.0
@@ -68,16 +72,24 @@ class ReaderProcess:
         request_log = RequestLog(settings.slow_ms / 1000, every=settings.access_log)
         consistency_wait = ConsistencyWait(self._catalog, self._waiters)
         self._pages = Pages(settings, self._catalog, self._feeds)
+        self._writes = self._write_pages(consistency_wait) if settings.writes else None
+        if self._writes is not None:
+            metrics.more.append(self._writes.gateway.families)
         self._status = StoreStatus(self._catalog, self._feeds, self._pages)
         self._app = App(
             PointRead(self._catalog, consistency_wait), ScanPage(self._catalog, consistency_wait, self._fan_out),
             MultiGet(self._catalog, consistency_wait, self._fan_out), OutcomePages(self._catalog, consistency_wait),
             ChangesPage(self._catalog, consistency_wait, self._fan_out, self._changes),
-            self._pages, self._status, self._page, request_log,
+            self._pages, self._status, self._page, request_log, self._writes,
         )  # fmt: skip
         fast_path = NoFastPath if settings.access_log else FastPath
         self._connections = Connections(settings, fast_path(self._catalog, metrics, request_log))
         metrics.connections = lambda: len(self._connections.open)
+
+    def _write_pages(self, consistency_wait: ConsistencyWait) -> "WritePages":
+        from logstore.serve.writes.pages import WritePages  # noqa: PLC0415 - loads librdkafka, which readers do without
+
+        return WritePages.made(need_log(self._settings), self._catalog, consistency_wait, self._fan_out)
 
     async def serve(self, sock: socket.socket, ending: threading.Event) -> None:
         """Serve until a signal ends it. `ending`: set by one that comes before uvicorn listens for signals."""
@@ -101,6 +113,8 @@ class ReaderProcess:
             ready.cancel()
             written.cancel()
             await self._changes.stop()
+            if self._writes is not None:
+                await self._writes.gateway.close(self._settings.stop_timeout_s)
             await self._feeds.stop()
             await self._fan_out.close()
             await self._status.close()
@@ -109,6 +123,8 @@ class ReaderProcess:
     def _say_stop(self) -> None:
         self._waiters.close()
         self._changes.close()
+        if self._writes is not None:
+            self._writes.gateway.stop()
 
     async def _say_ready(self, host: str, port: int) -> None:
         s = self._settings
@@ -145,6 +161,8 @@ class _Server(uvicorn.Server):
 def run(settings: ReaderSettings) -> None:
     """Serve in this process until SIGTERM or SIGINT; raises SetupError when the address cannot be had."""
     check_bind(settings.host, insecure=settings.insecure)
+    if settings.writes:
+        need_log(settings)
     logging.getLogger("uvicorn.error").setLevel(
         logging.ERROR
     )  # it warns of every request that is not HTTP; the client is told

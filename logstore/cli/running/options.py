@@ -71,6 +71,9 @@ _OPTIONS: dict[str, Decorator] = {
     "insecure": click.option(
         "--insecure", is_flag=True, default=None, help="Serve beyond loopback although there is no authentication."
     ),
+    "writes": click.option(
+        "--writes", is_flag=True, default=None, help="Readers take writes over HTTP (docs/http_writes.md)."
+    ),
     "kafka_port": click.option(
         "--kafka-port",
         metavar="PORT",
@@ -90,11 +93,11 @@ _OPTIONS: dict[str, Decorator] = {
 _KAFKA = ("kafka_port", "secure", "kafka_heap_mb")
 READER = (
     "bootstrap", "kafka_config", "data_dir", "http", "workers", "readers", "log_format", "log_level", "slow_ms",
-    "access_log", "insecure",
+    "access_log", "insecure", "writes",
 )  # fmt: skip
 ALL = tuple(_OPTIONS)
 NODE = tuple(name for name in ALL if name not in _KAFKA)
-WORKER = tuple(name for name in NODE if name not in ("slow_ms", "access_log", "insecure"))
+WORKER = tuple(name for name in NODE if name not in ("slow_ms", "access_log", "insecure", "writes"))
 
 
 def settings_of(flags: dict[str, Any]) -> Settings:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from logstore.client.checks import Text, check_headers, check_timeout, check_value, ttl_header
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord
-from logstore.client.tables import TopicProof
 from logstore.client.write.pending import Pending, Shared
 from logstore.log.write.delivery import queue_full
 from logstore.log.write.librdkafka import placing
 from logstore.log.write.limits import GRACE_S
 from logstore.log.write.producer import Producer
+from logstore.log.write.topic_proof import TopicProof
 from logstore.model.errors import (
     BatchFailed,
     BatchUnknown,

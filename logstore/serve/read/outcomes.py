@@ -8,7 +8,8 @@ An outcome is decided by the log alone, so every reader gives the same. One that
 in a list it is an entry with that word for its error, as is one that is not there.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -36,6 +37,33 @@ _LEVELS = PARAMS - {"as_of"}
 _BY_ID = _LEVELS | {"key", "id", "key_encoding"}
 _OFFERS = (media_types.JSON, media_types.MSGPACK)
 _ID_BYTES = 16
+
+
+class OutcomesRead(NamedTuple):
+    """Outcomes of records of one partition, by offset, at one committed state.
+
+    None: the record has none, or, where its offset is in `ended`, it is no longer remembered.
+    """
+
+    outcomes: Mapping[int, Outcome | None]
+    ended: frozenset[int]
+
+
+async def outcomes_at(
+    catalog: Catalog, wait: ConsistencyWait, table: Table, partition: int, offsets: Sequence[int],
+    level: Consistency, deadline: float,
+) -> OutcomesRead:  # fmt: skip
+    """The outcomes at some offsets, as soon as what `level` names is applied. Raises Problem."""
+
+    def read(floor: Floor) -> OutcomesRead:
+        served = catalog.locate(table, partition)
+        with served.open().reading() as reading:
+            _, decisions = _standing(served, reading, floor)
+            found = decisions.outcomes(list(offsets))
+            ended = frozenset(offset for offset in offsets if offset not in found and decisions.has_ended(offset))
+        return OutcomesRead({o: found[o].outcome if o in found else None for o in offsets}, ended)
+
+    return await wait.read(table, (partition,), level, deadline, read)
 
 
 class OutcomePages:
@@ -175,14 +203,19 @@ def _place(place: bytes, table: Table) -> tuple[int, int]:
 def _named(params: dict[str, bytes]) -> tuple[bytes, bytes]:
     if "key" not in params or "id" not in params:
         raise Problem("bad-request", "an outcome is asked for by a row's key and the id of a write: ?key=...&id=...")
-    digits = text(params["id"], "id")
-    try:
-        mutation_id = bytes.fromhex(digits)
-    except ValueError:
-        mutation_id = b""
-    if len(mutation_id) != _ID_BYTES or len(digits) != 2 * _ID_BYTES:
-        raise Problem("bad-request", f"the id of a write is {2 * _ID_BYTES} hexadecimal digits", parameter="id")
+    mutation_id = read_mutation_id(text(params["id"], "id"))
     return check_key(encoded(params["key"], params)), mutation_id
+
+
+def read_mutation_id(digits: str) -> bytes:
+    """The id of a write, from hexadecimal digits. Raises Problem."""
+    try:
+        found = bytes.fromhex(digits)
+    except ValueError:
+        found = b""
+    if len(found) != _ID_BYTES or len(digits) != 2 * _ID_BYTES:
+        raise Problem("bad-request", f"the id of a write is {2 * _ID_BYTES} hexadecimal digits", parameter="id")
+    return found
 
 
 def _standing(served: ServedPartition, reading: Reading, floor: Floor) -> tuple[int, DecisionReading]:

@@ -9,7 +9,19 @@ from typing import Any
 
 import orjson
 
-from logstore.model.errors import BadKey, BadToken, LogStoreError, NotYet, Stopped, UsageError
+from logstore.model.errors import (
+    BadKey,
+    BadToken,
+    LogStoreError,
+    LogUnreachable,
+    NotConditional,
+    NotExpiring,
+    NotYet,
+    Stopped,
+    UsageError,
+    ValueTooLarge,
+    WriteFailed,
+)
 from logstore.serve.wire.response import Headers, Response
 
 WORDS: dict[str, tuple[int, str]] = {
@@ -26,7 +38,9 @@ WORDS: dict[str, tuple[int, str]] = {
     "not-acceptable": (406, "None of the accepted media types is to be had"),
     "request-timeout": (408, "The request took too long to arrive"),
     "epoch-changed": (409, "The table was created again since"),
+    "invalid-write": (409, "The log holds the write, and it changed nothing"),
     "not-retained": (410, "That is no longer remembered"),
+    "condition-failed": (412, "The row is not as the write expects it"),
     "too-large": (413, "The body is too large"),
     "uri-too-long": (414, "The request line is too long"),
     "unsupported-media-type": (415, "The body's media type is not supported"),
@@ -37,6 +51,7 @@ WORDS: dict[str, tuple[int, str]] = {
     "starting": (503, "Not yet"),
     "log-unreachable": (503, "The log does not answer"),
     "partition-stopped": (503, "The partition has stopped"),
+    "write-failed": (503, "The write is certainly not in the log"),
     "consistency-timeout": (504, "The asked position was not reached in time"),
 }
 _RETRY = frozenset({"overloaded", "starting", "log-unreachable"})
@@ -89,10 +104,20 @@ def problem_of(error: LogStoreError) -> Problem:
         return Problem("bad-key", str(error))
     if isinstance(error, BadToken):
         return Problem("bad-token", str(error))
+    if isinstance(error, ValueTooLarge):
+        return Problem("too-large", str(error))
+    if isinstance(error, NotConditional):
+        return Problem("bad-request", str(error), table=error.table, conditional=False)
+    if isinstance(error, NotExpiring):
+        return Problem("bad-request", str(error), expiring=False)
     if isinstance(error, UsageError):
         return Problem("bad-request", str(error))
     if isinstance(error, Stopped):
         return Problem("partition-stopped", str(error), reason=error.word)
+    if isinstance(error, LogUnreachable):
+        return Problem("log-unreachable", str(error))
+    if isinstance(error, WriteFailed):
+        return Problem("write-failed", str(error))
     if isinstance(error, NotYet):
         return Problem("overloaded", str(error))
     return Problem("internal", "the request id finds the cause in this reader's log")

@@ -75,20 +75,27 @@ class Request:
             found[name] = percent_decode(raw_value, "bad-request")
         return found
 
-    async def body(self, limit: int) -> bytes:
-        """The request's body; raises Problem when it has more than `limit` bytes."""
+    async def body(
+        self, limit: int, hint: str = "ask for fewer keys at once", arrived: Callable[[int], object] = int
+    ) -> bytes:
+        """The request's body; raises Problem when it has more than `limit` bytes, with a `hint` what to do.
+
+        `arrived` is told of each piece's bytes before it is kept, and may raise.
+        """
         declared = self.header(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, hint)
         parts, size = [], 0
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            piece = message.get("body", b"")
+            size += len(piece)
             if size > limit:
-                raise _too_large(limit)
+                raise _too_large(limit, hint)
+            arrived(len(piece))
+            parts.append(piece)
             if not message.get("more_body"):
                 return b"".join(parts)
 
@@ -126,7 +133,5 @@ def boolean(value: bytes | None, name: str) -> bool:
     return value == b"true"
 
 
-def _too_large(limit: int) -> Problem:
-    return Problem(
-        "too-large", f"a request body has at most {limit:,} bytes; ask for fewer keys at once", limit_bytes=limit
-    )
+def _too_large(limit: int, hint: str) -> Problem:
+    return Problem("too-large", f"the body of this request has at most {limit:,} bytes; {hint}", limit_bytes=limit)

@@ -21,6 +21,7 @@ from logstore.serve.read.consistency import EVENTUAL, SESSION, Consistency
 from logstore.serve.read.encoding import FoundKey
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.parameters.scan_query import Query
+from logstore.serve.read.peers.peer_outcome import PeerOutcome, read_peer_outcomes
 from logstore.serve.read.peers.peer_page import PeerPage, most_bytes, read_body
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
@@ -104,6 +105,14 @@ class FanOut:
             positions.update(at)
             time_ms = max(time_ms, instant_ms)
         return found, positions, time_ms
+
+    async def outcomes(
+        self, table: Table, url: str, partition: int, offsets: list[int], level: Consistency, deadline: float
+    ) -> dict[int, PeerOutcome]:
+        """Outcomes of records of one partition, of another node. Raises Problem."""
+        path, content = f"/v1/tables/{table.name}/outcomes:get", {"partition": partition, "offsets": offsets}
+        body = await self._ask("POST", url, path, table, level, deadline, msgpack.packb(content))
+        return read_peer_outcomes(url, body, partition, offsets)
 
     async def _scan_one(
         self, table: Table, url: str, partitions: list[int], query: Query, level: Consistency, deadline: float
