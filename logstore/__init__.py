@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         EpochChanged,
         LogStoreError,
         LogUnreachable,
+        NoSiblings,
         NoSuchTable,
         NotConditional,
         NotExpiring,
@@ -50,10 +51,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
-    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSuchTable", "NotConditional", "NotExpiring",
-    "NotWide", "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "RowEdit", "SeveralValues",
-    "Sibling", "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WideCell", "WideRow", "WideTable",
-    "WriteFailed", "__version__",
+    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSiblings", "NoSuchTable", "NotConditional",
+    "NotExpiring", "NotWide", "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "RowEdit",
+    "SeveralValues", "Sibling", "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WideCell", "WideRow",
+    "WideTable", "WriteFailed", "__version__",
 ]  # fmt: skip
 
 _HOMES = {

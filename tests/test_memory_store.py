@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from support_conditional import CONDITIONAL
 from support_contract import CONTRACT, Under
+from support_siblings import SIBLINGS
 
 import logstore
 from logstore import MemoryStore, Store, UsageError
@@ -25,7 +26,7 @@ def under():
     return Under(store, make)
 
 
-@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS], ids=lambda rule: rule.__name__)
 def test_it_does_what_every_store_does(rule, under):
     rule(under)
 

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 from support_conditional import CONDITIONAL
 from support_contract import CONTRACT, DEADLINE_MS, Under
+from support_siblings import SIBLINGS
 
 from logstore import MemoryStore, Store
 from logstore.cli.main import cli
@@ -16,10 +17,11 @@ NUMBERS = itertools.count()
 
 @pytest.fixture
 def under(dev):
-    def make(*, partitions=4, max_value_bytes=1_000_000, conditional=False, expiring=False):
+    def make(*, partitions=4, max_value_bytes=1_000_000, conditional=False, expiring=False, siblings=False):
         name = f"contract-{next(NUMBERS)}"
         limits = ["--partitions", str(partitions), "--max-value-bytes", str(max_value_bytes)]
         limits += ["--conditional"] if conditional else ["--expiring"] if expiring else []
+        limits += ["--siblings"] if siblings else []
         made = CliRunner().invoke(cli, ["table", "create", name, "--bootstrap", dev.facts["bootstrap"], *limits])
         assert made.exit_code == 0, made.output
         return name
@@ -28,7 +30,7 @@ def under(dev):
         yield Under(store, make)
 
 
-@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS], ids=lambda rule: rule.__name__)
 def test_it_does_what_every_store_does(rule, under, dev):
     rule(under)
 

@@ -41,7 +41,7 @@ POSITION = Position.of_write(EPOCH, 1, 41)
 INSIDE = {  # called by stores and pipelines of each other, and by nobody else
     "acknowledged", "add_done_callback", "after_fork", "aim_at", "ask_again", "check_open", "end", "forget", "moved",
     "need_url", "of", "open_pipeline", "producer", "proved", "queue", "reader", "tables", "tls",
-    "check_takes", "check_ttl", "decide", "delivery_timeout_s", "desk", "queue_as",
+    "check_own", "check_takes", "decide", "delivery_timeout_s", "desk", "queue_as",
 }  # fmt: skip
 WRONG = [
     None, True, 0, -1, 7, 2**70, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "a\r\nb", "x" * 2_000_000, b"",

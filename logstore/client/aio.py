@@ -14,16 +14,16 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from logstore.client.checks import Pair, Text, check_table, check_value
+from logstore.client.checks import Pair, Text, check_seen, check_table, check_value, seen_header, ttl_header
 from logstore.client.conditional.asking import AskedWrite, late, outcome_or_error, place_of
 from logstore.client.conditional.async_writes import AsyncConditionalWrites
 from logstore.client.conditional.delivery import deliver_async, delivery
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
 from logstore.client.conditional.outcome_desk import Answer, AskedPlace, OutcomeDesk
-from logstore.client.conditional.outcome_pages import at_position, by_id
+from logstore.client.conditional.outcome_pages import at_position, page_of
 from logstore.client.conditional.pending_outcome import PendingOutcome
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
-from logstore.client.conditional.record import ConditionalRecord, read_id
+from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.read.http import AsyncReader, ScanPages
 from logstore.client.read.level import Level
 from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
@@ -171,18 +171,21 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
         )  # fmt: skip
 
     async def put(
-        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
-    ) -> AsyncPending:
-        """Queue one write; waits only while the queue is full.
+        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
+        seen: int | None = None,
+    ) -> AsyncPending:  # fmt: skip
+        """Queue one write; waits only while the queue is full. Parameters as of `Pipeline.put`.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
-        own = await self._ttl(ttl_s)
+        own = await self._own([*ttl_header(ttl_s), *seen_header(seen)])
         return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers, own)
 
-    async def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> AsyncPending:
+    async def delete(
+        self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> AsyncPending:  # fmt: skip
         """Queue one delete; waits and raises like `put`."""
-        return await self._queue(check_key(to_bytes(key)), None, headers)
+        return await self._queue(check_key(to_bytes(key)), None, headers, await self._own(seen_header(seen)))
 
     @property
     def epoch(self) -> str:
@@ -221,11 +224,15 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
         record.check_takes(self.table)  # as it is by now: in a plain one the record would stop the partition
         return await self._queue(record.key, record.value, record.headers, record.own)
 
-    async def _ttl(self, ttl_s: float | None) -> ReservedHeaders:
-        """The reserved header of a TTL. Raises UsageError, NotExpiring."""
-        if ttl_s is not None and not self.table.expiring and self._ask_again is not None:
-            self._inner.aim_at(await asyncio.to_thread(self._ask_again))  # it may be another table by now
-        return self._inner.check_ttl(ttl_s)
+    async def _own(self, own: ReservedHeaders) -> ReservedHeaders:
+        """Reserved headers that the table takes. Raises NotExpiring, NoSiblings."""
+        try:
+            return self._inner.check_own(own)
+        except UsageError:
+            if self._ask_again is None:
+                raise
+        self._inner.aim_at(await asyncio.to_thread(self._ask_again))  # it may be another table by now
+        return self._inner.check_own(own)
 
     async def _queue(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders = ()
@@ -321,20 +328,33 @@ class AsyncStore(AsyncConditionalWrites):
 
     async def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None,
+        ttl_s: float | None = None, seen: int | None = None,
     ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
         `headers`: the writer's own. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
+        `seen`: the version of the row that this value was made of, -1 where there was none, in a table that keeps
+        siblings: newer values than that stay beside this one; without it the value replaces all (docs/siblings.md).
 
-        Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, Overloaded, WriteFailed, LogUnreachable: then it is not
-        written; Unknown: perhaps it is.
+        Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, NoSiblings, Overloaded, WriteFailed, LogUnreachable:
+        then it is not written; Unknown: perhaps it is.
         """
-        return await self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s))
+        position = await self._write(
+            table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
+        )  # fmt: skip
+        check_seen(seen, position)
+        return position
 
-    async def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
-        """Delete one row and wait for the acknowledgement; raises like `put`."""
-        return await self._write(table, lambda pipeline: pipeline.delete(key, headers=headers))
+    async def delete(
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Position:  # fmt: skip
+        """Delete one row and wait for the acknowledgement; raises like `put`.
+
+        `seen`: values newer than that stay, as of `put`.
+        """
+        position = await self._write(table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen))
+        check_seen(seen, position)
+        return position
 
     async def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write pairs (key, value), or the items of a mapping; a value None deletes.
@@ -451,14 +471,14 @@ class AsyncStore(AsyncConditionalWrites):
         return AsyncRowChanges(self._reads(), point)
 
     async def outcome_of(
-        self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
+        self, table: str, key: Text, id: bytes | str | Position, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
         consistency: Level | None = "latest", max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
     ) -> Outcome | None:  # fmt: skip
-        """Find the outcome of a conditional write by its id (16 bytes, or in hex), as `Store.outcome_of`."""
-        name, key_bytes = read_id(id), check_key(to_bytes(key))
-        bound = when(after, None, consistency, max_lag_ms)
+        """Find the outcome of a write by its id (16 bytes, or in hex) or its position, as `Store.outcome_of`."""
+        name, key_bytes = read_name(id), check_key(to_bytes(key))
+        bound = when(named_after(after, name), None, consistency, max_lag_ms)
         answer = await self._reads().about_row(
-            table, key_bytes, by_id(key_bytes, name), after=bound, deadline_ms=deadline_ms
+            table, key_bytes, page_of(key_bytes, name), after=bound, deadline_ms=deadline_ms
         )  # fmt: skip
         return outcome_of_answer(answer, name)
 

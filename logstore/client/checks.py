@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any
 
-from logstore.model.errors import UsageError, ValueTooLarge
+from logstore.model.errors import NoSiblings, NotExpiring, UsageError, ValueTooLarge
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
+from logstore.model.position import Position
 
 if TYPE_CHECKING:
     from logstore.model.table import Table
 
 _MAX_NAME = 1_000  # far beyond any; the exact rule is the definition's
 _LEAST_TTL_S = 0.001
+_LARGEST_OFFSET = (1 << 63) - 1
 _MANY = 1e9  # librdkafka takes 32 bits of milliseconds
 Text = bytes | str
 Pair = tuple[Text, Text | None]
@@ -85,6 +87,33 @@ def ttl_header(ttl_s: float | None) -> list[tuple[str, bytes]]:
         return []
     check_number("ttl_s", ttl_s, _LEAST_TTL_S)
     return [("ls.ttl", round(ttl_s * 1000).to_bytes(8))]
+
+
+def seen_header(seen: int | None) -> list[tuple[str, bytes]]:
+    """The reserved header of what a writer had seen, a row version or -1; none without one. Raises UsageError."""
+    if seen is None:
+        return []
+    if type(seen) is not int or not -1 <= seen <= _LARGEST_OFFSET:
+        raise UsageError(f"seen is the version of the row as it was read, or -1 where there was none, not {seen!r:.80}")
+    return [("ls.seen", b"%d" % seen)]
+
+
+def check_seen(seen: int | None, position: Position) -> None:
+    """Raise UsageError for a write that says to have seen what was not there yet: the fold refuses it."""
+    if seen is not None and seen >= position.offset:
+        raise UsageError(
+            f"seen={seen:,} is no version that this row has had: the write stands at offset {position.offset:,} of "
+            f"partition {position.partition}, and has changed nothing; seen is `row.version` of the row as it was read"
+        )
+
+
+def check_takes(table: "Table", own: Iterable[tuple[str, bytes]]) -> None:
+    """Check that a table takes a record with these reserved headers. Raises NotExpiring, NoSiblings."""
+    names = {name for name, _ in own}
+    if "ls.ttl" in names and not table.expiring:
+        raise NotExpiring(table.name)
+    if "ls.seen" in names and not table.siblings:
+        raise NoSiblings(table.name)
 
 
 def pairs_of(pairs: "Mapping[Text, Text | None] | Iterable[Pair]") -> Iterator[Pair]:

@@ -7,10 +7,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from logstore.client.addresses import Address, find
-from logstore.client.checks import Pair, Text, check_kind, check_number, check_table, check_timeout, check_value
+from logstore.client.checks import (
+    Pair,
+    Text,
+    check_kind,
+    check_number,
+    check_seen,
+    check_table,
+    check_timeout,
+    check_value,
+)  # fmt: skip
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
-from logstore.client.conditional.outcome_pages import by_id
-from logstore.client.conditional.record import ConditionalRecord, read_id
+from logstore.client.conditional.outcome_pages import page_of
+from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.read.http import HttpReader, ScanPages
@@ -142,20 +151,33 @@ class Store(ConditionalWrites):
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None,
+        ttl_s: float | None = None, seen: int | None = None,
     ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
         `headers`: the writer's own. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
+        `seen`: the version of the row that this value was made of, -1 where there was none, in a table that keeps
+        siblings: newer values than that stay beside this one; without it the value replaces all (docs/siblings.md).
 
-        Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, Overloaded, WriteFailed, LogUnreachable: then it is not
-        written; Unknown: perhaps it is.
+        Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, NoSiblings, Overloaded, WriteFailed, LogUnreachable:
+        then it is not written; Unknown: perhaps it is.
         """
-        return self._write(table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s))
+        position = self._write(
+            table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
+        )  # fmt: skip
+        check_seen(seen, position)
+        return position
 
-    def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
-        """Delete one row and wait for the acknowledgement; raises like `put`."""
-        return self._write(table, lambda pipeline: pipeline.delete(key, headers=headers))
+    def delete(
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Position:  # fmt: skip
+        """Delete one row and wait for the acknowledgement; raises like `put`.
+
+        `seen`: values newer than that stay, as of `put`.
+        """
+        position = self._write(table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen))
+        check_seen(seen, position)
+        return position
 
     def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write pairs (key, value), or the items of a mapping; a value None deletes.
@@ -308,19 +330,19 @@ class Store(ConditionalWrites):
         return RowChanges(self.reader, point)
 
     def outcome_of(
-        self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
+        self, table: str, key: Text, id: bytes | str | Position, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
         consistency: Level | None = "latest", max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
     ) -> Outcome | None:  # fmt: skip
         """Find the outcome of a conditional write by its id (16 bytes, or in hex: `Unknown.id`, `Outcome.id`).
 
-        None: no record with it has been applied there, or its dedup window has passed. Of a write that is `Unknown` and
-        was acknowledged by nobody, one may still come until the client that sent it is closed. Raises like `get`, and
-        NotConditional.
+        Of a write with `seen` its position stands for the id. None: no record with it has been applied there, or its
+        dedup window has passed. Of a write that is `Unknown` and was acknowledged by nobody, one may still come until
+        the client that sent it is closed. Raises like `get`, and NotConditional.
         """
-        name, key_bytes = read_id(id), check_key(to_bytes(key))
-        bound = when(after, None, consistency, max_lag_ms)
+        name, key_bytes = read_name(id), check_key(to_bytes(key))
+        bound = when(named_after(after, name), None, consistency, max_lag_ms)
         answer = self.reader.about_row(
-            table, key_bytes, by_id(key_bytes, name), after=bound, deadline_ms=deadline_ms
+            table, key_bytes, page_of(key_bytes, name), after=bound, deadline_ms=deadline_ms
         )  # fmt: skip
         return outcome_of_answer(answer, name)
 

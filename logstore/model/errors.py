@@ -11,6 +11,7 @@ LogStoreError
 │   ├── NotExpiring            a TTL in a write to a table whose rows stay
 │   ├── NotWide                an edit, or a read of cells, of a table whose rows have one value
 │   ├── WideTable              a read of values, of a table whose rows have cells
+│   ├── NoSiblings             `seen` in a write to a table that keeps no siblings
 │   ├── TableExists            the name is taken
 │   ├── NoSuchSnapshot         no snapshot of that name
 │   ├── NotRetained            nothing that is kept can answer for that position
@@ -133,6 +134,17 @@ class WideTable(UsageError):
         super().__init__(
             f"the rows of table {table!r} have cells, and no one value: read them with `Store.get_row`, `get_rows` or "
             "`scan_rows`, `logstore get` and `scan`, or over HTTP"
+        )
+        self.table = table
+
+
+class NoSiblings(UsageError):
+    """A write that says what its writer had seen, to a table that keeps no siblings."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"table {table!r} keeps one value of a row, the last: a write says nothing of what it had seen; `logstore "
+            "table create NAME --siblings` makes a table that keeps those of writers who did not know of each other"
         )
         self.table = table
 

@@ -11,6 +11,7 @@ from logstore.cli.table_names import table_names
 from logstore.client.conditional.outcome import Outcome
 from logstore.client.store import Store
 from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.position import Position
 from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
@@ -65,11 +66,11 @@ def append(settings: Settings, table: str, key: str, suffix: str, key_encoding: 
 def outcome(settings: Settings, table: str, key: str, id: str, key_encoding: str, as_json: bool) -> int:  # noqa: A002 - as the argument is called
     """Tell what became of a conditional write by its ID, such as one that was unknown.
 
-    Exit status 1 unless it was applied.
+    Of a put or delete with --seen the token of its position stands for the ID. Exit status 1 unless it was applied.
     """
     with Store(url=need_url(settings)) as store:
         found = store.outcome_of(
-            table, options.key_bytes(key, key_encoding), id, deadline_ms=settings.deadline_ms
+            table, options.key_bytes(key, key_encoding), _name(id), deadline_ms=settings.deadline_ms
         )  # fmt: skip
     if found is None:
         raise LogStoreError(
@@ -77,6 +78,11 @@ def outcome(settings: Settings, table: str, key: str, id: str, key_encoding: str
             " applied, or it was longer ago"
         )
     return print_outcome(table, found, as_json=as_json)
+
+
+def _name(text: str) -> str | Position:
+    """The id or the position of a write: a token has dashes, an id none."""
+    return Position.parse(text) if "-" in text else text
 
 
 def expected(condition: str) -> dict[str, Any]:

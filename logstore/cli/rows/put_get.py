@@ -20,6 +20,13 @@ from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
 _COUNTER_BYTES = 8
+SEEN = click.option(
+    "--seen",
+    type=click.IntRange(-1),
+    metavar="VERSION",
+    help="The version of the row that was read before, -1: there was none; values that are newer stay beside this one. "
+    "In tables created with --siblings.",
+)
 
 
 @click.command()
@@ -39,6 +46,7 @@ _COUNTER_BYTES = 8
     metavar="TIME",
     help="The row is gone again after it, such as 90s or 7d; in tables created with --expiring.",
 )
+@SEEN
 @options.KEY_ENCODING
 @options.AS_JSON
 def put(
@@ -50,6 +58,7 @@ def put(
     headers: tuple[str, ...],
     condition: str | None,
     ttl: str | None,
+    seen: int | None,
     key_encoding: str,
     as_json: bool,
 ) -> int:
@@ -62,12 +71,13 @@ def put(
     named = {name: text.encode() for name, text in options.pairs(headers, "--header").items()} or None
     ttl_s = None if ttl is None else options.duration_ms(ttl, "--ttl") / 1000
     if condition is not None:
+        _check_alone(seen)
         expected = conditional.expected(condition)
         with conditional.decider(settings) as store:
             outcome = store.put_if(table, row_key, content, headers=named, ttl_s=ttl_s, **expected)
             return conditional.print_outcome(table, outcome, as_json=as_json)
     with _writer(settings) as store:
-        position = store.put(table, row_key, content, headers=named, ttl_s=ttl_s)
+        position = store.put(table, row_key, content, headers=named, ttl_s=ttl_s, seen=seen)
     return _written(table, position, as_json=as_json)
 
 
@@ -76,19 +86,21 @@ def put(
 @click.argument("table", shell_complete=table_names)
 @click.argument("key")
 @conditional.CONDITION
+@SEEN
 @options.KEY_ENCODING
 @options.AS_JSON
 def delete(
-    settings: Settings, table: str, key: str, condition: str | None, key_encoding: str, as_json: bool
+    settings: Settings, table: str, key: str, condition: str | None, seen: int | None, key_encoding: str, as_json: bool
 ) -> int:  # fmt: skip
     """Delete one row and wait until that is safe in the log; with --if also until it is decided."""
     row_key = options.key_bytes(key, key_encoding)
     if condition is not None:
+        _check_alone(seen)
         expected = conditional.expected(condition)
         with conditional.decider(settings) as store:
             return conditional.print_outcome(table, store.delete_if(table, row_key, **expected), as_json=as_json)
     with _writer(settings) as store:
-        position = store.delete(table, row_key)
+        position = store.delete(table, row_key, seen=seen)
     return _written(table, position, as_json=as_json)
 
 
@@ -233,6 +245,11 @@ def _values(row: Row) -> dict[str, object]:
     if isinstance(row, SiblingRow):
         return {"siblings": [{"version": one.version, "value": show.field(one.value)} for one in row.siblings]}
     return {"value": show.field(row.value)}
+
+
+def _check_alone(seen: int | None) -> None:
+    if seen is not None:
+        raise UsageError("--if refuses the write when the row has changed, --seen keeps both values: give one of them")
 
 
 def _value(value: str | None, path: Path | None) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from logstore.client.transport.answer import HttpAnswer
-from logstore.model.errors import NotRetained, ServerError
+from logstore.model.errors import NotRetained, ServerError, UsageError
 from logstore.model.position import Position
 
 Word = Literal["applied", "rejected", "invalid", "duplicate"]
@@ -52,8 +52,12 @@ class Outcome(NamedTuple):
         return self.applied
 
 
-def outcome_of_answer(answer: HttpAnswer, mutation_id: bytes | None) -> Outcome | None:
-    """The outcome in an answer of the read API; None: it says that there is none. Raises ServerError."""
+def outcome_of_answer(answer: HttpAnswer, name: bytes | Position | None) -> Outcome | None:
+    """The outcome in an answer of the read API; None: it says that there is none. `name`: the write's id or position.
+
+    Raises ServerError, and UsageError for the position of another table.
+    """
+    mutation_id = name if isinstance(name, bytes) else None
     if answer.status != 200:
         return None
     import orjson  # noqa: PLC0415 - who writes no conditions does without
@@ -62,9 +66,11 @@ def outcome_of_answer(answer: HttpAnswer, mutation_id: bytes | None) -> Outcome 
         found: dict[str, Any] = orjson.loads(answer.content)
         outcome = Outcome(**{name: found[name] for name in Outcome._fields if name != "id"}, id=mutation_id)
         _check(outcome)
-        return outcome
     except (LookupError, TypeError, ValueError) as error:
         raise _none(answer, error) from error
+    if isinstance(name, Position):
+        check_log(name, outcome.position)
+    return outcome
 
 
 def outcomes_of_answer(
@@ -109,6 +115,12 @@ def _none(answer: HttpAnswer, error: Exception) -> ServerError:
     return ServerError(
         f"what the server sent is no outcome of the read API: {error!s:.200}; is the URL right?", answer.status, {}
     )
+
+
+def check_log(asked: Position, found: Position) -> None:
+    """Raise UsageError when two positions have no log in common."""
+    if not asked.pieces.keys() & found.pieces.keys():
+        raise UsageError(f"the position {asked.token} is of a write to another table, or to a former one of that name")
 
 
 def _check(outcome: Outcome) -> None:

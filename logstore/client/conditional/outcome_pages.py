@@ -13,6 +13,11 @@ def at_position(position: Position) -> str:
     return f"outcomes/{position.partition}/{position.offset}"
 
 
+def page_of(key: bytes, name: bytes | Position) -> str:
+    """The outcome of a record of a row, which its id or its position names."""
+    return at_position(name) if isinstance(name, Position) else by_id(key, name)
+
+
 def by_id(key: bytes, mutation_id: bytes) -> str:
     """The outcome of the first record of a row that bears an id."""
     return f"outcomes?key={quote(key, safe='')}&id={mutation_id.hex()}"

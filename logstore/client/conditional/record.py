@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from logstore.client.checks import Text, check_headers, ttl_header
 from logstore.model.errors import NotConditional, NotExpiring, UsageError
 from logstore.model.key import check_key, to_bytes
+from logstore.model.position import Position
 
 if TYPE_CHECKING:
     from logstore.client.wide.row_edit import EditedRows
@@ -144,6 +145,19 @@ def read_id(text: bytes | str) -> bytes:
     if not isinstance(raw, bytes) or len(raw) != ID_BYTES:
         raise UsageError(f"the id of a write is {ID_BYTES} bytes, or as many in hex, not {text!r:.80}")
     return raw
+
+
+def read_name(name: bytes | str | Position) -> bytes | Position:
+    """The id of a write, as bytes, or its position. Raises UsageError."""
+    if not isinstance(name, Position):
+        return read_id(name)
+    _ = name.offset  # raises for that of several writes
+    return name
+
+
+def named_after(after: Position | str | None, name: bytes | Position) -> Position | str | None:
+    """Position that the read of an outcome is to see at least: that of a write which it names, and so its own table."""
+    return name if after is None and isinstance(name, Position) else after
 
 
 def _record(key: Text, value: bytes | None, terms: list[tuple[str, bytes]], headers: Headers) -> ConditionalRecord:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from logstore.client.conditional.outcome import Outcome
+from logstore.model.errors import NotRetained
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.mutation import Headers
 from logstore.model.hard_rows.changes.edits import rows_named
@@ -43,10 +44,19 @@ class MemoryDecisions:
             name: pack_row(row, offset, timestamp_ms, wide=self._rules.wide) for name, row in folded.rows.items()
         }  # fmt: skip
 
-    def outcome(self, offset: int, token: str, mutation_id: bytes) -> Outcome:
+    def outcome(self, offset: int, token: str, mutation_id: bytes | None) -> Outcome:
         """Outcome of the record at `offset`, which has been decided."""
         found = self._outcomes[offset].outcome
         return Outcome(**facts_of(found, offset), partition=self._number, offset=offset, token=token, id=mutation_id)  # type: ignore[arg-type]  # words of facts_of are those of Outcome
+
+    def outcome_at(self, offset: int, token: str) -> Outcome | None:
+        """Outcome of the record at `offset`; None when it is one without. Raises NotRetained past its window."""
+        found = self._outcomes.get(offset)
+        if found is None:
+            return None
+        if not is_remembered(found, self._log_time_ms, self._counter, self._rules.window):
+            raise NotRetained(f"the outcome of the record at offset {offset:,} is no longer remembered")
+        return self.outcome(offset, token, None)
 
     def first_of(self, key: bytes, mutation_id: bytes, token: str) -> Outcome | None:
         """Outcome of the first record of an id; None when none is remembered."""

@@ -9,6 +9,7 @@ from logstore.client.conditional.outcome import Outcome
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord
 from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.key import to_bytes
 from logstore.model.position import Position
 
 if TYPE_CHECKING:
@@ -55,18 +56,21 @@ class MemoryPipeline(PipelinedWrites[CompletedWrite[Outcome]]):
         self.count = 0
 
     def put(
-        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
-    ) -> CompletedWrite[Position]:
+        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
+        seen: int | None = None,
+    ) -> CompletedWrite[Position]:  # fmt: skip
         """Write one row. Raises BadKey, ValueTooLarge, UsageError."""
         self._check_open()
-        position = self._store.put(self._table, key, value, headers=headers, ttl_s=ttl_s)
+        position = self._store.write(self._table, key, to_bytes(value), headers, ttl_s, seen)
         self.count += 1
         return CompletedWrite(position)
 
-    def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> CompletedWrite[Position]:
+    def delete(
+        self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> CompletedWrite[Position]:  # fmt: skip
         """Delete one row; raises like `put`."""
         self._check_open()
-        position = self._store.delete(self._table, key, headers=headers)
+        position = self._store.write(self._table, key, None, headers, None, seen)
         self.count += 1
         return CompletedWrite(position)
 

@@ -14,15 +14,18 @@ from logstore.client.checks import (
     Pair,
     Text,
     check_headers,
+    check_seen,
     check_table,
+    check_takes,
     check_timeout,
     check_value,
     keys_of,
     pairs_of,
+    seen_header,
     ttl_header,
 )  # fmt: skip
-from logstore.client.conditional.outcome import Outcome
-from logstore.client.conditional.record import ConditionalRecord, read_id
+from logstore.client.conditional.outcome import Outcome, check_log
+from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.lazily import CLOSED
 from logstore.client.memory.decisions import MemoryDecisions
@@ -38,7 +41,6 @@ from logstore.model.errors import (
     ConsistencyTimeout,
     NoSuchTable,
     NotConditional,
-    NotExpiring,
     TableExists,
     UsageError,
 )
@@ -123,21 +125,35 @@ class MemoryStore(ConditionalWrites):
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None,
+        ttl_s: float | None = None, seen: int | None = None,
     ) -> Position:  # fmt: skip
-        """Write one row, as `Store.put`. Raises BadKey, ValueTooLarge, NoSuchTable, UsageError, NotExpiring."""
+        """Write one row, as `Store.put`.
+
+        Raises BadKey, ValueTooLarge, NoSuchTable, UsageError, NotExpiring, NoSiblings.
+        """
+        position = self.write(table, key, to_bytes(value), headers, ttl_s, seen)
+        check_seen(seen, position)
+        return position
+
+    def delete(
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Position:  # fmt: skip
+        """Delete one row, as `Store.delete`; raises like `put`."""
+        position = self.write(table, key, None, headers, None, seen)
+        check_seen(seen, position)
+        return position
+
+    def write(
+        self, table: str, key: Text, value: bytes | None, headers: Mapping[str, Text] | None, ttl_s: float | None,
+        seen: int | None,
+    ) -> Position:  # fmt: skip
+        """Have one record in the log; a value None deletes. Raises as `put`, but for what the fold refuses."""
         with self._lock:
             parts = self._partitions(table)
             raw = check_key(to_bytes(key))
-            own = ttl_header(ttl_s)
-            if own and not parts[0].table.expiring:
-                raise NotExpiring(table)
-            return self._append(parts, raw, check_value(to_bytes(value), parts[0].table.max_value_bytes), headers, own)
-
-    def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
-        """Delete one row, as `Store.delete`; raises like `put`."""
-        with self._lock:
-            return self._append(self._partitions(table), check_key(to_bytes(key)), None, headers)
+            own = [*ttl_header(ttl_s), *seen_header(seen)]
+            check_takes(parts[0].table, own)
+            return self._append(parts, raw, check_value(value, parts[0].table.max_value_bytes), headers, own)
 
     def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write pairs, as `Store.put_many`; a value None deletes. All of them are checked before any is written."""
@@ -222,18 +238,23 @@ class MemoryStore(ConditionalWrites):
         return KeyHistory(sources, selection, decide=sources.decide)
 
     def outcome_of(
-        self, table: str, key: Text, id: bytes | str, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
+        self, table: str, key: Text, id: bytes | str | Position, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
         consistency: Level | None = "latest", max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
     ) -> Outcome | None:  # fmt: skip
-        """Find the outcome of a conditional write by its id, as `Store.outcome_of`."""
-        name, key_bytes, bound = read_id(id), check_key(to_bytes(key)), when(after, None, consistency, max_lag_ms)
+        """Find the outcome of a write by its id or its position, as `Store.outcome_of`."""
+        name, key_bytes = read_name(id), check_key(to_bytes(key))
+        bound = when(named_after(after, name), None, consistency, max_lag_ms)
         Budget.of(deadline_ms, 0.0)
         with self._lock:
             self._check_known(bound)
             parts = self._partitions(table)
             part = _home(parts, key_bytes)
             token = _token(part.table, self._points([part], bound))
-            return self._decisions(part).first_of(key_bytes, name, token)
+            decisions = self._decisions(part)
+            if not isinstance(name, Position):
+                return decisions.first_of(key_bytes, name, token)
+            check_log(name, Position.parse(token))
+            return decisions.outcome_at(name.offset, token)
 
     def decide(self, table: str, record: ConditionalRecord) -> Outcome:
         """Have the record in the log, and its outcome."""

@@ -24,14 +24,16 @@ class AsyncSession(AsyncConditionalWrites, SessionState):
 
     async def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None,
+        ttl_s: float | None = None, seen: int | None = None,
     ) -> Position:  # fmt: skip
         """Write one row, as `AsyncStore.put`."""
-        return self._wrote(table, await self._store.put(table, key, value, headers=headers, ttl_s=ttl_s))
+        return self._wrote(table, await self._store.put(table, key, value, headers=headers, ttl_s=ttl_s, seen=seen))
 
-    async def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    async def delete(
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Position:  # fmt: skip
         """Delete one row, as `AsyncStore.delete`."""
-        return self._wrote(table, await self._store.delete(table, key, headers=headers))
+        return self._wrote(table, await self._store.delete(table, key, headers=headers, seen=seen))
 
     async def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write pairs, as `AsyncStore.put_many`."""
@@ -43,10 +45,10 @@ class AsyncSession(AsyncConditionalWrites, SessionState):
             return decided(await self._store.decide(table, record))
 
     async def outcome_of(
-        self, table: str, key: Text, id: bytes | str, *, consistency: Level | None = "latest",  # noqa: A002 - as the header is called
+        self, table: str, key: Text, id: bytes | str | Position, *, consistency: Level | None = "latest",  # noqa: A002 - as the header is called
         max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
     ) -> Outcome | None:  # fmt: skip
-        """Find the outcome of a conditional write by its id, as `AsyncStore.outcome_of`."""
+        """Find the outcome of a write by its id or its position, as `AsyncStore.outcome_of`."""
         with self._tables.reading(table) as floor:
             options = level(consistency, max_lag_ms, deadline_ms)
             return await self._store.outcome_of(table, key, id, after=bound(floor), **options)

@@ -35,14 +35,16 @@ class Session(ConditionalWrites, SessionState):
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None,
+        ttl_s: float | None = None, seen: int | None = None,
     ) -> Position:  # fmt: skip
         """Write one row, as `Store.put`."""
-        return self._wrote(table, self._store.put(table, key, value, headers=headers, ttl_s=ttl_s))
+        return self._wrote(table, self._store.put(table, key, value, headers=headers, ttl_s=ttl_s, seen=seen))
 
-    def delete(self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    def delete(
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Position:  # fmt: skip
         """Delete one row, as `Store.delete`."""
-        return self._wrote(table, self._store.delete(table, key, headers=headers))
+        return self._wrote(table, self._store.delete(table, key, headers=headers, seen=seen))
 
     def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
         """Write pairs, as `Store.put_many`."""
@@ -54,10 +56,10 @@ class Session(ConditionalWrites, SessionState):
             return decided(self._store.decide(table, record))
 
     def outcome_of(
-        self, table: str, key: Text, id: bytes | str, *, consistency: Level | None = "latest",  # noqa: A002 - as the header is called
+        self, table: str, key: Text, id: bytes | str | Position, *, consistency: Level | None = "latest",  # noqa: A002 - as the header is called
         max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
     ) -> Outcome | None:  # fmt: skip
-        """Find the outcome of a conditional write by its id, as `Store.outcome_of`."""
+        """Find the outcome of a write by its id or its position, as `Store.outcome_of`."""
         with self._tables.reading(table) as floor:
             options = level(consistency, max_lag_ms, deadline_ms)
             return self._store.outcome_of(table, key, id, after=bound(floor), **options)

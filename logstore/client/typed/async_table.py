@@ -23,14 +23,18 @@ class AsyncTypedTable(Generic[T]):
         self._store, self.name, self._edge = store, check_table(name), Edge(name, codec)
 
     async def put(
-        self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
-    ) -> Position:
+        self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
+        seen: int | None = None,
+    ) -> Position:  # fmt: skip
         """Write one row, as `AsyncStore.put`."""
-        return await self._store.put(self.name, key, self._edge.encoded(value), headers=headers, ttl_s=ttl_s)
+        raw = self._edge.encoded(value)
+        return await self._store.put(self.name, key, raw, headers=headers, ttl_s=ttl_s, seen=seen)
 
-    async def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    async def delete(
+        self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Position:  # fmt: skip
         """Delete one row, as `AsyncStore.delete`."""
-        return await self._store.delete(self.name, key, headers=headers)
+        return await self._store.delete(self.name, key, headers=headers, seen=seen)
 
     async def put_if(
         self,

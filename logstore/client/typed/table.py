@@ -27,14 +27,18 @@ class TypedTable(Generic[T]):
         self._store, self.name, self._edge = store, check_table(name), Edge(name, codec)
 
     def put(
-        self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
-    ) -> Position:
+        self, key: Text, value: T, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
+        seen: int | None = None,
+    ) -> Position:  # fmt: skip
         """Write one row, as `Store.put`."""
-        return self._store.put(self.name, key, self._edge.encoded(value), headers=headers, ttl_s=ttl_s)
+        raw = self._edge.encoded(value)
+        return self._store.put(self.name, key, raw, headers=headers, ttl_s=ttl_s, seen=seen)
 
-    def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Position:
+    def delete(
+        self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Position:  # fmt: skip
         """Delete one row, as `Store.delete`."""
-        return self._store.delete(self.name, key, headers=headers)
+        return self._store.delete(self.name, key, headers=headers, seen=seen)
 
     def put_if(
         self,

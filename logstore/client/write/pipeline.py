@@ -6,7 +6,15 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from logstore.client.checks import Text, check_headers, check_timeout, check_value, ttl_header
+from logstore.client.checks import (
+    Text,
+    check_headers,
+    check_takes,
+    check_timeout,
+    check_value,
+    seen_header,
+    ttl_header,
+)  # fmt: skip
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord
 from logstore.client.write.pending import Pending, Shared
@@ -19,7 +27,6 @@ from logstore.model.errors import (
     BatchFailed,
     BatchUnknown,
     LogStoreError,
-    NotExpiring,
     StillPending,
     Unknown,
     UsageError,
@@ -75,9 +82,12 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
         producer.attach(self)
 
     def put(
-        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None
-    ) -> Pending:
+        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
+        seen: int | None = None,
+    ) -> Pending:  # fmt: skip
         """Queue one write. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
+
+        `seen`: as of `Store.put`; whether the fold has taken it, `Store.outcome_of` tells for its position.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
@@ -88,8 +98,9 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
             and len(value) <= self._limit
             and headers is None
             and ttl_s is None
+            and seen is None
         ):
-            own = self.check_ttl(ttl_s)
+            own = self.check_own([*ttl_header(ttl_s), *seen_header(seen)])
             return self.queue(check_key(to_bytes(key)), _present(value, self._limit), headers, own=own)
         pending = self._kind()  # spelled out: this is the path of a million writes a second
         pending._shared = self._shared
@@ -104,19 +115,21 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
             self._breathe()
         return pending
 
-    def check_ttl(self, ttl_s: float | None) -> ReservedHeaders:
-        """The reserved header of a TTL. Raises UsageError, NotExpiring."""
-        own = ttl_header(ttl_s)
-        if own and not self._table.expiring:
-            if self._ask_again is not None:  # it may be another table by now
-                self.aim_at(self._ask_again())
-            if not self._table.expiring:
-                raise NotExpiring(self._table.name)
+    def check_own(self, own: ReservedHeaders) -> ReservedHeaders:
+        """Reserved headers that the table takes. Raises NotExpiring, NoSiblings."""
+        try:
+            check_takes(self._table, own)
+        except UsageError:
+            if self._ask_again is None or not self.aim_at(self._ask_again()):  # it may be another table by now
+                raise
+            check_takes(self._table, own)
         return own
 
-    def delete(self, key: Text, *, headers: Mapping[str, Text] | None = None) -> Pending:
+    def delete(
+        self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+    ) -> Pending:  # fmt: skip
         """Queue one delete; raises like `put`."""
-        return self.queue(check_key(to_bytes(key)), None, headers)
+        return self.queue(check_key(to_bytes(key)), None, headers, own=self.check_own(seen_header(seen)))
 
     def decide(self, record: ConditionalRecord, patience_s: float | None = None) -> "PendingOutcome":
         """Queue a record whose outcome is remembered, waiting for room among those without one, too.
