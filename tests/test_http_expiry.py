@@ -4,6 +4,7 @@ import time
 
 import pytest
 from support_serve import epoch_of, problem, serving
+from support_wait import until
 
 from logstore.model.position import Position
 from logstore.view.feed.position_records import StoodAt, TimesKey, TimesRecord
@@ -46,6 +47,22 @@ def test_a_row_says_until_when_it_lives_and_when_it_was_seen(store):
     assert at_ms <= int(answer.headers["ls-time"]) <= now_ms()
     assert Position.parse(answer.headers["ls-token"]).time_ms == int(answer.headers["ls-time"])
     assert reader.get(row(b"lives"), headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+
+
+def test_a_page_sees_all_partitions_at_the_instant_that_it_names(store):
+    node, reader = store
+    ends_ms, later_ms = now_ms() + HOUR_MS, now_ms() + 2 * HOUR_MS  # by a broker whose clock is ahead
+    node.create("skewed", 2, conditional=True, expiring=True)
+    homes = {node.home("skewed", b"k%d" % n): b"k%d" % n for n in range(20)}
+    node.decide("skewed", [(homes[0], b"v", {"ls.ttl": HOUR_MS.to_bytes(8)})], at_ms=ends_ms - HOUR_MS)
+    node.decide("skewed", [(homes[1], b"v", {})], at_ms=later_ms)
+    until("both are served", lambda: len(reader.get("/v1/tables/skewed/rows").json().get("rows", ())) == 1)
+    page = reader.get("/v1/tables/skewed/rows")
+    assert int(page.headers["ls-time"]) == later_ms
+    assert [row["key"].encode() for row in page.json()["rows"]] == [homes[1]]
+    many = reader.http.post("/v1/tables/skewed/rows:get", json={"keys": [homes[0].decode(), homes[1].decode()]})
+    assert int(many.headers["ls-time"]) == later_ms
+    assert [one["found"] for one in many.json()["results"]] == [False, True]
 
 
 def test_a_row_whose_end_has_come_is_not_found_though_nothing_was_written_since(store):

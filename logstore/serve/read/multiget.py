@@ -119,40 +119,58 @@ class MultiGet:
         found: list[FoundKey] = []
         size = 0
         with ExitStack() as stack:
-            readings: dict[int, MergedRead] = {}
+            readings = {
+                partition: opened
+                for partition in dict.fromkeys(partition for key, partition in wanted if key not in remote)
+                if (opened := self._open(stack, table, partition, refused, as_of, floor)) is not None
+            }
+            positions.update({partition: opened.next_offset for partition, opened in readings.items()})
+            now_ms = max((opened.now_ms for opened in readings.values()), default=0)
+            for opened in readings.values():  # all are seen at the one instant that the answer names
+                opened.now_ms = now_ms
             for key, partition in wanted:
                 if size > MAX_PAGE_BYTES:
                     one = FoundKey(key, partition, reason=PAGE_FULL)
                 elif key in remote:
                     one = remote[key]
                 else:
-                    one = self._read_one(stack, readings, table, key, partition, refused, positions, as_of, floor)
+                    one = _read_one(readings, key, partition, refused)
                 size += len(key) + size_bytes(one.value)
                 over = size > MAX_PAGE_BYTES and found and one.reason is None
                 found.append(FoundKey(key, partition, reason=PAGE_FULL) if over else one)
-            return found, max((one.now_ms for one in readings.values()), default=0)
+            return found, now_ms
 
-    def _read_one(
-        self, stack: ExitStack, readings: dict[int, MergedRead], table: Table, key: bytes, partition: int,
-        refused: dict[int, str],
-        positions: dict[int, int], as_of: AsOf | None, floor: Floor,
-    ) -> FoundKey:  # fmt: skip
+    def _open(
+        self, stack: ExitStack, table: Table, partition: int, refused: dict[int, str], as_of: AsOf | None, floor: Floor
+    ) -> MergedRead | None:
+        """The reading of a partition; None where it does not answer, which `refused` tells then."""
         if partition in refused:
-            return FoundKey(key, partition, reason=refused[partition])
+            return None
         try:
-            if partition not in readings:
-                merged_read = stack.enter_context(merged(self._catalog.locate(table, partition), as_of, floor))
-                positions[partition], readings[partition] = merged_read.next_offset, merged_read
-            cell = readings[partition].cell(key)
-        except Problem as problem:
-            if problem.word not in _LEFT_OUT:  # the row's past is not kept: that fails the request as a whole
-                raise
-            refused[partition] = problem.word
-            return FoundKey(key, partition, reason=problem.word)
-        except Corrupted as error:
-            refused[partition] = problem_of(error).word
-            return FoundKey(key, partition, reason=refused[partition])
-        return FoundKey(key, partition, cell.payload, cell.version)
+            return stack.enter_context(merged(self._catalog.locate(table, partition), as_of, floor))
+        except (Problem, Corrupted) as error:
+            refused[partition] = _word(error)
+            return None
+
+
+def _read_one(readings: Mapping[int, MergedRead], key: bytes, partition: int, refused: dict[int, str]) -> FoundKey:
+    if partition in refused:
+        return FoundKey(key, partition, reason=refused[partition])
+    try:
+        cell = readings[partition].cell(key)
+    except (Problem, Corrupted) as error:
+        refused[partition] = _word(error)
+        return FoundKey(key, partition, reason=refused[partition])
+    return FoundKey(key, partition, cell.payload, cell.version)
+
+
+def _word(error: Problem | Corrupted) -> str:
+    """Word of a trouble of one partition, whose keys are left out; raises any other, which fails the request."""
+    if isinstance(error, Corrupted):
+        return problem_of(error).word
+    if error.word not in _LEFT_OUT:  # such as that the row's past is not kept
+        raise error
+    return error.word
 
 
 def _document(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:

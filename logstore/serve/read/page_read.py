@@ -4,7 +4,7 @@ It ends at its limit, at 8 MiB, or after MAX_EXAMINED entries, so that a long ru
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import repeat
 
@@ -24,23 +24,23 @@ _new = tuple.__new__  # of a NamedTuple, without a frame of its own
 def read_page(
     served: Sequence[ServedPartition], query: Query, as_of: AsOf | None = None, floor: Floor = _ANY
 ) -> PagePart:
-    """Part of a page that these partitions contribute, each at one committed state.
+    """Part of a page that these partitions contribute, each at one committed state, and all seen at one instant.
 
     Raises Problem when one has stopped.
     """
     with ExitStack() as stack:
-        positions, sources, instants = {}, [], {}
+        positions, sources, now_ms = {}, [], 0
         for one in served:
             merged_read = stack.enter_context(merged(one, as_of, floor))
-            positions[one.partition], instants[one.partition] = merged_read.next_offset, merged_read.now_ms
+            positions[one.partition], now_ms = merged_read.next_offset, max(now_ms, merged_read.now_ms)
             sources.append(zip(merged_read.scan(query.start, query.end, reverse=query.reverse), repeat(one.partition)))
         found = (
             heapq.merge(*sources, key=lambda item: item[0][0], reverse=query.reverse)
             if len(sources) > 1
             else _only(sources)
         )
-        rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query, instants)
-    return PagePart(rows, through, positions, max(instants.values(), default=0))
+        rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query, now_ms)
+    return PagePart(rows, through, positions, now_ms)
 
 
 def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tuple[tuple[bytes, bytes], int]]":
@@ -48,7 +48,7 @@ def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tu
 
 
 def _fill(
-    found: Iterator[tuple[bytes, bytes, int]], query: Query, instants: Mapping[int, int]
+    found: Iterator[tuple[bytes, bytes, int]], query: Query, now_ms: int
 ) -> tuple[list[EncodedRow], bytes | None]:
     """The rows of a page, and the last key it covers; None when there is nothing behind it."""
     rows: list[EncodedRow] = []
@@ -57,7 +57,7 @@ def _fill(
         if examined >= MAX_EXAMINED or examined_bytes > MAX_EXAMINED_BYTES:
             return rows, last
         examined_bytes += len(raw)
-        cell = Cell(raw, VIEW, instants[partition])
+        cell = Cell(raw, VIEW, now_ms)
         if cell.payload is not None and cell.version is not None:
             size += len(key) + (0 if query.keys_only else size_bytes(cell.payload))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):

@@ -1,0 +1,159 @@
+"""Histories of many clients at once, at all levels, while processes stand still and are killed: every answer is right.
+
+And readers with a planted bug are found out by the same check.
+"""
+
+import random
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from support_checker import LEVELS, Author, Observer, Truth, violations
+from support_free_port import free_port
+from support_store import running
+from support_wait import until
+from support_worker import make_table
+from test_consistency_levels import standing
+
+from logstore import Store
+from logstore.model.partitioner import partition_of
+
+AUTHORS, OBSERVERS = 3, 4
+
+
+@pytest.fixture(scope="module")
+def node(kafka, tmp_path_factory):
+    """A node of its own with a table whose rows expire."""
+    table = make_table(kafka.bootstrap, 2, conditional=True, expiring=True)
+    options = ("--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0", "--group", table.name, "--readers", "2")
+    with running("node", tmp_path_factory.mktemp("histories") / "node", *options) as node:
+        until("it answers", lambda: answers(node.url, table))
+        yield node, table
+
+
+def answers(url, table):
+    try:
+        where = f"{url}/v1/tables/{table.name}/rows/first"
+        return httpx.get(where, headers={"ls-consistency": "latest"}, trust_env=False).status_code == 404
+    except httpx.TransportError:
+        return False
+
+
+def history(node, table, bootstrap, url, wanted, disturb):
+    """Run clients against `url` until `wanted` reads are there; all violations, and the reads."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    with Store(bootstrap, url, delivery_timeout_s=60) as store:
+        authors = [Author(store, table.name, seed + n) for n in range(AUTHORS)]
+        observers = [Observer(url, table, authors, seed + 100 + n) for n in range(OBSERVERS)]
+        clients = [*authors, *observers]
+        for client in clients:
+            client.start()
+        while all(client.is_alive() for client in clients) and sum(len(one.reads) for one in observers) < wanted:
+            disturb(rng)
+        for client in clients:
+            client.stopped.set()
+        for client in clients:
+            client.join(90)
+            assert not client.is_alive()
+        assert [client.error for client in clients] == [None] * len(clients)
+        ends = {p: store.put(table.name, key, "end").offset + 1 for p, key in homes(table).items()}
+    truth = Truth(bootstrap, table, ends)
+    return violations(truth, observers, authors), observers
+
+
+def homes(table):
+    """A key of each partition."""
+    keys = (f"end-{n}" for n in range(100))
+    return {partition_of(key.encode(), table.partitions): key for key in keys}
+
+
+def pauses(node):
+    """Workers that stand still for a moment, so that views lag."""
+
+    def disturb(rng):
+        with standing(node):
+            time.sleep(rng.uniform(0.02, 0.2))  # the length of a lag, no wait for anything
+        time.sleep(rng.uniform(0.02, 0.1))
+
+    return disturb
+
+
+def test_every_answer_is_that_of_the_log_while_views_lag(node, kafka):
+    found, observers = history(*node, kafka.bootstrap, node[0].url, 1_200, pauses(node[0]))
+    assert found == []
+    assert {read.level for one in observers for read in one.reads} == set(LEVELS)
+
+
+def test_every_answer_is_that_of_the_log_while_processes_are_killed(node, kafka):
+    kinds = iter(["workers", "readers", "workers"])
+
+    def disturb(rng):
+        kind = next(kinds, None)
+        if kind is not None:
+            node[0].kill_one(kind, 0)
+        time.sleep(rng.uniform(0.3, 0.8))  # between two kills
+
+    found, _ = history(*node, kafka.bootstrap, node[0].url, 1_200, disturb)
+    assert found == []
+
+
+BUGS = {  # what is wrong -> how, and what the check says of it
+    "a token is waited for but for its last record": ("""
+from logstore.serve.read.consistency_wait import ConsistencyWait
+needed = ConsistencyWait._needed
+async def short(self, *args):
+    offset = await needed(self, *args)
+    return offset and offset - 1
+ConsistencyWait._needed = short
+""", "short of the token's"),
+    "scans ignore the token": ("""
+from logstore.serve.read import scan
+level_of = scan.read_level
+def without(request, params):
+    level = level_of(request, params)
+    return level._replace(name="eventual") if level.name == "session" else level
+scan.read_level = without
+""", "short of the token's"),
+    "rows end by a clock that is late": ("""
+from logstore.serve.read import merged_read
+merged_read._instant = lambda served, raw_state, as_of, floor: floor.time_ms - 2_000
+""", "when it was asked for"),
+    "an outcome is told before its record is applied": ("""
+from logstore.serve.read import outcomes
+outcomes._reaching = lambda level, *place: level._replace(name="eventual")
+""", "has no outcome"),
+    "the barrier is not awaited": ("""
+from logstore.serve.read.consistency_wait import ConsistencyWait
+async def not_awaited(self, table, place, level, deadline):
+    return 0
+ConsistencyWait._point = not_awaited
+""", "was acknowledged"),
+}  # fmt: skip
+RUN = "import runpy\nrunpy.run_module('logstore.serve', run_name='__main__', alter_sys=True)\n"
+
+
+@contextmanager
+def planted(node, table, bug):
+    """A reader of the node with a bug; its address."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    argv = [sys.executable, "-P", "-c", BUGS[bug][0] + RUN, "--data-dir", str(node.data_dir), "--port", str(port)]
+    process = subprocess.Popen([*argv, "--node", "planted"])
+    try:
+        until("it answers", lambda: answers(url, table))
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_reader_with_a_planted_bug_is_found_out(node, kafka, bug):
+    with planted(*node, bug) as url:
+        found, _ = history(*node, kafka.bootstrap, url, 400, pauses(node[0]))
+    assert any(BUGS[bug][1] in one for one in found), found[:5]
