@@ -143,7 +143,7 @@ class Worker:
         )
         self._demanded = (
             AskedEnds(
-                lambda: registry.admin, self._feed, self._lane, self._ends,
+                config.bootstrap, lambda: registry.admin, self._feed, self._lane, self._ends,
                 lambda: [wanted for ack in self._feed.demands() for wanted in ack.ends],
             ),
             Barriers(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -106,12 +107,21 @@ def check_paused(url, store, level):
     assert (answer.status_code, answer.text) == (200, "new")
 
 
+def thread_states(pid):
+    states = []
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            states.append(stat.read_text().rpartition(")")[2].split()[0])  # proc(5)
+    return states
+
+
 @contextmanager
 def standing(node):
     """The node's worker stands still inside the block."""
     pids = node.pids("workers")
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
+    until("every thread stands still", lambda: {state for pid in pids for state in thread_states(pid)} == {"T"})
     try:
         yield
     finally:

@@ -1,7 +1,10 @@
 """The demand book: what is asked of Kafka, and which requests an answer serves."""
 
+import threading
+import time
+
 from logstore.view.feed.acknowledgement import LogDemand
-from streaming.control.demands.demand_book import DemandBook
+from streaming.control.demands.demand_book import DemandBook, Gathering
 
 KEY, OTHER = ("e", 0), ("e", 1)
 
@@ -86,3 +89,17 @@ def test_a_demand_by_another_clock_or_without_a_time_asks_for_nothing():
     book.want(OTHER, LogDemand().since_ns)
     assert book.take(999) == {}
     assert book.take(1_000) == {KEY: 1_000}
+
+
+def test_who_comes_after_a_rest_is_asked_for_at_once_and_the_next_one_later():
+    gathering, begun_s = Gathering(0.05), time.monotonic()
+    gathering.wait()
+    gathering.wait()
+    assert time.monotonic() - begun_s >= 0.05
+    patient = Gathering(3_600)
+    patient.wait()
+    waiting = threading.Thread(target=patient.wait)
+    waiting.start()
+    patient.end()
+    waiting.join(60)
+    assert not waiting.is_alive(), "who ends waits for nothing"

@@ -79,6 +79,15 @@ def test_two_subscribers_hear_the_same(server, tmp_path, subscribe):
     assert [subscriber.hear(lambda values: MARK in values) for subscriber in both] == [{MARK: mark(1)}] * 2
 
 
+def test_several_records_are_told_at_once(server, tmp_path, subscribe):
+    subscriber = subscribe(tmp_path / "feed")
+    stands = {AppliedKey("e", partition): AppliedRecord(partition, 9) for partition in range(3)}
+    server.publish_all(stands)
+    heard = subscriber.hear(lambda values: AppliedKey("e", 2) in values)
+    assert {key: heard[key] for key in stands} == stands
+    assert {key: server.get(key) for key in stands} == stands
+
+
 def test_who_is_slow_gets_the_newest_and_nothing_queues_up(server, tmp_path, subscribe):
     slow = subscribe(tmp_path / "feed")
     server.publish(MARK, MarkRecord("x" * (1 << 20)))  # more than the socket takes

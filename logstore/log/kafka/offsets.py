@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 
 from logstore.log.connect.acl import topic as on_topic
-from logstore.log.kafka.clients import REQUEST_S
+from logstore.log.kafka.clients import REQUEST_S, consumer
 from logstore.log.kafka.errors import call, translate
 from logstore.log.kafka.leaders import check_led, is_stale, known_to_all
 from logstore.model.errors import LogUnreachable
@@ -59,6 +59,34 @@ def ends(
     if known and not found:  # librdkafka's answer when a broker has just gone away: no error, and no offset
         raise LogUnreachable("look up the ends of the log: Kafka does not answer")
     return found
+
+
+class EndsConsumer:
+    """Consumer that asks for ends of logs, where leaders are as it knows them: a quarter of what `ends` costs.
+
+    One thread at a time. It is connected when it is asked first.
+    """
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._consumer: Any = None
+
+    def ends(self, places: Iterable[tuple[str, int]], timeout_s: float) -> dict[tuple[str, int], int]:
+        """Ends, with open transactions, by (topic, partition); those that it does not learn at once are absent."""
+        if self._consumer is None:
+            self._consumer = consumer(self._bootstrap, **{"isolation.level": "read_uncommitted"})
+        # what lies at the time -1 is the end, in Kafka's protocol (ListOffsets)
+        wanted = [TopicPartition(topic, partition, OFFSET_END) for topic, partition in places]
+        try:
+            found = self._consumer.offsets_for_times(wanted, timeout=timeout_s)
+        except KafkaException:  # whoever asks has another way, which says why
+            return {}
+        return {(one.topic, one.partition): one.offset for one in found if one.error is None and one.offset >= 0}
+
+    def close(self) -> None:
+        """Let the connections go."""
+        if self._consumer is not None:
+            self._consumer.close()
 
 
 def leader_epoch(client: Any, topic: str, partition: int) -> int:

@@ -5,7 +5,8 @@
 3 acknowledge the revision of the tables, once every view that the node claims is open, the newest mark that was heard,
   and at once which snapshots were found damaged: [table, epoch, partition, name] each, of which partitions a record
   with a later time is waited for: [epoch, partition, time] each, and of which an end or a barrier of the log (a worker
-  that was restarted meanwhile is told again). One acknowledgement is on its way at most, however slow the worker reads
+  that was restarted meanwhile is told again). One acknowledgement is on its way at most, however slow the worker
+  reads, and the next one a few milliseconds later at the earliest
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from logstore.view.feed.position_records import AppliedKey, AppliedRecord, Times
 from logstore.view.feed.stream import FeedReader, connect
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_GATHER_S = 0.003  # between two acknowledgements: under load one names the points that many requests wait for
 _CHUNK = 1 << 18
 
 log = logging.getLogger(__name__)
@@ -150,6 +152,7 @@ class FeedClient:
             if ack != Acknowledgement(ack.pid, mark=ack.mark) and _is_news(ack, last):
                 last = ack
                 await loop.sock_sendall(sock, ack.encode())
+                await asyncio.sleep(_GATHER_S)
 
     def _state(self, feed: WorkerFeed) -> Acknowledgement:
         catalog = self._catalog

@@ -12,7 +12,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -64,6 +64,15 @@ class FeedServer:
                 self._records[key] = record
             for subscriber in list(self._subscribers.values()):
                 subscriber.dirty[key] = None
+                if not subscriber.pending:
+                    self._flush(subscriber)
+
+    def publish_all(self, records: Mapping[FeedKey[R], R]) -> None:
+        """Set the records of some keys, of which every subscriber hears at once."""
+        with self._lock:
+            self._records.update(records)
+            for subscriber in list(self._subscribers.values()):
+                subscriber.dirty.update(dict.fromkeys(records))
                 if not subscriber.pending:
                     self._flush(subscriber)
 

@@ -16,7 +16,7 @@ from logstore.model.table import PartitionKey
 from logstore.view.feed.acknowledgement import LogDemand
 from logstore.view.feed.log_records import EndKey, LogPointRecord
 from logstore.view.feed.server import FeedServer
-from streaming.control.demands.demand_book import DemandBook
+from streaming.control.demands.demand_book import DemandBook, Gathering
 from streaming.control.topics.end_offsets import EndOffsets
 from streaming.lane.lane import Lane
 from streaming.lane.partition import FollowedPartition
@@ -24,6 +24,7 @@ from streaming.lane.partition import FollowedPartition
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 2.0
+QUICK_S = 0.25  # for a client that knows all leaders; the one that looks for them is asked next
 ATTEMPTS = 2  # a client that does not know of a change of leaders finds them in the first
 
 
@@ -32,6 +33,7 @@ class AskedEnds(threading.Thread):
 
     def __init__(
         self,
+        bootstrap: str,
         client: Callable[[], Any],
         feed: FeedServer,
         lane: Lane,
@@ -39,8 +41,10 @@ class AskedEnds(threading.Thread):
         wanted: Callable[[], Iterable[LogDemand]],
     ) -> None:
         super().__init__(name="asked-ends", daemon=True)
+        self._quick = offsets.EndsConsumer(bootstrap)
         self._client, self._feed, self._lane, self._every = client, feed, lane, every
         self._book, self._bell, self._running = DemandBook(wanted), threading.Event(), True
+        self._gathering = Gathering()
 
     def ring(self) -> None:
         """Look at the demands. Any thread, at once."""
@@ -49,16 +53,19 @@ class AskedEnds(threading.Thread):
     def close(self) -> None:
         """Ask no more."""
         self._running = False
+        self._gathering.end()
         self.ring()
         self.join(2 * TIMEOUT_S * ATTEMPTS)
 
     def run(self) -> None:
         """Ask when readers want it."""
         while self._bell.wait() and self._running:
+            self._gathering.wait()
             self._bell.clear()
             asked = self._book.take(self._may)
             if asked:
                 self._answer(asked)
+        self._quick.close()
 
     def _may(self, key: PartitionKey) -> bool:
         followed = self._lane.at(key)
@@ -69,8 +76,9 @@ class AskedEnds(threading.Thread):
         applied = {key: one.next_offset for key, one in followed.items()}
         try:
             found, why = self._ask(followed)
-            for key in followed:
-                self._feed.publish(EndKey(*key), _point(asked[key], found.get(key), applied[key], why))
+            self._feed.publish_all(
+                {EndKey(*key): _point(asked[key], found.get(key), applied[key], why) for key in followed}
+            )
             self._every.silent |= followed.keys() - found.keys()
         finally:
             for key in asked:
@@ -79,7 +87,7 @@ class AskedEnds(threading.Thread):
     def _ask(self, followed: Mapping[PartitionKey, FollowedPartition]) -> tuple[dict[PartitionKey, int], str]:
         """Ends that Kafka tells, and why it does not tell the others."""
         places = {(one.target.table.topic, one.target.partition): key for key, one in followed.items()}
-        found: dict[PartitionKey, int] = {}
+        found = {places[place]: end for place, end in self._quick.ends(places, QUICK_S).items()}
         why = "Kafka does not tell where it ends"
         for _ in range(ATTEMPTS):
             left = [place for place, key in places.items() if key not in found]

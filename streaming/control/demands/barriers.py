@@ -17,13 +17,14 @@ from logstore.model.table import PartitionKey
 from logstore.view.feed.acknowledgement import LogDemand
 from logstore.view.feed.log_records import BarrierKey, LogPointRecord
 from logstore.view.feed.server import FeedServer
-from streaming.control.demands.demand_book import DemandBook
+from streaming.control.demands.demand_book import DemandBook, Gathering
 from streaming.lane.lane import Lane
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5  # a partition that is wanted may be followed from now on
 DELIVERY_S = 5.0
+GATHER_S = 0.004  # between two rounds: a record of its own is dearer than a question about all partitions
 
 
 class Barriers(threading.Thread):
@@ -35,6 +36,7 @@ class Barriers(threading.Thread):
         super().__init__(name="barriers", daemon=True)
         self._brokers, self._feed, self._lane = bootstrap, feed, lane
         self._book, self._bell, self._running = DemandBook(wanted), threading.Event(), True
+        self._gathering = Gathering(GATHER_S)
         self._producer: ControlProducer | None = None  # from the first demand on
 
     def ring(self) -> None:
@@ -44,13 +46,15 @@ class Barriers(threading.Thread):
     def close(self) -> None:
         """Append no more."""
         self._running = False
+        self._gathering.end()
         self.ring()
         self.join(5)
 
     def run(self) -> None:
         """Append when readers want it."""
         while self._running:
-            self._bell.wait(LOOK_S)
+            if self._bell.wait(LOOK_S):
+                self._gathering.wait()
             self._bell.clear()
             for key, asked_ns in self._book.take(self._may).items():
                 self._append(key, asked_ns)

@@ -6,11 +6,30 @@ whatever comes meanwhile is answered together (group commit: DeWitt et al. 1984)
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from logstore.model.table import PartitionKey
 from logstore.view.feed.acknowledgement import LogDemand
 from logstore.view.feed.log_records import clock_ns
+
+GATHER_S = 0.002  # between two askings, so that one serves several readers; after a rest there is no wait
+
+
+class Gathering:
+    """Time between askings, so that under load one of them answers many demands."""
+
+    def __init__(self, gather_s: float = GATHER_S) -> None:
+        self._gather_s, self._due_s, self._ended = gather_s, 0.0, threading.Event()
+
+    def wait(self) -> None:
+        """Return when the next asking may begin, which it does now."""
+        self._ended.wait(max(self._due_s - time.monotonic(), 0.0))
+        self._due_s = time.monotonic() + self._gather_s
+
+    def end(self) -> None:
+        """Wait no more."""
+        self._ended.set()
 
 
 class DemandBook:
