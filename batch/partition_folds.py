@@ -101,12 +101,8 @@ class PartitionFolds:
             for piece, one in zip(pieces, done, strict=True)
         ]
         merged = self._ctx.run("merge", partial(sstables.merge_range, table=self._table, where=self._where), work)
-        if merging == "all" and (found := _sum(merged)) != total:
-            raise Corrupted(
-                f"partition {order.partition}: its levels merge to {found.hex} of {found.entries:,} entries, and the "
-                f"difference to the snapshot before makes it {total.hex} of {total.entries:,}; `logstore batch rebuild "
-                f"{self._table.name}` makes a snapshot from the archive instead"
-            )
+        if merging == "all":
+            levels.check_merged(order.partition, _sum(merged), total, self._table.name)
         base = [] if merging == "all" else [file for file in old if not file.level]
         return [*base, *(file for one in merged for file in one.files)]
 

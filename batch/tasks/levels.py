@@ -10,6 +10,8 @@ What a delta deletes stays in it as a tombstone, and goes with the base.
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
+from logstore.model.errors import Corrupted
+from logstore.model.folding.digest import Digest
 from logstore.snapshot.manifest import FileFacts, levels_of
 
 AT_MOST = 4  # levels: each is one more place where a row may lie
@@ -38,3 +40,13 @@ def merging(files: list[FileFacts], delta_bytes: int, merge_share: float) -> Mer
     if shares.deltas + delta_bytes > merge_share * shares.base:
         return "all"
     return "deltas" if len(levels_of(files)) >= AT_MOST else "nothing"
+
+
+def check_merged(partition: int, found: Digest, claimed: Digest, table: str) -> None:
+    """Requires that levels merged to what the differences led to. Raises Corrupted."""
+    if found != claimed:
+        raise Corrupted(
+            f"partition {partition}: its levels merge to {found.hex} of {found.entries:,} entries, and the difference "
+            f"to the snapshot before makes it {claimed.hex} of {claimed.entries:,}; `logstore batch rebuild {table}` "
+            "makes a snapshot from the archive instead"
+        )

@@ -63,18 +63,23 @@ def prove_group(where: SstTarget, group: Sequence[Written], partitioning: Partit
     local = [seen(where, file, path_below(scratch, f"back-{one.partition}.sst")) for one in group for file in one.files]
     with ExitStack() as stack:
         stored = stack.enter_context(sst.opened([local], several=True)).stored() if local else iter(())
-        while piece := list(islice(stored, _PIECE)):
-            for partition, items in _apart(piece, partitioning).items():
-                if partition not in checks:
-                    raise Corrupted(
-                        f"snapshot {where.name} holds the key {items[0][0][:64]!r} of partition {partition} in a "
-                        f"file of another one, of {', '.join(map(str, checks))}; run the job again"
-                    )
-                sums[partition] = sums[partition].plus(digest(checks[partition].passing(items)))
+        for partition, items in by_partition(stored, partitioning):
+            if partition not in checks:
+                raise Corrupted(
+                    f"snapshot {where.name} holds the key {items[0][0][:64]!r} of partition {partition} in a "
+                    f"file of another one, of {', '.join(map(str, checks))}; run the job again"
+                )
+            sums[partition] = sums[partition].plus(digest(checks[partition].passing(items)))
     for check in checks.values():
         check.end()
     for one in group:
         _compare(where, one.files, sums[one.partition], one.claimed)
+
+
+def by_partition(stored: Iterator[Item], partitioning: Partitioning) -> Iterator[tuple[int, list[Item]]]:
+    """Entries of several partitions apart, those of each in order, of which few are held at once."""
+    while piece := list(islice(stored, _PIECE)):
+        yield from _apart(piece, partitioning).items()
 
 
 def _apart(items: list[Item], partitioning: Partitioning) -> dict[int, list[Item]]:

@@ -61,12 +61,20 @@ class SstOutput(NamedTuple):
             level,
         )  # fmt: skip
 
+    def begun(self) -> tuple[sst.SstWriter, Path]:
+        """A file that is written piece by piece, and the place where it is then."""
+        local = below(self.scratch, f"00000-{secrets.token_hex(4)}.sst")
+        return self._writer(local), local
+
+    def _writer(self, local: Path) -> sst.SstWriter:
+        return sst.SstWriter(local, compression=self.table.compression, block_bytes=self.table.block_bytes)
+
     def _made(self, entries: Iterable[tuple[bytes, bytes]]) -> Iterator[MadeFile]:
         attempt, source, number, more = secrets.token_hex(4), iter(entries), 0, True
         at_once = max(1, min(1_024, TABLE_BYTES // self.table.max_value_bytes))
         while more:
             local = below(self.scratch, f"{number:05d}-{attempt}.sst")
-            writer = sst.SstWriter(local, compression=self.table.compression, block_bytes=self.table.block_bytes)
+            writer = self._writer(local)
             more = _fill(writer, source, at_once)
             facts = writer.close()
             if facts is not None:

@@ -19,7 +19,6 @@ from batch.tasks.conditional_fold import ConditionalFold
 from batch.tasks.fold import Fold, QuarantineTally, Shape, over
 from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, linked, scanned
 from batch.tasks.sst_output import SstOutput
-from logstore.model.errors import Corrupted
 from logstore.model.folding.difference import EVERY_KEY, Difference, StateBelow, beside, ended
 from logstore.model.folding.digest import Digest
 from logstore.model.folding.fold import FoldRules
@@ -141,12 +140,7 @@ class PartitionTask:
         """Levels as a new base. Raises Corrupted when it has not the digest that the differences led to."""
         with sst.opened(paths) as reader:
             files, merged = self.output.base(reader.scan())
-        if merged != total:
-            raise Corrupted(
-                f"partition {self.order.partition}: its levels merge to {merged.hex} of {merged.entries:,} entries, "
-                f"and the difference to the snapshot before makes it {total.hex} of {total.entries:,}; `logstore batch "
-                f"rebuild {self.table.name}` makes a snapshot from the archive instead"
-            )
+        levels.check_merged(self.order.partition, merged, total, self.table.name)
         read_back.prove(self.where, files, self.order.cut, total, self.scratch)
         return files
 
