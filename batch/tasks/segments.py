@@ -24,7 +24,7 @@ from logstore.model.table import Table
 from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.sst import checksum
-from logstore.snapshot.storage import Storage, at_once
+from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import OffsetRange
 
 FILE_BYTES = 256 << 20  # a segment is closed when its records have so many bytes
@@ -70,7 +70,7 @@ def extract_group(chunks: list[OffsetRange], bootstrap: str, table: Table, stora
         index = ArchiveIndex(storage, table.topic, table.epoch)
         made = [_segment(chunk.start, files[chunk.partition], chunk, index, job) for chunk in chunks]
         storage.upload_all([(files[segment.partition].path, segment.path) for segment in made])
-        at_once(partial(_check_size, storage=storage), made)
+        storage.looks(partial(_check_size, storage=storage), made)
     return made
 
 

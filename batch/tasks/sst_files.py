@@ -13,7 +13,7 @@ from logstore.model.folding.difference import EVERY_KEY, KeyRange
 from logstore.model.safe_path import below
 from logstore.snapshot import sst
 from logstore.snapshot.manifest import FileFacts, levels_of
-from logstore.snapshot.storage import Storage, at_once
+from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import FileOrder
 
 
@@ -123,7 +123,7 @@ def check_sizes(order: FileOrder, where: SstTarget) -> int:
         except FileNotFoundError as error:
             raise _gone(file) from error
 
-    for file, found in zip(order.files, at_once(size, order.files), strict=True):
+    for file, found in zip(order.files, where.storage.looks(size, order.files), strict=True):
         if found != file.size_bytes:
             raise _damaged(file)
     return sum(file.size_bytes for file in order.files)

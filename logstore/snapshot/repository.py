@@ -10,7 +10,7 @@ import orjson
 from logstore.model.errors import Conflict, Corrupted, JobRunning, NoSuchSnapshot, UsageError
 from logstore.snapshot.lease import holder, lease, live
 from logstore.snapshot.manifest import FileFacts, Manifest
-from logstore.snapshot.storage import Storage, at_once
+from logstore.snapshot.storage import Storage
 from logstore.snapshot.uses import USE_S, in_use, used
 from logstore.snapshot.verdicts import PROVED, Verdicts
 from logstore.snapshot.verify import problems
@@ -51,7 +51,7 @@ class Repository:
     def names(self) -> list[str]:
         """The published snapshots, by name. Their order in time is the pointer's (`line`): clocks differ."""
         folders = self._folders()
-        files = at_once(lambda name: self.storage.list(self.file_path(name)), folders)
+        files = self.storage.looks(lambda name: self.storage.list(self.file_path(name)), folders)
         return [name for name, found in zip(folders, files, strict=True) if _MANIFEST in found]
 
     def line(self) -> list[str]:
@@ -143,7 +143,7 @@ class Repository:
         Raises Corrupted when a file is missing or has another size, Conflict when the name is taken.
         """
         if not looked_at:
-            at_once(self._check_size, manifest.files)
+            self.storage.looks(self._check_size, manifest.files)
         try:
             self.storage.create(self.file_path(f"{manifest.name}/{_MANIFEST}"), manifest.to_json())
         except FileExistsError as error:
@@ -256,7 +256,7 @@ class Repository:
         files = [f"{name}/{file}" for name in gone for file in sorted(folders[name]) if f"{name}/{file}" not in needed]
         known = self._sizes(set(gone) & set(published))
         unknown = [path for path in files if path not in known]
-        size = sum(at_once(lambda path: self.storage.size(self.file_path(path)), unknown))
+        size = sum(self.storage.looks(lambda path: self.storage.size(self.file_path(path)), unknown))
         size += sum(known[path] for path in files if path in known)
         if not dry_run:
             self._remove([path for path in files if path.endswith(_MANIFEST)])

@@ -220,7 +220,7 @@ def prepare(directory: Path, levels: Levels) -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        _ingest(part, levels, _link)
+        _ingested(part, levels, _link).close()
         for child in part.iterdir():
             flush(child)
         flush(part)
@@ -245,8 +245,8 @@ def opened(levels: Levels, cache_bytes: int = CACHE_BYTES, *, several: bool = Fa
     with tempfile.TemporaryDirectory(prefix="sst-", dir=memory or (first.parent if first else None)) as scratch:
         directory = Path(scratch, "db")
         directory.mkdir()
-        _ingest(directory, levels, _symlink if memory else _link, several=several)
-        reader = SstReader.open(directory, cache_bytes=cache_bytes)
+        link = _symlink if memory else _link
+        reader = SstReader(_ingested(directory, levels, link, cache_bytes=cache_bytes, several=several), directory)
         try:
             yield reader
         finally:
@@ -271,25 +271,34 @@ def checksum(path: Path) -> str:
     return state.hexdigest()
 
 
-def _ingest(directory: Path, levels: Levels, link: Callable[[Path, Path], str], *, several: bool = False) -> None:
+def _ingested(
+    directory: Path,
+    levels: Levels,
+    link: Callable[[Path, Path], str],
+    *,
+    cache_bytes: int | None = None,
+    several: bool = False,
+) -> Any:
+    """A database in an empty folder that has taken the files in, and is open."""
     incoming = directory / "incoming"
     incoming.mkdir()
+    options = _options(cache_bytes=cache_bytes)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(_PIECE)  # nothing is written, and room for a log of this size would be taken
+    db = None
     try:
-        options = _options()
-        options.create_if_missing(True)
-        options.set_write_buffer_size(_PIECE)  # nothing is written, and room for a log of this size would be taken
-        db = Rdict(str(directory), options)
-        try:
-            for level, files in enumerate(levels):
-                links = [link(file, incoming / f"{level}-{number:05d}.sst") for number, file in enumerate(files)]
-                if links:
-                    db.ingest_external_file(links, _moving(over=level > 0 or several))
-        finally:
-            db.close()
+        db = Rdict(str(directory), options, {"default": options})
+        for level, files in enumerate(levels):
+            links = [link(file, incoming / f"{level}-{number:05d}.sst") for number, file in enumerate(files)]
+            if links:
+                db.ingest_external_file(links, _moving(over=level > 0 or several))
+        incoming.rmdir()
     except Exception as error:  # rocksdict raises bare Exception
+        if db is not None:
+            db.close()
         names = ", ".join(file.name for level in levels for file in level[:5])
         raise Corrupted(f"RocksDB refuses {names}: {error}") from error
-    shutil.rmtree(incoming)
+    return db
 
 
 def _moving(*, over: bool) -> IngestExternalFileOptions:
@@ -311,7 +320,7 @@ def _link(file: Path, link: Path) -> str:
 
 
 def _symlink(file: Path, link: Path) -> str:
-    link.symlink_to(file.resolve())
+    link.symlink_to(file.absolute())
     return str(link)
 
 

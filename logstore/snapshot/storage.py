@@ -26,22 +26,11 @@ from logstore.process.durable import flush
 
 _PIECE = 1 << 20
 _ABANDONED_S = 3_600
-_AT_ONCE = 16
+_MOST_AT_ONCE = 16
 
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-def at_once(ask: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-    """Answers of a storage, in order: many small questions take as long as the slowest of every sixteen.
-
-    Raises what a question raised.
-    """
-    if len(items) < 2:
-        return [ask(item) for item in items]
-    with ThreadPoolExecutor(min(_AT_ONCE, len(items)), "storage") as pool:
-        return list(pool.map(ask, items))
 
 
 def storage_url(flag: str | None, definitions_storage: str | None, data_dir: Path) -> str:
@@ -88,6 +77,13 @@ class Storage:
         """A file's bytes; raises FileNotFoundError."""
         with self._translating(path):
             return bytes(self._fs.cat_file(self._full(path)))
+
+    def looks(self, ask: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+        """Answers to small questions, in order: many at once, but on a disk, which answers sooner than a thread begins.
+
+        Raises what a question raised.
+        """
+        return _at_once(ask, items) if self.local("_") is None else [ask(item) for item in items]
 
     def list(self, path: str) -> list[str]:
         """The names in a folder, in order; none when it is absent."""
@@ -146,12 +142,12 @@ class Storage:
     def upload_all(self, files: Sequence[tuple[Path, str]]) -> None:
         """Copy local files here, many at once: a disk has one sync for several of them, and one for each folder."""
         if self._disk is None:
-            at_once(lambda one: self.upload(*one), files)
+            _at_once(lambda one: self.upload(*one), files)
         elif files:
-            with self._translating(files[0][1]):
-                at_once(lambda one: self._place(*one), files)
-                folders = {below(self._disk, *path.split("/")).parent for _, path in files}
-                at_once(flush, sorted(folders))
+            folders = {below(self._disk, *path.split("/")).parent for _, path in files}
+            with self._translating(files[0][1]), ThreadPoolExecutor(min(_MOST_AT_ONCE, len(files)), "storage") as pool:
+                list(pool.map(self._place, *zip(*files, strict=True)))
+                list(pool.map(flush, sorted(folders)))
 
     def download(
         self, path: str, local: Path, *, bytes_per_s: int | None = None, on_bytes: Callable[[int], None] | None = None
@@ -276,6 +272,14 @@ class Storage:
                 f"the storage {self.url}/{path} does not answer: {error}; check --storage, its credentials and its "
                 "space, then try again"
             ) from error
+
+
+def _at_once(ask: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """Answers, in order: many small questions take as long as the slowest of every sixteen."""
+    if len(items) < 2:
+        return [ask(item) for item in items]
+    with ThreadPoolExecutor(min(_MOST_AT_ONCE, len(items)), "storage") as pool:
+        return list(pool.map(ask, items))
 
 
 def _copy(source: Any, target: Any, bytes_per_s: int | None, on_bytes: Callable[[int], None]) -> None:

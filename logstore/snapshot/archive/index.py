@@ -26,7 +26,7 @@ from logstore.snapshot.archive import leftovers, manifest, page
 from logstore.snapshot.archive.manifest import NOTHING, ArchivedPart, ArchiveManifest, Checkpoint
 from logstore.snapshot.archive.page import PageFacts, SegmentPage
 from logstore.snapshot.archive.segment import Segment, following, path_of
-from logstore.snapshot.storage import Storage, at_once
+from logstore.snapshot.storage import Storage
 
 CHECKPOINT_RUNS = 16
 PAGE_SEGMENTS = 65_536  # the last page takes in what follows up to so many; then a new one begins
@@ -133,7 +133,7 @@ class ArchiveIndex:
             self._take(first, Checkpoint(), {}, {})
         fresh: list[Segment] = []
         begin, base = self._first, None
-        for number, found in enumerate(at_once(self._manifest, range(self._read, end)), self._read):
+        for number, found in enumerate(self.storage.looks(self._manifest, range(self._read, end)), self._read):
             if found.whole:
                 begin, base, fresh = number, found.checkpoint, []
             fresh += found.segments
@@ -174,7 +174,9 @@ class ArchiveIndex:
         self._create(number, manifest.of_run(self._head(number, job), fresh))
         if holds():
             return number
-        gone = [one.path for one, there in zip(fresh, at_once(self._is_there, fresh), strict=True) if not there]
+        gone = [
+            one.path for one, there in zip(fresh, self.storage.looks(self._is_there, fresh), strict=True) if not there
+        ]
         if number + 1 not in self._numbers()[0]:
             self.storage.remove(self._path(number))
             raise Conflict(

@@ -6,7 +6,7 @@ and lost its lease.
 
 from collections.abc import Callable, Collection
 
-from logstore.snapshot.storage import Storage, at_once
+from logstore.snapshot.storage import Storage
 
 YOUNG_S = 3_600.0
 MANIFESTS, PAGES, ATTEMPTS = "manifests", "pages", "attempts"
@@ -34,7 +34,7 @@ def collect(storage: Storage, root: str, named: Callable[[int], Collection[str]]
     removed: list[str] = []
     for begin_at in range(0, len(folders), _FOLDERS_AT_ONCE):
         some = folders[begin_at : begin_at + _FOLDERS_AT_ONCE]
-        lying = at_once(lambda folder: storage.list(f"{root}/{folder}"), some)
+        lying = storage.looks(lambda folder: storage.list(f"{root}/{folder}"), some)
         for folder, names in zip(some, lying, strict=True):
             keep = named(int(folder[1:]))
             removed += _remove_old(storage, [p for n in names if (p := f"{root}/{folder}/{n}") not in keep])
@@ -55,7 +55,7 @@ def _remove_old(storage: Storage, unnamed: list[str]) -> list[str]:
 
 
 def _old(storage: Storage, paths: list[str]) -> list[str]:
-    ages = at_once(lambda path: _age_s(storage, path), paths)
+    ages = storage.looks(lambda path: _age_s(storage, path), paths)
     return [path for path, age_s in zip(paths, ages, strict=True) if age_s > YOUNG_S]
 
 
