@@ -216,7 +216,7 @@ def _foreign(key: bytes, partition: int, deltas: Sequence[_Delta]) -> Corrupted:
 
 
 def _first_of(deltas: Iterable[_Delta], most_bytes: int) -> Iterator[_Delta]:
-    """Those whose levels have so many bytes together; the files of the others are removed."""
+    """Deltas whose levels have so many bytes together; the files of the others are removed."""
     for one in deltas:
         size_bytes = sum(file.size_bytes for file in one.merged_files) + sum(m.facts.size_bytes for m in one.files)
         most_bytes -= size_bytes
