@@ -132,9 +132,9 @@ class _GroupTask:
         with levels_opened(together, several=True) as reader:
             entries = sum(file.entries for task in tasks for file in task.old)
             deltas = [_delta(task, reader, entries) for task in tasks]
-            kept = [_kept(one) for one in deltas if one.merging == "nothing" and len(one.files) < 2]
+            upon = [_upon_levels(one) for one in deltas if one.merging == "nothing" and len(one.files) < 2]
             merged = self._merged([one for one in deltas if one.merging != "nothing"], reader)
-        return [*kept, *merged]
+        return [*upon, *merged]
 
     def _merged(self, deltas: Sequence[_Delta], state: LookUp) -> list[_Made]:
         """Deltas merged with levels below, as far as that is little. `state`: the snapshot before."""
@@ -201,7 +201,7 @@ def _delta(task: PartitionTask, levels_below: LookUp, entries: int) -> _Delta:
     return _Delta(task, files, merging, difference.after(before), difference.untouched(before))
 
 
-def _kept(delta: _Delta) -> _Made:
+def _upon_levels(delta: _Delta) -> _Made:
     """A delta that is merged with nothing."""
     level = len(levels_of(delta.old))
     return _Made(delta.task, delta.old, delta.files, delta.written(_named(delta.task.output, delta.files, level)))
