@@ -7,8 +7,12 @@ import pyarrow as pa
 import pytest
 from support_serve import epoch_of, problem, serving
 
+from batch.tasks import compare
 from logstore import SeveralValues, Sibling, Store, codecs
 from logstore.client.read.row import SiblingRow
+from logstore.model.folding.digest import TOMBSTONES
+from logstore.model.folding.entry import Entry
+from logstore.snapshot.work import FoldOrder, ServedOrder
 
 EPOCH = epoch_of("carts")
 MSGPACK = {"Accept": "application/msgpack"}
@@ -116,6 +120,24 @@ def test_a_multiget_lists_siblings_beside_rows_and_those_that_are_not_there(stor
     assert [(one["found"], one.get("value"), len(one.get("siblings", ()))) for one in found] == [
         (True, "tea", 0), (True, None, 2), (False, None, 0),
     ]  # fmt: skip
+
+
+def test_an_audit_compares_what_is_served_with_what_the_fold_says(store):
+    node, reader = store
+    written(node, b"audited", [(b"a", {"ls.seen": b"-1"}), (b"b", {"ls.seen": b"-1"})])
+    partition = node.home("carts", b"audited")
+    order = ServedOrder(FoldOrder(partition, 0, newest(node, b"audited") + 1, [], []), reader.url, 20.0)
+    with compare._Pages(order, node.tables["carts"]) as pages:
+        served = list(pages.rows())
+    entries = sorted(node.entries("carts", partition).items())
+    expected = [compare._row(pair) for pair in entries if pair[1][0] not in TOMBSTONES]
+    assert served == expected
+    assert any(isinstance(value, tuple) for *_, value in served)
+    forged = Entry.decode(dict(entries)[b"audited"])
+    forged = forged._replace(payload=forged.payload.replace(b"a", b"A", 1)).encode()
+    wrong = [compare._row(pair) for pair in sorted({**dict(entries), b"audited": forged}.items())
+             if pair[1][0] not in TOMBSTONES]  # fmt: skip
+    assert [one.key for one in compare.differences(wrong, served)] == [b"audited"]
 
 
 def test_the_clients_give_all_values_and_never_one_of_them(store):

@@ -27,11 +27,13 @@ from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, ServerUnreachable
 from logstore.model.folding.difference import ended
 from logstore.model.folding.digest import Digest, digest
-from logstore.model.folding.entry import Entry
+from logstore.model.folding.entry import SIBLINGS, Entry
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.packed_values import seen_at
+from logstore.model.folding.sibling import Sibling, Value, size_bytes
 from logstore.model.folding.sorted_merge import join
 from logstore.model.hard_rows.changes.cell_differences import DifferingCell, differing_cells
+from logstore.model.hard_rows.packed import side_by_side
 from logstore.model.hard_rows.row import CellState
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -52,7 +54,7 @@ AGAIN_S = 0.2
 ASK_MS = 10_000
 _AT_HAND = 4  # expected rows: the one that is compared, and what is read ahead
 
-Cell = tuple[bytes, SeenValue, bytes]  # key, what is shown, what is compared
+Cell = tuple[bytes, SeenValue, Any]  # key, what is shown, what is compared
 
 
 class CompareSource(NamedTuple):
@@ -268,7 +270,7 @@ class _Pages:
             self.time_ms = max(self.time_ms, Position.parse(page["token"]).time_ms)
             cursor = page["cursor"]
             for row in page["rows"]:
-                yield row["key"], SeenValue(row["version"], len(row["value"])), row["value"]
+                yield _served(row["key"], row["version"], _value_of(row))
 
     def _page(self, query: dict[str, str]) -> dict[str, Any]:
         end = time.monotonic() + self._timeout_s
@@ -299,6 +301,20 @@ def _entry(pair: tuple[bytes, bytes]) -> Cell:
 
 
 def _row(pair: tuple[bytes, bytes]) -> Cell:
-    """Cell of a served row: the part that the read API shows."""
+    """Cell of a served row: the part that the read API shows. Requires: what has ended is not in its entry."""
     entry = Entry.decode(pair[1])
-    return pair[0], SeenValue(entry.version, len(entry.payload)), entry.payload
+    value = side_by_side(entry, 0)[0] if entry.kind == SIBLINGS else entry.payload
+    assert value is not None, "an entry of siblings holds one at least"
+    return _served(pair[0], entry.version, value)
+
+
+def _served(key: bytes, version: int, value: Value) -> Cell:
+    return key, SeenValue(version, size_bytes(value)), value
+
+
+def _value_of(row: dict[str, Any]) -> Value:
+    """The value of a row of a page, or its siblings."""
+    if "siblings" not in row:
+        value: bytes = row["value"]
+        return value
+    return tuple(Sibling(one["version"], one["value"]) for one in row["siblings"])

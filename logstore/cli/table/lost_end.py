@@ -15,7 +15,9 @@ from logstore.log.read.leader_epochs import epoch_starts
 from logstore.log.tables.registry import Registry
 from logstore.log.tables.repairs import Copies
 from logstore.model.errors import LogStoreError, UsageError
-from logstore.model.folding.entry import TOMBSTONE, Entry
+from logstore.model.folding.entry import CELLS, TOMBSTONE, VALUE, Entry
+from logstore.model.hard_rows.changes.cell_differences import column_name
+from logstore.model.hard_rows.packed import unpack_row
 from logstore.model.record_identity import AppliedPosition
 from logstore.model.safe_path import below
 from logstore.model.table import Table
@@ -31,11 +33,18 @@ _MOST_LISTED = 20  # rows
 
 
 class LostRow(NamedTuple):
-    """A row that the view on this machine still has from a record that was lost."""
+    """A row, or one of its values, that the view on this machine still has from a record that was lost."""
 
     key: bytes
     version: int
     value: bytes | None  # None: it was deleted
+    cell: str | None = None  # of a row of a wide table
+
+    def document(self) -> dict[str, Any]:
+        """Document to be printed as JSON."""
+        of_cell = {} if self.cell is None else {"cell": self.cell}
+        value = None if self.value is None else show.field(self.value)
+        return {"key": show.field(self.key), **of_cell, "version": self.version, "value": value}
 
 
 class HeldElsewhere(NamedTuple):
@@ -64,13 +73,7 @@ class LostEnd(NamedTuple):
             "table": self.table.name, "partition": self.partition, "lost": [self.start_of_new, self.applied],
             "epochs": [list(start) for start in self.starts], "archived": self.copies.archived,
             "snapshot": self.copies.cut, "views": [view._asdict() for view in self.views],
-            "rows": [
-                {
-                    "key": show.field(row.key), "version": row.version,
-                    "value": None if row.value is None else show.field(row.value),
-                }
-                for row in self.rows
-            ],
+            "rows": [row.document() for row in self.rows],
         }  # fmt: skip
 
     def tell(self) -> None:
@@ -90,7 +93,8 @@ class LostEnd(NamedTuple):
         click.echo(f"  the view on this machine holds {len(self.rows):,} rows of them")
         for row in self.rows[:_MOST_LISTED]:
             what = "deleted" if row.value is None else f"{len(row.value):,} bytes"
-            click.echo(f"    {row.version:,}  {show.field(row.key)}  {what}")
+            cell = "" if row.cell is None else f"  {row.cell}"
+            click.echo(f"    {row.version:,}  {show.field(row.key)}{cell}  {what}")
         for view in self.views:
             click.echo(
                 f"  the view of {view.url} ({view.state}) holds what was written below {view.applied:,}: this command, "
@@ -153,12 +157,22 @@ def _rows(data_dir: Path, table: Table, partition: int, first: int) -> list[Lost
             closing(ViewReader.open(below(directory, str(paths.newest_generation(directory))))) as view,
             view.reading() as reading,
         ):
-            found = ((key, Entry.decode(raw)) for key, raw in reading.scan())
-            return [
-                LostRow(key, entry.version, None if entry.kind == TOMBSTONE else entry.payload)
-                for key, entry in found
-                if entry.version >= first
-            ]
+            return [row for key, raw in reading.scan() for row in lost_rows(key, Entry.decode(raw), first)]
     except LogStoreError as error:
         show.warn(f"warning: the view on this machine cannot be read: {error}")
         return []
+
+
+def lost_rows(key: bytes, entry: Entry, first: int) -> list[LostRow]:
+    """Rows of an entry, each value of one of several, from records at `first` or behind. Raises Corrupted."""
+    if entry.version < first:
+        return []
+    if entry.kind in (VALUE, TOMBSTONE):
+        return [LostRow(key, entry.version, None if entry.kind == TOMBSTONE else entry.payload)]
+    found = [
+        LostRow(key, one.version, one.payload, column_name(column) if entry.kind == CELLS else None)
+        for column, cell in unpack_row(entry).cells.items()
+        for one in (*cell.members, *cell.older)
+        if one.version >= first
+    ]
+    return found or [LostRow(key, entry.version, None)]  # it took values away, and left others
