@@ -14,7 +14,7 @@ from support_jobs import LEFT_BY_A_SESSION, folded, make_table, write
 from support_log import produce
 from support_spark import context, spark
 
-from batch.datasource import read
+from batch.datasource import read, row_shape
 from batch.datasource.key_filter import Keys
 from batch.datasource.options import checked, keys_of
 from batch.datasource.source import TableReader
@@ -266,8 +266,8 @@ def test_the_fold_of_a_long_tail_spills_and_batches_are_bounded(ctx, monkeypatch
         spilled.append(self._runs)
 
     monkeypatch.setattr(Fold, "__init__", small)
-    monkeypatch.setattr(read, "BATCH_ROWS", 100)
-    monkeypatch.setattr(read, "BATCH_BYTES", 4_000)
+    monkeypatch.setattr(row_shape, "BATCH_ROWS", 100)
+    monkeypatch.setattr(row_shape, "BATCH_BYTES", 4_000)
     whole = read._records
 
     def pieces(*args):

@@ -11,7 +11,7 @@ Several narrow each other.
 import json
 from collections.abc import Mapping
 
-from batch.datasource import plan
+from batch.datasource import plan, row_shape
 from batch.datasource.key_filter import Keys
 from logstore.model.errors import UsageError
 from logstore.model.key import after_prefix, from_base64url
@@ -20,7 +20,7 @@ FORMAT = "logstore"
 _KINDS = ("snapshot", "as_of", "changes")
 _KEYS = ("key", "keys", "prefix", "start", "end", "key_encoding")
 _ENCODINGS = ("text", "base64url")
-_KNOWN = ("bootstrap", "table", "storage", "until", *_KINDS, *_KEYS)
+_KNOWN = ("bootstrap", "table", "storage", "until", *_KINDS, *_KEYS, *row_shape.OPTIONS)
 
 
 def checked(options: Mapping[str, str]) -> tuple[str, str]:

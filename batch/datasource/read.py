@@ -1,11 +1,11 @@
 """Read tasks of `spark.read.format("logstore")`: rows of snapshots, rows as of a position, changes. No Spark in here.
 
 Everything streams: a task holds a batch of the log, the fold's buffer (`fold.BUFFER_BYTES`, what is more lies on disk)
-and the batch it gives away (BATCH_ROWS rows, or BATCH_BYTES bytes and one row).
+and the batch it gives away (`row_shape.BATCH_ROWS` rows, or BATCH_BYTES bytes and one row).
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch.datasource.key_filter import Keys
+from batch.datasource.row_shape import BATCH_ROWS, ROWS, TIME, RowShape
 from batch.tasks.conditional_fold import ConditionalFold, FoldStart
 from batch.tasks.fold import BUFFER_BYTES, Fold, Shape, is_plain, over, without_skipped
 from batch.tasks.sst_files import SstTarget, decisions_here, levels_opened, linked, readable
 from logstore.log.read.ranges import HEADERS, read_range
 from logstore.model.errors import Unsupported
 from logstore.model.folding.difference import Item, ended
-from logstore.model.folding.entry import Entry
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.mutation import Control, Delete, Quarantined, Refused, parse
 from logstore.model.safe_path import below as path_below
@@ -28,16 +28,11 @@ from logstore.model.table import Table
 from logstore.snapshot.archive.segment_file import read_segment
 from logstore.snapshot.manifest import FileFacts
 from logstore.snapshot.storage import Storage
-from logstore.snapshot.work import LogStretch, StateOrder
+from logstore.snapshot.work import FileOrder, LogStretch, StateOrder
 
-BATCH_ROWS, BATCH_BYTES = 10_000, 16 << 20
-_TIME = pa.timestamp("us", tz="UTC")
-ROWS = pa.schema(
-    [("key", pa.binary()), ("value", pa.binary()), ("version", pa.int64()), ("timestamp", _TIME),
-     ("partition", pa.int32())]
-)  # fmt: skip
 CHANGES = pa.schema([*ROWS, ("headers", HEADERS)])
 
+PLAIN = RowShape()
 Saw = Callable[[int], None]  # so many rows or records were looked at
 
 
@@ -55,20 +50,22 @@ class TableSource(NamedTuple):
 
 
 def snapshot_rows(
-    where: TableSource, partition: int, files: list[FileFacts], keys: Keys, saw: Saw
+    where: TableSource, order: FileOrder, keys: Keys, saw: Saw, shape: RowShape = PLAIN
 ) -> Iterator[pa.RecordBatch]:
     """The wanted rows of SSTables. Raises Corrupted, StorageUnreachable."""
     with tempfile.TemporaryDirectory(prefix="logstore-read-") as scratch:
-        yield from _batches(partition, _base(where, files, keys, Path(scratch), saw))
+        yield from shape.batches(order.partition, _base(where, order.files, keys, Path(scratch), saw))
 
 
-def rows_as_of(where: TableSource, order: StateOrder, keys: Keys, saw: Saw) -> Iterator[pa.RecordBatch]:
+def rows_as_of(
+    where: TableSource, order: StateOrder, keys: Keys, saw: Saw, shape: RowShape = PLAIN
+) -> Iterator[pa.RecordBatch]:
     """The wanted rows of SSTables after the stretch that follows them.
 
     Raises also what `logstore.log.read.ranges.read_range` does, and Unsupported.
     """
     with state_as_of(where, order, keys, saw) as (_, entries):
-        yield from _batches(order.stretch.partition, entries)
+        yield from shape.batches(order.stretch.partition, entries)
 
 
 @contextmanager
@@ -205,26 +202,6 @@ def _parsed(table: Table, partition: int, record: dict[str, Any]) -> dict[str, A
     }  # fmt: skip
 
 
-def _batches(partition: int, entries: Iterable[tuple[bytes, bytes]]) -> Iterator[pa.RecordBatch]:
-    """Rows out of (key, encoded entry)."""
-    held: list[tuple[bytes, bytes, int, int, int]] = []
-    size = 0
-    for key, raw in entries:
-        entry = Entry.decode(raw)
-        held.append((key, entry.payload, entry.version, entry.timestamp_ms * 1_000, partition))
-        size += len(key) + len(raw)
-        if len(held) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield _batch(held)
-            held, size = [], 0
-    if held:
-        yield _batch(held)
-
-
-def _batch(rows: list[tuple[bytes, bytes, int, int, int]]) -> pa.RecordBatch:
-    columns = [pa.array(column, kind.type) for column, kind in zip(zip(*rows, strict=True), ROWS, strict=True)]
-    return pa.RecordBatch.from_arrays(columns, schema=ROWS)
-
-
 def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """The batch in pieces of at most BATCH_ROWS rows. Requires: it has some BATCH_BYTES, as those of the log have."""
     for start in range(0, batch.num_rows, BATCH_ROWS):
@@ -232,4 +209,4 @@ def _bounded(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _time(milliseconds: pa.Array) -> pa.Array:
-    return pc.multiply(milliseconds, 1_000).cast(_TIME)
+    return pc.multiply(milliseconds, 1_000).cast(TIME)

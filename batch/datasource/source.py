@@ -6,6 +6,9 @@
     storage  = URL                               where snapshots and archive lie; without it, where the store says
 
     key, keys, prefix, start, end                only those rows (`options`); the rest is left unread
+    shape    = cells | rows                      of wide rows and siblings (`row_shape`): a line a value, or a row
+    versions = 1 | N | all                       with shape: how many values of a cell, the newest
+    families = NAME,NAME                         with shape: cells of these column families alone
 
 Spark's own way to narrow a reading, `pushFilters`, is not used: what is pushed down stays with the frame, and every
 later query of it, and the other branches of the same one, would get those rows alone. Positions are fixed at a frame's
@@ -23,12 +26,13 @@ from pyspark.sql.types import StructType
 
 from batch.datasource import plan, read
 from batch.datasource.options import FORMAT, checked, keys_of
+from batch.datasource.row_shape import RowShape, shape_of
 from batch.session import pickle_by_value
 from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.table import Table
 from logstore.snapshot.work import FileOrder, ReadOrder, StateOrder
 
-_ROWS = "key binary, value binary, version bigint, timestamp timestamp, partition int"
-_CHANGES = f"{_ROWS}, headers array<struct<key: string, value: binary>>"
+_CHANGES = f"{RowShape().ddl}, headers array<struct<key: string, value: binary>>"
 _NAMED = re.compile(r"logstore\.model\.errors\.(\w+): (.+)")
 
 
@@ -61,12 +65,13 @@ class LogstoreSource(DataSource):
 
     def schema(self) -> str:
         """The columns, by the kind of reading. Raises UsageError for options that cannot be."""
-        return _CHANGES if checked(self.options)[0] == "changes" else _ROWS
+        kind, _ = checked(self.options)
+        return _CHANGES if kind == "changes" else shape_of(self.options, kind).ddl
 
     def reader(self, schema: StructType) -> "TableReader":
         """Reader of the format. Raises UsageError."""
         kind, _ = checked(self.options)
-        own = [field.name for field in read.CHANGES if kind == "changes" or field.name in read.ROWS.names]
+        own = read.CHANGES.names if kind == "changes" else shape_of(self.options, kind).schema.names
         if schema.names != own:
             raise UsageError(f"{FORMAT} has the columns {', '.join(own)}; leave .schema(...) out and select from them")
         return TableReader(dict(self.options))
@@ -80,7 +85,8 @@ class TableReader(DataSourceReader):
         self.kind, self.what = checked(options)
         self.until = options.get("until", plan.LATEST)
         self.where = plan.find(options["bootstrap"], options["table"], options.get("storage"))
-        self.keys = keys_of(options)
+        self.keys, self.shape = keys_of(options), shape_of(options, self.kind)
+        _check_shape(self.where.table, self.kind, self.shape)
         self.examined = 0
 
     def partitions(self) -> list[InputPartition]:
@@ -107,10 +113,17 @@ class TableReader(DataSourceReader):
 
     def _read(self, order: ReadOrder) -> Iterator[pa.RecordBatch]:
         if isinstance(order, FileOrder):
-            return read.snapshot_rows(self.where, order.partition, order.files, self.keys, self._saw)
+            return read.snapshot_rows(self.where, order, self.keys, self._saw, self.shape)
         if isinstance(order, StateOrder):
-            return read.rows_as_of(self.where, order, self.keys, self._saw)
+            return read.rows_as_of(self.where, order, self.keys, self._saw, self.shape)
         return read.changes(self.where, order, self.keys, self._saw)
 
     def _saw(self, count: int) -> None:
         self.examined += count
+
+
+def _check_shape(table: Table, kind: str, shape: RowShape) -> None:
+    """Raise UsageError for a table whose rows hold several values, where the options do not say how they are given."""
+    if (table.wide or table.siblings) and kind != "changes" and shape.kind is None:
+        what = "is wide" if table.wide else "keeps siblings"
+        raise UsageError(f'{table.name} {what}: .option("shape", "cells") gives a line a value, "rows" a line a row')
