@@ -4,9 +4,10 @@
 2. create  the tables
 3. load    everything; a year of flights as a stream of changes
 4. read    as a user does
-5. check   every row of every table
-6. prove   the accurate path: `accurate` has its steps
-7. stop    the store
+5. decide  counters, races, rows that end, and a feed of it all: `promises` has its steps
+6. check   every row of every table
+7. prove   the accurate path: `accurate` has its steps
+8. stop    the store
 """
 
 import gc
@@ -18,6 +19,7 @@ from pathlib import Path
 from examples.flights import load, source
 from examples.flights.accurate import Accurate
 from examples.flights.check import check_all
+from examples.flights.promises import Promises
 from examples.flights.reads import Tour, Truth
 from examples.flights.report import Report
 from examples.flights.running import Dev
@@ -29,7 +31,7 @@ MEASURE_S, SHORT_S = 5.0, 1.0  # of each measurement, in a whole run and in one 
 
 
 def run(data_dir: Path, limit: int | None = None, *, fast: bool = False) -> Report:
-    """Do all of it in `data_dir`; `fast`: without step 6. What goes wrong is in the report; nothing keeps running."""
+    """Do all of it in `data_dir`; `fast`: without step 7. What goes wrong is in the report; nothing keeps running."""
     report, began_s = Report(), time.perf_counter()
     with Steps() as steps:
         try:
@@ -55,10 +57,11 @@ def _run(data_dir: Path, limit: int | None, report: Report, steps: Steps, *, fas
             partitions, rng = streams[-1].partitions, random.Random(SEED)
             streams.clear()
             Tour(store, facts["http"], truth, steps, report, rng, MEASURE_S if limit is None else SHORT_S).run()  # 4
-            _check(store, truth, report, steps)  # 5
+            Promises(store, facts["bootstrap"], steps, report).run()  # 5
+            _check(store, truth, report, steps)  # 6
             if not fast:
-                Accurate(data_dir, facts, store, partitions, truth, steps, report, rng).run()  # 6
-        with steps.step("stop", "stop the store"):  # 7
+                Accurate(data_dir, facts, store, partitions, truth, steps, report, rng).run()  # 7
+        with steps.step("stop", "stop the store"):  # 8
             dev.stop()
 
 
