@@ -365,3 +365,38 @@ def test_a_row_that_is_wrong_is_named_and_nothing_is_written(http, plain, wrong)
 )
 def test_bodies_that_are_no_rows(http, plain, body, headers, status, word):
     problem(http.post(f"{plain}:write", content=body, headers=headers), status, word)
+
+
+def test_a_writer_says_what_it_had_seen_and_newer_values_stay_beside_its_own(http, dev, decided, key):
+    dev("table", "create", "carts-over-http", "--partitions", "1", "--siblings")
+    path = f"/v1/tables/carts-over-http/rows/{key}"
+    until("the table is served", lambda: http.get(path).json()["type"] == "urn:logstore:not-found")
+    one, two = (
+        http.put(path, content=value, headers={"LS-Seen": "-1", **DEADLINE}) for value in (b"milk", b"eggs")
+    )  # fmt: skip
+    assert [answer.json()["outcome"] for answer in (one, two)] == ["applied"] * 2
+    several = read(http, two, path)
+    assert several.status_code == 300
+    assert [value["value"] for value in several.json()["siblings"]] == ["milk", "eggs"]
+    assert (several.headers["ls-version"], several.headers["etag"]) == (two.headers["ls-version"], two.headers["etag"])
+    gone = http.delete(path, headers={"LS-Seen": one.headers["ls-version"], **DEADLINE})
+    left = read(http, gone, path)
+    assert (left.status_code, left.content) == (200, b"eggs")
+    rows = [
+        {"key": key, "value": "both", "seen": int(left.headers["ls-version"])},
+        {"key": key, "op": "delete", "seen": -1},
+    ]
+    written = http.post(
+        "/v1/tables/carts-over-http/rows:write", content=b"\n".join(map(orjson.dumps, rows)), headers=NDJSON
+    )  # fmt: skip
+    assert [one["outcome"] for one in written.json()["results"]] == ["applied"] * 2
+    assert read(http, written, path).content == b"both"
+    ahead = http.put(path, content=b"x", headers={"LS-Seen": "9999999", **DEADLINE})
+    assert problem(ahead, 409, "invalid-write")["reason"] == "bad-seen"
+    for headers in ({"LS-Seen": "-2"}, {"LS-Seen": "x"}, {"LS-Seen": "1", "If-Match": "*"}):
+        problem(http.put(path, content=b"x", headers={**headers, **DEADLINE}), 400, "bad-request")
+    for row in ({"seen": -2, "value": "x"}, {"seen": 1, "op": "incr", "delta": 1}):
+        line = orjson.dumps({"key": key, **row})
+        problem(http.post("/v1/tables/carts-over-http/rows:write", content=line, headers=NDJSON), 400, "bad-request")
+    refused = problem(http.put(f"{decided}/{key}", content=b"x", headers={"LS-Seen": "-1"}), 400, "bad-request")
+    assert "--siblings" in refused["detail"]

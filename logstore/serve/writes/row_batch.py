@@ -3,7 +3,7 @@
     application/x-ndjson    a JSON object a line
     application/msgpack     an array of maps
 
-    {"key", "op": "put" | "delete" | "incr" | "append", "value", "delta", "if", "id", "ttl_ms"}
+    {"key", "op": "put" | "delete" | "incr" | "append", "value", "delta", "if", "id", "ttl_ms", "seen"}
 
 `op` is put when it is absent. Bytes are a string, or {"base64": "..."} in JSON, or bytes in msgpack. `if` is one of
 {"absent": true}, {"present": true}, {"version": n} and {"value": ...}.
@@ -37,6 +37,7 @@ from logstore.serve.writes.row_record import (
     OPERATIONS,
     PUT,
     RowRecord,
+    check_seen,
 )
 
 NDJSON = "application/x-ndjson"
@@ -67,6 +68,7 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     expected: _Expected | None = msgspec.field(default=None, name="if")
     id: str | None = None
     ttl_ms: int | None = None
+    seen: int | None = None
 
 
 class _Base64(msgspec.Struct, forbid_unknown_fields=True):
@@ -158,7 +160,10 @@ def _record(row: _Row, to_bytes: Bytes) -> RowRecord:
         raise UsageError("ttl_ms is a number of milliseconds from 1 on, of a put")
     condition = None if row.expected is None else _condition(row.expected, to_bytes)
     mutation_id = None if row.id is None else read_mutation_id(row.id)
-    record = RowRecord(row.op, check_key(to_bytes(row.key)), _value(row, to_bytes), condition, mutation_id, row.ttl_ms)
+    check_seen(row.seen, row.op, condition)
+    record = RowRecord(
+        row.op, check_key(to_bytes(row.key)), _value(row, to_bytes), condition, mutation_id, row.ttl_ms, row.seen
+    )  # fmt: skip
     return record._replace(id=os.urandom(ID_BYTES)) if record.decided and record.id is None else record
 
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from logstore.model.errors import NotConditional, NotExpiring, ValueTooLarge
+from logstore.model.errors import NoSiblings, NotConditional, NotExpiring, UsageError, ValueTooLarge
 from logstore.model.folding.terms import Condition
 from logstore.model.table import Table
 
@@ -11,6 +11,21 @@ OPERATIONS = (PUT, DELETE, INCR, APPEND)
 ID_BYTES, COUNTER_BYTES = 16, 8
 LEAST_DELTA, MOST_DELTA = -(1 << 63), (1 << 63) - 1
 MAX_TTL_MS = (1 << 63) - 1
+
+
+def seen_header(seen: int | None) -> list[tuple[str, bytes]]:
+    """The reserved header of what a writer had seen, a row version or -1; none without one."""
+    return [] if seen is None else [("ls.seen", b"%d" % seen)]
+
+
+def check_seen(seen: int | None, operation: str, condition: object) -> None:
+    """Raise UsageError for what is no row version, or says more than a put or delete with it can."""
+    if seen is None:
+        return
+    if not -1 <= seen <= MOST_DELTA:
+        raise UsageError("what a writer had seen is the version of the row, LS-Version as it was read, or -1: no row")
+    if condition is not None or operation not in (PUT, DELETE):
+        raise UsageError("a put or delete says what it had seen, and then has no condition: nothing refuses it")
 
 
 class RowRecord(NamedTuple):
@@ -22,11 +37,13 @@ class RowRecord(NamedTuple):
     condition: Condition | None = None
     id: bytes | None = None
     ttl_ms: int | None = None
+    seen: int | None = None
 
     @property
     def decided(self) -> bool:
         """True when the log decides what becomes of it, and remembers that."""
-        return self.id is not None or self.condition is not None or self.operation in (INCR, APPEND)
+        said = self.id is not None or self.condition is not None or self.seen is not None
+        return said or self.operation in (INCR, APPEND)
 
     @property
     def size_bytes(self) -> int:
@@ -38,6 +55,7 @@ class RowRecord(NamedTuple):
         return [
             *([] if self.id is None else [("ls.id", self.id)]),
             *([] if self.condition is None else [("ls.if", self.condition.encode())]),
+            *seen_header(self.seen),
             *([] if self.ttl_ms is None else [("ls.ttl", self.ttl_ms.to_bytes(8))]),
             *([("ls.op", self.operation.encode())] if self.operation in (INCR, APPEND) else []),
         ]
@@ -47,7 +65,9 @@ class RowRecord(NamedTuple):
         return table.partitioning.of(self.key)
 
     def check_takes(self, table: Table) -> None:
-        """Raise NotConditional, NotExpiring or ValueTooLarge unless the table takes such a record."""
+        """Raise NoSiblings, NotConditional, NotExpiring or ValueTooLarge unless the table takes such a record."""
+        if self.seen is not None and not table.siblings:
+            raise NoSiblings(table.name)
         if self.decided and not table.conditional:
             raise NotConditional(table.name)
         if self.ttl_ms is not None and not table.expiring:

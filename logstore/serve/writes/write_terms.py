@@ -5,6 +5,7 @@
     If-Match: "<ETag>"      only where the row is the one that was read: the ETag of an answer, as it stands
     LS-Id                   32 hexadecimal digits: the same write sent again has effect once
     LS-Ttl                  milliseconds after which the row is gone
+    LS-Seen                 LS-Version of the row as it was read, or -1: newer values stay beside this one
 
 An ETag names epoch, partition and version of a row. If-Match compares strongly (RFC 9110, section 13.1.1): a weak ETag
 is never that of the row. One of another epoch is a mistake about the table, not about the row, so it is judged as a
@@ -21,7 +22,7 @@ from logstore.serve.read.consistency import SESSION, Consistency, read_level
 from logstore.serve.read.outcomes import read_mutation_id
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request, integer
-from logstore.serve.writes.row_record import MAX_TTL_MS
+from logstore.serve.writes.row_record import MAX_TTL_MS, PUT, check_seen
 
 PARAMS = frozenset({"token", "deadline_ms", "key_encoding"})
 _ETAG = re.compile(r'"([0-9a-f]{32})-(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})(?:-(?:[0-9]+|-))?"', re.ASCII)
@@ -57,6 +58,7 @@ class WriteTerms(NamedTuple):
     tag: RowTag | None
     id: bytes | None
     ttl_ms: int | None
+    seen: int | None = None
 
     @property
     def known_by(self) -> Consistency:
@@ -76,7 +78,10 @@ def read_terms(request: Request, params: dict[str, bytes], *, of_row: bool = Tru
     if not of_row:
         return WriteTerms(level, None, None, None, None)
     condition, tag = _condition(request)
-    return WriteTerms(level, condition, tag, _id(request.header(b"ls-id")), _ttl(request.header(b"ls-ttl")))
+    mutation_id, ttl_ms = _id(request.header(b"ls-id")), _ttl(request.header(b"ls-ttl"))
+    seen = _seen(request.header(b"ls-seen"))
+    check_seen(seen, PUT, condition or tag)
+    return WriteTerms(level, condition, tag, mutation_id, ttl_ms, seen)
 
 
 def _id(text: str | None) -> bytes | None:
@@ -85,6 +90,12 @@ def _id(text: str | None) -> bytes | None:
 
 def _ttl(text: str | None) -> int | None:
     return None if text is None else integer(text.strip(), "ls-ttl", 1, MAX_TTL_MS)
+
+
+def _seen(text: str | None) -> int | None:
+    if text is None or text.strip() == "-1":
+        return None if text is None else -1
+    return integer(text.strip(), "ls-seen", 0, _MAX_NUMBER)
 
 
 def _condition(request: Request) -> tuple[Condition | None, RowTag | None]:
