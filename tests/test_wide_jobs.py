@@ -56,7 +56,7 @@ def test_lane_local_engine_and_spark_come_to_the_same_rows(ctx, tmp_path, kind):
     assert without_time(facts(again)) == without_time(facts(made))
 
 
-@pytest.mark.parametrize(("kind", "merge_share"), [("wide", 0.0), ("wide", 10.0), ("siblings", 10.0)])
+@pytest.mark.parametrize(("kind", "merge_share"), [("wide", 0.0), ("wide", 10.0)])
 def test_a_compaction_upon_another_gives_what_a_rebuild_gives(ctx, tmp_path, kind, merge_share):
     table = make_table(ctx, f"{kind}-compact-{merge_share:g}", 2, **KINDS[kind](merge_share=merge_share))
     levels = []
@@ -200,7 +200,7 @@ def barriers(ctx, table):
         produce(ctx.bootstrap, table.topic, [(None, b"\x80")], partition=partition, headers=[("ls.op", b"barrier")])
 
 
-@pytest.mark.parametrize(("kind", "merge_share"), [("wide", 0.0), ("wide", 10.0), ("siblings", 10.0)])
+@pytest.mark.parametrize(("kind", "merge_share"), [("wide", 10.0), ("siblings", 10.0)])
 def test_what_ended_in_a_row_between_two_compactions_is_in_none_of_their_levels(ctx, tmp_path, kind, merge_share):
     table = make_table(ctx, f"{kind}-ends-{merge_share:g}", 2, **KINDS[kind](expiring=True, merge_share=merge_share))
     for seed in range(1, 4):
