@@ -8,12 +8,13 @@ dev_store      a `Store` on a real one (`logstore dev`: Kafka, worker, reader), 
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import orjson
 import pytest
 
 from logstore.client.admin.admin import Admin
+from logstore.client.checks import Text
 from logstore.client.memory.store import MemoryStore
 from logstore.client.store import Store
 from logstore.model.errors import SetupError
@@ -21,7 +22,6 @@ from logstore.model.table import (
     DEFAULT_DEDUP_RECORDS,
     DEFAULT_DEDUP_WINDOW_MS,
     DEFAULT_MAX_VALUE_BYTES,
-    DEFAULT_PARTITIONS,
 )
 
 _END_S = 60.0
@@ -34,7 +34,8 @@ class DevStore(Store):
         self,
         table: str,
         *,
-        partitions: int = DEFAULT_PARTITIONS,
+        partitions: int | None = None,
+        splits: Iterable[Text] = (),
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         conditional: bool = False,
         dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
@@ -44,7 +45,7 @@ class DevStore(Store):
         cluster = self._need_bootstrap()
         with Admin(str(cluster), kafka=cluster.properties) as admin:
             admin.create(
-                table, partitions=partitions, max_value_bytes=max_value_bytes, conditional=conditional,
+                table, partitions=partitions, splits=splits, max_value_bytes=max_value_bytes, conditional=conditional,
                 dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
 

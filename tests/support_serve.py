@@ -203,7 +203,7 @@ class Node:
         written: dict[bytes, tuple[int, int]] = {}
         by_partition: dict[int, list[bytes]] = {}
         for key in rows:
-            by_partition.setdefault(partition_of(key, table.partitions), []).append(key)
+            by_partition.setdefault(table.partitioning.of(key), []).append(key)
         for partition, keys in by_partition.items():
             first = self.views[table.epoch, partition].next_offset
             self.append(name, partition, [(key, rows[key]) for key in keys], at_ms=at_ms)
@@ -233,7 +233,7 @@ class Node:
     ) -> tuple[int, int]:  # fmt: skip
         """Fold records of one row of a conditional table, with their reserved headers; (partition, first offset)."""
         table, keys = self.tables[name], [key for key, *_ in records]
-        partition = partition_of(keys[0], table.partitions)
+        partition = table.partitioning.of(keys[0])
         view = self.views[table.epoch, partition]
         first, count = view.next_offset, len(records)
         columns = Records(
@@ -247,7 +247,7 @@ class Node:
 
     def home(self, name: str, key: bytes) -> int:
         """The partition of a key."""
-        return partition_of(key, self.tables[name].partitions)
+        return self.tables[name].partitioning.of(key)
 
     def put(self, name: str, key: bytes, value: bytes, *, at_ms: int = 1) -> tuple[int, int]:
         return self.put_many(name, {key: value}, at_ms=at_ms)[key]

@@ -5,15 +5,16 @@ Of a row of several values the newest of each cell count, and all siblings; the 
 Kafka's partitioner takes a key's hash modulo the number of partitions, so keys whose hashes are equal modulo the
 greatest common divisor of both numbers lie in the same few partitions of each side: that is one task, which merges the
 sorted states of those partitions, and nothing has to be shuffled. Tables of equally many partitions make as many tasks.
+Ordered tables are cut at the split points that both have; a hash table beside an ordered one is one task.
 """
 
 import heapq
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 from batch.context import Clock, Context
@@ -27,6 +28,7 @@ from logstore.model.folding.entry import SIBLINGS, Entry
 from logstore.model.folding.sorted_merge import join
 from logstore.model.hard_rows.changes.cell_differences import column_name, newest_values
 from logstore.model.hard_rows.row import PLAIN_COLUMN
+from logstore.model.partitioning.partitioning import Partitioning
 from logstore.model.position import Position
 from logstore.model.table import Table
 from logstore.snapshot.work import DiffKey, DiffOrder, RestoreOrder, RowDiff, StateOrder
@@ -94,7 +96,8 @@ def diff(ctx: Context, left: str, right: str, *, listed: int = LISTED) -> Diff:
         ctx.start(job_size.of_history([*one.parts, *other.parts]))
     with clock.step("compare"):
         work = partial(compare_states, left=one.where, right=other.where)
-        found = ctx.run("compare", work, _orders(one.parts, other.parts, listed))
+        groups = groups_of(one.where.table.partitioning, other.where.table.partitioning)
+        found = ctx.run("compare", work, _orders(one.parts, other.parts, groups, listed))
     counts = {kind: sum(part.counts[kind] for part in found) for kind in KINDS}
     keys = heapq.merge(*(part.keys for part in found), key=lambda one: one.key)
     return Diff(one.side, other.side, counts, list(islice(keys, listed)), clock.seconds)
@@ -114,15 +117,27 @@ class _State:
         self.where = read.TableSource(ctx.bootstrap, table, ctx.storage)
 
 
-def _orders(left: list[RestoreOrder], right: list[RestoreOrder], listed: int) -> list[DiffOrder]:
+def groups_of(left: Partitioning, right: Partitioning) -> list[tuple[Sequence[int], Sequence[int]]]:
+    """Partitions of both sides that hold the same keys, in as many groups as can be."""
+    if left.splits and right.splits:
+        bounds = [b"", *sorted({*left.splits} & {*right.splits}), None]
+        return [(left.touched(low or b"", high), right.touched(low or b"", high)) for low, high in pairwise(bounds)]
+    count = 1 if left.splits or right.splits else math.gcd(left.partitions, right.partitions)
+    return [(range(group, left.partitions, count), range(group, right.partitions, count)) for group in range(count)]
+
+
+def _orders(
+    left: list[RestoreOrder],
+    right: list[RestoreOrder],
+    groups: list[tuple[Sequence[int], Sequence[int]]],
+    listed: int,
+) -> list[DiffOrder]:
     """One for each group of keys. Requires: the parts are all partitions in order."""
-    count = math.gcd(len(left), len(right))
-    groups = [[_states(parts[group::count]) for parts in (left, right)] for group in range(count)]
-    return [DiffOrder(mine, theirs, listed) for mine, theirs in groups]
+    return [DiffOrder(_states(left, mine), _states(right, theirs), listed) for mine, theirs in groups]
 
 
-def _states(parts: list[RestoreOrder]) -> list[StateOrder]:
-    return [StateOrder(part.stretch, part.base_files, part.base) for part in parts]
+def _states(parts: list[RestoreOrder], wanted: Sequence[int]) -> list[StateOrder]:
+    return [StateOrder(parts[p].stretch, parts[p].base_files, parts[p].base) for p in wanted]
 
 
 def compare_states(order: DiffOrder, left: read.TableSource, right: read.TableSource) -> RowDiff:

@@ -1,7 +1,7 @@
 """Table: the definition of a named set of rows, kept as JSON in the log `logstore.tables`."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -239,6 +239,13 @@ def check_limits(partitions: int, max_value_bytes: int) -> None:
     """Raise BadDefinition when a table cannot have these limits."""
     _check_within("a table has 1 to 1,024 partitions", partitions, 1, 1024)
     _check_within(f"max_value_bytes is 1 to {MAX_MAX_VALUE_BYTES:,}", max_value_bytes, 1, MAX_MAX_VALUE_BYTES)
+
+
+def partition_count(partitions: int | None, splits: Sequence[bytes]) -> int:
+    """Partitions of a new table: as many as were asked for, or as its split points make, or the default."""
+    if partitions is None:
+        return len(splits) + 1 if splits else DEFAULT_PARTITIONS
+    return partitions
 
 
 def check_snapshots(table: Table) -> None:

@@ -76,22 +76,34 @@ def read_rows(
         level = level_of()
         asked = rest._replace(limit=MAX_PAGE_ROWS if limit is None else min(limit, MAX_PAGE_ROWS))
 
+        def leg(table: Table, asked: Query = asked) -> Sequence[int]:
+            return table.partitioning.legs(asked.start, asked.end, reverse=asked.reverse)[0]
+
         def read(
             table: Table, locate: Locate, as_of: AsOf | None, floor: Floor, asked: Query = asked
-        ) -> tuple[str, PagePart]:
-            return table.epoch, read_page([locate(p) for p in range(table.partitions)], asked, as_of, floor)
+        ) -> tuple[Table, PagePart]:
+            return table, read_page([locate(p) for p in leg(table, asked)], asked, as_of, floor)
 
-        found, page = _read(follower, name, level, lambda table: range(table.partitions), read)
-        if epoch not in (None, found):
+        table, page = _read(follower, name, level, leg, read)
+        if epoch not in (None, table.epoch):
             raise EpochChanged(f"table {name} has another log since this scan began; begin it anew")
-        epoch = found
+        epoch = table.epoch
         token = answer_token(level, epoch, page.positions, page.time_ms)
         for key, value, version, partition in page.rows:
             yield row_of(key, value or b"", version or 0, partition, token)
-        if page.through is None:
+        following = rest.behind(page.through) if page.through is not None else _next_leg(table, rest)
+        if following is None:
             return
-        rest = rest.behind(page.through)
-        limit = None if limit is None else limit - len(page.rows)
+        rest, limit = following, None if limit is None else limit - len(page.rows)
+
+
+def _next_leg(table: Table, query: Query) -> Query | None:
+    """The rest of a scan behind its first leg; None: that was all."""
+    legs = table.partitioning.legs(query.start, query.end, reverse=query.reverse)
+    if len(legs) == 1:
+        return None
+    start, end = table.partitioning.bounds(legs[0][0])
+    return query._replace(end=start) if query.reverse else query._replace(start=end or b"")
 
 
 def open_view(follower: Follower, name: str, level: Consistency) -> ReplicaView:

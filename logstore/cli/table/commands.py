@@ -6,12 +6,14 @@ A command returns when every live reader serves its change.
 import functools
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
 
 from logstore.cli import options, show
 from logstore.cli.table.definition import document, done, holds
+from logstore.cli.table.split_points import split_points, with_split_points
 from logstore.cli.table_names import table_names
 from logstore.log import topics
 from logstore.log.tables import ddl, repairs
@@ -70,6 +72,7 @@ def _of_a_new_table(name: str) -> Any:
 @options.with_settings("bootstrap", "data_dir", "timeout_s")
 @click.argument("name")
 @click.option("--partitions", type=int, help=f"1 to 1,024, for good.  [default: {DEFAULT_PARTITIONS}]")
+@with_split_points
 @click.option(
     "--max-value-bytes",
     type=int,
@@ -120,7 +123,8 @@ def _of_a_new_table(name: str) -> Any:
 @_with_snapshots(_of_a_new_table)
 @options.AS_JSON
 def create(
-    settings: Settings, name: str, partitions: int | None, max_value_bytes: int, description: str, conditional: bool,
+    settings: Settings, name: str, partitions: int | None, ordered: bool, listed: str | None, splits_file: Path | None,
+    key_encoding: str, max_value_bytes: int, description: str, conditional: bool,
     expiring: bool, wide: bool, families: tuple[str, ...], multi_row: bool, siblings: bool,
     dedup_window: str | None, dedup_records: int | None, topic: str | None,
     allow_control_records: bool, topic_config: tuple[str, ...], snapshots: dict[str, Any], as_json: bool,
@@ -128,13 +132,14 @@ def create(
     """Make a table."""
     registry = Registry(need_bootstrap(settings))
     config = options.pairs(topic_config, "--topic-config")
+    splits = split_points(ordered, listed, splits_file, key_encoding)
     if topic is None:
         if allow_control_records:
             raise UsageError(
                 "--allow-control-records is for --topic; the store's own topics have control records anyway"
             )
         change = ddl.create(
-            registry, name, partitions=DEFAULT_PARTITIONS if partitions is None else partitions,
+            registry, name, partitions=partitions, splits=splits,
             max_value_bytes=max_value_bytes,
             description=description, topic_config=config, snapshots=snapshots,
             conditional=conditional, expiring=expiring, wide=wide, families=_families(families), multi_row=multi_row,
@@ -145,6 +150,10 @@ def create(
         window_given = dedup_window is not None or dedup_records is not None
         if conditional or expiring or wide or families or multi_row or siblings or window_given:
             raise UsageError("a conditional table has a topic of its own: leave --topic out")
+        if splits:
+            raise UsageError(
+                "a topic that others write to is placed by their partitioner: an ordered table has a topic of its own"
+            )
         if partitions is not None or config:
             raise UsageError(
                 "with --topic the partitions and settings are the topic's own; leave --partitions and --topic-config "

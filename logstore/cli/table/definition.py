@@ -37,7 +37,8 @@ def document(found: Table) -> dict[str, Any]:
         "merge_share": found.merge_share,
         "schedule": found.schedule, "base": found.base, "origin": found.origin,
         "former_epochs": list(found.former_epochs), "revision": found.revision,
-        "conditional": found.conditional, "expiring": found.expiring, **_model(found), **_window(found),
+        "conditional": found.conditional, "expiring": found.expiring,
+        **_model(found), **_window(found), **_splits(found),
     }  # fmt: skip
 
 
@@ -52,6 +53,10 @@ def _window(found: Table) -> dict[str, int]:
     if not found.conditional:
         return {}
     return {"dedup_window_ms": found.dedup_window_ms, "dedup_records": found.dedup_records}
+
+
+def _splits(found: Table) -> dict[str, Any]:
+    return {"splits": list(map(show.field, found.splits))} if found.splits else {}
 
 
 def done(change: Change, what: str, *, as_json: bool) -> None:

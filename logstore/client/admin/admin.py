@@ -6,14 +6,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from logstore.client.addresses import find
-from logstore.client.checks import check_kind, check_number, check_table
+from logstore.client.checks import Text, check_kind, check_number, check_table
 from logstore.log.connect.cluster import Cluster
 from logstore.model.errors import NoSuchTable, UsageError
 from logstore.model.table import (
     DEFAULT_DEDUP_RECORDS,
     DEFAULT_DEDUP_WINDOW_MS,
     DEFAULT_MAX_VALUE_BYTES,
-    DEFAULT_PARTITIONS,
     Table,
 )
 
@@ -50,7 +49,8 @@ class Admin:
         self,
         table: str,
         *,
-        partitions: int = DEFAULT_PARTITIONS,
+        partitions: int | None = None,
+        splits: Iterable[Text] = (),
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         description: str = "",
         topic_config: Mapping[str, str] | None = None,
@@ -66,13 +66,15 @@ class Admin:
     ) -> Table:
         """Make a table with a topic of its own; returns its definition.
 
-        `partitions` and `max_value_bytes` are fixed for good. `topic_config`: settings of the topic; `snapshots`: how
-        they are made (compression, block_bytes, keep_snapshots, merge_share). `conditional`, for good too: it takes
-        conditional writes (docs/conditional_writes.md), whose outcomes a partition remembers for `dedup_window_ms` of
-        the log's time, the newest `dedup_records` of them. `expiring`: conditional, and rows may carry a TTL.
-        `wide`: conditional, and rows are cells in column `families`: their names, or {name: {"versions": 3,
-        "ttl_ms": 60_000}} (a TTL makes the table expiring); `multi_row`: an edit may name several rows of one
-        partition. `siblings`: conditional, and puts that did not see each other stay side by side.
+        `partitions` (4), `splits` and `max_value_bytes` are fixed for good. `splits`: keys that rise, of an ordered
+        table (docs/ordered_tables.md): each begins a partition, and one more is before the first. `topic_config`:
+        settings of the topic; `snapshots`: how they are made (compression, block_bytes, keep_snapshots, merge_share).
+        `conditional`, for good too: it takes conditional writes (docs/conditional_writes.md), whose outcomes a
+        partition remembers for `dedup_window_ms` of the log's time, the newest `dedup_records` of them. `expiring`:
+        conditional, and rows may carry a TTL. `wide`: conditional, and rows are cells in column `families`: their
+        names, or {name: {"versions": 3, "ttl_ms": 60_000}} (a TTL makes the table expiring); `multi_row`: an edit may
+        name several rows of one partition. `siblings`: conditional, and puts that did not see each other stay side by
+        side.
 
         Raises TableExists, BadDefinition, LogUnreachable, AccessDenied, NotYet.
         """
@@ -82,7 +84,7 @@ class Admin:
         for name, flag in _flags(conditional, expiring, wide, siblings, multi_row):
             check_kind(name, flag, bool, "True or False")
         change = ddl.create(
-            self._open(), check_table(table), partitions=partitions, max_value_bytes=max_value_bytes,
+            self._open(), check_table(table), partitions=partitions, splits=splits, max_value_bytes=max_value_bytes,
             description=description, topic_config=topic_config, snapshots=snapshots,
             conditional=conditional, expiring=expiring, wide=wide, families=families, siblings=siblings,
             multi_row=multi_row, dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,

@@ -46,20 +46,22 @@ from logstore.model.errors import (
 )
 from logstore.model.folding.sibling import Value
 from logstore.model.key import after_prefix, check_key, to_bytes
+from logstore.model.partitioning.splits import splits_of
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.table import (
     DEFAULT_DEDUP_RECORDS,
     DEFAULT_DEDUP_WINDOW_MS,
     DEFAULT_MAX_VALUE_BYTES,
-    DEFAULT_PARTITIONS,
     Table,
     check_dedup,
     check_limits,
     check_model,
     check_name,
+    check_partitioning,
     families_of,
     has_ttl,
+    partition_count,
 )
 
 if TYPE_CHECKING:
@@ -95,7 +97,8 @@ class MemoryStore(ConditionalWrites):
         self,
         table: str,
         *,
-        partitions: int = DEFAULT_PARTITIONS,
+        partitions: int | None = None,
+        splits: Iterable[Text] = (),
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         conditional: bool = False,
         expiring: bool = False,
@@ -108,20 +111,23 @@ class MemoryStore(ConditionalWrites):
     ) -> None:
         """Make a table, as `Admin.create`. Raises TableExists, BadDefinition."""
         check_name(check_table(table))
-        check_limits(partitions, max_value_bytes)
+        points = splits_of(splits)
+        count = partition_count(partitions, points)
+        check_limits(count, max_value_bytes)
         named = families_of(families)
         with self._lock:
             if table in self._tables:
                 raise TableExists(f"there is a table {table!r} already")
             definition = Table(
-                table, table, secrets.token_hex(16), partitions, max_value_bytes,
+                table, table, secrets.token_hex(16), count, max_value_bytes, splits=points,
                 conditional=conditional or expiring or wide or siblings, expiring=expiring or has_ttl(named),
                 wide=wide, families=named, siblings=siblings, multi_row=multi_row,
                 dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
             check_dedup(definition)
             check_model(definition)
-            self._tables[table] = [MemoryPartition(definition, number) for number in range(partitions)]
+            check_partitioning(definition)
+            self._tables[table] = [MemoryPartition(definition, number) for number in range(count)]
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
@@ -339,7 +345,8 @@ class MemoryStore(ConditionalWrites):
     ) -> Iterator[Row]:  # fmt: skip
         with self._lock:
             self._check_known(bound)
-            parts = self._partitions(table)
+            every = self._partitions(table)
+            parts = [every[number] for number in every[0].table.partitioning.touched(*bounds)]
             upto = self._points(parts, bound)
             token = _token(parts[0].table, upto)
             merged = heapq.merge(*(_placed(part, bounds, upto[part.number], self._instant(bound)) for part in parts))

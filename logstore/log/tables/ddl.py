@@ -21,11 +21,11 @@ from logstore.log.tables.change import Change, write
 from logstore.log.tables.claims import check_unclaimed, claim_topic, epoch_now, free, heir, is_left_over, is_usable
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import BadDefinition, NoSuchTable
+from logstore.model.partitioning.splits import splits_of
 from logstore.model.table import (
     DEFAULT_DEDUP_RECORDS,
     DEFAULT_DEDUP_WINDOW_MS,
     DEFAULT_MAX_VALUE_BYTES,
-    DEFAULT_PARTITIONS,
     INTERNAL,
     SNAPSHOT_SETTINGS,
     Table,
@@ -33,9 +33,11 @@ from logstore.model.table import (
     check_limits,
     check_model,
     check_name,
+    check_partitioning,
     check_snapshots,
     families_of,
     has_ttl,
+    partition_count,
 )
 
 
@@ -43,7 +45,8 @@ def create(
     registry: Registry,
     name: str,
     *,
-    partitions: int = DEFAULT_PARTITIONS,
+    partitions: int | None = None,
+    splits: Iterable[str | bytes] = (),
     max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
     description: str = "",
     topic_config: Mapping[str, str] | None = None,
@@ -59,6 +62,7 @@ def create(
 ) -> Change:
     """Make a table with a topic of its own. Raises BadDefinition, TableExists, LogUnreachable.
 
+    `splits`: keys that rise, of an ordered table: each begins a partition, and there is one before the first.
     `snapshots`: how they are made: compression, block_bytes, keep_snapshots, merge_share. `conditional`: it takes
     conditions, ids, increments and appends, whose outcomes it remembers for the dedup window. `expiring`: its rows may
     carry a TTL. `wide`: its rows are cells in column `families`, names or {name: {"versions": 3, "ttl_ms": 60_000}}
@@ -66,16 +70,19 @@ def create(
     not see each other stay side by side. Tables of all these kinds are conditional, too.
     """
     check_name(name)
-    check_limits(partitions, max_value_bytes)
+    points = splits_of(splits)
+    count = partition_count(partitions, points)
+    check_limits(count, max_value_bytes)
     named = families_of(families)
     table = Table(
-        name, name, "", partitions, max_value_bytes, description=description,
+        name, name, "", count, max_value_bytes, description=description, splits=points,
         conditional=conditional or expiring or wide or siblings, expiring=expiring or has_ttl(named),
         wide=wide, families=named, siblings=siblings, multi_row=multi_row,
         dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
     )  # fmt: skip
     check_dedup(table)
     check_model(table)
+    check_partitioning(table)
     wanted = _with_snapshots(table, snapshots)
     definitions = free(registry, name)
     before = definitions.tables.get(name)

@@ -53,7 +53,15 @@ class Partitioning(NamedTuple):
 
     def legs(self, start: bytes, end: bytes | None, *, reverse: bool) -> list[Sequence[int]]:
         """Partitions that a scan of `[start, end)` reads, leg by leg in the order of the scan."""
-        touched = self.touched(start, end)
+        return self.in_legs(self.touched(start, end), reverse=reverse)
+
+    def in_legs(self, partitions: Sequence[int], *, reverse: bool) -> list[Sequence[int]]:
+        """These partitions, which rise, leg by leg in the order of a scan."""
         if not self.splits:
-            return [touched]
-        return [(partition,) for partition in (reversed(touched) if reverse else touched)]
+            return [partitions]
+        return [(partition,) for partition in (reversed(partitions) if reverse else partitions)]
+
+    def bounds(self, partition: int) -> tuple[bytes, bytes | None]:
+        """The range `[start, end)` of keys of a partition of an ordered table; None: it has no end."""
+        lows, highs = (b"", *self.splits), (*self.splits, None)
+        return lows[partition], highs[partition]

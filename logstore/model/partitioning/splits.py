@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from logstore.model.errors import BadDefinition
-from logstore.model.key import MAX_KEY_BYTES
+from logstore.model.key import MAX_KEY_BYTES, to_bytes
 
 MAX_SPLITS_BYTES = 65_536  # of all together: a definition is one record that everybody reads
 
@@ -37,6 +37,13 @@ def check_splits(splits: Sequence[bytes], partitions: int) -> None:
             f"split points have at most {MAX_SPLITS_BYTES:,} bytes in all, these have {size:,}; a short prefix of each "
             "key splits as well"
         )
+
+
+def splits_of(given: Iterable[str | bytes]) -> tuple[bytes, ...]:
+    """Split points as a definition holds them, of keys as text or bytes. Raises UsageError, BadDefinition."""
+    if isinstance(given, str | bytes):
+        raise BadDefinition(f"splits is a list of keys, such as [{given!r:.60}], not one key")
+    return tuple(map(to_bytes, given))
 
 
 def to_text(splits: Iterable[bytes]) -> list[str]:

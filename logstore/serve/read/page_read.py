@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import repeat
+from typing import NamedTuple
 
 from logstore.model.folding.sibling import size_bytes
 from logstore.serve.read.as_of import AsOf
@@ -39,30 +40,38 @@ def read_page(
             if len(sources) > 1
             else _only(sources)
         )
-        rows, through = _fill(((key, raw, partition) for (key, raw), partition in found), query, now_ms)
-    return PagePart(rows, through, positions, now_ms)
+        filled = _fill(((key, raw, partition) for (key, raw), partition in found), query, now_ms)
+    return PagePart(filled.rows, filled.through, positions, now_ms, *filled[2:])
 
 
 def _only(sources: "list[zip[tuple[tuple[bytes, bytes], int]]]") -> "Iterable[tuple[tuple[bytes, bytes], int]]":
     return sources[0] if sources else ()
 
 
-def _fill(
-    found: Iterator[tuple[bytes, bytes, int]], query: Query, now_ms: int
-) -> tuple[list[EncodedRow], bytes | None]:
-    """The rows of a page, and the last key it covers; None when there is nothing behind it."""
+class _Filled(NamedTuple):
+    """Rows of a page, and how far it looked for them, as in a `PagePart`."""
+
+    rows: list[EncodedRow]
+    through: bytes | None
+    last: bytes
+    looked: float
+
+
+def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query, now_ms: int) -> _Filled:
     rows: list[EncodedRow] = []
-    size, examined_bytes, last = 0, 0, b""
+    size, examined, examined_bytes, last = 0, 0, 0, b""
     for examined, (key, raw, partition) in enumerate(found):
         if examined >= MAX_EXAMINED or examined_bytes > MAX_EXAMINED_BYTES:
-            return rows, last
+            return _Filled(rows, last, last, 1.0)
         examined_bytes += len(raw)
         cell = Cell(raw, VIEW, now_ms)
         if cell.payload is not None and cell.version is not None:
             size += len(key) + (0 if query.keys_only else size_bytes(cell.payload))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
-                return rows, last
+                return _Filled(rows, last, last, 1.0)
             payload = None if query.keys_only else cell.payload
             rows.append(_new(EncodedRow, (key, payload, cell.version, partition)))
         last = key
-    return rows, None
+    return _Filled(
+        rows, None, last, max((examined + 1) / MAX_EXAMINED, examined_bytes / MAX_EXAMINED_BYTES) if last else 0.0
+    )

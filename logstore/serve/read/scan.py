@@ -5,6 +5,8 @@ event loop: such a page may be short or even empty and still has a cursor. Every
 committed state. Partitions that other nodes serve are gathered from there (`fan_out.py`) and merged.
 """
 
+import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from logstore.model.table import Table
@@ -12,7 +14,7 @@ from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import arrow, columns, encode, negotiate, rows_of, with_token
 from logstore.serve.read.merged_read import Floor
-from logstore.serve.read.page_merge import PagePart, merge
+from logstore.serve.read.page_merge import PageOfLegs, PagePart
 from logstore.serve.read.page_read import read_page
 from logstore.serve.read.parameters import cursor
 from logstore.serve.read.parameters.scan_query import QUERY_PARAMS, Query, read_query
@@ -35,7 +37,8 @@ class ScanPage:
     async def get(self, request: Request, name: str) -> Response:
         """Answer a scan in steps.
 
-        1 parse the request, 2 wait for the token, 3 ask other nodes for theirs, 4 read what is here, 5 merge, 6 answer.
+        1 parse the request, 2 wait for the token, 3 ask other nodes for theirs, 4 read what is here, 5 merge, 6 answer;
+        2 to 5 leg by leg until the page is full: a hash table has one leg, an ordered one each partition in the range.
         """
         params = request.params(QUERY_PARAMS)
         level = read_level(request, params)
@@ -45,15 +48,28 @@ class ScanPage:
         table = await self._consistency_wait.table(name, level, deadline)
         digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
         rest = query.behind(cursor.read(params["cursor"].decode("latin-1"), digest)) if "cursor" in params else query
-        here, elsewhere = self._fan_out.split(table, _partitions(query, table), request)
-        parts = await self._fan_out.scan(table, elsewhere, rest, level, deadline) if elsewhere else []
+        legs = deque(_legs(rest, table))
+        growing = PageOfLegs(rest)
+        while legs and not growing.is_full:
+            growing.take(await self._leg(request, table, legs.popleft(), growing.rest, level, deadline))
+            if legs:
+                await asyncio.sleep(0)  # a page of many legs lets other requests in between
+        return _answer(media_type, query, growing.page(is_last=not legs), table, level, digest)
+
+    async def _leg(
+        self, request: Request, table: Table, leg: Sequence[int], query: Query, level: Consistency, deadline: float
+    ) -> list[PagePart]:
+        """Parts of the page that the partitions of one leg contribute. Raises Problem."""
+        here, elsewhere = self._fan_out.split(table, leg, request)
+        parts = await self._fan_out.scan(table, elsewhere, query, level, deadline) if elsewhere else []
 
         # Where each partition lies is asked again: it may have moved while this request waited.
         def read(floor: Floor) -> PagePart:
-            return read_page([self._catalog.locate(table, p) for p in here], rest, level.as_of, floor)
+            return read_page([self._catalog.locate(table, p) for p in here], query, level.as_of, floor)
 
-        parts.append(await self._consistency_wait.read(table, here, level, deadline, read))
-        return _answer(media_type, query, merge(parts, limit=query.limit, reverse=query.reverse), table, level, digest)
+        if here or not parts:
+            parts.append(await self._consistency_wait.read(table, here, level, deadline, read))
+        return parts
 
 
 def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: Consistency, digest: bytes) -> Response:
@@ -74,11 +90,12 @@ def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: 
     )
 
 
-def _partitions(query: Query, table: Table) -> Sequence[int]:
+def _legs(query: Query, table: Table) -> list[Sequence[int]]:
+    """Partitions to read, leg by leg. Raises Problem."""
     if query.partitions is None:
-        return range(table.partitions)
+        return table.partitioning.legs(query.start, query.end, reverse=query.reverse)
     if query.partitions[-1] >= table.partitions:
         raise Problem(
             "bad-request", f"{table.name!r} has {table.partitions} partitions, counted from 0", parameter="partitions"
         )
-    return query.partitions
+    return table.partitioning.in_legs(query.partitions, reverse=query.reverse)

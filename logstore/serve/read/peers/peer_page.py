@@ -71,7 +71,7 @@ class PeerPage:
             raise _wrong(self._url, "partitions are missing, or rows are out of order")
         following = self._page.get("cursor")
         if following is None:
-            return PagePart(rows, None, self.positions, self.time_ms)
+            return PagePart(rows, None, self.positions, self.time_ms, rows[-1].key if rows else b"")
         if not isinstance(following, str):
             raise _wrong(self._url, "its cursor is none")
         return PagePart(rows, cursor.decode(following)[0], self.positions, self.time_ms)
