@@ -8,6 +8,9 @@ from support_wait import until
 
 from logstore.model.key import to_base64url
 from logstore.model.position import Position
+from logstore.serve.read.encoding import EncodedRow
+from logstore.serve.read.page_merge import PageOfLegs, PagePart
+from logstore.serve.read.parameters.scan_query import Query
 from logstore.serve.settings import MAX_EXAMINED
 from tests.support_serve import SLOTS, Node, Reader, epoch_of, problem, serving
 
@@ -198,3 +201,41 @@ def test_scans_span_nodes_and_their_cursors_work_on_both(pair):
             assert found == sorted(rows.items(), reverse=reverse == "true")
             assert {partition for one in read for partition in one} == set(range(PARTITIONS))
     assert scan(readers, "ranges", prefix=b"k") == ([(k, v) for k, v in rows.items() if k[:1] == b"k"], [[1]])
+
+
+LEGS = [
+    PagePart([EncodedRow(b"a", b"1", 1, 0), EncodedRow(b"c", b"1", 1, 0)], None, {0: 9}, 5, b"d", 0.1),
+    PagePart([], None, {1: 9}, 6, b"", 0.0),
+    PagePart([EncodedRow(b"x", b"1", 1, 2)], None, {2: 9}, 7, b"x", 0.1),
+]
+
+
+@pytest.mark.parametrize(
+    ("limit", "at_one_instant", "taken", "through"),
+    [
+        (10, False, 3, None),
+        (3, False, 3, None),
+        (2, False, 1, b"d"),
+        (10, True, 1, b"d"),
+    ],
+)
+def test_a_page_grows_until_it_is_full(limit, at_one_instant, taken, through):
+    query = Query(b"", None, limit, reverse=False, keys_only=False, partitions=None)
+    growing, left = PageOfLegs(query, at_one_instant=at_one_instant), list(LEGS)
+    while left and not growing.is_full:
+        growing.take([left.pop(0)])
+    found = growing.page(is_last=not left)
+    assert len(left) == len(LEGS) - taken
+    assert found.rows == [row for leg in LEGS[:taken] for row in leg.rows]
+    assert (found.through, found.time_ms) == (through, LEGS[taken - 1].time_ms)
+    assert found.positions == dict.fromkeys(range(taken), 9)
+
+
+def test_a_page_that_has_looked_enough_takes_no_other_leg():
+    growing = PageOfLegs(Query(b"", None, 10, reverse=False, keys_only=False, partitions=None))
+    for _ in range(2):
+        assert not growing.is_full
+        growing.take([PagePart([], None, {0: 1}, 0, b"grave", 0.6)])
+    assert growing.is_full
+    assert growing.page(is_last=False).through == b"grave"
+    assert growing.page(is_last=True).through is None

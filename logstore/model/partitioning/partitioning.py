@@ -56,7 +56,7 @@ class Partitioning(NamedTuple):
         return self.in_legs(self.touched(start, end), reverse=reverse)
 
     def in_legs(self, partitions: Sequence[int], *, reverse: bool) -> list[Sequence[int]]:
-        """These partitions, which rise, leg by leg in the order of a scan."""
+        """Legs of partitions, which rise, in the order of a scan."""
         if not self.splits:
             return [partitions]
         return [(partition,) for partition in (reversed(partitions) if reverse else partitions)]

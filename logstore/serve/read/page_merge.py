@@ -45,16 +45,19 @@ def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
 
 
 class PageOfLegs:
-    """A page that grows leg by leg. Requires: each leg lies behind those before it, and the page was not full."""
+    """A page that grows leg by leg. Requires: each leg lies behind those before it, and the page was not full.
 
-    def __init__(self, query: Query) -> None:
-        self._query = query
+    `at_one_instant`: rows may expire, and each leg is seen at an instant of its own: rows of one leg alone are shown.
+    """
+
+    def __init__(self, query: Query, *, at_one_instant: bool = False) -> None:
+        self._query, self._most = query, 1 if at_one_instant else query.limit
         self._parts: list[PagePart] = []
         self._rows, self._bytes, self._looked = 0, 0, 0.0
 
     @property
     def rest(self) -> Query:
-        """What the next leg is asked for."""
+        """Query of the next leg."""
         return self._query._replace(limit=self._query.limit - self._rows)
 
     @property
@@ -62,7 +65,7 @@ class PageOfLegs:
         """True when the next leg belongs to another page."""
         return (
             any(part.through is not None for part in self._parts)
-            or self._rows >= self._query.limit
+            or self._rows >= self._most
             or self._bytes >= MAX_PAGE_BYTES
             or self._looked >= 1
         )

@@ -49,7 +49,7 @@ class ScanPage:
         digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
         rest = query.behind(cursor.read(params["cursor"].decode("latin-1"), digest)) if "cursor" in params else query
         legs = deque(_legs(rest, table))
-        growing = PageOfLegs(rest)
+        growing = PageOfLegs(rest, at_one_instant=table.expiring)
         while legs and not growing.is_full:
             growing.take(await self._leg(request, table, legs.popleft(), growing.rest, level, deadline))
             if legs:
