@@ -23,7 +23,7 @@ class Copy:
         self.changes += 1
         key, version = event["key"], event["version"]
         if key not in self.rows or self.rows[key][0] <= version:
-            self.rows[key] = version, event["value"]
+            self.rows[key] = version, event.get("value")
 
     @property
     def state(self) -> dict[bytes, bytes]:

@@ -158,6 +158,31 @@ def test_a_copy_of_a_conditional_table_is_the_table_while_rows_are_built_upon(de
         assert past.copy.state == held, "the changes of the past too, whatever was overwritten since"
 
 
+def test_a_copy_of_a_table_of_siblings_has_all_values_of_each_row(dev, store):
+    source, name, position = random.Random(9), next(_NAMES), Position({})
+    dev("table", "create", name, "--partitions", "2", "--siblings")
+    first = store.put(name, "k0", "first", seen=-1)
+    for step in range(80):
+        key, seen = f"k{source.randrange(4)}", source.choice([None, -1, -1, source.randrange(step + 1)])
+        with store.pipeline(name) as pipe:
+            write = pipe.delete(key, seen=seen) if source.random() < 0.1 else pipe.put(key, str(step), seen=seen)
+        position |= write.result()
+    rows = list(store.scan(name, after=position, deadline_ms=30_000))
+    held = {row.key: (row.version, [one.value for one in row.siblings]) for row in rows}
+    assert any(len(values) > 1 for _, values in held.values())
+    for since in ("beginning", first):
+        copy = {}
+        for event in store.changes(name, since=since, follow=False):
+            values = [one.value for one in event.siblings] if event.value is None else [event.value]
+            copy[event.key] = max(copy.get(event.key, (-1, [])), (event.version, values))
+        assert {key: row for key, row in copy.items() if row[1]} == held
+    with closing(Poller(dev.facts["http"], name)) as poller:
+        told = {event["key"]: event for event in poller.poll()}
+        assert {key: "siblings" in event for key, event in told.items()} == {
+            key: len(values) > 1 for key, (_, values) in held.items()
+        }
+
+
 def test_a_prefix_leaves_the_other_rows_out(dev, store, table):
     written(store, table, {f"{stem}{i}": "1" for stem in "ab" for i in range(30)})
     with closing(Poller(dev.facts["http"], table, prefix="a")) as poller:

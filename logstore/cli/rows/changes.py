@@ -29,6 +29,8 @@ def changes(
 ) -> None:  # fmt: skip
     """Print the changes of a table's rows: event, tab, key, tab, value; with --json one JSON object a line.
 
+    Of a row with values side by side all of them follow, a tab between them.
+
     From the beginning these are the rows there are, and then what changes. A node that is away for a while is waited
     for. Events come at least once; of a row the highest version counts.
     """
@@ -47,6 +49,9 @@ def _json(event: ChangeEvent, resume: str) -> bytes:
     }  # fmt: skip
     if event.value is not None:
         document["value"] = show.field(event.value)
+    if event.siblings:
+        del document["value"]
+        document["siblings"] = [{"version": one.version, "value": show.field(one.value)} for one in event.siblings]
     if event.event == "reset":
         document = {"event": event.event, "epoch": event.epoch, "id": resume}
     return orjson.dumps(document) + b"\n"
@@ -56,4 +61,5 @@ def _line(event: ChangeEvent, key_encoding: str) -> bytes:
     if event.event == "reset":
         return b"reset\n"
     key = options.key_text(event.key, key_encoding)
-    return b"%b\t%b%b\n" % (event.event.encode(), key, b"" if event.value is None else b"\t" + event.value)
+    values = [one.value for one in event.siblings] if event.value is None else [event.value]
+    return b"%b\t%b\n" % (event.event.encode(), b"\t".join([key, *values]))

@@ -8,14 +8,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from time import monotonic
-from typing import Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from logstore.client.checks import Text, check_number, check_table
 from logstore.client.read.http import AsyncReader, HttpReader
 from logstore.client.transport.answer import HttpAnswer
 from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.folding.sibling import Sibling, Siblings
 from logstore.model.key import to_base64url, to_bytes
 from logstore.model.position import Position
+
+if TYPE_CHECKING:
+    from logstore.client.changes.page_body import EventBody
 
 PATIENCE_S = 60.0
 _WAIT_MS = 10_000  # of a poll, while nothing changes
@@ -27,7 +31,8 @@ class ChangeEvent(NamedTuple):
     """An event: `put` and `delete` tell a row's new state, `reset` that the table is another topic now: drop your copy.
 
     `version` is the offset of the record, in its partition; of a row the highest one counts. `timestamp_ms` is log
-    time, None in the snapshot part, as is `value` of a delete. `epoch` stands in a reset only.
+    time, None in the snapshot part, as is `value` of a delete. `epoch` stands in a reset only. `siblings`: the values
+    of a row that has several side by side, the oldest first; then `value` is None.
     """
 
     event: Literal["put", "delete", "reset"]
@@ -37,6 +42,7 @@ class ChangeEvent(NamedTuple):
     partition: int
     timestamp_ms: int | None
     epoch: str | None = None
+    siblings: Siblings = ()
 
 
 class PollPoint:
@@ -83,10 +89,7 @@ class PollPoint:
         if self.lacks_end:
             self._end = Position.parse(page.next)
             return
-        self._page = [
-            ChangeEvent(one.event, one.key, one.value, one.version, one.partition, one.timestamp, one.epoch)
-            for one in reversed(page.events)
-        ]
+        self._page = [_event(one) for one in reversed(page.events)]
         self._following, self.live, self._heard_s = page.next, page.live, monotonic()
         if any(one.event == "reset" for one in page.events):
             self._end = None  # that of another topic
@@ -123,6 +126,13 @@ class PollPoint:
         """Raise an error that would come again, or has come for too long."""
         if not error.retriable or monotonic() - self._heard_s > self._patience_s:
             raise error
+
+
+def _event(one: "EventBody") -> ChangeEvent:
+    siblings = tuple(Sibling(each.version, each.value) for each in one.siblings or ())
+    return ChangeEvent(
+        one.event, one.key, one.value, one.version, one.partition, one.timestamp, one.epoch, siblings
+    )  # fmt: skip
 
 
 class RowChanges(Iterator[ChangeEvent]):

@@ -9,6 +9,13 @@ from logstore.client.transport.answer import HttpAnswer
 from logstore.model.errors import ServerError
 
 
+class SiblingBody(Struct):
+    """One of the values of a row as it is sent."""
+
+    version: int
+    value: bytes
+
+
 class EventBody(Struct):
     """One event as it is sent."""
 
@@ -19,6 +26,7 @@ class EventBody(Struct):
     partition: int = -1
     timestamp: int | None = None
     epoch: str | None = None
+    siblings: list[SiblingBody] | None = None
 
 
 class ChangesBody(Struct):

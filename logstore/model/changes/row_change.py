@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from logstore.model.folding.fold import FoldRules, Records, odd_records
 from logstore.model.folding.mutation import Delete, Headers, Put, parse
+from logstore.model.folding.sibling import Value
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.parse import parse_hard
 from logstore.model.hard_rows.rules import Rules
@@ -17,14 +18,16 @@ from logstore.model.skips import Skips, remaining
 
 
 class RowChange(NamedTuple):
-    """A row's new state; `value` None: it was deleted. `version` is the offset of the record, `time_ms` its log time.
+    """A row's new state: its value, or siblings; None: it was deleted.
+
+    `version` is the offset of the record, `time_ms` its log time.
 
     `time_ms` None: the change was read from a snapshot of the rows, which has no time of each.
     """
 
     version: int
     key: bytes
-    value: bytes | None
+    value: Value | None
     time_ms: int | None
     is_decided: bool = True  # False: whether the row has changed, and to what, is for the state to say
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from logstore.model.changes.row_change import RowChange, of_prefix
+from logstore.model.folding.sibling import size_bytes
 
 _HEAD_BYTES = 200  # of a change in memory, beside its key and value
 _CUT_BYTES = 64 << 10  # of what is sent at once: so much may lie unsent in the buffer of each slow subscriber
@@ -22,7 +23,7 @@ class Chunk:
 
     def __init__(self, partition: int, start: int, following: int, changes: list[RowChange]) -> None:
         self.partition, self.start, self.following, self.changes = partition, start, following, changes
-        self.size_bytes = sum(len(change.key) + len(change.value or b"") + _HEAD_BYTES for change in changes)
+        self.size_bytes = sum(len(change.key) + size_bytes(change.value) + _HEAD_BYTES for change in changes)
         self.shared: bytes | None = None  # the text of all its events, once somebody has drawn it
 
     def from_offset(self, offset: int) -> "Chunk":
@@ -79,7 +80,7 @@ def cut(chunk: Chunk) -> Iterator[Chunk]:
         if size > _CUT_BYTES:
             yield Chunk(chunk.partition, start, change.version, some)
             start, size, some = change.version, 0, []
-        size += len(change.key) + len(change.value or b"") + _HEAD_BYTES
+        size += len(change.key) + size_bytes(change.value) + _HEAD_BYTES
         some.append(change)
     yield Chunk(chunk.partition, start, chunk.following, some)
 

@@ -38,7 +38,6 @@ def _now(change: RowChange, state: MergedRead) -> RowChange | None:
         return None if _did_nothing(change.version, state.decisions) else change._replace(is_decided=True)
     if cell.version != change.version:
         return None
-    assert not isinstance(cell.payload, tuple), "tables that keep siblings have no change feed"
     return change._replace(value=cell.payload, is_decided=True)
 
 

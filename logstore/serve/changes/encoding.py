@@ -1,7 +1,7 @@
 """Encoding of changes: documents for a long poll in JSON or msgpack, and events of a stream (server-sent events).
 
 event: put                                  put, delete, live, reset, end
-data: {"event": "put", "key": ..., ...}
+data: {"event": "put", "key": ..., ...}     of a row with values side by side with `siblings` in the place of `value`
 
 id: <resume point>                          alone, behind the events that it covers
 """
@@ -14,7 +14,7 @@ import orjson
 from logstore.model.changes.resume_point import ResumePoint
 from logstore.model.changes.row_change import RowChange
 from logstore.serve.changes.chunk import Chunk
-from logstore.serve.read.encoding import json_bytes
+from logstore.serve.read.encoding import json_bytes, value_fields
 
 PUT, DELETE, LIVE, RESET, END = "put", "delete", "live", "reset", "end"
 
@@ -22,10 +22,11 @@ PUT, DELETE, LIVE, RESET, END = "put", "delete", "live", "reset", "end"
 def document(change: RowChange, partition: int, field: Callable[[bytes], Any]) -> dict[str, Any]:
     """A change as a document, ready for JSON or msgpack."""
     value = change.value
+    held = {"value": None} if value is None else value_fields(value, field)
     return {
         "event": DELETE if value is None else PUT,
         "key": field(change.key),
-        "value": None if value is None else field(value),
+        **held,
         "version": change.version,
         "timestamp": change.time_ms,
         "partition": partition,

@@ -56,6 +56,5 @@ def _chunks(part: PagePart) -> list[Chunk]:
     """The rows by partition; `start` and `following` say nothing here."""
     found: dict[int, list[RowChange]] = {}
     for key, value, version, partition in part.rows:
-        assert not isinstance(value, tuple), "tables that keep siblings have no change feed"
         found.setdefault(partition, []).append(RowChange(version or 0, key, value, None))
     return [Chunk(partition, 0, 0, changes) for partition, changes in found.items()]
