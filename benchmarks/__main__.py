@@ -27,7 +27,10 @@ from rich.table import Table
 from benchmarks import (
     adoption,
     batch,
+    change_feed,
     client,
+    conditional_apply,
+    conditional_writes,
     embedded,
     engines,
     fresh_reads,
@@ -82,6 +85,9 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "reads": lambda scratch, rounds: reads.run(scratch, rounds=rounds),
     "replica": lambda scratch, rounds: replica.run(scratch, rounds=rounds),
     "fresh": _with_store(fresh_reads.run, repeated=True),
+    "conditional": _with_store(conditional_writes.run, repeated=True),
+    "conditional-apply": lambda scratch, rounds: conditional_apply.run(scratch, rounds=rounds),
+    "change-feed": _with_store(change_feed.run, repeated=True),
     "embedded": lambda scratch, rounds: embedded.run(scratch, rounds=rounds),
     "visible": _with_store(visible.run, repeated=True),
     "levels": levels.run,
@@ -197,8 +203,8 @@ def _cells(row: Row) -> tuple[str, ...]:
     shown = "-" if ratio is None else f"[{'green' if met else 'red'}]{ratio:.2f}[/]"
     notes = [f"{row['unit']}"] + [
         f"{name} {row[name]:.2f}"
-        for name in ("p50_ms", "p99_ms", "ceiling_p50_ms", "ceiling_p99_ms", "cpu_us", "ceiling_cpu_us")
-        if name in row
+        for name in ("aim_per_s", "p50_ms", "p99_ms", "ceiling_p50_ms", "ceiling_p99_ms", "cpu_us", "ceiling_cpu_us")
+        if row.get(name) is not None
     ]
     bound = "" if aim is None else f"{'≤' if row.get('lower_is_better') else '≥'} {aim:g}"
     return row["name"], _figure(row.get("ours")), _figure(row.get("ceiling")), shown, bound, ", ".join(notes)

@@ -3,6 +3,7 @@
 import pytest
 
 from logstore.model.errors import Corrupted
+from logstore.model.folding.terms import content_digest, short_content_digest
 from logstore.model.hard_rows.encoding import (
     decode_id,
     decode_outcome,
@@ -75,3 +76,11 @@ def test_damaged_ids_are_told():
             decode_id(raw, first)
     with pytest.raises(Corrupted):
         outcome_offset(b"1234567")
+
+
+@pytest.mark.parametrize("operation", ["put", "incr", "append"])
+@pytest.mark.parametrize("condition", [None, b"absent", b"version:7", b"value:" + bytes(range(16))])
+@pytest.mark.parametrize("value", [b"", b"v", bytes(8), b"%b" * 100])
+def test_the_short_way_to_a_content_digest_gives_the_same(operation, condition, value):
+    headers = {} if condition is None else {"ls.if": condition}
+    assert short_content_digest(operation, condition, value) == content_digest(operation, headers, value)

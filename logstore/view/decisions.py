@@ -79,9 +79,12 @@ def write(databases: DecisionDatabases, txn: Any, decided: Decided) -> None:
     """Write what a run of records has added, and the counter."""
     outcomes = [(outcome_key(offset), raw) for offset, raw in sorted(decided.outcomes.items())]
     txn.cursor(db=databases.outcomes).putmulti(outcomes)
-    named = [(ids_key(*name), name[0] + name[1], raw) for name, raw in decided.ids.items()]
+    named = [
+        (xxh3_128_digest(row_key) + mutation_id, row_key + mutation_id, raw)
+        for (row_key, mutation_id), raw in decided.ids.items()
+    ]
     txn.cursor(db=databases.id_ends).putmulti([(raw[:8], whole) for _, whole, raw in named])
-    buckets = sorted((key, layout.pack_bucket({whole: raw})) for key, whole, raw in named)
+    buckets = sorted((key, layout.pack_one(whole, raw)) for key, whole, raw in named)
     found, added = txn.cursor(db=databases.ids).putmulti(buckets, overwrite=False)
     if added < found:  # an id that is borne anew, or another row's under an equal hash
         for key, whole, raw in named:
@@ -178,14 +181,16 @@ class DecisionReading:
 
     def ids(self, names: Iterable[RowId]) -> dict[RowId, RememberedId]:
         """Ids among these that are remembered. Raises Corrupted, NotYet."""
+        every = list(names)
+        keys = [xxh3_128_digest(row_key) + mutation_id for row_key, mutation_id in every]
+        with damage.translating(self._path):
+            buckets = dict(self._txn.cursor(db=self._databases.ids).getmulti(keys))
         found: dict[RowId, RememberedId] = {}
-        for row_key, mutation_id in names:
-            with damage.translating(self._path):
-                bucket = self._txn.get(ids_key(row_key, mutation_id), default=b"", db=self._databases.ids)
-            raw = dict(layout.unpack_bucket(bucket)).get(row_key + mutation_id)
+        for name, key in zip(every, keys, strict=True) if buckets else ():
+            raw = dict(layout.unpack_bucket(buckets.get(key, b""))).get(name[0] + name[1])
             first = None if raw is None else self.outcome(first_of(raw))
             if raw is not None and first is not None:
-                found[row_key, mutation_id] = decode_id(raw, first)
+                found[name] = decode_id(raw, first)
         return found
 
     def items(self, since: int = 0) -> Iterator[DecisionItem]:

@@ -42,7 +42,7 @@ MAX_QUARANTINED = 1_000
 MAX_READERS = 1_024  # reader slots of an environment
 DEFAULT_MAP_BYTES = 1 << 30  # address space, not disk; doubled when it is full, so that 100,000 views fit into 47 bits
 
-pack_bucket, unpack_bucket = bucket.pack_bucket, bucket.unpack_bucket  # of long keys
+pack_bucket, pack_one, unpack_bucket = bucket.pack_bucket, bucket.pack_one, bucket.unpack_bucket  # of long keys
 
 _STATE = struct.Struct(">QQiQ16s")
 _NO_RECORD = 2**64 - 1  # in place of the last record's offset: no record below the position is known

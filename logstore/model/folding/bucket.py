@@ -27,6 +27,11 @@ def unpack_bucket(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = after
 
 
+def pack_one(key: bytes, entry: bytes) -> bytes:
+    """The bucket of one pair."""
+    return _ITEM.pack(len(key), len(entry)) + key + entry
+
+
 def pack_bucket(items: Mapping[bytes, bytes]) -> bytes:
     """The bucket of these (key, value) pairs."""
     return b"".join(_ITEM.pack(len(key), len(entry)) + key + entry for key, entry in sorted(items.items()))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from xxhash import xxh3_128_digest
@@ -97,6 +98,24 @@ def content_digest(operation: str, headers: Mapping[str, bytes], value: bytes | 
         _sized(said),
     )
     return xxh3_128_digest(b"".join(parts))
+
+
+def short_content_digest(operation: str, condition: bytes | None, value: bytes) -> bytes:
+    """The `content_digest` of a mutation with a value and without `ls.ttl` and `ls.seen`, in a third of the time."""
+    said = b"%b%b\xff\xff\xff\xff\xff\xff\xff\xff%b%b" % (
+        _operation_part(operation), _condition_part(condition), len(value).to_bytes(4), value,
+    )  # fmt: skip
+    return xxh3_128_digest(said)
+
+
+@lru_cache(maxsize=16)
+def _operation_part(operation: str) -> bytes:
+    return _sized(operation.encode())
+
+
+@lru_cache(maxsize=1_024)
+def _condition_part(condition: bytes | None) -> bytes:
+    return _sized(condition)
 
 
 def _sized(part: bytes | None) -> bytes:

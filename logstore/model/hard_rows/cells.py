@@ -28,6 +28,8 @@ from logstore.model.hard_rows.fold_rows import SEEN_BY, RowMutation
 from logstore.model.hard_rows.outcomes import RememberedId
 from logstore.model.hard_rows.rules import DedupWindow, Rules
 
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
+
 
 class _Cell(NamedTuple):
     """Value of a row, as the records so far left it."""
@@ -76,20 +78,21 @@ class CellFold:
             if mutation is None:
                 self._write(key, values[i], offset, timestamps_ms[i], None)
                 continue
-            name = None if mutation.terms.id is None else (key, mutation.terms.id)
-            first = None if name is None else self._remembered(name, log_time_ms, counter)
+            mutation_id = mutation.terms.id
+            name = None if mutation_id is None else (key, mutation_id)
+            first = None if name not in self._ids else self._remembered(name, log_time_ms, counter)
             if first is None:
                 became = self._decide(mutation, offset, timestamps_ms[i], log_time_ms)
             elif first.content == mutation.content:  # 2
                 became = became_duplicate(first.offset, first.became)
             else:
                 became = became_invalid("id-reused")
-            if not mutation.is_decided:
+            if name is None and not mutation.is_decided:
                 continue
             counter += 1  # 6
             outcomes[offset] = outcome_value(counter, log_time_ms, became)
             if name is not None and first is None:
-                self._ids[name] = _First(offset, mutation.content, became, log_time_ms, counter)
+                self._ids[name] = _new(_First, (offset, mutation.content, became, log_time_ms, counter))
                 ids[name] = id_value(offset, mutation.content, log_time_ms, counter)
         self.decided = Decided(outcomes, ids, counter)
 
@@ -107,7 +110,7 @@ class CellFold:
             return became_rejected(_version_of(cell, terms.condition))
         if terms.seen is not None and operation not in SEEN_BY:
             return became_invalid("bad-seen")
-        end_ms = end_of(log_time_ms, terms.ttl_ms)
+        end_ms = None if terms.ttl_ms is None else end_of(log_time_ms, terms.ttl_ms)
         try:
             if operation not in SEEN_BY:  # 4
                 value = self._built(operation, cell, value)
@@ -139,7 +142,7 @@ class CellFold:
             self._cells[key] = None
             self.entries[key] = encode_head(TOMBSTONE, offset, max(timestamp_ms, 0))
             return
-        self._cells[key] = _Cell(offset, value, end_ms)
+        self._cells[key] = _new(_Cell, (offset, value, end_ms))
         if end_ms is None:
             self.entries[key] = encode_head(VALUE, offset, max(timestamp_ms, 0)) + value
         else:

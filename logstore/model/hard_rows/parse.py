@@ -13,7 +13,7 @@ from logstore.model.folding.mutation import (
     Refused,
     sort_out,
 )  # fmt: skip
-from logstore.model.folding.terms import Condition, Terms, content_digest
+from logstore.model.folding.terms import Condition, Terms, content_digest, short_content_digest
 from logstore.model.hard_rows.changes.edits import names_rows, names_ttl
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.rules import Rules
@@ -21,6 +21,7 @@ from logstore.model.key import MAX_KEY_BYTES
 
 _QUICK = {b"put": "put", b"incr": "incr", b"append": "append"}
 _QUICK_HEADERS = frozenset({"ls.op", "ls.id", "ls.if"})
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 _condition = lru_cache(maxsize=1_024)(Condition.parse)
 
 
@@ -52,6 +53,13 @@ def parse_hard(
 
 def _parse_quick(key: bytes, value: bytes, headers: Headers) -> RowMutation | None:
     """A record of the commonest forms, whose key and value are right; None where more is to be looked at."""
+    if len(headers) == 2 and headers[0][0] == "ls.id" and headers[1][0] == "ls.op":  # as our clients write them
+        (_, mutation_id), (_, word) = headers
+        operation = _QUICK.get(word or b"")
+        if operation is None or mutation_id is None or len(mutation_id) != 16 or len(key) > MAX_KEY_BYTES:
+            return None
+        content = short_content_digest(operation, None, value)
+        return _new(RowMutation, (operation, key, value, _new(Terms, (mutation_id, None, None, None)), content))
     named = dict(headers)
     operation = _QUICK.get(named.get("ls.op") or b"put")
     if (
@@ -67,8 +75,8 @@ def _parse_quick(key: bytes, value: bytes, headers: Headers) -> RowMutation | No
     condition = None if raw is None else _condition(raw)
     if (raw is not None and condition is None) or (mutation_id is not None and len(mutation_id) != 16):
         return None
-    content = b"" if mutation_id is None else content_digest(operation, {"ls.if": raw} if raw else {}, value)
-    return RowMutation(operation, key, value, Terms(mutation_id, condition), content)
+    content = b"" if mutation_id is None else short_content_digest(operation, raw, value)
+    return _new(RowMutation, (operation, key, value, _new(Terms, (mutation_id, condition, None, None)), content))
 
 
 def _against(record: KeyedRecord, rules: Rules) -> str | None:

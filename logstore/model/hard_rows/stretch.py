@@ -98,13 +98,16 @@ def _folded(
 def _parse(records: Records, odd: Sequence[int], rules: Rules) -> tuple[_Parsed, Records]:
     """Odd records, and all records below the first one that stops the partition."""
     parsed = _Parsed({}, [], [])
+    _, keys, values, _, headers = records
     for i, is_here in zip(odd, _are_here(records, odd, rules.place), strict=True):
-        found = _mutation(records, i, rules, is_here=is_here)
-        if isinstance(found, Refused):
-            return parsed._replace(refused=found, refused_at=records.offsets[i]), records.slice(0, i)
+        found = parse_hard(keys[i], values[i], headers[i] or (), rules, is_here=is_here)
         if isinstance(found, RowMutation):
             parsed.mutations[i] = found
             continue
+        if found == Control(RULES):
+            found = Refused(f"the operation {RULES!r} needs a later build")
+        if isinstance(found, Refused):
+            return parsed._replace(refused=found, refused_at=records.offsets[i]), records.slice(0, i)
         parsed.skipped.append(i)
         if isinstance(found, Quarantined):
             parsed.quarantined.append((records.offsets[i], found.reason))
@@ -115,16 +118,6 @@ def _are_here(records: Records, indices: Sequence[int], place: FoldRules) -> Seq
     """True for each of these records whose key belongs to the partition."""
     keys = [records.keys[i] or b"-" for i in indices]
     return list(place.are_here(keys).tolist())
-
-
-def _mutation(
-    records: Records, i: int, rules: Rules, *, is_here: bool
-) -> RowMutation | Control | Quarantined | Refused:
-    key, value, headers = records.keys[i], records.values[i], records.headers[i] or ()
-    found = parse_hard(key, value, headers, rules, is_here=is_here)
-    if found == Control(RULES):
-        return Refused(f"the operation {RULES!r} needs a later build")
-    return found
 
 
 def _log_times(records: Records, start: StretchStart) -> list[int]:
