@@ -64,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if len(parts) == 5:
             return self._page(parse_qs(url.query))
-        return self._row(unquote_to_bytes(parts[5]))
+        return self._row(unquote_to_bytes(parts[5]), wide="versions=" in url.query)
 
     def do_POST(self):
         node = self.server
@@ -86,16 +86,19 @@ class _Handler(BaseHTTPRequestHandler):
                 results.append(self._result(key) if key in node.rows else {"key": key, "found": False})
         return self._list({"results": results, "unprocessed": unprocessed})
 
-    def _row(self, key):
+    def _row(self, key, *, wide):
         node, partition = self.server, partition_of(key, PARTITIONS)
         if partition not in node.owned:
             return self._problem(421, "not-owner", {"LS-Owner": node.other} if node.other else {})
         headers = {"LS-Partition": str(partition), "LS-Token": f"{EPOCH}-{partition}-100"}
         if key not in node.rows:
             return self._problem(404, "not-found", headers, deleted=key in node.deleted)
-        return self._send(
-            200, node.rows[key], {**headers, "LS-Version": "7", "Content-Type": "application/octet-stream"}
-        )
+        headers["LS-Version"] = "7"
+        if wide:
+            cell = dict(zip(("family", "qualifier", "version", "timestamp", "value"), self._cell(key), strict=True))
+            body = msgpack.packb({"key": key, "version": 7, "cells": [cell]})
+            return self._send(200, body, {**headers, "Content-Type": "application/msgpack"})
+        return self._send(200, node.rows[key], {**headers, "Content-Type": "application/octet-stream"})
 
     def _outcome(self, partition=0, offset=7):
         """Every conditional write is applied here."""
@@ -134,13 +137,30 @@ class _Handler(BaseHTTPRequestHandler):
             "partition": partition_of(key, PARTITIONS),
         }
 
+    def _cell(self, key):
+        return ["f", b"q", 7, 1, self.server.rows[key]]
+
     def _list(self, body):
         assert self.headers["Accept"].endswith(", application/msgpack;q=0.9")
+        if "versions=" in self.path:
+            self._wide_list(body)
+            return
         self._send(
             200,
             msgpack.packb({**body, "token": f"{EPOCH}-0-100", "positions": {}}),
             {"Content-Type": "application/msgpack", "LS-Token": f"{EPOCH}-0-100"},
         )
+
+    def _wide_list(self, body):
+        """The list in columns, of rows that have one cell each."""
+        rows = body.pop("rows") if "rows" in body else body.pop("results")
+        columns = {
+            "key": [row["key"] for row in rows], "version": [row.get("version") for row in rows],
+            "partition": [row.get("partition", 0) for row in rows],
+            "cells": [[self._cell(row["key"])] if row.get("found") else None for row in rows],
+        }  # fmt: skip
+        packed = msgpack.packb({**body, "columns": columns, "token": f"{EPOCH}-0-100", "positions": {}})
+        self._send(200, packed, {"Content-Type": "application/vnd.logstore.columns+msgpack"})
 
     def _problem(self, status, word, headers=None, **more):
         problem = orjson.dumps(

@@ -157,7 +157,7 @@ class Node:
         path = write_snapshot(paths.snapshot_dir(self.data_dir, name, table.epoch, partition) / snapshot, entries)
         amount = digest(entries.items())
         base = Base(snapshot, cut, old.state.log_time_ms, amount.hex, amount.entries, "")
-        identity = ViewIdentity(name, table.epoch, partition, table.partitions, table.max_value_bytes)
+        identity = ViewIdentity.of(table, partition)
         self.views[where] = View(old.path.with_name(str(number)), identity, base, map_bytes=MAP_BYTES)
         shown = LocalSnapshotRecord(str(path), snapshot, cut, base.log_time_ms)
         self.bases[where] = [shown, *self.bases.get(where, [])][: keep + 1]

@@ -8,6 +8,7 @@ import pytest
 from support_conditional import CONDITIONAL
 from support_contract import CONTRACT, Under
 from support_siblings import SIBLINGS
+from support_wide import WIDE
 
 import logstore
 from logstore import MemoryStore, Store, UsageError
@@ -26,14 +27,16 @@ def under():
     return Under(store, make)
 
 
-@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE], ids=lambda rule: rule.__name__)
 def test_it_does_what_every_store_does(rule, under):
     rule(under)
 
 
 PUBLIC = [
     "put", "delete", "put_many", "put_if", "delete_if", "cas", "incr", "append", "edit", "edit_rows", "outcome_of",
-    "history", "pipeline", "get", "get_many", "scan", "session", "table", "flush", "close",
+    "history", "pipeline", "get", "get_row", "get_rows", "scan_rows",
+    "get_many", "scan",
+    "session", "table", "flush", "close",
 ]  # fmt: skip
 
 

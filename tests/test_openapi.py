@@ -2,6 +2,7 @@
 
 import random
 
+import msgpack
 import pytest
 
 from tests.support_openapi import check
@@ -23,6 +24,9 @@ def store(tmp_path_factory):
         node.decide("c", [(b"k1", b"v", {"ls.if": b"absent", "ls.id": b"i" * 16})] * 2)
         node.create("carts", 1, conditional=True, siblings=True)
         node.decide("carts", [(b"k1", value, {"ls.seen": b"-1"}) for value in (b"milk", b"\xff")])
+        node.create("pages", 1, conditional=True, wide=True, families={"f": {}})
+        edit = msgpack.packb([["set", "f", b"k1", b"\xff"], ["set", "f", b"text", b"v"]])
+        node.decide("pages", [(b"k1", edit, {"ls.op": b"edit"})])
         reader.wait_ready()
         yield node, reader
 
@@ -38,7 +42,7 @@ def test_rows_are_as_described_on_both_ways(store, document, key, way):
     _, reader = store
     headers = {} if way == "fast" else {"x-way": "ordinary"}
     for method in ("GET", "HEAD"):
-        for table in ("t", "none", "T%20", "carts"):
+        for table in ("t", "none", "T%20", "carts", "pages"):
             answer = reader.http.request(method, f"/v1/tables/{table}/rows/{key}", headers=headers)
             check(document, ROW, method, answer)
     before = reader.http.get(f"/v1/tables/t/rows/{key}")
@@ -69,6 +73,8 @@ def some_value(rng: random.Random, name: str, token: str) -> str:
         "LS-Id": ["0" * 32],
         "LS-Ttl": ["5"],
         "since": ["beginning", token],
+        "columns": ["f:", "f:text", "f:none"],
+        "versions": ["1", "9"],
         "wait": ["0"],
     }
     odd = ["", "0", "-1", "1001", "x", "%FF", "%00", "2" * 30, "maybe", "k1", "latest", "a,b", "9999-99-99", "/", "?"]
@@ -96,7 +102,11 @@ def test_whatever_is_asked_the_answer_is_described(store, document):
             else:
                 headers[one["name"]] = value
         headers["ls-deadline"] = "50"
-        tables = ["t", "c", "none"] if "outcomes" in path or method != "get" else ["t", "t", "carts", "none"]
+        tables = (
+            ["t", "c", "none"]
+            if "outcomes" in path or method != "get"
+            else ["t", "t", "carts", "pages", "pages", "none"]
+        )
         asked = path.replace("{table}", rng.choice(tables)).replace("{key}", rng.choice(["k1", "none"]))
         asked = asked.replace("{partition}", rng.choice("0017x")).replace("{offset}", rng.choice(["0", "1", "9", "-1"]))
         body = {}

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from support_conditional import CONDITIONAL
 from support_contract import CONTRACT, DEADLINE_MS, Under
 from support_siblings import SIBLINGS
+from support_wide import WIDE
 
 from logstore import MemoryStore, Store
 from logstore.cli.main import cli
@@ -17,11 +18,17 @@ NUMBERS = itertools.count()
 
 @pytest.fixture
 def under(dev):
-    def make(*, partitions=4, max_value_bytes=1_000_000, conditional=False, expiring=False, siblings=False):
+    def make(
+        *, partitions=4, max_value_bytes=1_000_000, conditional=False, expiring=False, siblings=False, wide=False,
+        multi_row=False, families=(),
+    ):  # fmt: skip
         name = f"contract-{next(NUMBERS)}"
         limits = ["--partitions", str(partitions), "--max-value-bytes", str(max_value_bytes)]
         limits += ["--conditional"] if conditional else ["--expiring"] if expiring else []
-        limits += ["--siblings"] if siblings else []
+        limits += ["--siblings"] if siblings else ["--wide"] if wide else []
+        limits += ["--multi-row"] if multi_row else []
+        for family in families:
+            limits += ["--family", f"{family}:versions={families[family].get('versions', 1)}"]
         made = CliRunner().invoke(cli, ["table", "create", name, "--bootstrap", dev.facts["bootstrap"], *limits])
         assert made.exit_code == 0, made.output
         return name
@@ -30,7 +37,7 @@ def under(dev):
         yield Under(store, make)
 
 
-@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE], ids=lambda rule: rule.__name__)
 def test_it_does_what_every_store_does(rule, under, dev):
     rule(under)
 

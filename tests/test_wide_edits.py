@@ -7,9 +7,10 @@ from logstore import MemoryStore, NotWide, RowEdit, UsageError
 from logstore.cli.rows.history_lines import as_object, as_text
 from logstore.client.conditional.record import Expected, edit_record
 from logstore.client.wide.row_edit import edited_row
-from logstore.model.errors import BadKey, ValueTooLarge
+from logstore.model.errors import BadKey, Corrupted, ValueTooLarge
 from logstore.model.folding.terms import Condition
 from logstore.model.partitioner import partition_of
+from logstore.model.wide.cell import CELL_BYTES, PackedCells
 from logstore.model.wide.columns import column_of, unescaped_column
 from logstore.model.wide.selection import CellSelection, read_columns, selection_of
 
@@ -75,7 +76,7 @@ def test_what_a_table_does_not_take_is_refused_before_the_log(store):
     set_one = RowEdit().set("content", "q", "v")
     before = store.put("pages", "k", "v")
     wrong = [
-        (UsageError, "has no column family 'title'; it has content, anchor",
+        (UsageError, "has no column family 'title'; it has anchor, content",
          lambda: store.edit("pages", "k", RowEdit().set("title", "q", "v"))),
         (NotWide, "table create NAME --wide", lambda: store.edit("plain", "k", set_one)),
         (UsageError, "--multi-row", lambda: store.edit_rows("pages", {"k": set_one})),
@@ -154,10 +155,11 @@ def test_a_selection_that_cannot_be_is_refused(columns, versions):
 
 
 def test_the_cells_that_are_selected_are_those_that_hold():
-    row = [
+    cells_of_it = [
         ["a", b"", [[5, 50, b"e", None]]], ["a", b"x", [[9, 90, b"new", None], [3, 30, b"old", 100]]],
         ["b", b"y", [[4, 40, b"ends", 200], [2, 20, b"hidden", None]]],
     ]  # fmt: skip
+    row = PackedCells(msgpack.packb([[["", 9]], cells_of_it]))
     cells = CellSelection(versions=2).of(row).cells
     assert [(cell.family, cell.qualifier, cell.version) for cell in cells] == [
         ("a", b"", 5), ("a", b"x", 9), ("a", b"x", 3), ("b", b"y", 4), ("b", b"y", 2),
@@ -166,5 +168,8 @@ def test_the_cells_that_are_selected_are_those_that_hold():
     assert [cell.value for cell in CellSelection((("a", b""), ("b", b"z")), 9).of(row).cells] == [b"e", b"new", b"old"]
     later = CellSelection(versions=9).of(row, 200)
     assert [cell.value for cell in later.cells] == [b"e", b"new"], "an end hides what is older"
-    assert len(later) == 2 * 64 + len(b"x" + b"e" + b"new")
+    assert len(later) == 2 * CELL_BYTES + len(b"x" + b"e" + b"new")
     assert not CellSelection((("b", b"z"),)).of(row)
+    for damaged in (b"", b"\x91\x05", row[:-1], b"\x92\x90\x91\x05"):
+        with pytest.raises(Corrupted):
+            CellSelection().of(PackedCells(damaged))

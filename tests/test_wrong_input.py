@@ -30,10 +30,12 @@ from logstore.client.session.async_session import AsyncSession
 from logstore.client.session.session import Session
 from logstore.client.typed.async_table import AsyncTypedTable
 from logstore.client.typed.table import TypedTable
+from logstore.client.wide.row import Column, WideRow
 from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
 from logstore.model.wide.said_edit import SaidEdit
+from logstore.model.wide.selection import CellSelection
 
 AT_ONCE_S = 30  # on a machine whose cores are all taken; an idle one needs milliseconds
 EPOCH = "ab" * 16
@@ -104,7 +106,8 @@ def methods(kind):
     """Public methods and properties of a class, with the types of their parameters."""
     names = {
         "SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline, "Codec": codecs.Codec,
-        "RowEdit": RowEdit, "SaidEdit": SaidEdit,
+        "RowEdit": RowEdit, "SaidEdit": SaidEdit, "WideRow": WideRow, "Column": Column,
+        "CellSelection": CellSelection,
         "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable, "Row": Row,
         "Session": Session, "AsyncSession": AsyncSession,
         "RowChanges": RowChanges, "AsyncRowChanges": AsyncRowChanges,

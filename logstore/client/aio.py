@@ -26,10 +26,12 @@ from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.read.http import AsyncReader, ScanPages
 from logstore.client.read.level import Level
-from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
+from logstore.client.read.reading import DEADLINE_MS, After, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, renewing
+from logstore.client.wide.async_reads import AsyncWideReads
+from logstore.client.wide.reads import ScanBounds
 from logstore.client.write.pending import Pending, PendingWrite, Shared
 from logstore.client.write.pipeline import Pipeline, ReservedHeaders
 from logstore.log.after_fork import keep, renew_in_child
@@ -63,7 +65,9 @@ if TYPE_CHECKING:
     from logstore.client.history.async_history import AsyncKeyHistory
     from logstore.client.session.async_session import AsyncSession
     from logstore.client.typed.async_table import AsyncTypedTable
+    from logstore.client.wide.row import WideRow
     from logstore.codecs import Codec
+    from logstore.model.wide.selection import CellSelection
 
 T = TypeVar("T")
 P = TypeVar("P", bound=PendingWrite)
@@ -284,7 +288,7 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
             await asyncio.sleep(0.001)  # bounded by the deadline; the queue drains on the producer's thread
 
 
-class AsyncStore(AsyncConditionalWrites):
+class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
     """A connection to one store, for asyncio: the methods of `Store`, awaitable; many tasks may use it at once.
 
     It belongs to the event loop that it is used in first; once that is closed, to the next one.
@@ -445,6 +449,30 @@ class AsyncStore(AsyncConditionalWrites):
         return self._reads().scan(
             table, pages, after=when(after, as_of, consistency, max_lag_ms), deadline_ms=deadline_ms
         )
+
+    async def _wide_row(
+        self, table: str, key: Text, cells: "CellSelection", bound: After, deadline_ms: int
+    ) -> "WideRow | None":
+        try:
+            return await self._reads().get_wide(table, key, cells, after=bound, deadline_ms=deadline_ms)
+        except EpochChanged:
+            self._forget(table)
+            raise
+
+    async def _wide_rows(
+        self, table: str, keys: Sequence[Text], cells: "CellSelection", bound: After, deadline_ms: int
+    ) -> "list[WideRow | None]":
+        try:
+            return await self._reads().get_many_wide(table, keys, cells, after=bound, deadline_ms=deadline_ms)
+        except EpochChanged:
+            self._forget(table)
+            raise
+
+    def _wide_scan(
+        self, table: str, rows: ScanBounds, cells: "CellSelection", bound: After, deadline_ms: int
+    ) -> "AsyncIterator[WideRow]":
+        pages = ScanPages(**rows._asdict(), cells=cells)
+        return self._reads().scan(table, pages, after=bound, deadline_ms=deadline_ms)
 
     async def history(
         self, table: str, key: Text, *, since: PointInTime = None, until: PointInTime = None, limit: int | None = None,

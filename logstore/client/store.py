@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -24,10 +25,11 @@ from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.read.http import HttpReader, ScanPages
 from logstore.client.read.level import Level
-from logstore.client.read.reading import DEADLINE_MS, PointInTime, when
+from logstore.client.read.reading import DEADLINE_MS, After, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, renewing
 from logstore.client.transport.origin import Origin
+from logstore.client.wide.reads import ScanBounds, WideReads
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.connect.cluster import Cluster
 from logstore.log.write.limits import (
@@ -51,17 +53,19 @@ if TYPE_CHECKING:
     from logstore.client.history.key_history import KeyHistory
     from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
+    from logstore.client.wide.row import WideRow
     from logstore.client.write.batch import WriteBatch
     from logstore.client.write.pending import Pending
     from logstore.client.write.pipeline import Pipeline
     from logstore.codecs import Codec
     from logstore.log.write.producer import Producer
     from logstore.model.table import Table
+    from logstore.model.wide.selection import CellSelection
 
 T = TypeVar("T")
 
 
-class Store(ConditionalWrites):
+class Store(ConditionalWrites, WideReads):
     """A connection to one store. Thread-safe; close it, or use it in a `with` block: closing waits for every write.
 
     In a forked child it connects anew when it is used (gunicorn --preload, Celery, multiprocessing); writes that the
@@ -447,6 +451,33 @@ class Store(ConditionalWrites):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _wide_row(
+        self, table: str, key: Text, cells: "CellSelection", bound: After, deadline_ms: int
+    ) -> "WideRow | None":
+        with self._renewed(table):
+            return self.reader.get_wide(table, key, cells, after=bound, deadline_ms=deadline_ms)
+
+    def _wide_rows(
+        self, table: str, keys: Sequence[Text], cells: "CellSelection", bound: After, deadline_ms: int
+    ) -> "list[WideRow | None]":
+        with self._renewed(table):
+            return self.reader.get_many_wide(table, keys, cells, after=bound, deadline_ms=deadline_ms)
+
+    def _wide_scan(
+        self, table: str, rows: ScanBounds, cells: "CellSelection", bound: After, deadline_ms: int
+    ) -> "Iterator[WideRow]":
+        pages = ScanPages(**rows._asdict(), cells=cells)
+        return self.reader.scan(table, pages, after=bound, deadline_ms=deadline_ms)
+
+    @contextmanager
+    def _renewed(self, table: str) -> Iterator[None]:
+        """Have a definition asked for again whose log is another one by now."""
+        try:
+            yield
+        except EpochChanged:
+            self.forget(table)
+            raise
 
     def _singles(self, table: str) -> "Pipeline":
         """The pipeline of single writes to a table: their failures are raised by each `result`, never collected."""

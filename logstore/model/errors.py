@@ -132,8 +132,8 @@ class WideTable(UsageError):
 
     def __init__(self, table: str) -> None:
         super().__init__(
-            f"the rows of table {table!r} have cells, and no one value: read them with `Store.get_row`, `get_rows` or "
-            "`scan_rows`, `logstore get` and `scan`, or over HTTP"
+            f"the rows of table {table!r} have cells, not one value: `Store.get_row`, `get_rows` and `scan_rows` read "
+            "them, `logstore get` and `scan`, and HTTP"
         )
         self.table = table
 

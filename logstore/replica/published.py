@@ -112,5 +112,5 @@ class SharedCatalog(Catalog):
     def _published(self, table: Table) -> PublishedTable:
         """The table with copies of the partitions that the fast path of a reader would answer from."""
         served = self.fast[table.name.encode()].served
-        partitions = [None if one is None else PublishedPartition(copy(one)) for one in served]
+        partitions = [None if one is None or table.wide else PublishedPartition(copy(one)) for one in served]
         return PublishedTable(table, table.partitions, placing(table.partitioning), partitions)

@@ -7,8 +7,9 @@ from functools import partial
 from typing import TypeVar
 
 from logstore.client.read.row import Row, row_of
-from logstore.model.errors import EpochChanged
+from logstore.model.errors import EpochChanged, WideTable
 from logstore.model.table import Table
+from logstore.model.wide.cell import RowCells
 from logstore.replica.follower import Follower
 from logstore.replica.levels import floor_of
 from logstore.replica.published import PublishedTable
@@ -90,6 +91,7 @@ def read_rows(
         epoch = table.epoch
         token = answer_token(level, epoch, page.positions, page.time_ms)
         for key, value, version, partition in page.rows:
+            assert not isinstance(value, RowCells), "wide tables are refused"
             yield row_of(key, value or b"", version or 0, partition, token)
         following = rest.behind(page.through) if page.through is not None else _next_leg(table, rest)
         if following is None:
@@ -123,7 +125,7 @@ def open_view(follower: Follower, name: str, level: Consistency) -> ReplicaView:
         found = known.partitions[place] if known is not None and known.table.epoch == table.epoch else None
         return follower.call(partial(located, place=place), level.deadline_ms) if found is None else found.served
 
-    return ReplicaView(table, locate, floor, name)
+    return ReplicaView(_of_values(table), locate, floor, name)
 
 
 async def _reached(name: str, level: Consistency, follower: Follower, deadline: float) -> tuple[Table, Floor]:
@@ -142,18 +144,25 @@ def _read(
     floor = None if known is None else floor_of(level, known.table.epoch)
     if known is not None and floor is not None:
         try:
-            return read(known.table, _locate(known), None, floor)
+            return read(_of_values(known.table), _locate(known), None, floor)
         except (FellBehind, _NotHere, Problem):
             pass  # the follower waits for what is missing, or tells in full why there is nothing
 
     async def work(_: Follower, deadline: float) -> T:
-        table = await follower.wait.table(name, level, deadline)
+        table = _of_values(await follower.wait.table(name, level, deadline))
         return await follower.wait.read(
             table, partitions(table), level, deadline,
             lambda floor: read(table, lambda place: follower.catalog.locate(table, place), level.as_of, floor),
         )  # fmt: skip
 
     return follower.call(work, level.deadline_ms)
+
+
+def _of_values(table: Table) -> Table:
+    """The table; raises WideTable for one whose rows have cells, which are read from a node's HTTP alone."""
+    if table.wide:
+        raise WideTable(table.name)
+    return table
 
 
 class _NotHere(Exception):

@@ -11,6 +11,8 @@ from logstore.model.folding.mutation import Delete, Headers, Put, parse
 from logstore.model.folding.sibling import Value
 from logstore.model.hard_rows.packed import side_by_side
 from logstore.model.table import Table
+from logstore.model.wide.cell import PackedCells, RowCells
+from logstore.model.wide.selection import CellSelection
 
 
 class MemoryRecord(NamedTuple):
@@ -70,24 +72,32 @@ class MemoryPartition:
         log_time_ms = self._log_times_ms[-1 if upto is None else upto - 1]
         return None if found.expired(max(now_ms, log_time_ms)) else found
 
-    def value_at(self, key: bytes, upto: int, now_ms: int) -> tuple[Value, int] | None:
-        """Value or siblings of a row, and its version; as `entry`."""
+    def value_at(
+        self, key: bytes, upto: int, now_ms: int, cells: CellSelection | None = None
+    ) -> tuple[Value | RowCells, int] | None:
+        """Value or siblings of a row, or the cells of it that are asked for, and its version; as `entry`."""
         found = self.entry(key, upto, now_ms)
         if found is None:
             return None
-        value = side_by_side(found, max(now_ms, self._log_times_ms[upto - 1]))[0]
+        instant_ms = max(now_ms, self._log_times_ms[upto - 1])
+        if cells is not None:
+            selected = cells.of(PackedCells(found.payload), instant_ms)
+            return (selected, found.version) if selected else None
+        value = side_by_side(found, instant_ms)[0]
         return None if value is None else (value, found.version)
 
     def offset_at(self, time_ms: int) -> int:
         """The first offset whose log time is later than `time_ms`."""
         return bisect_right(self._log_times_ms, time_ms)
 
-    def rows(self, start: bytes, end: bytes | None, upto: int, now_ms: int) -> Iterator[tuple[bytes, Value, int]]:
+    def rows(
+        self, start: bytes, end: bytes | None, upto: int, now_ms: int, cells: CellSelection | None
+    ) -> Iterator[tuple[bytes, Value | RowCells, int]]:
         """Rows of the keys in `[start, end)`, in order: key, what it holds, version."""
         if len(self._sorted) != len(self._versions):  # keys come, and never go
             self._sorted = sorted(self._versions)
         last = len(self._sorted) if end is None else bisect_left(self._sorted, end)
         for key in self._sorted[bisect_left(self._sorted, start) : last]:
-            found = self.value_at(key, upto, now_ms)
+            found = self.value_at(key, upto, now_ms, cells)
             if found is not None:
                 yield key, *found

@@ -31,11 +31,13 @@ from logstore.client.lazily import CLOSED
 from logstore.client.memory.decisions import MemoryDecisions
 from logstore.client.memory.partition import MemoryPartition, MemoryRecord
 from logstore.client.memory.pipeline import MemoryPipeline
+from logstore.client.memory.wide import check_cells, memory_row
 from logstore.client.read.http import ScanPages
 from logstore.client.read.level import Level, LevelBound
 from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, PointInTime, when
-from logstore.client.read.row import Row, row_of
+from logstore.client.read.row import Row
 from logstore.client.read.session_floor import SessionFloor
+from logstore.client.wide.reads import ScanBounds, WideReads
 from logstore.model.errors import (
     BadToken,
     ConsistencyTimeout,
@@ -44,7 +46,6 @@ from logstore.model.errors import (
     TableExists,
     UsageError,
 )
-from logstore.model.folding.sibling import Value
 from logstore.model.key import after_prefix, check_key, to_bytes
 from logstore.model.partitioning.splits import splits_of
 from logstore.model.point_in_time import read_moment
@@ -63,18 +64,20 @@ from logstore.model.table import (
     has_ttl,
     partition_count,
 )
+from logstore.model.wide.selection import CellSelection
 
 if TYPE_CHECKING:
     from logstore.client.history.key_history import KeyHistory
     from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
+    from logstore.client.wide.row import WideRow
     from logstore.codecs import Codec
 
 T = TypeVar("T")
 _CHUNK = 1_000  # pairs that are checked at once
 
 
-class MemoryStore(ConditionalWrites):
+class MemoryStore(ConditionalWrites, WideReads):
     """A store in memory, for tests of programs that take a `Store`. Thread-safe.
 
         store = MemoryStore(["users"])
@@ -192,7 +195,8 @@ class MemoryStore(ConditionalWrites):
     ) -> Row | None:
         """Read a row, or None, as `Store.get`. Raises ConsistencyTimeout, NoSuchTable, UsageError."""
         bound = when(after, as_of, consistency, max_lag_ms)
-        return self._get(table, [check_key(to_bytes(key))], bound, deadline_ms, "view")[0]
+        found: list[Row | None] = self._get(table, [check_key(to_bytes(key))], bound, deadline_ms, "view")
+        return found[0]
 
     def get_many(
         self, table: str, keys: Sequence[Text], *, after: Position | str | None = None, as_of: PointInTime = None,
@@ -219,14 +223,25 @@ class MemoryStore(ConditionalWrites):
         deadline_ms: int = DEADLINE_MS,
     ) -> Iterator[Row]:
         """Rows in key order, as `Store.scan`, as they are when the first one is taken. Raises like `get`."""
-        check_table(table)
-        ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
-        Budget.of(deadline_ms, 0.0)
         bound = when(after, as_of, consistency, max_lag_ms)
-        first, last = to_bytes(prefix or start or b""), None if end is None else to_bytes(end)
-        if prefix:
-            last = after_prefix(first)
-        return self._scan(table, (first, last), bound, limit, reverse=reverse, keys_only=keys_only)
+        rows = ScanBounds(prefix, start, end, limit, reverse, keys_only)
+        return self._scan(check_table(table), rows, bound, deadline_ms, None)
+
+    def _wide_row(
+        self, table: str, key: Text, cells: CellSelection, bound: After, deadline_ms: int
+    ) -> "WideRow | None":
+        found: list[WideRow | None] = self._get(table, [check_key(to_bytes(key))], bound, deadline_ms, "view", cells)
+        return found[0]
+
+    def _wide_rows(
+        self, table: str, keys: Sequence[Text], cells: CellSelection, bound: After, deadline_ms: int
+    ) -> "list[WideRow | None]":
+        return self._get(table, [check_key(key) for key in keys_of(keys)], bound, deadline_ms, "", cells)
+
+    def _wide_scan(
+        self, table: str, rows: ScanBounds, cells: CellSelection, bound: After, deadline_ms: int
+    ) -> "Iterator[WideRow]":
+        return self._scan(table, rows, bound, deadline_ms, cells)
 
     def history(
         self, table: str, key: Text, *, since: PointInTime = None, until: PointInTime = None, limit: int | None = None,
@@ -266,8 +281,8 @@ class MemoryStore(ConditionalWrites):
         """Have the record in the log, and its outcome."""
         with self._lock:
             parts = self._partitions(table)
-            decisions = self._decisions(_home(parts, record.key))
             record.check_takes(parts[0].table)
+            decisions = self._decisions(_home(parts, record.key))
             check_value(record.value, parts[0].table.max_value_bytes)
             position = self._append(parts, record.key, record.value, record.headers, record.own)
             return decisions.outcome(position.offset, position.token, record.id)
@@ -323,38 +338,51 @@ class MemoryStore(ConditionalWrites):
         return Position.of_write(part.table.epoch, part.number, offset)
 
     def _get(
-        self, table: str, keys: list[bytes], bound: After, deadline_ms: int, source: str
-    ) -> list[Row | None]:  # fmt: skip
+        self, table: str, keys: list[bytes], bound: After, deadline_ms: int, source: str,
+        cells: CellSelection | None = None,
+    ) -> list[Any]:  # fmt: skip
         Budget.of(deadline_ms, 0.0)
         with self._lock:
             self._check_known(bound)
             parts = self._partitions(table)
+            check_cells(parts[0].table, cells)
             homes = list(map(parts.__getitem__, parts[0].table.partitioning.listed(keys)))
             upto = self._points(list({home.number: home for home in homes}.values()), bound)
             token = _token(parts[0].table, upto)
             now_ms = self._instant(bound)
-            found = [home.value_at(key, upto[home.number], now_ms) for key, home in zip(keys, homes, strict=True)]
+            found = [
+                home.value_at(key, upto[home.number], now_ms, cells) for key, home in zip(keys, homes, strict=True)
+            ]
         return [
-            None if one is None else row_of(key, *one, home.number, token, source)
+            None if one is None else memory_row(key, *one, home.number, token, source)
             for key, home, one in zip(keys, homes, found, strict=True)
         ]
 
     def _scan(
-        self, table: str, bounds: tuple[bytes, bytes | None], bound: After,
-        limit: int | None, *, reverse: bool, keys_only: bool,
-    ) -> Iterator[Row]:  # fmt: skip
+        self, table: str, rows: ScanBounds, bound: After, deadline_ms: int, cells: CellSelection | None
+    ) -> Iterator[Any]:
+        ScanPages(**rows._asdict())
+        Budget.of(deadline_ms, 0.0)
+        return self._scanned(table, rows, bound, cells)
+
+    def _scanned(self, table: str, asked: ScanBounds, bound: After, cells: CellSelection | None) -> Iterator[Any]:
         with self._lock:
             self._check_known(bound)
-            every = self._partitions(table)
+            every, bounds = self._partitions(table), _range(asked)
             parts = [every[number] for number in every[0].table.partitioning.touched(*bounds)]
+            if not asked.keys_only:
+                check_cells(every[0].table, cells)
+            elif every[0].table.wide:
+                cells = CellSelection()  # any will do
             upto = self._points(parts, bound)
             token = _token(parts[0].table, upto)
-            merged = heapq.merge(*(_placed(part, bounds, upto[part.number], self._instant(bound)) for part in parts))
+            now_ms = self._instant(bound)
+            merged = heapq.merge(*(_placed(part, bounds, upto[part.number], now_ms, cells) for part in parts))
             rows = [
-                row_of(key, b"" if keys_only else value, version, number, token)
+                memory_row(key, b"" if asked.keys_only else value, version, number, token, "")
                 for key, number, value, version in merged
             ]
-        yield from islice(reversed(rows) if reverse else rows, limit)
+        yield from islice(reversed(rows) if asked.reverse else rows, asked.limit)
 
     def _instant(self, bound: After) -> int:
         """The instant at which rows are seen: the clock's, or the time that was asked for."""
@@ -436,8 +464,14 @@ def _token(table: Table, points: Mapping[int, int]) -> str:
     return Position({(table.epoch, number): offset for number, offset in points.items()}).token
 
 
+def _range(rows: ScanBounds) -> tuple[bytes, bytes | None]:
+    """First key of a scan, and the first behind it."""
+    first = to_bytes(rows.prefix or rows.start or b"")
+    return first, after_prefix(first) if rows.prefix else None if rows.end is None else to_bytes(rows.end)
+
+
 def _placed(
-    part: MemoryPartition, bounds: tuple[bytes, bytes | None], upto: int, now_ms: int
-) -> Iterator[tuple[bytes, int, Value, int]]:
-    for key, value, version in part.rows(*bounds, upto, now_ms):
+    part: MemoryPartition, bounds: tuple[bytes, bytes | None], upto: int, now_ms: int, cells: CellSelection | None
+) -> Iterator[tuple[bytes, int, Any, int]]:
+    for key, value, version in part.rows(*bounds, upto, now_ms, cells):
         yield key, part.number, value, version

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from logstore.client.checks import Text, check_number, keys_of
 from logstore.client.lazily import CLOSED
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from logstore.client.transport.ahead import Ahead, LoopAhead
     from logstore.client.transport.protocol import ProtocolPool
+    from logstore.client.wide.row import WideRow
+    from logstore.model.wide.selection import CellSelection
 
 T = TypeVar("T")
 _POLL_MS = 15_000  # for the snapshot part's page, and what is temporary
@@ -40,8 +42,9 @@ class ScanPages:
         limit: int | None = None,
         reverse: bool = False,
         keys_only: bool = False,
+        cells: "CellSelection | None" = None,
     ) -> None:
-        """Take over the settings; raises UsageError when they contradict each other."""
+        """Take over the settings; raises UsageError when they contradict each other. `cells`: of wide rows."""
         if prefix is not None and (start is not None or end is not None):
             raise UsageError("a scan takes either prefix, or start and end")
         if type(reverse) is not bool or type(keys_only) is not bool:
@@ -55,6 +58,9 @@ class ScanPages:
             self._query["reverse"] = "true"
         if keys_only:
             self._query["keys_only"] = "true"
+        self.wide = cells is not None
+        if cells is not None:
+            self._query.update(cells.params())
         self._cursor: str | None = None
         self.done = self.slow = False
 
@@ -97,7 +103,8 @@ class HttpReader:
         budget, conversation = Budget.of(deadline_ms, now), self._conversation
         first = self._ask(conversation.first_ask(table, raw, after, budget))
         if isinstance(first, HttpAnswer) and first.status == 200:
-            return conversation.row(raw, first)
+            row: Row = conversation.row(raw, first, table)
+            return row
         return self._run(conversation.get(table, raw, after, budget, now), first)
 
     def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
@@ -111,6 +118,25 @@ class HttpReader:
             if found is None:
                 found = self._run(conversation.get_many(table, some, after, budget, now), first)
             rows += found
+        return rows
+
+    def get_wide(
+        self, table: str, key: Text, cells: "CellSelection", *, after: After, deadline_ms: int
+    ) -> "WideRow | None":
+        """Read a wide row, or None, as `Store.get_row`."""
+        now = monotonic()
+        steps = self._conversation.get_wide(table, to_bytes(key), after, Budget.of(deadline_ms, now), now, cells)
+        return self._run(steps)
+
+    def get_many_wide(
+        self, table: str, keys: Sequence[Text], cells: "CellSelection", *, after: After, deadline_ms: int
+    ) -> "list[WideRow | None]":
+        """Read many wide rows, as `Store.get_rows`."""
+        rows: list[WideRow | None] = []
+        for some in _thousands(keys):
+            now = monotonic()
+            steps = self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now, cells)
+            rows += self._run(steps)
         return rows
 
     def changes(self, table: str, query: Mapping[str, bytes | str], wait_ms: int) -> HttpAnswer:
@@ -127,18 +153,20 @@ class HttpReader:
         budget = Budget.of(deadline_ms, now)
         return self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now, content))
 
-    def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> Iterator[Row]:
+    def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> Iterator[Any]:
         """Read rows in order, as `Store.scan`."""
         Budget.of(deadline_ms, 0.0)
         return self._pages(pages, table, after, deadline_ms)
 
-    def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> Iterator[Row]:
+    def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> Iterator[Any]:
         ahead: Ahead | None = None
         try:
             while not scan.done:
                 first = None if ahead is None else self._answer_of(ahead, scan)
                 now = monotonic()
-                steps = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
+                steps = self._conversation.page(
+                    table, scan.query(), after, Budget.of(deadline_ms, now), now, wide=scan.wide
+                )  # fmt: skip
                 page = self._run(steps, first)
                 scan.took(page)
                 ahead = self._page_ahead(scan, table, after, deadline_ms) if scan.reads_on else None
@@ -213,7 +241,8 @@ class AsyncReader:
         budget, conversation = Budget.of(deadline_ms, now), self._conversation
         first = await self._ask(conversation.first_ask(table, raw, after, budget))
         if isinstance(first, HttpAnswer) and first.status == 200:
-            return conversation.row(raw, first)
+            row: Row = conversation.row(raw, first, table)
+            return row
         return await self._run(conversation.get(table, raw, after, budget, now), first)
 
     async def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
@@ -224,9 +253,30 @@ class AsyncReader:
             budget, conversation = Budget.of(deadline_ms, now), self._conversation
             first = await self._ask(conversation.first_ask_many(table, some, after, budget))
             found = conversation.all_rows(first, table, some, after)
-            if found is None:
-                found = await self._run(conversation.get_many(table, some, after, budget, now), first)
-            rows += found
+            rows += (
+                await self._run(conversation.get_many(table, some, after, budget, now), first)
+                if found is None
+                else found
+            )
+        return rows
+
+    async def get_wide(
+        self, table: str, key: Text, cells: "CellSelection", *, after: After, deadline_ms: int
+    ) -> "WideRow | None":
+        """Read a wide row, or None, as `Store.get_row`."""
+        now = monotonic()
+        steps = self._conversation.get_wide(table, to_bytes(key), after, Budget.of(deadline_ms, now), now, cells)
+        return await self._run(steps)
+
+    async def get_many_wide(
+        self, table: str, keys: Sequence[Text], cells: "CellSelection", *, after: After, deadline_ms: int
+    ) -> "list[WideRow | None]":
+        """Read many wide rows, as `Store.get_rows`."""
+        rows: list[WideRow | None] = []
+        for some in _thousands(keys):
+            now = monotonic()
+            steps = self._conversation.get_many(table, some, after, Budget.of(deadline_ms, now), now, cells)
+            rows += await self._run(steps)
         return rows
 
     async def changes(self, table: str, query: Mapping[str, bytes | str], wait_ms: int) -> HttpAnswer:
@@ -241,18 +291,20 @@ class AsyncReader:
         budget = Budget.of(deadline_ms, now)
         return await self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now))
 
-    def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> AsyncIterator[Row]:
+    def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> AsyncIterator[Any]:
         """Read rows in order, as `Store.scan`."""
         Budget.of(deadline_ms, 0.0)
         return self._pages(pages, table, after, deadline_ms)
 
-    async def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> AsyncIterator[Row]:
+    async def _pages(self, scan: ScanPages, table: str, after: After, deadline_ms: int) -> AsyncIterator[Any]:
         ahead: LoopAhead | None = None
         try:
             while not scan.done:
                 first = None if ahead is None else await self._answer_of(ahead, scan)
                 now = monotonic()
-                steps = self._conversation.page(table, scan.query(), after, Budget.of(deadline_ms, now), now)
+                steps = self._conversation.page(
+                    table, scan.query(), after, Budget.of(deadline_ms, now), now, wide=scan.wide
+                )  # fmt: skip
                 page = await self._run(steps, first)
                 scan.took(page)
                 ahead = self._page_ahead(scan, table, after, deadline_ms) if scan.reads_on else None

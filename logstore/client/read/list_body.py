@@ -7,6 +7,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from logstore.model.folding.sibling import Siblings, Value
+from logstore.model.wide.cell import WideCell
 
 _NO_ROWS = "it has neither columns nor rows"
 _LEAST_SIBLINGS = 2
@@ -20,6 +21,7 @@ class PageColumns(Struct, gc=False):
     partition: list[int]
     value: list[bytes | None] | None = None
     siblings: list[Siblings | None] | None = None  # of a table that keeps them
+    cells: list[tuple[WideCell, ...]] | None = None  # of a wide table
 
     def values(self) -> list[Value | None]:
         """Value or siblings of each row. Raises ValueError for one that has neither."""
@@ -33,14 +35,15 @@ class ManyColumns(Struct, gc=False):
     """Columns of a multi-get; a value of None says that there is no such row."""
 
     key: list[bytes]
-    value: list[bytes | None]
     version: list[int | None]
     partition: list[int]
+    value: list[bytes | None] | None = None
     siblings: list[Siblings | None] | None = None
+    cells: list[tuple[WideCell, ...] | None] | None = None
 
     def values(self) -> list[Value | None]:
         """Value or siblings of each row. Raises ValueError."""
-        return _joined(self.value, self.siblings)
+        return _joined(self.value or [], self.siblings)
 
 
 class _Item(Struct, gc=False):
@@ -106,9 +109,9 @@ class ManyBody(Struct, gc=False):
             raise ValueError("a row that was found has no value")
         return ManyColumns(
             [row.key for row in self.results],
-            [row.value if row.found else None for row in self.results],
             [row.version for row in self.results],
             [row.partition for row in self.results],
+            [row.value if row.found else None for row in self.results],
         )
 
 
@@ -126,5 +129,20 @@ def _joined(values: list[bytes | None], siblings: list[Siblings | None] | None) 
     return [one if some is None else some for one, some in zip(values, siblings, strict=True)]
 
 
+class _CellItem(Struct, gc=False):
+    family: str
+    qualifier: bytes
+    version: int
+    timestamp: int
+    value: bytes
+
+
+class CellsBody(Struct, gc=False):
+    """A wide row, alone."""
+
+    cells: list[_CellItem]
+
+
 page_body = Decoder(PageBody).decode
 many_body = Decoder(ManyBody).decode
+wide_row_body = Decoder(CellsBody).decode

@@ -13,6 +13,7 @@ from logstore.model.errors import (
     NotConditional,
     NotOwner,
     NotRetained,
+    NotWide,
     Overloaded,
     ServerError,
     Starting,
@@ -79,6 +80,8 @@ def error_of(status: int, problem: dict[str, Any], table: str, owner: str | None
         return _CLASSES[word](detail)
     if word == "bad-level" and "cuts" in problem:
         return NotRetained(detail)
+    if status == 400 and problem.get("wide") is False:
+        return NotWide(table)
     if status == 400 and problem.get("conditional") is False:
         return NotConditional(table)
     if status == 400:

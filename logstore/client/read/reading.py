@@ -13,13 +13,13 @@ from base64 import b64encode
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 from logstore.client.checks import check_table
 from logstore.client.read.level import LevelBound, level_of
 from logstore.client.read.problem import error_of, parse, siblings_of, word_of
-from logstore.client.read.row import LISTS, MSGPACK, Row, RowPage, many_of, page_of, row_of
+from logstore.client.read.row import LISTS, MSGPACK, Row, RowPage, many_of, page_of, row_of, wide_row_of
 from logstore.client.read.session_floor import SessionFloor
 from logstore.client.read.table_page import partitioning_of
 from logstore.client.transport.answer import HttpAnswer
@@ -33,10 +33,15 @@ from logstore.model.errors import (
     ServerError,
     ServerUnreachable,
     UsageError,
+    WideTable,
 )
 from logstore.model.key import MAX_KEY_BYTES, check_key
 from logstore.model.partitioning.partitioning import Partitioning
 from logstore.model.position import MAX_TOKEN_BYTES, Position
+
+if TYPE_CHECKING:
+    from logstore.client.wide.row import WideRow
+    from logstore.model.wide.selection import CellSelection
 
 
 class AsOfBound(NamedTuple):
@@ -54,7 +59,8 @@ _MAX_DEADLINE_MS = 30_000
 _GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.02, 0.5
 _MAX_HOPS = 5
-_OK = 200
+_OK, _NOT_FOUND = 200, 404
+_DOCUMENTS = (b"application/json", MSGPACK.encode())  # what wide rows are; values are bytes
 _OF_ROWS = {300: "siblings", 404: "not-found"}  # other answers that say what a row is
 _MISDIRECTED = 421  # RFC 9110, section 15.5.20
 _BEYOND_S = 30.0
@@ -156,23 +162,40 @@ class Conversation:
 
     def get(self, table: str, key: bytes, after: After, budget: Budget, now: float) -> Steps[Row | None]:
         """Steps that read one row."""
-        path = f"{_table_path(table)}/rows/{_path_key(check_key(key))}"
+        return self._row(table, key, after, budget, now, None)
+
+    def get_wide(
+        self, table: str, key: bytes, after: After, budget: Budget, now: float, cells: "CellSelection"
+    ) -> Steps["WideRow | None"]:
+        """Steps that read one wide row."""
+        return self._row(table, key, after, budget, now, cells)
+
+    def _row(
+        self, table: str, key: bytes, after: After, budget: Budget, now: float, cells: "CellSelection | None"
+    ) -> Steps[Any]:
+        path = f"{_table_path(table)}/rows/{_path_key(check_key(key))}{_cell_query(cells)}"
+        headers = _session(after) if cells is None else {**_session(after), "Accept": MSGPACK}
         pause = _FIRST_PAUSE_S
         while True:
-            answer = yield from self._ask(table, key, "GET", path, _session(after), None, budget, now)
+            answer = yield from self._ask(table, key, "GET", path, headers, None, budget, now)
             if answer.status != _MISDIRECTED:
                 _note(after, answer)
-                return None if answer.status == 404 else self.row(key, answer)
+                if answer.status != _NOT_FOUND:
+                    return self.row(key, answer, table, wide=cells is not None)
+                if cells is None and parse(answer.content).get("wide"):
+                    raise WideTable(table)
+                return None
             now = yield from _time()
-            many = many_of((yield from self._many(table, [key], after, budget, now)), table, [key])
+            answered = yield from self._many(table, [key], after, budget, now, cells)
+            many = many_of(answered, table, [key], wide=cells is not None)
             if many.keys:
                 return many.rows[0]
             self._beyond.clear()  # its owner does not answer there either: it is wanted here as soon as it does
             pause = yield from _pause(pause, budget, self._error(answer, table))
             now = yield from _time()
 
-    def row(self, key: bytes, answer: HttpAnswer) -> Row:
-        """The row of an answer. Raises ServerError when that is none of the read API."""
+    def row(self, key: bytes, answer: HttpAnswer, table: str, *, wide: bool = False) -> Any:
+        """The row of an answer: a Row, or a WideRow. Raises WideTable, ServerError when it is none of the read API."""
         headers = answer.headers
         version, partition = headers.get(b"ls-version", b""), headers.get(b"ls-partition", b"")
         if not (version.isdigit() and partition.isdigit()):
@@ -184,6 +207,10 @@ class Conversation:
             headers.get(b"ls-token", b"").decode("latin-1"),
             headers.get(b"ls-source", b"").decode("latin-1"),
         )
+        if wide:
+            return wide_row_of(answer, key, int(version), int(partition), token, source)
+        if headers.get(b"content-type") in _DOCUMENTS and answer.status == _OK:
+            raise WideTable(table)
         try:
             value = answer.content if answer.status == _OK else siblings_of(parse(answer.content))
         except ValueError as error:
@@ -191,22 +218,23 @@ class Conversation:
         return row_of(key, value, int(version), int(partition), token, source)
 
     def get_many(
-        self, table: str, keys: Sequence[bytes], after: After, budget: Budget, now: float
-    ) -> Steps[list[Row | None]]:
-        """Rows in the order of `keys`, of which there are `MANY` at most."""
-        found: dict[bytes, Row | None] = {}
+        self, table: str, keys: Sequence[bytes], after: After, budget: Budget, now: float,
+        cells: "CellSelection | None" = None,
+    ) -> Steps[list[Any]]:  # fmt: skip
+        """Rows in the order of `keys`, of which there are `MANY` at most; of `cells`, where they are asked for."""
+        found: dict[bytes, Any] = {}
         wanted = _distinct(keys)
         distinct = len(wanted)
         pause = _FIRST_PAUSE_S
         while wanted:
-            answer = yield from self._many(table, wanted, after, budget, now)
-            many = many_of(answer, table, wanted)
+            answer = yield from self._many(table, wanted, after, budget, now, cells)
+            many = many_of(answer, table, wanted, wide=cells is not None)
             if many.keys == keys:  # as nearly always: all of them, in their order
                 return many.rows
             before = len(found)
             found |= zip(many.keys, many.rows, strict=True)
             for key in many.elsewhere:
-                found[key] = yield from self.get(table, key, after, budget, (yield from _time()))
+                found[key] = yield from self._row(table, key, after, budget, (yield from _time()), cells)
             wanted = [key for key in wanted if key not in found] if len(found) < distinct else []
             if wanted and len(found) == before:
                 pause = yield from _pause(
@@ -252,13 +280,14 @@ class Conversation:
         return many.rows if many.keys == keys else None
 
     def page(
-        self, table: str, query: Mapping[str, bytes | str], after: After, budget: Budget, now: float
-    ) -> Steps[RowPage]:
+        self, table: str, query: Mapping[str, bytes | str], after: After, budget: Budget, now: float,
+        *, wide: bool = False,
+    ) -> Steps[RowPage]:  # fmt: skip
         """Steps that read a page of a scan."""
         path, headers = _page_request(table, query, after)
         answer = yield from self._ask(table, None, "GET", path, headers, None, budget, now)
         _note(after, answer)
-        return page_of(answer, keys_only="keys_only" in query)
+        return page_of(answer, table, keys_only="keys_only" in query, wide=wide)
 
     def changes(
         self, table: str, query: Mapping[str, bytes | str], budget: Budget, now: float
@@ -274,8 +303,11 @@ class Conversation:
             headers["LS-Deadline"] = str(deadline_ms)
         return Ask("GET", self.url, path, headers, None, now + deadline_ms / 1000 + _GRACE_S)
 
-    def _many(self, table: str, keys: list[bytes], after: After, budget: Budget, now: float) -> Steps[HttpAnswer]:
+    def _many(
+        self, table: str, keys: list[bytes], after: After, budget: Budget, now: float, cells: "CellSelection | None"
+    ) -> Steps[HttpAnswer]:
         path, headers, content = _many_request(table, keys, after)
+        path += _cell_query(cells)
         answer = yield from self._ask(table, None, "POST", path, headers, content, budget, now)
         _note(after, answer)
         return answer
@@ -370,6 +402,11 @@ class Conversation:
 
     def _forget(self, base: str) -> None:
         self.owners = {where: owner for where, owner in self.owners.items() if owner != base}
+
+
+def _cell_query(cells: "CellSelection | None") -> str:
+    """Parameters that name cells of wide rows."""
+    return "" if cells is None else f"?{urlencode(cells.params(), quote_via=quote)}"
 
 
 def _time() -> Steps[float]:

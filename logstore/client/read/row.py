@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import compress, repeat
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from logstore.client.transport.answer import HttpAnswer
-from logstore.model.errors import ServerError, SeveralValues, Stopped
+from logstore.model.errors import ServerError, SeveralValues, Stopped, WideTable
 from logstore.model.folding.sibling import Sibling, Siblings, Value
 from logstore.model.position import Position
+
+if TYPE_CHECKING:
+    from logstore.client.wide.row import WideRow
+    from logstore.model.wide.cell import WideCell
 
 MSGPACK = "application/msgpack"
 COLUMNS = "application/vnd.logstore.columns+msgpack"
@@ -67,19 +71,25 @@ def row_of(key: bytes, value: Value, version: int, partition: int, token: str, s
 class RowPage(NamedTuple):
     """A page of a scan. Its rows are made as they are taken, so that the next page can be asked for before."""
 
-    rows: Iterator[Row]
+    rows: Iterator[Any]  # Row, or WideRow where cells were asked for
     length: int  # rows
     cursor: str | None  # of the next page
 
 
-def page_of(answer: HttpAnswer, *, keys_only: bool) -> RowPage:
-    """The page of a scan that an answer is. Raises ServerError when it is none."""
+def page_of(answer: HttpAnswer, table: str, *, keys_only: bool, wide: bool = False) -> RowPage:
+    """The page of a scan that an answer is. Raises WideTable, and ServerError when it is none."""
     from logstore.client.read.list_body import page_body  # noqa: PLC0415 - who reads row by row does without msgspec
 
     body = _body(answer, page_body)
+    if not (wide or keys_only):
+        _check_values(body.columns and body.columns.cells, table)
     try:
         columns = body.in_columns()
         length = len(columns.key)
+        if wide:
+            cells = [()] * length if keys_only else columns.cells or []
+            places = columns.key, columns.version, columns.partition
+            return RowPage(iter(_wide_rows(cells, *places, body.token or "")), length, body.cursor)
         values = [b""] * length if keys_only else columns.values()
         rows = _rows(columns.key, values, columns.version, columns.partition, body.token or "")
     except ValueError as error:
@@ -91,19 +101,29 @@ class Many(NamedTuple):
     """Rows of one answer to a multi-get."""
 
     keys: Sequence[bytes]  # that were answered
-    rows: list[Row | None]  # of each
+    rows: list[Any]  # of each: Row, or WideRow, or None
     elsewhere: list[bytes]  # keys that another node has
 
 
-def many_of(answer: HttpAnswer, table: str, wanted: Sequence[bytes]) -> Many:
-    """Rows that a multi-get found. Raises Stopped, and ServerError when it is no answer to the keys that were asked."""
+def many_of(answer: HttpAnswer, table: str, wanted: Sequence[bytes], *, wide: bool = False) -> Many:
+    """Rows that a multi-get found.
+
+    Raises Stopped, WideTable, and ServerError when it is no answer to the keys that were asked.
+    """
     from logstore.client.read.list_body import many_body  # noqa: PLC0415 - as above
 
     body = _body(answer, many_body)
+    if not wide:
+        _check_values(body.columns and body.columns.cells, table)
     try:
         columns = body.in_columns()
         keys, left_out = columns.key, body.unprocessed
-        rows = _rows_or_none(keys, columns.values(), columns.version, columns.partition, body.token or "")
+        if wide:
+            rows: list[Any] = _wide_rows(
+                columns.cells or [], keys, columns.version, columns.partition, body.token or ""
+            )
+        else:
+            rows = [*_rows_or_none(keys, columns.values(), columns.version, columns.partition, body.token or "")]
     except ValueError as error:
         raise _wrong(answer, error) from error
     if not left_out and keys == wanted:  # as nearly always: all of them, in their order
@@ -114,6 +134,38 @@ def many_of(answer: HttpAnswer, table: str, wanted: Sequence[bytes]) -> Many:
         if one.reason == "partition-stopped":
             raise Stopped(f"the partition of key {one.key!r} of table {table} has stopped; `logstore status` says why")
     return Many(keys, rows, [one.key for one in left_out if one.reason == "not-owner"])
+
+
+def _check_values(cells: object, table: str) -> None:
+    """Raise WideTable for a list of cells, where values were asked for."""
+    if cells is not None:
+        raise WideTable(table)
+
+
+def _wide_rows(
+    cells: "Sequence[tuple[WideCell, ...] | None]", keys: Sequence[bytes], versions: Sequence[int | None],
+    partitions: Sequence[int], token: str,
+) -> "list[WideRow | None]":  # fmt: skip
+    """Rows of cells, and None where there are none. Raises ValueError."""
+    from logstore.client.wide.row import WideRow  # noqa: PLC0415 - who reads values does without
+
+    if not len(keys) == len(cells) == len(versions) == len(partitions):
+        raise ValueError(_UNEVEN)
+    return [
+        None if found is None or version is None else WideRow(key, found, version, partition, token)
+        for key, found, version, partition in zip(keys, cells, versions, partitions, strict=True)
+    ]
+
+
+def wide_row_of(answer: HttpAnswer, key: bytes, version: int, partition: int, token: str, source: str) -> "WideRow":
+    """The wide row that an answer is. Raises ServerError when it is none."""
+    from logstore.client.read.list_body import wide_row_body  # noqa: PLC0415 - as above
+    from logstore.client.wide.row import WideRow  # noqa: PLC0415 - as above
+    from logstore.model.wide.cell import WideCell  # noqa: PLC0415 - as above
+
+    found = _body(answer, wide_row_body).cells
+    cells = [WideCell(one.family, one.qualifier, one.version, one.timestamp, one.value) for one in found]
+    return WideRow(key, tuple(cells), version, partition, token, source)
 
 
 def _rows_or_none(

@@ -1,7 +1,7 @@
 """AsyncSession: one caller's reads and writes of an `AsyncStore`, each of which sees those before."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from logstore.client.checks import Pair, Text
 from logstore.client.conditional.async_writes import AsyncConditionalWrites
@@ -15,6 +15,9 @@ from logstore.model.position import Position
 if TYPE_CHECKING:
     from logstore.client.aio import AsyncStore
     from logstore.client.read.row import Row
+    from logstore.client.wide.row import Column, WideRow
+
+R = TypeVar("R")
 
 
 class AsyncSession(AsyncConditionalWrites, SessionState):
@@ -104,7 +107,64 @@ class AsyncSession(AsyncConditionalWrites, SessionState):
         )  # fmt: skip
         return self._seen(table, rows)
 
-    async def _seen(self, table: str, rows: "AsyncIterator[Row]") -> "AsyncIterator[Row]":
+    async def get_row(
+        self,
+        table: str,
+        key: Text,
+        columns: "Sequence[Column] | None" = None,
+        versions: int = 1,
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "WideRow | None":
+        """Read a wide row, or the cells of it that `columns` names, as `AsyncStore.get_row`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            row = await self._store.get_row(table, key, columns, versions, after=bound(floor), **options)
+            if row is not None:
+                floor.rise(row.token)
+            return row
+
+    async def get_rows(
+        self,
+        table: str,
+        keys: Sequence[Text],
+        columns: "Sequence[Column] | None" = None,
+        versions: int = 1,
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "list[WideRow | None]":
+        """Read wide rows in the order of `keys`, as `AsyncStore.get_rows`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            return await self._store.get_rows(table, keys, columns, versions, after=bound(floor), **options)
+
+    def scan_rows(
+        self,
+        table: str,
+        columns: "Sequence[Column] | None" = None,
+        versions: int = 1,
+        *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "AsyncIterator[WideRow]":
+        """Wide rows in key order, as `AsyncStore.scan_rows`."""
+        rows = self._store.scan_rows(
+            table, columns, versions, prefix=prefix, start=start, end=end, limit=limit, reverse=reverse,
+            after=bound(self._tables.floor(table)), **level(consistency, max_lag_ms, deadline_ms),
+        )  # fmt: skip
+        return self._seen(table, rows)
+
+    async def _seen(self, table: str, rows: "AsyncIterator[R]") -> "AsyncIterator[R]":
         with self._tables.reading(table):
             async for row in rows:
                 yield row

@@ -1,7 +1,7 @@
 """Session: one caller's reads and writes of a `Store`, each of which sees those before."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from logstore.client.checks import Pair, Text
 from logstore.client.conditional.outcome import Outcome
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from logstore.client.memory.store import MemoryStore
     from logstore.client.read.row import Row
     from logstore.client.store import Store
+    from logstore.client.wide.row import Column, WideRow
+
+R = TypeVar("R")
 
 
 class Session(ConditionalWrites, SessionState):
@@ -115,6 +118,63 @@ class Session(ConditionalWrites, SessionState):
         )  # fmt: skip
         return self._seen(table, rows)
 
-    def _seen(self, table: str, rows: "Iterator[Row]") -> "Iterator[Row]":
+    def get_row(
+        self,
+        table: str,
+        key: Text,
+        columns: "Sequence[Column] | None" = None,
+        versions: int = 1,
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "WideRow | None":
+        """Read a wide row, or the cells of it that `columns` names, as `Store.get_row`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            row = self._store.get_row(table, key, columns, versions, after=bound(floor), **options)
+            if row is not None:
+                floor.rise(row.token)
+            return row
+
+    def get_rows(
+        self,
+        table: str,
+        keys: Sequence[Text],
+        columns: "Sequence[Column] | None" = None,
+        versions: int = 1,
+        *,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "list[WideRow | None]":
+        """Read wide rows in the order of `keys`, as `Store.get_rows`."""
+        with self._tables.reading(table) as floor:
+            options = level(consistency, max_lag_ms, deadline_ms)
+            return self._store.get_rows(table, keys, columns, versions, after=bound(floor), **options)
+
+    def scan_rows(
+        self,
+        table: str,
+        columns: "Sequence[Column] | None" = None,
+        versions: int = 1,
+        *,
+        prefix: Text | None = None,
+        start: Text | None = None,
+        end: Text | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        consistency: Level | None = None,
+        max_lag_ms: int | None = None,
+        deadline_ms: int = DEADLINE_MS,
+    ) -> "Iterator[WideRow]":
+        """Wide rows in key order, as `Store.scan_rows`."""
+        rows = self._store.scan_rows(
+            table, columns, versions, prefix=prefix, start=start, end=end, limit=limit, reverse=reverse,
+            after=bound(self._tables.floor(table)), **level(consistency, max_lag_ms, deadline_ms),
+        )  # fmt: skip
+        return self._seen(table, rows)
+
+    def _seen(self, table: str, rows: "Iterator[R]") -> "Iterator[R]":
         with self._tables.reading(table):
             yield from rows

@@ -97,7 +97,7 @@ class EditedRows(NamedTuple):
         if unknown:
             raise UsageError(
                 f"table {table.name!r} has no column family {unknown[0]!r}; it has "
-                f"{', '.join(table.families) or 'none'}"
+                f"{', '.join(sorted(table.families)) or 'none'}"
             )
         if self.several and not table.multi_row:
             raise UsageError(

@@ -3,6 +3,7 @@
 A row of one value is an ordinary row, whatever its entry looks like; `Value` is what a row holds for its readers.
 """
 
+from collections.abc import Sized
 from typing import NamedTuple
 
 
@@ -17,8 +18,8 @@ Siblings = tuple[Sibling, ...]  # two or more, in rising order of version
 Value = bytes | Siblings
 
 
-def size_bytes(value: Value | None) -> int:
-    """Bytes of a row's values together."""
+def size_bytes(value: Sized | None) -> int:
+    """Bytes of a row's values, or of its cells, together."""
     if isinstance(value, tuple):
         return sum(len(one.value) for one in value)
     return 0 if value is None else len(value)

@@ -3,7 +3,11 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-_CELL_BYTES = 64  # of a cell in an answer, beside its qualifier and value
+CELL_BYTES = 128  # of a cell in an answer, beside its qualifier and value: names of fields, family, two numbers
+
+
+class PackedCells(bytes):
+    """The payload of a wide row: all of its cells and versions, packed; no value of a row."""
 
 
 class WideCell(NamedTuple):
@@ -17,13 +21,16 @@ class WideCell(NamedTuple):
 
 
 class RowCells:
-    """Cells of a row that a read selects, by family and qualifier, newest version first. Its length is in bytes."""
+    """Cells of a row that a read selects, by family and qualifier, newest version first. Its length is in bytes.
 
-    __slots__ = ("cells", "size_bytes")
+    `ends_ms`: when the first of them ends; None: never.
+    """
 
-    def __init__(self, cells: Iterable[WideCell]) -> None:
-        self.cells = tuple(cells)
-        self.size_bytes = sum(_CELL_BYTES + len(one.qualifier) + len(one.value) for one in self.cells)
+    __slots__ = ("cells", "ends_ms", "size_bytes")
+
+    def __init__(self, cells: Iterable[WideCell], ends_ms: int | None = None) -> None:
+        self.cells, self.ends_ms = tuple(cells), ends_ms
+        self.size_bytes = sum(CELL_BYTES + len(one.qualifier) + len(one.value) for one in self.cells)
 
     def __len__(self) -> int:
         return self.size_bytes

@@ -6,16 +6,19 @@
 As a query parameter the whole is percent-encoded once more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes
 
-from logstore.model.errors import UsageError
+import msgpack
+
+from logstore.model.errors import Corrupted, UsageError
 from logstore.model.table import MAX_VERSIONS
-from logstore.model.wide.cell import RowCells, WideCell
+from logstore.model.wide.cell import PackedCells, RowCells, WideCell
 from logstore.model.wide.columns import Column, column_of, unescaped_column
 
 MAX_COLUMNS = 1_000
+_CELLS = -1  # of a packed row (`logstore.model.hard_rows.packed`)
 _SAFE = "!$&'()*+-./:;=@_~"  # in a qualifier; no comma and no percent sign
 
 
@@ -34,21 +37,34 @@ class CellSelection(NamedTuple):
         """The columns in the form of the read API, empty for all."""
         return ",".join(f"{family}:{quote_from_bytes(qualifier, _SAFE)}" for family, qualifier in self.columns)
 
+    def params(self) -> dict[str, str]:
+        """Parameters of the read API that name these cells."""
+        return {"versions": str(self.versions), **({"columns": self.text} if self.columns else {})}
+
     def families(self) -> set[str]:
         """Families that it names."""
         return {family for family, _ in self.columns}
 
-    def of(self, packed: Iterable[tuple[str, bytes, Any]], now_ms: int = 0) -> RowCells:
-        """The cells of a packed row that it selects, as seen at `now_ms`: a cell whose newest value ended is gone."""
+    def of(self, packed: PackedCells, now_ms: int = 0) -> RowCells:
+        """The cells of a row that it selects, as seen at `now_ms`: a cell whose newest value has ended is gone.
+
+        Raises Corrupted.
+        """
+        try:
+            selected = list(self._selected(msgpack.unpackb(packed)[_CELLS], now_ms))
+            ends = [end_ms for _, end_ms in selected if end_ms is not None]
+            return RowCells((cell for cell, _ in selected), min(ends, default=None))
+        except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+            raise Corrupted(f"a row of {len(packed)} bytes cannot be read: {error}") from error
+
+    def _selected(self, cells: Iterable[tuple[str, bytes, Any]], now_ms: int) -> Iterator[tuple[WideCell, int | None]]:
         whole = {family for family, qualifier in self.columns if not qualifier}
         named, every, most = set(self.columns), not self.columns, self.versions
-        return RowCells(
-            WideCell(family, qualifier, version, timestamp_ms, value)
-            for family, qualifier, values in packed
-            if (every or family in whole or (family, qualifier) in named) and not _ended(values[0], now_ms)
-            for version, timestamp_ms, value, end_ms in values[:most]
-            if end_ms is None or end_ms > now_ms
-        )
+        for family, qualifier, values in cells:
+            if (every or family in whole or (family, qualifier) in named) and not _ended(values[0], now_ms):
+                for version, timestamp_ms, value, end_ms in values[:most]:
+                    if end_ms is None or end_ms > now_ms:
+                        yield WideCell(family, qualifier, version, timestamp_ms, value), end_ms
 
 
 def _ended(value: tuple[int, int, bytes, int | None], now_ms: int) -> bool:

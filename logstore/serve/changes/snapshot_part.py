@@ -9,6 +9,7 @@ from logstore.model.changes.row_change import RowChange
 from logstore.model.key import after_prefix
 from logstore.model.position import Position
 from logstore.model.table import Table
+from logstore.model.wide.cell import RowCells
 from logstore.serve.changes.chunk import Chunk
 from logstore.serve.read.consistency import SESSION, Consistency
 from logstore.serve.read.consistency_wait import ConsistencyWait
@@ -56,5 +57,6 @@ def _chunks(part: PagePart) -> list[Chunk]:
     """The rows by partition; `start` and `following` say nothing here."""
     found: dict[int, list[RowChange]] = {}
     for key, value, version, partition in part.rows:
+        assert not isinstance(value, RowCells), "wide tables have no change feed"
         found.setdefault(partition, []).append(RowChange(version or 0, key, value, None))
     return [Chunk(partition, 0, 0, changes) for partition, changes in found.items()]

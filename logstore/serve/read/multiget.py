@@ -11,6 +11,8 @@ from typing import Any
 from logstore.model.errors import Corrupted
 from logstore.model.folding.sibling import size_bytes
 from logstore.model.table import Table
+from logstore.model.wide.cell import PackedCells
+from logstore.model.wide.selection import CellSelection
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
@@ -20,11 +22,13 @@ from logstore.serve.read.encoding import (
     FoundKey,
     columns,
     encode,
+    held_by,
     negotiate,
     value_fields,
     with_token,
 )
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
+from logstore.serve.read.parameters.cell_query import CELL_PARAMS, cells_of, read_cell_query
 from logstore.serve.read.parameters.key_list import read_keys
 from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.settings import MAX_PAGE_BYTES
@@ -35,7 +39,7 @@ from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response
 
 PAGE_FULL = "page-full"
-_PARAMS = PARAMS | {"key_encoding"}
+_PARAMS = PARAMS | CELL_PARAMS | {"key_encoding"}
 _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.COLUMNS)
 _LEFT_OUT = frozenset({"partition-stopped", "starting", "not-owner"})
 
@@ -53,10 +57,11 @@ class MultiGet:
         """
         params = request.params(_PARAMS)
         level = read_level(request, params)
-        media_type = negotiate(request, _OFFERS)
+        media_type, asked = negotiate(request, _OFFERS), read_cell_query(params)
         keys = await read_keys(request, params)
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
+        cells = cells_of(table, asked)
         wanted = list(zip(keys, table.partitioning.listed(keys), strict=True))
         here, elsewhere = self._fan_out.split(table, sorted({p for _, p in wanted}), request, strict=False)
         refused, floor = await self._wait(table, here, level, deadline)
@@ -64,11 +69,11 @@ class MultiGet:
         positions: dict[int, int] = {}
         time_ms = 0  # the latest instant at which rows that may expire were seen
         if elsewhere:
-            remote, positions, time_ms = await self._fan_out.keys(table, elsewhere, wanted, level, deadline)
+            remote, positions, time_ms = await self._fan_out.keys(table, elsewhere, wanted, level, deadline, cells)
         while True:
             read_at: dict[int, int] = {}
             try:
-                found, read_ms = self._read(table, wanted, remote, refused, read_at, level.as_of, floor)
+                found, read_ms = self._read(table, wanted, remote, refused, read_at, level.as_of, floor, cells)
                 break
             except FellBehind:  # it began again meanwhile: what was waited for is waited for again
                 refused, floor = await self._wait(table, here, level, deadline)
@@ -76,7 +81,7 @@ class MultiGet:
         time_ms = max(time_ms, read_ms)
         token = answer_token(level, table.epoch, positions, time_ms)
         if media_type == media_types.COLUMNS:
-            answer = _columns(found, _tail(found, token, positions, bytes), siblings=table.siblings)
+            answer = _columns(found, _tail(found, token, positions, bytes), held_by(table))
             return with_token(answer, token, time_ms)
         return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token, time_ms)
 
@@ -111,6 +116,7 @@ class MultiGet:
         positions: dict[int, int],
         as_of: AsOf | None,
         floor: Floor,
+        cells: CellSelection | None,
     ) -> tuple[list[FoundKey], int]:
         """Entries in the order of the request, until the page is full; every partition at one committed state.
 
@@ -135,6 +141,8 @@ class MultiGet:
                     one = remote[key]
                 else:
                     one = _read_one(readings, key, partition, refused)
+                if cells is not None:
+                    one = _selected(one, cells, now_ms)
                 size += len(key) + size_bytes(one.value)
                 over = size > MAX_PAGE_BYTES and found and one.reason is None
                 found.append(FoundKey(key, partition, reason=PAGE_FULL) if over else one)
@@ -173,14 +181,22 @@ def _word(error: Problem | Corrupted) -> str:
     return error.word
 
 
+def _selected(one: FoundKey, cells: CellSelection, now_ms: int) -> FoundKey:
+    """The result with the cells that are asked for; none is found where there is none of them."""
+    if not isinstance(one.value, PackedCells):
+        return one
+    selected = cells.of(one.value, now_ms)
+    return one._replace(value=selected) if selected else FoundKey(one.key, one.partition)
+
+
 def _document(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:
     results = [_result(one, field) for one in found if one.reason is None]
     return {"results": results, **_tail(found, token, positions, field)}
 
 
-def _columns(found: Iterable[FoundKey], tail: Mapping[str, Any], *, siblings: bool) -> Response:
+def _columns(found: Iterable[FoundKey], tail: Mapping[str, Any], held: str | None) -> Response:
     rows = (EncodedRow(one.key, one.value, one.version, one.partition) for one in found if one.reason is None)
-    return columns(rows, tail, siblings=siblings)
+    return columns(rows, tail, held)
 
 
 def _tail(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:

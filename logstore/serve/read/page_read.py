@@ -10,8 +10,9 @@ from itertools import repeat
 from typing import NamedTuple
 
 from logstore.model.folding.sibling import size_bytes
+from logstore.model.wide.cell import PackedCells, RowCells
 from logstore.serve.read.as_of import AsOf
-from logstore.serve.read.encoding import EncodedRow
+from logstore.serve.read.encoding import EncodedRow, Held
 from logstore.serve.read.merged_read import Floor, merged
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.parameters.scan_query import Query
@@ -65,13 +66,24 @@ def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query, now_ms: int) 
             return _Filled(rows, last, last, 1.0)
         examined_bytes += len(raw)
         cell = Cell(raw, VIEW, now_ms)
-        if cell.payload is not None and cell.version is not None:
-            size += len(key) + (0 if query.keys_only else size_bytes(cell.payload))
+        payload = cell.payload
+        held: Held | None = payload
+        if type(payload) is PackedCells:
+            held = _selected(payload, query, now_ms)
+        if held is not None and cell.version is not None:
+            size += len(key) + (0 if query.keys_only else size_bytes(held))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
                 return _Filled(rows, last, last, 1.0)
-            payload = None if query.keys_only else cell.payload
-            rows.append(_new(EncodedRow, (key, payload, cell.version, partition)))
+            rows.append(_new(EncodedRow, (key, None if query.keys_only else held, cell.version, partition)))
         last = key
     return _Filled(
         rows, None, last, max((examined + 1) / MAX_EXAMINED, examined_bytes / MAX_EXAMINED_BYTES) if last else 0.0
     )
+
+
+def _selected(packed: PackedCells, query: Query, now_ms: int) -> Held | None:
+    """The cells of a row that the query asks for; None where there is none of them."""
+    if query.cells is None or (query.keys_only and not query.cells.columns):
+        return packed  # there is a cell, and that is all that is asked
+    found: RowCells = query.cells.of(packed, now_ms)
+    return found or None

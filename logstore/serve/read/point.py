@@ -4,13 +4,24 @@
 """
 
 import re
+from asyncio import to_thread
+from typing import NamedTuple
 
+import msgpack
+import orjson
+
+from logstore.model.errors import Corrupted
 from logstore.model.folding.sibling import Siblings
+from logstore.model.wide.cell import PackedCells, RowCells
+from logstore.model.wide.selection import CellSelection
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.encoding import json_bytes, sibling_documents
+from logstore.serve.read.encoding import Field, json_bytes, sibling_documents, value_fields
 from logstore.serve.read.merged_read import Floor, read_cell
+from logstore.serve.read.parameters.cell_query import CELL_PARAMS, cells_of, read_cell_query
+from logstore.serve.read.parameters.cursor import query_digest
 from logstore.serve.read.parameters.row_key import decode_key
+from logstore.serve.settings import MAX_PARSED_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire import media_types
@@ -18,7 +29,9 @@ from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Headers, Response
 
-_PARAMS = PARAMS | {"key_encoding"}
+_PARAMS = PARAMS | CELL_PARAMS | {"key_encoding"}
+_BY_ACCEPT = (b"vary", b"accept")
+_WIDE = (media_types.JSON, media_types.MSGPACK)
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
@@ -34,12 +47,12 @@ class PointRead:
         1 parse the request, 2 find the partition, 3 wait for the token, 4 read entry and position at once, 5 answer.
         """
         params = request.params(_PARAMS)
-        level = read_level(request, params)
-        if media_types.choose(request.header(b"accept"), (media_types.BYTES,)) is None:
-            raise Problem("not-acceptable", f"a row of this table is {media_types.BYTES}; accept that, or */*")
+        level, asked = read_level(request, params), read_cell_query(params)
         key = decode_key(raw_key, params)
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
+        cells = cells_of(table, asked)
+        media_type = _media_type(request, (media_types.BYTES,) if cells is None else _WIDE)
         partition = table.partitioning.of(key)
 
         def read(floor: Floor) -> tuple[ServedPartition, int, Cell]:
@@ -48,15 +61,39 @@ class PointRead:
 
         served, next_offset, cell = await self._consistency_wait.read(table, (partition,), level, deadline, read)
         self._catalog.reads[cell.source] += 1
+        if cells is not None:
+            return await _wide_answer(request, served, next_offset, cell, level, CellsAsked(key, cells, media_type))
         return _answer(request, served, next_offset, cell, level)
 
 
-def row_head(served: ServedPartition, next_offset: int, cell: Cell, token: str) -> Headers:
-    """The headers that say what an answer is."""
+class CellsAsked(NamedTuple):
+    """Cells of a wide row that are asked for, and the form of the answer."""
+
+    key: bytes
+    cells: CellSelection
+    media_type: str
+
+    @property
+    def mark(self) -> str:
+        """Rest of its ETag; none for the whole row in JSON, whose ETag is the row's version alone."""
+        selection = self.cells.text, self.cells.versions
+        return ("" if self.cells == CellSelection() else f".{query_digest(*selection).hex()}") + (
+            ".msgpack" if self.media_type == media_types.MSGPACK else ""
+        )
+
+    def body(self, found: RowCells, version: int | None) -> bytes:
+        """The row as a document."""
+        field: Field = bytes if self.media_type == media_types.MSGPACK else json_bytes
+        document = {"key": field(self.key), "version": version, **value_fields(found, field)}
+        return msgpack.packb(document) if field is bytes else orjson.dumps(document)
+
+
+def row_head(served: ServedPartition, next_offset: int, cell: Cell, token: str, mark: str = "") -> Headers:
+    """The headers that say what an answer is. `mark`: the rest of its ETag, where a row has several forms."""
     head: Headers = []
     version = cell.version
     if version is not None:
-        head.append((b"etag", _etag(served, cell).encode()))
+        head.append((b"etag", _etag(served, cell, mark).encode()))
     head.append((b"ls-partition", b"%d" % served.partition))
     if version is not None:
         head.append((b"ls-version", b"%d" % version))
@@ -69,10 +106,17 @@ def row_head(served: ServedPartition, next_offset: int, cell: Cell, token: str) 
     return [*head, (b"ls-source", cell.source.encode()), (b"ls-token", token.encode())]
 
 
-def _etag(served: ServedPartition, cell: Cell) -> str:
+def _media_type(request: Request, offers: tuple[str, ...]) -> str:
+    chosen = media_types.choose(request.header(b"accept"), offers)
+    if chosen is None:
+        raise Problem("not-acceptable", f"a row of this table is {' or '.join(offers)}; accept that, or */*")
+    return chosen
+
+
+def _etag(served: ServedPartition, cell: Cell, mark: str = "") -> str:
     """The ETag of a row: its version, and its end where it has one."""
     end = "" if cell.expires_ms is None else f"-{cell.expires_ms}"
-    return f'"{served.head}{cell.version}{end}"'
+    return f'"{served.head}{cell.version}{end}{mark}"'
 
 
 def _answer(request: Request, served: ServedPartition, next_offset: int, cell: Cell, level: Consistency) -> Response:
@@ -91,10 +135,39 @@ def _answer(request: Request, served: ServedPartition, next_offset: int, cell: C
     )
 
 
-def _not_found(served: ServedPartition, cell: Cell, head: Headers) -> Problem:
+async def _wide_answer(
+    request: Request, served: ServedPartition, next_offset: int, cell: Cell, level: Consistency, asked: CellsAsked
+) -> Response:
+    """The answer of a wide row. A large one is drawn beside the event loop."""
+    token = answer_token(level, served.epoch, {served.partition: next_offset}, cell.seen_ms)
+    packed = cell.payload
+    if packed is None:
+        head = [*row_head(served, next_offset, cell, token, asked.mark), _BY_ACCEPT]
+        raise _not_found(served, cell, head, wide=True)
+    if not isinstance(packed, PackedCells):
+        raise Corrupted(f"row {asked.key[:100]!r} of table {served.table!r} has a value in the place of cells")
+    small = len(packed) <= MAX_PARSED_BYTES
+    found = asked.cells.of(packed, cell.seen_ms) if small else await to_thread(asked.cells.of, packed, cell.seen_ms)
+    cell.expires_ms = found.ends_ms  # what is shown changes then, without another version
+    head = [*row_head(served, next_offset, cell, token, asked.mark), _BY_ACCEPT]
+    if not found:
+        detail = "the row has none of the cells that columns names"
+        raise Problem(
+            "not-found", detail, headers=head, table=served.table, partition=served.partition, version=cell.version,
+            wide=True,
+        )  # fmt: skip
+    if _matches(request.header(b"if-none-match"), _etag(served, cell, asked.mark)):
+        return Response(304, head, b"")
+    body = asked.body(found, cell.version) if small else await to_thread(asked.body, found, cell.version)
+    content: Headers = [(b"content-type", asked.media_type.encode()), (b"content-length", b"%d" % len(body))]
+    return Response(200, [*content, *head], body)
+
+
+def _not_found(served: ServedPartition, cell: Cell, head: Headers, *, wide: bool = False) -> Problem:
     deleted = {"deleted": True, "version": cell.version} if cell.version is not None else {}
     detail = "the row was deleted" if deleted else "no row has this key"
-    return Problem("not-found", detail, headers=head, table=served.table, partition=served.partition, **deleted)
+    more = {**deleted, **({"wide": True} if wide else {})}
+    return Problem("not-found", detail, headers=head, table=served.table, partition=served.partition, **more)
 
 
 def _several(served: ServedPartition, cell: Cell, siblings: Siblings, head: Headers) -> Problem:

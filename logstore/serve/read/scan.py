@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from logstore.model.table import Table
 from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.encoding import arrow, columns, encode, negotiate, rows_of, with_token
+from logstore.serve.read.encoding import arrow, columns, encode, held_by, negotiate, rows_of, with_token
 from logstore.serve.read.merged_read import Floor
 from logstore.serve.read.page_merge import PageOfLegs, PagePart
 from logstore.serve.read.page_read import read_page
 from logstore.serve.read.parameters import cursor
+from logstore.serve.read.parameters.cell_query import cells_of
 from logstore.serve.read.parameters.scan_query import QUERY_PARAMS, Query, read_query
 from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.state.catalog import Catalog
@@ -46,6 +47,7 @@ class ScanPage:
         query = read_query(params)
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
+        query = query._replace(cells=cells_of(table, query.cells))
         digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
         rest = query.behind(cursor.read(params["cursor"].decode("latin-1"), digest)) if "cursor" in params else query
         legs = deque(_legs(rest, table))
@@ -78,13 +80,11 @@ def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: 
     positions = {str(partition): offset for partition, offset in sorted(part.positions.items())}
     tail = {"cursor": following, "token": token, "positions": positions}
     if media_type == media_types.ARROW:
-        return with_token(
-            arrow(part.rows, keys_only=query.keys_only, metadata=tail, siblings=table.siblings), token, part.time_ms
-        )
+        answer = arrow(part.rows, held_by(table, keys_only=query.keys_only), metadata=tail)
+        return with_token(answer, token, part.time_ms)
     if media_type == media_types.COLUMNS:
-        return with_token(
-            columns(part.rows, tail, keys_only=query.keys_only, siblings=table.siblings), token, part.time_ms
-        )
+        answer = columns(part.rows, tail, held_by(table, keys_only=query.keys_only))
+        return with_token(answer, token, part.time_ms)
     return with_token(
         encode(media_type, lambda field: {"rows": rows_of(part.rows, field), **tail}), token, part.time_ms
     )

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from logstore.model.errors import Corrupted, LogStoreError, Starting
-from logstore.model.folding.entry import HEAD_BYTES, SIBLINGS, TOMBSTONE, VALUE, Entry
+from logstore.model.folding.entry import CELLS, HEAD_BYTES, SIBLINGS, TOMBSTONE, VALUE, Entry
 from logstore.model.folding.sibling import Value
 from logstore.model.hard_rows.packed import side_by_side
+from logstore.model.wide.cell import PackedCells
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
 from logstore.serve.wire.problems import Problem
 from logstore.snapshot.verdicts import PROVED
@@ -137,9 +138,9 @@ class ServedPartition:
 class Cell:
     """A row's entry as a reader sees it.
 
-    `version` None = never written; `payload` None = not there, a tuple = values side by side; `source` says where it
-    was; `expires_ms`: when it ends, and `seen_ms` the instant at which it was looked at, both of an entry that has an
-    end.
+    `version` None = never written; `payload` None = not there, a tuple = values side by side, PackedCells = a wide row;
+    `source` says where it was; `expires_ms`: when it ends, and `seen_ms` the instant at which it was looked at, both of
+    an entry that has an end.
     """
 
     __slots__ = ("expires_ms", "payload", "seen_ms", "source", "version")
@@ -147,7 +148,7 @@ class Cell:
     def __init__(self, raw: bytes | None, source: str = VIEW, now_ms: int = 0) -> None:
         """Take the entry apart, as seen at `now_ms`; raises Corrupted for one that this build does not write."""
         self.version: int | None = None
-        self.payload: Value | None = None
+        self.payload: Value | PackedCells | None = None
         self.expires_ms: int | None = None
         self.seen_ms = 0
         self.source = source if raw is not None else VIEW
@@ -175,8 +176,8 @@ class Cell:
                 "from the log"
             ) from error
         self.version, self.expires_ms, self.seen_ms = entry.version, entry.expires_ms, now_ms
-        if entry.kind == VALUE and not entry.expired(now_ms):
-            self.payload = entry.payload
+        if entry.kind in (VALUE, CELLS) and not entry.expired(now_ms):
+            self.payload = entry.payload if entry.kind == VALUE else PackedCells(entry.payload)
 
 
 def next_offset_of(served: ServedPartition, *, past: bool = False) -> int:

@@ -4,24 +4,30 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from logstore.model.key import MAX_KEY_BYTES, after_prefix
+from logstore.model.wide.selection import CellSelection
 from logstore.serve.read.consistency import PARAMS
 from logstore.serve.read.parameters import cursor
+from logstore.serve.read.parameters.cell_query import CELL_PARAMS, read_cell_query
 from logstore.serve.read.parameters.row_key import encoded
 from logstore.serve.settings import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import boolean, integer, text
 
-QUERY_PARAMS = PARAMS | {
-    "prefix",
-    "start",
-    "end",
-    "limit",
-    "reverse",
-    "keys_only",
-    "cursor",
-    "key_encoding",
-    "partitions",
-}
+QUERY_PARAMS = (
+    PARAMS
+    | CELL_PARAMS
+    | {
+        "prefix",
+        "start",
+        "end",
+        "limit",
+        "reverse",
+        "keys_only",
+        "cursor",
+        "key_encoding",
+        "partitions",
+    }
+)
 
 
 class Query(NamedTuple):
@@ -33,11 +39,14 @@ class Query(NamedTuple):
     reverse: bool
     keys_only: bool
     partitions: tuple[int, ...] | None
+    cells: CellSelection | None = None  # of a wide table
 
     def digest(self, epoch: str, as_of: str | None = None) -> bytes:
         """Digest of the query that a cursor carries; the limit may change from page to page."""
-        past = () if as_of is None else (as_of,)
-        return cursor.query_digest(epoch, self.start, self.end, self.reverse, self.keys_only, self.partitions, *past)
+        more: list[str | int] = [] if as_of is None else [as_of]
+        if self.cells is not None:
+            more += [self.cells.text, self.cells.versions]
+        return cursor.query_digest(epoch, self.start, self.end, self.reverse, self.keys_only, self.partitions, *more)
 
     def behind(self, last_key: bytes) -> "Query":
         """The rest of this query."""
@@ -56,7 +65,7 @@ def read_query(params: Mapping[str, bytes]) -> Query:
         integer(text(params["limit"], "limit"), "limit", 1, MAX_PAGE_ROWS) if "limit" in params else DEFAULT_PAGE_ROWS
     )
     flags = boolean(params.get("reverse"), "reverse"), boolean(params.get("keys_only"), "keys_only")
-    return Query(start or b"", end, limit, *flags, _listed(params))
+    return Query(start or b"", end, limit, *flags, _listed(params), read_cell_query(params))
 
 
 def _bound(params: Mapping[str, bytes], name: str) -> bytes | None:

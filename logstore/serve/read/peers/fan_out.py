@@ -17,6 +17,7 @@ import orjson
 from logstore.model.key import to_base64url
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
+from logstore.model.wide.selection import CellSelection
 from logstore.serve.read.consistency import EVENTUAL, SESSION, Consistency
 from logstore.serve.read.encoding import FoundKey
 from logstore.serve.read.page_merge import PagePart
@@ -91,11 +92,13 @@ class FanOut:
         return list(await asyncio.gather(*asked))
 
     async def keys(
-        self, table: Table, owners: Owners, wanted: Sequence[tuple[bytes, int]], level: Consistency, deadline: float
-    ) -> tuple[dict[bytes, FoundKey], dict[int, int], int]:
+        self, table: Table, owners: Owners, wanted: Sequence[tuple[bytes, int]], level: Consistency, deadline: float,
+        cells: CellSelection | None = None,
+    ) -> tuple[dict[bytes, FoundKey], dict[int, int], int]:  # fmt: skip
         """Results of the keys that other nodes serve, the positions they were read at, and the latest instant."""
         asked = (
-            self._keys_one(table, url, set(partitions), wanted, level, deadline) for url, partitions in owners.items()
+            self._keys_one(table, url, set(partitions), wanted, level, deadline, cells)
+            for url, partitions in owners.items()
         )
         found: dict[bytes, FoundKey] = {}
         positions: dict[int, int] = {}
@@ -120,7 +123,7 @@ class FanOut:
         params = {
             "key_encoding": "base64url", "start": to_base64url(query.start), "limit": str(query.limit),
             "reverse": str(query.reverse).lower(), "keys_only": str(query.keys_only).lower(),
-            "partitions": ",".join(map(str, partitions)),
+            "partitions": ",".join(map(str, partitions)), **(query.cells.params() if query.cells else {}),
         }  # fmt: skip
         if query.end is not None:
             params["end"] = to_base64url(query.end)
@@ -136,11 +139,12 @@ class FanOut:
         wanted: Sequence[tuple[bytes, int]],
         level: Consistency,
         deadline: float,
+        cells: CellSelection | None,
     ) -> tuple[dict[bytes, FoundKey], dict[int, int], int]:
         mine = {key: partition for key, partition in wanted if partition in partitions}
         try:
             content = msgpack.packb({"keys": list(mine)})
-            path = f"/v1/tables/{table.name}/rows:get"
+            path = f"/v1/tables/{table.name}/rows:get" + (f"?{urlencode(cells.params())}" if cells else "")
             page = PeerPage(url, table, partitions, await self._ask("POST", url, path, table, level, deadline, content))
             return page.keys(mine), page.positions, page.time_ms
         except Problem as problem:

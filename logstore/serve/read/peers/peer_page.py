@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from logstore.model.errors import BadToken
-from logstore.model.folding.sibling import Sibling, Siblings, Value
+from logstore.model.folding.sibling import Sibling, Siblings
+from logstore.model.hard_rows.rules import CELL_BYTES as ROW_CELL_BYTES
+from logstore.model.hard_rows.rules import MAX_ROW_BYTES
 from logstore.model.position import Position
 from logstore.model.table import Table
-from logstore.serve.read.encoding import EncodedRow, FoundKey
+from logstore.model.wide.cell import CELL_BYTES, RowCells, WideCell
+from logstore.serve.read.encoding import EncodedRow, FoundKey, Held
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.parameters import cursor
 from logstore.serve.read.parameters.scan_query import Query
@@ -24,12 +27,14 @@ if TYPE_CHECKING:
     import httpx
 
 _LEAST_SIBLINGS = 2
+_CELL_FIELDS = ("family", "qualifier", "version", "timestamp", "value")
 _FRAMING_BYTES = 4 << 20  # beside keys and values: names of fields, positions, the token, at most 1,000 rows
 
 
 def most_bytes(table: Table, asked_bytes: int) -> int:
     """Bound of an answer's body: a page, one value that goes beyond it, the keys that were asked for."""
-    return MAX_PAGE_BYTES + table.max_value_bytes + asked_bytes + _FRAMING_BYTES
+    row = (MAX_ROW_BYTES // ROW_CELL_BYTES) * CELL_BYTES if table.wide else table.max_value_bytes
+    return MAX_PAGE_BYTES + row + asked_bytes + _FRAMING_BYTES
 
 
 async def read_body(response: "httpx.Response", most: int) -> bytes:
@@ -100,9 +105,14 @@ class PeerPage:
             raise _wrong(self._url, "its unprocessed keys are not those that were asked for")
         return rows
 
-    def _value(self, row: dict[str, Any]) -> Value | None:
-        """The value of a row, or its siblings; None where it has neither."""
+    def _value(self, row: dict[str, Any]) -> Held | None:
+        """The value of a row, or its siblings, or its cells; None where it has nothing."""
         value, found = row.get("value"), row.get("siblings")
+        if "cells" in row:
+            cells = _cells(row["cells"])
+            if not cells:
+                raise _wrong(self._url, f"the cells of row {row['key'][:60]!r} are none")
+            return cells
         siblings = _siblings(found)
         if (found is not None and (value is not None or not siblings)) or not isinstance(value, bytes | None):
             raise _wrong(self._url, f"the value of row {row['key'][:60]!r} is none")
@@ -129,6 +139,20 @@ def _siblings(found: object) -> Siblings:
     if not isinstance(found, list) or len(found) < _LEAST_SIBLINGS or not all(map(_is_sibling, found)):
         return ()
     return tuple(Sibling(one["version"], one["value"]) for one in found)
+
+
+def _cells(found: object) -> RowCells:
+    """Cells of a row; none where they are not as they should be."""
+    if not isinstance(found, list) or not all(map(_is_cell, found)):
+        return RowCells(())
+    return RowCells(WideCell(*map(one.get, _CELL_FIELDS)) for one in found)
+
+
+def _is_cell(one: object) -> bool:
+    if not isinstance(one, dict) or not (_is_offset(one.get("version")) and _is_offset(one.get("timestamp"))):
+        return False
+    named = isinstance(one.get("family"), str) and isinstance(one.get("qualifier"), bytes)
+    return named and isinstance(one.get("value"), bytes)
 
 
 def _is_sibling(one: object) -> bool:
