@@ -91,6 +91,16 @@ def test_many_random_rows_are_scanned_in_order_page_by_page(dev, store):
     assert [row.key for row in backwards] == sorted((key for key in rows if key >= b"b"), reverse=True)[:1_500]
 
 
+def test_an_adopted_snapshot_answers_as_the_view_did_and_histories_look_in_the_right_partition(dev, store):
+    table = make(dev, "ordered-adopted").name
+    after = changed(store, table)
+    before = seen(store, table, after)
+    dev("batch", "compact", table, "--engine", "local", "--wait", "60")
+    assert seen(store, table, after) == before
+    assert store.get(table, b"m", after=after, deadline_ms=DEADLINE_MS).source == "snapshot"
+    assert [one.value for one in store.history(table, b"\xff\xff")] == [b"66", b"6"]
+
+
 def test_conditional_writes_are_decided_where_the_row_is(dev, store):
     table = make(dev, "ordered-conditional", conditional=True).name
     memory = in_memory(table, conditional=True)
