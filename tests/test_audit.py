@@ -7,13 +7,17 @@ import support_planted
 from support_audit import whole
 from support_jobs import content, live, write
 from support_log import produce, until
+from support_wide_log import FAMILIES, write_rows
 
 from batch.cli import audit as cli_audit
 from batch.jobs.audit import audit
 from batch.jobs.compact import compact
 from batch.tasks import compare
-from logstore.model.folding.entry import Entry
+from logstore.model.folding.entry import CELLS, Entry
 from logstore.model.folding.fold import Folded
+from logstore.model.hard_rows.changes.cell_differences import column_name
+from logstore.model.hard_rows.packed import pack_row, unpack_row
+from logstore.model.hard_rows.row import RowState
 from logstore.snapshot.work import SeenValue
 from logstore.view import paths
 from logstore.view.view import View, ViewIdentity
@@ -160,6 +164,32 @@ def test_rows_are_compared_one_by_one_where_the_topic_takes_no_cut_while_writes_
         writer.join(60)
     assert (silent.verdict(), verdicts(silent, "view")) == ("agree", {"not compared"})
     assert (explained.verdict(), verdicts(explained, "view")) == ("agree", {"agree"})
+
+
+def test_a_changed_cell_of_a_view_is_named_and_those_that_are_the_same_are_not(store):
+    families = [option for name in FAMILIES for option in ("--family", f"{name}:versions=3")]
+    table = store.create("wide-viewed", "--wide", *families, "--partitions", "1")
+    write_rows(store.node.bootstrap, table, 200)
+    found = audit(store.context(), table)
+    assert (found.verdict(), verdicts(found, "view")) == ("agree", {"agree"})
+    store.stop()
+    (path,) = [p for p in paths.partition_dir(store.data, table.name, table.epoch, 0).iterdir() if p.is_dir()]
+    view = View(path, ViewIdentity.of(table, 0))
+    with view.reader().reading() as reading:
+        rows = {key: Entry.decode(raw) for key, raw in reading.scan()}
+    key, entry = next((key, one) for key, one in rows.items() if one.kind == CELLS)
+    row = unpack_row(entry)
+    column, cell = next(iter(row.cells.items()))
+    newest = cell.members[0]
+    cells = {**row.cells, column: cell._replace(members=(newest._replace(payload=b"not in the log"),))}
+    wrong = pack_row(RowState(cells, row.versions), entry.version, entry.timestamp_ms, wide=True).encode()
+    view.apply(Folded(view.next_offset, view.state.log_time_ms, {key: wrong}, [], None))
+    view.close()
+    store.start()
+    (suspect,) = [one for one in audit(store.context(), table, explain=True).suspects if one.verdict == "differ"]
+    assert [(one.key, one.cells) for one in suspect.guilty] == [
+        (key, ((column_name(column), (newest.version, len(newest.payload)), (newest.version, 14)),))
+    ]
 
 
 def test_a_node_that_does_not_answer_in_time_leaves_the_verdict_open(store, monkeypatch):

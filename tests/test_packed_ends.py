@@ -17,6 +17,7 @@ from logstore.model.hard_rows.changes.fork import forked
 from logstore.model.hard_rows.packed import pack_row, unpack_row
 from logstore.model.hard_rows.row import PLAIN_COLUMN, CellState, RowState
 from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
+from logstore.model.wide.selection import CellSelection
 from logstore.view.state_before import ViewState
 from logstore.view.view import View
 
@@ -180,3 +181,27 @@ def test_the_next_write_to_a_row_drops_what_has_ended_in_it():
     assert len(unpack_row(Entry.decode(seen_at(state.rows[A], state.log_time_ms))).cells) == 1
     state.take(columns(log, 2, 3))
     assert sorted(unpack_row(Entry.decode(state.rows[A])).cells) == [("b", b"more"), ("b", b"stays")]
+
+
+def test_a_read_selects_the_same_cells_whether_or_not_the_bytes_of_what_has_ended_are_there():
+    met = 0
+    for seed in range(120):
+        state = StretchState(PackedHistories(seed, "wide").rules)
+        state.take(columns(PackedHistories(seed, "wide").log(40), 0, 40))
+        for raw in state.rows.values():
+            now_ms = random.Random(seed).randrange(1_000, 1_150)
+            left = seen_at(raw, now_ms)
+            if raw[0] in TOMBSTONES or left is None:
+                continue
+            for versions in (1, 2, 3):
+                select = CellSelection((), versions)
+                whole, rest = (select.of(Entry.decode(one).payload, now_ms) for one in (raw, left))
+                assert (whole.cells, whole.ends_ms) == (rest.cells, rest.ends_ms)
+            met += left is not raw
+    assert met > 5
+
+
+def test_of_the_newest_versions_those_count_that_have_not_ended():
+    row = cells(q=(ENDS_LATER, ENDS, STAYS))
+    payload = pack_row(row, 5, 9, wide=True).payload
+    assert [one.value for one in CellSelection((), 2).of(payload, 2_000).cells] == [b"six", b"one"]

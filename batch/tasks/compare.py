@@ -27,16 +27,19 @@ from logstore.log.read.ranges import read_range
 from logstore.model.errors import Corrupted, ServerUnreachable
 from logstore.model.folding.difference import ended
 from logstore.model.folding.digest import Digest, digest
-from logstore.model.folding.entry import SIBLINGS, Entry
+from logstore.model.folding.entry import CELLS, SIBLINGS, Entry
 from logstore.model.folding.fold import FoldRules
 from logstore.model.folding.packed_values import seen_at
 from logstore.model.folding.sibling import Sibling, Value, size_bytes
 from logstore.model.folding.sorted_merge import join
-from logstore.model.hard_rows.changes.cell_differences import DifferingCell, differing_cells
+from logstore.model.folding.terms import Column
+from logstore.model.hard_rows.changes.cell_differences import column_name, differing_cells
 from logstore.model.hard_rows.packed import side_by_side
 from logstore.model.hard_rows.row import CellState
 from logstore.model.position import Position
-from logstore.model.table import Table
+from logstore.model.table import MAX_VERSIONS, Table
+from logstore.model.wide.cell import PackedCells, WideCell
+from logstore.model.wide.selection import CellSelection
 from logstore.snapshot.work import (
     Comparison,
     DigestOrder,
@@ -54,6 +57,12 @@ AGAIN_S = 0.2
 ASK_MS = 10_000
 _AT_HAND = 4  # expected rows: the one that is compared, and what is read ahead
 
+_CELL_FIELDS = ("family", "qualifier", "version", "timestamp", "value")
+_EVERY_CELL = CellSelection((), MAX_VERSIONS)
+
+Cells = tuple[WideCell, ...]
+Version = tuple[int, bytes, int, int | None]  # of a cell, with value, timestamp and end
+Versions = list[Version]  # newest first
 Cell = tuple[bytes, SeenValue, Any]  # key, what is shown, what is compared
 
 
@@ -142,7 +151,7 @@ def compare_view(order: ServedOrder, where: CompareSource) -> Comparison:
     tally = Tally(lambda key: changed.since_cut(key, pages.position) or ends.had_come(key, pages.time_ms))
     with entries(order.fold, where) as expected, pages:
         try:
-            tally.take(differences(map(_row, ends.noting(expected)), pages.rows()))
+            tally.take(differences(map(_row, ends.noting(expected)), pages.rows(), _served_cells))
         except ServerUnreachable as error:
             return tally.result(str(error))
     return tally.result()
@@ -172,20 +181,22 @@ def differences(
 def _cells(expected: bytes, found: bytes) -> tuple[GuiltyCell, ...]:
     """Cells in which two encoded entries differ, the first of them."""
     differing = differing_cells(expected, found)[:LISTED_CELLS]
-    return tuple(GuiltyCell(one.name, *_first_apart(one)) for one in differing)
+    return tuple(GuiltyCell(one.name, *_first_apart(_versions(one.left), _versions(one.right))) for one in differing)
 
 
-def _first_apart(cell: DifferingCell) -> tuple[SeenValue | None, SeenValue | None]:
-    """The newest values of a cell that both sides do not have alike."""
-    for pair in zip_longest(_values(cell.left), _values(cell.right)):
-        if pair[0] != pair[1]:
-            left, right = (one and SeenValue(one.version, len(one.payload)) for one in pair)
-            return left, right
-    raise AssertionError("the cells differ")
+def _first_apart(left: Versions, right: Versions) -> tuple[SeenValue | None, SeenValue | None]:
+    """The newest versions of a cell that both sides do not have alike. Requires: there are some."""
+    one, other = next(pair for pair in zip_longest(left, right) if pair[0] != pair[1])
+    return _seen(one), _seen(other)
 
 
-def _values(cell: CellState | None) -> tuple[Entry, ...]:
-    return () if cell is None else (*cell.members, *cell.older)
+def _seen(version: Version | None) -> SeenValue | None:
+    return None if version is None else SeenValue(version[0], len(version[1]))
+
+
+def _versions(cell: CellState | None) -> Versions:
+    found = () if cell is None else (*cell.members, *cell.older)
+    return [(one.version, one.payload, one.timestamp_ms, one.expires_ms) for one in found]
 
 
 class Tally:
@@ -257,12 +268,13 @@ class _Pages:
             "LS-Deadline": str(ASK_MS),
         }  # fmt: skip
         self._http = httpx.Client(timeout=ASK_MS / 1_000 + 1, trust_env=False)
+        self._cells = {"versions": str(MAX_VERSIONS)} if table.wide else {}  # every version that the rows have
         self.position = order.fold.cut  # of the newest page
         self.time_ms = 0  # the latest instant at which rows that may expire were seen
 
     def rows(self) -> Iterator[Cell]:
         """Rows of the partition, in key order; raises ServerUnreachable when a page does not come in time."""
-        query = {"partitions": str(self._partition), "limit": str(PAGE_ROWS)}
+        query = {"partitions": str(self._partition), "limit": str(PAGE_ROWS), **self._cells}
         cursor: str | None = ""
         while cursor is not None:
             page = self._page({**query, "cursor": cursor} if cursor else query)
@@ -303,18 +315,43 @@ def _entry(pair: tuple[bytes, bytes]) -> Cell:
 def _row(pair: tuple[bytes, bytes]) -> Cell:
     """Cell of a served row: the part that the read API shows. Requires: what has ended is not in its entry."""
     entry = Entry.decode(pair[1])
+    if entry.kind == CELLS:
+        return _served(pair[0], entry.version, _EVERY_CELL.of(PackedCells(entry.payload)).cells)
     value = side_by_side(entry, 0)[0] if entry.kind == SIBLINGS else entry.payload
     assert value is not None, "an entry of siblings holds one at least"
     return _served(pair[0], entry.version, value)
 
 
-def _served(key: bytes, version: int, value: Value) -> Cell:
-    return key, SeenValue(version, size_bytes(value)), value
+def _served(key: bytes, version: int, value: Value | Cells) -> Cell:
+    cells = [one for one in value if isinstance(one, WideCell)] if isinstance(value, tuple) else []
+    size = sum(len(one.value) for one in cells) if cells else size_bytes(value)
+    return key, SeenValue(version, size), value
 
 
-def _value_of(row: dict[str, Any]) -> Value:
-    """The value of a row of a page, or its siblings."""
-    if "siblings" not in row:
-        value: bytes = row["value"]
-        return value
-    return tuple(Sibling(one["version"], one["value"]) for one in row["siblings"])
+def _value_of(row: dict[str, Any]) -> Value | Cells:
+    """The value of a row of a page, its siblings, or its cells."""
+    if "cells" in row:
+        return tuple(WideCell(*(one[name] for name in _CELL_FIELDS)) for one in row["cells"])
+    if "siblings" in row:
+        return tuple(Sibling(one["version"], one["value"]) for one in row["siblings"])
+    value: bytes = row["value"]
+    return value
+
+
+def _served_cells(expected: Value | Cells, found: Value | Cells) -> tuple[GuiltyCell, ...]:
+    """Cells in which two served rows differ, the first of them."""
+    if isinstance(expected, bytes) or isinstance(found, bytes) or not isinstance(expected[0], WideCell):
+        return ()
+    one, other = _by_column(expected), _by_column(found)
+    apart = [column for column in sorted({*one, *other}) if one.get(column) != other.get(column)]
+    return tuple(
+        GuiltyCell(column_name(column), *_first_apart(one.get(column, []), other.get(column, [])))
+        for column in apart[:LISTED_CELLS]
+    )
+
+
+def _by_column(cells: Iterable[Any]) -> dict[Column, Versions]:
+    found: dict[Column, Versions] = {}
+    for family, qualifier, version, timestamp_ms, value in cells:
+        found.setdefault((family, qualifier), []).append((version, value, timestamp_ms, None))
+    return found

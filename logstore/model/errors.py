@@ -133,7 +133,7 @@ class WideTable(UsageError):
     def __init__(self, table: str) -> None:
         super().__init__(
             f"the rows of table {table!r} have cells, not one value: `Store.get_row`, `get_rows` and `scan_rows` read "
-            "them, `logstore get` and `scan`, and HTTP"
+            "them, `logstore get`, `scan` and `export --cells`, and HTTP"
         )
         self.table = table
 

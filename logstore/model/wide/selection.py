@@ -7,6 +7,7 @@ As a query parameter the whole is percent-encoded once more.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import quote_from_bytes
 
@@ -62,9 +63,9 @@ class CellSelection(NamedTuple):
         named, every, most = set(self.columns), not self.columns, self.versions
         for family, qualifier, values in cells:
             if (every or family in whole or (family, qualifier) in named) and not _ended(values[0], now_ms):
-                for version, timestamp_ms, value, end_ms in values[:most]:
-                    if end_ms is None or end_ms > now_ms:
-                        yield WideCell(family, qualifier, version, timestamp_ms, value), end_ms
+                living = (one for one in values if not _ended(one, now_ms))
+                for version, timestamp_ms, value, end_ms in islice(living, most):
+                    yield WideCell(family, qualifier, version, timestamp_ms, value), end_ms
 
 
 def _ended(value: tuple[int, int, bytes, int | None], now_ms: int) -> bool:

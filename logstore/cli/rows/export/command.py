@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 import click
 
@@ -15,15 +15,17 @@ from logstore import Row, Store
 from logstore.cli import options, show
 from logstore.cli.rows.export.objects import Objects
 from logstore.cli.rows.export.output import output
-from logstore.cli.rows.export.text_files import csv_lines, json_lines
+from logstore.cli.rows.export.text_files import cell_lines, csv_lines, json_lines
 from logstore.cli.rows.files import COMPRESSED, FORMATS, kind_of
 from logstore.cli.rows.progress import rows_bar
 from logstore.cli.table_names import table_names
 from logstore.extras import needing
 from logstore.model.errors import UsageError
+from logstore.model.table import MAX_VERSIONS
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
 
+T = TypeVar("T")
 _SAY_EVERY = 1_000  # rows
 
 
@@ -54,6 +56,13 @@ class Form(NamedTuple):
 )
 @click.option("--guess-types", is_flag=True, help="CSV with --key: numbers and truth values as they stand, as at load.")
 @click.option("--delimiter", metavar="CHAR", help="Between the fields of a CSV file.  [default: , or a tab in .tsv]")
+@click.option("--cells", is_flag=True, help="Of a wide table: a line of JSON for each cell; load does not read it.")
+@click.option(
+    "--versions",
+    type=click.IntRange(1, MAX_VERSIONS),
+    default=1,
+    help="With --cells: how many of each cell, the newest.",
+)
 @click.option("--prefix", help="Only keys that begin with this.")
 @options.KEY_ENCODING
 @click.option("--token", help="See at least what this token says (`load --json` prints one).")
@@ -65,7 +74,8 @@ class Form(NamedTuple):
 @needing("parquet")
 def export(
     settings: Settings, table: str, kind: str | None, template: str | None, guess_types: bool, delimiter: str | None,
-    prefix: str | None, key_encoding: str, token: str | None, as_of: str | None, out: str, as_json: bool,
+    cells: bool, versions: int, prefix: str | None, key_encoding: str, token: str | None, as_of: str | None, out: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Write the rows of a table to a file; `load` makes the same rows of it.
 
@@ -73,33 +83,42 @@ def export(
     Examples:
       logstore export users --out users.jsonl                  logstore load users users.jsonl
       logstore export users --out users.csv --key '{id}'       logstore load users users.csv --key '{id}'
+      logstore export pages --cells --versions 3
 
     What the format cannot hold is refused, never changed. A file is there whole or not at all. Writes that come in
     meanwhile may or may not be in it; --as-of says at which point.
     """  # noqa: D301 - click's \b keeps the lines
     path = None if out == "-" else Path(out)
     form = _form(path, kind, template, delimiter, guess_types=guess_types)
+    if cells and (form.kind != "jsonl" or template is not None):
+        raise UsageError("--cells writes JSON lines: leave --format, --key and a name of another kind out")
     if path is None and as_json:
         raise UsageError("--json describes a file that was written; with the rows on stdout leave it out")
     began_s = time.monotonic()
     bound = None if prefix is None else options.key_bytes(prefix, key_encoding)
     to_screen = path is None and sys.stdout.isatty()
     with Store(url=need_url(settings)) as store, rows_bar(table, hidden=to_screen) as advance:
-        found = store.scan(table, prefix=bound, after=token, as_of=as_of, deadline_ms=settings.deadline_ms)
-        counted = Counted(found, advance)
+        where: Any = {"prefix": bound, "after": token, "as_of": as_of, "deadline_ms": settings.deadline_ms}
         with output(path) as stream:
-            _write(counted, form, stream)
-    _summary(table, counted.count, path, time.monotonic() - began_s, as_json=as_json)
+            if cells:
+                wide = Counted(store.scan_rows(table, versions=versions, **where), advance)
+                stream.writelines(cell_lines(wide))
+                count = wide.count
+            else:
+                rows = Counted(store.scan(table, **where), advance)
+                _write(rows, form, stream)
+                count = rows.count
+    _summary(table, count, path, time.monotonic() - began_s, as_json=as_json)
 
 
-class Counted:
+class Counted(Generic[T]):
     """Rows, counted as they pass."""
 
-    def __init__(self, rows: Iterable[Row], advance: Callable[[int], None]) -> None:
+    def __init__(self, rows: Iterable[T], advance: Callable[[int], None]) -> None:
         self._rows, self._advance = rows, advance
         self.count = 0
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[T]:
         for row in self._rows:
             yield row
             self.count += 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-from logstore import Row
+from logstore import Row, WideRow
 from logstore.cli import show
 from logstore.cli.rows.columns import KEY, VALUE
 from logstore.cli.rows.export.objects import Objects, field, same_columns
@@ -43,6 +43,17 @@ def json_lines(rows: Iterable[Row], objects: Objects | None) -> Iterator[bytes]:
         else:
             objects.columns(row)
             yield row.value + b"\n"
+
+
+def cell_lines(rows: Iterable[WideRow]) -> Iterator[bytes]:
+    """Lines of JSON, one for each version of a cell of wide rows, newest first."""
+    for row in rows:
+        for cell in row.cells:
+            line = {
+                KEY: show.field(row.key), "family": cell.family, "qualifier": show.field(cell.qualifier),
+                "version": cell.version, "timestamp": cell.timestamp_ms, VALUE: show.field(cell.value),
+            }  # fmt: skip
+            yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class _Lines:
