@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from logstore.byte_size import parse_size
 from logstore.model.errors import SetupError, UsageError
 from logstore.model.log_levels import parse_levels
 from logstore.model.slots import DEFAULT_SLOTS
@@ -367,6 +368,11 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
     return parse
 
 
+def _size(least: int, most: int) -> Callable[[Any], int]:
+    whole = _whole(least, most)
+    return lambda value: whole(parse_size(value) if isinstance(value, str) else value)
+
+
 def _seconds(value: Any) -> float:
     seconds = float(value)
     if isinstance(value, bool) or not 0 < seconds <= 86_400:
@@ -421,7 +427,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "log_format": _log_format, "log_level": _log_level, "slow_ms": _whole(1, 3_600_000), "access_log": _flag,
     "slots": _whole(1, 1024), "storage": _text, "storage_schemes": _schemes,
     "fetch_mb_s": _rate, "local_records": _whole(0, 1 << 53), "local_mb": _whole(0, 1 << 33),
-    "task_bytes": _whole(1, 1 << 53),
+    "task_bytes": _size(1, 1 << 53),
     "kafka_port": _whole(0, 65_535),
     "secure": _flag,
     "kafka_heap_mb": _whole(128, 65_536),

@@ -292,8 +292,36 @@ def test_what_a_run_asks_of_the_storage_does_not_grow_with_partitions_or_runs(ct
             with ctx.repository(table).lease(f"j{number}", "archive"):
                 assert archiving.archive_leased(ctx, table, f"j{number}", index=index).records == 200
             asked[partitions, number] = index.storage.asked
-    assert asked[16, 3] == asked[1, 3] <= 14
+    assert asked[16, 3] == asked[1, 3] <= 10
     assert asked[1, 3] - asked[1, 1] == 2  # a manifest for each run since the checkpoint
+
+
+def test_who_has_the_table_looks_for_manifests_once_and_another_commit_is_a_conflict(index):
+    index.append([segment(0, 0, 10)], "a")
+    held = ArchiveIndex(CountingStorage(index.storage.url), "t", "e" * 32)
+    held.hold()
+    held.storage.asked = 0
+    held.append([segment(0, 10, 20)], "b")
+    held.append([segment(1, 0, 5), segment(0, 20, 30)], "b")
+    assert held.next_offsets() == {0: 30, 1: 5}
+    assert [one[:3] for one in held.covering(0, 5, 25)] == [(0, 0, 10), (0, 10, 20), (0, 20, 30)]
+    assert held.storage.asked == 2  # the commits
+    assert index.next_offsets() == held.next_offsets()
+    index.append([segment(0, 30, 40)], "a")
+    with pytest.raises(Conflict):
+        held.append([segment(0, 30, 41)], "b")
+
+
+def test_after_a_checkpoint_who_has_the_table_goes_on_from_it(index, monkeypatch):
+    monkeypatch.setattr(archive_index, "CHECKPOINT_RUNS", 2)
+    index.hold()
+    for number in range(8):
+        index.append([segment(0, number, number + 1)], "a")
+        index.tidy("a")
+        index.hold()
+    again = ArchiveIndex(index.storage, "t", "e" * 32)
+    assert [one[:3] for one in index.segments()] == [one[:3] for one in again.segments()]
+    assert index.next_offsets() == again.next_offsets() == {0: 8}
 
 
 @pytest.mark.parametrize(

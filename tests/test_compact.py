@@ -333,3 +333,18 @@ def test_what_a_compaction_asks_of_the_storage_is_the_same_for_few_partitions_an
         assert compact(counting, table).unchanged
         assert counting.storage.asked <= 30
     assert asked[12, 5] == asked[2, 5] <= 110
+
+
+def test_what_a_compaction_asks_of_the_storage_is_bounded_whatever_the_runs_and_partitions(ctx):
+    """Lists, reads and writes of the driver: tasks ask for their own files."""
+    asked = {}
+    for partitions in (1, 9):
+        table = make_table(ctx, f"comp-asked-{partitions}", partitions, keep_snapshots=2)
+        for number in range(7):
+            write(ctx.bootstrap, table, 90, seed=number)
+            ctx.storage = storage = CountingStorage(ctx.storage.url)
+            storage.asked = 0
+            assert compact(ctx, table).records >= 90
+            asked[partitions, number] = storage.asked
+    assert max(asked.values()) < 50
+    assert asked[9, 6] - asked[9, 4] <= 3  # a manifest of the archive for each run since its checkpoint

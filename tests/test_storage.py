@@ -59,6 +59,20 @@ def test_files_are_written_read_replaced_and_removed(storage, tmp_path):
     assert storage.list("a") == []
 
 
+def test_a_tree_is_every_file_below_with_its_bytes(storage, tmp_path):
+    assert storage.tree("t") == {}
+    for path, size in (("t/one", 1), ("t/a/two", 2), ("t/a/b c/three#", 3), ("tt/other", 4)):
+        storage.replace(path, b"x" * size)
+    assert storage.tree("t") == {"one": 1, "a/two": 2, "a/b c/three#": 3}
+    assert storage.tree("t/a") == {"two": 2, "b c/three#": 3}
+    if (folder := storage.local("t/a")) is not None:
+        (folder / ".half.0123456789abcdef.part").write_bytes(b"half")  # of a writer that was killed
+        assert storage.tree("t/a") == {"two": 2, "b c/three#": 3}
+    assert storage.looks(storage.size, ["t/one", "t/a/two", "tt/other"]) == [1, 2, 4]
+    with pytest.raises(FileNotFoundError):
+        storage.looks(storage.size, ["t/one", "t/none"])
+
+
 def test_a_download_goes_on_where_it_stopped(storage, tmp_path):
     whole = os.urandom(3 << 20)
     storage.replace("big", whole)

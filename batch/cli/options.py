@@ -53,8 +53,8 @@ _OPTIONS = (
     ),
     click.option(
         "--task-bytes",
-        type=click.IntRange(1),
-        metavar="N",
+        type=options.BYTES,
+        metavar="SIZE",
         help="A partition that has more is folded by ranges of its keys.  [default: 8 GiB]",
     ),
     click.option("--master", metavar="URL", help=f"Spark's master; asks for Spark.  [default: {MASTER}]"),

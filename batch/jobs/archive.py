@@ -87,6 +87,7 @@ def archive_leased(
     clock, done = Clock(), Archived()
     index = index or ctx.archive(table)
     with clock.step("plan"):
+        index.hold()
         now = committed_ends(ctx.bootstrap, table)
         ends = now if upto is None else upto
         reached = _checked(table, index.next_offsets(), now)

@@ -18,7 +18,6 @@ before the lease is taken. Only the first snapshot of a line always gets a succe
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -36,6 +35,7 @@ from logstore.log.read.ranges import committed_ends
 from logstore.model.errors import Conflict, Corrupted, LogTruncated, NoSuchSnapshot
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
+from logstore.snapshot.archive.index import ArchiveIndex
 from logstore.snapshot.manifest import FileFacts, Manifest, PartFacts, has_deltas
 from logstore.snapshot.repository import Pointer, Repository
 from logstore.snapshot.verdicts import REFUSED
@@ -96,35 +96,44 @@ def rebuild(ctx: Context, table: Table) -> Compacted:
 def _run(ctx: Context, table: Table, kind: Kind, *, verify_all: bool = False, full: bool = False) -> Compacted:
     job, repository = new_id(), ctx.repository(table)
     begin = partial(_CompactRun, ctx, table, repository, kind, job, verify_all=verify_all, full=full)
-    if kind == "compact" and (current := _unleased(begin)) is not None:
-        return current
+    looked = None
+    if kind == "compact":
+        try:  # to say that nothing is new takes no lease, which would be a file
+            looked = begin()
+            if (current := looked.current()) is not None:
+                return current
+        except (NoSuchSnapshot, Conflict):  # another job removed what was looked at: the lease says which
+            looked = None
     with repository.lease(job, kind, ctx.lease_s):
-        return begin().run()
-
-
-def _unleased(begin: Callable[[], "_CompactRun"]) -> Compacted | None:
-    """The current snapshot where nothing is new: to say so takes no lease, which would be a file."""
-    try:
-        return begin().current()
-    except (NoSuchSnapshot, Conflict):  # another job removed what was looked at: the lease says which
-        return None
+        return begin(looked=looked).run()
 
 
 class _CompactRun:
     """A compaction under the lease."""
 
     def __init__(
-        self, ctx: Context, table: Table, repository: Repository, kind: Kind, job: str, *, verify_all: bool, full: bool
+        self,
+        ctx: Context,
+        table: Table,
+        repository: Repository,
+        kind: Kind,
+        job: str,
+        *,
+        verify_all: bool,
+        full: bool,
+        looked: "_CompactRun | None" = None,
     ) -> None:
+        """`looked`: one that has looked at the table before the lease was taken."""
         self.full = full
         self.ctx, self.table, self.repository, self.kind, self.job = ctx, table, repository, kind, job
         self.verify_all, self.idle = verify_all, dict[int, PartFacts]()
         self.clock, self.warnings = Clock(), list[str]()
         self.created_ms = time.time_ns() // 1_000_000
         self.name = f"{self.created_ms:014d}-{job}"
-        self.expected, self.verdicts = repository.current(), repository.verdicts(table.base_snapshot)
-        self.parent = self._parent()
-        self.index = ctx.archive(table)
+        self.expected: Pointer | None = repository.current(looked.expected if looked else None)
+        self.verdicts = repository.verdicts(table.base_snapshot)
+        self.parent: Manifest | None = self._parent(looked.parent if looked else None)
+        self.index: ArchiveIndex = looked.index if looked else ctx.archive(table)
         self.target = sst_files.SstTarget(ctx.storage, f"{table.topic}/{table.epoch}/snapshots", self.name)
 
     def current(self) -> Compacted | None:
@@ -138,6 +147,7 @@ class _CompactRun:
         """Compact in five steps."""
         with self.clock.step("start"):
             ends = committed_ends(self.ctx.bootstrap, self.table)
+            self.index.hold()
             if (current := self._look_for_idle(ends)) is not None:
                 return current
             self.ctx.start(job_size.of_tail(self.index, self.parent, ends))
@@ -169,8 +179,10 @@ class _CompactRun:
         before = self.parent.parts
         may_end = {p for p, facts in found.items() if idle_partitions.may_end(self.table, before[p], facts)}
         self.idle = {p: facts for p, facts in found.items() if p not in may_end}
+        if len(found) < self.table.partitions or self.verify_all:
+            return None
         line = self.repository.line()
-        if len(found) < self.table.partitions or len(line) < 2 or line[-1] != self.parent.name or self.verify_all:
+        if len(line) < 2 or line[-1] != self.parent.name:
             return None
         if any(facts.cut - self.parent.parts[partition].cut > 1 for partition, facts in found.items()):
             return None  # cuts of others: a schedule takes them for mutations until a snapshot has them
@@ -181,11 +193,18 @@ class _CompactRun:
     def _busy(self, cuts: dict[int, int]) -> dict[int, int]:
         return {partition: cut for partition, cut in sorted(cuts.items()) if partition not in self.idle}
 
-    def _parent(self) -> Manifest | None:
-        """The snapshot that is continued; None begins at offset 0."""
-        if self.kind == "compact":
-            for name in reversed(self.repository.line()):
-                manifest = self.repository.manifest(name)
+    def _parent(self, known: Manifest | None) -> Manifest | None:
+        """The snapshot that is continued; None begins at offset 0. `known`: need not be read again, if it is current.
+
+        No other snapshot is sure to be there still.
+        """
+        if self.kind == "compact" and self.expected is not None:
+            for name in reversed(self.expected.line):
+                try:
+                    same = known if known is not None and known.name == name == self.expected.name else None
+                    manifest = same or self.repository.manifest(name)
+                except NoSuchSnapshot:  # it was dropped, or collected
+                    continue
                 proof = self.verdicts.whole(name, manifest.parts)
                 if proof.word != REFUSED:
                     return manifest
@@ -291,15 +310,17 @@ class _CompactRun:
         pointer: Pointer = self.repository.move(self.expected, manifest.name, why, upon=upon, anew=upon is None)
         if pointer.name != manifest.name:
             raise Corrupted(f"the pointer names {pointer.name} after it was moved to {manifest.name}")
-        removed = self._collect()
+        removed = self._collect(pointer, manifest)
         self.ctx.progress("publish", 1, 1)
         return removed
 
-    def _collect(self) -> int:
+    def _collect(self, pointer: Pointer, manifest: Manifest) -> int:
         """The snapshot is there, whatever is wrong with the old ones."""
         base = [self.table.base["snapshot"]] if self.table.base else []
         try:
-            return len(self.repository.gc(self.table.keep_snapshots, extra_keep=base).snapshots)
+            known = [manifest, *([self.parent] if self.parent else [])]
+            done = self.repository.gc(self.table.keep_snapshots, extra_keep=base, pointer=pointer, known=known)
+            return len(done.snapshots)
         except Corrupted as error:
             self.warnings.append(f"old snapshots stay: {error}")
             return 0

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from logstore import settings
+from logstore.byte_size import parse_size
 from logstore.client.read.level import LEVELS
 from logstore.log.connect.sources import publish
 from logstore.model.errors import UsageError
@@ -117,6 +118,22 @@ def duration_ms(text: str, option: str) -> int:
     if unit is None or not (number.isascii() and number.isdigit() and len(number) < 16):
         raise UsageError(f"{option} wants a time such as 90s, 30m, 24h or 7d, not {text[:80]!r}")
     return int(number) * unit
+
+
+class _ByteSize(click.ParamType):
+    """Option of bytes, with a unit or without."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of a size such as 8GiB."""
+        try:
+            return value if isinstance(value, int) else parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+BYTES = _ByteSize()
 
 
 def read_file(path: Path) -> bytes:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import orjson
@@ -50,15 +50,12 @@ class Repository:
 
     def names(self) -> list[str]:
         """The published snapshots, by name. Their order in time is the pointer's (`line`): clocks differ."""
-        folders = self._folders()
-        files = self.storage.looks(lambda name: self.storage.list(self.file_path(name)), folders)
-        return [name for name, found in zip(folders, files, strict=True) if _MANIFEST in found]
+        return self._published(self._folders())
 
     def line(self) -> list[str]:
         """The published snapshots that count, oldest first, the current one last: none that was rolled back."""
         now = self.current()
-        published = set(self.names()) if now else set()
-        return [] if now is None else [name for name in now.line if name in published]
+        return [] if now is None else self._published(now.line)
 
     def candidates(self, origin: str | None = None) -> list[str]:
         """The published snapshots that a view may begin from, newest first: the line, then what a rebuild replaced.
@@ -69,8 +66,7 @@ class Repository:
         wanted = [] if now is None else [*reversed(now.line), *reversed(now.former)]
         if origin is not None and origin not in wanted:
             wanted.append(origin)
-        published = set(self.names()) if wanted else set()
-        return [name for name in wanted if name in published]
+        return self._published(wanted)
 
     def verdicts(self, origin: str | None = None) -> Verdicts:
         """The words on these snapshots, as they are now. `origin`: the snapshot that a restored table began with."""
@@ -93,11 +89,13 @@ class Repository:
             raise Corrupted(f"the manifest of snapshot {name} is that of {found.name}: files were swapped")
         return found
 
-    def current(self) -> Pointer | None:
-        """The pointer; None before the first `move`."""
+    def current(self, known: Pointer | None = None) -> Pointer | None:
+        """The pointer; None before the first `move`. `known`: one that need not be read again if it is still there."""
         numbers = self.storage.list(self.file_path("_CURRENT"))
         if not numbers:
             return None
+        if known is not None and numbers[-1] == _pointer_file(known.number):
+            return known
         try:
             fields = orjson.loads(self.storage.read(self.file_path(f"_CURRENT/{numbers[-1]}")))
             number = int(numbers[-1].removesuffix(".json"))
@@ -120,13 +118,14 @@ class Repository:
         """
         number = 1 if expected is None else expected.number + 1
         line, former = _line(expected, name, upon, anew=anew)
-        published = set(self.names())
-        before = [one for one in line if one in published]
-        moved = Pointer(number, name, _now_ms(), why, (*before, name), tuple(one for one in former if one in published))
-        if self.current() != expected:
+        before, former = self._published(line), self._published(former)
+        moved = Pointer(number, name, _now_ms(), why, (*before, name), tuple(former))
+        if self.current(expected) != expected:
             raise Conflict("somebody else moved the pointer first; look at `logstore snapshot list`, then try again")
         try:
-            self.storage.create(self.file_path(f"_CURRENT/{moved.number:010d}.json"), orjson.dumps(moved._asdict()))
+            self.storage.create(
+                self.file_path(f"_CURRENT/{_pointer_file(moved.number)}"), orjson.dumps(moved._asdict())
+            )
         except FileExistsError as error:
             raise Conflict(
                 "somebody else moved the pointer first; look at `logstore snapshot list`, then try again"
@@ -234,51 +233,58 @@ class Repository:
         """Read a snapshot back; every problem names file, partition and, for an entry, the key."""
         return problems(self.storage, self.root, self.manifest(name), on_bytes or (lambda _: None))
 
-    def gc(self, keep: int, *, dry_run: bool = False, extra_keep: Iterable[str] = ()) -> Collected:
+    def gc(
+        self,
+        keep: int,
+        *,
+        dry_run: bool = False,
+        extra_keep: Iterable[str] = (),
+        pointer: Pointer | None = None,
+        known: Iterable[Manifest] = (),
+    ) -> Collected:
         """Remove what nothing needs. Raises Corrupted, and removes nothing, when a kept manifest cannot be read.
 
         Everything is looked at once, and the job and the pointer first: a job that publishes meanwhile keeps what is
-        its own.
+        its own. `pointer` and `known` are what the caller has read already: neither ever changes.
         """
-        job, now = live(self.storage, self.file_path("_JOB")), self.current()
-        folders = {name: self.storage.list(self.file_path(name)) for name in self._folders()}
+        job, now = live(self.storage, self.file_path("_JOB")), self.current(pointer)
+        empty = {name: list[str]() for name in self._folders()}  # or with half a file of a writer that was killed
+        tree = self.storage.tree(self.root)
+        folders = empty | _by_folder(tree)
         published = [name for name, files in folders.items() if _MANIFEST in files]
         extra = set(extra_keep)
-        retained = self._retained(keep, now, published, extra) | extra
+        verdicts = Verdicts(self.storage, self.root, listed=tree)
+        retained = self._retained(keep, now, published, extra, verdicts) | extra
         young = f"{_now_ms() - _YOUNG_MS:014d}"
         counting = set(now.line + now.former) if now else set()
         open_ones = [name for name in folders if name not in published or name not in counting]
         spared = {
             name for name in open_ones if name >= young or (job is not None and (not job or name.endswith(f"-{job}")))
         }
-        needed = {file.path for name in (retained | spared) & set(published) for file in self.manifest(name).files}
+        manifests = {one.name: one for one in known}
+        needed = {
+            file.path
+            for name in (retained | spared) & set(published)
+            for file in (manifests.get(name) or self.manifest(name)).files
+        }
         gone = [name for name in folders if name not in retained | spared]
         files = [f"{name}/{file}" for name in gone for file in sorted(folders[name]) if f"{name}/{file}" not in needed]
-        known = self._sizes(set(gone) & set(published))
-        unknown = [path for path in files if path not in known]
-        size = sum(self.storage.looks(lambda path: self.storage.size(self.file_path(path)), unknown))
-        size += sum(known[path] for path in files if path in known)
+        size = sum(tree[path] for path in files)
         if not dry_run:
             self._remove([path for path in files if path.endswith(_MANIFEST)])
             self._remove([path for path in files if not path.endswith(_MANIFEST)])
             for name in gone:
                 self.storage.tidy(self.file_path(name))
-            self._remove([f"_CURRENT/{old}" for old in self.storage.list(self.file_path("_CURRENT"))[:-_POINTERS]])
-            self.verdicts().forget_others(set(folders) - set(gone))
+            self._remove(sorted(path for path in tree if path.startswith("_CURRENT/"))[:-_POINTERS])
+            verdicts.forget_others(set(folders) - set(gone))
         return Collected([name for name in gone if name in published], len(files), size)
-
-    def _sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """Sizes of files, as the manifests that can be read say."""
-        found: dict[str, int] = {}
-        for name in names:
-            with suppress(Corrupted):
-                found |= {file.path: file.size_bytes for file in self.manifest(name).files}
-        return found
 
     def _remove(self, paths: Sequence[str]) -> None:
         self.storage.remove_all([self.file_path(path) for path in paths])
 
-    def _retained(self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str]) -> set[str]:
+    def _retained(
+        self, keep: int, now: Pointer | None, published: Sequence[str], origins: set[str], verdicts: Verdicts
+    ) -> set[str]:
         """Snapshots that are needed: the newest of this line and the former, pinned, fetched, and a proved one."""
         line = published if now is None else [name for name in now.former + now.line if name in published]
         retained = {
@@ -289,12 +295,13 @@ class Repository:
         for folder in ("_USES", "_READS"):
             retained |= {name for _, names in used(self.storage, self.file_path(folder)) for name in names}
         if not origins & retained:
-            retained |= self._newest_proved(now, published, retained)
+            retained |= self._newest_proved(now, published, retained, verdicts)
         return retained
 
-    def _newest_proved(self, now: Pointer | None, published: Sequence[str], retained: set[str]) -> set[str]:
+    def _newest_proved(
+        self, now: Pointer | None, published: Sequence[str], retained: set[str], verdicts: Verdicts
+    ) -> set[str]:
         """The newest snapshot that is proved: while those that are kept are not, an empty node begins there."""
-        verdicts = self.verdicts()
         for name in reversed(now.former + now.line if now else ()):
             if name in published and verdicts.of(name):
                 parts = self._partitions(name, retained)
@@ -319,8 +326,28 @@ class Repository:
             return False
         return all(part.cut <= newer.parts[partition].cut for partition, part in parts.items())
 
+    def _published(self, names: Iterable[str]) -> list[str]:
+        """Names among these that are published, in their order."""
+        wanted = list(names)
+        files = self.storage.looks(lambda name: self.storage.list(self.file_path(name)), wanted)
+        return [name for name, found in zip(wanted, files, strict=True) if _MANIFEST in found]
+
     def _folders(self) -> list[str]:
         return [name for name in self.storage.list(self.root) if not name.startswith("_")]
+
+
+def _pointer_file(number: int) -> str:
+    return f"{number:010d}.json"
+
+
+def _by_folder(tree: Iterable[str]) -> dict[str, list[str]]:
+    """Snapshots and the names of their files, from the paths of all files."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(tree):
+        folder, _, name = path.partition("/")
+        if name and not folder.startswith("_"):
+            found.setdefault(folder, []).append(name)
+    return found
 
 
 def _line(expected: Pointer | None, name: str, upon: str | None, *, anew: bool) -> tuple[Sequence[str], Sequence[str]]:

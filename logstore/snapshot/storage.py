@@ -95,6 +95,20 @@ class Storage:
             names = {child.rstrip("/").rsplit("/", 1)[-1] for child in children}
             return sorted(name for name in names if not name.startswith("."))
 
+    def tree(self, path: str) -> dict[str, int]:
+        """The files below a folder, however deep, by their path in it, and their bytes; none when it is absent."""
+        with self._translating(path):
+            if self._disk is not None:
+                found = dict(_walked(below(self._disk, *path.split("/")), ""))
+            else:
+                root = self._full(path)
+                try:
+                    files = self._fs.find(root, detail=True)
+                except FileNotFoundError:
+                    return {}
+                found = {name.split(root, 1)[-1].strip("/"): int(info["size"]) for name, info in files.items()}
+            return {name: size for name, size in found.items() if not f"/{name}".count("/.")}
+
     def size(self, path: str) -> int:
         """A file's bytes; raises FileNotFoundError."""
         with self._translating(path):
@@ -280,6 +294,17 @@ def _at_once(ask: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
         return [ask(item) for item in items]
     with ThreadPoolExecutor(min(_MOST_AT_ONCE, len(items)), "storage") as pool:
         return list(pool.map(ask, items))
+
+
+def _walked(folder: Path, before: str) -> Iterator[tuple[str, int]]:
+    """Files of a folder on a disk; what goes meanwhile was not there."""
+    with suppress(FileNotFoundError), os.scandir(folder) as children:
+        for child in children:
+            if child.is_dir(follow_symlinks=False):
+                yield from _walked(Path(child.path), f"{before}{child.name}/")
+            else:
+                with suppress(FileNotFoundError):
+                    yield f"{before}{child.name}", child.stat().st_size
 
 
 def _copy(source: Any, target: Any, bytes_per_s: int | None, on_bytes: Callable[[int], None]) -> None:

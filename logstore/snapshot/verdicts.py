@@ -64,9 +64,15 @@ Judged = dict[str, dict[int, Verdict]]  # judge -> partition -> its word
 class Verdicts:
     """The verdicts on the snapshots of one table, each file read once. Every method raises StorageUnreachable."""
 
-    def __init__(self, storage: "Storage", root: str, origin: str | None = None) -> None:
-        """`root`: the folder of the snapshots. `origin`: what a restored table begins with, proved by definition."""
+    def __init__(
+        self, storage: "Storage", root: str, origin: str | None = None, listed: Iterable[str] | None = None
+    ) -> None:
+        """`root`: the folder of the snapshots. `origin`: what a restored table begins with, proved by definition.
+
+        `listed`: paths of the files in `root`, where they are known, so that no folder is asked for.
+        """
         self._storage, self._folder, self._origin = storage, f"{root}/{_FOLDER}", origin
+        self._listed = None if listed is None else _by_snapshot(listed)
         self._known: dict[str, Judged] = {}
 
     def say(self, snapshot: str, judge: str, parts: Mapping[int, Verdict]) -> None:
@@ -87,7 +93,7 @@ class Verdicts:
     def of(self, snapshot: str) -> Judged:
         """Verdicts on a snapshot. A file that cannot be read counts as a refusal: one may have stood in it."""
         if snapshot not in self._known:
-            names = self._storage.list(f"{self._folder}/{snapshot}")
+            names = self._files(snapshot)
             judges = [name.removesuffix(".json") for name in names if name.endswith(".json")]
             found = {judge: self._read(snapshot, judge) for judge in judges}
             self._known[snapshot] = {judge: _Damaged() if said is None else said for judge, said in found.items()}
@@ -122,9 +128,14 @@ class Verdicts:
         stays = set(remaining)
         for name in list(stays):
             stays |= {v.root for said in self.of(name).values() for v in said.values() if v.root}
-        for name in self._storage.list(self._folder):
+        for name in self._storage.list(self._folder) if self._listed is None else self._listed:
             if name not in stays:
                 self._storage.remove_tree(f"{self._folder}/{name}")
+
+    def _files(self, snapshot: str) -> list[str]:
+        if self._listed is not None:
+            return self._listed.get(snapshot, [])
+        return self._storage.list(f"{self._folder}/{snapshot}")
 
     def _proof(self, snapshot: str, partition: int, asked: frozenset[str]) -> Proof:
         """`asked`: the snapshots whose standing rests on this answer; none of them can prove itself."""
@@ -167,6 +178,16 @@ class Verdicts:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def _by_snapshot(paths: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        folder, _, rest = path.partition("/")
+        snapshot, _, name = rest.partition("/")
+        if folder == _FOLDER:
+            found.setdefault(snapshot, []).append(name)
+    return found
 
 
 class _Damaged(dict[int, Verdict]):

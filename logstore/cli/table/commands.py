@@ -75,7 +75,7 @@ def _of_a_new_table(name: str) -> Any:
 @with_split_points
 @click.option(
     "--max-value-bytes",
-    type=int,
+    type=options.BYTES,
     default=DEFAULT_MAX_VALUE_BYTES,
     show_default=True,
     help="Longer values are refused, for good.",
@@ -253,7 +253,7 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
 @TOPIC_CONFIG
 @_with_snapshots(lambda _: UNCHANGED)
 @click.option("--partitions", type=int, hidden=True)
-@click.option("--max-value-bytes", type=int, hidden=True)
+@click.option("--max-value-bytes", type=options.BYTES, hidden=True)
 @options.AS_JSON
 def alter(
     settings: Settings, name: str, description: str | None, allow_control_records: bool | None,

@@ -40,11 +40,20 @@ class ArchiveIndex:
     def __init__(self, storage: Storage, topic: str, epoch: str) -> None:
         self.storage, self.topic, self.epoch = storage, topic, epoch
         self.root = f"{topic}/{epoch}/archive"
+        self._held = False
         self._first = self._read = 0  # manifests: the first one that counts, the next one to read
         self._checkpoint = Checkpoint()
         self._tail: dict[int, list[Segment]] = {}  # behind the checkpoint
         self._parts: dict[int, ArchivedPart] = {}
         self._pages: dict[str, SegmentPage] = {}  # those that were read, by name
+
+    def hold(self) -> None:
+        """Look for manifests now, and then not again until a checkpoint. Requires: the job has the table to itself.
+
+        Should another one have taken it, a commit is a Conflict as ever: each is created exclusively. Raises Corrupted.
+        """
+        self._refresh()
+        self._held = True
 
     def segments(self) -> list[Segment]:
         """Segments of the archive, by partition and offset: all of them.
@@ -119,6 +128,8 @@ class ArchiveIndex:
 
     def _refresh(self) -> None:
         """Read the manifests that have come since. Nothing is taken from them unless all can be."""
+        if self._held:
+            return
         numbers, first = self._numbers()
         counting = [number for number in numbers if number >= first]
         if counting != list(range(first, first + len(counting))):
@@ -173,6 +184,9 @@ class ArchiveIndex:
         number = self._read
         self._create(number, manifest.of_run(self._head(number, job), fresh))
         if holds():
+            if self._held:
+                self._follow(self._first, None, fresh)
+                self._read = number + 1
             return number
         gone = [
             one.path for one, there in zip(fresh, self.storage.looks(self._is_there, fresh), strict=True) if not there
@@ -239,6 +253,7 @@ class ArchiveIndex:
         pages = (*before.pages[: len(before.pages) - len(open_ones)], *self._write(number, upon, fresh))
         self._commit(number, Checkpoint(self._parts, pages, tuple(facts.name for facts in open_ones)), job)
         self._forget_before(self._first, before.former)
+        self._held = False
         return True
 
     def tidy(self, job: str) -> list[str]:
