@@ -120,7 +120,22 @@ def test_nothing_put_is_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_flipped_bit_gives_a_wrong_answer(tmp_path):
+def test_many_keys_at_once_are_found_as_each_alone(tmp_path):
+    base, delta = pairs_of(7, 3_000), pairs_of(8, 200)
+    gone = [(key, Entry(TOMBSTONE, 9, 9).encode()) for key, _ in base[::7]]
+    over = sorted(dict([*delta, *gone]).items())
+    written(tmp_path / "a.sst", base)
+    written(tmp_path / "b.sst", over)
+    keys = sorted({key for key, _ in [*base, *over]} | {b"none-%d" % n for n in range(50)})
+    with opened([[tmp_path / "a.sst"], [tmp_path / "b.sst"]]) as reader:
+        found = [entry for at in range(0, len(keys), 64) for entry in reader.get_many(keys[at : at + 64])]
+        assert found == [reader.get(key) for key in keys]
+        assert reader.get_many([]) == []
+    assert 0 < sum(entry is None for entry in found) < len(keys)
+
+
+@pytest.mark.parametrize("how", ["scan", "get_many"])
+def test_no_flipped_bit_gives_a_wrong_answer(tmp_path, how):
     pairs, rng = pairs_of(5, 1_000), random.Random(9)
     written(tmp_path / "a.sst", pairs, compression="none")
     sound, truth, noticed = (tmp_path / "a.sst").read_bytes(), dict(pairs), 0
@@ -130,7 +145,8 @@ def test_no_flipped_bit_gives_a_wrong_answer(tmp_path):
         (tmp_path / f"{number}.sst").write_bytes(damaged)
         try:
             with opened([[tmp_path / f"{number}.sst"]]) as reader:
-                assert all(truth[key] == entry for key, entry in reader.scan())
+                found = reader.scan() if how == "scan" else zip(truth, reader.get_many(list(truth)), strict=True)
+                assert all(truth[key] == entry for key, entry in found)
         except Corrupted:
             noticed += 1
     assert noticed > 15

@@ -20,16 +20,17 @@ from batch.tasks import levels, read_back
 from batch.tasks.conditional import fold_conditional
 from batch.tasks.levels import Merging
 from batch.tasks.read_back import Written
-from batch.tasks.sst_files import SstTarget, check_order, levels_opened
+from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, state_of
 from batch.tasks.sst_output import MadeFile, SstOutput
 from batch.tasks.sstables import PartitionTask, fold_partition, is_anew
 from logstore.model.errors import Corrupted
-from logstore.model.folding.difference import Difference, LookUp, StateBelow, beside
+from logstore.model.folding.difference import Difference, LookUp, beside
 from logstore.model.folding.digest import TOMBSTONES, Digest
 from logstore.model.safe_path import below
 from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.manifest import FileFacts, levels_of
+from logstore.snapshot.sst import SstReader
 from logstore.snapshot.work import FoldOrder, FoldResult
 
 GROUP_BYTES = 256 << 20  # of the records that a group may fold, whatever is in them
@@ -188,10 +189,10 @@ class _Merge:
         return _Made(task, [one for one in delta.old if not one.level], files, written)
 
 
-def _delta(task: PartitionTask, levels_below: LookUp, entries: int) -> _Delta:
+def _delta(task: PartitionTask, levels_below: SstReader | NoFiles, entries: int) -> _Delta:
     """The delta of a partition, or its first base; it is written and stays here."""
     order, output, difference = task.order, task.output, Difference()
-    changed = beside(task.fold.items(), task.fold.mutations, StateBelow(levels_below, task.before, entries))
+    changed = beside(task.fold.items(), task.fold.mutations, state_of(levels_below, task.before, entries, task.table))
     files = output.written(difference.passing(changed))
     size_bytes = sum(one.facts.size_bytes for one in files)
     merging: Merging = "nothing"

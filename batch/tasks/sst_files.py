@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from logstore.model.errors import Corrupted
-from logstore.model.folding.difference import EVERY_KEY, KeyRange
+from logstore.model.folding.difference import EVERY_KEY, KeyRange, StateBelow
+from logstore.model.folding.digest import Digest
 from logstore.model.safe_path import below
+from logstore.model.table import Table
 from logstore.snapshot import sst
 from logstore.snapshot.manifest import FileFacts, levels_of
 from logstore.snapshot.storage import Storage
 from logstore.snapshot.work import FileOrder
+
+_KEYS, _LOOKED_UP_BYTES = 64, 16 << 20  # that are looked up at once
 
 
 class SstTarget(NamedTuple):
@@ -32,11 +36,23 @@ class NoFiles:
         """There is none."""
         return None
 
+    def get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        """There are none."""
+        return [None] * len(keys)
+
     def scan(self, _start: bytes = b"", _end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """There are none."""
         return iter(())
 
     stored = scan
+
+
+def state_of(
+    reader: sst.SstReader | NoFiles, digest: Digest, entries: int, table: Table, log_time_ms: int | None = None
+) -> StateBelow:
+    """State of a table's partition that newer entries lie over, with look-ups of as many keys at once as fit."""
+    at_once = max(1, min(_KEYS, _LOOKED_UP_BYTES // table.max_value_bytes))
+    return StateBelow(reader, digest, entries, log_time_ms, reader.get_many, at_once)
 
 
 @contextmanager

@@ -17,9 +17,9 @@ from batch import failpoints
 from batch.tasks import levels, read_back
 from batch.tasks.conditional_fold import ConditionalFold
 from batch.tasks.fold import Fold, QuarantineTally, Shape, over
-from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, linked, scanned
+from batch.tasks.sst_files import NoFiles, SstTarget, check_order, levels_opened, linked, scanned, state_of
 from batch.tasks.sst_output import SstOutput
-from logstore.model.folding.difference import EVERY_KEY, Difference, StateBelow, beside, ended
+from logstore.model.folding.difference import EVERY_KEY, Difference, beside, ended
 from logstore.model.folding.digest import Digest
 from logstore.model.folding.fold import FoldRules
 from logstore.model.safe_path import below
@@ -113,7 +113,7 @@ class PartitionTask:
         old = self.order.base_files
         with levels_opened(self.lower) as reader:
             entries = self.before.entries if self.whole else sum(file.entries for file in self.old)
-            state = StateBelow(reader, self.before, entries, self._ends_ms)
+            state = state_of(reader, self.before, entries, self.table, self._ends_ms)
             difference = Difference()
             changed = beside(self.fold.items(), self.fold.mutations, state, self.order.keys)
             delta = self.output.written(difference.passing(changed))
@@ -185,7 +185,7 @@ def _one_delta(order: MergeOrder, output: SstOutput, deltas: sst.SstReader | NoF
     keys, difference = order.fold.keys, Difference()
     old = [file for file in order.fold.base_files if keys.meets(file.first_key, file.last_key)]
     with levels_opened(linked(output.where, old, _folder(output.scratch, "below"))) as reader:
-        state = StateBelow(reader, Digest(), sum(file.entries for file in old))
+        state = state_of(reader, Digest(), sum(file.entries for file in old), output.table)
         changed = beside(deltas.stored(*keys), _entries_of([*old, *order.new]), state, keys)
         files = output.uploaded(output.written(difference.counting(changed)), 1)
     return files, difference.untouched(Digest())

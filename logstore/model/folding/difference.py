@@ -6,7 +6,8 @@ So a digest costs what has changed: a node has it of its view over a base, a com
 a snapshot. What is replaced is looked up below, or found by walking along it where that is quicker.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from logstore.model.folding.digest import TOMBSTONES, Digest, pair
@@ -51,12 +52,15 @@ class StateBelow(NamedTuple):
     """State that newer entries lie over: its reader, its digest, and how many entries a walk along it meets.
 
     `log_time_ms`: of the state that both make, in a table whose rows expire; what has ended by then is not in it.
+    `get_many`: look-ups of so many keys at once as may be held with their entries, `at_once`.
     """
 
     reader: LookUp
     digest: Digest
     entries: int
     log_time_ms: int | None = None
+    get_many: Callable[[list[bytes]], list[bytes | None]] | None = None
+    at_once: int = 1
 
 
 class Difference:
@@ -120,9 +124,13 @@ def beside(
         for item, old in join(newer, below.reader.scan(*keys)):
             if item is not None:
                 yield item, None if old is None else old[1]
-    else:
+    elif below.get_many is None:
         for item in newer:
             yield item, below.reader.get(item[0])
+    else:
+        items = iter(newer)
+        while piece := list(islice(items, below.at_once)):
+            yield from zip(piece, below.get_many([key for key, _ in piece]), strict=True)
 
 
 def ended(items: Iterable[Item], log_time_ms: int) -> Iterator[Item]:
