@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from logstore.byte_size import parse_size
 from logstore.model.errors import SetupError, UsageError
 from logstore.model.log_levels import parse_levels
 from logstore.model.slots import DEFAULT_SLOTS
@@ -31,6 +30,8 @@ _SERVICE = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(
 _LINK = re.compile(r"(tcp|udp|sctp)://")
 LOCAL_RECORDS, LOCAL_MB = 5_000_000, 2_048
 TASK_BYTES = 8 << 30
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}  # of 1,000, or of 1,024
+_SIZE = re.compile(r"([0-9]{1,18}) ?(?:([kmgtp]?)(i?)b?)?", re.IGNORECASE)
 LOG_FORMATS = ("auto", "console", "json")
 
 
@@ -366,6 +367,19 @@ def _whole(least: int, most: int) -> Callable[[Any], int]:
         raise ValueError(f"wants a whole number from {least:,} to {most:,}, not {value!r}")
 
     return parse
+
+
+def parse_size(text: str) -> int:
+    """Bytes: a whole number, alone or with kB, MB, GB, TB (of 1,000) or KiB, MiB, GiB, TiB (of 1,024).
+
+    Raises ValueError.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    number, prefix, binary = found.groups(default="") if found else ("", "", "")
+    if not found or (binary and not prefix):
+        raise ValueError(f"wants a size such as 8GiB, 512MiB or 1000000, not {text[:80]!r}")
+    unit = 1_024 if binary else 1_000
+    return int(int(number) * unit ** _POWERS[prefix.lower()])
 
 
 def _size(least: int, most: int) -> Callable[[Any], int]:

@@ -5,10 +5,10 @@ from click.testing import CliRunner
 
 from batch.cli.group import batch
 from logstore import settings
-from logstore.byte_size import parse_size
 from logstore.cli import options
 from logstore.cli.main import cli
 from logstore.model.errors import UsageError
+from logstore.settings import parse_size
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import click
 
 from logstore import settings
-from logstore.byte_size import parse_size
 from logstore.client.read.level import LEVELS
 from logstore.log.connect.sources import publish
 from logstore.model.errors import UsageError
@@ -128,7 +127,7 @@ class _ByteSize(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes of a size such as 8GiB."""
         try:
-            return value if isinstance(value, int) else parse_size(str(value))
+            return value if isinstance(value, int) else settings.parse_size(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
