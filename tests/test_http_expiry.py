@@ -2,6 +2,7 @@
 
 import time
 
+import msgpack
 import pytest
 from support_serve import epoch_of, problem, serving
 from support_wait import until
@@ -19,6 +20,7 @@ def store(tmp_path_factory):
         node.create("t", 2, conditional=True, expiring=True)
         for name in ("past", "idle"):
             node.create(name, 1, conditional=True, expiring=True)
+        node.create("cells", 1, conditional=True, expiring=True, wide=True, families={"f": {"versions": 2}})
         node.create("beside", 1, conditional=True, expiring=True, siblings=True)
         reader.wait_ready()
         yield node, reader
@@ -156,6 +158,28 @@ def test_as_of_a_time_sees_the_siblings_that_lived_then(store):
         as_of(f"{epoch_of('beside')}-0-2"), 400, "bad-level"
     )  # when a part of it ended at that position is not known
     assert reader.get("/v1/tables/beside/rows/k").content == b"stays"
+
+
+def test_cells_of_a_wide_row_end_one_by_one(store):
+    node, reader = store
+    at_ms, edit = now_ms() - HOUR_MS, {"ls.op": b"edit"}
+    edits = [
+        ["set", "f", "ended", "1", HOUR_MS // 2],
+        ["set", "f", "ends", "2", 3 * HOUR_MS],
+        ["set", "f", "stays", "3"],
+    ]
+    node.decide("cells", [(b"k", msgpack.packb(edits), edit)], at_ms=at_ms)
+    answer = reader.get("/v1/tables/cells/rows/k")
+    assert [one["qualifier"] for one in answer.json()["cells"]] == ["ends", "stays"]
+    assert at_ms < int(answer.headers["ls-time"]) <= now_ms()
+    assert f"-{at_ms + 3 * HOUR_MS}" in answer.headers["etag"]
+    later = f"{epoch_of('cells')}-0-1,t{now_ms() + 30_000}"
+    assert reader.get("/v1/tables/cells/rows/k", headers={"LS-Token": later}).status_code == 200
+    (one,) = reader.get("/v1/tables/cells/rows").json()["rows"]
+    assert [cell["qualifier"] for cell in one["cells"]] == ["ends", "stays"]
+    problem(reader.get("/v1/tables/cells/rows/k?columns=f:ended"), 404, "not-found")
+    node.decide("cells", [(b"gone", msgpack.packb([edits[0]]), edit)], at_ms=at_ms)
+    problem(reader.get("/v1/tables/cells/rows/gone"), 404, "not-found")
 
 
 def _text(moment_ms):
