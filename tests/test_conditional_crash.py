@@ -1,4 +1,6 @@
-"""One hot counter while workers, readers and the broker are killed: every increment counts once."""
+"""One hot counter while workers, readers and the broker are killed: every increment counts once; and a shopping cart
+with siblings, into which several put at a time: no item is lost.
+"""
 
 import os
 import random
@@ -11,10 +13,10 @@ import pytest
 from support_log import until
 from support_store import Running, cli, running
 
-from logstore import Outcome, Store
+from logstore import LogStoreError, Outcome, Row, Store
 from logstore.model.errors import Unknown
 
-THREADS = 8
+THREADS, SHOPPERS = 8, 3
 
 
 class Counting(threading.Thread):
@@ -47,28 +49,74 @@ class Counting(threading.Thread):
         return self._store.outcome_of("counters", "hot", unknown.id, consistency="linearizable", deadline_ms=20_000)
 
 
+class Shopping(threading.Thread):
+    """Puts items into one cart, each time into what it has read, whoever else does so; nobody is refused."""
+
+    def __init__(self, store: Store, items: list[str]) -> None:
+        super().__init__(daemon=True)
+        self._session, self._items = store.session(), items  # which reads what it wrote: else values would pile up
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            for item in self._items:
+                seen, items = until("the cart is read", self._read, 120)
+                content = orjson.dumps(sorted({*items, item}))
+                until("the item is in the cart", lambda content=content, seen=seen: self._put(content, seen), 120)
+        except BaseException as error:
+            self.error = error
+
+    def _read(self) -> tuple[int, set[str]] | None:
+        try:
+            return cart_of(self._session.get("carts", "cart", deadline_ms=5_000))
+        except LogStoreError as error:
+            if not error.retriable:
+                raise
+            return None
+
+    def _put(self, content: bytes, seen: int) -> bool:
+        try:
+            return bool(self._session.put("carts", "cart", content, seen=seen))
+        except LogStoreError as error:
+            if not (error.retriable or isinstance(error, Unknown)):
+                raise
+            return False  # once more: at worst the same value stands there twice, until somebody merges
+
+
+def cart_of(row: Row | None) -> tuple[int, set[str]]:
+    """The version of a cart, and the items of all its values."""
+    if row is None:
+        return -1, set()
+    return row.version, {item for one in row.siblings for item in orjson.loads(one.value)}
+
+
 @pytest.mark.parametrize(
     "increments", [pytest.param(160, id="short"), pytest.param(1_000, id="long", marks=pytest.mark.long)]
 )
-def test_a_hot_counter_is_exact_whatever_is_killed(tmp_path, increments):
+def test_a_hot_counter_is_exact_and_a_cart_loses_nothing_whatever_is_killed(tmp_path, increments):
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
     with running("dev", tmp_path / "store", "--http", "127.0.0.1:0", "--workers", "2", "--readers", "2") as dev:
         cli("table", "create", "counters", "--partitions", "2", "--conditional", LOGSTORE_BOOTSTRAP=dev.bootstrap)
+        cli("table", "create", "carts", "--partitions", "2", "--siblings", LOGSTORE_BOOTSTRAP=dev.bootstrap)
+        items = [[f"{shopper}-{n}" for n in range(increments // 10)] for shopper in range(SHOPPERS)]
         with Store(dev.bootstrap, dev.url, delivery_timeout_s=90) as store:
             threads = [Counting(store, increments // THREADS) for _ in range(THREADS)]
-            for thread in threads:
+            shoppers = [Shopping(store, some) for some in items]
+            for thread in (*threads, *shoppers):
                 thread.start()
             kinds = ["workers", "readers", "kafka", "workers"]
             rng.shuffle(kinds)
             for kind in kinds:
                 _kill(dev, kind, rng)
-            for thread in threads:
+            for thread in (*threads, *shoppers):
                 thread.join(300)
                 assert not thread.is_alive()
-            assert [thread.error for thread in threads] == [None] * THREADS
+            assert [thread.error for thread in (*threads, *shoppers)] == [None] * (THREADS + SHOPPERS)
             row = store.get("counters", "hot", consistency="linearizable", deadline_ms=20_000)
+            _, cart = cart_of(store.get("carts", "cart", consistency="linearizable", deadline_ms=20_000))
+            assert cart == {item for some in items for item in some}
         assert int.from_bytes(row.value, signed=True) == sum(thread.counted for thread in threads) == increments
 
 
