@@ -34,6 +34,7 @@ from logstore.model.errors import (
     UsageError,
 )
 from logstore.model.partitioner import partition_of
+from logstore.model.partitioning.partitioning import Partitioning
 from logstore.model.position import Position
 
 
@@ -127,7 +128,7 @@ def test_an_owner_that_is_gone_is_forgotten(http_node, store):
     store.close()
     with Store(url=http_node.url) as again:
         again.reader._conversation.owners["t", partition_of(b"k", PARTITIONS)] = http_node.other
-        again.reader._conversation._partitions["t"] = PARTITIONS
+        again.reader._conversation._partitionings["t"] = Partitioning(PARTITIONS)
         http_node.owned, http_node.rows[b"k"] = set(range(PARTITIONS)), b"back"
         assert again.get("t", "k").value == b"back"
 
