@@ -3,7 +3,7 @@
 import msgpack
 import pytest
 
-from logstore import MemoryStore, NotWide, RowEdit, UsageError
+from logstore import MemoryStore, NotExpiring, NotWide, RowEdit, UsageError
 from logstore.cli.rows.history_lines import as_object, as_text
 from logstore.client.conditional.record import Expected, edit_record
 from logstore.client.wide.row_edit import edited_row
@@ -53,6 +53,23 @@ def test_cells_change_together_or_not_at_all(store):
     assert refused[:2] == ("rejected", last.version)
     assert store.edit("pages", "k", RowEdit().delete_row(), present=True).applied
     assert store.edit("pages", "k", RowEdit().incr("anchor", "n"), absent=True).applied
+
+
+def test_a_cell_with_a_ttl_is_gone_again():
+    now_ms = [1_000]
+    store = MemoryStore(clock_ms=lambda: now_ms[0])
+    store.create("sessions", wide=True, families={"f": {"versions": 2}}, expiring=True)
+    store.create("stays", wide=True, families=["f"])
+    store.edit("sessions", "k", RowEdit().set("f", "stays", "1"))
+    store.edit("sessions", "k", RowEdit().set("f", "ends", "1", ttl_s=60).set("f", "stays", "2"))
+    assert store.get_row("sessions", "k").family("f") == {b"ends": b"1", b"stays": b"2"}
+    now_ms[0] += 60_000
+    assert store.get_row("sessions", "k").family("f") == {b"stays": b"2"}
+    with pytest.raises(NotExpiring):
+        store.edit("stays", "k", RowEdit().set("f", "q", "v", ttl_s=1))
+    for wrong in (0, "1", True):
+        with pytest.raises(UsageError):
+            RowEdit().set("f", "q", "v", ttl_s=wrong)
 
 
 def test_several_rows_of_a_partition_change_together(store):

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,12 +15,20 @@ from logstore.client.read.level import Level
 from logstore.client.read.row import Row, SiblingRow
 from logstore.client.store import Store
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
-from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.errors import LogStoreError, UsageError, WideTable
 from logstore.model.position import Position
 from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
+if TYPE_CHECKING:
+    from logstore.client.wide.row import WideRow
+    from logstore.model.wide.columns import Column
+
 _COUNTER_BYTES = 8
+_COLUMNS = click.option(
+    "--columns", metavar="FAMILY:[QUALIFIER],...", help="Of a wide table: these cells; FAMILY: for all of a family."
+)
+_VERSIONS = click.option("--versions", type=click.IntRange(1), help="Of a wide table: versions of each cell, at most.")
 SEEN = click.option(
     "--seen",
     type=click.IntRange(-1),
@@ -114,6 +123,8 @@ def delete(
 @options.MAX_LAG_MS
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to this file.")
 @click.option("--counter", is_flag=True, help="Print what `incr` has counted as a number.")
+@_COLUMNS
+@_VERSIONS
 @options.KEY_ENCODING
 @options.AS_JSON
 def get(
@@ -126,18 +137,32 @@ def get(
     max_lag_ms: int | None,
     output: Path | None,
     counter: bool,
+    columns: str | None,
+    versions: int | None,
     key_encoding: str,
     as_json: bool,
 ) -> None:
-    """Print one row's value, its bytes and nothing else.
+    """Print one row's value, its bytes and nothing else; of a wide row a line a cell: column, version, value.
 
     Exit status 1 when there is no such row, or several values stand side by side: --json prints those.
     """
+    row_key = options.key_bytes(key, key_encoding)
+    bound: dict[str, Any] = {
+        "after": token, "as_of": as_of, "consistency": consistency, "max_lag_ms": max_lag_ms,
+        "deadline_ms": settings.deadline_ms,
+    }  # fmt: skip
     with Store(url=need_url(settings)) as store:
-        row = store.get(
-            table, options.key_bytes(key, key_encoding), after=token, as_of=as_of, consistency=consistency,
-            max_lag_ms=max_lag_ms, deadline_ms=settings.deadline_ms,
-        )  # fmt: skip
+        row: Row | WideRow | None  # the first one of a table tells which
+        try:
+            if columns is not None or versions is not None:
+                row = store.get_row(table, row_key, _named(columns), versions or 1, **bound)
+            else:
+                row = store.get(table, row_key, **bound)
+        except WideTable:
+            row = store.get_row(table, row_key, **bound)
+    if row is not None and not isinstance(row, Row):
+        _print_wide(row, output, key_encoding, counter=counter, as_json=as_json)
+        return
     if row is None:
         raise LogStoreError(f"there is no row {key!r} in table {table!r}")
     if isinstance(row, SiblingRow) and not as_json:
@@ -161,6 +186,8 @@ def get(
 @click.option("--limit", type=click.IntRange(1), help="Rows at most.  [default: all]")
 @click.option("--reverse", is_flag=True, help="From the end downwards.")
 @click.option("--keys-only", is_flag=True, help="Leave the values out.")
+@_COLUMNS
+@_VERSIONS
 @click.option("--token", help="See at least what this token says.")
 @options.AS_OF
 @options.CONSISTENCY
@@ -170,34 +197,59 @@ def get(
 def scan(
     settings: Settings, table: str, prefix: str | None, start: str | None, end: str | None, limit: int | None,
     reverse: bool,
-    keys_only: bool, token: str | None, as_of: str | None, consistency: Level | None, max_lag_ms: int | None,
-    key_encoding: str, as_json: bool,
+    keys_only: bool, columns: str | None, versions: int | None, token: str | None, as_of: str | None,
+    consistency: Level | None, max_lag_ms: int | None, key_encoding: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Print rows in key order: key, tab, value; with --json one JSON object a line.
 
-    Of a row of several values that stand side by side each one has a line.
+    Of a row of several values that stand side by side each one has a line; and of a wide row each cell, with its column
+    and version.
     """
+    named, of_cells = _named(columns), columns is not None or versions is not None
+    if of_cells and keys_only:
+        raise UsageError("--keys-only leaves cells out: give it, or --columns and --versions")
     first, begin, last = (
         None if text is None else options.key_bytes(text, key_encoding) for text in (prefix, start, end)
     )
+    asked: dict[str, Any] = {
+        "prefix": first, "start": begin, "end": last, "limit": limit, "reverse": reverse, "after": token,
+        "as_of": as_of, "consistency": consistency, "max_lag_ms": max_lag_ms, "deadline_ms": settings.deadline_ms,
+    }  # fmt: skip
     with Store(url=need_url(settings)) as store:
-        rows = store.scan(
-            table,
-            prefix=first,
-            start=begin,
-            end=last,
-            limit=limit,
-            reverse=reverse,
-            keys_only=keys_only,
-            after=token,
-            as_of=as_of,
-            consistency=consistency,
-            max_lag_ms=max_lag_ms,
-            deadline_ms=settings.deadline_ms,
-        )
-        for row in rows:
-            sys.stdout.buffer.write(_line(row, key_encoding, keys_only=keys_only, as_json=as_json))
+        try:
+            if not of_cells:
+                for row in store.scan(table, keys_only=keys_only, **asked):
+                    sys.stdout.buffer.write(_line(row, key_encoding, keys_only=keys_only, as_json=as_json))
+        except WideTable:
+            of_cells = True
+        if of_cells:
+            from logstore.cli.rows.wide.cell_lines import row_lines  # noqa: PLC0415 - as of `_named`
+
+            for wide in store.scan_rows(table, named, versions or 1, **asked):
+                sys.stdout.buffer.write(row_lines(wide, key_encoding, as_json=as_json))
         sys.stdout.buffer.flush()
+
+
+def _named(columns: str | None) -> "tuple[Column, ...] | None":
+    """Columns that the option names; None for all. Raises UsageError."""
+    if columns is None:
+        return None
+    from logstore.cli.rows.wide.cell_lines import named_columns  # noqa: PLC0415 - who reads values does without
+
+    return named_columns(columns)
+
+
+def _print_wide(row: "WideRow", output: Path | None, key_encoding: str, *, counter: bool, as_json: bool) -> None:
+    from logstore.cli.rows.wide.cell_lines import cell_line, row_document  # noqa: PLC0415 - as of `_named`
+
+    if output is not None or counter:
+        raise UsageError(
+            "--output and --counter are for rows of one value; of a wide row --json prints every cell whole"
+        )
+    if as_json:
+        show.as_json({**row_document(row, key_encoding), "token": row.token, "source": row.source})
+    else:
+        show.raw(b"".join(map(cell_line, row.cells)))
 
 
 def _number(row: Row) -> bytes:

@@ -9,8 +9,8 @@ In the log an edit is a msgpack array of verbs: `logstore.model.hard_rows.change
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from logstore.client.checks import Text
-from logstore.model.errors import NotWide, UsageError
+from logstore.client.checks import Text, check_number
+from logstore.model.errors import NotExpiring, NotWide, UsageError
 from logstore.model.key import check_key, to_bytes
 from logstore.model.wide.columns import check_family
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from logstore.model.table import Table
 
 _LARGEST = (1 << 63) - 1
+_LEAST_TTL_S = 0.001
+_SET_WITH_TTL = 5  # items of the verb in the log
 _HOW = "an edit is a RowEdit, such as RowEdit().set('content', 'html', value)"
 
 
@@ -32,9 +34,15 @@ class RowEdit:
     def __init__(self) -> None:
         self._verbs: list[list[Any]] = []
 
-    def set(self, family: str, qualifier: Text, value: Text) -> Self:
-        """Give a cell a new value; the ones before it stay as older versions, as many as the family keeps."""
-        return self._add("set", check_family(family), to_bytes(qualifier), to_bytes(value))
+    def set(self, family: str, qualifier: Text, value: Text, *, ttl_s: float | None = None) -> Self:
+        """Give a cell a new value; the ones before it stay as older versions, as many as the family keeps.
+
+        `ttl_s`: seconds after which the cell is gone again, in a table whose rows expire; None: what the family says.
+        """
+        if ttl_s is not None:
+            check_number("ttl_s", ttl_s, _LEAST_TTL_S)
+        end = [] if ttl_s is None else [round(ttl_s * 1000)]
+        return self._add("set", check_family(family), to_bytes(qualifier), to_bytes(value), *end)
 
     def delete(self, family: str, qualifier: Text) -> Self:
         """Delete a cell, its older versions too."""
@@ -64,6 +72,11 @@ class RowEdit:
         return [list(verb) for verb in self._verbs]
 
     @property
+    def has_ttl(self) -> bool:
+        """True when a value that it sets has an end of its own."""
+        return any(verb[0] == "set" and len(verb) == _SET_WITH_TTL for verb in self._verbs)
+
+    @property
     def families(self) -> frozenset[str]:
         """Column families that it names."""
         return frozenset(verb[1] for verb in self._verbs if len(verb) > 1)
@@ -88,11 +101,14 @@ class EditedRows(NamedTuple):
     value: bytes  # of the record
     families: frozenset[str]
     several: bool  # rows
+    has_ttl: bool
 
     def check_takes(self, table: "Table") -> None:
         """Raise NotWide, UsageError unless the table takes such an edit."""
         if not table.wide:
             raise NotWide(table.name)
+        if self.has_ttl and not table.expiring:
+            raise NotExpiring(table.name)
         unknown = sorted(self.families - table.families.keys() - {""})
         if unknown:
             raise UsageError(
@@ -110,7 +126,7 @@ def edited_row(key: Text, edit: RowEdit) -> EditedRows:
     """The row of `Store.edit`. Raises UsageError, BadKey."""
     import msgpack  # noqa: PLC0415 - as below
 
-    return EditedRows(check_key(to_bytes(key)), msgpack.packb(_checked(edit).verbs), edit.families, several=False)
+    return EditedRows(check_key(to_bytes(key)), msgpack.packb(_checked(edit).verbs), edit.families, False, edit.has_ttl)
 
 
 def edited_rows(edits: Mapping[Text, RowEdit]) -> EditedRows:
@@ -124,7 +140,7 @@ def edited_rows(edits: Mapping[Text, RowEdit]) -> EditedRows:
         raise UsageError("the same key stands twice among those of an edit, as text and as bytes")
     families = frozenset[str]().union(*(one.families for one in rows.values()))
     value = msgpack.packb([["row", name, one.verbs] for name, one in rows.items()])
-    return EditedRows(next(iter(rows)), value, families, several=True)
+    return EditedRows(next(iter(rows)), value, families, True, any(one.has_ttl for one in rows.values()))
 
 
 def _checked(edit: object) -> RowEdit:

@@ -4,6 +4,7 @@ from typing import Literal, NamedTuple
 
 from logstore.model.folding.mutation import DELETE, PUT, Headers, Mutation, Quarantined, Refused, parse
 from logstore.model.folding.terms import Condition
+from logstore.model.hard_rows.changes.cell_differences import column_name
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.parse import parse_hard
 from logstore.model.hard_rows.rules import rules_of
@@ -74,5 +75,6 @@ def _text(condition: Condition | None) -> str | None:
     if condition is None:
         return None
     if condition.kind == "version":
-        return f"version:{condition.version}"
+        cell = "" if condition.column is None else f"@{column_name(condition.column)}"
+        return f"version:{condition.version}{cell}"
     return f"value:{condition.digest.hex()}" if condition.kind == "value" else condition.kind
