@@ -1,11 +1,13 @@
 """Siblings over HTTP: status 300, and lists of them in pages; one value that is left is an ordinary row."""
 
 import base64
+import time
 
 import msgpack
 import pyarrow as pa
 import pytest
 from support_serve import epoch_of, problem, serving
+from support_wait import until
 
 from batch.tasks import compare
 from logstore import SeveralValues, Sibling, Store, codecs
@@ -175,3 +177,28 @@ def test_a_typed_table_decodes_each_of_them(store):
             assert [one.value for one in row.siblings] == [[1], [2]]
             with pytest.raises(SeveralValues):
                 _ = row.value
+
+
+def test_siblings_end_one_by_one_and_the_etag_names_the_first_end(store):
+    node, reader = store
+    node.create("ending", 1, conditional=True, siblings=True, expiring=True)
+    until("it is served", lambda: reader.get("/v1/tables/ending").status_code == 200)
+    now_ms, hour_ms = time.time_ns() // 1_000_000, 3_600_000
+
+    def put(key, at_ms, *ttls_ms):
+        terms = [{"ls.seen": b"-1", "ls.ttl": ttl_ms.to_bytes(8)} for ttl_ms in ttls_ms]
+        records = [(key, b"%d" % n, one) for n, one in enumerate(terms)]
+        _, first = node.decide("ending", records, at_ms=at_ms)
+        return first + len(records) - 1, reader.get(f"/v1/tables/ending/rows/{key.decode()}")
+
+    _, gone = put(b"gone", now_ms - 3 * hour_ms, hour_ms, 2 * hour_ms)
+    problem(gone, 404, "not-found")
+    version, left = put(b"left", now_ms - 2 * hour_ms, hour_ms, 9 * hour_ms)
+    assert (left.status_code, left.content, left.headers["ls-version"]) == (200, b"1", str(version))
+    assert left.headers["etag"].endswith(f'-{version}-{now_ms + 7 * hour_ms}"')
+    version, both = put(b"both", now_ms, hour_ms, 2 * hour_ms)
+    assert [one["value"] for one in problem(both, 300, "siblings")["siblings"]] == ["0", "1"]
+    assert both.headers["etag"].endswith(f'-{version}-{now_ms + hour_ms}"')
+    assert int(both.headers["ls-time"]) >= now_ms
+    with Store(url=reader.url) as client:
+        assert {row.key: len(row.siblings) for row in client.scan("ending")} == {b"left": 1, b"both": 2}
