@@ -181,6 +181,7 @@ def test_the_demo_runs_end_to_end(tmp_path):
         "counter",
         "race",
         "ending",
+        "cells",
         "feed",
         "check",
         "archive",

@@ -3,6 +3,7 @@
 counter   eight threads count the delays of one carrier: every increment counts once
 race      eight gates ask for one flight: one gets it, the others are told which version was there
 ending    a boarding call is gone when its time has come
+cells     a plane's logbook is one row of many cells, of which the last three states are kept; an edit is all or nothing
 feed      a consumer that keeps what the change feed tells has the table
 """
 
@@ -14,14 +15,15 @@ from typing import NamedTuple, TypeVar
 
 from examples.flights.report import Report
 from examples.flights.steps import Steps
-from logstore import Admin, Outcome, Position, Store
+from logstore import Admin, Outcome, Position, RowEdit, Store
 
 T = TypeVar("T")
 
-COUNTED, CALLS = "delays", "boarding-calls"  # tables
+COUNTED, CALLS, LOGBOOKS = "delays", "boarding-calls", "logbooks"  # tables
 THREADS, INCREMENTS = 8, 25
 CALL_S = 2.0
 _ASK_MS = 30_000
+_LAST = b"~"  # a key behind all others: the rows of the feed come in key order, and then what is new
 
 
 class Promises(NamedTuple):
@@ -38,9 +40,11 @@ class Promises(NamedTuple):
         with self.steps.step("promises_tables", text), Admin(self.bootstrap) as admin:
             admin.create(COUNTED, partitions=2, conditional=True)
             admin.create(CALLS, partitions=1, expiring=True)
+            admin.create(LOGBOOKS, partitions=1, wide=True, families={"flown": {"versions": 3}, "crew": {}})
         self.counter()
         self.race()
         self.ending()
+        self.cells()
         self.feed()
 
     def counter(self) -> None:
@@ -75,20 +79,37 @@ class Promises(NamedTuple):
         self._right(row is None, "a boarding call is still there")
         self._right(not early or lasted_s >= CALL_S, f"a boarding call ended after {lasted_s:.1f} s")
 
+    def cells(self) -> None:
+        """A row of many cells, with older versions of them."""
+        states = [f"leg {number}" for number in range(5)]
+        with self.steps.step("cells", "write and read the logbook of a plane, a row of many cells"):
+            for state in states:
+                edit = RowEdit().set("flown", "state", state).incr("flown", "legs").set("crew", state, "on board")
+                written = self.store.edit(LOGBOOKS, "N14228", edit)
+            refused = self.store.edit(LOGBOOKS, "N14228", RowEdit().delete_row(), version=0)
+            book = self.store.get_row(
+                LOGBOOKS, "N14228", columns=["flown:state", "crew:"], versions=3, after=refused.position,
+                deadline_ms=_ASK_MS,
+            )  # fmt: skip
+        self._right(not refused and refused.version == written.version, "an edit of an older row was not refused")
+        found = [] if book is None else [cell.value.decode() for cell in book.versions_of("flown:state")]
+        self._right(found == states[:1:-1], f"the logbook tells {found}")
+        crew = {} if book is None else book.family("crew")
+        self._right(sorted(crew) == [state.encode() for state in states], f"the crew of {sorted(crew)} is there")
+
     def feed(self) -> None:
         """A copy of a table, made of its changes alone."""
         copy: dict[bytes, tuple[int, bytes | None]] = {}
         with self.steps.step("feed", "a copy of the table, by its change feed"):
-            end = self.store.put(COUNTED, "end", "of the feed")
+            end = self.store.put(COUNTED, _LAST, "written last")
             for event in self.store.changes(COUNTED, since="beginning"):
                 if event.version >= copy.get(event.key, (0, None))[0]:
                     copy[event.key] = event.version, event.value
-                if event.key == b"end":
+                if event.key == _LAST:
                     break
             rows = {row.key: row.value for row in self.store.scan(COUNTED, after=end, deadline_ms=_ASK_MS)}
-        self._right(
-            {key: value for key, (_, value) in copy.items() if key in rows} == rows, "the copy is not the table"
-        )
+        held = {key: value for key, (_, value) in copy.items() if value is not None}
+        self._right(held == rows, "the copy is not the table")
 
     def _at_once(self, ask: Callable[[int], T]) -> list[T]:
         with ThreadPoolExecutor(THREADS) as threads:
