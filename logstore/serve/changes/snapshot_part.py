@@ -4,6 +4,9 @@ The positions that the first page read each partition at are where the tail begi
 whatever node they are read: a row that changed between two pages is in the tail then, if a page has missed it.
 """
 
+from itertools import groupby
+from operator import attrgetter
+
 from logstore.model.changes.resume_point import START, ResumePoint
 from logstore.model.changes.row_change import RowChange
 from logstore.model.key import after_prefix
@@ -13,6 +16,7 @@ from logstore.model.wide.cell import RowCells
 from logstore.serve.changes.chunk import Chunk
 from logstore.serve.read.consistency import SESSION, Consistency
 from logstore.serve.read.consistency_wait import ConsistencyWait
+from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.read.merged_read import Floor
 from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.read.page_read import read_page
@@ -54,9 +58,17 @@ class SnapshotPart:
 
 
 def _chunks(part: PagePart) -> list[Chunk]:
-    """The rows by partition; `start` and `following` say nothing here."""
-    found: dict[int, list[RowChange]] = {}
-    for key, value, version, partition in part.rows:
-        assert not isinstance(value, RowCells), "wide tables have no change feed"
-        found.setdefault(partition, []).append(RowChange(version or 0, key, value, None))
-    return [Chunk(partition, 0, 0, changes) for partition, changes in found.items()]
+    """The rows in key order, those of one partition that follow each other together.
+
+    `start` and `following` of the chunks say nothing here.
+    """
+    return [Chunk(partition, 0, 0, list(map(_change, rows))) for partition, rows in groupby(part.rows, _partition)]
+
+
+def _change(row: EncodedRow) -> RowChange:
+    key, value, version, _ = row
+    assert not isinstance(value, RowCells), "wide tables have no change feed"
+    return RowChange(version or 0, key, value, None)
+
+
+_partition = attrgetter("partition")
