@@ -50,7 +50,7 @@ def test_it_has_all_methods_that_programs_call():
     inside = {
         "changes",  # a feed of other processes' writes
         "after_fork", "acknowledged", "ask_again", "check_takes", "check_open", "decide", "forget", "moved",
-        "need_url", "proved",
+        "need_url", "proved", "check_level", "producer_at",
     }  # fmt: skip
     public = {name for name, _ in inspect.getmembers(Store, inspect.isfunction) if not name.startswith("_")}
     assert public - inside == set(PUBLIC)

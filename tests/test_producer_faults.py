@@ -17,6 +17,7 @@ from support_wait import until
 
 from logstore import AsyncStore, Store
 from logstore.broker.embedded import EmbeddedKafka
+from logstore.client.write.level import WRITE_LEVELS
 from logstore.client.write.pending import Pending, Shared
 from logstore.log.connect.access import Access
 from logstore.log.connect.cluster import Cluster
@@ -80,6 +81,20 @@ def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_i
     assert [value for _, value in read_log(own.bootstrap, table).values()][-500:] == [b"%d" % i for i in range(500)]
 
 
+def test_a_write_whose_broker_is_gone_is_unknown_at_every_level(own):
+    table = make_table(own.bootstrap, 1)
+    with Store(own.bootstrap, "http://127.0.0.1:1", definitions=Fixed(table), delivery_timeout_s=2) as store:
+        for level in ("all", "one"):
+            until("a write is acknowledged", lambda level=level: _try_put(store, table, level))  # warm
+        own.kill()
+        try:
+            for level in WRITE_LEVELS:
+                with pytest.raises(Unknown):
+                    store.put(table.name, "k", "v", level=level)
+        finally:
+            own.restart()
+
+
 def test_writes_without_an_answer_are_unknown_not_failed(own):
     table = make_table(own.bootstrap, 1)
     with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
@@ -103,9 +118,9 @@ def test_writes_without_an_answer_are_unknown_not_failed(own):
         until("a write is acknowledged", lambda: _try_put(store, table))
 
 
-def _try_put(store, table):
+def _try_put(store, table, level="all"):
     try:
-        return store.put(table.name, "again", "v")
+        return store.put(table.name, "again", "v", level=level)
     except (Unknown, WriteFailed):
         return None
 

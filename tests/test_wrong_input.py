@@ -44,6 +44,7 @@ INSIDE = {  # called by stores and pipelines of each other, and by nobody else
     "acknowledged", "add_done_callback", "after_fork", "aim_at", "ask_again", "check_open", "end", "forget", "moved",
     "need_url", "of", "open_pipeline", "producer", "proved", "queue", "reader", "tables", "tls",
     "check_own", "check_takes", "decide", "delivery_timeout_s", "desk", "queue_as",
+    "check_level", "producer_at",
 }  # fmt: skip
 WRONG = [
     None, True, 0, -1, 7, 2**70, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "a\r\nb", "x" * 2_000_000, b"",
@@ -58,7 +59,7 @@ def right_for(name, kind):
     for wanted, value in {
         "table": "t", "bootstrap": "127.0.0.1:1", "url": "http://127.0.0.1:1", "on_full": "wait",
         "token": POSITION.token, "epoch": EPOCH, "keys": ["k"], "pairs": [("k", "v")], "pieces": {(EPOCH, 0): 1},
-        "others": [POSITION], "seen": POSITION, "compression": "lz4", "name": "t", "codec": codecs.json,
+        "others": [POSITION], "seen": POSITION, "compression": "lz4", "level": "all", "name": "t", "codec": codecs.json,
         "id": b"i" * 16, "edit": RowEdit().set("f", "q", "v"),
         "edits": {"k": RowEdit().set("f", "q", "v")},
     }.items():  # fmt: skip

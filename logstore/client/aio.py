@@ -32,6 +32,7 @@ from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, renewing
 from logstore.client.wide.async_reads import AsyncWideReads
 from logstore.client.wide.reads import ScanBounds
+from logstore.client.write.level import WriteLevel, apply_ms, waiting_for
 from logstore.client.write.pending import Pending, PendingWrite, Shared
 from logstore.client.write.pipeline import Pipeline, ReservedHeaders
 from logstore.log.after_fork import keep, renew_in_child
@@ -323,54 +324,61 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         self._reader: AsyncReader | None = None
         self._wakeups: _Wakeups | None = None
         self._pipelines: dict[str, AsyncPipeline] = {}
+        self._singles_of_leaders: dict[str, AsyncPipeline] = {}
 
     def after_fork(self) -> None:
         """Connect anew in the child, in the loop that is used there; see `log.after_fork`."""
-        for inherited in (self._reader, self._wakeups, self._pipelines):
+        for inherited in (self._reader, self._wakeups, self._pipelines, self._singles_of_leaders):
             keep(inherited)
         self._connect()
 
     async def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None, seen: int | None = None,
+        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
         `headers`: the writer's own. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
         `seen`: the version of the row that this value was made of, -1 where there was none, in a table that keeps
         siblings: newer values than that stay beside this one; without it the value replaces all (docs/siblings.md).
+        `level`: as of `Store.put`.
 
         Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, NoSiblings, Overloaded, WriteFailed, LogUnreachable:
         then it is not written; Unknown: perhaps it is.
         """
-        position = await self._write(
-            table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
+        position = await self._write_at(
+            level, table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
         )  # fmt: skip
         check_seen(seen, position)
         return position
 
     async def delete(
-        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None,
+        level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
         """Delete one row and wait for the acknowledgement; raises like `put`.
 
-        `seen`: values newer than that stay, as of `put`.
+        `seen`: values newer than that stay, as of `put`. `level` as of `put`.
         """
-        position = await self._write(table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen))
+        position = await self._write_at(
+            level, table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen)
+        )  # fmt: skip
         check_seen(seen, position)
         return position
 
-    async def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
+    async def put_many(
+        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel = "all"
+    ) -> Position:  # fmt: skip
         """Write pairs (key, value), or the items of a mapping; a value None deletes.
 
         Returns when all are acknowledged, with the position that covers them. Order per key is the order given. `pairs`
-        is consumed on another thread.
+        is consumed on another thread. `level` as of `put`.
 
         Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. A pair that cannot be written is found
         before anything is written when `pairs` is a list, a tuple or a mapping, or an iterator of up to 20,000 pairs;
         of a longer iterator the pairs before it may be written by then: a note of the error says how many.
         """
-        return await asyncio.to_thread(self._store.put_many, table, pairs)
+        return await asyncio.to_thread(partial(self._store.put_many, table, pairs, level=level))
 
     def pipeline(self, table: str) -> "_Opening":
         """Write without waiting for each: `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
@@ -559,10 +567,10 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
     ) -> None:
         await self.close()
 
-    async def open_pipeline(self, table: str) -> AsyncPipeline:
+    async def open_pipeline(self, table: str, level: WriteLevel = "all") -> AsyncPipeline:
         """A pipeline of its own; connecting and asking for the definition happen on another thread, the first time."""
         loop = self._here()
-        producer = await asyncio.to_thread(lambda: self._store.producer)
+        producer = await asyncio.to_thread(self._store.producer_at(level).get)
         definition = await asyncio.to_thread(self._store.tables.get, table)
         if self._wakeups is None:
             self._wakeups = _Wakeups(loop)
@@ -620,19 +628,31 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
             raise late(position) from error
         return outcome_or_error(found[0])
 
+    async def _write_at(
+        self, level: WriteLevel, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]
+    ) -> Position:  # fmt: skip
+        """Write one record, acknowledged, and applied where that is wanted. Raises NotApplied."""
+        self._store.check_level(level)
+        position = await self._write(table, queue, level=level)
+        if level == "applied":
+            with waiting_for(position):
+                await self._reads().reach(table, position, apply_ms(self._store.delivery_timeout_s))
+        return position
+
     async def _write(
-        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]], timeout_s: float | None = None
+        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]], timeout_s: float | None = None,
+        level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
         """Write one record, as `Store._write` does."""
         with renewing(partial(self._forget, table)):
-            pipeline = await self._singles(table)
+            pipeline = await self._singles(table, level)
             before = self._store.acknowledged(pipeline.epoch)
             try:
                 return await self._proved(pipeline.table, await _within(await queue(pipeline), timeout_s), before)
             except WriteFailed as error:
                 self._forget(table)
                 await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
-            return await _within(await queue(await self._singles(table)), timeout_s)
+            return await _within(await queue(await self._singles(table, level)), timeout_s)
 
     async def _proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
         proof = self._store.tables.proof
@@ -640,15 +660,17 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
             await asyncio.to_thread(proof.prove, table)
         return position
 
-    async def _singles(self, table: str) -> AsyncPipeline:
+    async def _singles(self, table: str, level: WriteLevel = "all") -> AsyncPipeline:
         self._here()
-        pipeline = self._pipelines.get(check_table(table))
+        known = self._singles_of_leaders if level == "one" else self._pipelines
+        pipeline = known.get(check_table(table))
         if pipeline is None:
-            pipeline = self._pipelines[table] = await self.open_pipeline(table)
+            pipeline = known[table] = await self.open_pipeline(table, level)
         return pipeline
 
     def _forget(self, table: str) -> None:
         self._pipelines.pop(table, None)
+        self._singles_of_leaders.pop(table, None)
         self._store.forget(table)
 
     def _reads(self) -> AsyncReader:

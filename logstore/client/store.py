@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from logstore.client.addresses import Address, find
 from logstore.client.checks import (
@@ -30,6 +30,7 @@ from logstore.client.read.row import Row
 from logstore.client.tables import CachedDefinitions, Tables, renewing
 from logstore.client.transport.origin import Origin
 from logstore.client.wide.reads import ScanBounds, WideReads
+from logstore.client.write.level import WriteLevel, apply_ms, check_write_level, waiting_for
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.connect.cluster import Cluster
 from logstore.log.write.limits import (
@@ -140,62 +141,83 @@ class Store(ConditionalWrites, WideReads):
     def _connect(self) -> None:
         """Have everything connected on first use, each on its own: who reads never waits for Kafka."""
         self._producer: Lazily[Producer] = Lazily(self._make_producer, lambda producer: producer.close(0.0))
+        self._of_leaders: Lazily[Producer] = Lazily(
+            partial(self._make_producer, acks="1"), lambda producer: producer.close(0.0)
+        )
         self._tables: Lazily[Tables] = Lazily(self._make_tables, lambda tables: tables.close())
         self._reader: Lazily[HttpReader] = Lazily(
             lambda: HttpReader(self.need_url(), self._tls), lambda reader: reader.close()
         )
         self._desk: Lazily[OutcomeDesk] = Lazily(self._make_desk, lambda desk: desk.close())
         self._pipelines: dict[str, Pipeline] = {}
+        self._singles_of_leaders: dict[str, Pipeline] = {}
 
     def after_fork(self) -> None:
         """Connect anew in the child; see `log.after_fork`."""
-        for inherited in (self._producer, self._tables, self._reader, self._desk, self._pipelines):
+        for inherited in (
+            self._producer, self._of_leaders, self._tables, self._reader, self._desk, self._pipelines,
+            self._singles_of_leaders,
+        ):  # fmt: skip
             keep(inherited)
         self._connect()
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None, seen: int | None = None,
+        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
         `headers`: the writer's own. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
         `seen`: the version of the row that this value was made of, -1 where there was none, in a table that keeps
         siblings: newer values than that stay beside this one; without it the value replaces all (docs/siblings.md).
+        `level`: "all" in-sync replicas have it; "one": the leader alone, it may be lost; "applied": all have it, and a
+        reader has applied it, else NotApplied (docs/consistency.md).
 
         Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, NoSiblings, Overloaded, WriteFailed, LogUnreachable:
         then it is not written; Unknown: perhaps it is.
         """
-        position = self._write(
-            table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
+        position = self._write_at(
+            level, table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
         )  # fmt: skip
         check_seen(seen, position)
         return position
 
     def delete(
-        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None,
+        level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
         """Delete one row and wait for the acknowledgement; raises like `put`.
 
-        `seen`: values newer than that stay, as of `put`.
+        `seen`: values newer than that stay, as of `put`. `level` as of `put`.
         """
-        position = self._write(table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen))
+        position = self._write_at(
+            level, table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen)
+        )  # fmt: skip
         check_seen(seen, position)
         return position
 
-    def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
+    def put_many(
+        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel = "all"
+    ) -> Position:  # fmt: skip
         """Write pairs (key, value), or the items of a mapping; a value None deletes.
 
-        Returns when all are acknowledged, with the position that covers them. Order per key is the order given.
+        Returns when all are acknowledged, with the position that covers them. Order per key is the order given. `level`
+        as of `put`.
 
         Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. A pair that cannot be written is found
         before anything is written when `pairs` is a list, a tuple or a mapping, or an iterator of up to 20,000 pairs;
         of a longer iterator the pairs before it may be written by then: a note of the error says how many.
         """
+        self.check_level(level)
+        return self._reached(level, table, self._put_many(table, pairs, self.producer_at(level)))
+
+    def _put_many(
+        self, table: str, pairs: "Mapping[Text, Text | None] | Iterable[Pair]", producer: "Lazily[Producer]"
+    ) -> Position:  # fmt: skip
         with renewing(partial(self.forget, table)):
             self.check_open()
             check_table(table)
-            batch = self._batch(self.tables.get(table))
+            batch = self._batch(self.tables.get(table), producer)
             before = self.acknowledged(batch.epoch)
             try:
                 return self.proved(batch.table, batch.run(pairs), before)
@@ -203,7 +225,7 @@ class Store(ConditionalWrites, WideReads):
                 if not batch.unwritten():
                     raise
                 moved = self.moved(table, batch.epoch, error)
-            return self._batch(moved).run(batch.over_again(pairs))
+            return self._batch(moved, producer).run(batch.over_again(pairs))
 
     def pipeline(self, table: str) -> "Pipeline":
         """Write without waiting for each, conditionally too; see `Pipeline`."""
@@ -375,8 +397,8 @@ class Store(ConditionalWrites, WideReads):
     def flush(self, timeout_s: float | None = None) -> int:
         """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
         check_timeout(timeout_s)
-        producer = self._producer.value
-        return producer.flush(timeout_s) if producer is not None else 0
+        producers = [one.value for one in (self._producer, self._of_leaders)]
+        return sum(producer.flush(timeout_s) for producer in producers if producer is not None)
 
     def close(self, timeout_s: float | None = None) -> None:
         """Flush and let go; pipelines that are still open take nothing more.
@@ -386,10 +408,15 @@ class Store(ConditionalWrites, WideReads):
         check_timeout(timeout_s)
         self._closed = True
         producer, reader, tables = self._producer.close(), self._reader.close(), self._tables.close()
+        of_leaders = self._of_leaders.close()
         desk = self._desk.close()
         try:
-            if producer is not None:
-                producer.close(timeout_s)
+            try:
+                if of_leaders is not None:
+                    of_leaders.close(timeout_s)
+            finally:
+                if producer is not None:
+                    producer.close(timeout_s)
         finally:
             if desk is not None:
                 desk.close()
@@ -479,15 +506,38 @@ class Store(ConditionalWrites, WideReads):
             self.forget(table)
             raise
 
-    def _singles(self, table: str) -> "Pipeline":
+    def _singles(self, table: str, level: WriteLevel = "all") -> "Pipeline":
         """The pipeline of single writes to a table: their failures are raised by each `result`, never collected."""
         self.check_open()
-        pipeline = self._pipelines.get(check_table(table))
+        known = self._singles_of_leaders if level == "one" else self._pipelines
+        pipeline = known.get(check_table(table))
         if pipeline is None:
             from logstore.client.write.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka
 
-            pipeline = self._pipelines[table] = Pipeline(self.producer, self.tables.get(table))
+            pipeline = known[table] = Pipeline(self.producer_at(level).get(), self.tables.get(table))
         return pipeline
+
+    def check_level(self, level: WriteLevel) -> None:
+        """Raise UsageError for what is no level, or one that could not be waited for."""
+        check_write_level(level)
+        if level == "applied":
+            self.need_url()
+
+    def _write_at(self, level: WriteLevel, table: str, queue: "Callable[[Pipeline], Pending]") -> Position:
+        """One write, acknowledged, and applied where that is wanted."""
+        self.check_level(level)
+        return self._reached(level, table, self._write(table, queue, level=level))
+
+    def _reached(self, level: WriteLevel, table: str, position: Position) -> Position:
+        """The position, once it has been applied where `level` says so. Raises NotApplied."""
+        if level == "applied" and position:
+            with waiting_for(position):
+                self.reader.reach(table, position, apply_ms(self.delivery_timeout_s))
+        return position
+
+    def producer_at(self, level: WriteLevel) -> "Lazily[Producer]":
+        """Producer for writes of a level."""
+        return self._of_leaders if level == "one" else self._producer
 
     def _append(self, table: str, record: ConditionalRecord, timeout_s: float) -> Position:
         """One conditional write, acknowledged. Raises what `put` raises, NotConditional, StillPending."""
@@ -513,17 +563,18 @@ class Store(ConditionalWrites, WideReads):
         return learn(self.desk, self.reader, table, record, position, deadline_ms)
 
     def _write(
-        self, table: str, queue: "Callable[[Pipeline], Pending]", timeout_s: float | None = None
+        self, table: str, queue: "Callable[[Pipeline], Pending]", timeout_s: float | None = None,
+        level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
         """One write, acknowledged; to the log that the table has by now, if the one that was known refuses it."""
         with renewing(partial(self.forget, table)):
-            pipeline = self._singles(table)
+            pipeline = self._singles(table, level)
             before = self.acknowledged(pipeline.epoch)
             try:
                 return self.proved(pipeline.table, queue(pipeline).result(timeout_s), before)
             except WriteFailed as error:
                 self.moved(table, pipeline.epoch, error)
-            return queue(self._singles(table)).result(timeout_s)
+            return queue(self._singles(table, level)).result(timeout_s)
 
     def moved(self, table: str, epoch: str, error: LogStoreError) -> "Table":
         """The table as it is now. Raises `error` when it still has the log of that epoch, NoSuchTable."""
@@ -547,15 +598,15 @@ class Store(ConditionalWrites, WideReads):
             proof.prove(table)
         return position
 
-    def _batch(self, table: "Table") -> "WriteBatch":
+    def _batch(self, table: "Table", producer: "Lazily[Producer]") -> "WriteBatch":
         from logstore.client.write.batch import WriteBatch  # noqa: PLC0415 - loads librdkafka
 
-        return WriteBatch(self.producer, table)
+        return WriteBatch(producer.get(), table)
 
-    def _make_producer(self) -> "Producer":
+    def _make_producer(self, acks: Literal["all", "1"] = "all") -> "Producer":
         from logstore.log.write.producer import Producer  # noqa: PLC0415 - loads librdkafka
 
-        return Producer(self._need_bootstrap(), **self._settings)
+        return Producer(self._need_bootstrap(), acks=acks, **self._settings)
 
     def _make_desk(self) -> "OutcomeDesk":
         from logstore.client.conditional.asking import asking  # noqa: PLC0415 - only who writes so
@@ -591,6 +642,7 @@ class Store(ConditionalWrites, WideReads):
     def forget(self, table: str) -> None:
         """Ask for a definition again when it is needed next."""
         self._pipelines.pop(table, None)
+        self._singles_of_leaders.pop(table, None)
         tables = self._tables.value
         if tables is not None:
             tables.forget(table)

@@ -30,6 +30,7 @@ LogStoreError
 │   ├── StorageUnreachable     the storage of archive and snapshots does not answer
 │   ├── JobRunning             another batch job works on the table
 │   ├── Conflict               somebody else moved the pointer first
+│   ├── NotApplied             the write is in the log, and not known to be applied (not retriable: it is written)
 │   └── StillPending           the write is on its way: ask again
 ├── WriteFailed                the write is certainly not in the log             (retriable or not: see the attribute)
 │   ├── WriteDenied            an ACL lacks (an AccessDenied, too)
@@ -241,6 +242,16 @@ class JobRunning(NotYet):
 
 class Conflict(NotYet):
     """Another process moved the pointer first; nothing has changed."""
+
+
+class NotApplied(NotYet):
+    """A write is in the log, at `position`, and no reader has told in time that it has applied it."""
+
+    retriable = False
+
+    def __init__(self, message: str, position: object) -> None:
+        super().__init__(message)
+        self.position = position
 
 
 class StillPending(NotYet, TimeoutError):

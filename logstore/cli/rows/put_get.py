@@ -14,6 +14,7 @@ from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
 from logstore.client.read.row import Row, SiblingRow
 from logstore.client.store import Store
+from logstore.client.write.level import WRITE_LEVELS, WriteLevel
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError, WideTable
 from logstore.model.position import Position
@@ -36,6 +37,13 @@ SEEN = click.option(
     help="The version of the row that was read before, -1: there was none; values that are newer stay beside this one. "
     "In tables created with --siblings.",
 )
+_LEVEL = click.option(
+    "--level",
+    type=click.Choice(WRITE_LEVELS),
+    default="all",
+    show_default=True,
+    help="What has it on return: all in-sync replicas, one, or all and a reader.",
+)
 
 
 @click.command()
@@ -56,6 +64,7 @@ SEEN = click.option(
     help="The row is gone again after it, such as 90s or 7d; in tables created with --expiring.",
 )
 @SEEN
+@_LEVEL
 @options.KEY_ENCODING
 @options.AS_JSON
 def put(
@@ -68,6 +77,7 @@ def put(
     condition: str | None,
     ttl: str | None,
     seen: int | None,
+    level: WriteLevel,
     key_encoding: str,
     as_json: bool,
 ) -> int:
@@ -81,12 +91,13 @@ def put(
     ttl_s = None if ttl is None else options.duration_ms(ttl, "--ttl") / 1000
     if condition is not None:
         _check_alone(seen)
+        _check_no_level(level)
         expected = conditional.expected(condition)
         with conditional.decider(settings) as store:
             outcome = store.put_if(table, row_key, content, headers=named, ttl_s=ttl_s, **expected)
             return conditional.print_outcome(table, outcome, as_json=as_json)
-    with _writer(settings) as store:
-        position = store.put(table, row_key, content, headers=named, ttl_s=ttl_s, seen=seen)
+    with _writer(settings, level) as store:
+        position = store.put(table, row_key, content, headers=named, ttl_s=ttl_s, seen=seen, level=level)
     return _written(table, position, as_json=as_json)
 
 
@@ -96,20 +107,29 @@ def put(
 @click.argument("key")
 @conditional.CONDITION
 @SEEN
+@_LEVEL
 @options.KEY_ENCODING
 @options.AS_JSON
 def delete(
-    settings: Settings, table: str, key: str, condition: str | None, seen: int | None, key_encoding: str, as_json: bool
+    settings: Settings,
+    table: str,
+    key: str,
+    condition: str | None,
+    seen: int | None,
+    level: WriteLevel,
+    key_encoding: str,
+    as_json: bool,
 ) -> int:  # fmt: skip
     """Delete one row and wait until that is safe in the log; with --if also until it is decided."""
     row_key = options.key_bytes(key, key_encoding)
     if condition is not None:
         _check_alone(seen)
+        _check_no_level(level)
         expected = conditional.expected(condition)
         with conditional.decider(settings) as store:
             return conditional.print_outcome(table, store.delete_if(table, row_key, **expected), as_json=as_json)
-    with _writer(settings) as store:
-        position = store.delete(table, row_key, seen=seen)
+    with _writer(settings, level) as store:
+        position = store.delete(table, row_key, seen=seen, level=level)
     return _written(table, position, as_json=as_json)
 
 
@@ -313,10 +333,17 @@ def _value(value: str | None, path: Path | None) -> bytes:
 
 
 @contextmanager
-def _writer(settings: Settings) -> Iterator[Store]:
+def _writer(settings: Settings, level: WriteLevel) -> Iterator[Store]:
     """A store to write one row to: nothing is worth waiting for in company."""
-    with Store(need_bootstrap(settings), linger_ms=0, delivery_timeout_s=DELIVERY_TIMEOUT_S) as store:
+    url = need_url(settings) if level == "applied" else None
+    with Store(need_bootstrap(settings), url, linger_ms=0, delivery_timeout_s=DELIVERY_TIMEOUT_S) as store:
         yield store
+
+
+def _check_no_level(level: WriteLevel) -> None:
+    """Raise UsageError for a level of a write that the log decides: its outcome is known where it has been applied."""
+    if level != "all":
+        raise UsageError("a write with --if is in all replicas and applied when its outcome is told: leave --level out")
 
 
 def _written(table: str, position: Position, *, as_json: bool) -> int:

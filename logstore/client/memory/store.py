@@ -38,6 +38,7 @@ from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, 
 from logstore.client.read.row import Row
 from logstore.client.read.session_floor import SessionFloor
 from logstore.client.wide.reads import ScanBounds, WideReads
+from logstore.client.write.level import WriteLevel, check_write_level
 from logstore.model.errors import (
     BadToken,
     ConsistencyTimeout,
@@ -134,20 +135,23 @@ class MemoryStore(ConditionalWrites, WideReads):
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None, seen: int | None = None,
+        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
-        """Write one row, as `Store.put`.
+        """Write one row, as `Store.put`; every level is met at once.
 
         Raises BadKey, ValueTooLarge, NoSuchTable, UsageError, NotExpiring, NoSiblings.
         """
+        check_write_level(level)
         position = self.write(table, key, to_bytes(value), headers, ttl_s, seen)
         check_seen(seen, position)
         return position
 
     def delete(
-        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
+        self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None,
+        level: WriteLevel = "all",
     ) -> Position:  # fmt: skip
         """Delete one row, as `Store.delete`; raises like `put`."""
+        check_write_level(level)
         position = self.write(table, key, None, headers, None, seen)
         check_seen(seen, position)
         return position
@@ -164,8 +168,11 @@ class MemoryStore(ConditionalWrites, WideReads):
             check_takes(parts[0].table, own)
             return self._append(parts, raw, check_value(value, parts[0].table.max_value_bytes), headers, own)
 
-    def put_many(self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair]) -> Position:
+    def put_many(
+        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel = "all"
+    ) -> Position:  # fmt: skip
         """Write pairs, as `Store.put_many`; a value None deletes. All of them are checked before any is written."""
+        check_write_level(level)
         with self._lock:
             parts, source = self._partitions(table), pairs_of(pairs)
             checked: list[CheckedWrites] = []

@@ -15,6 +15,7 @@ from logstore.client.transport.request import request_bytes
 from logstore.client.transport.sockets import SocketPool
 from logstore.model.errors import ServerUnreachable, UsageError
 from logstore.model.key import check_key, to_base64url, to_bytes
+from logstore.model.position import Position
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -153,6 +154,11 @@ class HttpReader:
         budget = Budget.of(deadline_ms, now)
         return self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now, content))
 
+    def reach(self, table: str, position: Position, deadline_ms: int) -> None:
+        """Wait until a position has been applied, as `Conversation.reach`."""
+        now = monotonic()
+        self._run(self._conversation.reach(table, position, Budget.of(deadline_ms, now), now))
+
     def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> Iterator[Any]:
         """Read rows in order, as `Store.scan`."""
         Budget.of(deadline_ms, 0.0)
@@ -290,6 +296,11 @@ class AsyncReader:
         now = monotonic()
         budget = Budget.of(deadline_ms, now)
         return await self._run(self._conversation.about_row(table, check_key(key), below, after, budget, now))
+
+    async def reach(self, table: str, position: Position, deadline_ms: int) -> None:
+        """Wait until a position has been applied, as `Conversation.reach`."""
+        now = monotonic()
+        await self._run(self._conversation.reach(table, position, Budget.of(deadline_ms, now), now))
 
     def scan(self, table: str, pages: ScanPages, *, after: After, deadline_ms: int) -> AsyncIterator[Any]:
         """Read rows in order, as `Store.scan`."""

@@ -146,3 +146,15 @@ class CellsBody(Struct, gc=False):
 page_body = Decoder(PageBody).decode
 many_body = Decoder(ManyBody).decode
 wide_row_body = Decoder(CellsBody).decode
+
+
+class _Positions(Struct, gc=False):
+    positions: dict[str, int]
+
+
+_POSITIONS = Decoder(_Positions)
+
+
+def read_positions(body: bytes) -> dict[int, int]:
+    """The next offsets at which a page was read, by partition. Raises ValueError."""
+    return {int(partition): following for partition, following in _POSITIONS.decode(body).positions.items()}

@@ -19,7 +19,17 @@ from urllib.parse import quote, urlencode
 from logstore.client.checks import check_table
 from logstore.client.read.level import LevelBound, level_of
 from logstore.client.read.problem import error_of, parse, siblings_of, word_of
-from logstore.client.read.row import LISTS, MSGPACK, Row, RowPage, many_of, page_of, row_of, wide_row_of
+from logstore.client.read.row import (
+    LISTS,
+    MSGPACK,
+    Row,
+    RowPage,
+    many_of,
+    page_of,
+    positions_of,
+    row_of,
+    wide_row_of,
+)
 from logstore.client.read.session_floor import SessionFloor
 from logstore.client.read.table_page import partitioning_of
 from logstore.client.transport.answer import HttpAnswer
@@ -288,6 +298,24 @@ class Conversation:
         answer = yield from self._ask(table, None, "GET", path, headers, None, budget, now)
         _note(after, answer)
         return page_of(answer, table, keys_only="keys_only" in query, wide=wide)
+
+    def reach(self, table: str, position: Position, budget: Budget, now: float) -> Steps[None]:
+        """Steps until all partitions of a position have applied it where they are read: a request for all, mostly.
+
+        What an answer was read from is its `positions`: its token only merges what was sent.
+        """
+        left = {partition: following for (_, partition), following in position.pieces.items()}
+        while left:
+            query = {"keys_only": "true", "limit": "1", "partitions": ",".join(map(str, sorted(left)))}
+            path, headers = _page_request(table, query, position)
+            answer = yield from self._ask(table, None, "GET", path, {**headers, "Accept": MSGPACK}, None, budget, now)
+            read = positions_of(answer)
+            reached = [partition for partition, following in left.items() if read.get(partition, -1) >= following]
+            if not reached:
+                raise ServerError("the answer was read from none of the partitions asked for", answer.status, {})
+            for partition in reached:
+                del left[partition]
+            now = answer.now
 
     def changes(
         self, table: str, query: Mapping[str, bytes | str], budget: Budget, now: float

@@ -97,6 +97,13 @@ def page_of(answer: HttpAnswer, table: str, *, keys_only: bool, wide: bool = Fal
     return RowPage(rows, length, body.cursor)
 
 
+def positions_of(answer: HttpAnswer) -> dict[int, int]:
+    """The next offsets that a page of a scan in msgpack was read at, by partition. Raises ServerError."""
+    from logstore.client.read.list_body import read_positions  # noqa: PLC0415 - as above
+
+    return _body(answer, read_positions)
+
+
 class Many(NamedTuple):
     """Rows of one answer to a multi-get."""
 

@@ -16,7 +16,7 @@ import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence, Set
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -54,6 +54,9 @@ log = logging.getLogger(__name__)
 Delivered = Callable[[Any, Any], object]  # (KafkaError or None, message), called by whoever polls
 
 _START_S = 10.0
+_OF_LEADERS = {  # one request at a time: a retry would be overtaken by what came behind it
+    "acks": "1", "enable.idempotence": False, "max.in.flight.requests.per.connection": 1,
+}  # fmt: skip
 _ABANDONED_FLUSH_S = 10.0
 _LET_GO_S = 1.0  # for the reports of what was given up, and for the thread that may be in a callback
 _FORKED = (
@@ -92,8 +95,12 @@ class Producer:
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
         linger_ms: float = LINGER_MS,
         compression: str = COMPRESSION,
+        acks: Literal["all", "1"] = "all",
     ) -> None:
-        """Connect. Raises LogUnreachable, AccessDenied, SetupError (partitioner), UsageError (a setting)."""
+        """Connect. `acks="1"`: a partition's leader acknowledges alone, and retries may write twice, in their order.
+
+        Raises LogUnreachable, AccessDenied, SetupError (partitioner), UsageError (a setting).
+        """
         if on_full not in ("wait", "error"):
             raise UsageError(f'on_full is "wait" or "error", not {on_full!r}')
         self.asks_librdkafka = agrees_on_murmur2()
@@ -107,7 +114,7 @@ class Producer:
             delivery_timeout_s=delivery_timeout_s,
             linger_ms=linger_ms,
             compression=compression,
-        )
+        ) | (_OF_LEADERS if acks == "1" else {})
         first = Connection(self._bootstrap, self._settings)
         _await_kafka(first, bootstrap, min(_START_S, delivery_timeout_s))
         self._connections = [first]  # the last one takes writes; those before it have ended, and report what they had
