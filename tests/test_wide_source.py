@@ -44,7 +44,7 @@ def wanted_cells(rows, versions):
 @pytest.mark.parametrize("kind", ["wide", "siblings"])
 def test_a_line_a_value_is_what_the_lane_has_at_any_position(ctx, tmp_path, kind):
     fields = wide_fields(expiring=True) if kind == "wide" else sibling_fields()
-    table = make_table(ctx, f"{kind}-source", 2, **fields)
+    table = make_table(ctx, f"{kind}-lines", 2, **fields)
     write_rows(ctx.bootstrap, table, 150)
     manifest = compact(ctx, table).manifest
     write_rows(ctx.bootstrap, table, 80, seed=2)
