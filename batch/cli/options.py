@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -14,6 +15,7 @@ from logstore import settings
 from logstore.cli import options
 from logstore.extras import needing
 from logstore.log.connect.sources import publish
+from logstore.process.private_files import as_private_as
 
 if TYPE_CHECKING:
     from batch.context import Progress
@@ -84,6 +86,8 @@ def with_context(function: F) -> F:
             most = JobSize(chosen.local_records, chosen.local_mb << 20)
             engines = Engines(engine, master, conf, processes, most)
             context = open_context(chosen, engines=engines, progress=advance)
+            if context.storage.url.startswith("file://"):
+                as_private_as(Path(context.storage.url.removeprefix("file://")))
             try:
                 return function(context, *args, **kwargs)
             finally:

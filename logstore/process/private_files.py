@@ -20,3 +20,14 @@ def private_dir(path: Path) -> None:
     found = path.stat()
     if found.st_uid == os.geteuid() and found.st_mode & _OTHERS:
         path.chmod(found.st_mode & ~_OTHERS & 0o7777)
+
+
+def as_private_as(path: Path) -> None:
+    """Make this process create private files where the folder at `path`, or what there is above it, is private.
+
+    For commands that write into a folder which may be a node's own, or one that several users share. Raises OSError.
+    """
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    found = there.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS:
+        own_files_only()
