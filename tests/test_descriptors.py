@@ -56,14 +56,17 @@ def test_a_refusal_is_said_and_changes_nothing(monkeypatch, caplog):
     assert "not allowed" in caplog.text
 
 
+def helpers_of(pid):
+    return [child for child, command in descendants(pid).items() if "-m streaming.digest.digester" in command]
+
+
 def test_a_worker_and_its_helper_process_raise_it(kafka, tmp_path):
     table = make_table(kafka.bootstrap, 1)
     with contextlib.ExitStack() as stack:
         with soft_limit(256) as hard:
             worker = stack.enter_context(running_worker(kafka.bootstrap, tmp_path / "node"))
         worker.watch.state(table, 0, "live")
-        mine = descendants(worker.process.pid)
-        (helper,) = [pid for pid, command in mine.items() if "-m streaming.digest.digester" in command]
+        (helper,) = until("its helper runs", lambda: helpers_of(worker.process.pid))
         until("both have raised it", lambda: {limits(pid) for pid in (worker.process.pid, helper)} == {(hard, hard)})
 
 
