@@ -31,10 +31,10 @@ class Tier(NamedTuple):
 
 LEFT_OUT = "store or spark_alone or long"
 TIERS = {
-    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 200, 200),
-    "test": Tier(f"not ({LEFT_OUT} or containers)", 1_000, 1_200),
-    "rest": Tier(f"({LEFT_OUT}) and not containers", 2_000, 1_500),
-    "all": Tier("not containers", 2_000, 2_600),
+    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 200, 240),
+    "test": Tier(f"not ({LEFT_OUT} or containers)", 1_000, 1_350),
+    "rest": Tier(f"({LEFT_OUT}) and not containers", 2_000, 1_650),
+    "all": Tier("not containers", 2_000, 2_950),
 }
 ROOT = Path(__file__).parent.parent
 SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)
