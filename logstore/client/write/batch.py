@@ -36,7 +36,7 @@ Reports = dict[Any, Any]  # KafkaError or None -> the newest message so reported
 
 
 class _Sent:
-    """A chunk of writes on its way."""
+    """A chunk of writes on its way. Its reports come on any thread: they are copied before they are gone through."""
 
     __slots__ = ("last", "others", "places", "proved", "reports")
 
@@ -50,14 +50,14 @@ class _Sent:
 
     def settled(self) -> bool:
         """True when nothing more is to come, for sure, or something went wrong."""
-        return all(self.last.values()) or any(error is not None for error in self.reports)
+        return all(self.last.values()) or any(error is not None for error in list(self.reports))
 
     def errors(self, access: Access) -> list[LogStoreError]:
         """Failures of a client with that access, one of each kind; empty when reports are missing only."""
         return [
             delivery_error(error, message.topic(), access)
             for reports in (self.reports, *self.last.values())
-            for error, message in reports.items()
+            for error, message in list(reports.items())
             if error is not None
         ]
 
