@@ -154,7 +154,7 @@ def _plain(record: KeyedRecord) -> Mutation:
     if "ls.seen" in record.headers:  # for tables that keep siblings
         return Quarantined(MALFORMED_HEADER)
     if record.operation == "edit":
-        return Refused("the operation 'edit' needs a later build")
+        return _not_plain("the operation 'edit'", "wide")
     if record.operation in LATER:
         return _not_plain(f"the operation {record.operation!r}", "conditional")
     for name, flag in (("ls.id", "conditional"), ("ls.if", "conditional"), ("ls.ttl", "expiring")):
