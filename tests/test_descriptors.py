@@ -3,9 +3,9 @@
 import contextlib
 import re
 import resource
-import subprocess
 from pathlib import Path
 
+import psutil
 from support_log import until
 from support_worker import make_table, running_worker
 
@@ -31,16 +31,6 @@ def limits(pid):
     return int(soft), int(hard)
 
 
-def descendants(pid):
-    """Processes below one, each with its command line."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    found, rows = {pid: ""}, [line.split(None, 2) for line in listed.splitlines()]
-    for child, parent, command in rows:  # parents have lower ids
-        if int(parent) in found:
-            found[int(child)] = command
-    return found
-
-
 def test_the_soft_limit_becomes_the_hard_one():
     with soft_limit(256) as hard:
         descriptors.raise_limit()
@@ -57,7 +47,15 @@ def test_a_refusal_is_said_and_changes_nothing(monkeypatch, caplog):
 
 
 def helpers_of(pid):
-    return [child for child, command in descendants(pid).items() if "-m streaming.digest.digester" in command]
+    below = psutil.Process(pid).children(recursive=True)
+    return [child.pid for child in below if "-m streaming.digest.digester" in command_of(child)]
+
+
+def command_of(process):
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return ""
 
 
 def test_a_worker_and_its_helper_process_raise_it(kafka, tmp_path):
