@@ -8,7 +8,8 @@ dev_store      a `Store` on a real one (`logstore dev`: Kafka, worker, reader), 
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import orjson
 import pytest
@@ -38,6 +39,11 @@ class DevStore(Store):
         splits: Iterable[Text] = (),
         max_value_bytes: int = DEFAULT_MAX_VALUE_BYTES,
         conditional: bool = False,
+        expiring: bool = False,
+        wide: bool = False,
+        families: Mapping[str, Mapping[str, Any]] | Iterable[str] = (),
+        siblings: bool = False,
+        multi_row: bool = False,
         dedup_window_ms: int = DEFAULT_DEDUP_WINDOW_MS,
         dedup_records: int = DEFAULT_DEDUP_RECORDS,
     ) -> None:
@@ -46,6 +52,7 @@ class DevStore(Store):
         with Admin(str(cluster), kafka=cluster.properties) as admin:
             admin.create(
                 table, partitions=partitions, splits=splits, max_value_bytes=max_value_bytes, conditional=conditional,
+                expiring=expiring, wide=wide, families=families, siblings=siblings, multi_row=multi_row,
                 dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
 

@@ -106,6 +106,7 @@ def test_a_row_that_grows_beyond_its_bytes_is_refused():
         {"conditional": True, "families": {"a": {}}},
         {"conditional": True, "multi_row": True},
         {"conditional": True, "wide": True, "siblings": True},
+        {"conditional": True, "wide": True, "max_value_bytes": (4 << 20) + 1},
         {"conditional": True, "wide": True, "families": {"a:b": {}}},
         {"conditional": True, "wide": True, "families": {"a": {"versions": 0}}},
         {"conditional": True, "wide": True, "families": {"a": {"colour": 1}}},

@@ -23,6 +23,7 @@ DEFAULT_MAX_VALUE_BYTES = 1_000_000
 DEFAULT_DEDUP_WINDOW_MS = 24 * 3_600 * 1_000
 DEFAULT_DEDUP_RECORDS = 4_000_000
 MAX_DEDUP_WINDOW_MS = 366 * 24 * 3_600 * 1_000
+MAX_ROW_BYTES = 4 << 20  # of a wide row: it is written and read whole, and a page of rows holds at most twice as much
 MAX_VERSIONS = 10_000  # that a cell keeps
 MAX_FAMILY_TTL_MS = 100 * 366 * 24 * 3_600 * 1_000
 MAX_DEDUP_RECORDS = 1_000_000_000
@@ -181,9 +182,7 @@ def _sound(table: Table, key: bytes | None) -> Table:
     if type(table.merge_share) not in (int, float):
         raise TypeError(f"merge_share is {table.merge_share!r:.100}")
     check_snapshots(table)
-    check_dedup(table)
-    check_model(table)
-    check_partitioning(table)
+    check_rows(table)
     for more, kind in ((table.schedule, (int, type(None))), (table.base, (str,)), (table.origin, (str,))):
         if more is not None and not (isinstance(more, dict) and all(type(value) in kind for value in more.values())):
             raise TypeError(f"{more!r:.100} is no object of its kind")
@@ -258,6 +257,13 @@ def check_snapshots(table: Table) -> None:
     _check_within(share, table.merge_share, 0, 10, whole=False)
 
 
+def check_rows(table: Table) -> None:
+    """Raise BadDefinition when a table's rows cannot be folded or placed as it says."""
+    check_dedup(table)
+    check_model(table)
+    check_partitioning(table)
+
+
 def check_dedup(table: Table) -> None:
     """Raise BadDefinition when outcomes cannot be remembered for as long as a table says."""
     _check_within("the dedup window is 1 ms to 366 days", table.dedup_window_ms, 1, MAX_DEDUP_WINDOW_MS)
@@ -289,6 +295,8 @@ def check_model(table: Table) -> None:
     """Raise BadDefinition when rows cannot be what a table says of them."""
     if any(_kinds(table)) and not table.conditional:
         raise BadDefinition("a table of wide rows or siblings is conditional: its rows build on what is there")
+    if table.wide and table.max_value_bytes > MAX_ROW_BYTES:
+        raise BadDefinition(f"max_value_bytes of a wide table is at most {MAX_ROW_BYTES:,}: what a whole row may have")
     if table.wide and table.siblings:
         raise BadDefinition("siblings are for rows of one value: a wide table keeps none")
     if (table.families or table.multi_row) and not table.wide:

@@ -56,11 +56,9 @@ from logstore.model.table import (
     DEFAULT_DEDUP_WINDOW_MS,
     DEFAULT_MAX_VALUE_BYTES,
     Table,
-    check_dedup,
     check_limits,
-    check_model,
     check_name,
-    check_partitioning,
+    check_rows,
     families_of,
     has_ttl,
     partition_count,
@@ -128,9 +126,7 @@ class MemoryStore(ConditionalWrites, WideReads):
                 wide=wide, families=named, siblings=siblings, multi_row=multi_row,
                 dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
-            check_dedup(definition)
-            check_model(definition)
-            check_partitioning(definition)
+            check_rows(definition)
             self._tables[table] = [MemoryPartition(definition, number) for number in range(count)]
 
     def put(

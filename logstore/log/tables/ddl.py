@@ -29,11 +29,9 @@ from logstore.model.table import (
     INTERNAL,
     SNAPSHOT_SETTINGS,
     Table,
-    check_dedup,
     check_limits,
-    check_model,
     check_name,
-    check_partitioning,
+    check_rows,
     check_snapshots,
     families_of,
     has_ttl,
@@ -80,9 +78,7 @@ def create(
         wide=wide, families=named, siblings=siblings, multi_row=multi_row,
         dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
     )  # fmt: skip
-    check_dedup(table)
-    check_model(table)
-    check_partitioning(table)
+    check_rows(table)
     wanted = _with_snapshots(table, snapshots)
     definitions = free(registry, name)
     before = definitions.tables.get(name)

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from logstore.model.folding.fold import FoldRules
-from logstore.model.table import DEFAULT_DEDUP_RECORDS, DEFAULT_DEDUP_WINDOW_MS, Table
+from logstore.model.table import DEFAULT_DEDUP_RECORDS, DEFAULT_DEDUP_WINDOW_MS, MAX_ROW_BYTES, Table
 
 MAX_ROW_CELLS = 100_000
-MAX_ROW_BYTES = 4 << 20  # a row is written and read whole, and a page of rows holds at most twice as much
 CELL_BYTES = 32  # of a value in a row, beside its qualifier and payload
 PLAIN_FAMILY = ""  # the family of the cell that a plain put writes
 DEFAULT_GROUP = ""  # the locality group of families that name none

@@ -12,9 +12,8 @@ import msgpack
 from logstore.model.errors import BadToken
 from logstore.model.folding.sibling import Sibling, Siblings
 from logstore.model.hard_rows.rules import CELL_BYTES as ROW_CELL_BYTES
-from logstore.model.hard_rows.rules import MAX_ROW_BYTES
 from logstore.model.position import Position
-from logstore.model.table import Table
+from logstore.model.table import MAX_ROW_BYTES, Table
 from logstore.model.wide.cell import CELL_BYTES, RowCells, WideCell
 from logstore.serve.read.encoding import EncodedRow, FoundKey, Held
 from logstore.serve.read.page_merge import PagePart
