@@ -383,10 +383,11 @@ def write_snapshot(directory: Path, entries: dict[bytes, bytes]) -> Path:
 
 @contextlib.contextmanager
 def serving(data_dir: Path, *options: str, **kwargs: Any) -> Iterator[tuple[Node, Reader]]:
-    """A node and one reader of it, ready as soon as something is created."""
+    """A node and one reader of it that listens, ready as soon as something is created."""
     node = Node(data_dir, **kwargs)
     reader = Reader(data_dir, *options, node=node.name)
     try:
+        reader.wait_listening()
         yield node, reader
     finally:
         reader.close()
