@@ -70,7 +70,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def fields(document: Mapping[str, Any]) -> None:
     """Print the fields of a document as a table of two columns; times are for people, as JSON they are milliseconds."""
     rows = [_as_time(key, value) if key in _TIMES else (key, value) for key, value in document.items()]
-    table(("what", "value"), [(key, value if isinstance(value, (int, str)) else str(value)) for key, value in rows])
+    table(("what", "value"), [(key, _plain(value)) for key, value in rows])
+
+
+def _plain(value: Any) -> Any:
+    """A field's value for people: what is empty is nothing, what has parts is JSON."""
+    import orjson  # noqa: PLC0415 - who prints none does without
+
+    if isinstance(value, (dict, list, tuple)):
+        return orjson.dumps(value, default=str).decode() if value else None
+    return value if isinstance(value, (int, str)) or value is None else str(value)
 
 
 def _as_time(key: str, time_ms: int) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from logstore.cli import options, show
-from logstore.cli.table.definition import document, done, holds
+from logstore.cli.table.definition import document, done, holds, rows_of
 from logstore.cli.table.split_points import split_points, with_split_points
 from logstore.cli.table_names import table_names
 from logstore.log import topics
@@ -210,8 +210,10 @@ def list_(settings: Settings, as_json: bool) -> None:
     elif not tables:
         show.warn("there is no table yet; `logstore table create NAME` makes one")
     else:
-        columns = ("table", "partitions", "topic", "max value", "description")
-        show.table(columns, [(t.name, t.partitions, _topic(t), t.max_value_bytes, t.description) for t in tables])
+        columns = ("table", "rows", "partitions", "topic", "max value", "description")
+        show.table(
+            columns, [(t.name, rows_of(t), t.partitions, _topic(t), t.max_value_bytes, t.description) for t in tables]
+        )
 
 
 @click.command()

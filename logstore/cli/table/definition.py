@@ -42,6 +42,13 @@ def document(found: Table) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def rows_of(found: Table) -> str:
+    """Words that `table create` makes such rows of: what a row is, and how the table's keys lie."""
+    row = "wide" if found.wide else "siblings" if found.siblings else "conditional" if found.conditional else "plain"
+    traits = {"expiring": found.expiring and not found.wide, "ordered": bool(found.splits)}
+    return ", ".join([row, *(word for word, has in traits.items() if has)])
+
+
 def _model(found: Table) -> dict[str, Any]:
     """Kind of the rows, where they are not one value each."""
     if found.wide:
