@@ -118,6 +118,28 @@ def test_siblings_of_another_node_are_listed_in_every_form(pair):
         assert [len(row) for row in reader.get("/v1/tables/carts/rows?keys_only=true").json()["rows"]] == [3] * 4
 
 
+def test_a_scan_of_several_nodes_says_when_what_its_rows_hold_ends(pair):
+    nodes, (reader, _) = pair
+    hour_ms, now_ms = 3_600_000, time.time_ns() // 1_000_000
+    for node in nodes:
+        node.create("beside", conditional=True, siblings=True, expiring=True)
+    keys = [next(b"k%d" % n for n in range(99) if partition_of(b"k%d" % n, 4) == p) for p in range(4)]
+    for key in keys:
+        home, ttl = next(node for node in nodes if partition_of(key, 4) in node.slots), hour_ms.to_bytes(8)
+        both = [(key, b"stays", {"ls.seen": b"-1"}), (key, b"ends", {"ls.seen": b"-1", "ls.ttl": ttl})]
+        home.decide("beside", both if key != keys[3] else both[:1], at_ms=now_ms)
+    path = "/v1/tables/beside/rows"
+    until("it knows the table", lambda: reader.get(path).status_code == 200)
+    ends = {key.decode(): [None, now_ms + hour_ms] for key in keys[:3]}
+    for limit in (1, 3, 100):
+        page = reader.get(path, params={"ends": "true", "limit": limit}).json()
+        assert page["ends"] == [ends.get(row["key"]) for row in page["rows"]], limit
+    assert "ends" not in reader.get(path).json()
+    page = reader.get("/v1/tables/beside/changes?since=beginning&wait=0").json()
+    found = {one["key"]: [each.get("expires") for each in one.get("siblings", [])] for one in page["events"]}
+    assert found == {**{key: [None, now_ms + hour_ms] for key in ends}, keys[3].decode(): []}
+
+
 def test_a_scan_spans_nodes(pair):
     _, readers = pair
     print("seed 7")

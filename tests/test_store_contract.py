@@ -5,6 +5,7 @@ import random
 
 import pytest
 from click.testing import CliRunner
+from support_change_rules import CHANGES
 from support_conditional import CONDITIONAL
 from support_contract import CONTRACT, DEADLINE_MS, Under
 from support_siblings import SIBLINGS
@@ -37,7 +38,7 @@ def under(dev):
         yield Under(store, make)
 
 
-@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE, *CHANGES], ids=lambda rule: rule.__name__)
 def test_it_does_what_every_store_does(rule, under, dev):
     rule(under)
 

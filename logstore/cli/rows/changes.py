@@ -1,14 +1,18 @@
 """`logstore changes`: what became of a table's rows, a line each, until it is ended."""
 
 import sys
+from itertools import zip_longest
+from typing import Any
 
 import click
 import orjson
 
 from logstore.cli import options, show
+from logstore.cli.rows.wide.cell_lines import cell_document
 from logstore.cli.table_names import table_names
 from logstore.client.changes.changes import ChangeEvent
 from logstore.client.store import Store
+from logstore.model.hard_rows.changes.cell_differences import column_name
 from logstore.node.addresses import need_url
 from logstore.settings import Settings
 
@@ -29,7 +33,8 @@ def changes(
 ) -> None:  # fmt: skip
     """Print the changes of a table's rows: event, tab, key, tab, value; with --json one JSON object a line.
 
-    Of a row with values side by side all of them follow, a tab between them.
+    Of a row with values side by side all of them follow, a tab between them; of a wide row its cells, column=value
+    each. When a row ends by itself --json tells (expires); the end itself is no event.
 
     From the beginning these are the rows there are, and then what changes. A node that is away for a while is waited
     for. Events come at least once; of a row the highest version counts.
@@ -49,12 +54,26 @@ def _json(event: ChangeEvent, resume: str) -> bytes:
     }  # fmt: skip
     if event.value is not None:
         document["value"] = show.field(event.value)
-    if event.siblings:
+    document |= _ends(event.ends_ms[0] if event.ends_ms and event.value is not None else None)
+    if event.siblings or event.cells:
         del document["value"]
-        document["siblings"] = [{"version": one.version, "value": show.field(one.value)} for one in event.siblings]
+        document |= {"siblings": _siblings(event)} if event.siblings else {"cells": _cells(event)}
     if event.event == "reset":
         document = {"event": event.event, "epoch": event.epoch, "id": resume}
     return orjson.dumps(document) + b"\n"
+
+
+def _siblings(event: ChangeEvent) -> list[dict[str, Any]]:
+    pairs = zip_longest(event.siblings, event.ends_ms)
+    return [{"version": one.version, "value": show.field(one.value), **_ends(end_ms)} for one, end_ms in pairs]
+
+
+def _cells(event: ChangeEvent) -> list[dict[str, Any]]:
+    return [{**cell_document(cell), **_ends(end_ms)} for cell, end_ms in zip_longest(event.cells, event.ends_ms)]
+
+
+def _ends(end_ms: int | None) -> dict[str, int]:
+    return {} if end_ms is None else {"expires": end_ms}
 
 
 def _line(event: ChangeEvent, key_encoding: str) -> bytes:
@@ -62,4 +81,5 @@ def _line(event: ChangeEvent, key_encoding: str) -> bytes:
         return b"reset\n"
     key = options.key_text(event.key, key_encoding)
     values = [one.value for one in event.siblings] if event.value is None else [event.value]
+    values += [b"%b=%b" % (column_name(cell[:2]).encode(), cell.value) for cell in event.cells]
     return b"%b\t%b\n" % (event.event.encode(), b"\t".join([key, *values]))

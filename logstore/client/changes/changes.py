@@ -14,9 +14,10 @@ from logstore.client.checks import Text, check_number, check_table
 from logstore.client.read.http import AsyncReader, HttpReader
 from logstore.client.transport.answer import HttpAnswer
 from logstore.model.errors import LogStoreError, UsageError
-from logstore.model.folding.sibling import Sibling, Siblings
+from logstore.model.folding.sibling import Ends, Sibling, Siblings, ends_of
 from logstore.model.key import to_base64url, to_bytes
 from logstore.model.position import Position
+from logstore.model.wide.cell import WideCell
 
 if TYPE_CHECKING:
     from logstore.client.changes.page_body import EventBody
@@ -32,7 +33,9 @@ class ChangeEvent(NamedTuple):
 
     `version` is the offset of the record, in its partition; of a row the highest one counts. `timestamp_ms` is log
     time, None in the snapshot part, as is `value` of a delete. `epoch` stands in a reset only. `siblings`: the values
-    of a row that has several side by side, the oldest first; then `value` is None.
+    of a row that has several side by side, the oldest first, `cells`: the newest value of each cell of a wide row; then
+    `value` is None. `ends_ms`: when the value, or each sibling or cell, ends by itself; empty: nothing of the row does.
+    An end is no event: who keeps the rows keeps it, too.
     """
 
     event: Literal["put", "delete", "reset"]
@@ -43,6 +46,14 @@ class ChangeEvent(NamedTuple):
     timestamp_ms: int | None
     epoch: str | None = None
     siblings: Siblings = ()
+    cells: tuple[WideCell, ...] = ()
+    ends_ms: Ends = ()
+
+    @property
+    def expires_ms(self) -> int | None:
+        """Milliseconds since the epoch from which on nothing of the row is left; None: something stays."""
+        ends = [end for end in self.ends_ms if end is not None]
+        return max(ends) if ends and len(ends) == len(self.ends_ms) else None
 
 
 class PollPoint:
@@ -130,8 +141,12 @@ class PollPoint:
 
 def _event(one: "EventBody") -> ChangeEvent:
     siblings = tuple(Sibling(each.version, each.value) for each in one.siblings or ())
+    cells = tuple(
+        WideCell(each.family, each.qualifier, each.version, each.timestamp, each.value) for each in one.cells or ()
+    )
+    ends_ms = ends_of(each.expires for each in one.siblings or one.cells or (one,))
     return ChangeEvent(
-        one.event, one.key, one.value, one.version, one.partition, one.timestamp, one.epoch, siblings
+        one.event, one.key, one.value, one.version, one.partition, one.timestamp, one.epoch, siblings, cells, ends_ms
     )  # fmt: skip
 
 

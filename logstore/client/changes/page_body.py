@@ -14,6 +14,18 @@ class SiblingBody(Struct):
 
     version: int
     value: bytes
+    expires: int | None = None
+
+
+class CellBody(Struct):
+    """One of the cells of a wide row as it is sent."""
+
+    family: str
+    qualifier: bytes
+    version: int
+    timestamp: int
+    value: bytes
+    expires: int | None = None
 
 
 class EventBody(Struct):
@@ -27,6 +39,8 @@ class EventBody(Struct):
     timestamp: int | None = None
     epoch: str | None = None
     siblings: list[SiblingBody] | None = None
+    cells: list[CellBody] | None = None
+    expires: int | None = None
 
 
 class ChangesBody(Struct):

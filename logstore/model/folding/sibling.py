@@ -3,7 +3,7 @@
 A row of one value is an ordinary row, whatever its entry looks like; `Value` is what a row holds for its readers.
 """
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from typing import NamedTuple
 
 
@@ -16,6 +16,13 @@ class Sibling(NamedTuple):
 
 Siblings = tuple[Sibling, ...]  # two or more, in rising order of version
 Value = bytes | Siblings
+Ends = tuple[int | None, ...]  # when a value, or each sibling or cell, ends; empty: nothing of the row does
+
+
+def ends_of(given: Iterable[int | None]) -> Ends:
+    """The ends of a row's value, siblings or cells, in their order."""
+    ends = tuple(given)
+    return () if ends.count(None) == len(ends) else ends
 
 
 def size_bytes(value: Sized | None) -> int:

@@ -19,7 +19,7 @@ import msgpack
 from logstore.model.errors import Corrupted
 from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE, Entry
 from logstore.model.folding.packed_values import DAMAGE, PackedValue, pack_cells
-from logstore.model.folding.sibling import Sibling, Value
+from logstore.model.folding.sibling import Ends, Sibling, Value, ends_of
 from logstore.model.hard_rows.row import ABSENT, PLAIN_COLUMN, CellState, RowState
 from logstore.model.hard_rows.rules import DEFAULT_GROUP
 
@@ -67,6 +67,12 @@ def side_by_side(entry: Entry, now_ms: int) -> tuple[Value | None, int | None]:
     if len(members) < 2:
         return (members[0].payload if members else None), end_ms
     return tuple(Sibling(one.version, one.payload) for one in members), end_ms
+
+
+def sibling_ends(entry: Entry, now_ms: int) -> Ends:
+    """Ends of the values of a row that `side_by_side` shows at `now_ms`. Raises Corrupted."""
+    cell = unpack_row(entry).at(now_ms).cells.get(PLAIN_COLUMN)
+    return ends_of(one.expires_ms for one in (() if cell is None else cell.members))
 
 
 def _of_members(version: int, members: tuple[Entry, ...]) -> RowState:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from logstore.model.folding.sibling import Ends
+
 CELL_BYTES = 128  # of a cell in an answer, beside its qualifier and value: names of fields, family, two numbers
 
 
@@ -23,14 +25,19 @@ class WideCell(NamedTuple):
 class RowCells:
     """Cells of a row that a read selects, by family and qualifier, newest version first. Its length is in bytes.
 
-    `ends_ms`: when the first of them ends; None: never.
+    `ends`: when each of them ends; empty: none does.
     """
 
-    __slots__ = ("cells", "ends_ms", "size_bytes")
+    __slots__ = ("cells", "ends", "size_bytes")
 
-    def __init__(self, cells: Iterable[WideCell], ends_ms: int | None = None) -> None:
-        self.cells, self.ends_ms = tuple(cells), ends_ms
+    def __init__(self, cells: Iterable[WideCell], ends: Ends = ()) -> None:
+        self.cells, self.ends = tuple(cells), ends
         self.size_bytes = sum(CELL_BYTES + len(one.qualifier) + len(one.value) for one in self.cells)
+
+    @property
+    def ends_ms(self) -> int | None:
+        """End of the first of them; None: never."""
+        return min((end for end in self.ends if end is not None), default=None)
 
     def __len__(self) -> int:
         return self.size_bytes

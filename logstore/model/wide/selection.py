@@ -14,6 +14,7 @@ from urllib.parse import quote_from_bytes
 import msgpack
 
 from logstore.model.errors import Corrupted, UsageError
+from logstore.model.folding.sibling import ends_of
 from logstore.model.table import MAX_VERSIONS
 from logstore.model.wide.cell import PackedCells, RowCells, WideCell
 from logstore.model.wide.columns import Column, column_of, unescaped_column
@@ -53,8 +54,7 @@ class CellSelection(NamedTuple):
         """
         try:
             selected = list(self._selected(msgpack.unpackb(packed)[_CELLS], now_ms))
-            ends = [end_ms for _, end_ms in selected if end_ms is not None]
-            return RowCells((cell for cell, _ in selected), min(ends, default=None))
+            return RowCells((cell for cell, _ in selected), ends_of(end_ms for _, end_ms in selected))
         except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
             raise Corrupted(f"a row of {len(packed)} bytes cannot be read: {error}") from error
 

@@ -12,7 +12,7 @@ from logstore.model.changes.row_change import RowChange, of_prefix
 from logstore.model.folding.sibling import size_bytes
 
 _HEAD_BYTES = 200  # of a change in memory, beside its key and value
-_CUT_BYTES = 64 << 10  # of what is sent at once: so much may lie unsent in the buffer of each slow subscriber
+CUT_BYTES = 64 << 10  # of what is sent at once: so much may lie unsent in the buffer of each slow subscriber
 _MOST_CHUNKS = 4_096
 
 
@@ -23,7 +23,7 @@ class Chunk:
 
     def __init__(self, partition: int, start: int, following: int, changes: list[RowChange]) -> None:
         self.partition, self.start, self.following, self.changes = partition, start, following, changes
-        self.size_bytes = sum(len(change.key) + size_bytes(change.value) + _HEAD_BYTES for change in changes)
+        self.size_bytes = sum(map(bytes_of, changes))
         self.shared: bytes | None = None  # the text of all its events, once somebody has drawn it
 
     def from_offset(self, offset: int) -> "Chunk":
@@ -74,13 +74,13 @@ class Ring:
 
 
 def cut(chunk: Chunk) -> Iterator[Chunk]:
-    """The same stretch in chunks of about _CUT_BYTES, of one change at least."""
+    """The same stretch in chunks of about CUT_BYTES, of one record at least: one that changed several rows is whole."""
     start, size, some = chunk.start, 0, list[RowChange]()
     for change in chunk.changes:
-        if size > _CUT_BYTES:
+        if size > CUT_BYTES and change.version != some[-1].version:
             yield Chunk(chunk.partition, start, change.version, some)
             start, size, some = change.version, 0, []
-        size += len(change.key) + size_bytes(change.value) + _HEAD_BYTES
+        size += bytes_of(change)
         some.append(change)
     yield Chunk(chunk.partition, start, chunk.following, some)
 
@@ -94,6 +94,11 @@ def up_to(chunks: Iterable[Chunk], most_bytes: int) -> list[Chunk]:
         if most_bytes <= 0:
             break
     return taken
+
+
+def bytes_of(change: RowChange) -> int:
+    """Bytes that a change takes in memory, about."""
+    return len(change.key) + size_bytes(change.value) + _HEAD_BYTES
 
 
 def _version(change: RowChange) -> int:

@@ -1,44 +1,74 @@
 """Decided changes: what records of a conditional table did, as the state that has applied them says.
 
-    the row has the record's version       the change, with the row as it is
+    the row has the record's version       the change, with the row as it is and the ends of what it holds
     a higher one                           nothing: the row has changed again since, and that change follows
     a lower one                            nothing: the record was refused, or repeated another one
     the row is not there                   a delete, unless the outcome says that the record did nothing
 
 So a consumer that keeps the higher version has the state, as with a plain table; of a row that changes quickly it may
-not see each value. The state is asked once for a chunk, and may stand further than the chunk reaches.
+not see each value. The state is asked once for a chunk, and may stand further than the chunk reaches. What has ended
+by the log's time there is a delete.
 """
 
 from logstore.model.changes.row_change import RowChange
 from logstore.model.hard_rows.outcomes import AppliedOutcome
-from logstore.serve.changes.chunk import Chunk
+from logstore.model.wide.cell import PackedCells
+from logstore.model.wide.selection import CellSelection
+from logstore.serve.changes.chunk import CUT_BYTES, Chunk, bytes_of
+from logstore.serve.read.encoding import Held
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
-from logstore.serve.state.partition import ServedPartition
+from logstore.serve.read.row_ends import row_ends
+from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.view.decisions import DecisionReading
 
+_ALL_CELLS = CellSelection()  # the newest value of each
+
 
 def decided(chunk: Chunk, served: ServedPartition) -> Chunk:
-    """The chunk with its changes decided. Raises Problem while the partition does not answer so far."""
+    """The chunk with its changes decided, or a first part of it: rows may be large, and are known only now.
+
+    Raises Problem while the partition does not answer so far.
+    """
     if all(change.is_decided for change in chunk.changes):
         return chunk
     try:
         with merged(served, None, Floor({chunk.partition: chunk.following})) as state:
-            changes = [now for change in chunk.changes if (now := _now(change, state)) is not None]
+            return _first_part(chunk, state)
     except FellBehind as error:
         raise Problem("starting", str(error), table=served.table, partition=chunk.partition) from error
-    return Chunk(chunk.partition, chunk.start, chunk.following, changes)
+
+
+def _first_part(chunk: Chunk, state: MergedRead) -> Chunk:
+    found, size, before = list[RowChange](), 0, chunk.start
+    for change in chunk.changes:
+        if size > CUT_BYTES and change.version != before:
+            return Chunk(chunk.partition, chunk.start, change.version, found)
+        before, now = change.version, _now(change, state)
+        if now is not None:
+            found.append(now)
+            size += bytes_of(now)
+    return Chunk(chunk.partition, chunk.start, chunk.following, found)
 
 
 def _now(change: RowChange, state: MergedRead) -> RowChange | None:
     if change.is_decided:
         return change
-    cell = state.cell(change.key)
-    if cell.version is None:
+    raw, source = state.entry(change.key)
+    cell = Cell(raw, source, state.now_ms)
+    if raw is None or cell.version is None:
         return None if _did_nothing(change.version, state.decisions) else change._replace(is_decided=True)
     if cell.version != change.version:
         return None
-    return change._replace(value=cell.payload, is_decided=True)
+    held = _held(cell, state.now_ms)
+    ends = () if held is None else row_ends(held, cell, raw)
+    return change._replace(value=held, ends=ends, is_decided=True)
+
+
+def _held(cell: Cell, now_ms: int) -> Held | None:
+    if not isinstance(cell.payload, PackedCells):
+        return cell.payload
+    return _ALL_CELLS.of(cell.payload, now_ms) or None
 
 
 def _did_nothing(offset: int, decisions: DecisionReading | None) -> bool:

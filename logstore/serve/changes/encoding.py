@@ -1,7 +1,8 @@
 """Encoding of changes: documents for a long poll in JSON or msgpack, and events of a stream (server-sent events).
 
 event: put                                  put, delete, live, reset, end
-data: {"event": "put", "key": ..., ...}     of a row with values side by side with `siblings` in the place of `value`
+data: {"event": "put", "key": ..., ...}     of a row with values side by side with `siblings` in the place of `value`,
+                                            of a wide row with `cells`
 
 id: <resume point>                          alone, behind the events that it covers
 """
@@ -21,16 +22,26 @@ PUT, DELETE, LIVE, RESET, END = "put", "delete", "live", "reset", "end"
 
 def document(change: RowChange, partition: int, field: Callable[[bytes], Any]) -> dict[str, Any]:
     """A change as a document, ready for JSON or msgpack."""
-    value = change.value
-    held = {"value": None} if value is None else value_fields(value, field)
     return {
-        "event": DELETE if value is None else PUT,
+        "event": DELETE if change.value is None else PUT,
         "key": field(change.key),
-        **held,
+        **_held(change, field),
         "version": change.version,
         "timestamp": change.time_ms,
         "partition": partition,
     }
+
+
+def _held(change: RowChange, field: Callable[[bytes], Any]) -> dict[str, Any]:
+    """Fields of what a row holds; `expires` stands beside each value, sibling or cell that ends."""
+    if change.value is None:
+        return {"value": None}
+    fields = value_fields(change.value, field)
+    parts = [fields] if isinstance(change.value, bytes) else next(iter(fields.values()))
+    for part, end_ms in zip(parts, change.ends, strict=False):  # no ends: nothing of it does
+        if end_ms is not None:
+            part["expires"] = end_ms
+    return fields
 
 
 def documents(chunks: Iterable[Chunk], field: Callable[[bytes], Any]) -> list[dict[str, Any]]:

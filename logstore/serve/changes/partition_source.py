@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_WAITING = 8 << 20  # bytes
 _LOOK_S = 1.0
+_TURN_S = 0.01  # for which the event loop is held
 
 
 class PartitionSource:
@@ -74,11 +75,12 @@ class PartitionSource:
         while True:
             await self._news.wait()
             try:
-                if self._publish(self._applied()):
-                    self._on_news()
+                is_more = self._publish(self._applied())
             except Problem:  # it does not answer so far any more; subscribers are told by their own look
-                await asyncio.sleep(_LOOK_S)
-            if not self._waiting:
+                is_more = False
+            if is_more:
+                await asyncio.sleep(0)  # others have a turn
+            elif not self._waiting:
                 self._news.clear()
             elif not await self._bell():
                 return
@@ -102,22 +104,32 @@ class PartitionSource:
             return 0
 
     def _publish(self, applied: int) -> bool:
-        """True when the ring has grown. Raises Problem: the rest waits on."""
-        before = self.ring.end
-        while self._waiting and self._waiting[0].start < applied:
-            chunk = self._waiting[0]
-            published = self._decided(self._without_skipped(chunk.below(applied)))
-            self._waiting.popleft()
-            self._waiting_bytes -= chunk.size_bytes
-            if chunk.following > applied:
-                rest = chunk.from_offset(applied)
-                self._waiting.appendleft(rest)
-                self._waiting_bytes += rest.size_bytes
-            self.ring.add(published)
+        """Publish what is applied, for _TURN_S; True when there is more of it. Raises Problem: the rest waits on."""
+        before, clock = self.ring.end, asyncio.get_running_loop().time
+        until_s = clock() + _TURN_S
+        try:
+            while self._waiting and self._waiting[0].start < applied:
+                if clock() > until_s:
+                    return True
+                self._publish_first(applied)
+        finally:
+            if self.ring.end > before:
+                self._on_news()
         if self._left and self._waiting_bytes < _MOST_WAITING // 2:
             self._left = False
             self._tail.follow(self.table.topic, self.partition, self._following, self._number())
-        return self.ring.end > before
+        return False
+
+    def _publish_first(self, applied: int) -> None:
+        chunk = self._waiting[0]
+        published = self._decided(self._without_skipped(chunk.below(applied)))
+        self._waiting.popleft()
+        self._waiting_bytes -= chunk.size_bytes
+        if chunk.following > published.following:
+            rest = chunk.from_offset(published.following)
+            self._waiting.appendleft(rest)
+            self._waiting_bytes += rest.size_bytes
+        self.ring.add(published)
 
     def _decided(self, chunk: Chunk) -> Chunk:
         return chunk if self._hard is None else decided(chunk, self._catalog.locate(self.table, self.partition))

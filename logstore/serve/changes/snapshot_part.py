@@ -9,10 +9,10 @@ from operator import attrgetter
 
 from logstore.model.changes.resume_point import START, ResumePoint
 from logstore.model.changes.row_change import RowChange
+from logstore.model.folding.sibling import Ends
 from logstore.model.key import after_prefix
 from logstore.model.position import Position
 from logstore.model.table import Table
-from logstore.model.wide.cell import RowCells
 from logstore.serve.changes.chunk import Chunk
 from logstore.serve.read.consistency import SESSION, Consistency
 from logstore.serve.read.consistency_wait import ConsistencyWait
@@ -20,6 +20,7 @@ from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.read.merged_read import Floor
 from logstore.serve.read.page_merge import PagePart, merge
 from logstore.serve.read.page_read import read_page
+from logstore.serve.read.parameters.cell_query import cells_of
 from logstore.serve.read.parameters.scan_query import Query
 from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.settings import MAX_PAGE_ROWS
@@ -40,7 +41,10 @@ class SnapshotPart:
 
         Raises Problem.
         """
-        query = Query(prefix, after_prefix(prefix), MAX_PAGE_ROWS, reverse=False, keys_only=False, partitions=None)
+        query = Query(
+            prefix, after_prefix(prefix), MAX_PAGE_ROWS, reverse=False, keys_only=False, partitions=None,
+            cells=cells_of(table, None), ends=True,
+        )  # fmt: skip
         level = Consistency()
         if point != START:
             query = query.behind(point.scanned or b"")
@@ -62,13 +66,14 @@ def _chunks(part: PagePart) -> list[Chunk]:
 
     `start` and `following` of the chunks say nothing here.
     """
-    return [Chunk(partition, 0, 0, list(map(_change, rows))) for partition, rows in groupby(part.rows, _partition)]
+    return [
+        Chunk(partition, 0, 0, [_change(row, part.ends.get(row.key, ())) for row in rows])
+        for partition, rows in groupby(part.rows, _partition)
+    ]
 
 
-def _change(row: EncodedRow) -> RowChange:
-    key, value, version, _ = row
-    assert not isinstance(value, RowCells), "wide tables have no change feed"
-    return RowChange(version or 0, key, value, None)
+def _change(row: EncodedRow, ends: Ends) -> RowChange:
+    return RowChange(row.version or 0, row.key, row.value, None, ends=ends)
 
 
 _partition = attrgetter("partition")

@@ -51,12 +51,6 @@ class Subscription:
             if problem.word == "epoch-changed":
                 raise TableChangedError from problem
             raise
-        if table.expiring or table.wide:
-            raise Problem(
-                "bad-request", f"rows of table {table.name!r} expire, or have cells: this build serves no change "
-                "feed of such tables; scan it instead",
-                table=table.name, plain=False,
-            )  # fmt: skip
         if point != START and not any(epoch == table.epoch for epoch, _ in point.position.pieces):
             raise Problem(
                 "bad-token", f"the id names no partition of {table.name!r}; begin with since=beginning or now"

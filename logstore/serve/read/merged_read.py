@@ -59,15 +59,20 @@ class MergedRead:
 
     def cell(self, key: bytes) -> Cell:
         """Entry of a row; raises Problem when its entry at the point is not known."""
+        raw, source = self.entry(key)
+        return Cell(raw, source, self.now_ms)
+
+    def entry(self, key: bytes) -> tuple[bytes | None, str]:
+        """Entry of a row as it is stored, and where; raises as `cell`."""
         as_of = self._as_of
         if as_of is not None and as_of.exact is not None:
-            return Cell(as_of.exact.get(key), SNAPSHOT, self.now_ms)
+            return as_of.exact.get(key), SNAPSHOT
         raw, source = self._reading.get(key), VIEW
         if raw is None and self._base is not None:
             raw, source = self._base.get(key), SNAPSHOT
         if as_of is not None:
             as_of.check(key, raw)
-        return Cell(raw, source, self.now_ms)
+        return raw, source
 
     @property
     def decisions(self) -> DecisionReading | None:

@@ -4,10 +4,11 @@ Parts of one leg (`logstore.model.partitioning`) are merged; those of the next l
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from logstore.model.folding.sibling import size_bytes
+from logstore.model.folding.sibling import Ends, size_bytes
 from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.read.parameters.scan_query import Query
 from logstore.serve.settings import MAX_PAGE_BYTES
@@ -22,6 +23,7 @@ class PagePart(NamedTuple):
     time_ms: int = 0  # the latest instant at which rows that may expire were seen
     last: bytes = b""  # the last key that was examined; empty: none was
     looked: float = 0.0  # share of what a page may examine
+    ends: Mapping[bytes, Ends] = MappingProxyType({})  # of rows of which something ends, where that was asked for
 
 
 def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
@@ -41,7 +43,8 @@ def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
     ]
     fitting = _fitting(rows, limit)
     following = rows[fitting - 1].key if fitting < len(rows) else through
-    return PagePart(rows[:fitting], following, positions, max(part.time_ms for part in parts))
+    by_key = {key: found for part in parts for key, found in part.ends.items()}
+    return PagePart(rows[:fitting], following, positions, max(part.time_ms for part in parts), ends=by_key)
 
 
 class PageOfLegs:

@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from itertools import repeat
 from typing import NamedTuple
 
-from logstore.model.folding.sibling import size_bytes
+from logstore.model.folding.sibling import Ends, size_bytes
 from logstore.model.wide.cell import PackedCells, RowCells
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.encoding import EncodedRow, Held
 from logstore.serve.read.merged_read import Floor, merged
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.parameters.scan_query import Query
+from logstore.serve.read.row_ends import row_ends
 from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
 from logstore.serve.state.partition import VIEW, Cell, ServedPartition
 
@@ -56,14 +57,16 @@ class _Filled(NamedTuple):
     through: bytes | None
     last: bytes
     looked: float
+    ends: dict[bytes, Ends]
 
 
 def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query, now_ms: int) -> _Filled:
     rows: list[EncodedRow] = []
+    ends: dict[bytes, Ends] = {}
     size, examined, examined_bytes, last = 0, 0, 0, b""
     for examined, (key, raw, partition) in enumerate(found):
         if examined >= MAX_EXAMINED or examined_bytes > MAX_EXAMINED_BYTES:
-            return _Filled(rows, last, last, 1.0)
+            return _Filled(rows, last, last, 1.0, ends)
         examined_bytes += len(raw)
         cell = Cell(raw, VIEW, now_ms)
         payload = cell.payload
@@ -73,12 +76,13 @@ def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query, now_ms: int) 
         if held is not None and cell.version is not None:
             size += len(key) + (0 if query.keys_only else size_bytes(held))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
-                return _Filled(rows, last, last, 1.0)
+                return _Filled(rows, last, last, 1.0, ends)
+            if query.ends and not query.keys_only and (some := row_ends(held, cell, raw)):
+                ends[key] = some
             rows.append(_new(EncodedRow, (key, None if query.keys_only else held, cell.version, partition)))
         last = key
-    return _Filled(
-        rows, None, last, max((examined + 1) / MAX_EXAMINED, examined_bytes / MAX_EXAMINED_BYTES) if last else 0.0
-    )
+    looked = max((examined + 1) / MAX_EXAMINED, examined_bytes / MAX_EXAMINED_BYTES) if last else 0.0
+    return _Filled(rows, None, last, looked, ends)
 
 
 def _selected(packed: PackedCells, query: Query, now_ms: int) -> Held | None:

@@ -8,6 +8,7 @@ committed state. Partitions that other nodes serve are gathered from there (`fan
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from logstore.model.table import Table
 from logstore.serve.read.consistency import Consistency, read_level
@@ -78,7 +79,9 @@ def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: 
     token = answer_token(level, table.epoch, part.positions, part.time_ms)
     following = None if part.through is None else cursor.encode(part.through, digest)
     positions = {str(partition): offset for partition, offset in sorted(part.positions.items())}
-    tail = {"cursor": following, "token": token, "positions": positions}
+    tail: dict[str, Any] = {"cursor": following, "token": token, "positions": positions}
+    if query.ends:
+        tail["ends"] = [part.ends.get(row.key) for row in part.rows]
     if media_type == media_types.ARROW:
         answer = arrow(part.rows, held_by(table, keys_only=query.keys_only), metadata=tail)
         return with_token(answer, token, part.time_ms)

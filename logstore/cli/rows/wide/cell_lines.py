@@ -39,13 +39,14 @@ def row_document(row: WideRow, key_encoding: str) -> dict[str, Any]:
     key = show.field(row.key) if key_encoding != "base64url" else options.key_text(row.key, key_encoding).decode()
     return {
         "key": key,
-        "cells": [_cell(cell) for cell in row.cells],
+        "cells": [cell_document(cell) for cell in row.cells],
         "version": row.version,
         "partition": row.partition,
     }
 
 
-def _cell(cell: WideCell) -> dict[str, Any]:
+def cell_document(cell: WideCell) -> dict[str, Any]:
+    """A cell as an object, as the read API has it."""
     return {
         "family": cell.family, "qualifier": show.field(cell.qualifier), "version": cell.version,
         "timestamp": cell.timestamp_ms, "value": show.field(cell.value),

@@ -26,6 +26,7 @@ QUERY_PARAMS = (
         "cursor",
         "key_encoding",
         "partitions",
+        "ends",
     }
 )
 
@@ -40,6 +41,7 @@ class Query(NamedTuple):
     keys_only: bool
     partitions: tuple[int, ...] | None
     cells: CellSelection | None = None  # of a wide table
+    ends: bool = False  # the answer says when rows end
 
     def digest(self, epoch: str, as_of: str | None = None) -> bytes:
         """Digest of the query that a cursor carries; the limit may change from page to page."""
@@ -65,7 +67,8 @@ def read_query(params: Mapping[str, bytes]) -> Query:
         integer(text(params["limit"], "limit"), "limit", 1, MAX_PAGE_ROWS) if "limit" in params else DEFAULT_PAGE_ROWS
     )
     flags = boolean(params.get("reverse"), "reverse"), boolean(params.get("keys_only"), "keys_only")
-    return Query(start or b"", end, limit, *flags, _listed(params), read_cell_query(params))
+    ends = boolean(params.get("ends"), "ends")
+    return Query(start or b"", end, limit, *flags, _listed(params), read_cell_query(params), ends)
 
 
 def _bound(params: Mapping[str, bytes], name: str) -> bytes | None:

@@ -123,7 +123,8 @@ class FanOut:
         params = {
             "key_encoding": "base64url", "start": to_base64url(query.start), "limit": str(query.limit),
             "reverse": str(query.reverse).lower(), "keys_only": str(query.keys_only).lower(),
-            "partitions": ",".join(map(str, partitions)), **(query.cells.params() if query.cells else {}),
+            "partitions": ",".join(map(str, partitions)), **({"ends": "true"} if query.ends else {}),
+            **(query.cells.params() if query.cells else {}),
         }  # fmt: skip
         if query.end is not None:
             params["end"] = to_base64url(query.end)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from logstore.model.errors import BadToken
-from logstore.model.folding.sibling import Sibling, Siblings
+from logstore.model.folding.sibling import Ends, Sibling, Siblings
 from logstore.model.hard_rows.rules import CELL_BYTES as ROW_CELL_BYTES
 from logstore.model.position import Position
 from logstore.model.table import MAX_ROW_BYTES, Table
@@ -73,12 +73,24 @@ class PeerPage:
         keys = [row.key for row in rows]
         if self.positions.keys() != set(partitions) or keys != sorted(set(keys), reverse=query.reverse):
             raise _wrong(self._url, "partitions are missing, or rows are out of order")
-        following = self._page.get("cursor")
+        ends, following = self._ends(rows) if query.ends else {}, self._page.get("cursor")
         if following is None:
-            return PagePart(rows, None, self.positions, self.time_ms, rows[-1].key if rows else b"")
+            return PagePart(rows, None, self.positions, self.time_ms, rows[-1].key if rows else b"", ends=ends)
         if not isinstance(following, str):
             raise _wrong(self._url, "its cursor is none")
-        return PagePart(rows, cursor.decode(following)[0], self.positions, self.time_ms)
+        return PagePart(rows, cursor.decode(following)[0], self.positions, self.time_ms, ends=ends)
+
+    def _ends(self, rows: list[EncodedRow]) -> dict[bytes, Ends]:
+        """Ends of rows of which something ends."""
+        found = self._page.get("ends")
+        if not isinstance(found, list) or len(found) != len(rows):
+            raise _wrong(self._url, "it does not say when its rows end")
+        by_key = {row.key: tuple(ends) for row, ends in zip(rows, found, strict=True) if isinstance(ends, list)}
+        sound = all(one is None or _is_offset(one) for ends in by_key.values() for one in ends)
+        fitting = all(len(by_key.get(row.key, ())) in (0, _parts_of(row.value)) for row in rows)
+        if not (sound and fitting):
+            raise _wrong(self._url, "the ends of its rows are none")
+        return by_key
 
     def keys(self, asked: Mapping[bytes, int]) -> dict[bytes, FoundKey]:
         """Results of a multi-get, of the keys that were asked for."""
@@ -131,6 +143,13 @@ class PeerPage:
         if key not in asked or row.get("partition") != asked[key] or asked[key] not in self.positions or not sound:
             raise _wrong(self._url, f"its result {key[:60]!r} is none of this question")
         return FoundKey(key, asked[key], value, version)
+
+
+def _parts_of(held: Held | None) -> int:
+    """Number of what may end by itself in a row: its value, its siblings, its cells."""
+    if isinstance(held, RowCells):
+        return len(held.cells)
+    return len(held) if isinstance(held, tuple) else 1
 
 
 def _siblings(found: object) -> Siblings:
