@@ -26,6 +26,7 @@ from logstore.model.table import PartitionKey, Table
 from logstore.snapshot.sst import SstReader, SstWriter, prepare
 from logstore.snapshot.verdicts import PROVED, UNPROVED
 from logstore.view import paths
+from logstore.view.conditional.state_before import ViewState
 from logstore.view.feed.acknowledgement import Acknowledgement
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord, LocalProof
 from logstore.view.feed.key import FeedKey, R
@@ -37,7 +38,6 @@ from logstore.view.feed.table_records import TablesKey, TablesRecord
 from logstore.view.feed.view_records import LocalSnapshotRecord, ViewKey, ViewRecord
 from logstore.view.layout import Base, Stop
 from logstore.view.served import Served
-from logstore.view.state_before import ViewState
 from logstore.view.view import View, ViewIdentity
 
 SLOTS = 16

@@ -17,7 +17,7 @@ from logstore.model.hard_rows.rules import rules_of
 from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
 from logstore.model.partitioner import partition_of
 from logstore.model.table import Table, check_dedup
-from logstore.view.state_before import ViewState
+from logstore.view.conditional.state_before import ViewState
 from logstore.view.view import View
 
 A, B = KEYS[:2]

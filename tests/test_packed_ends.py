@@ -18,7 +18,7 @@ from logstore.model.hard_rows.packed import pack_row, unpack_row
 from logstore.model.hard_rows.row import PLAIN_COLUMN, CellState, RowState
 from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
 from logstore.model.wide.selection import CellSelection
-from logstore.view.state_before import ViewState
+from logstore.view.conditional.state_before import ViewState
 from logstore.view.view import View
 
 STAYS, ENDS, ENDS_LATER = (

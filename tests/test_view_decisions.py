@@ -19,9 +19,9 @@ from logstore.model.hard_rows.encoding import decode_id, decode_outcome, first_o
 from logstore.model.hard_rows.outcomes import AppliedOutcome, DuplicateOutcome, is_remembered
 from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
 from logstore.view import generation
+from logstore.view.conditional.state_before import ViewState
 from logstore.view.layout import Base
 from logstore.view.reader import ViewReader
-from logstore.view.state_before import ViewState
 from logstore.view.view import View
 from streaming.lane.change_buffer import ChangeBuffer
 

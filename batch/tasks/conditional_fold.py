@@ -82,7 +82,7 @@ class ConditionalFold:
 
         Raises Unsupported for a record that only a later build can fold.
         """
-        from logstore.view.state_before import ViewState  # noqa: PLC0415 - executors need no LMDB for plain tables
+        from logstore.view.conditional.state_before import ViewState  # noqa: PLC0415 - executors need no LMDB for plain tables
 
         if batch.num_rows:
             self.last = identity_at(batch, batch.num_rows - 1)

@@ -14,7 +14,7 @@ from logstore.model.errors import Corrupted, LogStoreError
 from logstore.model.hard_rows.rules import DedupWindow
 from logstore.view import damage, layout
 from logstore.view.conditional import expiries
-from logstore.view.decisions import DecisionDatabases, DecisionReading
+from logstore.view.conditional.decisions import DecisionDatabases, DecisionReading
 from logstore.view.layout import Base, Quarantine, State
 
 _CHUNK_BYTES = 1 << 19  # of long keys selected at a time; twice as much is held while they are

@@ -30,9 +30,9 @@ from logstore.model.hard_rows.rules import DedupWindow
 from logstore.model.record_identity import RecordIdentity
 from logstore.model.table import Table
 from logstore.process import durable
-from logstore.view import damage, decisions, environment, layout, preallocate
-from logstore.view.conditional import expiries
-from logstore.view.decisions import DecisionDatabases
+from logstore.view import damage, environment, layout, preallocate
+from logstore.view.conditional import decisions, expiries
+from logstore.view.conditional.decisions import DecisionDatabases
 from logstore.view.environment import PAGE, Sync
 from logstore.view.layout import Base, Quarantine, State, Stop
 from logstore.view.reader import ViewReader

@@ -2,7 +2,7 @@
 
 from logstore.model.folding.decided import Decided
 from logstore.model.folding.fold import Folded
-from logstore.view.decisions import size_of
+from logstore.view.conditional.decisions import size_of
 from logstore.view.layout import State
 
 LIMIT_BYTES = 64 << 20

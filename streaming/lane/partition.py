@@ -24,10 +24,10 @@ from logstore.model.hard_rows.rules import rules_of
 from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
 from logstore.model.record_identity import AppliedPosition, RecordIdentity, identify
 from logstore.view import generation, paths
+from logstore.view.conditional.state_before import ViewState
 from logstore.view.environment import Sync
 from logstore.view.feed.view_records import LocalSnapshotRecord, ViewRecord
 from logstore.view.layout import Stop
-from logstore.view.state_before import ViewState
 from logstore.view.view import View
 from streaming.lane import stop_reasons
 from streaming.lane.change_buffer import ChangeBuffer

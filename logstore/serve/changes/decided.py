@@ -20,7 +20,7 @@ from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merge
 from logstore.serve.read.row_ends import row_ends
 from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire.problems import Problem
-from logstore.view.decisions import DecisionReading
+from logstore.view.conditional.decisions import DecisionReading
 
 _ALL_CELLS = CellSelection()  # the newest value of each
 

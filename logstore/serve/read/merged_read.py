@@ -12,7 +12,7 @@ from logstore.model.errors import Starting
 from logstore.model.folding.sorted_merge import overlay
 from logstore.serve.read.as_of import AsOf, AsOfReads, look_back
 from logstore.serve.state.partition import SNAPSHOT, VIEW, Cell, ServedPartition
-from logstore.view.decisions import DecisionReading
+from logstore.view.conditional.decisions import DecisionReading
 from logstore.view.layout import State
 from logstore.view.reader import Reading
 

@@ -30,7 +30,7 @@ from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request, integer, text
 from logstore.serve.wire.response import Headers, Response
-from logstore.view.decisions import DecisionReading
+from logstore.view.conditional.decisions import DecisionReading
 from logstore.view.reader import Reading
 
 _LEVELS = PARAMS - {"as_of"}
