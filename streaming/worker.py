@@ -42,14 +42,14 @@ from streaming.adoption.discards import Discards
 from streaming.adoption.progress import AdoptionProgress
 from streaming.adoption.recorder import recorder
 from streaming.adoption.snapshot_fetcher import SnapshotFetcher
-from streaming.app import make_app
+from streaming.app import SESSION_S, make_app
 from streaming.control.control_plane import ControlPlane, Me, SnapshotServices
 from streaming.control.demands.asked_ends import AskedEnds
 from streaming.control.demands.barriers import Barriers
 from streaming.control.served_state import ServedState
 from streaming.control.ticks import Ticks
 from streaming.control.topics.end_offsets import EndOffsets
-from streaming.control.watchdog import UNREAD_S, ReaderWatch, Watchdog
+from streaming.control.watchdog import UNREAD_S, ReaderWatch, RunningClock, Watchdog
 from streaming.control.worker_figures import WorkerFigures
 from streaming.digest.client import DigestClient
 from streaming.lane.cuts import Cuts
@@ -231,8 +231,9 @@ class Worker:
 
     async def _watch(self, app: Any) -> None:
         """Look once a second whether everything lives and progresses."""
+        clock = RunningClock(SESSION_S, time.monotonic())
         while not app.should_stop:
-            self.failure = self._trouble()
+            self.failure = self._trouble(clock)
             if self.failure:
                 await app.crash(LogStoreError(self.failure))
                 return
@@ -256,12 +257,14 @@ class Worker:
         """Local snapshots that readers found damaged."""
         return [found for ack in self._feed.demands() for found in ack.damaged]
 
-    def _trouble(self) -> str | None:
+    def _trouble(self, clock: RunningClock) -> str | None:
+        now_s = time.monotonic()
+        ran_s = clock.look(now_s)
         for part in (self._lane, self._control_plane):
             if part.failure is not None:
                 return f"the {part.name} failed: {part.failure}"
-            if time.monotonic() - part.beat_s > STUCK_S:
-                return f"the {part.name} has been stuck for {STUCK_S:g} s"
+            if now_s - part.beat_s > STUCK_S:
+                return clock.pause(part.beat_s) or f"the {part.name} has been stuck for {STUCK_S:g} s"
         threads = (
             self._digest_client,
             self._adopter,
@@ -275,18 +278,18 @@ class Worker:
         for thread in (self._feed.thread, *threads):
             if not thread.is_alive():
                 return f"the {thread.name} failed"
-        if self._lane.reachable and time.monotonic() - self._control_plane.whole_s > ORPHANED_S:
-            return (
+        if self._lane.reachable and now_s - self._control_plane.whole_s > ORPHANED_S:
+            return clock.pause(self._control_plane.whole_s) or (
                 "slots are assigned to nobody: the group was formed while a broker that had just started did not know "
                 "its topics yet"
             )
-        if self._readers.gone(len(self._feed.acks()), time.monotonic()):
+        if self._readers.gone(len(self._feed.acks()), ran_s):
             return (
                 f"the node has had no reader for {UNREAD_S:g} s: its slots go to nodes that answer for them, and come "
                 "back with its readers"
             )
         behind = self._lane.behind(self._ends.committed) if self._lane.reachable else {}
-        still, again = self._watchdog.look(behind, time.monotonic())
+        still, again = self._watchdog.look(behind, ran_s)
         if again:
             return f"these partitions do not progress, even with a new consumer: {sorted(again)}"
         if still:

@@ -1,6 +1,6 @@
 """The watchdog: a new consumer first, a new process after that."""
 
-from streaming.control.watchdog import ReaderWatch, Watchdog
+from streaming.control.watchdog import ReaderWatch, RunningClock, Watchdog
 
 KEY, OTHER = ("e", 0), ("e", 1)
 
@@ -53,3 +53,30 @@ def test_readers_that_were_there_and_stay_away_are_missed():
     assert not watch.gone(0, 119.0)
     assert not watch.gone(1, 125.0)  # one is enough: it was started again
     assert watch.gone(0, 145.0)
+
+
+def test_what_was_not_seen_since_before_a_pause_is_put_down_to_the_pause():
+    clock = RunningClock(6.0, 100.0)
+    for at in (101.0, 102.0, 107.5):  # a second, and one that came late on a busy machine
+        assert clock.look(at) == at
+        assert clock.pause(seen_s=90.0) is None
+    clock.look(147.5)
+    assert "paused for 40 s" in (clock.pause(seen_s=107.0) or "")
+    assert "paused for 40 s" in (clock.pause(seen_s=148.0) or "")  # seen once more, by what it knew from before
+    clock.look(148.5)
+    assert clock.pause(seen_s=155.0) is None  # that is another reason
+
+
+def test_a_pause_is_neither_a_stall_nor_a_loss_of_readers():
+    clock, dog, watch = RunningClock(6.0, 0.0), Watchdog(stall_s=10.0), ReaderWatch(unread_s=20.0)
+    dog.look({KEY: 5}, clock.look(1.0))
+    assert not watch.gone(2, clock.look(2.0))
+    after_s = clock.look(600.0)
+    assert dog.look({KEY: 5}, after_s) == (set(), set())
+    assert not watch.gone(0, after_s)
+    for at in range(601, 615):
+        after_s = clock.look(float(at))
+    assert dog.look({KEY: 5}, after_s) == ({KEY}, set())  # this it has seen itself
+    for at in range(615, 625):
+        after_s = clock.look(float(at))
+    assert watch.gone(0, after_s)
