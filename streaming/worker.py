@@ -258,13 +258,12 @@ class Worker:
         return [found for ack in self._feed.demands() for found in ack.damaged]
 
     def _trouble(self, clock: RunningClock) -> str | None:
-        now_s = time.monotonic()
-        ran_s = clock.look(now_s)
+        ran_s = clock.look(time.monotonic())
         for part in (self._lane, self._control_plane):
             if part.failure is not None:
                 return f"the {part.name} failed: {part.failure}"
-            if now_s - part.beat_s > STUCK_S:
-                return clock.pause(part.beat_s) or f"the {part.name} has been stuck for {STUCK_S:g} s"
+            if clock.ran_since(part.beat_s) > STUCK_S:
+                return clock.lost_session(part.beat_s) or f"the {part.name} has been stuck for {STUCK_S:g} s"
         threads = (
             self._digest_client,
             self._adopter,
@@ -278,8 +277,8 @@ class Worker:
         for thread in (self._feed.thread, *threads):
             if not thread.is_alive():
                 return f"the {thread.name} failed"
-        if self._lane.reachable and now_s - self._control_plane.whole_s > ORPHANED_S:
-            return clock.pause(self._control_plane.whole_s) or (
+        if self._lane.reachable and clock.ran_since(self._control_plane.whole_s) > ORPHANED_S:
+            return clock.lost_session(self._control_plane.whole_s) or (
                 "slots are assigned to nobody: the group was formed while a broker that had just started did not know "
                 "its topics yet"
             )

@@ -127,8 +127,9 @@ def test_an_owner_that_is_gone_is_forgotten(http_node, store):
         other.shutdown()
     store.close()
     with Store(url=http_node.url) as again:
-        again.reader._conversation.owners["t", partition_of(b"k", PARTITIONS)] = http_node.other
-        again.reader._conversation._partitionings["t"] = Partitioning(PARTITIONS)
+        owners = again.reader._conversation._owners
+        owners.place("t", Partitioning(PARTITIONS))
+        owners.remember("t", b"k", http_node.other)
         http_node.owned, http_node.rows[b"k"] = set(range(PARTITIONS)), b"back"
         assert again.get("t", "k").value == b"back"
 

@@ -55,16 +55,26 @@ def test_readers_that_were_there_and_stay_away_are_missed():
     assert watch.gone(0, 145.0)
 
 
-def test_what_was_not_seen_since_before_a_pause_is_put_down_to_the_pause():
+def test_who_was_silent_during_a_pause_has_as_long_as_ever_and_then_the_pause_is_the_reason():
     clock = RunningClock(6.0, 100.0)
     for at in (101.0, 102.0, 107.5):  # a second, and one that came late on a busy machine
         assert clock.look(at) == at
-        assert clock.pause(seen_s=90.0) is None
+        assert (clock.ran_since(90.0), clock.lost_session(90.0)) == (at - 90.0, None)
     clock.look(147.5)
-    assert "paused for 40 s" in (clock.pause(seen_s=107.0) or "")
-    assert "paused for 40 s" in (clock.pause(seen_s=148.0) or "")  # seen once more, by what it knew from before
+    assert clock.ran_since(107.0) == 0.5
     clock.look(148.5)
-    assert clock.pause(seen_s=155.0) is None  # that is another reason
+    assert (clock.ran_since(107.0), clock.ran_since(148.0)) == (1.5, 0.5)
+    assert "paused for 40 s" in clock.lost_session(107.0)
+    assert "paused for 40 s" in clock.lost_session(148.0)  # seen once more, by what it knew from before
+    assert clock.lost_session(155.0) is None  # that is another reason
+
+
+def test_one_pause_after_the_other_counts():
+    clock = RunningClock(6.0, 0.0)
+    for at in (1.0, 21.0, 22.0, 52.0, 53.0):
+        clock.look(at)
+    assert clock.ran_since(1.0) == 2.0
+    assert "paused for 30 s" in clock.lost_session(1.0)
 
 
 def test_a_pause_is_neither_a_stall_nor_a_loss_of_readers():

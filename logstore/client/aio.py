@@ -24,10 +24,12 @@ from logstore.client.conditional.outcome_pages import at_position, page_of
 from logstore.client.conditional.pending_outcome import PendingOutcome
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
-from logstore.client.read.http import AsyncReader, ScanPages
+from logstore.client.read.budget import DEADLINE_MS
 from logstore.client.read.level import Level
-from logstore.client.read.reading import DEADLINE_MS, After, PointInTime, when
+from logstore.client.read.loop_reader import AsyncReader
+from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
+from logstore.client.read.scan_pages import ScanPages
 from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, renewing
 from logstore.client.wide.async_reads import AsyncWideReads

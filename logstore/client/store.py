@@ -23,10 +23,12 @@ from logstore.client.conditional.outcome_pages import page_of
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.conditional.writes import ConditionalWrites
 from logstore.client.lazily import CLOSED, Lazily
-from logstore.client.read.http import HttpReader, ScanPages
+from logstore.client.read.budget import DEADLINE_MS
+from logstore.client.read.http import HttpReader
 from logstore.client.read.level import Level
-from logstore.client.read.reading import DEADLINE_MS, After, PointInTime, when
+from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
+from logstore.client.read.scan_pages import ScanPages
 from logstore.client.tables import CachedDefinitions, Tables, renewing
 from logstore.client.transport.origin import Origin
 from logstore.client.wide.reads import ScanBounds, WideReads

@@ -1,7 +1,7 @@
 """Levels of embedded reads: what the caller asks for, as readers of a node judge it."""
 
 from logstore.client.read.level import LevelBound
-from logstore.client.read.reading import After, AsOfBound
+from logstore.client.read.point import After, AsOfBound
 from logstore.client.read.session_floor import SessionFloor
 from logstore.model.position import Position
 from logstore.serve.read.as_of import read_as_of

@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from logstore.client.checks import Text, check_number, check_table, keys_of
-from logstore.client.read.http import ScanPages
+from logstore.client.read.budget import DEADLINE_MS, Budget
+from logstore.client.read.conversation.requests import MANY
 from logstore.client.read.level import Level
-from logstore.client.read.reading import DEADLINE_MS, MANY, After, Budget, PointInTime, when
+from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
+from logstore.client.read.scan_pages import ScanPages
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.model.errors import UsageError
 from logstore.model.key import MAX_KEY_BYTES, after_prefix, check_key, to_bytes
@@ -117,7 +119,7 @@ class Replica:
         """
         check_table(table)
         wanted, bound = [check_key(key) for key in keys_of(keys)], when(after, as_of, consistency, max_lag_ms)
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         follower = self._following()
         rows: list[Row | None] = []
         with typed(table):
@@ -149,7 +151,7 @@ class Replica:
         """
         check_table(table)
         ScanPages(prefix=prefix, start=start, end=end, limit=limit, reverse=reverse, keys_only=keys_only)
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         bound = when(after, as_of, consistency, max_lag_ms)
         first, last = to_bytes(prefix or start or b""), None if end is None else to_bytes(end)
         query = Query(first, after_prefix(first) if prefix else last, 1, reverse, keys_only, None)
@@ -172,7 +174,7 @@ class Replica:
         """
         check_table(table)
         check_number("max_age_ms", max_age_ms, 1, whole=True)
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         follower, bound = self._following(), when(after, None, consistency, max_lag_ms)
         with typed(table):
             opened = open_view(follower, table, consistency_of(bound, deadline_ms))
@@ -186,7 +188,7 @@ class Replica:
     def standing(self, table: str, *, deadline_ms: int = DEADLINE_MS) -> list[ReplicaStanding]:
         """Tell how the table's partitions stand here, and how old that is. Raises NoSuchTable, Starting, UsageError."""
         check_table(table)
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         follower = self._following()
 
         async def work(_: Follower, __: float) -> list[ReplicaStanding]:
@@ -234,7 +236,7 @@ class Replica:
     def _get(self, table: str, key: bytes, bound: After, deadline_ms: int) -> Row | None:
         """The row, where more is asked for than is here, or what is here does not answer."""
         check_table(table)
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         follower = self._following()
         with typed(table):
             return read_row(follower, table, key, consistency_of(bound, deadline_ms))

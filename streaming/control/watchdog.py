@@ -4,43 +4,57 @@ Kafka consumers are known to stall silently. A process that was stopped itself h
 meanwhile counts for nobody.
 """
 
+from collections import deque
 from collections.abc import Mapping
-from math import inf
+from typing import NamedTuple
 
 from logstore.model.table import PartitionKey
 
 STALL_S = 30.0
 UNREAD_S = 20.0  # readers that are started again come back sooner
+_PAUSES = 8  # that are remembered
+
+
+class Pause(NamedTuple):
+    """A time that this worker did not run."""
+
+    seconds: float
+    resumed_s: float  # when it went on
 
 
 class RunningClock:
     """Time that this worker was running, as far as its looks tell; longer between two of them it was paused.
 
-    Stopped (SIGSTOP, a debugger), or on a machine that slept or gave it no processor time.
+    Stopped (SIGSTOP, a debugger), or on a machine that slept or gave it no processor time. What it missed meanwhile is
+    nobody's fault: whoever was silent has as long as ever from when it went on.
     """
 
     def __init__(self, session_s: float, now_s: float) -> None:
         """`session_s`: of the worker in its group; whoever is silent for longer has lost its slots."""
-        self._session_s, self._looked_s = session_s, now_s
-        self._missed_s = 0.0
-        self._pause_s, self._resumed_s = 0.0, -inf
+        self._session_s, self._now_s, self._missed_s = session_s, now_s, 0.0
+        self._pauses: deque[Pause] = deque(maxlen=_PAUSES)
 
     def look(self, now_s: float) -> float:
         """Note a look; returns the time without pauses."""
-        since_s, self._looked_s = now_s - self._looked_s, now_s
+        since_s, self._now_s = now_s - self._now_s, now_s
         if since_s > self._session_s:
             self._missed_s += since_s
-            self._pause_s, self._resumed_s = since_s, now_s
+            self._pauses.append(Pause(since_s, now_s))
         return now_s - self._missed_s
 
-    def pause(self, seen_s: float) -> str | None:
-        """Say how long the pause was for which something was seen last at `seen_s`; None: it was another reason."""
-        if seen_s >= self._resumed_s + self._session_s:  # it takes about as long until the group is formed again
-            return None
-        return (
-            f"it was paused for {self._pause_s:.0f} s (stopped, or without processor time), longer than its session of "
-            f"{self._session_s:g} s in the group: its slots have gone to others, and it has to begin again"
-        )
+    def ran_since(self, seen_s: float) -> float:
+        """Seconds that it ran since something was seen, as of the last look."""
+        return self._now_s - seen_s - sum(pause.seconds for pause in self._pauses if seen_s < pause.resumed_s)
+
+    def lost_session(self, seen_s: float) -> str | None:
+        """Reason of what has not been seen since, if a pause is the reason; None: it is another."""
+        for pause in reversed(self._pauses):
+            if seen_s < pause.resumed_s + self._session_s:  # it takes about as long until the group is formed again
+                return (
+                    f"it was paused for {pause.seconds:.0f} s (stopped, or without processor time), longer than its "
+                    f"session of {self._session_s:g} s: its slots went to others, and it has not come back by itself"
+                )
+        return None
 
 
 class Watchdog:

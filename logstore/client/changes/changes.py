@@ -11,7 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from logstore.client.checks import Text, check_number, check_table
-from logstore.client.read.http import AsyncReader, HttpReader
+from logstore.client.read.http import HttpReader
+from logstore.client.read.loop_reader import AsyncReader
 from logstore.client.transport.answer import HttpAnswer
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.folding.sibling import Ends, Sibling, Siblings, ends_of

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
 from logstore.client.conditional.outcome_pages import at_position
 from logstore.client.history.span import Decide, KeyPlace
+from logstore.client.read.budget import DEADLINE_MS
 from logstore.client.read.http import HttpReader
-from logstore.client.read.reading import DEADLINE_MS
 from logstore.model.errors import LogStoreError, NotRetained
 from logstore.model.position import Position
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from logstore.client.checks import check_kind, check_number
 from logstore.client.history.mutation import HistoryRecord, KeyMutation, KeyStanding
 from logstore.client.history.span import Decide, HistorySources, Scanned, Span
-from logstore.client.read.reading import AsOfBound, PointInTime, when
+from logstore.client.read.point import AsOfBound, PointInTime, when
 from logstore.model.errors import EpochChanged, UsageError
 from logstore.model.history.judged import JudgedRecord, judge
 from logstore.model.point_in_time import read_moment

@@ -32,10 +32,11 @@ from logstore.client.memory.decisions import MemoryDecisions
 from logstore.client.memory.partition import MemoryPartition, MemoryRecord
 from logstore.client.memory.pipeline import MemoryPipeline
 from logstore.client.memory.wide import check_cells, memory_row
-from logstore.client.read.http import ScanPages
+from logstore.client.read.budget import DEADLINE_MS, Budget
 from logstore.client.read.level import Level, LevelBound
-from logstore.client.read.reading import DEADLINE_MS, After, AsOfBound, Budget, PointInTime, when
+from logstore.client.read.point import After, AsOfBound, PointInTime, when
 from logstore.client.read.row import Row
+from logstore.client.read.scan_pages import ScanPages
 from logstore.client.read.session_floor import SessionFloor
 from logstore.client.wide.reads import ScanBounds, WideReads
 from logstore.client.write.level import WriteLevel, check_write_level
@@ -268,7 +269,7 @@ class MemoryStore(ConditionalWrites, WideReads):
         """Find the outcome of a write by its id or its position, as `Store.outcome_of`."""
         name, key_bytes = read_name(id), check_key(to_bytes(key))
         bound = when(named_after(after, name), None, consistency, max_lag_ms)
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         with self._lock:
             self._check_known(bound)
             parts = self._partitions(table)
@@ -344,7 +345,7 @@ class MemoryStore(ConditionalWrites, WideReads):
         self, table: str, keys: list[bytes], bound: After, deadline_ms: int, source: str,
         cells: CellSelection | None = None,
     ) -> list[Any]:  # fmt: skip
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         with self._lock:
             self._check_known(bound)
             parts = self._partitions(table)
@@ -365,7 +366,7 @@ class MemoryStore(ConditionalWrites, WideReads):
         self, table: str, rows: ScanBounds, bound: After, deadline_ms: int, cells: CellSelection | None
     ) -> Iterator[Any]:
         ScanPages(**rows._asdict())
-        Budget.of(deadline_ms, 0.0)
+        Budget.of(deadline_ms)
         return self._scanned(table, rows, bound, cells)
 
     def _scanned(self, table: str, asked: ScanBounds, bound: After, cells: CellSelection | None) -> Iterator[Any]:

@@ -7,8 +7,8 @@ from logstore.client.checks import Pair, Text
 from logstore.client.conditional.outcome import Outcome
 from logstore.client.conditional.record import ConditionalRecord
 from logstore.client.conditional.writes import ConditionalWrites
+from logstore.client.read.budget import DEADLINE_MS
 from logstore.client.read.level import Level
-from logstore.client.read.reading import DEADLINE_MS
 from logstore.client.session.state import SessionState, bound, level
 from logstore.model.position import Position
 

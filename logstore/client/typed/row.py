@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from logstore.client.read.level import Level
-from logstore.client.read.reading import PointInTime
+from logstore.client.read.point import PointInTime
 from logstore.client.read.row import Row, SiblingRow
 from logstore.codecs import Codec
 from logstore.model.errors import SeveralValues, Undecodable, UsageError

@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from logstore.client.checks import Text, check_table
+from logstore.client.read.budget import DEADLINE_MS
 from logstore.client.read.level import Level
-from logstore.client.read.reading import DEADLINE_MS, After, PointInTime, when
+from logstore.client.read.point import After, PointInTime, when
 from logstore.client.wide.reads import ScanBounds, selected
 from logstore.model.position import Position
 
