@@ -105,7 +105,8 @@ class HttpReader:
         if isinstance(step, SendAhead):
             return self._send_ahead(step.ask)
         if isinstance(step, TakeAhead):
-            self._check_open()
+            if self._closed:
+                raise UsageError(CLOSED)
             answer: HttpAnswer | None = step.sent.answer()
             return answer
         assert isinstance(step, Pause), "the fourth kind of step"
@@ -114,7 +115,8 @@ class HttpReader:
         return monotonic()
 
     def _ask(self, ask: Ask) -> HttpAnswer | float:
-        self._check_open()
+        if self._closed:
+            raise UsageError(CLOSED)
         pool = self._pools.get(ask.base) or self._pools.setdefault(ask.base, SocketPool(Origin.of(ask.base), self._tls))
         request = request_bytes(pool.origin, ask.method, ask.path, ask.headers, ask.content)
         try:
@@ -122,10 +124,6 @@ class HttpReader:
         except (OSError, Malformed) as error:
             raise_final(ask.base, error)
         return monotonic()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError(CLOSED)
 
     def _send_ahead(self, ask: Ask) -> "Ahead | None":
         """A request that nobody waits for yet, over a connection that is there."""

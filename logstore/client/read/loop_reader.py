@@ -107,7 +107,8 @@ class AsyncReader:
         if isinstance(step, SendAhead):
             return self._send_ahead(step.ask)
         if isinstance(step, TakeAhead):
-            self._check_open()
+            if self._closed:
+                raise UsageError(CLOSED)
             answer: HttpAnswer | None = await step.sent.answer()
             return answer
         assert isinstance(step, Pause), "the fourth kind of step"
@@ -116,7 +117,8 @@ class AsyncReader:
         return monotonic()
 
     async def _ask(self, ask: Ask) -> HttpAnswer | float:
-        self._check_open()
+        if self._closed:
+            raise UsageError(CLOSED)
         pool = self._pools.get(ask.base)
         if pool is None:
             pool = self._pools[ask.base] = ProtocolPool(Origin.of(ask.base), self._tls)
@@ -126,10 +128,6 @@ class AsyncReader:
         except (OSError, Malformed) as error:
             raise_final(ask.base, error)
         return monotonic()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError(CLOSED)
 
     def _send_ahead(self, ask: Ask) -> "LoopAhead | None":
         """A request that nobody waits for yet, over a connection that is there."""

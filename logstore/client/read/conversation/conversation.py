@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from logstore.client.checks import Text
-from logstore.client.read.budget import Budget
+from logstore.client.read.budget import DEADLINE_MS, GRACE_S, Budget
 from logstore.client.read.conversation.asking import MISDIRECTED, NOT_FOUND, OK, Request, answered, problem_of
 from logstore.client.read.conversation.owners import Owners
 from logstore.client.read.conversation.requests import (
@@ -52,8 +52,10 @@ class Conversation:
         """Steps that read one row: mostly one request, whose answer is the row."""
         raw, budget = to_bytes(key), Budget.of(deadline_ms)
         path = f"{table_path(table)}/rows/{path_key(check_key(raw))}"
-        headers = budget.said_in(headers_of(after))
-        first = yield _new(Ask, ("GET", self._owners.of(table, raw), path, headers, None, budget.last_answer))
+        headers = headers_of(after)  # what follows is written out, for it is all that most reads cost
+        if deadline_ms != DEADLINE_MS:
+            headers["LS-Deadline"] = str(deadline_ms)
+        first = yield _new(Ask, ("GET", self._owners.of(table, raw), path, headers, None, budget.end + GRACE_S))
         if isinstance(first, HttpAnswer) and first.status == OK:
             found: Row = self._row(raw, first, table)
             return found
