@@ -15,7 +15,7 @@ UNREAD_S = 20.0  # readers that are started again come back sooner
 _PAUSES = 8  # that are remembered
 
 
-class Pause(NamedTuple):
+class RunGap(NamedTuple):
     """A time that this worker did not run."""
 
     seconds: float
@@ -32,14 +32,14 @@ class RunningClock:
     def __init__(self, session_s: float, now_s: float) -> None:
         """`session_s`: of the worker in its group; whoever is silent for longer has lost its slots."""
         self._session_s, self._now_s, self._missed_s = session_s, now_s, 0.0
-        self._pauses: deque[Pause] = deque(maxlen=_PAUSES)
+        self._pauses: deque[RunGap] = deque(maxlen=_PAUSES)
 
     def look(self, now_s: float) -> float:
         """Note a look; returns the time without pauses."""
         since_s, self._now_s = now_s - self._now_s, now_s
         if since_s > self._session_s:
             self._missed_s += since_s
-            self._pauses.append(Pause(since_s, now_s))
+            self._pauses.append(RunGap(since_s, now_s))
         return now_s - self._missed_s
 
     def ran_since(self, seen_s: float) -> float:

@@ -22,7 +22,7 @@ _OF_ROWS = {300: "siblings", 404: "not-found"}  # other answers that say what a 
 _MAX_HOPS = 5
 
 
-class Request(NamedTuple):
+class ReadRequest(NamedTuple):
     """A request about a table, wherever it is sent."""
 
     table: str
@@ -33,7 +33,7 @@ class Request(NamedTuple):
     key: bytes | None = None  # whose owner is asked, if it has one
 
 
-def answered(owners: Owners, request: Request, budget: Budget, now: float) -> Steps[HttpAnswer]:
+def answered(owners: Owners, request: ReadRequest, budget: Budget, now: float) -> Steps[HttpAnswer]:
     """Steps to an answer that is one (200, or a row's 300 or 404), from the partition's owner, within the deadline.
 
     421 is one where the owner cannot be reached from here: the node that says so can be asked to ask it.

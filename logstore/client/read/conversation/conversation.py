@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from logstore.client.checks import Text
 from logstore.client.read.budget import DEADLINE_MS, GRACE_S, Budget
-from logstore.client.read.conversation.asking import MISDIRECTED, NOT_FOUND, OK, Request, answered, problem_of
+from logstore.client.read.conversation.asking import MISDIRECTED, NOT_FOUND, OK, ReadRequest, answered, problem_of
 from logstore.client.read.conversation.owners import Owners
 from logstore.client.read.conversation.requests import (
     cell_query,
@@ -105,7 +105,7 @@ class Conversation:
         budget, path, headers = Budget.of(deadline_ms), f"{table_path(table)}/{below}", headers_of(after)
         if content is not None:
             headers["Content-Type"] = "application/json"
-        request = Request(table, path, headers, "GET" if content is None else "POST", content, check_key(key))
+        request = ReadRequest(table, path, headers, "GET" if content is None else "POST", content, check_key(key))
         answer = yield from answered(self._owners, request, budget, budget.began)
         if answer.status == MISDIRECTED:  # nobody passes such a page on for an owner that is beyond reach
             self._owners.hope()
@@ -124,7 +124,7 @@ class Conversation:
         while left:
             query = {"keys_only": "true", "limit": "1", "partitions": ",".join(map(str, sorted(left)))}
             path, headers = page_request(table, query, position)
-            answer = yield from answered(self._owners, Request(table, path, {**headers, **_DOCUMENT}), budget, now)
+            answer = yield from answered(self._owners, ReadRequest(table, path, {**headers, **_DOCUMENT}), budget, now)
             read = positions_of(answer)
             reached = [partition for partition, following in left.items() if read.get(partition, -1) >= following]
             if not reached:
@@ -137,14 +137,14 @@ class Conversation:
         """Steps that read a page of a table's changes, in msgpack, for which the server waits `wait_ms`."""
         budget = Budget.of(wait_ms + _POLL_MS)
         path = f"{table_path(table)}/changes?{urlencode(query, quote_via=quote)}"
-        return (yield from answered(self._owners, Request(table, path, _DOCUMENT), budget, budget.began))
+        return (yield from answered(self._owners, ReadRequest(table, path, _DOCUMENT), budget, budget.began))
 
     def _one(
         self, table: str, key: bytes, after: After, budget: Budget, now: float, cells: "CellSelection | None"
     ) -> Steps[Any]:
         path = f"{table_path(table)}/rows/{path_key(check_key(key))}{cell_query(cells)}"
         headers = headers_of(after) if cells is None else {**headers_of(after), **_DOCUMENT}
-        request, pause_s = Request(table, path, headers, key=key), FIRST_PAUSE_S
+        request, pause_s = ReadRequest(table, path, headers, key=key), FIRST_PAUSE_S
         while True:
             answer = yield from answered(self._owners, request, budget, now)
             if answer.status != MISDIRECTED:
@@ -188,7 +188,7 @@ class Conversation:
         self, table: str, keys: list[bytes], after: After, budget: Budget, now: float, cells: "CellSelection | None"
     ) -> Steps[Many]:
         path, headers, content = many_request(table, keys, after)
-        request = Request(table, path + cell_query(cells), headers, "POST", content)
+        request = ReadRequest(table, path + cell_query(cells), headers, "POST", content)
         answer = yield from answered(self._owners, request, budget, now)
         note(after, answer)
         return many_of(answer, table, keys, wide=cells is not None)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from logstore.client.read.budget import Budget
-from logstore.client.read.conversation.asking import Request, answered
+from logstore.client.read.conversation.asking import ReadRequest, answered
 from logstore.client.read.conversation.owners import Owners
 from logstore.client.read.conversation.requests import page_request
 from logstore.client.read.conversation.steps import Ask, SendAhead, Steps, TakeAhead, begun
@@ -56,7 +56,7 @@ class Scan:
     def _asked(self) -> Steps[RowPage]:
         budget, query = Budget.of(self._deadline_ms), self._pages.query()
         path, headers = page_request(self._table, query, self._after)
-        answer = yield from answered(self._owners, Request(self._table, path, headers), budget, budget.began)
+        answer = yield from answered(self._owners, ReadRequest(self._table, path, headers), budget, budget.began)
         note(self._after, answer)
         return page_of(answer, self._table, keys_only="keys_only" in query, wide=self._pages.wide)
 
