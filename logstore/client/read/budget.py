@@ -25,12 +25,12 @@ class Budget(NamedTuple):
 
     @property
     def began(self) -> float:
-        """When it began, monotonic seconds."""
+        """Beginning of the read, monotonic seconds."""
         return self.end - self.deadline_ms / 1000
 
     @property
     def last_answer(self) -> float:
-        """When the answer that the server gives at the deadline has come, monotonic seconds."""
+        """Time at which an answer of the last moment has come, monotonic seconds."""
         return self.end + GRACE_S
 
     def left_ms(self, now: float) -> int:

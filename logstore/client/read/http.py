@@ -101,7 +101,7 @@ class HttpReader:
             return result
 
     def _do(self, step: Step) -> "float | Ahead | HttpAnswer | None":
-        """What is rarely asked of a driver."""
+        """Answer to a step that is rare."""
         if isinstance(step, SendAhead):
             return self._send_ahead(step.ask)
         if isinstance(step, TakeAhead):

@@ -103,7 +103,7 @@ class AsyncReader:
             return result
 
     async def _do(self, step: Step) -> "float | LoopAhead | HttpAnswer | None":
-        """What is rarely asked of a driver."""
+        """Answer to a step that is rare."""
         if isinstance(step, SendAhead):
             return self._send_ahead(step.ask)
         if isinstance(step, TakeAhead):

@@ -3,7 +3,7 @@
 steps           what a read asks of its driver: a request, a wait, a page ahead
 requests        paths, headers and bodies
 owners          who is asked for a key
-asking          a request until it is answered, by the owner, within the deadline
+exchange        a request until it is answered, by the owner, within the deadline
 conversation    every kind of read
 scan            page after page
 """

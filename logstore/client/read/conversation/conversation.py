@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from logstore.client.checks import Text
 from logstore.client.read.budget import DEADLINE_MS, GRACE_S, Budget
-from logstore.client.read.conversation.asking import MISDIRECTED, NOT_FOUND, OK, ReadRequest, answered, problem_of
+from logstore.client.read.conversation.exchange import MISDIRECTED, NOT_FOUND, OK, ReadRequest, answered, problem_of
 from logstore.client.read.conversation.owners import Owners
 from logstore.client.read.conversation.requests import (
     cell_query,
@@ -45,7 +45,7 @@ class Conversation:
     """The steps of reads, and what is known about owners."""
 
     def __init__(self, url: str) -> None:
-        """Raises UsageError when `url` is no http(s) URL."""
+        """Know nothing but the URL yet; raises UsageError when it is no http(s) URL."""
         self._owners = Owners(url)
 
     def get(self, table: str, key: Text, after: After, deadline_ms: int) -> Steps[Row | None]:

@@ -7,7 +7,7 @@ _BEYOND_S = 30.0
 
 
 class Owners:
-    """What is known about owners, from one URL; whatever is not known is asked there."""
+    """Owners as far as they are known, from one URL; whatever is not known is asked there."""
 
     def __init__(self, url: str) -> None:
         """Take the address apart; raises UsageError when `url` is no http(s) URL."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from logstore.client.read.budget import Budget
-from logstore.client.read.conversation.asking import ReadRequest, answered
+from logstore.client.read.conversation.exchange import ReadRequest, answered
 from logstore.client.read.conversation.owners import Owners
 from logstore.client.read.conversation.requests import page_request
 from logstore.client.read.conversation.steps import Ask, SendAhead, Steps, TakeAhead, begun

@@ -1,4 +1,4 @@
-"""Asking: one request until it is answered, by the owner of its key, within the deadline.
+"""Exchange: one request until it is answered, by the owner of its key, within the deadline.
 
 It follows 421 to the owner of a partition and remembers it, and tries again what the server calls temporary. Every
 request is a read and may be sent again.
