@@ -10,6 +10,7 @@ import httpx
 from tenacity import Retrying, retry_if_result, wait_fixed
 
 from logstore.model.table import Table
+from logstore.node import node_page
 from logstore.process.progress import Patience
 from logstore.view.feed.adoption_records import AdoptionRecord
 from logstore.view.feed.fields import UnreadableRecord
@@ -31,7 +32,7 @@ def adoptions_at(url: str, table: Table) -> dict[int, AdoptionRecord]:
 def asked_at(url: str, table: Table) -> dict[int, AdoptionRecord] | None:
     """Adoptions as of `adoptions_at`; None: the node does not answer, or says what cannot be read."""
     try:
-        answer = httpx.get(f"{url}/v1/snapshots", timeout=ASK_S, trust_env=False)
+        answer = node_page.ask(f"{url}/v1/snapshots", ASK_S)
         rows = answer.raise_for_status().json()["snapshots"]
         return {
             row["partition"]: AdoptionRecord.decode({**row, "digests": [_digest(**one) for one in row["digests"]]})

@@ -10,6 +10,7 @@ import httpx
 from logstore.log.membership.live_workers import LiveWorkers
 from logstore.log.membership.nodes import Announcement
 from logstore.model.errors import LogUnreachable
+from logstore.node import node_page
 
 LOOK_S = 2.0
 PAGE_S = 2.0
@@ -54,9 +55,7 @@ class Readiness:
     def _of_readers(self) -> list[str]:
         for _ in range(2 * self._readers):
             try:
-                page = httpx.get(
-                    f"{self._url}/readyz", timeout=PAGE_S, trust_env=False
-                )  # a new connection: any reader may get it
+                page = node_page.ask(f"{self._url}/readyz", PAGE_S)
             except httpx.HTTPError as error:
                 return [f"{self._url} does not answer: {error}"]
             if page.status_code != 200:

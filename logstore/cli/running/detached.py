@@ -15,6 +15,7 @@ import httpx
 import orjson
 
 from logstore.model.errors import SetupError
+from logstore.node import node_page
 from logstore.process import child, environment
 from logstore.process.private_files import private_dir
 from logstore.process.running_node import lock_of, running_on
@@ -103,7 +104,7 @@ def _running(data_dir: Path, deadline_s: float) -> dict[str, Any]:
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz", timeout=PAGE_S, trust_env=False).status_code == 200
+        return node_page.ask(f"{url}/readyz", PAGE_S).status_code == 200
     except httpx.HTTPError:
         return False
 
