@@ -1,7 +1,9 @@
+import fcntl
+import gc
 import os
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import settings
 from support_faults import create, hardy_store
 from support_forked import close_all
+from support_http import share_tls_settings
 from support_java import use_quick_compiler
 from support_needs import needs
 from support_tiers import TIERS, CpuBudget, ordered
@@ -28,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("LOGSTORE_KAFKA_PORT", "0")  # several stores start at once, and one alone can have 9092
+    share_tls_settings()
     tier = config.getoption("--tier")
     if tier != "quick" and not hasattr(config, "workerinput"):  # those have this one's environment
         use_quick_compiler()
@@ -55,6 +59,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(need)
     if hasattr(config, "workerinput"):
         items[:] = ordered(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """In a fresh checkout one process prepares a file's assertions; the others, which read what it left, wait."""
+    if not isinstance(collector, pytest.Module) or not hasattr(collector.config, "workerinput"):
+        return (yield)
+    with collector.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return (yield)
+
+
+def pytest_collection_finish() -> None:
+    """The thousands of tests stay: no garbage collection of a test looks at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

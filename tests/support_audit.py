@@ -58,7 +58,7 @@ class Whole:
 
     def base(self, table: Table) -> set[Any]:
         """The snapshots that its partitions are served from."""
-        rows = httpx.get(f"{self.node.url}/v1/snapshots", timeout=10).json()["snapshots"]
+        rows = httpx.get(f"{self.node.url}/v1/snapshots", timeout=60).json()["snapshots"]
         return {row["base"] for row in rows if row["table"] == table.name}
 
     def adopted(self, table: Table, name: str) -> None:
@@ -71,7 +71,7 @@ class Whole:
         found: dict[str, int] = {}
         while cursor is not None:
             query = {"limit": "1000", **({"cursor": cursor} if cursor else {})}
-            page = httpx.get(f"{self.node.url}/v1/tables/{table.name}/rows", params=query, timeout=10).json()
+            page = httpx.get(f"{self.node.url}/v1/tables/{table.name}/rows", params=query, timeout=60).json()
             found.update({row["key"]: row["version"] for row in page["rows"]})
             cursor = page["cursor"]
         return found

@@ -7,7 +7,7 @@ import pytest
 from logstore import ConsistencyTimeout, NoSuchTable, Position, Row, UsageError
 from logstore.model.errors import BadKey, BadToken, ValueTooLarge
 
-DEADLINE_MS = 20_000
+DEADLINE_MS = 30_000
 SPARE = [b"", b"\0", b"a", b"a\xff", b"a\xff\xff", b"b", b"\xff", b"\xff\xff"]
 
 

@@ -47,7 +47,7 @@ class Dev:
             stdin=stdin,
             LOGSTORE_BOOTSTRAP=self.facts["bootstrap"],
             LOGSTORE_URL=self.facts["http"],
-            LOGSTORE_DEADLINE_MS="20000",
+            LOGSTORE_DEADLINE_MS="30000",
         )
         assert done.returncode == status, (argv, done.returncode, done.stderr.decode())
         assert b"Traceback" not in done.stderr
@@ -80,7 +80,7 @@ def call(*argv: str, stdin: bytes = b"", **environ: str) -> subprocess.Completed
         [sys.executable, "-m", "logstore.cli.main", *argv],
         input=stdin,
         capture_output=True,
-        timeout=90,
+        timeout=180,
         check=False,
         env=os.environ | environ,
     )

@@ -30,7 +30,7 @@ def addresses(store: Running) -> dict[str, str]:
 
 
 def get(url: str, path: str, **params: Any) -> httpx.Response:
-    return httpx.get(url + path, params=params, trust_env=False, timeout=15)
+    return httpx.get(url + path, params=params, trust_env=False, timeout=60)
 
 
 def key_of(partition: int, partitions: int = 2) -> str:

@@ -26,7 +26,7 @@ def printed(page: str, facts: dict[str, str]) -> list[str]:
     environ = {
         "LOGSTORE_BOOTSTRAP": facts["bootstrap"],
         "LOGSTORE_URL": facts["http"],
-        "LOGSTORE_DEADLINE_MS": "20000",
+        "LOGSTORE_DEADLINE_MS": "30000",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     done = subprocess.run(
@@ -34,7 +34,7 @@ def printed(page: str, facts: dict[str, str]) -> list[str]:
         env=os.environ | environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -48,7 +48,7 @@ class NodeProcess:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.join(30)
+        self.process.join(90)
         self._pipe.close()
 
 

@@ -31,17 +31,17 @@ def s3_server() -> Iterator[dict[str, str]]:
     os.environ.update(environment)
     try:
         until("the S3 server answers", lambda: _answers(url))
-        httpx.put(f"{url}/{BUCKET}", trust_env=False).raise_for_status()
+        httpx.put(f"{url}/{BUCKET}", trust_env=False, timeout=60).raise_for_status()
         yield environment
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
         process.kill()
-        process.wait(10)
+        process.wait(90)
 
 
 def _answers(url: str) -> bool:
     try:
-        return bool(httpx.get(url, trust_env=False))
+        return bool(httpx.get(url, trust_env=False, timeout=60))
     except httpx.TransportError:
         return False

@@ -315,7 +315,7 @@ class Reader:
         return self.http.get(path, **kwargs)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def raw(self, data: bytes) -> bytes:
         """Send bytes; everything that comes back until the reader hangs up or falls silent for a moment."""
@@ -330,14 +330,14 @@ class Reader:
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(10)
+        self.process.wait(90)
 
     def close(self) -> None:
         self.http.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(10)
+            self.process.wait(90)
         finally:
             self.kill()
             self._held.close()

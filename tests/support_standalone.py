@@ -66,7 +66,7 @@ def standalone(directory: Path, workers: int = 2) -> Iterator[str]:
     finally:
         for process in reversed(processes):
             process.kill()
-            process.wait(20)
+            process.wait(90)
 
 
 def _start(processes: list[subprocess.Popen[bytes]], directory: Path, name: str, role: str, *options: str) -> Path:

@@ -280,7 +280,7 @@ class Stream:
         """One more change lets it look."""
         self._ended.set()
         store.put(table, "end", "")
-        self._thread.join(30)
+        self._thread.join(90)
         assert not self._thread.is_alive()
 
 

@@ -181,7 +181,7 @@ def test_a_job_ends_with_its_leader(kafka, tmp_path, started, due_after):
     pid = int(until("the job runs", lambda: log_of(tmp_path).strip()))
     begun = time.monotonic()
     one.close()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 90
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

@@ -27,7 +27,7 @@ def test_an_example_prints_what_the_page_says(printed, number):
 
 @pytest.mark.usefixtures("printed")
 def test_its_programs_run(dev, capsys, monkeypatch):
-    for name, value in {"DATA_DIR": str(dev.data), "BOOTSTRAP": "", "URL": ""}.items():
+    for name, value in {"DATA_DIR": str(dev.data), "BOOTSTRAP": "", "URL": "", "DEADLINE_MS": "30000"}.items():
         monkeypatch.setenv(f"LOGSTORE_{name}", value)
     assert len(PROGRAMS) == 3
     names: dict[str, object] = {}

@@ -78,7 +78,7 @@ class Prober(threading.Thread):
 
     def _probe(self) -> None:
         known = list(self._writer.acknowledged.copy().items())  # a copy in one step: the writer adds to it meanwhile
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=60) as client:
             for _ in range(50):
                 key, place = self._rng.choice(known) if known and self._rng.random() < 0.9 else ("never", None)
                 try:
@@ -165,7 +165,7 @@ def _assert_all_there(store: Running, writer: Writer) -> None:
         1 + max(offset for p, offset in writer.acknowledged.values() if p == partition)
         for partition in range(PARTITIONS)
     ]
-    with httpx.Client(trust_env=False, timeout=10) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         until("all is applied", lambda: _applied(client, store.url) >= dict(enumerate(ends)).items())
         found, cursor = {}, ""
         while cursor is not None:

@@ -17,7 +17,8 @@ from logstore import Store
 from logstore.model.partitioner import partition_of
 
 ROWS = 3_000
-_client = httpx.Client(trust_env=False)  # a context of its own for every question takes longer than the answer
+# One for all: a context of its own for every question takes longer than the answer.
+_client = httpx.Client(trust_env=False, timeout=60)
 
 
 def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
@@ -32,7 +33,7 @@ def test_a_snapshot_that_a_reader_finds_damaged_is_brought_again(tmp_path):
         seen = set()
 
         def ask(number):
-            answer = httpx.get(f"{node.url}/v1/tables/t/rows/k{number:05}", trust_env=False)
+            answer = httpx.get(f"{node.url}/v1/tables/t/rows/k{number:05}", trust_env=False, timeout=60)
             if answer.status_code == 200:
                 assert answer.text == f"value {number:05} " * 20  # never a wrong byte
             else:
@@ -116,7 +117,7 @@ def _asking(node, keys):
         yield failed
     finally:
         done.set()
-        thread.join(30)
+        thread.join(90)
 
 
 def _view(data_dir, partition):
@@ -125,7 +126,7 @@ def _view(data_dir, partition):
 
 
 def _shown(node):
-    return httpx.get(f"{node.url}/v1/snapshots", trust_env=False).json()["snapshots"]
+    return httpx.get(f"{node.url}/v1/snapshots", trust_env=False, timeout=60).json()["snapshots"]
 
 
 def _damage(data_dir):

@@ -99,7 +99,7 @@ def test_of_many_who_create_the_same_table_one_wins(registry, name):
 
     def one(_: int) -> str:
         mine = Registry(registry.bootstrap)
-        barrier.wait(10)
+        barrier.wait(90)
         try:
             return ddl.create(mine, name).table.epoch
         except TableExists:
@@ -210,7 +210,7 @@ def test_of_many_who_make_a_dropped_table_again_one_wins(registry, name):
 
     def one(partitions: int) -> str:
         mine = Registry(registry.bootstrap)
-        barrier.wait(10)
+        barrier.wait(90)
         try:
             return ddl.create(mine, name, partitions=partitions).table.epoch
         except TableExists:

@@ -6,8 +6,6 @@ Pins where the lane stands, digests that equal a fold, generations; and what bec
 import contextlib
 import os
 import signal
-import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from streaming.digest.client import DIED
 from streaming.digest.digester import DigestRequest
 from streaming.digest.view_digest import digest_of
 
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 
 def pin(digest_client, view, base_dir=None):
@@ -143,30 +141,22 @@ def test_it_builds_a_generation_while_the_view_is_written(tmp_path, digest_clien
     view.close()
 
 
-def test_a_pin_is_quick_while_a_digest_is_computed(tmp_path, digest_client, rng):
+def test_a_pin_does_not_wait_for_the_digest_before_it(tmp_path, digest_client, rng):
     view = open_view(tmp_path / "1")
     for first in range(0, 200_000, 10_000):
         put(view, {b"%07d" % n: rng.randbytes(100) for n in range(first, first + 10_000)})
-    small = open_view(tmp_path / "2")
-    digest_client.views([str(view.path), str(small.path)])
-    idle, _ = _waits(digest_client, small)
-    pin(digest_client, view)
-    busy, pending = _waits(digest_client, view)
-    assert outcome(pending)[1] == 200_001
-    assert sorted(busy)[len(busy) // 2] < sorted(idle)[len(idle) // 2] + 0.015, (idle, busy)
-    small.close()
+    digest_client.views([str(view.path)])
+
+    def pinned_meanwhile():
+        """Two cuts, one right after the other; the first takes far longer than a pin, if it is let."""
+        first, second = pin(digest_client, view), pin(digest_client, view)
+        computing = not first.done.is_set()
+        assert outcome(first) == outcome(second)
+        assert outcome(first)[1] == 200_000
+        return computing
+
+    until("a cut is pinned while the digest of one before it is computed", pinned_meanwhile)
     view.close()
-
-
-def _waits(digest_client, view):
-    waits = []
-    for n in range(30):
-        put(view, {b"x": b"%d" % n})
-        begun = time.perf_counter()
-        pending = pin(digest_client, view)
-        waits.append(time.perf_counter() - begun)
-        threading.Event().wait(0.02)
-    return waits, pending
 
 
 def test_what_nobody_expected_ends_the_digester_and_another_one_starts(tmp_path, digest_client):

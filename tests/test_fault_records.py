@@ -52,7 +52,7 @@ def test_every_key_passes_every_door_and_comes_back_in_order(fault_store, fault_
         assert [(row.key, row.value) for row in client.scan(fault_table, reverse=True)] == ordered[::-1]
         assert [row and row.value for row in client.get_many(fault_table, list(rows))] == list(rows.values())
     address = httpx.URL(fault_store.url)
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
     for key, value in rows.items():
         escaped = "".join(f"%{byte:02X}" for byte in key)
         for path in (escaped, quote(key, safe="").replace(".", "%2E"), to_base64url(key) + "?key_encoding=base64url"):
@@ -61,7 +61,9 @@ def test_every_key_passes_every_door_and_comes_back_in_order(fault_store, fault_
             assert (answer.status, answer.read()) == (200, value), (key[:20], len(key), path[:60])
     connection.close()
     asked = {"keys": [{"base64": base64.b64encode(key).decode()} for key in rows if len(key) < 1000]}
-    found = httpx.post(f"{fault_store.url}/v1/tables/{fault_table}/rows:get", json=asked, trust_env=False).json()
+    found = httpx.post(
+        f"{fault_store.url}/v1/tables/{fault_table}/rows:get", json=asked, trust_env=False, timeout=60
+    ).json()
     assert [_bytes(one["value"]) for one in found["results"]] == [
         value for key, value in rows.items() if len(key) < 1000
     ]
@@ -161,12 +163,15 @@ def _assert_quarantine_is_shown(store: Running, table: str) -> None:
 
 def _assert_stopped_everywhere(store: Running, table: str, here: str, there: str) -> None:
     rows = f"{store.url}/v1/tables/{table}/rows"
-    for answer in (httpx.get(f"{rows}/{here}", trust_env=False), httpx.get(rows, trust_env=False)):
+    for answer in (
+        httpx.get(f"{rows}/{here}", trust_env=False, timeout=60),
+        httpx.get(rows, trust_env=False, timeout=60),
+    ):
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:logstore:partition-stopped")
         assert "upgrade logstore" in answer.json()["detail"]
         assert f"table repair {table} --partition 0" in answer.json()["detail"]
-    assert httpx.head(f"{rows}/{here}", trust_env=False).status_code == 503
-    found = httpx.post(f"{rows}:get", json={"keys": [here, there]}, trust_env=False).json()
+    assert httpx.head(f"{rows}/{here}", trust_env=False, timeout=60).status_code == 503
+    found = httpx.post(f"{rows}:get", json={"keys": [here, there]}, trust_env=False, timeout=60).json()
     assert found["unprocessed"] == [{"key": here, "reason": "partition-stopped"}]
     assert [(one["key"], one["value"]) for one in found["results"]] == [(there, "goes on")]
     assert "stopped" in cli("status", **addresses(store)).stdout

@@ -204,7 +204,7 @@ def test_a_worker_of_this_version_is_followed_by_a_reader_of_the_next(tmp_path):
         until("the acknowledgement counts", lambda: acks.live(frozenset({0})) == {0})
         (ack,) = node.acks()
         assert (ack.pid, ack.tables, ack.damaged) == (0, node.revision, ())
-        with httpx.Client(base_url=reader.url, trust_env=False) as client:
+        with httpx.Client(base_url=reader.url, trust_env=False, timeout=60) as client:
             assert client.get("/v1/tables/t/rows/k").content == b"v"
     finally:
         reader.close()

@@ -71,8 +71,8 @@ def test_a_restored_table_is_served_written_compared_and_promoted(tmp_path, proc
             assert len(list(store.scan("flights", after=later, deadline_ms=20_000))) == ROWS
         batch("compact", "flights", "--wait", "60")
         run("table", "drop", "flights_then", "--yes")
-        assert httpx.get(f"{node.url}/v1/tables/flights_then", trust_env=False).status_code == 404
-        assert httpx.get(f"{node.url}/v1/tables/flights/rows/later", trust_env=False).text == "written"
+        assert httpx.get(f"{node.url}/v1/tables/flights_then", trust_env=False, timeout=60).status_code == 404
+        assert httpx.get(f"{node.url}/v1/tables/flights/rows/later", trust_env=False, timeout=60).text == "written"
         until("nothing is left of its views", lambda: not (tmp_path / "views" / "flights_then").exists())
         assert {row["state"] for row in _partitions(node)} == {"live"}
 
@@ -88,15 +88,15 @@ def test_a_table_whose_snapshot_is_lost_is_stopped_and_keeps_nobody_else_waiting
         until("the other is live", lambda: {(row["table"], row["state"]) for row in _partitions(node)} == states)
         until(
             "the node is ready all the same",
-            lambda: httpx.get(f"{node.url}/readyz", trust_env=False).status_code == 200,
+            lambda: httpx.get(f"{node.url}/readyz", trust_env=False, timeout=60).status_code == 200,
         )
-        answer = httpx.get(f"{node.url}/v1/tables/lost/rows/k", trust_env=False)
+        answer = httpx.get(f"{node.url}/v1/tables/lost/rows/k", trust_env=False, timeout=60)
         assert answer.json()["type"] == "urn:logstore:partition-stopped"
         assert "deadbeef" in answer.json()["detail"]
 
 
 def _partitions(node):
-    return httpx.get(f"{node.url}/v1/partitions", trust_env=False).json()["partitions"]
+    return httpx.get(f"{node.url}/v1/partitions", trust_env=False, timeout=60).json()["partitions"]
 
 
 def _value(store, table, key):
@@ -126,12 +126,12 @@ def test_a_restore_returns_when_readers_know_the_table_or_says_who_does_not(tmp_
         for number in range(3):
             name = f"heard{number}"
             store.batch(monkeypatch, cli_restore.restore, "source", "--at", position, "--as", name, status=0)
-            answer = httpx.get(f"{store.node.url}/v1/tables/{name}/rows/k", timeout=10)
+            answer = httpx.get(f"{store.node.url}/v1/tables/{name}/rows/k", timeout=60)
             assert (answer.status_code, answer.content) == (200, b"v"), answer.text
 
 
 def _ready(url):
     try:
-        return httpx.get(f"{url}/readyz", timeout=10, trust_env=False).status_code == 200
+        return httpx.get(f"{url}/readyz", timeout=60, trust_env=False).status_code == 200
     except httpx.TransportError:
         return False

@@ -37,7 +37,7 @@ def node(kafka, tmp_path_factory):
 def answers(url, table):
     try:
         where = f"{url}/v1/tables/{table.name}/rows/first"
-        return httpx.get(where, headers={"ls-consistency": "latest"}, trust_env=False).status_code == 404
+        return httpx.get(where, headers={"ls-consistency": "latest"}, trust_env=False, timeout=60).status_code == 404
     except httpx.TransportError:
         return False
 
@@ -149,7 +149,7 @@ def planted(node, table, bug):
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(90)
 
 
 @pytest.mark.parametrize("bug", BUGS)

@@ -142,7 +142,7 @@ def test_bounded_is_answered_by_what_was_asked_within_its_bound(levels):
     problem(
         levels.ask(levels.row(2), "bounded", LS_Max_Lag="1", LS_Deadline="100").result(60), 504, "consistency-timeout"
     )
-    alone = httpx.get(f"{levels.reader.url}{levels.row(2)}?max_lag_ms=3600000", trust_env=False)
+    alone = httpx.get(f"{levels.reader.url}{levels.row(2)}?max_lag_ms=3600000", trust_env=False, timeout=60)
     assert (alone.status_code, alone.content) == (200, b"v")
     levels.node.publish(LogKey(), LogRecord(reachable=False))
     until("the log is known to be away", lambda: levels.ask(levels.row(2), "latest").result(60).status_code == 503)
@@ -221,7 +221,7 @@ def test_lists_wait_for_every_partition_they_read(levels, level):
 @pytest.mark.parametrize("level", KEYS)
 def test_head_and_conditional_requests_wait_as_well(levels, level):
     levels.put(1, b"old")
-    tag = httpx.get(f"{levels.reader.url}{levels.row(1)}", trust_env=False).headers["etag"]
+    tag = httpx.get(f"{levels.reader.url}{levels.row(1)}", trust_env=False, timeout=60).headers["etag"]
     for method, status in (("HEAD", 200), ("GET", 200)):
         height = levels.next_offset(1)
         answer = levels.ask(levels.row(1), level, method, If_None_Match=tag)

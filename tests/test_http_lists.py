@@ -110,7 +110,9 @@ def test_prefixes(store):
 
 def test_percent_encoded_bounds(store):
     _, reader, rows = store
-    answer = httpx.get(f"{reader.url}/v1/tables/t/rows?prefix=%FF%FF&limit=1000", headers=MSGPACK, trust_env=False)
+    answer = httpx.get(
+        f"{reader.url}/v1/tables/t/rows?prefix=%FF%FF&limit=1000", headers=MSGPACK, trust_env=False, timeout=60
+    )
     assert [row["key"] for row in msgpack.unpackb(answer.content)["rows"]] == [
         k for k in sorted(rows) if k.startswith(b"\xff\xff")
     ]

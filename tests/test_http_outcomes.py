@@ -80,7 +80,7 @@ def test_an_outcome_is_waited_for(store):
     waiting = threading.Thread(target=lambda: found.append(reader.get(page, headers={"LS-Deadline": "30000"})))
     waiting.start()
     assert node.decide("c", [(b"late", ONE, {"ls.op": b"incr"})]) == (partition, following)
-    waiting.join(30)
+    waiting.join(90)
     assert found[0].json()["outcome"] == "applied"
 
 
@@ -124,7 +124,7 @@ def test_outcomes_of_a_list_are_waited_for(store):
     waiting = threading.Thread(target=lambda: found.append(many(reader, "c", asked, **{"LS-Deadline": "30000"})))
     waiting.start()
     node.decide("c", [(b"later", ONE, {"ls.op": b"incr"})])
-    waiting.join(30)
+    waiting.join(90)
     assert [one["outcome"] for one in found[0].json()["outcomes"]] == ["applied", "applied"]
 
 

@@ -350,7 +350,7 @@ def test_a_dropped_table_is_gone(store):
 )
 def test_what_is_not_understood_is_refused(store, query, word):
     _, reader = store
-    document = problem(httpx.get(f"{reader.url}/v1/tables/t/rows/k?{query}", trust_env=False), 400, word)
+    document = problem(httpx.get(f"{reader.url}/v1/tables/t/rows/k?{query}", trust_env=False, timeout=60), 400, word)
     if word == "bad-request":
         assert (
             query.partition("=")[0].split("%")[0] in document["detail"]

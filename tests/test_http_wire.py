@@ -272,7 +272,7 @@ def test_slow_requests_are_ended_and_healthy_clients_do_not_notice(reader):
         for sock in slow:
             is_problem(read_answer(sock), 408, "bad-request")
             assert closed(sock)
-        assert 1.4 < time.monotonic() - began < 15
+        assert 1.4 < time.monotonic() - began < 60
 
 
 def test_idle_connections_are_closed_and_busy_ones_are_not(reader):
@@ -282,7 +282,7 @@ def test_idle_connections_are_closed_and_busy_ones_are_not(reader):
             busy.sendall(ROW)
             assert answers(busy, 1) == [b"v"]
             time.sleep(0.2)
-        idle.settimeout(15)
+        idle.settimeout(60)
         assert closed(idle)
 
 

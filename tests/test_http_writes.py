@@ -67,7 +67,7 @@ def read(http, answer, path):
 
 def raw(dev, data: bytes) -> bytes:
     parts = urlsplit(dev.facts["http"])
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as sock:
+    with socket.create_connection((parts.hostname, parts.port), timeout=90) as sock:
         sock.sendall(data)
         return read_answer(sock)
 
@@ -247,7 +247,7 @@ def test_a_body_comes_in_chunks_or_after_a_100(http, dev, plain, key):
     chunked = b"PUT %b HTTP/1.1\r\nhost: x\r\nls-deadline: 30000\r\ntransfer-encoding: chunked\r\n\r\n" % target
     assert raw(dev, chunked + b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
     parts = urlsplit(dev.facts["http"])
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as sock:
+    with socket.create_connection((parts.hostname, parts.port), timeout=90) as sock:
         sock.sendall(b"PUT %b HTTP/1.1\r\nhost: x\r\nls-deadline: 30000\r\ncontent-length: 3\r\n" % target)
         sock.sendall(b"expect: 100-continue\r\n\r\n")
         assert sock.recv(100).startswith(b"HTTP/1.1 100 ")
@@ -259,7 +259,7 @@ def test_a_body_comes_in_chunks_or_after_a_100(http, dev, plain, key):
 
 def test_a_client_that_is_cut_off_in_its_body_writes_nothing(http, dev, plain, key):
     parts = urlsplit(dev.facts["http"])
-    with socket.create_connection((parts.hostname, parts.port), timeout=30) as sock:
+    with socket.create_connection((parts.hostname, parts.port), timeout=90) as sock:
         sock.sendall(b"PUT %b/%b HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf" % (plain.encode(), key.encode()))
 
     def held() -> list[str]:

@@ -34,7 +34,7 @@ def stopped(node, kind):
 
 
 def served(node, name):
-    return httpx.get(f"{node.url}/v1/tables/{name}/rows/k", timeout=10, trust_env=False)
+    return httpx.get(f"{node.url}/v1/tables/{name}/rows/k", timeout=60, trust_env=False)
 
 
 def ready(node):

@@ -111,12 +111,12 @@ def test_two_at_once_fetch_once(tmp_path):
 
     first = threading.Thread(target=jars.ensure, args=(tmp_path, EXPECTED, slow))
     first.start()
-    assert started.wait(30)
+    assert started.wait(90)
     second = threading.Thread(target=jars.ensure, args=(tmp_path, EXPECTED, slow))
     second.start()
     go.set()
-    first.join(30)
-    second.join(30)
+    first.join(90)
+    second.join(90)
     assert shop.visits == 1
 
 

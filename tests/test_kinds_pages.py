@@ -28,7 +28,7 @@ def test_an_example_prints_what_the_page_says(printed, name, number):
 @pytest.mark.parametrize("name", PAGES)
 def test_its_program_runs(dev, printed, capsys, monkeypatch, name):
     printed(name)
-    for variable, value in {"DATA_DIR": str(dev.data), "BOOTSTRAP": "", "URL": ""}.items():
+    for variable, value in {"DATA_DIR": str(dev.data), "BOOTSTRAP": "", "URL": "", "DEADLINE_MS": "30000"}.items():
         monkeypatch.setenv(f"LOGSTORE_{variable}", value)
     programs = re.findall(r"```python\n(.*?)```", PAGES[name], re.DOTALL)
     assert len(programs) == 1

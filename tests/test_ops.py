@@ -59,7 +59,7 @@ def told(dev) -> Told:
     dev("table", "create", "alerted", "--partitions", "1")
 
     def page() -> str:
-        text = httpx.get(f"{dev.facts['http']}/metrics", trust_env=False, timeout=20).text
+        text = httpx.get(f"{dev.facts['http']}/metrics", trust_env=False, timeout=60).text
         here = set(re.findall(r'logstore_process_up\{process="([\w-]+)"\} 1', text))
         return text if here >= PROCESSES and 'logstore_lag_seconds{partition="0",table="alerted"}' in text else ""
 
@@ -164,13 +164,13 @@ def prometheus(dev, told, tmp_path_factory) -> Iterator[Callable[[str], list[dic
 
 def _is_up(url: str) -> bool:
     try:
-        return httpx.get(url, trust_env=False, timeout=20).status_code == 200
+        return httpx.get(url, trust_env=False, timeout=60).status_code == 200
     except httpx.HTTPError:
         return False
 
 
 def _queried(url: str, expression: str) -> list[dict[str, Any]]:
-    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, trust_env=False, timeout=20).json()
+    answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, trust_env=False, timeout=60).json()
     assert answer["status"] == "success", answer
     found: list[dict[str, Any]] = answer["data"]["result"]
     return found

@@ -10,7 +10,7 @@ from logstore import Admin, MemoryStore, NoSuchTable, Replica, Store, UsageError
 from logstore.model.errors import BadDefinition
 
 SPLITS = (b"m", b"t\xff")
-DEADLINE_MS = 20_000
+DEADLINE_MS = 30_000
 ROWS = {b"ada": b"1", b"lz": b"2", b"m": b"3", b"mm": b"4", b"t\xff": b"5", b"\xff\xff": b"6"}
 HOMES = {b"ada": 0, b"lz": 0, b"m": 1, b"mm": 1, b"t\xff": 2, b"\xff\xff": 2}
 SCANS = (

@@ -39,7 +39,7 @@ class Store:
         self.pids = self._processes()
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=20, trust_env=False)
+        return httpx.get(self.url + path, timeout=60, trust_env=False)
 
     def write(self, *records: tuple[bytes | None, bytes | None], topic: str = TABLES_TOPIC) -> None:
         produce(self.bootstrap, topic, list(records), partition=0)

@@ -221,7 +221,7 @@ def test_futures_complete_although_nobody_asks(kafka, fixed_table, fixed_store):
     with fixed_store.pipeline(fixed_table.name) as pipe:
         pending = pipe.put("k", "v")
         pending.add_done_callback(lambda p: (called.append(p), done.set()))
-        assert done.wait(10), "the producer's thread completes it"
+        assert done.wait(90), "the producer's thread completes it"
         assert called == [pending]
         assert pending.done()
         assert pending.exception() is None

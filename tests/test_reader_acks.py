@@ -12,7 +12,7 @@ from streaming.control.reader_acks import ReaderAcks
 
 def subscriber(path) -> socket.socket:
     sock = connect(path)
-    sock.settimeout(10)
+    sock.settimeout(60)
     return sock
 
 

@@ -45,7 +45,7 @@ def deletes(store, table, numbers):
 def standing(store, table):
     (row,) = [
         row
-        for row in httpx.get(f"{store.node.url}/v1/snapshots", timeout=10).json()["snapshots"]
+        for row in httpx.get(f"{store.node.url}/v1/snapshots", timeout=60).json()["snapshots"]
         if row["table"] == table.name
     ] or [{"state": None, "base": None, "proof": None, "reason": ""}]
     return row
@@ -53,7 +53,7 @@ def standing(store, table):
 
 def counted(store, table):
     """Verdicts on snapshots of the table that the node's metrics have."""
-    page = httpx.get(f"{store.node.url}/metrics", timeout=10).text
+    page = httpx.get(f"{store.node.url}/metrics", timeout=60).text
     samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
     found = [one for one in samples if one.name == "logstore_snapshot_verdicts_total"]
     return {one.labels["verdict"]: one.value for one in found if one.labels["table"] == table.name}
@@ -64,14 +64,14 @@ def read_as_of(store, table, offset):
     url = f"{store.node.url}/v1/tables/{table.name}/rows/k0001"
 
     def ask():
-        answer = httpx.get(url, headers={"LS-As-Of": token(table, {0: offset})}, timeout=10)
+        answer = httpx.get(url, headers={"LS-As-Of": token(table, {0: offset})}, timeout=60)
         return answer if answer.status_code != 503 else None
 
     return until("the past is answered", ask)
 
 
 def live(store, table):
-    pages = httpx.get(f"{store.node.url}/v1/partitions", timeout=10).json()["partitions"]
+    pages = httpx.get(f"{store.node.url}/v1/partitions", timeout=60).json()["partitions"]
     return {row["state"] for row in pages if row["table"] == table.name} == {"live"}
 
 
@@ -222,7 +222,7 @@ def test_an_unproved_beginning_says_so_until_an_audit_proves_it(store):
     ctx = store.context()
     shown = becomes(store, table, base=first.name, proof="unproved")
     assert f"`logstore batch audit {table.name}`" in shown["reason"]
-    (row,) = httpx.get(f"{store.node.url}/v1/partitions", timeout=10).json()["partitions"]
+    (row,) = httpx.get(f"{store.node.url}/v1/partitions", timeout=60).json()["partitions"]
     assert row["base"]["proof"] == "unproved"
     refused = read_as_of(store, table, 100)
     assert (refused.status_code, refused.json()["type"]) == (400, "urn:logstore:bad-level")

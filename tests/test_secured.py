@@ -46,7 +46,7 @@ def topic(secured):
 
 
 def cluster_id(settings):
-    return AdminClient(settings).list_topics(timeout=30).cluster_id
+    return AdminClient(settings).list_topics(timeout=90).cluster_id
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
@@ -233,9 +233,10 @@ def test_a_producer_that_kafka_gives_no_id_says_at_once_which_acl_lacks(secured)
     producer = Producer(somebody, delivery_timeout_s=300)
     reported = []
     try:
-        producer.send(name, b"k", b"v", lambda error, _: reported.append(error), 0)
-        until("the record is reported long before its time is over", lambda: reported)
-        until("it is known why", lambda: lacking in str(delivery_error(reported[0], name, producer.access)))
+        with contextlib.suppress(WriteDenied):  # Kafka may have said it before the first write
+            producer.send(name, b"k", b"v", lambda error, _: reported.append(error), 0)
+            until("the record is reported long before its time is over", lambda: reported)
+            until("it is known why", lambda: lacking in str(delivery_error(reported[0], name, producer.access)))
         with pytest.raises(WriteDenied) as refused:
             until("a write is refused", lambda: producer.send(name, b"k", b"v", lambda *_: None, 0))
         assert lacking in str(refused.value)

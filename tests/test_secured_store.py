@@ -34,7 +34,7 @@ def store(tmp_path_factory):
 
 
 def run(store, *argv, status=0, **environ):
-    done = call(*argv, LOGSTORE_DATA_DIR=str(store.data), LOGSTORE_DEADLINE_MS="20000", **environ)
+    done = call(*argv, LOGSTORE_DATA_DIR=str(store.data), LOGSTORE_DEADLINE_MS="30000", **environ)
     assert done.returncode == status, (argv, done.stderr.decode())
     return done.stdout.decode()
 
@@ -88,7 +88,7 @@ def test_the_password_is_nowhere_but_in_its_own_files(store):
     shown += _said("doctor", LOGSTORE_DATA_DIR=str(store.data))
     shown += _said("table", "describe", "none", LOGSTORE_DATA_DIR=str(store.data), LOGSTORE_DEBUG="1")
     pages = ("/metrics", "/readyz", "/v1/status", "/v1/cluster", "/v1/tables", "/v1/snapshots", "/none")
-    shown += [httpx.get(store.facts["http"] + page, trust_env=False, timeout=30).text for page in pages]
+    shown += [httpx.get(store.facts["http"] + page, trust_env=False, timeout=60).text for page in pages]
     shown.append(store.stderr + json.dumps(store.facts))
     assert not [text for text in shown if secret(store).decode() in text]
     running = [psutil.Process(store.process.pid), *psutil.Process(store.process.pid).children(recursive=True)]

@@ -75,7 +75,9 @@ def test_a_row_of_another_node_is_421_with_its_owner(pair):
             document = problem(answer, 421, "not-owner")
             assert answer.headers["ls-owner"] == document["owner"] == odd.url
             assert (
-                httpx.get(f"{document['owner']}/v1/tables/t/rows/{key_in(partition)}", trust_env=False).status_code
+                httpx.get(
+                    f"{document['owner']}/v1/tables/t/rows/{key_in(partition)}", trust_env=False, timeout=60
+                ).status_code
                 == 200
             )
     states = [(row["state"], row["owner"]) for row in reader.get("/v1/partitions").json()["partitions"]]
@@ -222,7 +224,7 @@ def test_a_dead_owner_is_a_typed_error_within_the_deadline(pair):
     problem(reader.get("/v1/tables/t/rows", headers=patient), 503, "starting")
     page = reader.http.post("/v1/tables/t/rows:get", json={"keys": [key_in(0), key_in(1)]}, headers=patient).json()
     assert page["unprocessed"] == [{"key": key_in(1), "reason": "starting"}]
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 20  # the deadline of each
 
 
 def test_a_forwarded_question_is_not_forwarded_again(pair):

@@ -67,7 +67,7 @@ def single():
     yield start
     for one in started:
         one.process.kill()
-        one.process.wait(10)
+        one.process.wait(90)
         one.process.stdout.close()
         print(one.said())
 

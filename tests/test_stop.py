@@ -45,7 +45,7 @@ def holder():
     yield start
     for process in started:
         process.kill()
-        process.wait(10)
+        process.wait(90)
         process.stdout.close()
 
 
@@ -62,14 +62,14 @@ def test_where_nothing_runs_nothing_is_ended(tmp_path):
 def test_a_node_is_ended_in_order_or_by_force(tmp_path, holder):
     held = holder(tmp_path / "data", "obeys")
     done = stop(tmp_path / "data")
-    assert (done.return_value, held.wait(10)) == (0, -15)
+    assert (done.return_value, held.wait(90)) == (0, -15)
     assert f"stopped the node with the process id {held.pid} (it was starting)" in done.stdout
     held = holder(tmp_path / "data", "ignores")
     halted = None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("logstore.node.halt.HURRY_S", 0.1)
         halted = halt(tmp_path / "data", 0.1)
-    assert (halted.pid, halted.in_order, held.wait(10)) == (held.pid, False, -9)
+    assert (halted.pid, halted.in_order, held.wait(90)) == (held.pid, False, -9)
     assert halt(tmp_path / "data", 1) is None
 
 
@@ -83,7 +83,7 @@ def test_who_does_not_hold_the_lock_is_not_ended(tmp_path):
                 halt(tmp_path / "data", 1)
         assert bystander.poll() is None
     finally:
-        bystander.communicate(b"\n", timeout=20)
+        bystander.communicate(b"\n", timeout=60)
 
 
 def test_options_are_passed_on():

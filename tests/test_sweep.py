@@ -124,7 +124,7 @@ def test_threads_that_sweep_the_same_tree_at_once_do_not_disturb_each_other(tmp_
             grow(tmp_path, DROPPED, rng.randrange(1, 6))
             together = threading.Barrier(4)
             for done in [
-                pool.submit(lambda start: (start.wait(10), sweep(tmp_path, [DROPPED])), together) for _ in range(4)
+                pool.submit(lambda start: (start.wait(90), sweep(tmp_path, [DROPPED])), together) for _ in range(4)
             ]:
                 done.result(30)
             sweep(tmp_path, [DROPPED])
@@ -152,7 +152,7 @@ def sweepers(tmp_path):
     yield started
     for process in started:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=90)
 
 
 @short_and_long("rounds", 500, 2_000)
@@ -176,6 +176,6 @@ def test_processes_that_sweep_leave_alone_what_this_one_writes(tmp_path, sweeper
     assert [process.poll() for process in sweepers] == [None, None]
     for process in sweepers:
         process.kill()
-        process.wait(10)
+        process.wait(90)
     sweep(tmp_path, [DROPPED])
     assert list(tmp_path.glob("*/*")) == []

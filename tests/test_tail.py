@@ -13,7 +13,7 @@ from logstore.model.folding.fold import FoldRules, fold_batch
 USUAL, ODD = 300, 100  # enough of the usual ones that the interpreter specialises the loop for them
 
 
-def batches(tail, upto, timeout_s=30):
+def batches(tail, upto, timeout_s=90):
     """What the tail hands over until offset `upto` is there."""
     taken, deadline = [], time.monotonic() + timeout_s
     while not taken or taken[-1].records.offsets[-1] + 1 < upto:

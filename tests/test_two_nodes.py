@@ -40,7 +40,7 @@ class Reads(threading.Thread):
 
 def owners(url: str) -> list[tuple[int, int]]:
     """How many slots each node has, and how many of them it serves."""
-    nodes = httpx.get(f"{url}/v1/cluster", trust_env=False).json()["nodes"]
+    nodes = httpx.get(f"{url}/v1/cluster", trust_env=False, timeout=60).json()["nodes"]
     return sorted((len(node["slots"]), len(node["live"])) for node in nodes)
 
 
@@ -98,7 +98,7 @@ def _join_and_leave(kafka, tmp_path):
         until("the first has all slots again", lambda: owners(first.url) == [(16, 16)])
         until("reads went on", lambda: reads.count > max(300, before + 100))
         reads.running = False
-        reads.join(30)
+        reads.join(90)
     assert reads.failed == []
 
 
@@ -119,7 +119,10 @@ def _assert_elsewhere_is_said(first, second):
     """
 
     def ask(number):
-        return {url: httpx.get(f"{url}/v1/tables/t/rows/k{number:04d}", trust_env=False) for url in (first, second)}
+        return {
+            url: httpx.get(f"{url}/v1/tables/t/rows/k{number:04d}", trust_env=False, timeout=60)
+            for url in (first, second)
+        }
 
     def handed_over(number):
         answers = ask(number)

@@ -23,7 +23,7 @@ def outputs(dev):
     first, rest = PAGE.split("```python", 1)
     before = support_page.printed(first, dev.facts)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"DATA_DIR": str(dev.data), "BOOTSTRAP": "", "URL": ""}.items():
+        for name, value in {"DATA_DIR": str(dev.data), "BOOTSTRAP": "", "URL": "", "DEADLINE_MS": "30000"}.items():
             patch.setenv(f"LOGSTORE_{name}", value)
         for program in PROGRAMS:
             exec(program, {})
@@ -68,7 +68,7 @@ def test_many_tasks_edit_and_read_in_one_loop(dev, users):
 
 @pytest.fixture
 def command(dev, monkeypatch, capfd):
-    for name, value in {"BOOTSTRAP": dev.facts["bootstrap"], "URL": dev.facts["http"], "DEADLINE_MS": "20000"}.items():
+    for name, value in {"BOOTSTRAP": dev.facts["bootstrap"], "URL": dev.facts["http"], "DEADLINE_MS": "30000"}.items():
         monkeypatch.setenv(f"LOGSTORE_{name}", value)
 
     def call(*argv, status=0):

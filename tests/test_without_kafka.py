@@ -36,19 +36,22 @@ def test_a_node_that_is_started_without_kafka_serves_what_it_has_and_goes_on(tmp
             again.ready()
             assert again.pids("workers") == pids  # the same: it has waited
             cli("put", "t", "k", "w", LOGSTORE_BOOTSTRAP=bootstrap, LOGSTORE_URL=url)
-            until("it goes on", lambda: httpx.get(f"{url}/v1/tables/t/rows/k", trust_env=False).content == b"w")
+            until(
+                "it goes on",
+                lambda: httpx.get(f"{url}/v1/tables/t/rows/k", trust_env=False, timeout=60).content == b"w",
+            )
     finally:
         again.kill()
 
 
 def _readiness(url: str) -> tuple[int, object]:
-    page = httpx.get(f"{url}/readyz", timeout=20, trust_env=False)
+    page = httpx.get(f"{url}/readyz", timeout=60, trust_env=False)
     return page.status_code, page.json().get("log")
 
 
 def _status(url: str) -> int:
     try:
-        return httpx.get(url, timeout=20, trust_env=False).status_code
+        return httpx.get(url, timeout=60, trust_env=False).status_code
     except httpx.HTTPError:
         return 0
 
@@ -64,7 +67,7 @@ def _url(node: Running) -> str | None:
 def _scrape(url: str) -> dict[str, list[float]]:
     """Values of each metric, of one scrape."""
     found: dict[str, list[float]] = {}
-    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=30, trust_env=False).text):
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60, trust_env=False).text):
         for sample in family.samples:
             name = f"{sample.name}/{sample.labels['state']}" if "state" in sample.labels else sample.name
             found.setdefault(name, []).append(sample.value)
@@ -104,7 +107,7 @@ def test_pages_and_logs_of_a_node_tell_the_truth_while_kafka_is_killed_or_frozen
             cli("table", "create", "t", "--partitions", "2", LOGSTORE_BOOTSTRAP=kafka.bootstrap)
             cli("put", "t", "k", "v", LOGSTORE_BOOTSTRAP=kafka.bootstrap, LOGSTORE_URL=node.url)
             until("all is well", lambda: _told(node.url, reachable=True), timeout_s=100)
-            (before,) = httpx.get(f"{node.url}/v1/cluster", trust_env=False, timeout=20).json()["nodes"]
+            (before,) = httpx.get(f"{node.url}/v1/cluster", trust_env=False, timeout=60).json()["nodes"]
             hurt(kafka)
             try:
                 until("it is told", lambda: _told(node.url, reachable=False), timeout_s=100)
@@ -127,7 +130,7 @@ def _stays_true(url: str, before: dict[str, object]) -> None:
         assert _told(url, reachable=False), "in between nothing looks healthy"
         assert (_readiness(url), _status(f"{url}/livez")) == ((200, {"reachable": False}), 200)
         assert _row(url) == b"v"
-        (known,) = httpx.get(f"{url}/v1/cluster", trust_env=False, timeout=20).json()["nodes"]
+        (known,) = httpx.get(f"{url}/v1/cluster", trust_env=False, timeout=60).json()["nodes"]
         assert (known["node"], known["url"], known["current"]) == (before["node"], before["url"], False)
         return bool(known["age_s"] > 12)
 
@@ -135,4 +138,4 @@ def _stays_true(url: str, before: dict[str, object]) -> None:
 
 
 def _row(url: str) -> bytes:
-    return httpx.get(f"{url}/v1/tables/t/rows/k", trust_env=False, timeout=20).content
+    return httpx.get(f"{url}/v1/tables/t/rows/k", trust_env=False, timeout=60).content

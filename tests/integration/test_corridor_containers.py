@@ -103,7 +103,7 @@ class Walk:
         return row.source
 
     def standing(self) -> list[dict]:
-        answer = httpx.get(f"{self.node.url}/v1/snapshots", trust_env=False).raise_for_status()
+        answer = httpx.get(f"{self.node.url}/v1/snapshots", trust_env=False, timeout=60).raise_for_status()
         return [row for row in answer.json()["snapshots"] if row["table"] == TABLE]
 
     def serves_from(self, snapshot: str) -> None:
