@@ -211,17 +211,16 @@ LEGS = [
 
 
 @pytest.mark.parametrize(
-    ("limit", "at_one_instant", "taken", "through"),
+    ("limit", "taken", "through"),
     [
-        (10, False, 3, None),
-        (3, False, 3, None),
-        (2, False, 1, b"d"),
-        (10, True, 1, b"d"),
+        (10, 3, None),
+        (3, 3, None),
+        (2, 1, b"d"),
     ],
 )
-def test_a_page_grows_until_it_is_full(limit, at_one_instant, taken, through):
+def test_a_page_grows_until_it_is_full(limit, taken, through):
     query = Query(b"", None, limit, reverse=False, keys_only=False, partitions=None)
-    growing, left = PageOfLegs(query, at_one_instant=at_one_instant), list(LEGS)
+    growing, left = PageOfLegs(query), list(LEGS)
     while left and not growing.is_full:
         growing.take([left.pop(0)])
     found = growing.page(is_last=not left)

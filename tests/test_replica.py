@@ -226,6 +226,18 @@ def test_rows_with_an_end_are_seen_at_an_instant(node, replica):
         replica.get(name, "lives", after=f"t{now_ms + 3_600_000}")
 
 
+def test_many_rows_are_seen_at_the_instant_that_their_token_names(node, replica):
+    name, now_ms, hour_ms = f"e{next(NUMBERS)}", time.time_ns() // 1_000_000, 3_600_000
+    node.create(name, 2, conditional=True, expiring=True)
+    keys = {partition_of(key, 2): key for key in (b"k%d" % n for n in range(20))}
+    node.decide(name, [(keys[0], b"ends", {"ls.ttl": hour_ms.to_bytes(8)})], at_ms=now_ms)
+    node.decide(name, [(keys[1], b"stays", {})], at_ms=now_ms + 2 * hour_ms)  # by a broker whose clock is ahead
+    until("the table is known", lambda: known(replica, name))
+    until("both are applied", lambda: replica.get(name, keys[1]) is not None and replica.get(name, keys[0]) is not None)
+    ended, row = replica.get_many(name, [keys[0], keys[1]])
+    assert (ended, row.value, row.position.time_ms) == (None, b"stays", now_ms + 2 * hour_ms)
+
+
 def test_what_does_not_answer_says_why(node, replica, table):
     with pytest.raises(NoSuchTable):
         replica.get("none", "k")

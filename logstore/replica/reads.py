@@ -50,12 +50,12 @@ def read_many(follower: Follower, name: str, keys: Sequence[bytes], level: Consi
         places = table.partitioning.listed(keys)
         with ExitStack() as stack:
             readings: dict[int, MergedRead] = {}
-            cells = []
-            for key, place in zip(keys, places, strict=True):
-                if place not in readings:
-                    readings[place] = stack.enter_context(merged(locate(place), as_of, floor))
-                cells.append(readings[place].cell(key))
+            for place in dict.fromkeys(places):
+                readings[place] = stack.enter_context(merged(locate(place), as_of, floor))
             seen_ms = max((one.now_ms for one in readings.values()), default=0)
+            for one in readings.values():  # all are seen at the one instant that the token names
+                one.now_ms = seen_ms
+            cells = [readings[place].cell(key) for key, place in zip(keys, places, strict=True)]
         token = answer_token(level, table.epoch, {p: one.next_offset for p, one in readings.items()}, seen_ms)
         return [
             None if cell.payload is None else row_of(key, cell.payload, cell.version or 0, place, token)
@@ -90,7 +90,7 @@ def read_rows(
             raise EpochChanged(f"table {name} has another log since this scan began; begin it anew")
         epoch = table.epoch
         token = answer_token(level, epoch, page.positions, page.time_ms)
-        for key, value, version, partition in page.rows:
+        for key, value, version, partition, _ in page.rows:
             assert not isinstance(value, RowCells), "wide tables are refused"
             yield row_of(key, value or b"", version or 0, partition, token)
         following = rest.behind(page.through) if page.through is not None else _next_leg(table, rest)

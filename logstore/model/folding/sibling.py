@@ -25,6 +25,11 @@ def ends_of(given: Iterable[int | None]) -> Ends:
     return () if ends.count(None) == len(ends) else ends
 
 
+def first_end(ends: Ends) -> int | None:
+    """The time at which the first part of what a row holds ends; None: nothing of it does."""
+    return min((one for one in ends if one is not None), default=None)
+
+
 def size_bytes(value: Sized | None) -> int:
     """Bytes of a row's values, or of its cells, together."""
     if isinstance(value, tuple):

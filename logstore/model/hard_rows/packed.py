@@ -56,23 +56,17 @@ def unpack_row(entry: Entry) -> RowState:
         raise Corrupted(f"a row of {len(entry.payload)} bytes cannot be read: {error}") from error
 
 
-def side_by_side(entry: Entry, now_ms: int) -> tuple[Value | None, int | None]:
-    """Value or siblings of a plain row's entry at `now_ms`, and when the first part of that ends.
+def side_by_side(entry: Entry, now_ms: int) -> tuple[Value | None, Ends]:
+    """Value or siblings of a plain row's entry at `now_ms`, and their ends.
 
     None: nothing is left; of one value that is left, that one; else all siblings. Raises as `unpack_row`.
     """
     cell = unpack_row(entry).at(now_ms).cells.get(PLAIN_COLUMN)
     members = () if cell is None else cell.members
-    end_ms = min((one.expires_ms for one in members if one.expires_ms is not None), default=None)
+    ends = ends_of(one.expires_ms for one in members)
     if len(members) < 2:
-        return (members[0].payload if members else None), end_ms
-    return tuple(Sibling(one.version, one.payload) for one in members), end_ms
-
-
-def sibling_ends(entry: Entry, now_ms: int) -> Ends:
-    """Ends of the values of a row that `side_by_side` shows at `now_ms`. Raises Corrupted."""
-    cell = unpack_row(entry).at(now_ms).cells.get(PLAIN_COLUMN)
-    return ends_of(one.expires_ms for one in (() if cell is None else cell.members))
+        return (members[0].payload if members else None), ends
+    return tuple(Sibling(one.version, one.payload) for one in members), ends
 
 
 def _of_members(version: int, members: tuple[Entry, ...]) -> RowState:

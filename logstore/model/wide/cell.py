@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from logstore.model.folding.sibling import Ends
+from logstore.model.folding.sibling import Ends, first_end
 
 CELL_BYTES = 128  # of a cell in an answer, beside its qualifier and value: names of fields, family, two numbers
 
@@ -37,7 +37,7 @@ class RowCells:
     @property
     def ends_ms(self) -> int | None:
         """End of the first of them; None: never."""
-        return min((end for end in self.ends if end is not None), default=None)
+        return first_end(self.ends)
 
     def __len__(self) -> int:
         return self.size_bytes

@@ -17,7 +17,7 @@ from logstore.model.wide.selection import CellSelection
 from logstore.serve.changes.chunk import CUT_BYTES, Chunk, bytes_of
 from logstore.serve.read.encoding import Held
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
-from logstore.serve.read.row_ends import row_ends
+from logstore.serve.read.one_instant import visible_ends
 from logstore.serve.state.partition import Cell, ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.view.conditional.decisions import DecisionReading
@@ -61,7 +61,7 @@ def _now(change: RowChange, state: MergedRead) -> RowChange | None:
     if cell.version != change.version:
         return None
     held = _held(cell, state.now_ms)
-    ends = () if held is None else row_ends(held, cell, raw)
+    ends = () if held is None else visible_ends(held, cell)
     return change._replace(value=held, ends=ends, is_decided=True)
 
 

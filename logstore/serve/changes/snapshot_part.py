@@ -9,7 +9,6 @@ from operator import attrgetter
 
 from logstore.model.changes.resume_point import START, ResumePoint
 from logstore.model.changes.row_change import RowChange
-from logstore.model.folding.sibling import Ends
 from logstore.model.key import after_prefix
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -66,14 +65,11 @@ def _chunks(part: PagePart) -> list[Chunk]:
 
     `start` and `following` of the chunks say nothing here.
     """
-    return [
-        Chunk(partition, 0, 0, [_change(row, part.ends.get(row.key, ())) for row in rows])
-        for partition, rows in groupby(part.rows, _partition)
-    ]
+    return [Chunk(partition, 0, 0, list(map(_change, rows))) for partition, rows in groupby(part.rows, _partition)]
 
 
-def _change(row: EncodedRow, ends: Ends) -> RowChange:
-    return RowChange(row.version or 0, row.key, row.value, None, ends=ends)
+def _change(row: EncodedRow) -> RowChange:
+    return RowChange(row.version or 0, row.key, row.value, None, ends=row.ends)
 
 
 _partition = attrgetter("partition")

@@ -70,6 +70,16 @@ def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
     return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, instant_of(position))
 
 
+def check_instant(seen_ms: int, url: str) -> None:
+    """Check the instant at which another node saw rows; raises Problem when it is too far ahead of the clock here."""
+    now_ms = time.time_ns() // 1_000_000
+    if seen_ms > now_ms + MAX_AHEAD_MS:
+        raise Problem(
+            "consistency-timeout", f"{url} saw rows at {seen_ms} ms, {(seen_ms - now_ms) / 1000:,.0f} s ahead of this "
+            "node's clock: one of the two clocks is wrong", owner=url,
+        )  # fmt: skip
+
+
 def instant_of(token: Position) -> int:
     """The reader's clock, or the instant of the token, which is later where another node's clock is ahead of this one.
 

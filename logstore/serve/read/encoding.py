@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgpack
 import orjson
 
-from logstore.model.folding.sibling import Siblings, Value
+from logstore.model.folding.sibling import Ends, Siblings, Value
 from logstore.model.table import Table
 from logstore.model.wide.cell import RowCells
 from logstore.serve.settings import MAX_ACCEPT_BYTES
@@ -33,22 +33,24 @@ Held = Value | RowCells  # by a row
 
 
 class EncodedRow(NamedTuple):
-    """A row as it was read; `value` None: only keys were asked for, or there is none."""
+    """A row as it was read; `value` None: only keys were asked for, or there is none. `ends`: see `one_instant`."""
 
     key: bytes
     value: Held | None
     version: int | None
     partition: int
+    ends: Ends = ()
 
 
 class FoundKey(NamedTuple):
-    """Result for one key: `reason` is set when the key was left out."""
+    """Result for one key: `reason` is set when the key was left out. `ends`: see `one_instant`."""
 
     key: bytes
     partition: int
     value: Held | None = None
     version: int | None = None
     reason: str | None = None
+    ends: Ends = ()
 
 
 def json_bytes(raw: bytes) -> Any:
@@ -95,6 +97,7 @@ def columns(rows: Iterable[EncodedRow], tail: Mapping[str, Any], held: str | Non
     """
     fields: dict[str, Sequence[Any]] = dict(zip(EncodedRow._fields, zip(*rows, strict=True), strict=False))
     fields = fields or dict.fromkeys(EncodedRow._fields, ())
+    del fields["ends"]
     if held is None:
         del fields["value"]
     elif held == "siblings":
@@ -146,7 +149,7 @@ def rows_of(rows: Iterable[EncodedRow], field: Field) -> list[dict[str, Any]]:
         {"key": field(key), **value_fields(value, field), "version": version, "partition": partition}
         if not isinstance(value, bytes)
         else {"key": field(key), "value": field(value), "version": version, "partition": partition}
-        for key, value, version, partition in rows
+        for key, value, version, partition, _ in rows
     ]
 
 

@@ -28,6 +28,7 @@ from logstore.serve.read.encoding import (
     with_token,
 )
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
+from logstore.serve.read.one_instant import found_at
 from logstore.serve.read.parameters.cell_query import CELL_PARAMS, cells_of, read_cell_query
 from logstore.serve.read.parameters.key_list import read_keys
 from logstore.serve.read.peers.fan_out import FanOut
@@ -35,11 +36,11 @@ from logstore.serve.settings import MAX_PAGE_BYTES
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem, problem_of
-from logstore.serve.wire.request import Request
+from logstore.serve.wire.request import Request, boolean
 from logstore.serve.wire.response import Response
 
 PAGE_FULL = "page-full"
-_PARAMS = PARAMS | CELL_PARAMS | {"key_encoding"}
+_PARAMS = PARAMS | CELL_PARAMS | {"key_encoding", "ends"}
 _OFFERS = (media_types.JSON, media_types.MSGPACK, media_types.COLUMNS)
 _LEFT_OUT = frozenset({"partition-stopped", "starting", "not-owner"})
 
@@ -58,6 +59,7 @@ class MultiGet:
         params = request.params(_PARAMS)
         level = read_level(request, params)
         media_type, asked = negotiate(request, _OFFERS), read_cell_query(params)
+        tells_ends = boolean(params.get("ends"), "ends")
         keys = await read_keys(request, params)
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
@@ -73,17 +75,22 @@ class MultiGet:
         while True:
             read_at: dict[int, int] = {}
             try:
-                found, read_ms = self._read(table, wanted, remote, refused, read_at, level.as_of, floor, cells)
+                seen = floor._replace(time_ms=max(floor.time_ms, time_ms))  # not earlier than what other nodes saw
+                found, read_ms = self._read(table, wanted, remote, refused, read_at, level.as_of, seen, cells)
                 break
             except FellBehind:  # it began again meanwhile: what was waited for is waited for again
                 refused, floor = await self._wait(table, here, level, deadline)
         positions |= read_at
         time_ms = max(time_ms, read_ms)
+        if table.expiring:  # of other nodes, each of which saw them at an instant of its own
+            found = [found_at(one, time_ms, cells) for one in found]
         token = answer_token(level, table.epoch, positions, time_ms)
+        more = {"ends": [one.ends or None for one in found if one.reason is None]} if tells_ends else {}
         if media_type == media_types.COLUMNS:
-            answer = _columns(found, _tail(found, token, positions, bytes), held_by(table))
+            answer = _columns(found, {**_tail(found, token, positions, bytes), **more}, held_by(table))
             return with_token(answer, token, time_ms)
-        return with_token(encode(media_type, lambda field: _document(found, token, positions, field)), token, time_ms)
+        answer = encode(media_type, lambda field: {**_document(found, token, positions, field), **more})
+        return with_token(answer, token, time_ms)
 
     async def _wait(
         self, table: Table, here: Iterable[int], level: Consistency, deadline: float
@@ -169,7 +176,7 @@ def _read_one(readings: Mapping[int, MergedRead], key: bytes, partition: int, re
     except (Problem, Corrupted) as error:
         refused[partition] = _word(error)
         return FoundKey(key, partition, reason=refused[partition])
-    return FoundKey(key, partition, cell.payload, cell.version)
+    return FoundKey(key, partition, cell.payload, cell.version, ends=cell.ends)
 
 
 def _word(error: Problem | Corrupted) -> str:
@@ -186,7 +193,7 @@ def _selected(one: FoundKey, cells: CellSelection, now_ms: int) -> FoundKey:
     if not isinstance(one.value, PackedCells):
         return one
     selected = cells.of(one.value, now_ms)
-    return one._replace(value=selected) if selected else FoundKey(one.key, one.partition)
+    return one._replace(value=selected, ends=selected.ends) if selected else FoundKey(one.key, one.partition)
 
 
 def _document(found: Iterable[FoundKey], token: str, positions: Mapping[int, int], field: Field) -> dict[str, Any]:

@@ -4,11 +4,10 @@ Parts of one leg (`logstore.model.partitioning`) are merged; those of the next l
 """
 
 import heapq
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from logstore.model.folding.sibling import Ends, size_bytes
+from logstore.model.folding.sibling import size_bytes
 from logstore.serve.read.encoding import EncodedRow
 from logstore.serve.read.parameters.scan_query import Query
 from logstore.serve.settings import MAX_PAGE_BYTES
@@ -23,7 +22,6 @@ class PagePart(NamedTuple):
     time_ms: int = 0  # the latest instant at which rows that may expire were seen
     last: bytes = b""  # the last key that was examined; empty: none was
     looked: float = 0.0  # share of what a page may examine
-    ends: Mapping[bytes, Ends] = MappingProxyType({})  # of rows of which something ends, where that was asked for
 
 
 def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
@@ -43,18 +41,14 @@ def merge(parts: Sequence[PagePart], *, limit: int, reverse: bool) -> PagePart:
     ]
     fitting = _fitting(rows, limit)
     following = rows[fitting - 1].key if fitting < len(rows) else through
-    by_key = {key: found for part in parts for key, found in part.ends.items()}
-    return PagePart(rows[:fitting], following, positions, max(part.time_ms for part in parts), ends=by_key)
+    return PagePart(rows[:fitting], following, positions, max(part.time_ms for part in parts))
 
 
 class PageOfLegs:
-    """A page that grows leg by leg. Requires: each leg lies behind those before it, and the page was not full.
+    """A page that grows leg by leg. Requires: each leg lies behind those before it, and the page was not full."""
 
-    `at_one_instant`: rows may expire, and each leg is seen at an instant of its own: rows of one leg alone are shown.
-    """
-
-    def __init__(self, query: Query, *, at_one_instant: bool = False) -> None:
-        self._query, self._most = query, 1 if at_one_instant else query.limit
+    def __init__(self, query: Query) -> None:
+        self._query = query
         self._parts: list[PagePart] = []
         self._rows, self._bytes, self._looked = 0, 0, 0.0
 
@@ -68,7 +62,7 @@ class PageOfLegs:
         """True when the next leg belongs to another page."""
         return (
             any(part.through is not None for part in self._parts)
-            or self._rows >= self._most
+            or self._rows >= self._query.limit
             or self._bytes >= MAX_PAGE_BYTES
             or self._looked >= 1
         )

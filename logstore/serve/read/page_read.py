@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from itertools import repeat
 from typing import NamedTuple
 
-from logstore.model.folding.sibling import Ends, size_bytes
+from logstore.model.folding.sibling import size_bytes
 from logstore.model.wide.cell import PackedCells, RowCells
 from logstore.serve.read.as_of import AsOf
 from logstore.serve.read.encoding import EncodedRow, Held
 from logstore.serve.read.merged_read import Floor, merged
+from logstore.serve.read.one_instant import last_end
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.parameters.scan_query import Query
-from logstore.serve.read.row_ends import row_ends
 from logstore.serve.settings import MAX_EXAMINED, MAX_EXAMINED_BYTES, MAX_PAGE_BYTES
 from logstore.serve.state.partition import VIEW, Cell, ServedPartition
 
@@ -57,32 +57,33 @@ class _Filled(NamedTuple):
     through: bytes | None
     last: bytes
     looked: float
-    ends: dict[bytes, Ends]
 
 
 def _fill(found: Iterator[tuple[bytes, bytes, int]], query: Query, now_ms: int) -> _Filled:
     rows: list[EncodedRow] = []
-    ends: dict[bytes, Ends] = {}
     size, examined, examined_bytes, last = 0, 0, 0, b""
     for examined, (key, raw, partition) in enumerate(found):
         if examined >= MAX_EXAMINED or examined_bytes > MAX_EXAMINED_BYTES:
-            return _Filled(rows, last, last, 1.0, ends)
+            return _Filled(rows, last, last, 1.0)
         examined_bytes += len(raw)
         cell = Cell(raw, VIEW, now_ms)
         payload = cell.payload
         held: Held | None = payload
+        ends = cell.ends
         if type(payload) is PackedCells:
             held = _selected(payload, query, now_ms)
+            ends = held.ends if isinstance(held, RowCells) else ends
         if held is not None and cell.version is not None:
             size += len(key) + (0 if query.keys_only else size_bytes(held))
             if rows and (len(rows) >= query.limit or size > MAX_PAGE_BYTES):
-                return _Filled(rows, last, last, 1.0, ends)
-            if query.ends and not query.keys_only and (some := row_ends(held, cell, raw)):
-                ends[key] = some
-            rows.append(_new(EncodedRow, (key, None if query.keys_only else held, cell.version, partition)))
+                return _Filled(rows, last, last, 1.0)
+            if query.keys_only:
+                ends = last_end(held, ends)
+            rows.append(_new(EncodedRow, (key, None if query.keys_only else held, cell.version, partition, ends)))
         last = key
-    looked = max((examined + 1) / MAX_EXAMINED, examined_bytes / MAX_EXAMINED_BYTES) if last else 0.0
-    return _Filled(rows, None, last, looked, ends)
+    return _Filled(
+        rows, None, last, max((examined + 1) / MAX_EXAMINED, examined_bytes / MAX_EXAMINED_BYTES) if last else 0.0
+    )
 
 
 def _selected(packed: PackedCells, query: Query, now_ms: int) -> Held | None:

@@ -2,7 +2,8 @@
 
 A page ends at its limit, at 8 MiB, or after MAX_EXAMINED entries, so that a long run of tombstones cannot hold the
 event loop: such a page may be short or even empty and still has a cursor. Every page reads each partition at one
-committed state. Partitions that other nodes serve are gathered from there (`fan_out.py`) and merged.
+committed state, and shows rows that may expire as they are at one instant. Partitions that other nodes serve are
+gathered from there (`fan_out.py`) and merged.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from logstore.serve.read.consistency import Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
 from logstore.serve.read.encoding import arrow, columns, encode, held_by, negotiate, rows_of, with_token
 from logstore.serve.read.merged_read import Floor
+from logstore.serve.read.one_instant import rows_at, to_be_cut
 from logstore.serve.read.page_merge import PageOfLegs, PagePart
 from logstore.serve.read.page_read import read_page
 from logstore.serve.read.parameters import cursor
@@ -52,12 +54,16 @@ class ScanPage:
         digest = query.digest(table.epoch, level.as_of.text if level.as_of else None)
         rest = query.behind(cursor.read(params["cursor"].decode("latin-1"), digest)) if "cursor" in params else query
         legs = deque(_legs(rest, table))
-        growing = PageOfLegs(rest, at_one_instant=table.expiring)
+        growing = PageOfLegs(rest._replace(cells=to_be_cut(rest.cells), ends=True) if table.expiring else rest)
         while legs and not growing.is_full:
             growing.take(await self._leg(request, table, legs.popleft(), growing.rest, level, deadline))
             if legs:
                 await asyncio.sleep(0)  # a page of many legs lets other requests in between
-        return _answer(media_type, query, growing.page(is_last=not legs), table, level, digest)
+        page = growing.page(is_last=not legs)
+        if table.expiring:
+            page = page._replace(rows=rows_at(page.rows, page.time_ms, rest.cells))
+        following = None if page.through is None else cursor.encode(page.through, digest)
+        return _answer(media_type, query, page, table, level, following)
 
     async def _leg(
         self, request: Request, table: Table, leg: Sequence[int], query: Query, level: Consistency, deadline: float
@@ -75,13 +81,14 @@ class ScanPage:
         return parts
 
 
-def _answer(media_type: str, query: Query, part: PagePart, table: Table, level: Consistency, digest: bytes) -> Response:
+def _answer(
+    media_type: str, query: Query, part: PagePart, table: Table, level: Consistency, following: str | None
+) -> Response:
     token = answer_token(level, table.epoch, part.positions, part.time_ms)
-    following = None if part.through is None else cursor.encode(part.through, digest)
     positions = {str(partition): offset for partition, offset in sorted(part.positions.items())}
     tail: dict[str, Any] = {"cursor": following, "token": token, "positions": positions}
     if query.ends:
-        tail["ends"] = [part.ends.get(row.key) for row in part.rows]
+        tail["ends"] = [row.ends or None for row in part.rows]
     if media_type == media_types.ARROW:
         answer = arrow(part.rows, held_by(table, keys_only=query.keys_only), metadata=tail)
         return with_token(answer, token, part.time_ms)

@@ -13,7 +13,7 @@ from typing import Any
 
 from logstore.model.errors import Corrupted, LogStoreError, Starting
 from logstore.model.folding.entry import CELLS, HEAD_BYTES, SIBLINGS, TOMBSTONE, VALUE, Entry
-from logstore.model.folding.sibling import Value
+from logstore.model.folding.sibling import Ends, Value, first_end
 from logstore.model.hard_rows.packed import side_by_side
 from logstore.model.wide.cell import PackedCells
 from logstore.serve.state.local_snapshots import OpenSnapshot, OpenSnapshots
@@ -140,16 +140,17 @@ class Cell:
 
     `version` None = never written; `payload` None = not there, a tuple = values side by side, PackedCells = a wide row;
     `source` says where it was; `expires_ms`: when it ends, and `seen_ms` the instant at which it was looked at, both of
-    an entry that has an end.
+    an entry that has an end; `ends`: of its value, or of each sibling.
     """
 
-    __slots__ = ("expires_ms", "payload", "seen_ms", "source", "version")
+    __slots__ = ("ends", "expires_ms", "payload", "seen_ms", "source", "version")
 
     def __init__(self, raw: bytes | None, source: str = VIEW, now_ms: int = 0) -> None:
         """Take the entry apart, as seen at `now_ms`; raises Corrupted for one that this build does not write."""
         self.version: int | None = None
         self.payload: Value | PackedCells | None = None
         self.expires_ms: int | None = None
+        self.ends: Ends = ()
         self.seen_ms = 0
         self.source = source if raw is not None else VIEW
         if raw is None:
@@ -167,7 +168,8 @@ class Cell:
             entry = Entry.decode(raw)
             if entry.kind == SIBLINGS:
                 self.version = entry.version
-                self.payload, self.expires_ms = side_by_side(entry, now_ms)
+                self.payload, self.ends = side_by_side(entry, now_ms)
+                self.expires_ms = first_end(self.ends)
                 self.seen_ms = 0 if self.expires_ms is None else now_ms
                 return
         except Corrupted as error:
@@ -176,6 +178,7 @@ class Cell:
                 "from the log"
             ) from error
         self.version, self.expires_ms, self.seen_ms = entry.version, entry.expires_ms, now_ms
+        self.ends = () if entry.expires_ms is None else (entry.expires_ms,)
         if entry.kind in (VALUE, CELLS) and not entry.expired(now_ms):
             self.payload = entry.payload if entry.kind == VALUE else PackedCells(entry.payload)
 

@@ -3,7 +3,8 @@
 The question is the same page, for a scan with the parameter `partitions`, and with the header `LS-Forwarded: 1`; a
 reader that gets such a question for a partition it does not serve says so instead of asking further, so questions never
 go in circles. It carries the table's epoch (`LS-Epoch`): nodes hear of a promotion one after the other, and an answer
-from another epoch is of another table, never merged.
+from another epoch is of another table, never merged. Of a table whose rows may expire the answer has `ends` beside its
+rows, by which the whole is shown as of one instant (`one_instant`).
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from logstore.model.key import to_base64url
 from logstore.model.slots import slot_of
 from logstore.model.table import Table
 from logstore.model.wide.selection import CellSelection
-from logstore.serve.read.consistency import EVENTUAL, SESSION, Consistency
+from logstore.serve.read.consistency import EVENTUAL, SESSION, Consistency, check_instant
 from logstore.serve.read.encoding import FoundKey
+from logstore.serve.read.one_instant import to_be_cut
 from logstore.serve.read.page_merge import PagePart
 from logstore.serve.read.parameters.scan_query import Query
 from logstore.serve.read.peers.peer_outcome import PeerOutcome, read_peer_outcomes
@@ -130,6 +132,7 @@ class FanOut:
             params["end"] = to_base64url(query.end)
         path = f"/v1/tables/{table.name}/rows?{urlencode(params)}"
         page = PeerPage(url, table, partitions, await self._ask("GET", url, path, table, level, deadline))
+        check_instant(page.time_ms, url)
         return page.part(query, partitions)
 
     async def _keys_one(
@@ -143,10 +146,13 @@ class FanOut:
         cells: CellSelection | None,
     ) -> tuple[dict[bytes, FoundKey], dict[int, int], int]:
         mine = {key: partition for key, partition in wanted if partition in partitions}
+        cells = to_be_cut(cells) if table.expiring else cells
+        params = {**(cells.params() if cells else {}), **({"ends": "true"} if table.expiring else {})}
         try:
             content = msgpack.packb({"keys": list(mine)})
-            path = f"/v1/tables/{table.name}/rows:get" + (f"?{urlencode(cells.params())}" if cells else "")
+            path = f"/v1/tables/{table.name}/rows:get" + (f"?{urlencode(params)}" if params else "")
             page = PeerPage(url, table, partitions, await self._ask("POST", url, path, table, level, deadline, content))
+            check_instant(page.time_ms, url)
             return page.keys(mine), page.positions, page.time_ms
         except Problem as problem:
             if problem.word not in _OF_ITS_KEYS:

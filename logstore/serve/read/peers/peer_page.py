@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from logstore.model.errors import BadToken
-from logstore.model.folding.sibling import Ends, Sibling, Siblings
+from logstore.model.folding.sibling import Ends, Sibling, Siblings, ends_of
 from logstore.model.hard_rows.rules import CELL_BYTES as ROW_CELL_BYTES
 from logstore.model.position import Position
 from logstore.model.table import MAX_ROW_BYTES, Table
@@ -50,13 +50,13 @@ class PeerPage:
     """Page of rows as another node answered it. Every method raises Problem where it is not what was asked for."""
 
     def __init__(self, url: str, table: Table, partitions: Collection[int], body: bytes) -> None:
-        self._url = url
+        self._url, self._expiring = url, table.expiring
         try:
             page = msgpack.unpackb(body)
             self._page: dict[str, Any] = page if isinstance(page, dict) else {}
             self.positions = {int(p): offset for p, offset in self._page["positions"].items()}
             position = Position.parse(self._page["token"]) if self.positions else Position()
-            token, self.time_ms = position.pieces, position.time_ms
+            token, self.time_ms = position.pieces, position.time_ms if table.expiring else 0
         except (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException, BadToken) as error:
             raise _wrong(url, str(error)) from error
         if not self.positions.keys() <= set(partitions) or not all(map(_is_offset, self.positions.values())):
@@ -69,32 +69,21 @@ class PeerPage:
 
     def part(self, query: Query, partitions: Collection[int]) -> PagePart:
         """The part of a scan."""
-        rows = [self._row(row, query) for row in self._list("rows")]
+        rows = [self._row(row, ends, query) for row, ends in self._with_ends("rows", with_ends=query.ends)]
         keys = [row.key for row in rows]
         if self.positions.keys() != set(partitions) or keys != sorted(set(keys), reverse=query.reverse):
             raise _wrong(self._url, "partitions are missing, or rows are out of order")
-        ends, following = self._ends(rows) if query.ends else {}, self._page.get("cursor")
+        following = self._page.get("cursor")
         if following is None:
-            return PagePart(rows, None, self.positions, self.time_ms, rows[-1].key if rows else b"", ends=ends)
+            return PagePart(rows, None, self.positions, self.time_ms, rows[-1].key if rows else b"")
         if not isinstance(following, str):
             raise _wrong(self._url, "its cursor is none")
-        return PagePart(rows, cursor.decode(following)[0], self.positions, self.time_ms, ends=ends)
-
-    def _ends(self, rows: list[EncodedRow]) -> dict[bytes, Ends]:
-        """Ends of rows of which something ends."""
-        found = self._page.get("ends")
-        if not isinstance(found, list) or len(found) != len(rows):
-            raise _wrong(self._url, "it does not say when its rows end")
-        by_key = {row.key: tuple(ends) for row, ends in zip(rows, found, strict=True) if isinstance(ends, list)}
-        sound = all(one is None or _is_offset(one) for ends in by_key.values() for one in ends)
-        fitting = all(len(by_key.get(row.key, ())) in (0, _parts_of(row.value)) for row in rows)
-        if not (sound and fitting):
-            raise _wrong(self._url, "the ends of its rows are none")
-        return by_key
+        return PagePart(rows, cursor.decode(following)[0], self.positions, self.time_ms)
 
     def keys(self, asked: Mapping[bytes, int]) -> dict[bytes, FoundKey]:
         """Results of a multi-get, of the keys that were asked for."""
-        found = {row["key"]: self._found(row, asked) for row in self._list("results")}
+        results = self._with_ends("results", with_ends=self._expiring)
+        found = {row["key"]: self._found(row, ends, asked) for row, ends in results}
         left = {row["key"]: FoundKey(row["key"], asked[row["key"]], reason=row["reason"]) for row in self._left(asked)}
         if found.keys() | left.keys() != asked.keys():
             raise _wrong(self._url, "keys are missing")
@@ -108,6 +97,14 @@ class PeerPage:
             raise _wrong(self._url, f"its {name} are none")
         return rows
 
+    def _with_ends(self, name: str, *, with_ends: bool) -> list[tuple[dict[str, Any], Any]]:
+        """Rows, and when what each of them holds ends, where that was asked for."""
+        rows = self._list(name)
+        ends = self._page.get("ends") if with_ends else [None] * len(rows)
+        if not isinstance(ends, list) or len(ends) != len(rows):
+            raise _wrong(self._url, "it does not tell when its rows end; nodes of one store are to run one build")
+        return list(zip(rows, ends, strict=True))
+
     def _left(self, asked: Mapping[bytes, int]) -> list[dict[str, Any]]:
         rows = self._list("unprocessed")
         if not all(
@@ -115,6 +112,16 @@ class PeerPage:
         ):
             raise _wrong(self._url, "its unprocessed keys are not those that were asked for")
         return rows
+
+    def _held(self, row: dict[str, Any], ends: Any) -> tuple[Held | None, Ends]:
+        """Content of a row, and when that ends."""
+        held = self._value(row)
+        if ends is None:
+            return held, ()
+        if not isinstance(ends, list) or len(ends) != _parts_of(held) or not all(map(_is_end, ends)):
+            raise _wrong(self._url, f"the ends of row {row['key'][:60]!r} are none")
+        given = ends_of(ends)
+        return (RowCells(held.cells, given) if isinstance(held, RowCells) else held), given
 
     def _value(self, row: dict[str, Any]) -> Held | None:
         """The value of a row, or its siblings, or its cells; None where it has nothing."""
@@ -129,24 +136,26 @@ class PeerPage:
             raise _wrong(self._url, f"the value of row {row['key'][:60]!r} is none")
         return siblings or value
 
-    def _row(self, row: dict[str, Any], query: Query) -> EncodedRow:
-        key, value, version, partition = row["key"], self._value(row), row.get("version"), row.get("partition")
+    def _row(self, row: dict[str, Any], given: Any, query: Query) -> EncodedRow:
+        key, version, partition = row["key"], row.get("version"), row.get("partition")
+        value, ends = self._held(row, given)
         inside = key >= query.start and (query.end is None or key < query.end)
         sound = (value is None) == query.keys_only and _is_offset(version)
         if version is None or not (inside and sound and _is_offset(partition) and partition in self.positions):
             raise _wrong(self._url, f"its row {key[:60]!r} is none of this scan")
-        return EncodedRow(key, value, version, partition)
+        return EncodedRow(key, value, version, partition, ends)
 
-    def _found(self, row: dict[str, Any], asked: Mapping[bytes, int]) -> FoundKey:
-        key, value, version = row["key"], self._value(row), row.get("version")
+    def _found(self, row: dict[str, Any], given: Any, asked: Mapping[bytes, int]) -> FoundKey:
+        key, version = row["key"], row.get("version")
+        value, ends = self._held(row, given)
         sound = version is None or _is_offset(version)
         if key not in asked or row.get("partition") != asked[key] or asked[key] not in self.positions or not sound:
             raise _wrong(self._url, f"its result {key[:60]!r} is none of this question")
-        return FoundKey(key, asked[key], value, version)
+        return FoundKey(key, asked[key], value, version, ends=ends)
 
 
 def _parts_of(held: Held | None) -> int:
-    """Number of what may end by itself in a row: its value, its siblings, its cells."""
+    """Number of what may end by itself in a row: its value, or the row whose key alone is known; siblings; cells."""
     if isinstance(held, RowCells):
         return len(held.cells)
     return len(held) if isinstance(held, tuple) else 1
@@ -175,6 +184,10 @@ def _is_cell(one: object) -> bool:
 
 def _is_sibling(one: object) -> bool:
     return isinstance(one, dict) and _is_offset(one.get("version")) and isinstance(one.get("value"), bytes)
+
+
+def _is_end(found: object) -> bool:
+    return found is None or _is_offset(found)
 
 
 def _is_offset(number: object) -> bool:
