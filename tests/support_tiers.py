@@ -2,7 +2,7 @@
 
 quick   nothing runs but readers and small programs: the pure core, views, SSTables, HTTP
 test    and Kafka, workers, one shared `logstore dev`, one shared Spark session
-rest    what `test` leaves out: whole stores, Spark in processes of their own, long forms
+rest    what `test` leaves out: whole stores, Spark in processes of their own, long forms; more examples of properties
 all     everything but the containers
 """
 
@@ -30,10 +30,11 @@ class Tier(NamedTuple):
 
 
 LEFT_OUT = "store or spark_alone or long"
+PROPERTY = "hypothesis"  # the mark that Hypothesis gives to its tests
 TIERS = {
-    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 200, 240),
-    "test": Tier(f"not ({LEFT_OUT} or containers)", 1_000, 1_350),
-    "rest": Tier(f"({LEFT_OUT}) and not containers", 2_000, 1_650),
+    "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 100, 240),
+    "test": Tier(f"not ({LEFT_OUT} or containers)", 250, 1_350),
+    "rest": Tier(f"({LEFT_OUT} or {PROPERTY}) and not containers", 1_000, 1_800),
     "all": Tier("not containers", 2_000, 2_950),
 }
 ROOT = Path(__file__).parent.parent

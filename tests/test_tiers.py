@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support_tiers import TIERS
 
 ROOT = Path(__file__).parent.parent
+PROPERTIES = "tests/test_typed.py"
 BUDGETED = """
 import sys
 sys.path.insert(0, "tests")
@@ -34,6 +36,13 @@ def test_a_run_that_uses_half_as_much_again_as_its_budget_fails_and_says_so(proc
 
 def test_a_tier_in_which_no_test_runs_is_no_success():
     assert run("-m", "pytest", "--tier", "rest", "tests/test_wait.py").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_properties_run_again_where_they_have_more_examples():
+    few, many = (run("-m", "pytest", "--tier", tier, "--collect-only", "-q", PROPERTIES) for tier in ("test", "rest"))
+    assert "test_typed.py::test_what_json_can_say_comes_back" in many.stdout, many.stdout
+    assert set(many.stdout.splitlines()[:2]) < set(few.stdout.splitlines())
+    assert TIERS["rest"].examples > TIERS["test"].examples
 
 
 MARKED = {
