@@ -16,7 +16,7 @@ from support_http_node import EPOCH, PARTITIONS, HttpNode
 
 import logstore
 from logstore import AsyncStore, Store
-from logstore.client.aio import AsyncPipeline
+from logstore.client.write.async_pipeline import AsyncPipeline
 from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import (
     BadKey,
@@ -312,7 +312,7 @@ def test_the_async_store_reads_the_same(http_node):
 
 
 PUBLIC = ("__init__", "put", "delete", "put_many", "pipeline", "get", "get_many", "scan", "flush", "close")
-ASYNC = {"AsyncIterator": "Iterator", "_Opening": "Pipeline", "AsyncPending": "Pending"}  # the same, when waited for
+ASYNC = {"AsyncIterator": "Iterator", "PipelineOpening": "Pipeline", "AsyncPending": "Pending"}  # when waited for
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from support_producer import make_table, read_log
 from support_wait import until
 
-from logstore.client.aio import _Wakeups
+from logstore.client.write.wakeups import Wakeups
 from logstore.model.errors import SetupError
 from logstore.model.table import Table
 from logstore.serve.settings import ReaderSettings, need_log
@@ -231,7 +231,7 @@ async def _tell_while_the_round_ends(teller, queue: str, first, second, tell) ->
 def test_no_report_is_left_behind_when_the_loop_ends_its_round_meanwhile(kafka):
     async def of_a_client():
         loop = asyncio.get_running_loop()
-        wakeups, first, second = _Wakeups(loop), loop.create_future(), loop.create_future()
+        wakeups, first, second = Wakeups(loop), loop.create_future(), loop.create_future()
         await _tell_while_the_round_ends(wakeups, "_done", first, second, wakeups.tell)
         await asyncio.wait_for(second, 30)
 

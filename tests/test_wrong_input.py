@@ -22,7 +22,6 @@ from support_http_node import HttpNode
 from support_producer import Fixed, make_table
 
 from logstore import AsyncStore, Pending, Position, Row, RowEdit, Store, codecs
-from logstore.client.aio import AsyncPending, AsyncPipeline
 from logstore.client.changes.changes import AsyncRowChanges, RowChanges
 from logstore.client.history.async_history import AsyncKeyHistory
 from logstore.client.history.key_history import KeyHistory
@@ -31,6 +30,8 @@ from logstore.client.session.session import Session
 from logstore.client.typed.async_table import AsyncTypedTable
 from logstore.client.typed.table import TypedTable
 from logstore.client.wide.row import Column, WideRow
+from logstore.client.write.async_pending import AsyncPending
+from logstore.client.write.async_pipeline import AsyncPipeline
 from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table

@@ -1,28 +1,21 @@
-"""AsyncStore: the client for asyncio. Same names as `Store`; nothing here blocks the event loop.
-
-Writes are queued from the loop without waiting and acknowledged by the producer's thread, which wakes the loop once per
-batch of acknowledgements, not once per write.
-"""
+"""AsyncStore: the client for asyncio. Same names as `Store`; nothing here blocks the event loop."""
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from logstore.client.checks import Pair, Text, check_seen, check_table, check_value, seen_header, ttl_header
+from logstore.client.checks import Pair, Text, check_seen, check_table
 from logstore.client.conditional.asking import AskedWrite, late, outcome_or_error, place_of
 from logstore.client.conditional.async_writes import AsyncConditionalWrites
 from logstore.client.conditional.delivery import deliver_async, delivery
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
 from logstore.client.conditional.outcome_desk import Answer, AskedPlace, OutcomeDesk
 from logstore.client.conditional.outcome_pages import at_position, page_of
-from logstore.client.conditional.pending_outcome import PendingOutcome
-from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.read.budget import DEADLINE_MS
 from logstore.client.read.level import Level
@@ -34,9 +27,10 @@ from logstore.client.store import Store
 from logstore.client.tables import CachedDefinitions, renewing
 from logstore.client.wide.async_reads import AsyncWideReads
 from logstore.client.wide.reads import ScanBounds
+from logstore.client.write.async_pending import AsyncPending, within
+from logstore.client.write.async_pipeline import AsyncPipeline, PipelineOpening
 from logstore.client.write.level import WriteLevel, apply_ms, waiting_for
-from logstore.client.write.pending import Pending, PendingWrite, Shared
-from logstore.client.write.pipeline import Pipeline, ReservedHeaders
+from logstore.client.write.wakeups import Wakeups
 from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.limits import (
     COMPRESSION,
@@ -47,13 +41,8 @@ from logstore.log.write.limits import (
     QUEUE_RECORDS,
     OnFull,
 )
-from logstore.log.write.producer import Producer
-from logstore.log.write.topic_proof import TopicProof
 from logstore.model.errors import (
     EpochChanged,
-    LogStoreError,
-    Overloaded,
-    StillPending,
     UsageError,
     WriteFailed,
 )
@@ -73,222 +62,6 @@ if TYPE_CHECKING:
     from logstore.model.wide.selection import CellSelection
 
 T = TypeVar("T")
-P = TypeVar("P", bound=PendingWrite)
-
-
-class _Wakeups:
-    """Wake-ups of the loop by the producer's thread: one `call_soon_threadsafe` for all that is done meanwhile."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._done = loop, deque[asyncio.Future[None]]()
-        self._called = False  # the loop was called and has not begun to look
-
-    def tell(self, future: "asyncio.Future[None]") -> None:
-        """Complete `future` in its loop. Called on any thread."""
-        if (loop := future.get_loop()) is not self._loop:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_complete, future)
-            return
-        self._done.append(future)  # before it is looked whether the loop was called: it may be at the end of its round
-        if not self._called and not self._loop.is_closed():
-            self._called = True
-            self._loop.call_soon_threadsafe(self._drain)
-
-    def _drain(self) -> None:
-        self._called = False  # what comes from here on calls again
-        while self._done:
-            _complete(self._done.popleft())
-
-
-def _complete(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-class _Awaited(PendingWrite):
-    """A write that is waited for in an event loop."""
-
-    __slots__ = ()
-
-    async def _arrival(self) -> None:
-        shared = self._shared
-        assert isinstance(shared, _AsyncShared), "made by an AsyncPipeline"
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.add_done_callback(lambda _: shared.wakeups.tell(future))
-        shared.producer.release()
-        try:
-            await asyncio.wait_for(future, shared.producer.delivery_timeout_s + GRACE_S)
-        except TimeoutError as error:
-            raise StillPending(
-                "no acknowledgement within the delivery timeout; the write is still on its way: await it again"
-            ) from error
-
-
-class AsyncPending(_Awaited, Pending):
-    """A write on its way: `await` it for its position, or ask `done()`."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, Position]:
-        """Wait for the acknowledgement; raises like `Pending.result`."""
-        if not self.done():
-            yield from self._arrival().__await__()
-        return self._outcome()
-
-
-class AsyncPendingOutcome(_Awaited, PendingOutcome):
-    """A conditional write on its way: `await` it for its outcome, or ask `done()`."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[Any, None, Outcome]:
-        """Wait for the outcome; raises like `PendingOutcome.result`."""
-        if not self.done():
-            yield from self._arrival().__await__()
-        return self.result()
-
-
-class _AsyncShared(Shared):
-    def __init__(self, epoch: str, producer: Producer, wakeups: _Wakeups) -> None:
-        super().__init__(epoch, producer)
-        self.wakeups = wakeups
-
-
-class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
-    """Writes to one table without waiting for each.
-
-    Leaving the `async with` block waits for all and raises what failed.
-    """
-
-    def __init__(
-        self,
-        producer: Producer,
-        table: Table,
-        wakeups: _Wakeups,
-        on_failure: Callable[[], object] | None = None,
-        ask_again: Callable[[], Table] | None = None,
-        proof: TopicProof | None = None,
-        desk: Callable[[], OutcomeDesk] | None = None,
-    ) -> None:
-        """See `Pipeline`; `ask_again` is called on another thread."""
-        self._producer, self._ask_again = producer, ask_again
-        self._inner = Pipeline(
-            producer, table, AsyncPending, lambda epoch, to: _AsyncShared(epoch, to, wakeups), on_failure, proof=proof,
-            desk=desk, outcome_kind=AsyncPendingOutcome,
-        )  # fmt: skip
-
-    async def put(
-        self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
-        seen: int | None = None,
-    ) -> AsyncPending:  # fmt: skip
-        """Queue one write; waits only while the queue is full. Parameters as of `Pipeline.put`.
-
-        Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
-        """
-        own = await self._own([*ttl_header(ttl_s), *seen_header(seen)])
-        return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers, own)
-
-    async def delete(
-        self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
-    ) -> AsyncPending:  # fmt: skip
-        """Queue one delete; waits and raises like `put`."""
-        return await self._queue(check_key(to_bytes(key)), None, headers, await self._own(seen_header(seen)))
-
-    @property
-    def epoch(self) -> str:
-        """The log that is written to."""
-        return self._inner.epoch
-
-    @property
-    def table(self) -> Table:
-        """The definition by which records are placed."""
-        return self._inner.table
-
-    async def flush(self, timeout_s: float | None = None) -> None:
-        """Wait for every write so far, and for the outcomes of conditional ones.
-
-        Raises the first failure (BatchFailed, BatchUnknown when there are several), StillPending.
-        """
-        await asyncio.to_thread(self._inner.flush, timeout_s)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.flush()
-        except LogStoreError as failure:
-            if error is None:
-                raise
-            error.add_note(f"besides, in the pipeline: {failure}")
-        finally:
-            self._inner.end("the block of this pipeline has ended; open another one")
-
-    async def queue(self, record: ConditionalRecord) -> AsyncPending:
-        """Queue a record whose outcome is remembered; waits and raises like `put`. Raises NotConditional too."""
-        record.check_takes(self.table)  # as it is by now: in a plain one the record would stop the partition
-        return await self._queue(record.key, record.value, record.headers, record.own)
-
-    async def _own(self, own: ReservedHeaders) -> ReservedHeaders:
-        """Reserved headers that the table takes. Raises NotExpiring, NoSiblings."""
-        try:
-            return self._inner.check_own(own)
-        except UsageError:
-            if self._ask_again is None:
-                raise
-        self._inner.aim_at(await asyncio.to_thread(self._ask_again))  # it may be another table by now
-        return self._inner.check_own(own)
-
-    async def _queue(
-        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders = ()
-    ) -> AsyncPending:
-        try:
-            return await self._queue_there(key, value, headers, own)
-        except WriteFailed:
-            if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
-                raise
-        return await self._queue_there(key, value, headers, own)
-
-    async def decide(self, record: ConditionalRecord) -> AsyncPendingOutcome:
-        """Queue a record whose outcome is remembered; waits while too many have none.
-
-        Raises like `put`, NotConditional.
-        """
-        try:
-            record.check_takes(self.table)
-        except UsageError:  # it may be another table by now
-            if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
-                raise
-        try:
-            return await self._with_room(lambda: self._inner.decide(record, patience_s=0.0), AsyncPendingOutcome)
-        except WriteFailed:
-            if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
-                raise
-        return await self._with_room(lambda: self._inner.decide(record, patience_s=0.0), AsyncPendingOutcome)
-
-    async def _queue_there(
-        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders
-    ) -> AsyncPending:
-        check_value(value, self._inner.limit)
-        return await self._with_room(
-            lambda: self._inner.queue(key, value, headers, patience_s=0.0, own=own), AsyncPending
-        )
-
-    async def _with_room(self, queue: Callable[[], PendingWrite], kind: type[P]) -> P:
-        """Queue a write, once there is room for it."""
-        deadline = asyncio.get_running_loop().time() + self._producer.delivery_timeout_s
-        while True:
-            try:
-                pending = queue()
-                assert isinstance(pending, kind), "the kind this pipeline makes"
-                return pending
-            except Overloaded:
-                if self._producer.on_full == "error" or asyncio.get_running_loop().time() >= deadline:
-                    raise
-            self._producer.release()
-            await asyncio.sleep(0.001)  # bounded by the deadline; the queue drains on the producer's thread
 
 
 class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
@@ -324,7 +97,7 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
     def _connect(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reader: AsyncReader | None = None
-        self._wakeups: _Wakeups | None = None
+        self._wakeups: Wakeups | None = None
         self._pipelines: dict[str, AsyncPipeline] = {}
         self._singles_of_leaders: dict[str, AsyncPipeline] = {}
 
@@ -382,10 +155,10 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         """
         return await asyncio.to_thread(partial(self._store.put_many, table, pairs, level=level))
 
-    def pipeline(self, table: str) -> "_Opening":
+    def pipeline(self, table: str) -> PipelineOpening:
         """Write without waiting for each: `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
         self._store.check_open()
-        return _Opening(self, check_table(table))
+        return PipelineOpening(partial(self.open_pipeline, check_table(table)))
 
     async def get(
         self,
@@ -575,7 +348,7 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         producer = await asyncio.to_thread(self._store.producer_at(level).get)
         definition = await asyncio.to_thread(self._store.tables.get, table)
         if self._wakeups is None:
-            self._wakeups = _Wakeups(loop)
+            self._wakeups = Wakeups(loop)
         again = partial(self._store.ask_again, table)
         proof = self._store.tables.proof
         return AsyncPipeline(
@@ -617,7 +390,7 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         loop = self._here()
         found: list[Answer] = []
         arrived: asyncio.Future[None] = loop.create_future()
-        wakeups = self._wakeups = self._wakeups or _Wakeups(loop)
+        wakeups = self._wakeups = self._wakeups or Wakeups(loop)
 
         def tell(answer: Answer) -> None:
             found.append(answer)
@@ -650,11 +423,11 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
             pipeline = await self._singles(table, level)
             before = self._store.acknowledged(pipeline.epoch)
             try:
-                return await self._proved(pipeline.table, await _within(await queue(pipeline), timeout_s), before)
+                return await self._proved(pipeline.table, await within(await queue(pipeline), timeout_s), before)
             except WriteFailed as error:
                 self._forget(table)
                 await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
-            return await _within(await queue(await self._singles(table, level)), timeout_s)
+            return await within(await queue(await self._singles(table, level)), timeout_s)
 
     async def _proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
         proof = self._store.tables.proof
@@ -696,16 +469,6 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         return loop
 
 
-async def _within(pending: AsyncPending, timeout_s: float | None) -> Position:
-    """The position of a write. Raises StillPending after `timeout_s`, where it is given."""
-    if timeout_s is None:
-        return await pending
-    try:
-        return await asyncio.wait_for(pending, timeout_s)
-    except TimeoutError as error:
-        raise StillPending(f"no acknowledgement within {timeout_s:g} s; the write is still on its way") from error
-
-
 async def _in_a_thread(call: Callable[[], None]) -> None:
     """Call it on a thread of its own: those of the event loop may all be waiting for Kafka."""
     done: Future[None] = Future()
@@ -719,22 +482,3 @@ async def _in_a_thread(call: Callable[[], None]) -> None:
 
     threading.Thread(target=run, name="logstore-close", daemon=True).start()
     await asyncio.wrap_future(done)
-
-
-class _Opening:
-    """An `AsyncPipeline` that is connected when its block is entered."""
-
-    def __init__(self, store: AsyncStore, table: str) -> None:
-        self._store, self._table = store, table
-        self._pipeline: AsyncPipeline | None = None
-
-    async def __aenter__(self) -> AsyncPipeline:
-        self._pipeline = await self._store.open_pipeline(self._table)
-        return self._pipeline
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pipeline is None:
-            raise UsageError("the block of this pipeline was never entered")
-        await self._pipeline.__aexit__(kind, error, trace)
