@@ -1,11 +1,9 @@
 """MemoryStore: a store of this process alone, with the methods, checks, positions and errors of `Store`."""
 
-import heapq
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -13,7 +11,6 @@ from logstore.client.checks import (
     CheckedWrites,
     Pair,
     Text,
-    check_headers,
     check_seen,
     check_table,
     check_takes,
@@ -27,30 +24,23 @@ from logstore.client.checks import (
 from logstore.client.conditional.outcome import Outcome, check_log
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.conditional.writes import ConditionalWrites
-from logstore.client.lazily import CLOSED
 from logstore.client.memory.decisions import MemoryDecisions
-from logstore.client.memory.partition import MemoryPartition, MemoryRecord
+from logstore.client.memory.partition import MemoryPartition
 from logstore.client.memory.pipeline import MemoryPipeline
-from logstore.client.memory.wide import check_cells, memory_row
+from logstore.client.memory.points import points_of, token_of
+from logstore.client.memory.reads import MemoryReads
+from logstore.client.memory.tables import MemoryTables, home_of
 from logstore.client.read.budget import DEADLINE_MS, Budget
-from logstore.client.read.level import Level, LevelBound
-from logstore.client.read.point import After, AsOfBound, PointInTime, when
+from logstore.client.read.level import Level
+from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
-from logstore.client.read.scan_pages import ScanPages
-from logstore.client.read.session_floor import SessionFloor
 from logstore.client.wide.reads import ScanBounds, WideReads
 from logstore.client.write.level import WriteLevel, check_write_level
 from logstore.model.errors import (
-    BadToken,
-    ConsistencyTimeout,
-    NoSuchTable,
     NotConditional,
-    TableExists,
-    UsageError,
 )
-from logstore.model.key import after_prefix, check_key, to_bytes
+from logstore.model.key import check_key, to_bytes
 from logstore.model.partitioning.splits import splits_of
-from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.table import (
     DEFAULT_DEDUP_RECORDS,
@@ -90,9 +80,8 @@ class MemoryStore(ConditionalWrites, WideReads):
 
     def __init__(self, tables: Iterable[str] = (), *, clock_ms: Callable[[], int] | None = None) -> None:
         """Make a store with these tables. `clock_ms`: stands for the broker's clock, milliseconds since 1970."""
-        self._clock_ms = clock_ms or _now_ms
-        self._lock, self._closed = RLock(), False
-        self._tables: dict[str, list[MemoryPartition]] = {}
+        self._tables = MemoryTables(clock_ms or _now_ms)
+        self._reads = MemoryReads(self._tables)
         for name in [tables] if isinstance(tables, str) else tables:
             self.create(name)
 
@@ -118,17 +107,14 @@ class MemoryStore(ConditionalWrites, WideReads):
         count = partition_count(partitions, points)
         check_limits(count, max_value_bytes)
         named = families_of(families)
-        with self._lock:
-            if table in self._tables:
-                raise TableExists(f"there is a table {table!r} already")
-            definition = Table(
-                table, table, secrets.token_hex(16), count, max_value_bytes, splits=points,
-                conditional=conditional or expiring or wide or siblings, expiring=expiring or has_ttl(named),
-                wide=wide, families=named, siblings=siblings, multi_row=multi_row,
-                dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
-            )  # fmt: skip
-            check_rows(definition)
-            self._tables[table] = [MemoryPartition(definition, number) for number in range(count)]
+        definition = Table(
+            table, table, secrets.token_hex(16), count, max_value_bytes, splits=points,
+            conditional=conditional or expiring or wide or siblings, expiring=expiring or has_ttl(named),
+            wide=wide, families=named, siblings=siblings, multi_row=multi_row,
+            dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
+        )  # fmt: skip
+        check_rows(definition)
+        self._tables.add(definition)
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
@@ -158,32 +144,32 @@ class MemoryStore(ConditionalWrites, WideReads):
         seen: int | None,
     ) -> Position:  # fmt: skip
         """Have one record in the log; a value None deletes. Raises as `put`, but for what the fold refuses."""
-        with self._lock:
-            parts = self._partitions(table)
+        with self._tables.lock:
+            parts = self._tables.partitions(table)
             raw = check_key(to_bytes(key))
             own = [*ttl_header(ttl_s), *seen_header(seen)]
             check_takes(parts[0].table, own)
-            return self._append(parts, raw, check_value(value, parts[0].table.max_value_bytes), headers, own)
+            return self._tables.append(parts, raw, check_value(value, parts[0].table.max_value_bytes), headers, own)
 
     def put_many(
         self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel = "all"
     ) -> Position:  # fmt: skip
         """Write pairs, as `Store.put_many`; a value None deletes. All of them are checked before any is written."""
         check_write_level(level)
-        with self._lock:
-            parts, source = self._partitions(table), pairs_of(pairs)
+        with self._tables.lock:
+            parts, source = self._tables.partitions(table), pairs_of(pairs)
             checked: list[CheckedWrites] = []
             while some := list(islice(source, _CHUNK)):
                 checked.append(CheckedWrites(some, parts[0].table, len(checked) * _CHUNK))
             written = (
-                self._append(parts, key, value, None)
+                self._tables.append(parts, key, value, None)
                 for chunk in checked for key, value in zip(chunk.keys, chunk.values, strict=True)
             )  # fmt: skip
             return Position().merge(list(written))
 
     def pipeline(self, table: str) -> MemoryPipeline:
         """Write without waiting for each, as `Store.pipeline`."""
-        self._partitions(table)
+        self._tables.partitions(table)
         return MemoryPipeline(self, table)
 
     def get(
@@ -199,7 +185,7 @@ class MemoryStore(ConditionalWrites, WideReads):
     ) -> Row | None:
         """Read a row, or None, as `Store.get`. Raises ConsistencyTimeout, NoSuchTable, UsageError."""
         bound = when(after, as_of, consistency, max_lag_ms)
-        found: list[Row | None] = self._get(table, [check_key(to_bytes(key))], bound, deadline_ms, "view")
+        found: list[Row | None] = self._reads.get(table, [check_key(to_bytes(key))], bound, deadline_ms, "view")
         return found[0]
 
     def get_many(
@@ -208,7 +194,7 @@ class MemoryStore(ConditionalWrites, WideReads):
     ) -> list[Row | None]:  # fmt: skip
         """Rows in the order of `keys`, None where there is none, as `Store.get_many`; raises like `get`."""
         bound = when(after, as_of, consistency, max_lag_ms)
-        return self._get(table, [check_key(key) for key in keys_of(keys)], bound, deadline_ms, "")
+        return self._reads.get(table, [check_key(key) for key in keys_of(keys)], bound, deadline_ms, "")
 
     def scan(
         self,
@@ -229,23 +215,25 @@ class MemoryStore(ConditionalWrites, WideReads):
         """Rows in key order, as `Store.scan`, as they are when the first one is taken. Raises like `get`."""
         bound = when(after, as_of, consistency, max_lag_ms)
         rows = ScanBounds(prefix, start, end, limit, reverse, keys_only)
-        return self._scan(check_table(table), rows, bound, deadline_ms, None)
+        return self._reads.scan(check_table(table), rows, bound, deadline_ms, None)
 
     def _wide_row(
         self, table: str, key: Text, cells: CellSelection, bound: After, deadline_ms: int
     ) -> "WideRow | None":
-        found: list[WideRow | None] = self._get(table, [check_key(to_bytes(key))], bound, deadline_ms, "view", cells)
+        found: list[WideRow | None] = self._reads.get(
+            table, [check_key(to_bytes(key))], bound, deadline_ms, "view", cells
+        )
         return found[0]
 
     def _wide_rows(
         self, table: str, keys: Sequence[Text], cells: CellSelection, bound: After, deadline_ms: int
     ) -> "list[WideRow | None]":
-        return self._get(table, [check_key(key) for key in keys_of(keys)], bound, deadline_ms, "", cells)
+        return self._reads.get(table, [check_key(key) for key in keys_of(keys)], bound, deadline_ms, "", cells)
 
     def _wide_scan(
         self, table: str, rows: ScanBounds, cells: CellSelection, bound: After, deadline_ms: int
     ) -> "Iterator[WideRow]":
-        return self._scan(table, rows, bound, deadline_ms, cells)
+        return self._reads.scan(table, rows, bound, deadline_ms, cells)
 
     def history(
         self, table: str, key: Text, *, since: PointInTime = None, until: PointInTime = None, limit: int | None = None,
@@ -257,9 +245,9 @@ class MemoryStore(ConditionalWrites, WideReads):
 
         check_archive(archive, storage)
         selection, key_bytes = Selection(since, until, limit, oldest_first, values).check(), check_key(to_bytes(key))
-        with self._lock:
-            parts = self._partitions(table)
-            sources = MemorySources(_home(parts, key_bytes), key_bytes)
+        with self._tables.lock:
+            parts = self._tables.partitions(table)
+            sources = MemorySources(home_of(parts, key_bytes), key_bytes)
         return KeyHistory(sources, selection, decide=sources.decide)
 
     def outcome_of(
@@ -270,11 +258,11 @@ class MemoryStore(ConditionalWrites, WideReads):
         name, key_bytes = read_name(id), check_key(to_bytes(key))
         bound = when(named_after(after, name), None, consistency, max_lag_ms)
         Budget.of(deadline_ms)
-        with self._lock:
-            self._check_known(bound)
-            parts = self._partitions(table)
-            part = _home(parts, key_bytes)
-            token = _token(part.table, self._points([part], bound))
+        with self._tables.lock:
+            self._tables.check_known(bound)
+            parts = self._tables.partitions(table)
+            part = home_of(parts, key_bytes)
+            token = token_of(part.table, points_of([part], bound, self._tables.clock_ms))
             decisions = self._decisions(part)
             if not isinstance(name, Position):
                 return decisions.first_of(key_bytes, name, token)
@@ -283,12 +271,12 @@ class MemoryStore(ConditionalWrites, WideReads):
 
     def decide(self, table: str, record: ConditionalRecord) -> Outcome:
         """Have the record in the log, and its outcome."""
-        with self._lock:
-            parts = self._partitions(table)
+        with self._tables.lock:
+            parts = self._tables.partitions(table)
             record.check_takes(parts[0].table)
-            decisions = self._decisions(_home(parts, record.key))
+            decisions = self._decisions(home_of(parts, record.key))
             check_value(record.value, parts[0].table.max_value_bytes)
-            position = self._append(parts, record.key, record.value, record.headers, record.own)
+            position = self._tables.append(parts, record.key, record.value, record.headers, record.own)
             return decisions.outcome(position.offset, position.token, record.id)
 
     def _decisions(self, part: MemoryPartition) -> MemoryDecisions:
@@ -300,14 +288,14 @@ class MemoryStore(ConditionalWrites, WideReads):
         """A session, whose reads see what it wrote and read before, from the `token` of an earlier one on."""
         from logstore.client.session.session import Session  # noqa: PLC0415 - only who uses it
 
-        self._check_open()
+        self._tables.check_open()
         return Session(self, token)
 
     def table(self, name: str, codec: "Codec[T]") -> "TypedTable[T]":
         """One table with values of the program's own types, e.g. `codec=logstore.codecs.json`; see `TypedTable`."""
         from logstore.client.typed.table import TypedTable  # noqa: PLC0415 - only who uses it
 
-        self._check_open()
+        self._tables.check_open()
         return TypedTable(self, name, codec)
 
     def flush(self, timeout_s: float | None = None) -> int:
@@ -318,13 +306,13 @@ class MemoryStore(ConditionalWrites, WideReads):
     def close(self, timeout_s: float | None = None) -> None:
         """Close the store; it takes no call afterwards."""
         check_timeout(timeout_s)
-        self._closed = True
+        self._tables.closed = True
 
     def __repr__(self) -> str:
-        return f"MemoryStore({sorted(self._tables)!r}{', closed' if self._closed else ''})"
+        return f"MemoryStore({self._tables.names()!r}{', closed' if self._tables.closed else ''})"
 
     def __enter__(self) -> Self:
-        self._check_open()
+        self._tables.check_open()
         return self
 
     def __exit__(
@@ -332,150 +320,6 @@ class MemoryStore(ConditionalWrites, WideReads):
     ) -> None:
         self.close()
 
-    def _append(
-        self, parts: list[MemoryPartition], key: bytes, value: bytes | None, headers: Mapping[str, Text] | None,
-        own: Sequence[tuple[str, bytes]] = (),
-    ) -> Position:  # fmt: skip
-        part = _home(parts, key)
-        every = [*own, *(check_headers(headers) or ())]
-        offset = part.append(MemoryRecord(key, value, every, self._clock_ms()))
-        return Position.of_write(part.table.epoch, part.number, offset)
-
-    def _get(
-        self, table: str, keys: list[bytes], bound: After, deadline_ms: int, source: str,
-        cells: CellSelection | None = None,
-    ) -> list[Any]:  # fmt: skip
-        Budget.of(deadline_ms)
-        with self._lock:
-            self._check_known(bound)
-            parts = self._partitions(table)
-            check_cells(parts[0].table, cells)
-            homes = list(map(parts.__getitem__, parts[0].table.partitioning.listed(keys)))
-            upto = self._points(list({home.number: home for home in homes}.values()), bound)
-            token = _token(parts[0].table, upto)
-            now_ms = self._instant(bound)
-            found = [
-                home.value_at(key, upto[home.number], now_ms, cells) for key, home in zip(keys, homes, strict=True)
-            ]
-        return [
-            None if one is None else memory_row(key, *one, home.number, token, source)
-            for key, home, one in zip(keys, homes, found, strict=True)
-        ]
-
-    def _scan(
-        self, table: str, rows: ScanBounds, bound: After, deadline_ms: int, cells: CellSelection | None
-    ) -> Iterator[Any]:
-        ScanPages(**rows._asdict())
-        Budget.of(deadline_ms)
-        return self._scanned(table, rows, bound, cells)
-
-    def _scanned(self, table: str, asked: ScanBounds, bound: After, cells: CellSelection | None) -> Iterator[Any]:
-        with self._lock:
-            self._check_known(bound)
-            every, bounds = self._partitions(table), _range(asked)
-            parts = [every[number] for number in every[0].table.partitioning.touched(*bounds)]
-            if not asked.keys_only:
-                check_cells(every[0].table, cells)
-            elif every[0].table.wide:
-                cells = CellSelection()  # any will do
-            upto = self._points(parts, bound)
-            token = _token(parts[0].table, upto)
-            now_ms = self._instant(bound)
-            merged = heapq.merge(*(_placed(part, bounds, upto[part.number], now_ms, cells) for part in parts))
-            rows = [
-                memory_row(key, b"" if asked.keys_only else value, version, number, token, "")
-                for key, number, value, version in merged
-            ]
-        yield from islice(reversed(rows) if asked.reverse else rows, asked.limit)
-
-    def _instant(self, bound: After) -> int:
-        """The instant at which rows are seen: the clock's, or the time that was asked for."""
-        if not isinstance(bound, AsOfBound):
-            return self._clock_ms()
-        moment = read_moment(bound.text)
-        return moment if isinstance(moment, int) else 0
-
-    def _points(self, parts: list[MemoryPartition], bound: After) -> dict[int, int]:
-        """By partition, the offset before which a reading looks. Raises ConsistencyTimeout, BadToken, UsageError."""
-        if isinstance(bound, AsOfBound):
-            moment = read_moment(bound.text)
-            if isinstance(moment, int):
-                if moment > self._clock_ms():
-                    raise UsageError(f"as_of {bound.text} is still to come; leave as_of away to read what holds now")
-                return {part.number: part.offset_at(moment) for part in parts}
-            points = {part.number: _named(moment, part) for part in parts}
-        else:
-            points = {part.number: part.next_offset for part in parts}
-            moment = _floor(bound)
-        for part in parts:
-            asked = moment.pieces.get((part.table.epoch, part.number), 0)
-            if asked > part.next_offset:
-                raise ConsistencyTimeout(
-                    f"partition {part.number} of table {part.table.name} is {asked - part.next_offset:,} records short "
-                    "of the token"
-                )
-        return points
-
-    def _check_known(self, bound: After) -> None:
-        """Raise ConsistencyTimeout for a token of a log that is not here: before a table is missing, as readers do."""
-        self._check_open()
-        if isinstance(bound, AsOfBound):
-            return
-        known = {parts[0].table.epoch for parts in self._tables.values()}
-        unknown = next((epoch for epoch, _ in _floor(bound).pieces if epoch not in known), None)
-        if unknown is not None:
-            raise ConsistencyTimeout(
-                f"no table with the epoch {unknown} is known here; the token may be of another store"
-            )
-
-    def _partitions(self, table: str) -> list[MemoryPartition]:
-        self._check_open()
-        found = self._tables.get(check_table(table))
-        if found is None:
-            raise NoSuchTable(table)
-        return found
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError(CLOSED)
-
-
-def _home(parts: list[MemoryPartition], key: bytes) -> MemoryPartition:
-    return parts[parts[0].table.partitioning.of(key)]
-
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _floor(bound: Position | str | LevelBound | SessionFloor | None) -> Position:
-    """Position that must have been written; every level is met by that, for what is written is read at once."""
-    if isinstance(bound, LevelBound):
-        bound = bound.floor or bound.token or None
-    if isinstance(bound, SessionFloor):
-        return bound.position
-    return Position.parse(bound) if isinstance(bound, str) else bound or Position()
-
-
-def _named(position: Position, part: MemoryPartition) -> int:
-    offset = position.pieces.get((part.table.epoch, part.number))
-    if offset is None:
-        raise BadToken(f"as_of names no position of partition {part.number}, which is read; it must name all")
-    return offset
-
-
-def _token(table: Table, points: Mapping[int, int]) -> str:
-    return Position({(table.epoch, number): offset for number, offset in points.items()}).token
-
-
-def _range(rows: ScanBounds) -> tuple[bytes, bytes | None]:
-    """First key of a scan, and the first behind it."""
-    first = to_bytes(rows.prefix or rows.start or b"")
-    return first, after_prefix(first) if rows.prefix else None if rows.end is None else to_bytes(rows.end)
-
-
-def _placed(
-    part: MemoryPartition, bounds: tuple[bytes, bytes | None], upto: int, now_ms: int, cells: CellSelection | None
-) -> Iterator[tuple[bytes, int, Any, int]]:
-    for key, value, version in part.rows(*bounds, upto, now_ms, cells):
-        yield key, part.number, value, version
