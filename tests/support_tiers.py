@@ -40,16 +40,19 @@ TIERS = {
 ROOT = Path(__file__).parent.parent
 SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)
 USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
+# Files with a test of a minute or more: begun last, all other processes would have ended long before it.
+LONGEST = tuple(f"tests/test_{name}.py" for name in ("round_trip", "demo", "s3", "secured_store", "standalone"))
 HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
 
 
 def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Tests with the heavy groups first, of those the long files first, so that the light ones even out the end."""
+    """Tests with the heavy groups first, the longest before all others, so that the light ones even out the end."""
     weights: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for item in items:
         weight = min([HEAVIEST.index(need) for need in needs(item)], default=len(HEAVIEST))
         group = group_of(item.nodeid)
+        weight = -1 if group in LONGEST else weight
         weights[group] = min(weight, weights.get(group, weight))
         sizes.setdefault(group, item.path.stat().st_size)
     return sorted(items, key=lambda item: (weights[group := group_of(item.nodeid)], -sizes[group], group))
