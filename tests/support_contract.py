@@ -169,13 +169,13 @@ def a_pipeline_writes_without_waiting_for_each(under):
         first.add_done_callback(done.append)
         last = pipeline.delete("a")
         pipeline.put(b"b", b"2", headers={"by": "me"})
-        pipeline.flush(20)
+        pipeline.flush(60)
         assert (first.done(), first.exception(), done, pipeline.count) == (True, None, [first], 3)
         assert last.result().offset == first.result().offset + 1
     with pytest.raises(UsageError):
         pipeline.put("c", "3")
     assert under.scan(table, after=last.result(), prefix="a") == []
-    assert under.store.flush(20) == 0
+    assert under.store.flush(60) == 0
 
 
 CONTRACT = [

@@ -41,7 +41,7 @@ def _topic(dev):
     name = f"own{random.SystemRandom().randrange(1 << 40):x}"
     config = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "1200000"}
     client = AdminClient({"bootstrap.servers": dev.facts["bootstrap"]})
-    client.create_topics([NewTopic(name, 1, 1, config=config)])[name].result(20)
+    client.create_topics([NewTopic(name, 1, 1, config=config)])[name].result(60)
     return name
 
 

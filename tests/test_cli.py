@@ -180,7 +180,7 @@ def test_status_counts_what_is_in_quarantine(dev):
     dev("table", "create", "dirty", "--partitions", "1")
     producer = Producer({"bootstrap.servers": dev.facts["bootstrap"]})
     producer.produce("dirty", b"no key", None, partition=0)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
     counts = until(
         "it counts",
         lambda: [

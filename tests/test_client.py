@@ -137,7 +137,7 @@ def test_an_owner_that_is_gone_is_forgotten(http_node, store):
 def test_a_partition_without_an_owner_is_waited_for(http_node, store):
     http_node.owned = set()
     with pytest.raises(NotOwner):
-        store.get("t", "k", deadline_ms=1_000)
+        store.get("t", "k", deadline_ms=3_000)
     assert len(http_node.seen) > 2
 
 
@@ -164,7 +164,7 @@ def test_a_row_whose_owner_is_in_another_network_comes_through_the_node_that_was
 def test_an_owner_that_nobody_reaches_is_waited_for(http_node, store):
     http_node.owned, http_node.other = set(), f"http://127.0.0.1:{free_port()}"
     with pytest.raises(NotOwner):
-        store.get("t", "k", deadline_ms=1_000)
+        store.get("t", "k", deadline_ms=3_000)
     http_node.owned, http_node.rows[b"k"] = set(range(PARTITIONS)), b"v"
     assert store.get("t", "k").value == b"v"
 

@@ -35,7 +35,7 @@ def produce(registry: Registry, topic: str, values: list[bytes], partition: int 
     producer = Producer({"bootstrap.servers": registry.bootstrap, "linger.ms": 0})
     for value in values:
         producer.produce(topic, value, b"k", partition=partition)
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
 
 def transact(registry: Registry, topic: str, values: list[bytes], *, commit: bool) -> None:
@@ -44,7 +44,7 @@ def transact(registry: Registry, topic: str, values: list[bytes], *, commit: boo
     producer.begin_transaction()
     for value in values:
         producer.produce(topic, value, b"k", partition=0)
-    producer.flush(20)
+    producer.flush(60)
     producer.commit_transaction(20) if commit else producer.abort_transaction(20)
     markers_written(registry.bootstrap, topic)
 
@@ -152,7 +152,7 @@ def test_a_topic_whose_log_was_cut_is_adopted_with_a_warning(registry, name):
 
 def delete_records(registry: Registry, topic: str, before: int) -> None:
     for future in registry.admin.delete_records([TopicPartition(topic, 0, before)]).values():
-        future.result(10)
+        future.result(60)
 
 
 @pytest.mark.parametrize(

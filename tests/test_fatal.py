@@ -104,7 +104,7 @@ def test_flush_and_close_say_no_more_than_there_is(kafka, fixed_table):
     store = Store(kafka.bootstrap, definitions=Fixed(fixed_table))
     store.put(fixed_table.name, "before", "v")
     plant(store)
-    assert store.flush(5) == 0
-    store.close(5)
+    assert store.flush(60) == 0
+    store.close(60)
     with pytest.raises(LogStoreError, match="closed"):
         store.put(fixed_table.name, "after", "v")

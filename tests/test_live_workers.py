@@ -33,7 +33,7 @@ def test_a_topic_that_others_write_all_the_time_is_read_to_where_it_ended_at_fir
         producer = Producer({"bootstrap.servers": kafka.bootstrap, "linger.ms": 0})
         while not stop.is_set():
             producer.produce(NODES_TOPIC, None, TICK)
-            producer.flush(10)
+            producer.flush(60)
             written.set()
 
     flooding = threading.Thread(target=flood)

@@ -98,7 +98,7 @@ def test_a_port_is_known_at_once_and_shared_by_readers_only():
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reader.bind(reservation.address)
         reader.listen()
-        with socket.create_connection(reservation.address, 5):
+        with socket.create_connection(reservation.address, 60):
             reader.accept()[0].close()
     with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
         stranger.bind(reservation.address)

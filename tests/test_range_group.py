@@ -74,7 +74,7 @@ def test_markers_at_the_end_of_one_range_are_holes_unless_a_repair_steps_over_th
     writer = transactional(ctx.bootstrap, table.topic)
     writer.begin_transaction()
     writer.produce(table.topic, b"v", b"k", partition=1)
-    writer.flush(10)
+    writer.flush(60)
     writer.commit_transaction(10)
     markers_written(ctx.bootstrap, table.topic, 1)
     with pytest.raises(LogGap, match="offsets 1 to 1 are missing"):

@@ -103,7 +103,7 @@ def test_transaction_markers_are_holes_unless_a_repair_steps_over_them(kafka, ma
     for committed in (True, False, True):
         writer.begin_transaction()
         writer.produce(made.topic, b"v", b"k", partition=0)
-        writer.flush(10)
+        writer.flush(60)
         writer.commit_transaction(10) if committed else writer.abort_transaction(10)
     markers_written(kafka.bootstrap, made.topic)
     with pytest.raises(LogGap, match="offsets 1 to 3 are missing"):

@@ -214,7 +214,7 @@ def _shake_hands(listener, context):
             connection, _ = listener.accept()
         except OSError:
             return
-        connection.settimeout(10)
+        connection.settimeout(60)
         with connection, contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True):
             pass
 

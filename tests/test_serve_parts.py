@@ -82,7 +82,7 @@ def test_a_part_that_looked_less_far_shortens_the_page():
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 20))
+    return asyncio.run(asyncio.wait_for(coroutine, 90))
 
 
 def test_waiters_wake_in_the_order_of_their_offsets():
@@ -122,7 +122,7 @@ def test_waiters_that_gave_up_leave_nothing_behind():
 
     began = time.monotonic()
     run(story())
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def test_too_many_waiters_are_refused_and_a_closed_place_takes_none():

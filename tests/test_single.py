@@ -176,7 +176,7 @@ def test_a_stranger_on_the_port_is_named():
 def test_systemd_hears_that_a_process_runs_and_progresses(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         heartbeat = Heartbeat(None)
         assert "NOTIFY_SOCKET" not in os.environ  # a child is not the service

@@ -39,7 +39,7 @@ def test_an_adopted_topic_is_read_and_outlives_its_table(dev):
     topics.create(registry.admin, "theirs", 1, 1, {"retention.ms": "604800000"})
     producer = Producer({"bootstrap.servers": registry.bootstrap})
     producer.produce("theirs", b"value", b"key")
-    assert producer.flush(20) == 0
+    assert producer.flush(60) == 0
 
     done = dev("table", "create", "adopted", "--topic", "theirs")
     assert b"warning: retention.ms is 604800000, should be -1" in done.stderr
@@ -94,7 +94,7 @@ def test_a_log_that_was_cut_off_below_is_shown_by_repair(dev):
     for i in range(2):
         dev("put", "cut", f"k{i}", "v")
     for future in registry.admin.delete_records([TopicPartition("cut", 0, 2)]).values():
-        future.result(10)
+        future.result(60)
     (missing,) = dev.json("table", "repair", "cut", "--partition", "0", "--yes")["missing"]
     assert (missing["first"], missing["last"]) == (0, 1)
     assert "deleted from the log's beginning" in missing["why"]
