@@ -56,6 +56,18 @@ class DevStore(Store):
                 dedup_window_ms=dedup_window_ms, dedup_records=dedup_records,
             )  # fmt: skip
 
+    def alter(
+        self,
+        table: str,
+        *,
+        add_families: Mapping[str, Mapping[str, Any]] | Iterable[str] = (),
+        families: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Add column families to a wide table, or change rules of some, as `Admin.alter`, which raises the same."""
+        cluster = self._need_bootstrap()
+        with Admin(str(cluster), kafka=cluster.properties) as admin:
+            admin.alter(table, add_families=add_families, families=families)
+
 
 @pytest.fixture
 def memory_store() -> Iterator[MemoryStore]:

@@ -16,6 +16,7 @@ class Under(NamedTuple):
 
     store: object
     make: object  # (**limits) -> the name of a new table
+    alter: object = None  # (table, **families), where tables of the store can be altered
 
     def get(self, table, key, **more):
         return self.store.get(table, key, deadline_ms=DEADLINE_MS, **more)

@@ -10,7 +10,7 @@ class StretchState:
 
     def __init__(self, rules):
         self.rules = rules
-        self.next_offset, self.log_time_ms, self.counter = 0, 0, 0
+        self.next_offset, self.log_time_ms, self.counter, self.revision = 0, 0, 0, 0
         self.rows, self.outcomes, self.named, self.quarantined = {}, {}, {}, []
         self.asked = []  # keys of every look-up
 
@@ -25,14 +25,14 @@ class StretchState:
         return {name: decode_id(one, decode_outcome(self.outcomes[first_of(one)])) for name, one in raw.items()}
 
     def take(self, records: Records):
-        start = StretchStart(self.next_offset, self.log_time_ms, self.counter)
+        start = StretchStart(self.next_offset, self.log_time_ms, self.counter, self.revision)
         folded = fold_stretch(records, self.rules, start, self)
         self.next_offset, self.log_time_ms = folded.next_offset, folded.log_time_ms
         self.rows |= folded.entries
         self.quarantined += folded.quarantined
         self.outcomes |= folded.decided.outcomes
         self.named |= folded.decided.ids
-        self.counter = folded.decided.counter
+        self.counter, self.revision = folded.decided.counter, folded.decided.revision
         return folded
 
 

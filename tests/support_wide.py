@@ -164,8 +164,50 @@ def each_kind_of_table_is_read_in_its_own_way(under):
             call()
 
 
+def families_are_added_and_changed_and_act_on_what_is_written_then(under):
+    store, table = under.store, make(under)
+    for n in range(4):
+        last = store.edit(table, "k", RowEdit().set("content", "html", str(n)).set("anchor", "a", str(n)))
+    with pytest.raises(UsageError, match="no column family 'notes'"):
+        store.edit(table, "k", RowEdit().set("notes", "first", "1"))
+    changed = {"content": {"versions": 1}, "anchor": {"versions": 2}}
+    for _ in range(2):  # what holds already is not changed
+        under.alter(table, add_families={"notes": {"versions": 2}}, families=changed)
+    several = get(under, table, "k", None, 9, after=last.token)
+    assert [cell.value for cell in several.versions_of("content:html")] == [b"3", b"2", b"1"]
+    for n in range(4, 7):
+        edit = RowEdit().set("notes", "first", str(n)).set("content", "html", str(n)).set("anchor", "a", str(n))
+        last = store.edit(table, "k", edit)
+        assert last.applied
+    several = get(under, table, "k", None, 9, after=last.token)
+    assert {name: [one.value for one in several.versions_of(name)] for name in ("content:html", "anchor:a")} == {
+        "content:html": [b"6"], "anchor:a": [b"6", b"5"],
+    }  # fmt: skip
+    assert [one.value for one in several.versions_of("notes:first")] == [b"6", b"5"]
+    assert cells_of(get(under, table, "k", ["notes:"], after=last.token)) == [("notes", b"first", b"6")]
+
+
+def families_that_cannot_be_altered_stay_as_they_are(under):
+    table, plain = make(under), under.make()
+    for asked in (
+        {"add_families": {"content": {"versions": 9}}}, {"add_families": ["a b"]}, {"add_families": "notes"},
+        {"add_families": {"n": {"ttl_ms": 9}}}, {"families": {"none": {"versions": 2}}}, {"families": {"content": None}},
+        {"families": {"content": {"versions": 0}}}, {"families": ["content"]}, {},
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            under.alter(table, **asked)
+    with pytest.raises(NotWide):
+        under.alter(plain, add_families=["notes"])
+    with pytest.raises(UsageError, match="there is no table"):
+        under.alter(f"{table}-none", add_families=["notes"])
+    last = under.store.edit(table, "k", RowEdit().set("content", "html", "1"))
+    assert last.offset == 0, "nothing was written"
+
+
 WIDE = [
     a_row_is_edited_and_read_by_its_cells, columns_say_which_cells_are_read, cells_are_deleted_counted_and_appended_to,
     of_two_writers_with_one_expectation_of_a_cell_one_wins, many_rows_and_ranges_are_read_with_their_cells,
-    several_rows_are_edited_together, a_session_sees_its_edits, each_kind_of_table_is_read_in_its_own_way,
+    several_rows_are_edited_together, a_session_sees_its_edits,
+    families_are_added_and_changed_and_act_on_what_is_written_then, families_that_cannot_be_altered_stay_as_they_are,
+    each_kind_of_table_is_read_in_its_own_way,
 ]  # fmt: skip

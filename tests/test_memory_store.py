@@ -24,7 +24,7 @@ def under():
         store.create(name, **limits)
         return name
 
-    return Under(store, make)
+    return Under(store, make, store.alter)
 
 
 @pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE], ids=lambda rule: rule.__name__)

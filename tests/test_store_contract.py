@@ -11,7 +11,7 @@ from support_contract import CONTRACT, DEADLINE_MS, Under
 from support_siblings import SIBLINGS
 from support_wide import WIDE
 
-from logstore import MemoryStore, Store
+from logstore import Admin, MemoryStore, Store
 from logstore.cli.main import cli
 
 NUMBERS = itertools.count()
@@ -34,8 +34,8 @@ def under(dev):
         assert made.exit_code == 0, made.output
         return name
 
-    with Store(dev.facts["bootstrap"], dev.facts["http"]) as store:
-        yield Under(store, make)
+    with Store(dev.facts["bootstrap"], dev.facts["http"]) as store, Admin(dev.facts["bootstrap"]) as admin:
+        yield Under(store, make, admin.alter)
 
 
 @pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE, *CHANGES], ids=lambda rule: rule.__name__)

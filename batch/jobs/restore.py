@@ -32,6 +32,7 @@ from logstore.log import topics
 from logstore.log.tables import change, claims, forks
 from logstore.model.hard_rows.changes.fork import forked
 from logstore.model.position import Position
+from logstore.model.rules.rules_revision import families_at
 from logstore.model.table import Table, check_name
 from logstore.snapshot.manifest import Manifest, PartFacts
 from logstore.snapshot.work import FoldResult, RestoreOrder, StateOrder
@@ -104,7 +105,8 @@ class _RestoreRun:
             fork = replace(fork, description=description, base={"snapshot": self.name}, origin=self._origin)
         failpoints.crash("restore:1")
         with self.ctx.repository(fork).lease(self.job, "restore", self.ctx.lease_s), self._undone(fork, made=made):
-            manifest, records = self._snapshot(fork)  # 2, 3, 4
+            manifest, records, revision = self._snapshot(fork)  # 2, 3, 4
+            fork = replace(fork, families=families_at(self.source.revisions, revision))
         failpoints.crash("restore:4")
         with self.clock.step("announce"):
             forks.announce(self.ctx.bootstrap, fork, {"snapshot": self.name, **self._origin})  # 5
@@ -116,7 +118,8 @@ class _RestoreRun:
     def _origin(self) -> dict[str, str]:
         return {"table": self.source.name, "epoch": self.source.epoch, "position": self.position.token}
 
-    def _snapshot(self, fork: Table) -> tuple[Manifest, int]:
+    def _snapshot(self, fork: Table) -> tuple[Manifest, int, int]:
+        """The fork's first snapshot, how many records were folded, and the newest revision of rules among them."""
         repository = self.ctx.repository(fork)
         target = sst_files.SstTarget(self.ctx.storage, repository.root, self.name)
         with self.clock.step("fold"):
@@ -136,7 +139,7 @@ class _RestoreRun:
             repository.publish(manifest)
             repository.move(repository.current(), self.name, f"restore {self.job}")
             repository.gc(1)
-        return manifest, sum(part.records for part in done)
+        return manifest, sum(part.records for part in done), max(part.rules for part in done)
 
     @contextmanager
     def _undone(self, fork: Table, *, made: bool) -> Iterator[None]:
@@ -175,7 +178,8 @@ def restore_partition(
         begun = _as_begun(entries, max(made_ms - log_time_ms, 0))
         written, total = SstOutput(fork, order.stretch.partition, target, Path(scratch)).base(begun)
         read_back.prove(target, written, CUT, total, Path(scratch))
-        return FoldResult(PartFacts(CUT, log_time_ms, total.entries, total.hex, {}, []), written, False, records)
+        facts = PartFacts(CUT, log_time_ms, total.entries, total.hex, {}, [])
+        return FoldResult(facts, written, False, records, fold.revision)
 
 
 def _as_begun(entries: Iterable[tuple[bytes, bytes]], later_ms: int) -> Iterator[tuple[bytes, bytes]]:

@@ -59,7 +59,7 @@ class ConditionalTask(PartitionTask):
         rows = super().result(total, files, linked=linked and made is None and not (base and base.decisions))
         facts = rows.facts._replace(
             digest=total.plus(Digest(decided.value)).hex, counter=self.fold.counter, decisions=decided.entries,
-            rows_digest=total.hex if decided.entries else "",
+            rows_digest=total.hex if decided.entries else "", rules=self.fold.revision,
         )  # fmt: skip
         return rows._replace(facts=facts, files=[*files, *([] if made is None else [made])])
 

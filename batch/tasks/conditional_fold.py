@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from batch.tasks.fold import Item, QuarantineTally, without_skipped
 from logstore.log.read.ranges import identity_at
-from logstore.model.errors import Unsupported
+from logstore.model.errors import NotYet, Unsupported
 from logstore.model.folding.difference import LookUp
 from logstore.model.folding.digest import Digest
 from logstore.model.folding.fold import Records
@@ -72,6 +72,11 @@ class ConditionalFold:
         return self._view.counter
 
     @property
+    def revision(self) -> int:
+        """Revision of the rules in force behind what was taken."""
+        return self._view.revision
+
+    @property
     def mutations(self) -> int:
         """Rows that were changed."""
         with self._view.reader().reading() as reading:
@@ -80,7 +85,7 @@ class ConditionalFold:
     def take(self, batch: pa.RecordBatch) -> None:
         """Fold a batch (the columns of `log.ranges.SCHEMA`).
 
-        Raises Unsupported for a record that only a later build can fold.
+        Raises Unsupported for a record that only a later build can fold, NotYet for one of a newer definition.
         """
         from logstore.view.conditional.state_before import ViewState  # noqa: PLC0415 - executors need no LMDB for plain tables
 
@@ -90,10 +95,12 @@ class ConditionalFold:
         if not batch.num_rows:
             return
         view = self._view
-        start = StretchStart(view.next_offset, view.state.log_time_ms, view.counter)
+        start = StretchStart(view.next_offset, view.state.log_time_ms, view.counter, view.revision)
         folded = fold_stretch(_records(batch), self._rules, start, ViewState(view.reader(), lambda: self._rows_below))
         if folded.refused is not None:
             raise Unsupported(folded.refused.advice(self.table.name, self.partition, folded.next_offset))
+        if folded.awaited is not None:
+            raise NotYet(f"{self.table.name}/{self.partition}: {folded.awaited}; run the job again")
         for offset, reason in folded.quarantined:
             self.quarantine.add(offset, reason)
         view.apply(folded._replace(quarantined=[]))
@@ -135,7 +142,7 @@ def _base(before: PartFacts) -> "Base":
 
     return Base(
         "before", before.cut, before.log_time_ms, before.digest, before.entries, "", before.leader_epoch, before.last,
-        before.counter, before.rows_digest,
+        before.counter, before.rows_digest, before.rules,
     )  # fmt: skip
 
 

@@ -90,6 +90,8 @@ class Shape(NamedTuple):
 class Fold:
     """The fold of one partition: batches in the order of the log in, the newest mutation of every key out, by key."""
 
+    revision = 0  # of the rules: those of a plain table never change
+
     def __init__(
         self,
         shape: Shape,

@@ -11,6 +11,7 @@ from logstore.model.errors import BadDefinition, Corrupted, Unsupported
 from logstore.model.key import MAX_KEY_BYTES, MAX_MAX_VALUE_BYTES
 from logstore.model.partitioning.partitioning import Partitioning
 from logstore.model.partitioning.splits import check_splits, from_text, to_text
+from logstore.model.rules.rules_revision import RulesRevision
 from logstore.model.safe_path import one_step
 
 TABLES_TOPIC = "logstore.tables"
@@ -38,7 +39,7 @@ _LATER = {  # written only where they differ, so that the record of a definition
     "conditional": False, "expiring": False,
     "wide": False, "families": {}, "siblings": False, "multi_row": False,
     "dedup_window_ms": DEFAULT_DEDUP_WINDOW_MS, "dedup_records": DEFAULT_DEDUP_RECORDS,
-    "splits": (),
+    "splits": (), "rules": (),
 }  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _FAMILY = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -92,10 +93,11 @@ class Table:
     wide: bool = False  # rows of many cells, in column families
     families: dict[str, dict[str, Any]] = field(
         default_factory=dict
-    )  # of a wide table: name -> its rules that are not the default ones: versions, ttl_ms, group
+    )  # of a wide table: name -> its rules that are not the default ones; those in force in every partition
     siblings: bool = False  # puts that did not see each other stay side by side (`conflicts=siblings`)
     multi_row: bool = False  # an edit may name several rows of its partition
     splits: tuple[bytes, ...] = ()  # of an ordered table: the keys at which its second and later partitions begin
+    rules: tuple[RulesRevision, ...] = ()  # of a wide table whose families were altered: as created, then each change
     former_epochs: tuple[str, ...] = ()  # of earlier topics of this name: their tokens are answered with epoch-changed
     dropped: bool = False
     revision: int = -1  # offset of this definition in logstore.tables; -1 = not written yet
@@ -110,15 +112,25 @@ class Table:
         """The rule by which its rows are placed in its partitions."""
         return Partitioning(self.partitions, self.splits)
 
+    @property
+    def revisions(self) -> tuple[RulesRevision, ...]:
+        """The revisions of its column families, the one as created first."""
+        return self.rules or (RulesRevision(0, self.families),)
+
     def with_skip(self, partition: int, first: int, last: int) -> "Table":
         """The definition after `table repair`: offsets first..last (both included) of `partition` are stepped over."""
         ranges = sorted([*self.skips.get(partition, []), (first, last)])
-        return replace(self, skips={**self.skips, partition: ranges})
+        return replace(self, skips={**self.skips, partition: ranges}, rules=self._rules_without(partition, first, last))
 
     def with_loss(self, partition: int, starts: list[tuple[int, int]]) -> "Table":
         """The definition after `table repair --accept-loss`: the log of `partition` goes on at each (offset, epoch)."""
         merged = sorted({*self.losses.get(partition, []), *starts})
-        return replace(self, losses={**self.losses, partition: merged})
+        rules = self._rules_without(partition, min(at for at, _ in starts), _MAX_OFFSET) if starts else self.rules
+        return replace(self, losses={**self.losses, partition: merged}, rules=rules)
+
+    def _rules_without(self, partition: int, first: int, last: int) -> tuple[RulesRevision, ...]:
+        """Revisions whose record may be among these is to be appended again, if it is the newest: by the next alter."""
+        return (*self.rules[:-1], *(one.without(partition, first, last) for one in self.rules[-1:]))
 
     def is_void(self, partition: int, next_offset: int, leader_epoch: int) -> bool:
         """True when what stands there holds records that were lost, and the loss was accepted."""
@@ -136,6 +148,8 @@ class Table:
             fields["losses"] = {str(partition): starts for partition, starts in self.losses.items()}
         if self.splits:
             fields["splits"] = to_text(self.splits)
+        if self.rules:
+            fields["rules"] = [one.document() for one in self.rules]
         return orjson.dumps({"format": _FORMAT, **fields}, option=orjson.OPT_SORT_KEYS)
 
     @classmethod
@@ -151,6 +165,7 @@ class Table:
             found["skips"] = {int(p): [(a, b) for a, b in ranges] for p, ranges in found["skips"].items()}
             found["losses"] = {int(p): [(a, b) for a, b in starts] for p, starts in found.get("losses", {}).items()}
             found["splits"] = from_text(found.get("splits", ()))
+            found["rules"] = tuple(RulesRevision.read(one, revision) for one in found.get("rules", ()))
             found["former_epochs"] = tuple(found["former_epochs"])
             return _sound(cls(**found, revision=revision), key)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -305,6 +320,26 @@ def check_model(table: Table) -> None:
         _check_family(name, rules)
     if has_ttl(table.families) and not table.expiring:
         raise BadDefinition("a column family with a TTL is for expiring tables: make it with --expiring, expiring=True")
+    _check_rules(table)
+
+
+def _check_rules(table: Table) -> None:
+    """Raise BadDefinition for revisions that a table with such families cannot have."""
+    names = [one.revision for one in table.rules]
+    if table.rules and (not table.wide or names[0] != 0 or table.rules[0].offsets):
+        raise BadDefinition("revisions of column families are for wide tables, and begin with the one as created")
+    if names != sorted(set(names)) or not all(map(_is_whole, names)):
+        raise BadDefinition(f"the revisions of its column families do not rise: {names!r:.100}")
+    for one in table.rules:
+        check_model(replace(table, families=one.families, rules=()))
+        known = [*(at for at in one.offsets if at is not None), *one.since]
+        if not all(_is_whole(at) and 0 <= at <= _MAX_OFFSET for at in known):
+            raise BadDefinition(f"{known!r:.100} are no offsets of control records")
+        counts = {len(one.offsets), len(one.since or one.offsets)} if one.revision else set[int]()
+        if counts - {table.partitions} or bool(one.since) == one.is_complete:
+            raise BadDefinition(f"revision {one.revision} of its column families has no place in each partition")
+    if table.rules and table.families not in [one.families for one in table.rules]:
+        raise BadDefinition("its column families are those of none of its revisions")
 
 
 def has_ttl(families: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -20,7 +20,13 @@ from logstore.model.safe_path import one_step, relative
 FORMAT, ENTRY_FORMAT, SST_FORMAT = 2, 1, 5
 _READ = (1, 2)  # formats; in the first one every file is of the base
 DECISIONS = "decisions"  # kind of the file that holds a partition's outcomes and ids; "": rows
-_LATER = {"kind": "", "counter": 0, "decisions": 0, "rows_digest": ""}  # left out where a table has none of it
+_LATER = {
+    "kind": "",
+    "counter": 0,
+    "decisions": 0,
+    "rows_digest": "",
+    "rules": 0,
+}  # left out where a table has none of it
 
 
 class FileFacts(NamedTuple):
@@ -51,6 +57,7 @@ class PartFacts(NamedTuple):
     counter: int = 0  # outcomes that a conditional table has counted below the cut
     decisions: int = 0  # outcomes and ids in its state
     rows_digest: str = ""  # the part of `digest` that its rows make; empty: all of it
+    rules: int = 0  # revision of a wide table's rules that is in force at the cut
 
     @property
     def rows(self) -> Digest:

@@ -131,13 +131,15 @@ class RestoreOrder(NamedTuple):
 class FoldResult(NamedTuple):
     """SSTables of one partition. `linked`: they are the base's, for nothing changed; `records`: how many were read.
 
-    Of a range of its keys: its share of them, and of the digest; `linked`: nothing changed in it.
+    Of a range of its keys: its share of them, and of the digest; `linked`: nothing changed in it. `rules`: revision of
+    the source's rules behind what was read for a fork.
     """
 
     facts: PartFacts
     files: list[FileFacts]
     linked: bool
     records: int
+    rules: int = 0
 
 
 class SnapshotOrder(NamedTuple):

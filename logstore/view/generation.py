@@ -57,7 +57,8 @@ class Builder:
             self._view.set_quarantine(reading.quarantine())
             if reading.decisions is not None:
                 since = self._since if self._decided else 0  # ids and outcomes are all in the view, none in its base
-                self._view.load_decisions(reading.decisions.items(since), reading.decisions.counter)
+                decided = reading.decisions
+                self._view.load_decisions(decided.items(since), decided.counter, decided.revision)
                 self._decided = True
             state = reading.state
         moved = Folded(state.next_offset, state.log_time_ms, {}, [], None)
@@ -117,7 +118,7 @@ def take_in(view: View, items: Iterable[DecisionItem]) -> None:
     """
     base = view.base
     assert base is not None, "a snapshot is stood on"
-    view.load_decisions(items, base.counter)
+    view.load_decisions(items, base.counter, base.rules)
     with view.reader().reading() as reading:
         assert reading.decisions is not None, "the table is conditional"
         found = decisions_digest(reading.decisions.items())

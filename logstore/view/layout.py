@@ -107,6 +107,7 @@ class Base(NamedTuple):
     last: str = ""  # that record's identity, `<offset>-<32 hex digits>`; empty: unknown
     counter: int = 0  # outcomes that a conditional table has counted below the cut
     rows_digest: str = ""  # the part of `digest` that its rows make; empty: all of it
+    rules: int = 0  # revision of a wide table's rules that is in force at the cut
 
     @property
     def rows(self) -> Digest:
@@ -116,7 +117,7 @@ class Base(NamedTuple):
     def encode(self) -> bytes:
         """The value of "base"; what a table without outcomes has nothing of is left out, as earlier builds wrote it."""
         fields = self._asdict()
-        for name in ("counter", "rows_digest"):
+        for name in ("counter", "rows_digest", "rules"):
             if not fields[name]:
                 del fields[name]
         return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
@@ -171,6 +172,11 @@ def unpack_offset(raw: bytes) -> int:
     if len(raw) != _OFFSET.size:
         raise Corrupted(f"the key of a quarantined record has {len(raw)} bytes")
     return int(_OFFSET.unpack(raw)[0])
+
+
+def offset_or_0(raw: bytes | None) -> int:
+    """The number that `pack_offset` wrote; 0 where there is none."""
+    return 0 if raw is None else unpack_offset(raw)
 
 
 def unpack_counts(raw: bytes) -> dict[str, int]:

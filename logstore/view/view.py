@@ -111,7 +111,7 @@ class View:
                 if identity.expiring:
                     self._expiries = self._env.open_db(expiries.EXPIRIES)
                 self.state, self.base = self._recover(identity, base, quarantine)
-                self.counter = self._counter()
+                self.counter, self.revision = self._number(decisions.COUNTER), self._number(decisions.REVISION)
             if sync == "commit":  # it may have been written without sync before
                 environment.clear_unsynced(self.path, self._env)
         except BaseException:
@@ -150,7 +150,7 @@ class View:
             self._make_room(folded)  # the larger map reaches behind what is allocated
         self.state = state
         if folded.decided is not None:
-            self.counter = folded.decided.counter
+            self.counter, self.revision = folded.decided.counter, folded.decided.revision
 
     def stop(self, stop: Stop) -> None:
         """Mark the partition as stopped where it stands. Readers answer 503 until an `apply` clears it."""
@@ -196,8 +196,8 @@ class View:
         with damage.translating(self.path), self._env.begin(write=True) as txn:
             self._write_quarantine(txn, quarantine)
 
-    def load_decisions(self, items: Iterable[DecisionItem], counter: int) -> None:
-        """Add decision items of a snapshot or of another view, and count as many outcomes as that one has.
+    def load_decisions(self, items: Iterable[DecisionItem], counter: int, revision: int = 0) -> None:
+        """Add decision items of a snapshot or of another view; count as many outcomes, and have the rules, of that one.
 
         Raises as `apply`; some of them may be there then. Requires: the table is conditional.
         """
@@ -209,8 +209,8 @@ class View:
             while not self._transaction(partial(decisions.load, self._decisions, items=chunk)):
                 self._enlarge()
                 self._make_room(_NOTHING._replace(entries=room))
-        self._transaction(partial(decisions.write, self._decisions, decided=Decided({}, {}, counter)))
-        self.counter = counter
+        self._transaction(partial(decisions.write, self._decisions, decided=Decided({}, {}, counter, revision)))
+        self.counter, self.revision = counter, revision
 
     def _recover(self, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> tuple[State, Base | None]:
         with self._env.begin(write=True) as txn:
@@ -222,10 +222,9 @@ class View:
             standing = txn.get(layout.BASE, db=self._meta)
             return State.decode(txn.get(layout.STATE, db=self._meta) or b""), standing and Base.decode(standing)
 
-    def _counter(self) -> int:
+    def _number(self, name: bytes) -> int:
         with self._env.begin() as txn:
-            raw = txn.get(decisions.COUNTER, db=self._meta)
-        return 0 if raw is None else layout.unpack_offset(raw)
+            return layout.offset_or_0(txn.get(name, db=self._meta))
 
     def _begin_new(self, txn: Any, identity: ViewIdentity, base: Base | None, quarantine: Quarantine) -> State:
         """Write all that a new view knows, in the transaction that creates it."""

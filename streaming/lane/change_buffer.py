@@ -40,7 +40,7 @@ class ChangeBuffer:
         before = self._decided or Decided({}, {}, 0)
         before.outcomes.update(decided.outcomes)
         before.ids.update(decided.ids)
-        self._decided = before._replace(counter=decided.counter)
+        self._decided = before._replace(counter=decided.counter, revision=decided.revision)
         return size_of(decided).bytes + _OVERHEAD * (len(decided.outcomes) + len(decided.ids))
 
     def since(self, position: int, upto: State) -> Folded:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from logstore.model import skips
-from logstore.model.errors import Corrupted, LogTruncated, LogUnreachable
+from logstore.model.errors import Corrupted, LogTruncated, LogUnreachable, NotYet
 from logstore.model.folding.fold import Folded, FoldRules, Records, fold_batch
 from logstore.model.folding.mutation import Control, parse
-from logstore.model.hard_rows.rules import rules_of
+from logstore.model.hard_rows.rules import Rules, rules_of
 from logstore.model.hard_rows.stretch import StretchStart, fold_stretch
 from logstore.model.record_identity import AppliedPosition, RecordIdentity, identify
 from logstore.view import generation, paths
@@ -77,7 +77,7 @@ class FollowedPartition:
         self.find_base(paths.snapshot_dir(data_dir, table.name, table.epoch, partition))
         self.change_buffer: ChangeBuffer | None = None
         self.place = FoldRules.of(table, partition)
-        self._rules = rules_of(table, partition) if table.conditional else None
+        self._ruled, self._rules = table, _rules_of(target)
         self._base_rows = BaseRows()
         self.proof = LineageProof(outlived)
         self.counts = TableCounts()  # the lane's own of this table, once it follows
@@ -151,30 +151,42 @@ class FollowedPartition:
     def take(self, records: Records, leader_epoch: int) -> bool:
         """Fold and commit a batch; False when the partition stopped on the way.
 
-        Raises DiskFull, NotYet, OSError: nothing has changed then, and the same records must be handed over again;
-        Corrupted when the view is damaged.
+        Raises DiskFull, NotYet, OSError: nothing has changed then, or all is committed before a record that waits for
+        a newer definition, and the same records must be handed over again; Corrupted when the view is damaged.
         """
         records, hole = self._upto_hole(self._without_applied(records))
         left = self._without_skipped(records)
         begun_s = time.perf_counter()
         folded = self._fold(left)
         folded_s = time.perf_counter()
-        if left is not records and folded.refused is None:
+        if left is not records and folded.refused is None and folded.awaited is None:
             folded = folded._replace(next_offset=records.offsets[-1] + 1)
         stop = stop_reasons.refused(self.target, folded) or (
-            None if hole is None else stop_reasons.gap(self.target, hole.start, hole.stop)
+            None if hole is None or folded.awaited else stop_reasons.gap(self.target, hole.start, hole.stop)
         )
-        if records.offsets or stop:
+        if (records.offsets and folded.next_offset > self.next_offset) or stop:
             self._commit(folded, leader_epoch, stop, _last(records, folded.next_offset))
         self._count(len(records.offsets), folded_s - begun_s, time.perf_counter() - folded_s)
         self.end = max(self.end, self.next_offset)
+        if folded.awaited is not None:
+            raise NotYet(self._waits(folded.awaited))
         return stop is None
+
+    def _waits(self, why: str) -> str:
+        table, partition, at = self.target.table.name, self.target.partition, self.next_offset
+        return (
+            f"the record at offset {at:,} of {table}/{partition} waits for a newer definition: {why}; `logstore table "
+            f"alter {table}`, given once more as it was, ends a change that was cut short; what another program wrote "
+            f"there is given up by `logstore table repair {table} --partition {partition} --skip {at} --force`"
+        )
 
     def _fold(self, records: Records) -> Folded:
         log_time_ms = self.view.state.log_time_ms
+        if self._ruled is not self.target.table:  # its rules may have been altered
+            self._ruled, self._rules = self.target.table, _rules_of(self.target)
         if self._rules is None:
             return fold_batch(records, self.place, self.next_offset, log_time_ms)
-        start = StretchStart(self.next_offset, log_time_ms, self.view.counter)
+        start = StretchStart(self.next_offset, log_time_ms, self.view.counter, self.view.revision)
         before = ViewState(self.view.reader(), lambda: self._base_rows.at(self.view.base, self.base_dir))
         try:
             return fold_stretch(records, self._rules, start, before)
@@ -430,6 +442,10 @@ class FollowedPartition:
         """Leave out the records that a repair gave up although the log holds them."""
         left = skips.remaining(records.offsets, self._skips)
         return records if left is None else records.pick(left)
+
+
+def _rules_of(target: Target) -> Rules | None:
+    return rules_of(target.table, target.partition) if target.table.conditional else None
 
 
 def _last(records: Records, next_offset: int) -> RecordIdentity | None:

@@ -13,6 +13,8 @@ import click
 
 from logstore.cli import options, show
 from logstore.cli.table.definition import document, done, holds, rows_of
+from logstore.cli.table.families import SPEC
+from logstore.cli.table.families import families as named
 from logstore.cli.table.split_points import split_points, with_split_points
 from logstore.cli.table_names import table_names
 from logstore.log import topics
@@ -26,6 +28,7 @@ from logstore.model.table import (
     DEFAULT_PARTITIONS,
     Table,
 )
+from logstore.model.wide.altered_families import REMOVED
 from logstore.node.addresses import need_bootstrap
 from logstore.settings import Settings
 
@@ -95,10 +98,10 @@ def _of_a_new_table(name: str) -> Any:
 @click.option(
     "--family",
     "families",
-    metavar="NAME[:versions=N,ttl=TIME]",
+    metavar=SPEC,
     multiple=True,
     help="With --wide, as often as needed: a column family, how many versions its cells keep (1), and how long they "
-    "live when their writer does not say (for good). A TTL makes the table --expiring.",
+    "live when their writer does not say. A TTL makes the table --expiring. `table alter` adds more.",
 )
 @click.option("--multi-row", is_flag=True, help="With --wide: an edit may name several rows of one partition.")
 @click.option(
@@ -142,8 +145,8 @@ def create(
             registry, name, partitions=partitions, splits=splits,
             max_value_bytes=max_value_bytes,
             description=description, topic_config=config, snapshots=snapshots,
-            conditional=conditional, expiring=expiring, wide=wide, families=_families(families), multi_row=multi_row,
-            siblings=siblings,
+            conditional=conditional, expiring=expiring, wide=wide, families=named(families, "--family"),
+            multi_row=multi_row, siblings=siblings,
             **_window(dedup_window, dedup_records),
         )  # fmt: skip
     else:
@@ -167,26 +170,6 @@ def create(
     holds(registry, change, settings.timeout_s, new=True)
     own = "created" if change.table.topic == name else f"created; its topic is {change.table.topic}"
     done(change, own if topic is None else f"made of topic {topic}", as_json=as_json)
-
-
-def _families(given: tuple[str, ...]) -> dict[str, dict[str, int]]:
-    """Column families and their rules. Raises UsageError."""
-    found: dict[str, dict[str, int]] = {}
-    for text in given:
-        name, _, rules = text.partition(":")
-        if name in found:
-            raise UsageError(f"--family {name} is given twice")
-        found[name] = dict(_rule(text, *rule.partition("=")) for rule in rules.split(",") if rule)
-    return found
-
-
-def _rule(text: str, word: str, _sign: str, said: str) -> tuple[str, int]:
-    """A rule of a column family. Raises UsageError."""
-    if word == "ttl":
-        return "ttl_ms", options.duration_ms(said, f"--family {text!r}: its TTL")
-    if word != "versions" or not said.isdecimal():
-        raise UsageError(f"--family {text!r}: write NAME, NAME:versions=N or NAME:versions=N,ttl=7d")
-    return "versions", int(said)
 
 
 def _window(dedup_window: str | None, dedup_records: int | None) -> dict[str, int]:
@@ -252,25 +235,43 @@ def describe(settings: Settings, name: str, as_json: bool) -> None:
     default=None,
     help=f"Whether the store may write its control records.  [default: {UNCHANGED}]",
 )
+@click.option(
+    "--add-family",
+    "added",
+    metavar=SPEC,
+    multiple=True,
+    help="Of a wide table, as often as needed: a column family more, as of `table create`.",
+)
+@click.option(
+    "--family",
+    "changed",
+    metavar=SPEC,
+    multiple=True,
+    help="Of a wide table: other rules of a family that is there, for what is written from now on; ttl=none: no TTL.",
+)
 @TOPIC_CONFIG
 @_with_snapshots(lambda _: UNCHANGED)
 @click.option("--partitions", type=int, hidden=True)
 @click.option("--max-value-bytes", type=options.BYTES, hidden=True)
+@click.option("--drop-family", "removed", hidden=True)
 @options.AS_JSON
 def alter(
     settings: Settings, name: str, description: str | None, allow_control_records: bool | None,
-    topic_config: tuple[str, ...],
-    snapshots: dict[str, Any], partitions: int | None, max_value_bytes: int | None, as_json: bool,
+    added: tuple[str, ...], changed: tuple[str, ...], topic_config: tuple[str, ...],
+    snapshots: dict[str, Any], partitions: int | None, max_value_bytes: int | None, removed: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Change a table's description, permission for control records, its next snapshots, or settings of its topic.
+    """Change a table's description, column families, next snapshots, or settings of its topic, and if it is written to.
 
     All else is fixed at creation.
     """
     _refuse(name, partitions=partitions, max_value_bytes=max_value_bytes)
+    if removed is not None:
+        raise UsageError(REMOVED.format(table=name, family=removed))
     config = options.pairs(topic_config, "--topic-config")
-    if description is None and allow_control_records is None and not config and not snapshots:
+    if not any((description is not None, allow_control_records is not None, config, snapshots, added, changed)):
         raise UsageError(
-            "nothing to change: give --description, --topic-config, --allow-control-records, --compression, ..."
+            "nothing to change: give --description, --add-family, --topic-config, --allow-control-records, "
+            "--compression, ..."
         )
     registry = Registry(need_bootstrap(settings))
     change = ddl.alter(
@@ -280,6 +281,8 @@ def alter(
         topic_config=config,
         allow_control_records=allow_control_records,
         snapshots=snapshots,
+        add_families=named(added, "--add-family"),
+        families=named(changed, "--family"),
     )
     holds(registry, change, settings.timeout_s)
     done(change, "altered", as_json=as_json)

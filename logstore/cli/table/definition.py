@@ -52,7 +52,8 @@ def rows_of(found: Table) -> str:
 def _model(found: Table) -> dict[str, Any]:
     """Kind of the rows, where they are not one value each."""
     if found.wide:
-        return {"wide": True, "families": found.families, "multi_row": found.multi_row}
+        rules = {"rules": [one.document() for one in found.rules]} if found.rules else {}
+        return {"wide": True, "families": found.families, "multi_row": found.multi_row, **rules}
     return {"siblings": True} if found.siblings else {}
 
 

@@ -10,7 +10,7 @@ _SECTIONS: Sections = {
         "create": (_COMMANDS, "Make a table."),
         "list": (_COMMANDS, "List the tables."),
         "describe": (_COMMANDS, "Show a table's definition, and what is wrong with its topic."),
-        "alter": (_COMMANDS, "Change a table's description, its next snapshots, or settings of its topic."),
+        "alter": (_COMMANDS, "Change a table's description, column families, next snapshots, or its topic."),
         "drop": ("logstore.cli.table.drop", "Drop a table: its topic, and every row in it, is deleted."),
         "promote": ("logstore.cli.table.promote", "Put a restored table in the place of the one it was restored from."),
         "repair": ("logstore.cli.table.repair", "Show what is missing in a partition's log, and have it given up."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from logstore.client.addresses import find
 from logstore.client.checks import Text, check_kind, check_number, check_table
+from logstore.client.wide.altered import check_altered
 from logstore.log.connect.cluster import Cluster
 from logstore.model.errors import NoSuchTable, UsageError
 from logstore.model.table import (
@@ -123,16 +124,25 @@ class Admin:
         topic_config: Mapping[str, str] | None = None,
         allow_control_records: bool | None = None,
         snapshots: Mapping[str, Any] | None = None,
+        add_families: Mapping[str, Mapping[str, Any]] | Iterable[str] = (),
+        families: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Table:
-        """Change what is not fixed; None leaves as it is. Returns the definition; raises NoSuchTable, as `create`."""
+        """Change what is not fixed; None leaves as it is. Returns the definition.
+
+        `add_families`, as `create` has `families`, gives a wide table more of them; `families` changes rules of those
+        that it has: {"content": {"versions": 5, "ttl_ms": None}}. Both act on what is written behind one record of each
+        partition's log. A change that is cut short is ended by the next `alter` of the table.
+
+        Raises NoSuchTable, NotWide, Conflict, and as `create`.
+        """
         from logstore.log.tables import ddl  # noqa: PLC0415 - loads librdkafka
 
         _check_words(description, topic_config, snapshots)
-        if description is None and allow_control_records is None and not topic_config and not snapshots:
-            raise UsageError("nothing to change: give description, topic_config, allow_control_records or snapshots")
+        others = description is not None or allow_control_records is not None or topic_config or snapshots
+        added = check_altered(add_families, families, nothing=not others)
         change = ddl.alter(
             self._open(), check_table(table), description=description, topic_config=topic_config,
-            allow_control_records=allow_control_records, snapshots=snapshots,
+            allow_control_records=allow_control_records, snapshots=snapshots, add_families=added, families=families,
         )  # fmt: skip
         return self._served(change)
 

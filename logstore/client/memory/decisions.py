@@ -25,6 +25,11 @@ class MemoryDecisions:
         self._ids: dict[RowId, RememberedId] = {}
         self._counter = self._log_time_ms = 0
 
+    def change_rules(self, table: Table, revision: int, timestamp_ms: int) -> None:
+        """Go on by the rules of a revision, from a record with this timestamp on."""
+        self._rules = rules_of(table, self._number).at(revision)
+        self._log_time_ms = max(self._log_time_ms, timestamp_ms)
+
     def decide(
         self, offset: int, timestamp_ms: int, key: bytes, value: bytes | None, headers: Headers,
         before: Callable[[bytes], Entry | None],

@@ -18,7 +18,7 @@ from logstore.model.wide.selection import CellSelection
 class MemoryRecord(NamedTuple):
     """A record of the log, which only this process sees."""
 
-    key: bytes
+    key: bytes | None  # None: a control record's
     value: bytes | None
     headers: Headers
     timestamp_ms: int
@@ -44,15 +44,26 @@ class MemoryPartition:
         """Append a checked record and fold it; returns its offset."""
         offset = self.next_offset
         changed = self._folded(offset, record)
-        self.log.append(record)
-        self._log_times_ms.append(max(record.timestamp_ms, self._log_times_ms[-1] if self._log_times_ms else 0))
+        self._append(record)
         for key, entry in changed.items():
             self._versions.setdefault(key, []).append(entry)
         return offset
 
+    def change_rules(self, record: MemoryRecord, revision: int, table: Table) -> None:
+        """Append the control record of a revision; what comes behind it is folded by that one of the definition."""
+        assert self.decisions is not None, "wide tables are conditional"
+        self.decisions.change_rules(table, revision, record.timestamp_ms)
+        self.table = table
+        self._append(record)
+
+    def _append(self, record: MemoryRecord) -> None:
+        self.log.append(record)
+        self._log_times_ms.append(max(record.timestamp_ms, self._log_times_ms[-1] if self._log_times_ms else 0))
+
     def _folded(self, offset: int, record: MemoryRecord) -> dict[bytes, Entry]:
         """Entries of the rows that the record at `offset` changes."""
         key, value, headers, timestamp_ms = record
+        assert key is not None, "a mutation has a key"
         if self.decisions is not None:
             return self.decisions.decide(offset, timestamp_ms, key, value, headers, self.entry)
         mutation = parse(

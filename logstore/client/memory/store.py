@@ -24,6 +24,7 @@ from logstore.client.checks import (
 from logstore.client.conditional.outcome import Outcome, check_log
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.conditional.writes import ConditionalWrites
+from logstore.client.memory.altered import alter
 from logstore.client.memory.decisions import MemoryDecisions
 from logstore.client.memory.partition import MemoryPartition
 from logstore.client.memory.pipeline import MemoryPipeline
@@ -34,6 +35,7 @@ from logstore.client.read.budget import DEADLINE_MS, Budget
 from logstore.client.read.level import Level
 from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
+from logstore.client.wide.altered import check_altered
 from logstore.client.wide.reads import ScanBounds, WideReads
 from logstore.client.write.level import WriteLevel, check_write_level
 from logstore.model.errors import (
@@ -115,6 +117,21 @@ class MemoryStore(ConditionalWrites, WideReads):
         )  # fmt: skip
         check_rows(definition)
         self._tables.add(definition)
+
+    def alter(
+        self,
+        table: str,
+        *,
+        add_families: Mapping[str, Mapping[str, Any]] | Iterable[str] = (),
+        families: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Add column families to a wide table, or change rules of some, as `Admin.alter`.
+
+        Raises NoSuchTable, NotWide, BadDefinition, UsageError.
+        """
+        added = check_altered(add_families, families)
+        with self._tables.lock:
+            alter(self._tables.partitions(table), added, families or {}, self._tables.clock_ms())
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,

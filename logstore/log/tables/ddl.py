@@ -1,6 +1,7 @@
 """DDL: create, adopt, alter and drop tables.
 
-Every change is one record of `logstore.tables`; `live_workers` says which workers serve it.
+Every change is one record of `logstore.tables`, but for one of column families (`rules`); `live_workers` says which
+workers serve it.
 
 The order of steps is what makes them safe to repeat and to race:
 
@@ -17,6 +18,7 @@ from typing import Any
 
 from logstore.log import topics
 from logstore.log.kafka import offsets
+from logstore.log.tables import rules
 from logstore.log.tables.change import Change, write
 from logstore.log.tables.claims import check_unclaimed, claim_topic, epoch_now, free, heir, is_left_over, is_usable
 from logstore.log.tables.registry import Registry
@@ -37,6 +39,7 @@ from logstore.model.table import (
     has_ttl,
     partition_count,
 )
+from logstore.model.wide.altered_families import Given
 
 
 def create(
@@ -130,9 +133,19 @@ def alter(
     topic_config: Mapping[str, str] | None = None,
     allow_control_records: bool | None = None,
     snapshots: Mapping[str, Any] | None = None,
+    add_families: Given = (),
+    families: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Change:
-    """Change what does not change the fold. Raises NoSuchTable, BadDefinition."""
-    table = _with_snapshots(registry.table(name), snapshots)
+    """Change what is not fixed. Raises NoSuchTable, NotWide, UsageError, BadDefinition.
+
+    `add_families`: as in `create`; `families`: other rules of some that are there. A change of families that was cut
+    short is ended, whatever else is asked for.
+    """
+    added, changed = families_of(add_families), families or {}
+    ruled = rules.ended(registry, registry.table(name))
+    if added or changed:
+        ruled = rules.alter(registry, ruled, added, changed)
+    table = _with_snapshots(ruled, snapshots)
     if topic_config:
         actual = topics.settings_of(registry.admin, table.topic)
         _allowed(table, actual | dict(topic_config), topics.replication(registry.admin), only=topic_config)
@@ -141,6 +154,8 @@ def alter(
         table = replace(table, description=description)
     if allow_control_records is not None:
         table = replace(table, allow_control_records=allow_control_records)
+    if table == ruled and (added or changed):
+        return Change(table, table.revision + 1, [])
     return write(registry, table, [])
 
 

@@ -177,6 +177,17 @@ class Registry:
                 )
         return [replace(table, revision=offset) for table, offset in zip(tables, offsets, strict=True)]
 
+    def write_over(self, table: Table) -> tuple[Table, Table | None]:
+        """Append a definition; returns it as it is read, and the one that came in between, which it has replaced.
+
+        That one's author does not know. Raises as `write`, but for that.
+        """
+        (offset,) = self._append([(table.name.encode(), table.to_json())])
+        records = _read_compacted(self.bootstrap, offset, clients.REQUEST_S)
+        newer = [record for record in records if _is_newer(record, table)]
+        others = [Table.from_json(record.value() or b"", record.offset(), record.key()) for record in newer[-1:]]
+        return Table.from_json(table.to_json(), offset), others[0] if others else None
+
     def forget(self, name: str) -> int:
         """Append a tombstone: a record of that name which cannot be read does not matter any more."""
         return self._append([(name.encode(), None)])[0]

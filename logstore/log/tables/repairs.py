@@ -125,7 +125,15 @@ def renewed(registry: Registry, table: Table) -> Table:
     partitions = topics.partition_count(registry.admin, table.topic)
     former = (*table.former_epochs, table.epoch)
     return replace(
-        table, epoch=epoch, partitions=partitions, former_epochs=former, skips={}, losses={}, base=None, origin=None
+        table,
+        epoch=epoch,
+        partitions=partitions,
+        former_epochs=former,
+        skips={},
+        losses={},
+        base=None,
+        origin=None,
+        rules=(),
     )
 
 

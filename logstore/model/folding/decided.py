@@ -9,8 +9,12 @@ RowId = tuple[bytes, bytes]  # row key, mutation id
 
 
 class Decided(NamedTuple):
-    """Outcomes by offset, the ids that came, and how many outcomes the partition has counted."""
+    """Outcomes by offset, the ids that came, and how many outcomes the partition has counted.
+
+    `revision`: that of the rules in force behind them (`logstore.model.rules.rules_revision`).
+    """
 
     outcomes: dict[int, bytes]
     ids: dict[RowId, bytes]
     counter: int
+    revision: int = 0

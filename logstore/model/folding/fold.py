@@ -90,6 +90,7 @@ class Folded(NamedTuple):
     quarantined: list[tuple[int, str]]  # (offset, reason)
     refused: Refused | None  # the record at `next_offset` stops the partition
     decided: Decided | None = None  # outcomes and ids; None: the table keeps none
+    awaited: str | None = None  # why the record at `next_offset` cannot be folded before a newer definition is known
 
 
 def fold_row(before: Entry | None, mutation: Put | Delete, offset: int, timestamp_ms: int) -> Entry:

@@ -59,7 +59,7 @@ class CellFold:
     def __init__(
         self, rows: Mapping[bytes, bytes], ids: Mapping[RowId, RememberedId], rules: Rules, counter: int
     ) -> None:
-        self._rules, self._window = rules, rules.window
+        self.rules, self._window = rules, rules.window
         self._cells = {key: _cell(raw) for key, raw in rows.items()}
         self._ids = {name: _First(*one[:2], encode_became(one.outcome), *one[3:]) for name, one in ids.items()}
         self.entries: dict[bytes, bytes] = {}
@@ -71,7 +71,7 @@ class CellFold:
     ) -> None:  # fmt: skip
         """Fold the records at these indices, which rise; those without a mutation are plain puts and deletes."""
         offsets, keys, values, timestamps_ms, _ = records
-        outcomes, ids, counter = self.decided
+        outcomes, ids, counter, _ = self.decided
         for i in indices:
             key, offset, log_time_ms, mutation = keys[i], offsets[i], log_times_ms[i], mutations.get(i)
             assert key is not None, "a hard row has a key"
@@ -133,7 +133,7 @@ class CellFold:
         if value is None:
             raise _Infeasible(became_invalid("wrong-length"))
         built = value if cell is None else cell.payload + value
-        if len(built) > self._rules.place.max_value_bytes:
+        if len(built) > self.rules.place.max_value_bytes:
             raise _Infeasible(became_invalid("too-large"))
         return built
 

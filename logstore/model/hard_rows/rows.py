@@ -18,7 +18,7 @@ class RowFold:
     def __init__(
         self, rows: Mapping[bytes, bytes], ids: Mapping[RowId, RememberedId], rules: Rules, counter: int
     ) -> None:
-        self._rules, self._ids = rules, ids
+        self.rules, self._ids = rules, dict(ids)
         self._before = {key: unpack_row(Entry.decode(raw)) for key, raw in rows.items()}
         self.entries: dict[bytes, bytes] = {}
         self.decided = Decided({}, {}, counter)
@@ -27,7 +27,10 @@ class RowFold:
         self, records: Records, indices: Sequence[int], mutations: Mapping[int, RowMutation],
         log_times_ms: Sequence[int],
     ) -> None:  # fmt: skip
-        """Fold the records at these indices, which rise; those without a mutation are plain puts and deletes."""
+        """Fold the records at these indices, which rise; those without a mutation are plain puts and deletes.
+
+        What is taken next, by other `rules` perhaps, is folded upon them.
+        """
         steps, counter = [], self.decided.counter
         for i in indices:
             mutation = mutations.get(i) or _plain(records, i)
@@ -35,13 +38,17 @@ class RowFold:
                 PlacedMutation(records.offsets[i], records.timestamps_ms[i], log_times_ms[i], counter, mutation)
             )
             counter += mutation.is_decided
-        folded = fold_rows(self._before, self._ids, steps, self._rules)
+        folded = fold_rows(self._before, self._ids, steps, self.rules)
+        self._before |= folded.rows
+        self._ids |= folded.ids
         for key, row in folded.rows.items():
             last = folded.written[key]
-            entry = pack_row(row, last.offset, last.timestamp_ms, wide=self._rules.wide)
+            entry = pack_row(row, last.offset, last.timestamp_ms, wide=self.rules.wide)
             self.entries[key] = entry.encode()
-        outcomes = {offset: encode_outcome(one) for offset, one in folded.outcomes.items()}
-        self.decided = Decided(outcomes, {name: encode_id(one) for name, one in folded.ids.items()}, counter)
+        outcomes, ids, _, _ = self.decided
+        outcomes.update((offset, encode_outcome(one)) for offset, one in folded.outcomes.items())
+        ids.update((name, encode_id(one)) for name, one in folded.ids.items())
+        self.decided = Decided(outcomes, ids, counter)
 
 
 def _plain(records: Records, i: int) -> RowMutation:

@@ -1,6 +1,7 @@
 """Rules: what a table's definition says of its fold, as in force over a stretch of one partition's log."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from logstore.model.folding.fold import FoldRules
@@ -21,6 +22,11 @@ class ColumnFamily(NamedTuple):
 
 
 PLAIN = {PLAIN_FAMILY: ColumnFamily()}
+
+
+def with_plain(families: Mapping[str, ColumnFamily]) -> dict[str, ColumnFamily]:
+    """The families, and that of the cell that a plain put writes."""
+    return {**PLAIN, **families}
 
 
 class DedupWindow(NamedTuple):
@@ -44,6 +50,11 @@ class Rules(NamedTuple):
     dedup_records: int = DEFAULT_DEDUP_RECORDS
     max_row_cells: int = MAX_ROW_CELLS
     max_row_bytes: int = MAX_ROW_BYTES
+    revisions: Mapping[int, Mapping[str, ColumnFamily]] = MappingProxyType({})  # families by revision, but for the 0th
+
+    def at(self, revision: int) -> "Rules":
+        """The rules of a revision. Requires: it is known. Those that `rules_of` gives are of revision 0."""
+        return self if revision == 0 else self._replace(families=self.revisions[revision])
 
     @property
     def groups(self) -> frozenset[str]:
@@ -58,9 +69,13 @@ class Rules(NamedTuple):
 
 def rules_of(table: Table, partition: int) -> Rules:
     """The rules by which a partition of a conditional table is folded."""
-    families = {name: ColumnFamily(**said) for name, said in table.families.items()}
+    revisions = {
+        one.revision: with_plain({name: ColumnFamily(**said) for name, said in one.families.items()})
+        for one in table.revisions
+    }
     return Rules(
         FoldRules.of(table, partition),
-        wide=table.wide, families=PLAIN | families, keeps_siblings=table.siblings, multi_row=table.multi_row,
+        wide=table.wide, families=revisions.pop(0), keeps_siblings=table.siblings, multi_row=table.multi_row,
         expiring=table.expiring, dedup_window_ms=table.dedup_window_ms, dedup_records=table.dedup_records,
+        revisions=revisions,
     )  # fmt: skip

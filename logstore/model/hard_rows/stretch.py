@@ -4,9 +4,11 @@
     hard rows                                       all their records of the stretch in order, over the row as it stands
 
 One record with an id among 10,000 plain ones sends only its own row the long way; what the long way needs of the state
-before is looked up once for all of its rows, in key order.
+before is looked up once for all of its rows, in key order. What stands behind a `rules` record is folded by the rules
+that it names.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol
@@ -16,6 +18,7 @@ from logstore.model.folding.fold import Folded, FoldRules, Records, newest, odd_
 from logstore.model.folding.mutation import RULES, Control, Quarantined, Refused
 from logstore.model.hard_rows.cells import CellFold
 from logstore.model.hard_rows.changes.edits import rows_named
+from logstore.model.hard_rows.changes.rules_change import Awaited, RulesChange, change_of, unknown
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.outcomes import RememberedId
 from logstore.model.hard_rows.parse import parse_hard
@@ -29,6 +32,7 @@ class StretchStart(NamedTuple):
     next_offset: int
     log_time_ms: int
     counter: int  # outcomes that the partition has counted
+    revision: int = 0  # of the rules that are in force
 
 
 class StateBefore(Protocol):
@@ -47,17 +51,21 @@ class _Parsed(NamedTuple):
     mutations: dict[int, RowMutation]
     quarantined: list[tuple[int, str]]  # (offset, reason)
     skipped: list[int]  # indices of those that change no row
+    changes: list[tuple[int, int]]  # (index, revision) of those behind which other rules are in force
+    revision: int  # that is in force in the end
     refused: Refused | None = None
-    refused_at: int | None = None  # its offset
+    awaited: str | None = None
+    ends_at: int | None = None  # offset of a record that is refused, or awaited
 
 
 def fold_stretch(records: Records, rules: Rules, start: StretchStart, before: StateBefore) -> Folded:
     """Fold a run of records of a conditional table into what changes. Requires as `fold_batch`."""
     if not records.offsets:
-        return Folded(start.next_offset, start.log_time_ms, {}, [], None, Decided({}, {}, start.counter))
+        decided = Decided({}, {}, start.counter, start.revision)
+        return Folded(start.next_offset, start.log_time_ms, {}, [], None, decided)
     assert records.offsets[0] >= start.next_offset, "offset is next when applying"
     odd = odd_records(records, rules.place)
-    parsed, records = _parse(records, odd, rules)
+    parsed, records = _parse(records, odd, rules, start)
     hard_keys = _hard_keys(records, parsed, rules)
     if not hard_keys:
         plain = records.without(parsed.skipped) if parsed.skipped else records
@@ -66,9 +74,24 @@ def fold_stretch(records: Records, rules: Rules, start: StretchStart, before: St
     indices = [i for i, key in enumerate(keys) if key in hard_keys and i not in skipped]
     kind = RowFold if rules.wide or rules.keeps_siblings else CellFold
     fold = kind(before.entries(sorted(hard_keys)), before.ids(_names(parsed)), rules, start.counter)
-    fold.take(records, indices, parsed.mutations, _log_times(records, start))
+    log_times = _log_times(records, start)
+    for revision, some in _by_rules(indices, parsed.changes, start.revision):
+        fold.rules = rules.at(revision)
+        fold.take(records, some, parsed.mutations, log_times)
     entries = newest(records.without(sorted([*indices, *parsed.skipped])))
     return _folded(records, start, entries | fold.entries, parsed, fold.decided)
+
+
+def _by_rules(
+    indices: Sequence[int], changes: Sequence[tuple[int, int]], revision: int
+) -> Iterable[tuple[int, Sequence[int]]]:
+    """Indices with the revision by which they are folded: `revision` up to the first change."""
+    begun = 0
+    for at, following in changes:
+        upto = bisect_left(indices, at)
+        yield revision, indices[begun:upto]
+        begun, revision = upto, following
+    yield revision, indices[begun:]
 
 
 def _hard_keys(records: Records, parsed: _Parsed, rules: Rules) -> set[bytes]:
@@ -91,26 +114,33 @@ def _folded(
 ) -> Folded:
     offsets = records.offsets
     log_time_ms = max(start.log_time_ms, 0, *records.timestamps_ms)
-    following = offsets[-1] + 1 if parsed.refused_at is None else parsed.refused_at
-    return Folded(following, log_time_ms, entries, parsed.quarantined, parsed.refused, decided)
+    following = offsets[-1] + 1 if parsed.ends_at is None else parsed.ends_at
+    decided = decided._replace(revision=parsed.revision)
+    return Folded(following, log_time_ms, entries, parsed.quarantined, parsed.refused, decided, parsed.awaited)
 
 
-def _parse(records: Records, odd: Sequence[int], rules: Rules) -> tuple[_Parsed, Records]:
-    """Odd records, and all records below the first one that stops the partition."""
-    parsed = _Parsed({}, [], [])
+def _parse(records: Records, odd: Sequence[int], rules: Rules, start: StretchStart) -> tuple[_Parsed, Records]:
+    """Odd records, and all records below the first one that stops the partition, or has it wait."""
+    parsed = _Parsed({}, [], [], [], start.revision)
+    if start.revision and start.revision not in rules.revisions:
+        return parsed._replace(awaited=unknown(start.revision), ends_at=start.next_offset), records.slice(0, 0)
     _, keys, values, _, headers = records
     for i, is_here in zip(odd, _are_here(records, odd, rules.place), strict=True):
         found = parse_hard(keys[i], values[i], headers[i] or (), rules, is_here=is_here)
         if isinstance(found, RowMutation):
             parsed.mutations[i] = found
             continue
-        if found == Control(RULES):
-            found = Refused(f"the operation {RULES!r} needs a later build")
-        if isinstance(found, Refused):
-            return parsed._replace(refused=found, refused_at=records.offsets[i]), records.slice(0, i)
+        means = change_of(values[i], rules, parsed.revision) if found == Control(RULES) else found
+        if isinstance(means, Refused):
+            return parsed._replace(refused=means, ends_at=records.offsets[i]), records.slice(0, i)
+        if isinstance(means, Awaited):
+            return parsed._replace(awaited=means.why, ends_at=records.offsets[i]), records.slice(0, i)
+        if isinstance(means, RulesChange):
+            parsed = parsed._replace(revision=means.revision)
+            parsed.changes.append((i, means.revision))
         parsed.skipped.append(i)
-        if isinstance(found, Quarantined):
-            parsed.quarantined.append((records.offsets[i], found.reason))
+        if isinstance(means, Quarantined):
+            parsed.quarantined.append((records.offsets[i], means.reason))
     return parsed, records
 
 

@@ -34,6 +34,7 @@ from logstore.view import damage, layout
 
 OUTCOMES, IDS, ID_ENDS = b"outcomes", b"ids", b"id_ends"
 COUNTER = b"counter"  # in `meta`
+REVISION = b"rules"  # in `meta`: of the rules in force; absent: 0
 _SWEPT = 64  # ended outcomes that a commit removes at least, if there are some
 
 
@@ -76,7 +77,7 @@ def size_of(decided: Decided) -> DecidedSize:
 
 
 def write(databases: DecisionDatabases, txn: Any, decided: Decided) -> None:
-    """Write what a run of records has added, and the counter."""
+    """Write what a run of records has added, the counter, and the revision of the rules."""
     outcomes = [(outcome_key(offset), raw) for offset, raw in sorted(decided.outcomes.items())]
     txn.cursor(db=databases.outcomes).putmulti(outcomes)
     named = [
@@ -91,6 +92,8 @@ def write(databases: DecisionDatabases, txn: Any, decided: Decided) -> None:
             bucket = dict(layout.unpack_bucket(txn.get(key, default=b"", db=databases.ids)))
             txn.put(key, layout.pack_bucket(bucket | {whole: raw}), db=databases.ids)
     txn.put(COUNTER, layout.pack_offset(decided.counter), db=databases.meta)
+    if decided.revision:
+        txn.put(REVISION, layout.pack_offset(decided.revision), db=databases.meta)
 
 
 def sweep(databases: DecisionDatabases, txn: Any, log_time_ms: int, decided: Decided) -> None:
@@ -147,8 +150,8 @@ class DecisionReading:
     def __init__(self, databases: DecisionDatabases, txn: Any, log_time_ms: int, path: Path) -> None:
         self._databases, self._txn, self._log_time_ms, self._path = databases, txn, log_time_ms, path
         with damage.translating(path):
-            raw = txn.get(COUNTER, db=databases.meta)
-        self.counter = 0 if raw is None else layout.unpack_offset(raw)
+            counter, revision = (txn.get(name, db=databases.meta) for name in (COUNTER, REVISION))
+        self.counter, self.revision = layout.offset_or_0(counter), layout.offset_or_0(revision)
 
     def outcome(self, offset: int) -> RememberedOutcome | None:
         """The outcome of the record at `offset`; None where none is remembered. Raises Corrupted, NotYet."""

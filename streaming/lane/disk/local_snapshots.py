@@ -72,6 +72,7 @@ def base_of(manifest: Manifest, partition: int) -> Base:
         part.last,
         part.counter,
         part.rows_digest,
+        part.rules,
     )
 
 
