@@ -191,8 +191,8 @@ def families_that_cannot_be_altered_stay_as_they_are(under):
     table, plain = make(under), under.make()
     for asked in (
         {"add_families": {"content": {"versions": 9}}}, {"add_families": ["a b"]}, {"add_families": "notes"},
-        {"add_families": {"n": {"ttl_ms": 9}}}, {"families": {"none": {"versions": 2}}}, {"families": {"content": None}},
-        {"families": {"content": {"versions": 0}}}, {"families": ["content"]}, {},
+        {"add_families": {"n": {"ttl_ms": 9}}}, {"families": {"none": {"versions": 2}}}, {"families": ["content"]},
+        {"families": {"content": {"versions": 0}}}, {"families": {"content": None}}, {},
     ):  # fmt: skip
         with pytest.raises(UsageError):
             under.alter(table, **asked)

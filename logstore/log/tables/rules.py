@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from logstore.log.control import append_control
 from logstore.log.kafka import offsets
-from logstore.log.read.range_group import read_group
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import BadDefinition, Conflict, NoSuchTable
 from logstore.model.folding.mutation import RULES, Control, sort_out
@@ -129,6 +128,8 @@ class _Found(NamedTuple):
 
 def _records(registry: Registry, table: Table, ends: Mapping[int, int]) -> Iterator[_Found]:
     """Records of rules from where those of the open revisions may begin."""
+    from logstore.log.read.range_group import read_group  # noqa: PLC0415 - loads Arrow, for which other commands wait
+
     since = {
         p: min(one.since[p] for one in table.revisions if one.since and one.offsets[p] is None)
         for p in ends if _is_open(table.revisions, p)
