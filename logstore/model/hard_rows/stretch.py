@@ -18,7 +18,7 @@ from logstore.model.folding.fold import Folded, FoldRules, Records, newest, odd_
 from logstore.model.folding.mutation import RULES, Control, Quarantined, Refused
 from logstore.model.hard_rows.cells import CellFold
 from logstore.model.hard_rows.changes.edits import rows_named
-from logstore.model.hard_rows.changes.rules_change import Awaited, RulesChange, change_of, unknown
+from logstore.model.hard_rows.changes.rules_change import RulesChange, UnknownRules, change_of, unknown
 from logstore.model.hard_rows.fold_rows import RowMutation
 from logstore.model.hard_rows.outcomes import RememberedId
 from logstore.model.hard_rows.parse import parse_hard
@@ -133,7 +133,7 @@ def _parse(records: Records, odd: Sequence[int], rules: Rules, start: StretchSta
         means = change_of(values[i], rules, parsed.revision) if found == Control(RULES) else found
         if isinstance(means, Refused):
             return parsed._replace(refused=means, ends_at=records.offsets[i]), records.slice(0, i)
-        if isinstance(means, Awaited):
+        if isinstance(means, UnknownRules):
             return parsed._replace(awaited=means.why, ends_at=records.offsets[i]), records.slice(0, i)
         if isinstance(means, RulesChange):
             parsed = parsed._replace(revision=means.revision)

@@ -13,7 +13,7 @@ class RulesChange(NamedTuple):
     revision: int
 
 
-class Awaited(NamedTuple):
+class UnknownRules(NamedTuple):
     """A record that cannot be folded before a newer definition is known here; `why` is a sentence."""
 
     why: str
@@ -21,7 +21,7 @@ class Awaited(NamedTuple):
 
 def change_of(
     value: bytes | None, rules: Rules, revision: int
-) -> RulesChange | Awaited | Control | Quarantined | Refused:
+) -> RulesChange | UnknownRules | Control | Quarantined | Refused:
     """The meaning of a `rules` record with this value, where the rules of `revision` are in force."""
     if not rules.wide:
         return Refused(f"the operation {RULES!r} needs a later build")
@@ -32,9 +32,9 @@ def change_of(
         return Control(RULES)
     known = rules.revisions.get(record.revision)
     if known is None:
-        return Awaited(unknown(record.revision))
+        return UnknownRules(unknown(record.revision))
     if record.families is not None and _read(record.families) != known:
-        return Awaited(f"its definition has other column families for revision {record.revision} than the log has")
+        return UnknownRules(f"its definition has other column families for revision {record.revision} than the log has")
     return RulesChange(record.revision)
 
 
