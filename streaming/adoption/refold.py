@@ -120,7 +120,10 @@ def _step(tail: Tail, followed: FollowedPartition, cut: int) -> None:
     for event in events:
         fine = True
         if isinstance(event, FetchedBatch):
-            fine = followed.take(event.records.slice(0, bisect_left(event.records.offsets, cut)), event.leader_epoch)
+            records, stop = followed.upto_foreign_time(event.records, event.by_writers)
+            if stop is not None and stop.offset < cut:
+                raise NotFolded(stop.detail)
+            fine = followed.take(records.slice(0, bisect_left(records.offsets, cut)), event.leader_epoch)
         elif isinstance(event, End):
             fine = followed.at_end(min(event.offset, cut)) and followed.next_offset >= min(event.offset, cut)
             if event.offset < cut:

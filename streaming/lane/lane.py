@@ -315,7 +315,7 @@ class Lane(threading.Thread):
             followed.end = max(followed.end, tail.end(event.topic, event.partition))
             if not followed.prove(event.records):
                 return False
-            return self._cuts.take(followed, event.records, event.leader_epoch)
+            return self._take(followed, event)
         if isinstance(event, End):
             if followed.proof.wanted is None:
                 return followed.at_end(event.offset)
@@ -328,6 +328,15 @@ class Lane(threading.Thread):
         # a topic that is gone is found out by the control plane, which looks at the ids
         self._hold(tail, followed, f"{event.topic}/{event.partition}: {event.detail}")
         return True
+
+    def _take(self, followed: FollowedPartition, batch: FetchedBatch) -> bool:
+        """Apply a batch, up to the first record that has its writer's time; False when the partition stopped."""
+        before, stop = followed.upto_foreign_time(batch.records, batch.by_writers)
+        following = self._cuts.take(followed, before, batch.leader_epoch)
+        if stop is None or not following or not followed.reaches(stop.offset):
+            return following
+        followed.halt(stop)
+        return False
 
     def _hold(self, tail: Tail, followed: FollowedPartition, why: str) -> None:
         """Hold a partition: its view stays as it is, and the same records are tried again a little later."""

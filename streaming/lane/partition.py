@@ -12,7 +12,7 @@ nothing else.
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -179,6 +179,12 @@ class FollowedPartition:
             f"alter {table}`, given once more as it was, ends a change that was cut short; what another program wrote "
             f"there is given up by `logstore table repair {table} --partition {partition} --skip {at} --force`"
         )
+
+    def upto_foreign_time(self, records: Records, by_writers: Sequence[int]) -> tuple[Records, Stop | None]:
+        """Records before the first to which its writer's clock gave the time, and the stop there."""
+        left = [offset for offset in by_writers if offset >= self.next_offset]
+        stop = stop_reasons.foreign_time(self.target, left)
+        return (records, None) if stop is None else (records.slice(0, bisect_left(records.offsets, stop.offset)), stop)
 
     def _fold(self, records: Records) -> Folded:
         log_time_ms = self.view.state.log_time_ms

@@ -1,5 +1,8 @@
 """Stop reasons: causes for which a partition answers nothing, each with the command that helps."""
 
+from collections.abc import Sequence
+
+from logstore.log.read.foreign_time import foreign_time as find_foreign_time
 from logstore.log.tables import repairs
 from logstore.model.errors import EpochChanged, LogGap, LogTruncated, TopicMisconfigured, Unsupported
 from logstore.model.folding.fold import Folded
@@ -68,6 +71,14 @@ def epoch_changed(table: Table, actual: str | None) -> Stop:
         ),
         0,
     )
+
+
+def foreign_time(target: Target, by_writers: Sequence[int]) -> Stop | None:
+    """The first of these records has the time of its writer, and the table lives by the broker's; None: all can be."""
+    found = find_foreign_time(target.table, target.partition, by_writers)
+    if found is None:
+        return None
+    return Stop(TopicMisconfigured.word, found.detail(target.table, target.partition), found.first)
 
 
 def misconfigured(table: Table, detail: str) -> Stop:

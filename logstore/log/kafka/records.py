@@ -1,9 +1,9 @@
 """Records of a log as they are read: in whole batches, and exactly those of a range."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, TopicPartition
 
 from logstore.log.kafka.clients import check_access, consumer
 from logstore.log.kafka.errors import unreadable
@@ -22,6 +22,26 @@ class Record(Protocol):
     def headers(self) -> list[tuple[str, bytes | None]] | None: ...  # noqa: D102 - librdkafka documents it
     def timestamp(self) -> tuple[int, int]: ...  # noqa: D102 - librdkafka documents it
     def leader_epoch(self) -> int | None: ...  # noqa: D102 - librdkafka documents it
+
+
+class Timestamps(NamedTuple):
+    """Timestamps of records, in their order. `by_writers`: offsets of those that Kafka took over from a writer's clock.
+
+    None of them but where `message.timestamp.type` of the topic was not LogAppendTime.
+    """
+
+    times_ms: Sequence[int]
+    by_writers: Sequence[int]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "Timestamps":
+        """Timestamps of some records."""
+        found = [record.timestamp() for record in records]
+        times_ms = [time_ms for _, time_ms in found]
+        if all([kind == TIMESTAMP_LOG_APPEND_TIME for kind, _ in found]):  # noqa: C419 - a list is quicker, and this is every record's way
+            return cls(times_ms, ())
+        own = [one.offset() for one, (kind, _) in zip(records, found, strict=True) if kind != TIMESTAMP_LOG_APPEND_TIME]
+        return cls(times_ms, own)
 
 
 def read_records(

@@ -10,8 +10,9 @@ from typing import Any
 from confluent_kafka import KafkaError, TopicPartition
 
 from logstore.log.kafka.errors import unreadable
-from logstore.log.kafka.records import Record
-from logstore.model.errors import LogGap, LogStoreError, LogTruncated
+from logstore.log.kafka.records import Record, Timestamps
+from logstore.log.read.foreign_time import foreign_time
+from logstore.model.errors import LogGap, LogStoreError, LogTruncated, TopicMisconfigured
 from logstore.model.skips import first_missing
 from logstore.model.table import Table
 
@@ -73,6 +74,17 @@ class Reach:
             errors = [record.error() for record in taken if record.error() is not None]
             self._look_at(errors, consumer, beyond=taken[-1].error() is None)
         return records
+
+    def broker_times(self, records: Sequence[Record]) -> Sequence[int]:
+        """Timestamps of records of the range.
+
+        Raises TopicMisconfigured where a table lives by the broker's time and a writer's clock gave one of them.
+        """
+        timestamps = Timestamps.of(records)
+        found = foreign_time(self._table, self.partition, timestamps.by_writers)
+        if found is not None:
+            raise TopicMisconfigured(found.detail(self._table, self.partition))
+        return timestamps.times_ms
 
     def _step_to(self, read: Sequence[Record]) -> None:
         """Go behind these records; raises LogGap when one between is missing."""

@@ -8,7 +8,7 @@ from logstore.log.control import check_epoch
 from logstore.log.kafka import clients, offsets
 from logstore.log.kafka.errors import unreadable
 from logstore.log.kafka.offsets import Bounds
-from logstore.log.kafka.records import Record, take
+from logstore.log.kafka.records import Record, Timestamps, take
 from logstore.log.read.tail import columns_of
 from logstore.model.errors import LogTruncated
 from logstore.model.folding.fold import Records
@@ -58,9 +58,9 @@ def read_past(bootstrap: str, table: Table, partition: int, reach: range, most: 
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise unreadable(error, table.topic, partition, consumer)
                 if error is not None or record.offset() >= reach.stop:
-                    return PastRecords(columns_of(found), reach.stop)
+                    return PastRecords(columns_of(found, Timestamps.of(found).times_ms), reach.stop)
                 found.append(record)
                 size += len(record.key() or b"") + len(record.value() or b"")
     finally:
         consumer.close()
-    return PastRecords(columns_of(found), found[-1].offset() + 1)
+    return PastRecords(columns_of(found, Timestamps.of(found).times_ms), found[-1].offset() + 1)

@@ -63,7 +63,7 @@ class _GroupReader:
         for partition, records in self._by_partition(taken).items():
             reach = self._open[partition]
             if inside := reach.step(records, self._consumer):
-                batch = columns(partition, inside)
+                batch = columns(partition, inside, reach.broker_times(inside))
                 self._held.setdefault(partition, []).append(batch)
                 size += batch.nbytes
             if reach.left <= 0:

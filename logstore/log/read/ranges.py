@@ -95,7 +95,7 @@ class _Reader:
                 records = self._at.step(taken, self._consumer)
                 if not records:
                     continue
-                batch = columns(self._at.partition, records)
+                batch = columns(self._at.partition, records, self._at.broker_times(records))
                 held.append(batch)
                 count, size = count + batch.num_rows, size + batch.nbytes
                 if count >= rows or size >= size_bytes:
@@ -107,14 +107,14 @@ class _Reader:
             self._consumer.close()
 
 
-def columns(partition: int, records: Sequence[Record]) -> pa.RecordBatch:
-    """Records of one partition as columns."""
+def columns(partition: int, records: Sequence[Record], times_ms: Sequence[int]) -> pa.RecordBatch:
+    """Records of one partition as columns, with their timestamps."""
     headers = headers_of(records)
     return pa.RecordBatch.from_arrays(
         [
             pa.array([partition] * len(records), pa.int32()),
             pa.array([record.offset() for record in records], pa.int64()),
-            pa.array([record.timestamp()[1] for record in records], pa.int64()),
+            pa.array(times_ms, pa.int64()),
             pa.array([record.key() for record in records], pa.binary()),
             pa.array([record.value() for record in records], pa.binary()),
             pa.array(headers, HEADERS) if any(headers) else pa.nulls(len(records), HEADERS),

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from logstore.log.kafka import clients, offsets
 from logstore.log.kafka.errors import unreadable
-from logstore.log.kafka.records import Record
+from logstore.log.kafka.records import Record, Timestamps
 from logstore.model.errors import AccessDenied
 from logstore.model.folding.fold import Records
 from logstore.model.folding.mutation import RESERVED, Headers
@@ -29,12 +29,13 @@ UNREADABLE: Headers = (
 
 
 class FetchedBatch(NamedTuple):
-    """Records of one partition, in order."""
+    """Records of one partition, in order. `by_writers`: as of `Timestamps`."""
 
     topic: str
     partition: int
     records: Records
     leader_epoch: int
+    by_writers: Sequence[int] = ()
 
 
 class End(NamedTuple):
@@ -202,20 +203,26 @@ def _batches(records: list[Record]) -> list[Event]:
     groups: dict[tuple[str, int], list[Record]] = {}
     for where, run in groupby(records, key=_where):
         groups.setdefault(where, []).extend(run)
-    return [FetchedBatch(*where, columns_of(group), _leader_epoch(group[-1])) for where, group in groups.items()]
+    return [_batch(where, group) for where, group in groups.items()]
+
+
+def _batch(where: tuple[str, int], records: Sequence[Record]) -> FetchedBatch:
+    timestamps = Timestamps.of(records)
+    columns = columns_of(records, timestamps.times_ms)
+    return FetchedBatch(*where, columns, _leader_epoch(records[-1]), timestamps.by_writers)
 
 
 def _where(record: Record) -> tuple[str, int]:
     return record.topic(), record.partition()
 
 
-def columns_of(records: Sequence[Record]) -> Records:
-    """Records of one partition as columns. Requires: as `headers_of`."""
+def columns_of(records: Sequence[Record], times_ms: Sequence[int]) -> Records:
+    """Records of one partition as columns, with their timestamps. Requires: as `headers_of`."""
     return Records(
         [record.offset() for record in records],
         [record.key() for record in records],
         [record.value() for record in records],
-        [record.timestamp()[1] for record in records],
+        times_ms,
         headers_of(records),
     )
 
