@@ -148,11 +148,11 @@ def test_a_pin_does_not_wait_for_the_digest_before_it(tmp_path, digest_client, r
     digest_client.views([str(view.path)])
 
     def pinned_meanwhile():
-        """Two cuts, one right after the other; the first takes far longer than a pin, if it is let."""
+        """Two cuts, one right after the other; the digest at the first may be left out for that at the second."""
         first, second = pin(digest_client, view), pin(digest_client, view)
         computing = not first.done.is_set()
-        assert outcome(first) == outcome(second)
-        assert outcome(first)[1] == 200_000
+        assert outcome(second)[1] == 200_000
+        assert first.done.wait(WAIT_S)
         return computing
 
     until("a cut is pinned while the digest of one before it is computed", pinned_meanwhile)
