@@ -195,7 +195,6 @@ def test_an_arrow_stream_has_a_row_for_each_cell(store, row):
         ("/v1/tables/users/rows/ada?columns=content:", 400, "bad-request", "--wide"),
         ("/v1/tables/users/rows/ada?versions=1", 400, "bad-request", "--wide"),
         ("/v1/tables/users/rows?versions=1", 400, "bad-request", "--wide"),
-        ("/v1/tables/pages/changes?since=beginning&wait=0", 400, "bad-request", "no change feed"),
     ],
 )
 def test_what_is_no_selection_is_refused_with_the_words(store, row, path, status, word, says):

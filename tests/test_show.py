@@ -41,7 +41,7 @@ def test_fields_without_content_are_dashes_and_those_with_parts_are_json(capsys)
 
 def test_a_list_of_tables_says_what_their_rows_are():
     def made(**fields: object) -> Table:
-        return Table("t", "t", "0" * 32, 2, **fields)  # type: ignore[arg-type]
+        return Table("t", "t", "0" * 32, 2, **fields)  # type: ignore[arg-type]  # fields of several kinds, by name
 
     assert rows_of(made()) == "plain"
     assert rows_of(made(splits=(b"m",))) == "plain, ordered"
