@@ -8,10 +8,13 @@ from support_serve import epoch_of, problem, serving
 from support_wait import until
 
 from logstore.model.position import Position
+from logstore.serve.read import consistency
+from logstore.serve.wire.problems import Problem
 from logstore.view.feed.position_records import StoodAt, TimesKey, TimesRecord
 
 EPOCH = epoch_of("t")
 HOUR_MS = 3_600_000
+NOW_MS = 1_700_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +124,34 @@ def test_a_session_never_sees_a_row_alive_again(store):
 def test_a_token_of_a_clock_far_ahead_is_told(store):
     node, reader = store
     partition, offset = put(node, b"far", b"v", at_ms=now_ms())
-    answer = reader.get(row(b"far"), headers={"LS-Token": f"{EPOCH}-{partition}-{offset + 1},t{now_ms() + 90_000}"})
+    token = f"{EPOCH}-{partition}-{offset + 1},t{now_ms() + 3_600_000}"
+    answer = reader.get(row(b"far"), headers={"LS-Token": token})
     problem(answer, 504, "consistency-timeout")
     assert "clock" in answer.json()["detail"]
+    until("it is applied", lambda: reader.get(row(b"far")).status_code == 200)
+    ignored = reader.get(row(b"far"), headers={"LS-Token": token, "LS-Consistency": "eventual"})
+    assert (ignored.status_code, ignored.content) == (200, b"v")
+
+
+@pytest.mark.parametrize("ahead_ms", [-1, 0, 1, 60_000])
+def test_an_instant_a_minute_ahead_is_a_clocks_difference(monkeypatch, ahead_ms):
+    monkeypatch.setattr(consistency.time, "time_ns", lambda: 1_000_000 * NOW_MS)
+    token = Position({}, time_ms=NOW_MS + ahead_ms)
+    assert consistency.instant_of("session", token) == NOW_MS + max(ahead_ms, 0)
+    consistency.check_instant(NOW_MS + ahead_ms, "http://n")
+
+
+def test_an_instant_further_ahead_is_a_wrong_clock_whoever_names_it(monkeypatch):
+    monkeypatch.setattr(consistency.time, "time_ns", lambda: 1_000_000 * NOW_MS)
+    token = Position({}, time_ms=NOW_MS + 60_001)
+    assert consistency.instant_of("eventual", token) == NOW_MS
+    for far in (
+        lambda: consistency.instant_of("latest", token),
+        lambda: consistency.check_instant(NOW_MS + 60_001, "n"),
+    ):
+        with pytest.raises(Problem, match="clock") as raised:
+            far()
+        assert raised.value.word == "consistency-timeout"
 
 
 def test_as_of_a_time_sees_what_lived_then(store):

@@ -17,9 +17,11 @@ def consistency_of(bound: After, deadline_ms: int) -> Consistency:
     if isinstance(bound, LevelBound):
         token = Position.parse(bound.token) if bound.token else Position()
         since_ns = clock_ns() - (bound.max_lag_ms or 0) * 1_000_000
-        return Consistency(bound.level, token, deadline_ms, None, since_ns, bound.max_lag_ms, instant_of(token))
+        time_ms = instant_of(bound.level, token)
+        return Consistency(bound.level, token, deadline_ms, None, since_ns, bound.max_lag_ms, time_ms)
     token = _position(bound)
-    return Consistency(SESSION if token else EVENTUAL, token, deadline_ms, time_ms=instant_of(token))
+    name = SESSION if token else EVENTUAL
+    return Consistency(name, token, deadline_ms, time_ms=instant_of(name, token))
 
 
 def _position(bound: Position | str | SessionFloor | None) -> Position:

@@ -67,7 +67,7 @@ def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
     name = _name(wanted, token, max_lag_ms)
     since_ns = clock_ns() - (max_lag_ms or 0) * 1_000_000 if name in _POINTS else 0
     position = _token(token, name)
-    return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, instant_of(position))
+    return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, instant_of(name, position))
 
 
 def check_instant(seen_ms: int, url: str) -> None:
@@ -80,12 +80,14 @@ def check_instant(seen_ms: int, url: str) -> None:
         )  # fmt: skip
 
 
-def instant_of(token: Position) -> int:
+def instant_of(name: str, token: Position) -> int:
     """The reader's clock, or the instant of the token, which is later where another node's clock is ahead of this one.
 
-    Raises Problem when that is too far ahead to be a clock's difference.
+    The level `eventual` ignores the token. Raises Problem when it is too far ahead to be a clock's difference.
     """
     now_ms = time.time_ns() // 1_000_000
+    if name == EVENTUAL:
+        return now_ms
     if token.time_ms > now_ms + MAX_AHEAD_MS:
         raise Problem(
             "consistency-timeout",
