@@ -327,8 +327,8 @@ def test_what_blocks_and_what_is_awaited_take_and_give_the_same_and_say_so_thems
         for method in (mine, theirs):
             assert len(method.__doc__ or "") > 20, name
             assert not method.__doc__.startswith("See "), name
-    public = {name for name in vars(one) if not name.startswith("_")}
-    assert {name for name in vars(other) if not name.startswith("_")} - public <= {"open_pipeline"}
+    public = {name for name in dir(one) if not name.startswith("_")}
+    assert {name for name in dir(other) if not name.startswith("_")} - public <= {"open_pipeline"}
 
 
 def said(method, other_names):

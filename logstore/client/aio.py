@@ -1,13 +1,11 @@
 """AsyncStore: the client for asyncio. Same names as `Store`; nothing here blocks the event loop."""
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from logstore.client.checks import Pair, Text, check_seen, check_table
 from logstore.client.conditional.asking import AskedWrite, late, outcome_or_error, place_of
@@ -19,40 +17,26 @@ from logstore.client.conditional.outcome_pages import at_position, page_of
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.read.budget import DEADLINE_MS
 from logstore.client.read.level import Level
-from logstore.client.read.loop_reader import AsyncReader
 from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.read.scan_pages import ScanPages
-from logstore.client.store import Store
-from logstore.client.tables import CachedDefinitions, renewing
 from logstore.client.wide.async_reads import AsyncWideReads
 from logstore.client.wide.reads import ScanBounds
-from logstore.client.write.async_pending import AsyncPending, within
-from logstore.client.write.async_pipeline import AsyncPipeline, PipelineOpening
-from logstore.client.write.level import WriteLevel, apply_ms, waiting_for
+from logstore.client.write.async_pipeline import PipelineOpening
+from logstore.client.write.async_single_writes import AsyncSingleWrites
+from logstore.client.write.level import WriteLevel
 from logstore.client.write.wakeups import Wakeups
-from logstore.log.after_fork import keep, renew_in_child
 from logstore.log.write.limits import (
-    COMPRESSION,
-    DELIVERY_TIMEOUT_S,
     GRACE_S,
-    LINGER_MS,
-    QUEUE_BYTES,
-    QUEUE_RECORDS,
-    OnFull,
 )
 from logstore.model.errors import (
     EpochChanged,
     UsageError,
-    WriteFailed,
 )
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
-from logstore.model.table import Table
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from logstore.client.changes.changes import AsyncRowChanges
     from logstore.client.history.async_history import AsyncKeyHistory
     from logstore.client.session.async_session import AsyncSession
@@ -64,48 +48,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
+class AsyncStore(AsyncSingleWrites, AsyncConditionalWrites, AsyncWideReads):
     """A connection to one store, for asyncio: the methods of `Store`, awaitable; many tasks may use it at once.
 
     It belongs to the event loop that it is used in first; once that is closed, to the next one.
     """
-
-    def __init__(
-        self,
-        bootstrap: str | None = None,
-        url: str | None = None,
-        *,
-        on_full: OnFull = "wait",
-        queue_records: int = QUEUE_RECORDS,
-        queue_bytes: int = QUEUE_BYTES,
-        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
-        linger_ms: float = LINGER_MS,
-        compression: str = COMPRESSION,
-        definitions: CachedDefinitions | None = None,
-        kafka: Mapping[str, Any] | None = None,
-        tls: "SSLContext | None" = None,
-    ) -> None:
-        """Settle the addresses; nothing is connected before the first call that needs it. Arguments as of `Store`."""
-        self._store = Store(
-            bootstrap, url, on_full=on_full, queue_records=queue_records, queue_bytes=queue_bytes,
-            delivery_timeout_s=delivery_timeout_s, linger_ms=linger_ms, compression=compression,
-            definitions=definitions, kafka=kafka, tls=tls,
-        )  # fmt: skip
-        self._connect()
-        renew_in_child(self)
-
-    def _connect(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._reader: AsyncReader | None = None
-        self._wakeups: Wakeups | None = None
-        self._pipelines: dict[str, AsyncPipeline] = {}
-        self._singles_of_leaders: dict[str, AsyncPipeline] = {}
-
-    def after_fork(self) -> None:
-        """Connect anew in the child, in the loop that is used there; see `log.after_fork`."""
-        for inherited in (self._reader, self._wakeups, self._pipelines, self._singles_of_leaders):
-            keep(inherited)
-        self._connect()
 
     async def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
@@ -313,23 +260,6 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         self._store.check_open()
         return AsyncTypedTable(self, name, codec)
 
-    async def flush(self, timeout_s: float | None = None) -> int:
-        """Wait for all writes, of pipelines too; returns how many are still without acknowledgement."""
-        return await asyncio.to_thread(self._store.flush, timeout_s)
-
-    async def close(self, timeout_s: float | None = None) -> None:
-        """Flush and let go; pipelines that are still open take nothing more.
-
-        Raises Unknown when writes remain without acknowledgement after `timeout_s` (default: the delivery timeout).
-        """
-        try:
-            await _in_a_thread(partial(self._store.close, timeout_s))
-        finally:
-            reader, self._reader = self._reader, None
-            if reader is not None and self._loop is not None and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(reader.close)
-                await asyncio.sleep(0)
-
     def __repr__(self) -> str:
         return f"Async{self._store!r}"
 
@@ -341,25 +271,6 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    async def open_pipeline(self, table: str, level: WriteLevel = "all") -> AsyncPipeline:
-        """A pipeline of its own; connecting and asking for the definition happen on another thread, the first time."""
-        loop = self._here()
-        producer = await asyncio.to_thread(self._store.producer_at(level).get)
-        definition = await asyncio.to_thread(self._store.tables.get, table)
-        if self._wakeups is None:
-            self._wakeups = Wakeups(loop)
-        again = partial(self._store.ask_again, table)
-        proof = self._store.tables.proof
-        return AsyncPipeline(
-            producer,
-            definition,
-            self._wakeups,
-            partial(self._forget, table),
-            again,
-            proof,
-            lambda: self._store.desk,
-        )
 
     async def _append(self, table: str, record: ConditionalRecord, timeout_s: float) -> Position:
         """One conditional write, acknowledged, as `Store._append`."""
@@ -402,83 +313,3 @@ class AsyncStore(AsyncConditionalWrites, AsyncWideReads):
         except TimeoutError as error:
             raise late(position) from error
         return outcome_or_error(found[0])
-
-    async def _write_at(
-        self, level: WriteLevel, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]
-    ) -> Position:  # fmt: skip
-        """Write one record, acknowledged, and applied where that is wanted. Raises NotApplied."""
-        self._store.check_level(level)
-        position = await self._write(table, queue, level=level)
-        if level == "applied":
-            with waiting_for(position):
-                await self._reads().reach(table, position, apply_ms(self._store.delivery_timeout_s))
-        return position
-
-    async def _write(
-        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]], timeout_s: float | None = None,
-        level: WriteLevel = "all",
-    ) -> Position:  # fmt: skip
-        """Write one record, as `Store._write` does."""
-        with renewing(partial(self._forget, table)):
-            pipeline = await self._singles(table, level)
-            before = self._store.acknowledged(pipeline.epoch)
-            try:
-                return await self._proved(pipeline.table, await within(await queue(pipeline), timeout_s), before)
-            except WriteFailed as error:
-                self._forget(table)
-                await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
-            return await within(await queue(await self._singles(table, level)), timeout_s)
-
-    async def _proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
-        proof = self._store.tables.proof
-        if proof is not None and proof.is_due(table.epoch, position, before):
-            await asyncio.to_thread(proof.prove, table)
-        return position
-
-    async def _singles(self, table: str, level: WriteLevel = "all") -> AsyncPipeline:
-        self._here()
-        known = self._singles_of_leaders if level == "one" else self._pipelines
-        pipeline = known.get(check_table(table))
-        if pipeline is None:
-            pipeline = known[table] = await self.open_pipeline(table, level)
-        return pipeline
-
-    def _forget(self, table: str) -> None:
-        self._pipelines.pop(table, None)
-        self._singles_of_leaders.pop(table, None)
-        self._store.forget(table)
-
-    def _reads(self) -> AsyncReader:
-        self._here()
-        if self._reader is None:
-            self._reader = AsyncReader(self._store.need_url(), self._store.tls)
-        return self._reader
-
-    def _here(self) -> asyncio.AbstractEventLoop:
-        """The event loop of this client: the first one that it is used in, and the next one when that is closed."""
-        self._store.check_open()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise UsageError("an AsyncStore is used inside an event loop (asyncio.run); elsewhere use Store") from None
-        if loop is not self._loop:
-            if self._loop is not None and not self._loop.is_closed():
-                raise UsageError("this AsyncStore belongs to another event loop, which is not closed; make one in each")
-            self._connect()
-            self._loop = loop
-        return loop
-
-
-async def _in_a_thread(call: Callable[[], None]) -> None:
-    """Call it on a thread of its own: those of the event loop may all be waiting for Kafka."""
-    done: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            call()
-            done.set_result(None)
-        except BaseException as error:  # raised where it is awaited
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="logstore-close", daemon=True).start()
-    await asyncio.wrap_future(done)

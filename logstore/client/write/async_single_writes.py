@@ -1,0 +1,61 @@
+"""Single writes for asyncio: the steps of `single_writes`, none of which blocks the event loop."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from logstore.client.checks import check_table
+from logstore.client.loop_connections import LoopConnections
+from logstore.client.tables import renewing
+from logstore.client.write.async_pending import AsyncPending, within
+from logstore.client.write.async_pipeline import AsyncPipeline
+from logstore.client.write.level import WriteLevel, apply_ms, waiting_for
+from logstore.model.errors import (
+    WriteFailed,
+)
+from logstore.model.position import Position
+from logstore.model.table import Table
+
+
+class AsyncSingleWrites(LoopConnections):
+    """Writes of a client for asyncio that wait for their acknowledgement."""
+
+    async def _write_at(
+        self, level: WriteLevel, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]
+    ) -> Position:  # fmt: skip
+        """Write one record, acknowledged, and applied where that is wanted. Raises NotApplied."""
+        self._store.check_level(level)
+        position = await self._write(table, queue, level=level)
+        if level == "applied":
+            with waiting_for(position):
+                await self._reads().reach(table, position, apply_ms(self._store.delivery_timeout_s))
+        return position
+
+    async def _write(
+        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]], timeout_s: float | None = None,
+        level: WriteLevel = "all",
+    ) -> Position:  # fmt: skip
+        """Write one record, as `SingleWrites._write` does."""
+        with renewing(partial(self._forget, table)):
+            pipeline = await self._singles(table, level)
+            before = self._store.acknowledged(pipeline.epoch)
+            try:
+                return await self._proved(pipeline.table, await within(await queue(pipeline), timeout_s), before)
+            except WriteFailed as error:
+                self._forget(table)
+                await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
+            return await within(await queue(await self._singles(table, level)), timeout_s)
+
+    async def _proved(self, table: Table, position: Position, before: Mapping[int, int] | None) -> Position:
+        proof = self._store.tables.proof
+        if proof is not None and proof.is_due(table.epoch, position, before):
+            await asyncio.to_thread(proof.prove, table)
+        return position
+
+    async def _singles(self, table: str, level: WriteLevel = "all") -> AsyncPipeline:
+        self._here()
+        known = self._singles_of_leaders if level == "one" else self._pipelines
+        pipeline = known.get(check_table(table))
+        if pipeline is None:
+            pipeline = known[table] = await self.open_pipeline(table, level)
+        return pipeline
