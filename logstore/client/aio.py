@@ -26,13 +26,8 @@ from logstore.client.write.async_pipeline import PipelineOpening
 from logstore.client.write.async_single_writes import AsyncSingleWrites
 from logstore.client.write.level import WriteLevel
 from logstore.client.write.wakeups import Wakeups
-from logstore.log.write.limits import (
-    GRACE_S,
-)
-from logstore.model.errors import (
-    EpochChanged,
-    UsageError,
-)
+from logstore.log.write.limits import GRACE_S
+from logstore.model.errors import EpochChanged, UsageError
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 

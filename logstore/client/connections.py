@@ -6,11 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from logstore.client.addresses import Address, find
-from logstore.client.checks import (
-    check_kind,
-    check_number,
-    check_timeout,
-)  # fmt: skip
+from logstore.client.checks import check_kind, check_number, check_timeout
 from logstore.client.lazily import CLOSED, Lazily
 from logstore.client.read.http import HttpReader
 from logstore.client.tables import CachedDefinitions, Tables
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
     from logstore.model.table import Table
 
 
-class Connections:
+class ClientConnections:
     """Connections to one store, and what was learnt over them. Thread-safe; a forked child connects anew."""
 
     def __init__(

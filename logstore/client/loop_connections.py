@@ -14,17 +14,8 @@ from logstore.client.write.async_pipeline import AsyncPipeline
 from logstore.client.write.level import WriteLevel
 from logstore.client.write.wakeups import Wakeups
 from logstore.log.after_fork import keep, renew_in_child
-from logstore.log.write.limits import (
-    COMPRESSION,
-    DELIVERY_TIMEOUT_S,
-    LINGER_MS,
-    QUEUE_BYTES,
-    QUEUE_RECORDS,
-    OnFull,
-)
-from logstore.model.errors import (
-    UsageError,
-)
+from logstore.log.write.limits import COMPRESSION, DELIVERY_TIMEOUT_S, LINGER_MS, QUEUE_BYTES, QUEUE_RECORDS, OnFull
+from logstore.model.errors import UsageError
 
 if TYPE_CHECKING:
     from ssl import SSLContext

@@ -6,13 +6,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from logstore.client.checks import (
-    Pair,
-    Text,
-    check_seen,
-    check_table,
-    check_value,
-)  # fmt: skip
+from logstore.client.checks import Pair, Text, check_seen, check_table, check_value
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
 from logstore.client.conditional.outcome_pages import page_of
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name

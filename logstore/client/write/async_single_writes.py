@@ -10,9 +10,7 @@ from logstore.client.tables import renewing
 from logstore.client.write.async_pending import AsyncPending, within
 from logstore.client.write.async_pipeline import AsyncPipeline
 from logstore.client.write.level import WriteLevel, apply_ms, waiting_for
-from logstore.model.errors import (
-    WriteFailed,
-)
+from logstore.model.errors import WriteFailed
 from logstore.model.position import Position
 from logstore.model.table import Table
 

@@ -13,11 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from logstore.client.checks import (
-    Pair,
-    Text,
-    check_table,
-)  # fmt: skip
+from logstore.client.checks import Pair, Text, check_table
+from logstore.client.connections import ClientConnections
 from logstore.client.lazily import Lazily
 from logstore.client.tables import renewing
 from logstore.client.write.level import WriteLevel, apply_ms, check_write_level, waiting_for
@@ -31,10 +28,8 @@ if TYPE_CHECKING:
     from logstore.log.write.producer import Producer
     from logstore.model.table import Table
 
-from logstore.client.connections import Connections
 
-
-class SingleWrites(Connections):
+class SingleWrites(ClientConnections):
     """Writes of a client that wait for their acknowledgement."""
 
     def _put_many(
