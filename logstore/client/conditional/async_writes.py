@@ -1,5 +1,6 @@
 """AsyncConditionalWrites: writes that the log decides, of every client for asyncio."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from logstore.client.wide.row_edit import RowEdit
 
 
-class AsyncConditionalWrites:
+class AsyncConditionalWrites(ABC):
     """Conditional writes of a client for asyncio: the awaitable methods of `ConditionalWrites`; they raise the same."""
 
     async def put_if(
@@ -128,6 +129,6 @@ class AsyncConditionalWrites:
         expected = Expected(absent, present, version, column=column)
         return await self.decide(table, edit_record(edited_rows(edits), expected, headers))
 
+    @abstractmethod
     async def decide(self, table: str, record: ConditionalRecord) -> Outcome:
         """Have the record in the log, and its outcome."""
-        raise NotImplementedError

@@ -1,5 +1,6 @@
 """PipelinedWrites: conditional writes of a pipeline, each of which is told its outcome later."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Generic, TypeVar
 
@@ -17,7 +18,7 @@ from logstore.client.conditional.record import (
 P = TypeVar("P")
 
 
-class PipelinedWrites(Generic[P]):
+class PipelinedWrites(ABC, Generic[P]):
     """Conditional writes without waiting for each: as of `ConditionalWrites`, but for the table, which is known.
 
     Each gives a `PendingOutcome`; outcomes are known in no certain order among rows. A write whose acknowledgement is
@@ -67,6 +68,6 @@ class PipelinedWrites(Generic[P]):
         """Queue bytes behind those of a row."""
         return self.decide(append_record(key, suffix, headers))
 
+    @abstractmethod
     def decide(self, record: ConditionalRecord) -> P:
         """Queue a record whose outcome is remembered."""
-        raise NotImplementedError

@@ -1,5 +1,6 @@
 """ConditionalWrites: writes that the log decides, of every blocking client."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from logstore.client.wide.row_edit import RowEdit
 
 
-class ConditionalWrites:
+class ConditionalWrites(ABC):
     """Conditional writes of a client, to tables that are made for them (`table create --conditional`).
 
     Each waits for the acknowledgement and for the outcome, which is decided where its record stands in the log: the
@@ -131,6 +132,6 @@ class ConditionalWrites:
         expected = Expected(absent, present, version, column=column)
         return self.decide(table, edit_record(edited_rows(edits), expected, headers))
 
+    @abstractmethod
     def decide(self, table: str, record: ConditionalRecord) -> Outcome:
         """Have the record in the log, and its outcome."""
-        raise NotImplementedError

@@ -1,5 +1,6 @@
 """AsyncWideReads: reads of wide rows, of every client for asyncio."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from logstore.model.wide.selection import CellSelection
 
 
-class AsyncWideReads:
+class AsyncWideReads(ABC):
     """Reads of a client, of rows that have cells (`table create --wide`).
 
     `columns`: which cells, a list of "family:qualifier", or "family:" for all of a family, or pairs of the two; None
@@ -79,17 +80,17 @@ class AsyncWideReads:
         rows = ScanBounds(prefix, start, end, limit, reverse)
         return self._wide_scan(check_table(table), rows, cells, bound, deadline_ms)
 
+    @abstractmethod
     async def _wide_row(
         self, table: str, key: Text, cells: "CellSelection", bound: After, deadline_ms: int
-    ) -> "WideRow | None":
-        raise NotImplementedError
+    ) -> "WideRow | None": ...
 
+    @abstractmethod
     async def _wide_rows(
         self, table: str, keys: Sequence[Text], cells: "CellSelection", bound: After, deadline_ms: int
-    ) -> "list[WideRow | None]":
-        raise NotImplementedError
+    ) -> "list[WideRow | None]": ...
 
+    @abstractmethod
     def _wide_scan(
         self, table: str, rows: ScanBounds, cells: "CellSelection", bound: After, deadline_ms: int
-    ) -> "AsyncIterator[WideRow]":
-        raise NotImplementedError
+    ) -> "AsyncIterator[WideRow]": ...

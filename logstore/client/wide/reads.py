@@ -1,5 +1,6 @@
 """WideReads: reads of wide rows, of every blocking client."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +33,7 @@ def selected(columns: "Sequence[Column] | None", versions: int) -> "CellSelectio
     return selection_of(columns, versions)
 
 
-class WideReads:
+class WideReads(ABC):
     """Reads of a client, of rows that have cells (`table create --wide`).
 
     `columns`: which cells, a list of "family:qualifier", or "family:" for all of a family, or pairs of the two; None
@@ -96,17 +97,17 @@ class WideReads:
         rows = ScanBounds(prefix, start, end, limit, reverse)
         return self._wide_scan(check_table(table), rows, cells, bound, deadline_ms)
 
+    @abstractmethod
     def _wide_row(
         self, table: str, key: Text, cells: "CellSelection", bound: After, deadline_ms: int
-    ) -> "WideRow | None":
-        raise NotImplementedError
+    ) -> "WideRow | None": ...
 
+    @abstractmethod
     def _wide_rows(
         self, table: str, keys: Sequence[Text], cells: "CellSelection", bound: After, deadline_ms: int
-    ) -> "list[WideRow | None]":
-        raise NotImplementedError
+    ) -> "list[WideRow | None]": ...
 
+    @abstractmethod
     def _wide_scan(
         self, table: str, rows: ScanBounds, cells: "CellSelection", bound: After, deadline_ms: int
-    ) -> "Iterator[WideRow]":
-        raise NotImplementedError
+    ) -> "Iterator[WideRow]": ...
