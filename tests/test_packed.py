@@ -7,7 +7,7 @@ from support_hard import Log, Partition, wide
 from support_stretch import StretchState, columns
 from test_fold_rows import KEYS, Histories
 
-from logstore.cli.table.commands import _families
+from logstore.cli.table.families import families as families_said
 from logstore.model.errors import BadDefinition, Corrupted, UsageError
 from logstore.model.folding.entry import CELLS, SIBLINGS, TOMBSTONE, VALUE, Entry
 from logstore.model.hard_rows.outcomes import InvalidOutcome
@@ -134,8 +134,11 @@ def test_families_are_written_without_what_goes_without_saying():
 
 
 def test_the_command_reads_families_and_their_rules():
-    found = _families(("content:versions=3,ttl=7d", "anchor", "raw:ttl=90s"))
-    assert found == {"content": {"versions": 3, "ttl_ms": 7 * 86_400_000}, "anchor": {}, "raw": {"ttl_ms": 90_000}}
+    found = families_said(("content:versions=3,ttl=7d", "anchor", "raw:ttl=90s", "title:ttl=none"), "--family")
+    assert found == {
+        "content": {"versions": 3, "ttl_ms": 7 * 86_400_000}, "anchor": {}, "raw": {"ttl_ms": 90_000},
+        "title": {"ttl_ms": None},
+    }  # fmt: skip
     for wrong in (("a", "a:versions=2"), ("a:colour=1",), ("a:versions=x",), ("a:ttl=soon",)):
         with pytest.raises(UsageError):
-            _families(wrong)
+            families_said(wrong, "--family")
