@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from logstore.log.connect.acl import CLUSTER, Acl
-from logstore.log.kafka.clients import REQUEST_S
+from logstore.log.kafka.clients import CHANGE_S
 from logstore.log.kafka.errors import code, translate
 from logstore.model.errors import UsageError
 
@@ -29,9 +29,9 @@ def allow(client: Any, principal: str, acls: Sequence[Acl]) -> None:
     """
     check_principal(principal)
     bindings = [_binding(principal, acl) for acl in acls]
-    for future in client.create_acls(bindings, request_timeout=REQUEST_S).values():
+    for future in client.create_acls(bindings, request_timeout=CHANGE_S).values():
         try:
-            future.result(REQUEST_S + 5)
+            future.result(CHANGE_S + 5)
         except KafkaException as error:
             if code(error) == KafkaError.SECURITY_DISABLED:
                 here = client.access.cluster

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from logstore.log.connect.acl import topic as on_topic
-from logstore.log.kafka.clients import REQUEST_S
+from logstore.log.kafka.clients import CHANGE_S, REQUEST_S
 from logstore.log.kafka.descriptions import describe, topic_ids
 from logstore.log.kafka.errors import call, code, translate
 from logstore.log.kafka.leaders import check_led, known_to_all
@@ -111,11 +111,11 @@ def create(client: Any, topic: str, partitions: int, replicas: int, settings: di
     The controller knows of a topic before the brokers do, that of somebody else a moment ago too: in both cases the
     broker that is asked next has heard of it on return.
     """
-    future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=REQUEST_S)[
+    future = client.create_topics([NewTopic(topic, partitions, replicas, config=settings)], request_timeout=CHANGE_S)[
         topic
     ]
     try:
-        future.result(REQUEST_S + 5)
+        future.result(CHANGE_S + 5)
         made = True
     except KafkaException as error:
         if code(error) != KafkaError.TOPIC_ALREADY_EXISTS:
@@ -130,7 +130,7 @@ def create(client: Any, topic: str, partitions: int, replicas: int, settings: di
 def delete(client: Any, topic: str) -> bool:
     """Delete a topic and everything in it; False when there is none."""
     try:
-        client.delete_topics([topic], request_timeout=REQUEST_S)[topic].result(REQUEST_S + 5)
+        client.delete_topics([topic], request_timeout=CHANGE_S)[topic].result(CHANGE_S + 5)
         until(f"topic {topic} is gone", lambda: epoch_of(client, topic) is None)
         return True
     except KafkaException as error:
@@ -139,7 +139,7 @@ def delete(client: Any, topic: str) -> bool:
         raise translate(error.args[0], f"delete topic {topic}", client, on_topic("DELETE", topic)) from error
 
 
-def until(what: str, holds: Callable[[], bool], timeout_s: float = REQUEST_S) -> None:
+def until(what: str, holds: Callable[[], bool], timeout_s: float = CHANGE_S) -> None:
     """Brokers learn of a change one after the other.
 
     Wait until the one we ask knows. Raises LogUnreachable after `timeout_s`.
@@ -160,7 +160,7 @@ def until(what: str, holds: Callable[[], bool], timeout_s: float = REQUEST_S) ->
 def truncate(client: Any, topic: str, below: dict[int, int]) -> None:
     """Delete every record below an offset, by partition (KIP-107)."""
     offsets = [TopicPartition(topic, partition, offset) for partition, offset in below.items()]
-    for future in client.delete_records(offsets, request_timeout=REQUEST_S).values():
+    for future in client.delete_records(offsets, request_timeout=CHANGE_S).values():
         try:
             future.result()
         except KafkaException as error:
@@ -176,7 +176,7 @@ def add_partitions(client: Any, topic: str, total: int) -> None:
     """
     call(
         f"add partitions to {topic}",
-        client.create_partitions([NewPartitions(topic, total)], request_timeout=REQUEST_S)[topic].result,
+        client.create_partitions([NewPartitions(topic, total)], request_timeout=CHANGE_S)[topic].result,
         client,
         on_topic("ALTER", topic),
     )
@@ -236,7 +236,7 @@ def set_settings(client: Any, topic: str, settings: dict[str, str]) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     call(
         f"change the settings of {topic}",
-        lambda: client.incremental_alter_configs([resource])[resource].result(REQUEST_S),
+        lambda: client.incremental_alter_configs([resource], request_timeout=CHANGE_S)[resource].result(CHANGE_S + 5),
         client,
         on_topic("ALTER_CONFIGS", topic),
     )

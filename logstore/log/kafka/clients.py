@@ -18,6 +18,7 @@ from logstore.log.connect.cluster import Cluster
 from logstore.model.errors import AuthenticationFailed, UsageError
 
 REQUEST_S = 10.0
+CHANGE_S = 30.0  # of topics, settings and ACLs: the controller does one after another, and may be busy with many
 _PROOF_S = 2.0
 _LOOK_S = 0.5  # in which a refusal is noticed
 _MOST_CLIENTS = 8  # clusters
