@@ -89,11 +89,15 @@ class Context:
         """Run `function` over `items`, one task each; results in order. Raises as `engine.protocol.Engine.run`."""
         if not items:
             return []
-        engine = self.engine or self.engines.take(JobSize())
+        engine = self._taken()
         self.progress(step, 0, len(items))
         if self._nonce is not None and engine.remote_places():
             function = partial(shared_storage.run_seen, function=function, nonce=self._nonce)
         return engine.run(step, function, items, partial(self._saw, step, len(items)))
+
+    def at_once(self) -> int:
+        """Count of tasks that the job's engine runs at once; 0: it is not known."""
+        return self._taken().at_once()
 
     def close(self) -> None:
         """End the engines that were started."""
@@ -102,6 +106,9 @@ class Context:
         if self._nonce is not None:
             shared_storage.remove(self._nonce)
             self._nonce = None
+
+    def _taken(self) -> Engine:
+        return self.engine or self.engines.take(JobSize())
 
     def _saw(self, step: str, of: int, done: int) -> None:
         self.progress(step, done, of)

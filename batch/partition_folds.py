@@ -39,7 +39,7 @@ class PartitionFolds:
         flat = [piece for those in pieces for piece in those]
         task = partial(fold_group.fold_group, table=self._table, where=self._where)
         most = min(GROUP_RECORDS, fold_group.GROUP_BYTES // self._table.max_value_bytes)
-        groups = task_groups.grouped(flat, self._cost_of, most)
+        groups = task_groups.grouped(flat, self._cost_of, most, self._ctx.at_once())
         done = iter(task_groups.flattened(self._ctx.run("fold", task, groups)))
         parts = [[next(done) for _ in those] for those in pieces]
         if len(flat) > len(orders):

@@ -66,6 +66,10 @@ class InProcess:
         """It all runs here."""
         return 0
 
+    def at_once(self) -> int:
+        """One task after the other."""
+        return 1
+
     def close(self) -> None:
         """Nothing was started."""
 

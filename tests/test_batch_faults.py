@@ -110,7 +110,7 @@ def assert_replaced(ctx, table, done, folder):
     assert digests(manifest) == digests(rebuild(ctx, table).manifest)
 
 
-@pytest.mark.parametrize("partitions", [2, 16])  # each with tasks of its own, two in a task
+@pytest.mark.parametrize("partitions", [2, 16])  # each with tasks of its own, several in a task
 def test_processes_of_the_pool_killed_at_work_are_replaced_within_the_run(ctx, may_crash, partitions):
     table = make_table(ctx, f"kill-child-{partitions}", partitions)
     write(ctx.bootstrap, table, 1_000)

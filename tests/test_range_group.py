@@ -156,15 +156,18 @@ def test_many_files_are_kept_as_one_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("costs", "most", "groups"),
+    ("costs", "most", "cores", "groups"),
     [
-        ([], 9, []),
-        ([1] * 8, 9, [1] * 8),  # a task for every core
-        ([1] * 256, 99, [32] * 8),
-        ([1] * 256, 10, [10] * 25 + [6]),
-        ([50, 1, 1, 1] + [50] * 60, 10, [1, 3] + [1] * 60),  # what is large has a task of its own
+        ([], 9, 0, []),
+        ([1] * 8, 9, 0, [1] * 8),  # a task for every core
+        ([1] * 256, 99, 0, [32] * 8),
+        ([1] * 256, 99, 64, [32] * 8),
+        ([1] * 256, 999, 2, [64] * 4),
+        ([1] * 256, 99, 1, [99, 99, 58]),
+        ([1] * 256, 10, 2, [10] * 25 + [6]),
+        ([50, 1, 1, 1] + [50] * 60, 10, 0, [1, 3] + [1] * 60),  # what is large has a task of its own
     ],
 )
-def test_items_are_grouped_with_their_neighbours(costs, most, groups):
-    found = task_groups.grouped(costs, lambda cost: cost, most)
+def test_items_are_grouped_with_their_neighbours(costs, most, cores, groups):
+    found = task_groups.grouped(costs, lambda cost: cost, most, cores)
     assert ([len(group) for group in found], task_groups.flattened(found)) == (groups, costs)

@@ -118,6 +118,10 @@ class LocalEngine:
         """Nothing but 0: tasks run on this machine."""
         return 0
 
+    def at_once(self) -> int:
+        """Count of the pool's processes."""
+        return self.processes
+
     def close(self) -> None:
         """End the pool."""
         with self._lock:

@@ -35,6 +35,9 @@ class Engine(Protocol):
     def remote_places(self) -> int:
         """Count of tasks that run at once on other machines; 0: all run on this one. Requires: it is started."""
 
+    def at_once(self) -> int:
+        """Count of tasks that run at once; 0: it is not known. Requires: it is started."""
+
     def close(self) -> None:
         """End everything that was started; a later task starts it again."""
 

@@ -53,7 +53,15 @@ class SparkEngine:
 
     def remote_places(self) -> int:
         """Count of the executors' cores, as many as are known by now; 0 where Spark runs on this machine alone."""
-        return 0 if self.master.startswith("local") else int(self.session.sparkContext.defaultParallelism)
+        return 0 if self._is_here else int(self.session.sparkContext.defaultParallelism)
+
+    def at_once(self) -> int:
+        """Count of this machine's cores that it may use; not known of a cluster, whose executors come and go."""
+        return int(self.session.sparkContext.defaultParallelism) if self._is_here else 0
+
+    @property
+    def _is_here(self) -> bool:
+        return self.master.startswith("local")
 
     def close(self) -> None:
         """End the session, if one was started."""

@@ -258,7 +258,7 @@ def _round(reached: dict[int, int], ends: dict[int, int], lasts: dict[int, str])
 def _extract(ctx: Context, table: Table, job: str, chunks: list[OffsetRange]) -> list[Segment]:
     work = partial(segments.extract_group, bootstrap=ctx.bootstrap, table=table, storage=ctx.storage, job=job)
     most = min(GROUP_RECORDS, segments.FILE_BYTES // table.max_value_bytes)  # what comes may be of any size allowed
-    groups = task_groups.grouped(chunks, lambda chunk: chunk.end - chunk.start, most)
+    groups = task_groups.grouped(chunks, lambda chunk: chunk.end - chunk.start, most, ctx.at_once())
     copied = task_groups.flattened(ctx.run("archive", work, groups))
     _covered(chunks, copied)
     return copied

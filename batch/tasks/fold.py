@@ -121,7 +121,7 @@ class Fold:
         batch = without_skipped(batch, self.shape.skips)
         if not batch.num_rows:
             return
-        self.log_time_ms = max(self.log_time_ms, pc.max(batch.column("timestamp")).as_py())
+        self.log_time_ms = max(self.log_time_ms, int(batch.column("timestamp").to_numpy().max()))
         rows = self._mutations(batch)
         if rows.num_rows:
             self._fresh.append(rows)
@@ -279,18 +279,20 @@ def is_plain(batch: pa.RecordBatch, max_value_bytes: int) -> pa.Array:
 
     The key's partition is looked at later.
     """
-    key_bytes = pc.fill_null(pc.binary_length(batch.column("key")), 0)
-    value_bytes = pc.fill_null(pc.binary_length(batch.column("value")), 0)
-    fine = pc.and_(pc.greater(key_bytes, 0), pc.less_equal(key_bytes, MAX_KEY_BYTES))
-    fine = pc.and_(fine, pc.less_equal(value_bytes, max_value_bytes))
+    key_bytes, value_bytes = _lengths(batch.column("key")), _lengths(batch.column("value"))
+    fine = (key_bytes > 0) & (key_bytes <= MAX_KEY_BYTES) & (value_bytes <= max_value_bytes)
     headers = batch.column("headers")
-    if headers.null_count == len(headers):
-        return fine
-    reserved = pc.starts_with(pc.struct_field(pc.list_flatten(headers), "key"), RESERVED)
-    rows = np.unique(pc.list_parent_indices(headers).filter(reserved).to_numpy(zero_copy_only=False))
-    mask = np.ones(batch.num_rows, bool)
-    mask[rows] = False
-    return pc.and_(fine, pa.array(mask))
+    if headers.null_count < len(headers):
+        reserved = pc.starts_with(pc.struct_field(pc.list_flatten(headers), "key"), RESERVED)
+        fine[pc.list_parent_indices(headers).filter(reserved).to_numpy(zero_copy_only=False)] = False
+    return pa.array(fine)
+
+
+def _lengths(column: pa.Array) -> np.ndarray[Any, Any]:
+    """Bytes of each value, 0 of a null: for few rows NumPy compares them in a fraction of the time that Arrow takes."""
+    lengths = pc.binary_length(column)
+    numbers: np.ndarray[Any, Any] = (pc.fill_null(lengths, 0) if lengths.null_count else lengths).to_numpy()
+    return numbers
 
 
 def _entry(offset: int, timestamp: int, value: bytes | None) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from logstore.model.errors import Corrupted
 
 _MAX_NAME_BYTES = 255  # of a file name on every filesystem in use
+_SURELY_SHORT = _MAX_NAME_BYTES // 4  # characters, of 4 bytes at most
 
 
 def below(root: Path, *names: str) -> Path:
@@ -28,8 +29,10 @@ def one_step(name: str) -> str:
     if (
         not isinstance(name, str)
         or name in ("", ".", "..")
-        or any(character in name for character in "/\\\0")
-        or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES
+        or "/" in name
+        or "\\" in name
+        or "\0" in name
+        or (len(name) > _SURELY_SHORT and len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES)
     ):
         raise Corrupted(f"not the name of a file or folder: {name!r:.120}; nothing is made or removed under it")
     return name

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import parquet
+from xxhash import xxh3_128_hexdigest
 
 from logstore.model.errors import Corrupted
 from logstore.model.skips import first_missing
@@ -15,6 +16,7 @@ from logstore.snapshot.archive.segment import Segment
 from logstore.snapshot.sst import checksum
 from logstore.snapshot.storage import Storage
 
+_AT_ONCE = 4 << 20  # bytes of a file that is read once, and held, to be checked and parsed
 _AGAIN = "snapshots stand on what was folded before, but `batch rebuild` and `batch restore` need it"
 
 
@@ -23,6 +25,9 @@ def read_segment(segment: Segment, storage: Storage, skips: list[tuple[int, int]
 
     Raises Corrupted when the file is not, byte for byte, what the manifest says.
     """
+    if segment.size_bytes <= _AT_ONCE:
+        yield from _checked(segment, pa.BufferReader(_content(segment, storage)), skips)
+        return
     with local_copy(segment, storage) as path:
         yield from _checked(segment, path, skips)
 
@@ -49,24 +54,44 @@ def verify_segment(segment: Segment, storage: Storage, skips: dict[int, list[tup
     return segment.size_bytes
 
 
+def _content(segment: Segment, storage: Storage) -> bytes:
+    """The bytes of a small file, read once to be checked and parsed. Raises Corrupted."""
+    near = storage.local(segment.path)
+    try:
+        content = storage.read(segment.path) if near is None else near.read_bytes()
+    except FileNotFoundError as error:
+        raise _gone(segment) from error
+    if len(content) != segment.size_bytes or xxh3_128_hexdigest(content) != segment.checksum:
+        raise _damaged(segment, len(content))
+    return content
+
+
 def _check_file(segment: Segment, path: Path) -> None:
     if not path.exists():
-        raise Corrupted(
-            f"{segment.path} is gone from the archive; bring it back from a backup of the storage: {_AGAIN}"
-        )
+        raise _gone(segment)
     size = path.stat().st_size
     if size != segment.size_bytes or checksum(path) != segment.checksum:
-        raise Corrupted(
-            f"{segment.path} is damaged: {size:,} bytes of {segment.size_bytes:,}, or another checksum; partition "
-            f"{segment.partition}, "
-            f"offsets {segment.start:,} to {segment.end - 1:,}; bring it back from a backup of the storage: {_AGAIN}"
-        )
+        raise _damaged(segment, size)
 
 
-def _checked(segment: Segment, path: Path, skips: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:
+def _gone(segment: Segment) -> Corrupted:
+    return Corrupted(f"{segment.path} is gone from the archive; bring it back from a backup of the storage: {_AGAIN}")
+
+
+def _damaged(segment: Segment, size: int) -> Corrupted:
+    return Corrupted(
+        f"{segment.path} is damaged: {size:,} bytes of {segment.size_bytes:,}, or another checksum; partition "
+        f"{segment.partition}, "
+        f"offsets {segment.start:,} to {segment.end - 1:,}; bring it back from a backup of the storage: {_AGAIN}"
+    )
+
+
+def _checked(
+    segment: Segment, source: Path | pa.BufferReader, skips: list[tuple[int, int]]
+) -> Iterator[pa.RecordBatch]:
     """Offsets follow each other but for `skips`, and all are there."""
     following, records = segment.start, 0
-    with parquet.ParquetFile(path) as file:
+    with parquet.ParquetFile(source) as file:
         for group in range(file.num_row_groups):
             for batch in file.read_row_group(group, use_threads=False).to_batches():
                 offsets = batch.column("offset")
@@ -79,12 +104,8 @@ def _checked(segment: Segment, path: Path, skips: list[tuple[int, int]]) -> Iter
 
 
 def _follow(segment: Segment, following: int, offsets: pa.Array, skips: list[tuple[int, int]]) -> None:
-    first, last = offsets[0].as_py(), offsets[-1].as_py()
-    if (
-        first == following
-        and last - first == len(offsets) - 1
-        and pc.min(pc.pairwise_diff(offsets)).as_py() in (1, None)
-    ):
+    numbers = offsets.to_numpy()
+    if numbers[0] == following and (np.diff(numbers) == 1).all():
         return
     for offset in offsets.to_pylist():
         if offset < following:
