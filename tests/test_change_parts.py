@@ -64,7 +64,7 @@ def test_offsets_that_a_repair_gave_up_are_no_changes():
 def test_a_resume_point_is_its_text(offsets, scanned):
     point = ResumePoint(Position({(EPOCH, partition): offset for partition, offset in offsets.items()}), scanned)
     assert ResumePoint.parse(point.text) == point
-    assert point.offsets(EPOCH, 10) == {partition: offsets.get(partition, 0) for partition in range(10)}
+    assert point.offsets(EPOCH, range(10)) == {partition: offsets.get(partition, 0) for partition in range(10)}
 
 
 def test_the_beginning_is_a_resume_point():

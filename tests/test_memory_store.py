@@ -5,9 +5,11 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
+from support_change_rules import CHANGES
 from support_conditional import CONDITIONAL
 from support_contract import CONTRACT, Under
 from support_siblings import SIBLINGS
+from support_wait import until
 from support_wide import WIDE
 
 import logstore
@@ -27,14 +29,14 @@ def under():
     return Under(store, make, store.alter)
 
 
-@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE], ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", [*CONTRACT, *CONDITIONAL, *SIBLINGS, *WIDE, *CHANGES], ids=lambda rule: rule.__name__)
 def test_it_does_what_every_store_does(rule, under):
     rule(under)
 
 
 PUBLIC = [
     "put", "delete", "put_many", "put_if", "delete_if", "cas", "incr", "append", "edit", "edit_rows", "outcome_of",
-    "history", "pipeline", "get", "get_row", "get_rows", "scan_rows",
+    "history", "changes", "pipeline", "get", "get_row", "get_rows", "scan_rows",
     "get_many", "scan",
     "session", "table", "flush", "close",
 ]  # fmt: skip
@@ -48,7 +50,6 @@ def test_its_methods_take_what_those_of_the_store_take(name):
 
 def test_it_has_all_methods_that_programs_call():
     inside = {
-        "changes",  # a feed of other processes' writes
         "after_fork", "acknowledged", "ask_again", "check_takes", "check_open", "decide", "forget", "moved",
         "need_url", "proved", "check_level", "producer_at",
     }  # fmt: skip
@@ -76,6 +77,37 @@ def test_a_table_is_made_once_and_within_its_limits():
     for name, limits in (("Users", {}), ("logstore.x", {}), ("t", {"partitions": 0}), ("t", {"max_value_bytes": 0})):
         with pytest.raises(BadDefinition):
             store.create(name, **limits)
+
+
+def test_a_feed_waits_for_what_another_thread_writes_and_ends_with_the_store():
+    store, found, ended = MemoryStore(["t"]), [], []
+    events = store.changes("t")
+
+    def consume():
+        try:
+            for event in events:
+                found.append(event)  # noqa: PERF402 - each as it comes: another thread looks
+        except UsageError as error:
+            ended.append(str(error))
+
+    consumer = threading.Thread(target=consume, daemon=True)
+    consumer.start()
+    for n in range(50):
+        store.put("t", f"k{n}", str(n))
+    until("it has all of them", lambda: len(found) == 50)
+    store.close()
+    consumer.join(30)
+    assert ["closed" in text for text in ended] == [True]
+    assert sorted(event.key for event in found) == sorted(b"k%d" % n for n in range(50))
+
+
+def test_a_time_stands_for_the_changes_after_it():
+    now = iter(range(1_000_000, 9_000_000, 1_000))
+    store = MemoryStore(clock_ms=lambda: next(now))
+    store.create("t", partitions=1)
+    store.put_many("t", {"a": "1", "b": "2", "c": "3"})
+    found = store.changes("t", since="1970-01-01T00:16:41Z", follow=False)
+    assert [(event.key, event.timestamp_ms) for event in found] == [(b"c", 1_002_000)]
 
 
 def test_a_closed_store_takes_no_call():

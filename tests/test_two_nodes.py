@@ -7,10 +7,11 @@ from functools import partial
 
 import httpx
 import pytest
+from support_changes import Poller
 from support_log import until
 from support_store import Running, cli, running
 
-from logstore import Store
+from logstore import Position, Store
 from logstore.broker.embedded import EmbeddedKafka
 
 ROWS = 500
@@ -36,6 +37,25 @@ class Reads(threading.Thread):
                 except Exception as error:
                     self.failed.append(f"k{number}: {error!r}")
                 self.count += 1
+
+
+class Consumer(threading.Thread):
+    """A consumer of the change feed through one node, with a copy of the rows; it ends with the row `end`."""
+
+    def __init__(self, bootstrap, url):
+        super().__init__(daemon=True)
+        self._where, self.copy, self.failed = (bootstrap, url), {}, []
+
+    def run(self):
+        with Store(*self._where) as store:
+            try:
+                for event in store.changes("t", since="beginning", patience_s=120):
+                    if event.version >= self.copy.get(event.key, (-1, None))[0]:
+                        self.copy[event.key] = event.version, event.value
+                    if event.key == b"end":
+                        return
+            except Exception as error:
+                self.failed.append(repr(error))
 
 
 def owners(url: str) -> list[tuple[int, int]]:
@@ -88,17 +108,21 @@ def _join_and_leave(kafka, tmp_path):
             assert store.get(name, "k0000", after=position, deadline_ms=20_000) is not None
         reads = Reads(kafka.bootstrap, first.url, position)
         reads.start()
+        consumer = Consumer(kafka.bootstrap, first.url)
+        consumer.start()
         second = Running("node", tmp_path / "second", *options).ready()
         until("the slots are shared", lambda: owners(first.url) == [(8, 8)] * 2)
         for url in (first.url, second.url):
             _assert_everything_is_seen(kafka.bootstrap, url, position)
         _assert_elsewhere_is_said(first.url, second.url)
+        _assert_every_change_is_seen(kafka.bootstrap, first.url, second.url)
         before = reads.count
         assert second.stop() == 0
         until("the first has all slots again", lambda: owners(first.url) == [(16, 16)])
         until("reads went on", lambda: reads.count > max(300, before + 100))
         reads.running = False
         reads.join(90)
+        _assert_the_copy_is_the_table(kafka.bootstrap, first.url, consumer)
     assert reads.failed == []
 
 
@@ -110,6 +134,47 @@ def _assert_everything_is_seen(bootstrap, url, position):
         ]
         found = store.get_many("t", [f"k{n:04d}" for n in range(ROWS)], after=position, deadline_ms=20_000)
         assert [row and row.value for row in found] == [b"v%d" % n for n in range(ROWS)]
+
+
+def _assert_every_change_is_seen(bootstrap, first, second):
+    """Any node tells the changes of the whole table, as they come and from an id of the other node."""
+    pollers = [Poller(url, "t", "now") for url in (first, second)]
+    with Store(bootstrap, first) as store:
+        assert [poller.poll() for poller in pollers] == [[], []]
+        before, position = pollers[0].since, Position()
+        for step in range(3):
+            changed = {b"c%d" % n: b"%d" % step for n in range(20)}
+            position |= store.put_many("t", changed)
+            for poller in pollers:
+                until("it has come there", lambda p=poller, c=changed: (p.poll(1_000), p.copy.state == c)[1])
+        assert len(position.pieces) == 4, "in partitions of both nodes"
+        again = Poller(second, "t", before)
+        until("so it goes on there", lambda: (again.poll(1_000), again.copy.state == changed)[1])
+        whole = Poller(second, "t")
+        until("the rows are there", lambda: (whole.poll(), whole.live)[1])
+        assert whole.copy.state == {row.key: row.value for row in store.scan("t", after=position)}
+    here = {"LS-Forwarded": "1", "Accept": "application/msgpack"}
+    asked = [httpx.get(f"{url}/v1/tables/t/changes?wait=0", headers=here, trust_env=False) for url in (first, second)]
+    assert [answer.status_code for answer in asked] == [421, 421]
+    assert [answer.headers["ls-owner"] for answer in asked] == [second, first]
+    for poller in (*pollers, again, whole):
+        poller.close()
+
+
+def _assert_the_copy_is_the_table(bootstrap, url, consumer):
+    with Store(bootstrap, url) as store:
+        last = store.put_many("t", {b"k%04d" % n: None for n in range(0, ROWS, 7)})
+        rows = {row.key: row.value for row in store.scan("t", after=last, deadline_ms=20_000)}
+        until(
+            "the copy is the table",
+            lambda: (
+                {key: value for key, (_, value) in list(consumer.copy.items()) if value is not None} == rows
+                or consumer.failed
+            ),
+        )
+        store.put("t", "end", "")
+        consumer.join(60)
+        assert (consumer.is_alive(), consumer.failed) == (False, [])
 
 
 def _assert_elsewhere_is_said(first, second):

@@ -67,7 +67,7 @@ class ReaderProcess:
         self._fan_out = FanOut(self._catalog)
         metrics = Metrics(settings.index, self._catalog, self._waiters)
         self._page = MetricsPage(settings.data_dir, metrics, self._catalog)
-        self._changes = ChangeFeed(self._catalog, self._waiters, settings.bootstrap)
+        self._changes = ChangeFeed(self._catalog, self._waiters, self._fan_out, settings.bootstrap)
         metrics.more.append(self._changes.families)
         request_log = RequestLog(settings.slow_ms / 1000, every=settings.access_log)
         consistency_wait = ConsistencyWait(self._catalog, self._waiters)

@@ -74,7 +74,7 @@ class PollPoint:
         self._following, self._page = self.id, list[ChangeEvent]()
         self.live, self.follow = False, follow
         self._end: Position | None = None
-        self._prefix = b"" if prefix is None else to_bytes(prefix)
+        self.prefix = b"" if prefix is None else to_bytes(prefix)
         self._heard_s = monotonic()
 
     @property
@@ -89,8 +89,8 @@ class PollPoint:
         if self.lacks_end:
             return {"since": "now", "wait": "0"}
         query: dict[str, bytes | str] = {"since": self._following, "wait": str(self.wait_ms)}
-        if self._prefix:
-            query |= {"prefix": to_base64url(self._prefix), "key_encoding": "base64url"}
+        if self.prefix:
+            query |= {"prefix": to_base64url(self.prefix), "key_encoding": "base64url"}
         return query
 
     def took(self, answer: HttpAnswer) -> None:

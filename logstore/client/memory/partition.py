@@ -31,6 +31,7 @@ class MemoryPartition:
         self.table, self.number = table, number
         self.log: list[MemoryRecord] = []
         self._log_times_ms: list[int] = []  # at each offset
+        self._changed: list[tuple[bytes, ...]] = []  # rows, by the record at each offset
         self._versions: dict[bytes, list[Entry]] = {}  # of each row, oldest first
         self._sorted: list[bytes] = []
         self.decisions = MemoryDecisions(table, number) if table.conditional else None
@@ -44,7 +45,7 @@ class MemoryPartition:
         """Append a checked record and fold it; returns its offset."""
         offset = self.next_offset
         changed = self._folded(offset, record)
-        self._append(record)
+        self._append(record, tuple(changed))
         for key, entry in changed.items():
             self._versions.setdefault(key, []).append(entry)
         return offset
@@ -56,8 +57,9 @@ class MemoryPartition:
         self.table = table
         self._append(record)
 
-    def _append(self, record: MemoryRecord) -> None:
+    def _append(self, record: MemoryRecord, changed: tuple[bytes, ...] = ()) -> None:
         self.log.append(record)
+        self._changed.append(changed)
         self._log_times_ms.append(max(record.timestamp_ms, self._log_times_ms[-1] if self._log_times_ms else 0))
 
     def _folded(self, offset: int, record: MemoryRecord) -> dict[bytes, Entry]:
@@ -96,6 +98,23 @@ class MemoryPartition:
             return (selected, found.version) if selected else None
         value = side_by_side(found, instant_ms)[0]
         return None if value is None else (value, found.version)
+
+    def log_time_ms(self, offset: int = -1) -> int:
+        """Log time at the record at `offset`, by default the last one. Requires: there is one."""
+        return self._log_times_ms[offset]
+
+    def changed_at(self, offset: int) -> Iterator[tuple[bytes, Entry]]:
+        """Rows that the record at `offset` changed, and their entries then."""
+        for key in self._changed[offset]:
+            versions = self._versions[key]
+            yield key, versions[bisect_right(versions, offset, key=lambda entry: entry.version) - 1]
+
+    def living(self) -> Iterator[tuple[bytes, Entry]]:
+        """Rows that are there, and their entries, by the log's time."""
+        for key in self._versions:
+            entry = self.entry(key)
+            if entry is not None:
+                yield key, entry
 
     def offset_at(self, time_ms: int) -> int:
         """The first offset whose log time is later than `time_ms`."""

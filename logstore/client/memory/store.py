@@ -60,6 +60,7 @@ from logstore.model.wide.selection import CellSelection
 
 if TYPE_CHECKING:
     from logstore.client.history.key_history import KeyHistory
+    from logstore.client.memory.changes import MemoryChanges
     from logstore.client.session.session import Session
     from logstore.client.typed.table import TypedTable
     from logstore.client.wide.row import WideRow
@@ -267,6 +268,20 @@ class MemoryStore(ConditionalWrites, WideReads):
             sources = MemorySources(home_of(parts, key_bytes), key_bytes)
         return KeyHistory(sources, selection, decide=sources.decide)
 
+    def changes(
+        self, table: str, *, since: Position | str = "now", prefix: Text | None = None, follow: bool = True,
+        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None,
+    ) -> "MemoryChanges":  # fmt: skip
+        """Changes of a table's rows, as `Store.changes`: an iterator that waits for what other threads write."""
+        from logstore.client.changes.changes import PollPoint, check_from_archive  # noqa: PLC0415 - only who uses it
+        from logstore.client.memory.changes import MemoryChanges, epochs_of  # noqa: PLC0415 - as above
+
+        check_from_archive(from_archive, storage)
+        asked = PollPoint(table, since, prefix, patience_s, follow=follow)
+        with self._tables.lock:
+            self._tables.check_known(epochs_of(asked.id))
+            return MemoryChanges(self._tables.partitions(table), asked, self._tables.changed, self._tables.check_open)
+
     def outcome_of(
         self, table: str, key: Text, id: bytes | str | Position, *, after: Position | str | None = None,  # noqa: A002 - as the header is called
         consistency: Level | None = "latest", max_lag_ms: int | None = None, deadline_ms: int = DEADLINE_MS,
@@ -323,7 +338,7 @@ class MemoryStore(ConditionalWrites, WideReads):
     def close(self, timeout_s: float | None = None) -> None:
         """Close the store; it takes no call afterwards."""
         check_timeout(timeout_s)
-        self._tables.closed = True
+        self._tables.close()
 
     def __repr__(self) -> str:
         return f"MemoryStore({self._tables.names()!r}{', closed' if self._tables.closed else ''})"

@@ -1,7 +1,7 @@
 """Memory tables: what a store in memory holds, and the clock by which it is written and read."""
 
 from collections.abc import Callable, Mapping, Sequence
-from threading import RLock
+from threading import Condition, RLock
 
 from logstore.client.checks import Text, check_headers, check_table
 from logstore.client.lazily import CLOSED
@@ -18,6 +18,7 @@ class MemoryTables:
 
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self.clock_ms, self.lock, self.closed = clock_ms, RLock(), False
+        self.changed = Condition(self.lock)  # by every write
         self._tables: dict[str, list[MemoryPartition]] = {}
 
     def add(self, table: Table) -> None:
@@ -47,6 +48,7 @@ class MemoryTables:
         part = home_of(parts, key)
         every = [*own, *(check_headers(headers) or ())]
         offset = part.append(MemoryRecord(key, value, every, self.clock_ms()))
+        self.changed.notify_all()
         return Position.of_write(part.table.epoch, part.number, offset)
 
     def check_known(self, bound: After) -> None:
@@ -60,6 +62,12 @@ class MemoryTables:
             raise ConsistencyTimeout(
                 f"no table with the epoch {unknown} is known here; the token may be of another store"
             )
+
+    def close(self) -> None:
+        """Take no call any more, and tell those who wait for writes."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
 
     def check_open(self) -> None:
         """Raise UsageError when the store is closed."""

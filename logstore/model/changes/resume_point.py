@@ -8,6 +8,7 @@ The token names the positions at which the first page of the snapshot part read 
 older state, so whatever the pages miss stands in the log behind the token.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from logstore.model.errors import BadToken, UsageError
@@ -43,10 +44,10 @@ class ResumePoint(NamedTuple):
             return BEGINNING
         return self.position.token if self.scanned is None else f"{self.position.token};{to_base64url(self.scanned)}"
 
-    def offsets(self, epoch: str, partitions: int) -> dict[int, int]:
+    def offsets(self, epoch: str, partitions: Iterable[int]) -> dict[int, int]:
         """Partition -> the offset at which the tail goes on; one that the token does not name begins at 0."""
         pieces = self.position.pieces
-        return {partition: pieces.get((epoch, partition), 0) for partition in range(partitions)}
+        return {partition: pieces.get((epoch, partition), 0) for partition in partitions}
 
 
 START = ResumePoint(Position(), b"")

@@ -2,7 +2,7 @@
 
 read:  1 the table is still this one, its partitions answer here
        2 sources for partitions that are not followed yet
-       3 what is older than a ring comes from the log, the rest from the rings
+       3 what is older than a ring comes from the log, or the node that has the partition, the rest from the rings
        4 nothing: wait for news
 """
 
@@ -11,9 +11,10 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from logstore.model.changes.resume_point import ResumePoint
+from logstore.model.changes.resume_point import NOW, ResumePoint
 from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import LogStoreError, LogUnreachable
 from logstore.model.folding.fold import Records
@@ -24,11 +25,15 @@ from logstore.serve.changes.chunk import Chunk, Ring
 from logstore.serve.changes.decided import decided
 from logstore.serve.changes.partition_source import PartitionSource
 from logstore.serve.changes.past_changes import PastChanges, not_retained, unreadable
+from logstore.serve.changes.peers.peer_changes import read_now
+from logstore.serve.changes.peers.peer_source import PeerSource
 from logstore.serve.changes.table_tail import TableTail
+from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.state.partition import next_offset_of
 from logstore.serve.state.waiters import Waiters
 from logstore.serve.wire.problems import Problem
+from logstore.serve.wire.request import Request
 from logstore.view.feed.view_records import STOPPED
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from logstore.log.read.shared_tail import SharedTail
 
 T = TypeVar("T")
+Homes = Mapping[int, str | None]  # partition -> the URL of the node that serves it; None: it is served here
 
 MOST_SUBSCRIBERS = 4_096
 MOST_SOURCES = 128
@@ -50,11 +56,10 @@ log = logs.get(__name__)
 
 
 class _Parts(NamedTuple):
-    """Parts that all tails share, from the first subscriber on."""
+    """Parts that all tails of this node's partitions share, from the first subscriber on."""
 
     tail: "SharedTail"
     past: PastChanges
-    watch: asyncio.Task[None]
 
 
 class TableChangedError(Exception):
@@ -64,30 +69,30 @@ class TableChangedError(Exception):
 class ChangeFeed:
     """The change feeds of all tables that this reader serves."""
 
-    def __init__(self, catalog: Catalog, waiters: Waiters, bootstrap: str | None) -> None:
+    def __init__(self, catalog: Catalog, waiters: Waiters, fan_out: FanOut, bootstrap: str | None) -> None:
         """`bootstrap`: Kafka's address; None: the reader was not told it, and serves no feed."""
-        self._catalog, self._waiters, self._bootstrap = catalog, waiters, bootstrap
+        self._catalog, self._waiters, self._fan_out, self._bootstrap = catalog, waiters, fan_out, bootstrap
         self._tails: dict[str, TableTail] = {}  # by epoch
         self._by_number: dict[int, PartitionSource] = {}
         self._numbers = itertools.count(1)
         self._parts: _Parts | None = None
+        self._watching: asyncio.Task[None] | None = None
         self.closing = False
         self.subscribers = self.events = self.cut_off = 0
 
     async def read(
-        self, table: Table, at: Mapping[int, int], deadline: float, most_bytes: int = READ_BYTES
+        self, table: Table, at: Mapping[int, int], request: Request, deadline: float, most_bytes: int = READ_BYTES
     ) -> list[Chunk]:  # fmt: skip
         """Chunks behind these offsets by partition, in order within each; none at `deadline` (loop time).
 
         Raises Problem, TableChangedError.
         """
         while True:
-            self._check(table, at)
-            tail = await self._tail(table, at)
+            tail = await self._tail(table, self._homes(table, at, request))
             below = tail.below(at)
             if below is not None:
-                past = await self._shared_parts().past.read(table, below, at[below], tail.sources[below].ring.start)
-                return [decided(past, self._catalog.locate(table, below))]
+                older = await self._older(tail.sources[below], at[below], deadline)
+                return [older] if older.following > at[below] else []
             found = tail.ready(at, most_bytes)
             if found or not await tail.news(deadline):
                 return found
@@ -98,9 +103,29 @@ class ChangeFeed:
         sources = [(tail.sources.get(p), at) for (epoch, p), at in pieces.items() if (tail := self._tails.get(epoch))]
         return all(source is None or at >= source.ring.start for source, at in sources)
 
-    def positions(self, table: Table, partitions: Iterable[int]) -> dict[int, int]:
-        """Partition -> where its view stands now. Raises Problem."""
-        return {p: next_offset_of(self._catalog.locate(table, p)) for p in partitions}
+    async def now(self, table: Table, partitions: Iterable[int], request: Request) -> dict[int, int]:
+        """Partition -> where the view of the node that serves it stands now. Raises Problem."""
+        return await self._positions(table, self._homes(table, partitions, request))
+
+    async def _positions(self, table: Table, homes: Homes) -> dict[int, int]:
+        owners: dict[str, list[int]] = {}
+        for partition, url in homes.items():
+            if url is not None:
+                owners.setdefault(url, []).append(partition)
+        asked = [self._there(table, url, there) for url, there in owners.items()]
+        found = {p: offset for some in await asyncio.gather(*asked) for p, offset in some.items()}
+        return found | {p: next_offset_of(self._catalog.locate(table, p)) for p, url in homes.items() if url is None}
+
+    async def _there(self, table: Table, url: str, partitions: list[int]) -> dict[int, int]:
+        return read_now(url, table, partitions, await self._fan_out.changes(table, url, partitions, NOW, 0))
+
+    async def _older(self, source: PartitionSource | PeerSource, offset: int, deadline: float) -> Chunk:
+        """A chunk of what is older than the source's ring. Raises Problem."""
+        if isinstance(source, PeerSource):
+            return await source.older(offset, deadline)
+        table, partition = source.table, source.partition
+        past = await self._shared_parts().past.read(table, partition, offset, source.ring.start)
+        return decided(past, self._catalog.locate(table, partition))
 
     async def later_than(self, table: Table, time_ms: int) -> dict[int, int]:
         """Partition -> the first offset whose log time is later. Raises Problem: of changes that are gone, too."""
@@ -138,8 +163,9 @@ class ChangeFeed:
         self.closing = True
         for tail in self._tails.values():
             tail.close()
+        if self._watching is not None:
+            self._watching.cancel()
         if self._parts is not None:
-            self._parts.watch.cancel()
             await asyncio.to_thread(self._parts.tail.close, _CLOSE_S)
 
     def families(self, labels: dict[str, str]) -> Iterable[Family]:
@@ -155,40 +181,59 @@ class ChangeFeed:
             "logstore_changes_cut_off", "Subscribers cut off for reading too slowly.", [(labels, self.cut_off)]
         )
 
-    def _check(self, table: Table, partitions: Iterable[int]) -> None:
-        """Raise TableChangedError, or Problem when a partition does not answer here."""
+    def _homes(self, table: Table, partitions: Iterable[int], request: Request) -> Homes:
+        """Partition -> the URL of the node that serves it; None: it is served here.
+
+        Raises TableChangedError, or Problem when a partition does not answer.
+        """
         if self.closing:
             raise Problem("overloaded", "this reader is stopping; ask again, another one answers")
         if self._catalog.table(table.name).epoch != table.epoch:
             raise TableChangedError
-        for partition in partitions:
+        here, elsewhere = self._fan_out.split(table, partitions, request)
+        for partition in here:
             served = self._catalog.locate(table, partition)
             if served.state == STOPPED:
                 raise served.stopped(None)
+        return dict.fromkeys(here) | {p: url for url, there in elsewhere.items() for p in there}
 
-    async def _tail(self, table: Table, at: Mapping[int, int]) -> TableTail:
+    async def _tail(self, table: Table, homes: Homes) -> TableTail:
         """The table's tail, with a source for each of these partitions. Raises Problem."""
         tail = self._tails.get(table.epoch)
         if tail is None:
             tail = self._tails[table.epoch] = TableTail(table)
         tail.used_s = asyncio.get_running_loop().time()
-        if tail.missing(at):
+        for partition in tail.moved(homes):
+            self._drop(tail, partition)
+        while tail.missing(homes):
             async with tail.beginning:
-                if missing := tail.missing(at):
-                    await self._begin(tail, missing)
+                if missing := tail.missing(homes):
+                    await self._begin(tail, {partition: homes[partition] for partition in missing})
         return tail
 
-    async def _begin(self, tail: TableTail, partitions: list[int]) -> None:
-        if sum(len(other.sources) for other in self._tails.values()) + len(partitions) > MOST_SOURCES:
+    async def _begin(self, tail: TableTail, homes: Homes) -> None:
+        if sum(len(other.sources) for other in self._tails.values()) + len(homes) > MOST_SOURCES:
             raise Problem("overloaded", f"this reader follows {MOST_SOURCES} partitions already; ask another node")
         tail.raise_trouble()
-        table, bounds = tail.table, await self._bounds(tail.table)
-        for partition, applied in self.positions(table, partitions).items():
+        self._watching = self._watching or asyncio.create_task(self._watch())
+        table, bounds = tail.table, await self._bounds(tail.table) if None in homes.values() else {}
+        for partition, applied in (await self._positions(table, homes)).items():
+            if url := homes[partition]:
+                peer = PeerSource(table, partition, Ring(applied, _ring_bytes(table)), self._fan_out, url)
+                peer.follow(tail.wake, partial(self._ended, tail))
+                tail.sources[partition] = peer
+                continue
             ring = Ring(min(applied, max(bounds[partition].start, applied - _BACK)), _ring_bytes(table))
             source = PartitionSource(table, partition, ring, self._catalog, self._waiters)
             self._follow(source, tail)
             tail.sources[partition] = source
         self._tails[table.epoch] = tail
+
+    def _ended(self, tail: TableTail, source: PeerSource, problem: Problem) -> None:
+        """Let go of a source that another node answers no more; who wants it looks for the partition anew."""
+        if tail.sources.get(source.partition) is source:
+            tail.trouble = problem
+            self._drop(tail, source.partition)
 
     def _follow(self, source: PartitionSource, tail: TableTail) -> None:
         def number() -> int:
@@ -224,8 +269,7 @@ class ChangeFeed:
         bootstrap, before = self._need_kafka(), self._parts
         tail = SharedTail(bootstrap, self._delivery(asyncio.get_running_loop()))
         past = PastChanges(bootstrap) if before is None else before.past
-        watch = asyncio.create_task(self._watch()) if before is None else before.watch
-        self._parts = _Parts(tail, past, watch)
+        self._parts = _Parts(tail, past)
         return self._parts
 
     def _delivery(self, loop: asyncio.AbstractEventLoop) -> "Callable[[int, Records | str], None]":

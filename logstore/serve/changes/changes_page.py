@@ -15,10 +15,11 @@ from logstore.serve.changes.change_feed import ChangeFeed
 from logstore.serve.changes.encoding import RESET, documents
 from logstore.serve.changes.event_stream import EventStream
 from logstore.serve.changes.snapshot_part import SnapshotPart
-from logstore.serve.changes.subscription import Batch, Subscription
+from logstore.serve.changes.subscription import Batch, Interest, Subscription
 from logstore.serve.read.consistency_wait import ConsistencyWait
 from logstore.serve.read.encoding import json_bytes, negotiate
 from logstore.serve.read.parameters.row_key import encoded
+from logstore.serve.read.parameters.scan_query import listed_partitions
 from logstore.serve.read.peers.fan_out import FanOut
 from logstore.serve.settings import MAX_DEADLINE_MS
 from logstore.serve.state.catalog import Catalog
@@ -27,7 +28,7 @@ from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request, integer, text
 from logstore.serve.wire.response import Response, page
 
-_PARAMS = frozenset({"since", "prefix", "key_encoding", "wait"})
+_PARAMS = frozenset({"since", "prefix", "key_encoding", "partitions", "wait"})
 EVENT_STREAM = "text/event-stream"
 _DEADLINE_MS = 2_000
 
@@ -45,7 +46,13 @@ class ChangesPage:
         """Answer a long poll, or begin a stream. Raises Problem."""
         params = request.params(_PARAMS)
         subscription = Subscription(
-            request, name, _prefix(params), self._feed, self._pages, self._catalog, self._consistency_wait
+            request,
+            name,
+            Interest(_prefix(params), listed_partitions(params)),
+            self._feed,
+            self._pages,
+            self._catalog,
+            self._consistency_wait,
         )
         if "wait" in params:
             media_type = negotiate(request, (media_types.JSON, media_types.MSGPACK))
@@ -79,14 +86,15 @@ class ChangesPage:
     async def _begin(self, subscription: Subscription, since: str) -> ResumePoint:
         """The point that `since` means. Raises Problem, BadToken."""
         if since == NOW:
-            return subscription.now(await subscription.table(START, _DEADLINE_MS))
+            return await subscription.now(await subscription.table(START, _DEADLINE_MS))
         if ":" not in since:
             return ResumePoint.parse(since)
         moment = read_moment(since)
         table = await subscription.table(START, _DEADLINE_MS)
         assert isinstance(moment, int), "what has a colon is a time"
         offsets = await self._feed.later_than(table, moment)
-        return ResumePoint(Position({(table.epoch, partition): offset for partition, offset in offsets.items()}))
+        wanted = {partition: offsets[partition] for partition in subscription.partitions(table)}
+        return ResumePoint(Position({(table.epoch, partition): offset for partition, offset in wanted.items()}))
 
 
 def _since(request: Request, params: Mapping[str, bytes]) -> str:

@@ -30,7 +30,9 @@ _TURN_S = 0.01  # for which the event loop is held
 
 
 class PartitionSource:
-    """The tail of one partition."""
+    """The tail of one partition that is served here."""
+
+    url = None  # of another node
 
     def __init__(self, table: Table, partition: int, ring: Ring, catalog: Catalog, waiters: Waiters) -> None:
         self.table, self.partition, self.ring = table, partition, ring

@@ -4,6 +4,7 @@ The positions that the first page read each partition at are where the tail begi
 whatever node they are read: a row that changed between two pages is in the tail then, if a page has missed it.
 """
 
+from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 
@@ -34,7 +35,8 @@ class SnapshotPart:
         self._catalog, self._consistency_wait, self._fan_out = catalog, consistency_wait, fan_out
 
     async def page(
-        self, request: Request, table: Table, point: ResumePoint, prefix: bytes, deadline: float
+        self, request: Request, table: Table, partitions: Sequence[int], point: ResumePoint, prefix: bytes,
+        deadline: float,
     ) -> tuple[list[Chunk], ResumePoint]:  # fmt: skip
         """Rows behind `point`, as changes, and the point behind them, which is in the tail when they were the last.
 
@@ -48,7 +50,7 @@ class SnapshotPart:
         if point != START:
             query = query.behind(point.scanned or b"")
             level = Consistency(SESSION, point.position)
-        here, elsewhere = self._fan_out.split(table, range(table.partitions), request)
+        here, elsewhere = self._fan_out.split(table, partitions, request)
         parts = await self._fan_out.scan(table, elsewhere, query, level, deadline) if elsewhere else []
 
         def read(floor: Floor) -> PagePart:

@@ -4,6 +4,7 @@ It holds nothing but a point; whoever comes back with that point goes on behind 
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from logstore.model.changes.resume_point import START, ResumePoint
@@ -29,14 +30,21 @@ class Batch(NamedTuple):
     reset: str | None = None
 
 
+class Interest(NamedTuple):
+    """Rows that a consumer wants: those whose key begins with `prefix`, of these partitions; None: of all."""
+
+    prefix: bytes = b""
+    partitions: tuple[int, ...] | None = None
+
+
 class Subscription:
     """One consumer of one table."""
 
     def __init__(
-        self, request: Request, name: str, prefix: bytes, feed: ChangeFeed, pages: SnapshotPart,
+        self, request: Request, name: str, rows: Interest, feed: ChangeFeed, pages: SnapshotPart,
         catalog: Catalog, consistency_wait: ConsistencyWait,
     ) -> None:  # fmt: skip
-        self._request, self._name, self.prefix = request, name, prefix
+        self._request, self._name, self._rows = request, name, rows
         self._feed, self._pages, self._catalog, self._consistency_wait = feed, pages, catalog, consistency_wait
 
     async def table(self, point: ResumePoint, deadline_ms: int) -> Table:
@@ -51,15 +59,28 @@ class Subscription:
             if problem.word == "epoch-changed":
                 raise TableChangedError from problem
             raise
+        self.partitions(table)
         if point != START and not any(epoch == table.epoch for epoch, _ in point.position.pieces):
             raise Problem(
                 "bad-token", f"the id names no partition of {table.name!r}; begin with since=beginning or now"
             )
         return table
 
-    def now(self, table: Table) -> ResumePoint:
-        """The point at which this node stands. Raises Problem."""
-        stood = self._feed.positions(table, range(table.partitions))
+    def partitions(self, table: Table) -> Sequence[int]:
+        """Partitions that the consumer wants. Raises Problem for one that the table has not."""
+        listed = self._rows.partitions
+        if listed is None:
+            return range(table.partitions)
+        if not 0 <= listed[-1] < table.partitions:
+            raise Problem(
+                "bad-request", f"{table.name!r} has {table.partitions} partitions, counted from 0",
+                parameter="partitions",
+            )  # fmt: skip
+        return listed
+
+    async def now(self, table: Table) -> ResumePoint:
+        """The point at which the nodes that serve the partitions stand. Raises Problem."""
+        stood = await self._feed.now(table, self.partitions(table), self._request)
         return ResumePoint(Position({(table.epoch, partition): offset for partition, offset in stood.items()}))
 
     async def next(self, point: ResumePoint, wait_s: float) -> Batch:
@@ -67,10 +88,12 @@ class Subscription:
         try:
             table = await self.table(point, int(_PAGE_S * 1000))
             if point.scanned is not None:
-                chunks, following = await self._pages.page(self._request, table, point, self.prefix, _in(_PAGE_S))
+                chunks, following = await self._pages.page(
+                    self._request, table, self.partitions(table), point, self._rows.prefix, _in(_PAGE_S)
+                )  # fmt: skip
                 return Batch(chunks, following)
-            at = point.offsets(table.epoch, table.partitions)
-            chunks = await self._feed.read(table, at, _in(wait_s))
+            at = point.offsets(table.epoch, self.partitions(table))
+            chunks = await self._feed.read(table, at, self._request, _in(wait_s))
             return self._batch(table, at, chunks)
         except TableChangedError:
             return Batch([], START, self._catalog.table(self._name).epoch)
@@ -79,7 +102,7 @@ class Subscription:
         for chunk in chunks:
             at[chunk.partition] = chunk.following
         position = Position({(table.epoch, partition): offset for partition, offset in at.items()})
-        return Batch([chunk.of_prefix(self.prefix) for chunk in chunks], ResumePoint(position))
+        return Batch([chunk.of_prefix(self._rows.prefix) for chunk in chunks], ResumePoint(position))
 
 
 def _in(seconds: float) -> float:

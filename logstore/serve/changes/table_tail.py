@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from logstore.model.table import Table
 from logstore.serve.changes.chunk import Chunk, up_to
 from logstore.serve.changes.partition_source import PartitionSource
+from logstore.serve.changes.peers.peer_source import PeerSource
 from logstore.serve.wire.problems import Problem
 
 _LINGER_S = 30.0
@@ -20,7 +21,7 @@ class TableTail:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self.sources: dict[int, PartitionSource] = {}
+        self.sources: dict[int, PartitionSource | PeerSource] = {}
         self.beginning = asyncio.Lock()
         self._listening: set[asyncio.Future[None]] = set()
         self.used_s = asyncio.get_running_loop().time()
@@ -47,6 +48,10 @@ class TableTail:
     def missing(self, partitions: Iterable[int]) -> list[int]:
         """Partitions that are not followed."""
         return [partition for partition in partitions if partition not in self.sources]
+
+    def moved(self, homes: Mapping[int, str | None]) -> list[int]:
+        """Partitions that are followed elsewhere than where they are served now."""
+        return [p for p, url in homes.items() if (source := self.sources.get(p)) is not None and source.url != url]
 
     async def news(self, deadline: float) -> bool:
         """Wait until something may have changed; False at `deadline` (loop time)."""

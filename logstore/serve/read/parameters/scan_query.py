@@ -68,7 +68,7 @@ def read_query(params: Mapping[str, bytes]) -> Query:
     )
     flags = boolean(params.get("reverse"), "reverse"), boolean(params.get("keys_only"), "keys_only")
     ends = boolean(params.get("ends"), "ends")
-    return Query(start or b"", end, limit, *flags, _listed(params), read_cell_query(params), ends)
+    return Query(start or b"", end, limit, *flags, listed_partitions(params), read_cell_query(params), ends)
 
 
 def _bound(params: Mapping[str, bytes], name: str) -> bytes | None:
@@ -82,7 +82,8 @@ def _bound(params: Mapping[str, bytes], name: str) -> bytes | None:
     return bound
 
 
-def _listed(params: Mapping[str, bytes]) -> tuple[int, ...] | None:
+def listed_partitions(params: Mapping[str, bytes]) -> tuple[int, ...] | None:
+    """Partitions that a request names, rising; None: all. Raises Problem."""
     if "partitions" not in params:
         return None
     listed = text(params["partitions"], "partitions").split(",")

@@ -17,7 +17,7 @@ import orjson
 
 from logstore.model.key import to_base64url
 from logstore.model.slots import slot_of
-from logstore.model.table import Table
+from logstore.model.table import MAX_ROW_BYTES, Table
 from logstore.model.wide.selection import CellSelection
 from logstore.serve.read.consistency import EVENTUAL, SESSION, Consistency, check_instant
 from logstore.serve.read.encoding import FoundKey
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     import httpx
 
 _CONNECTIONS = 64
-_THEIR_WORD = frozenset({"bad-level", "bad-token"})  # of a past that only the owner can judge
+_POLLS = 256  # of the change feed, one for each partition that is followed
+_POLL_S = 15.0  # for the answer of a poll, when its wait is over
+_ROWS_OF_ONE_EDIT = 16  # of the largest size, that a page of changes may have beyond its bound
+_THEIR_WORD = frozenset({"bad-level", "bad-token", "not-retained"})  # of a past that only the owner can judge
 _OF_ITS_KEYS = frozenset({"partition-stopped", "starting", "not-owner", "overloaded", "log-unreachable"})
 
 Owners = dict[str, list[int]]  # URL -> partitions to ask there
@@ -47,11 +50,13 @@ class FanOut:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._client: httpx.AsyncClient | None = None
+        self._polls: httpx.AsyncClient | None = None
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        for client in (self._client, self._polls):
+            if client is not None:
+                await client.aclose()
 
     def split(
         self, table: Table, partitions: Iterable[int], request: Request, *, strict: bool = True
@@ -119,6 +124,19 @@ class FanOut:
         body = await self._ask("POST", url, path, table, level, deadline, msgpack.packb(content))
         return read_peer_outcomes(url, body, partition, offsets)
 
+    async def changes(self, table: Table, url: str, partitions: list[int], since: str, wait_ms: int) -> bytes:
+        """A page of the change feed of another node, which waits `wait_ms` for an event. Raises Problem.
+
+        Polls have connections of their own: scans never wait for them.
+        """
+        if self._polls is None:
+            self._polls = _client(_POLLS)
+        listed = ",".join(map(str, partitions))
+        path = f"/v1/tables/{table.name}/changes?{urlencode({'since': since, 'wait': wait_ms, 'partitions': listed})}"
+        deadline = asyncio.get_running_loop().time() + wait_ms / 1000 + _POLL_S
+        more = _ROWS_OF_ONE_EDIT * MAX_ROW_BYTES if table.multi_row else 0
+        return await self._ask("GET", url, path, table, Consistency(), deadline, client=self._polls, more_bytes=more)
+
     async def _scan_one(
         self, table: Table, url: str, partitions: list[int], query: Query, level: Consistency, deadline: float
     ) -> PagePart:
@@ -161,7 +179,7 @@ class FanOut:
 
     async def _ask(
         self, method: str, url: str, path: str, table: Table, level: Consistency, deadline: float,
-        content: bytes | None = None,
+        content: bytes | None = None, client: "httpx.AsyncClient | None" = None, more_bytes: int = 0,
     ) -> bytes:  # fmt: skip
         """Ask one node; raises Problem for every way in which that can fail."""
         import httpx  # noqa: PLC0415 - only nodes of several need it
@@ -184,11 +202,11 @@ class FanOut:
         if level.as_of is not None:
             headers["LS-As-Of"] = level.as_of.text
         if self._client is None:
-            self._client = httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=_CONNECTIONS))
+            self._client = _client(_CONNECTIONS)
         try:
             async with asyncio.timeout_at(deadline):
-                most = most_bytes(table, len(content or b""))
-                async with self._client.stream(
+                most = most_bytes(table, len(content or b"") + more_bytes)
+                async with (client or self._client).stream(
                     method, url, headers=headers, content=content, timeout=left_s,
                     extensions={"target": path.encode()},  # as it stands: httpx takes no URL of more than 64 KiB
                 ) as response:  # fmt: skip
@@ -202,6 +220,12 @@ class FanOut:
         if response.status_code != 200:
             raise _problem(response.status_code, body, url)
         return body
+
+
+def _client(connections: int) -> "httpx.AsyncClient":
+    import httpx  # noqa: PLC0415 - only nodes of several need it
+
+    return httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=connections))
 
 
 def _problem(status: int, body: bytes, url: str) -> Problem:

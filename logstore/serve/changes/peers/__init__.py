@@ -1,0 +1,1 @@
+"""Changes of partitions that other nodes serve."""
