@@ -223,20 +223,28 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
 
     def changes(
         self, table: str, *, since: Position | str = "now", prefix: Text | None = None, follow: bool = True,
-        patience_s: float = 60.0,
+        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None,
     ) -> "RowChanges":  # fmt: skip
         """Changes of a table's rows, for ever: an iterator of `ChangeEvent` that reconnects and goes on.
 
         `since`: "beginning" (the rows there are, and then what changes), "now", the `id` of an earlier iterator, a
         position or token (a partition it does not name begins at offset 0), or a time (RFC 3339). `prefix`: of these
         rows only. `follow`: False ends it where nothing more has come. Events come at least once; of a row the highest
-        `version` counts. What is temporary is tried again for `patience_s`. Raises NotRetained when the log holds those
+        `version` counts. What is temporary is tried again for `patience_s`. `from_archive`: of a plain table, changes
+        that the log holds no more are read from the archive, and the log's follow; takes Kafka's address. `storage`:
+        where the archive is, if not where the store is defined to have it. Raises NotRetained when the log holds those
         changes no more, NoSuchTable, Stopped, UsageError, ServerUnreachable.
         """
-        from logstore.client.changes.changes import PollPoint, RowChanges  # noqa: PLC0415 - only who uses it
+        from logstore.client.changes.changes import PollPoint, RowChanges, check_from_archive  # noqa: PLC0415 - only who uses it
 
+        check_from_archive(from_archive, storage)
         point = PollPoint(table, since, prefix, patience_s, follow=follow)
-        return RowChanges(self.reader, point)
+        if not from_archive:
+            return RowChanges(self.reader, point)
+        from logstore.client.changes.archived import ArchivedChanges  # noqa: PLC0415 - loads librdkafka
+
+        define = partial(self.ask_again, point.table)
+        return RowChanges(self.reader, point, ArchivedChanges(self._need_bootstrap(), define, storage))
 
     def outcome_of(
         self, table: str, key: Text, id: bytes | str | Position, *, after: Position | str | None = None,  # noqa: A002 - as the header is called

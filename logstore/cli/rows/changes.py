@@ -13,12 +13,12 @@ from logstore.cli.table_names import table_names
 from logstore.client.changes.changes import ChangeEvent
 from logstore.client.store import Store
 from logstore.model.hard_rows.changes.cell_differences import column_name
-from logstore.node.addresses import need_url
+from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
 
 @click.command()
-@options.with_settings("url", "data_dir")
+@options.with_settings("bootstrap", "url", "data_dir")
 @click.argument("table", shell_complete=table_names)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what changes, until it is ended.")
 @click.option("--prefix", help="Only rows whose key begins with this.")
@@ -26,10 +26,15 @@ from logstore.settings import Settings
     "--from", "since", default="beginning", show_default=True, metavar="beginning|now|TOKEN|TIME",
     help="Where it begins; an id that --json has printed goes on behind that event.",
 )  # fmt: skip
+@click.option(
+    "--from-archive", is_flag=True, help="Of a plain table: what the log holds no more is read from the archive first."
+)
+@options.STORAGE
 @options.KEY_ENCODING
 @options.AS_JSON
 def changes(
-    settings: Settings, table: str, follow: bool, prefix: str | None, since: str, key_encoding: str, as_json: bool
+    settings: Settings, table: str, follow: bool, prefix: str | None, since: str, from_archive: bool,
+    storage: str | None, key_encoding: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Print the changes of a table's rows: event, tab, key, tab, value; with --json one JSON object a line.
 
@@ -40,8 +45,12 @@ def changes(
     for. Events come at least once; of a row the highest version counts.
     """
     bound = None if prefix is None else options.key_bytes(prefix, key_encoding)
-    with Store(url=need_url(settings)) as store:
-        events = store.changes(table, since=since, prefix=bound, follow=follow)
+    place, bootstrap = storage or settings.storage, need_bootstrap(settings) if from_archive else None
+    with Store(bootstrap, need_url(settings)) as store:
+        events = store.changes(
+            table, since=since, prefix=bound, follow=follow, from_archive=from_archive,
+            storage=place if from_archive else None,
+        )  # fmt: skip
         for event in events:
             sys.stdout.buffer.write(_json(event, events.id) if as_json else _line(event, key_encoding))
             sys.stdout.buffer.flush()

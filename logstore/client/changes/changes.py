@@ -14,13 +14,14 @@ from logstore.client.checks import Text, check_number, check_table
 from logstore.client.read.http import HttpReader
 from logstore.client.read.loop_reader import AsyncReader
 from logstore.client.transport.answer import HttpAnswer
-from logstore.model.errors import LogStoreError, UsageError
+from logstore.model.errors import LogStoreError, NotRetained, UsageError
 from logstore.model.folding.sibling import Ends, Sibling, Siblings, ends_of
 from logstore.model.key import to_base64url, to_bytes
 from logstore.model.position import Position
 from logstore.model.wide.cell import WideCell
 
 if TYPE_CHECKING:
+    from logstore.client.changes.archived import ArchivedChanges, ArchivedPage
     from logstore.client.changes.page_body import EventBody
 
 PATIENCE_S = 60.0
@@ -108,6 +109,13 @@ class PollPoint:
         if not self._page:
             self.id = self._following
 
+    def took_archived(self, page: "ArchivedPage") -> None:
+        """Take a page of the archive over."""
+        self._page, self._following = list(reversed(page.events)), page.following
+        self.live, self._heard_s = False, monotonic()
+        if not self._page:
+            self.id = self._following
+
     def pop(self) -> ChangeEvent | None:
         """The next event of the page; `id` goes on with the last one. None: another page is to be asked for."""
         if not self._page:
@@ -151,12 +159,24 @@ def _event(one: "EventBody") -> ChangeEvent:
     )  # fmt: skip
 
 
+def check_from_archive(from_archive: object, storage: object) -> None:
+    """Raise UsageError unless these say whether the archive is read, and where it is."""
+    if not isinstance(from_archive, bool):
+        raise UsageError(f"from_archive is True or False, not {from_archive!r:.80}")
+    if not isinstance(storage, str | None):
+        raise UsageError(f"storage is a URL or None, not {storage!r:.80}")
+
+
 class RowChanges(Iterator[ChangeEvent]):
     """Events of a table, blocking. `id`: where to go on, at least once: behind the last page that was taken whole."""
 
-    def __init__(self, reader: HttpReader, point: PollPoint) -> None:
-        """Ask at once where now is, when it begins there; else nothing is asked yet."""
-        self._reader, self._point = reader, point
+    def __init__(self, reader: HttpReader, point: PollPoint, archived: "ArchivedChanges | None" = None) -> None:
+        """Ask at once where now is, when it begins there; else nothing is asked yet.
+
+        `archived`: the source of changes that the log holds no more.
+        """
+        self._reader, self._point, self._archived = reader, point, archived
+        self._behind: Iterator[ArchivedPage] = iter(())
         if point.id == "now":
             self._poll()
 
@@ -176,7 +196,14 @@ class RowChanges(Iterator[ChangeEvent]):
         point = self._point
         while True:
             try:
-                point.took(self._reader.changes(point.table, point.query(), point.wait_ms))
+                if (page := next(self._behind, None)) is not None:
+                    point.took_archived(page)
+                else:
+                    point.took(self._reader.changes(point.table, point.query(), point.wait_ms))
+            except NotRetained as error:
+                if self._archived is None:
+                    raise
+                self._behind = self._archived.behind(point.id, point.prefix, error)
             except LogStoreError as error:
                 point.failed(error)
                 time.sleep(_PAUSE_S)

@@ -69,7 +69,8 @@ def not_retained(table: Table, partition: int, offset: int, why: str) -> Problem
     return Problem(
         "not-retained", f"changes from offset {offset:,} of partition {partition} of {table.name!r} on cannot be told: "
         f"{why}; begin again with since=beginning, a snapshot of the rows and then what follows, and drop the rows "
-        f"it does not bring; `logstore batch restore {table.name}` brings back what the table held earlier",
+        f"it does not bring; `logstore changes {table.name} --from ID --from-archive` reads those of a plain table "
+        f"from the archive; `logstore batch restore {table.name}` brings back what the table held earlier",
         table=table.name, partition=partition, offset=offset,
     )  # fmt: skip
 

@@ -1,0 +1,105 @@
+"""Archived changes: those that the log has let go of, folded from the archive, for the change feed of plain tables."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from logstore.client.changes.changes import ChangeEvent
+from logstore.client.history.opening import ArchiveChoice
+from logstore.client.history.sources import Sources
+from logstore.client.history.span import KeyPlace
+from logstore.model.changes.resume_point import ResumePoint
+from logstore.model.changes.row_change import RowChange, changes_of, of_prefix, without_skipped
+from logstore.model.errors import NotRetained, SetupError
+from logstore.model.folding.fold import FoldRules
+from logstore.model.position import Position
+from logstore.model.table import Table
+
+if TYPE_CHECKING:
+    from logstore.snapshot.archive.index import ArchiveIndex
+
+
+class ArchivedPage(NamedTuple):
+    """Changes of a partition, and the id behind them."""
+
+    events: list[ChangeEvent]
+    following: str
+
+
+class ArchivedChanges:
+    """The archive of one table. It is read only behind an id that the log does not hold any more."""
+
+    def __init__(self, bootstrap: str, define: Callable[[], Table], storage: str | None) -> None:
+        self._bootstrap, self._define, self._choice = bootstrap, define, ArchiveChoice(True, storage)
+
+    def behind(self, since: str, prefix: bytes, refused: NotRetained) -> Iterator[ArchivedPage]:
+        """Pages behind an id, of every partition whose changes the log lacks there, up to where the archive reaches.
+
+        Raises `refused` where the archive has none of them, or its reason; LogUnreachable, StorageUnreachable,
+        Corrupted, SetupError.
+        """
+        table = self._define()
+        point = _point(since, table, refused)
+        index = self._choice.open(table, self._bootstrap)
+        if index is None:
+            raise SetupError("nothing says where the archive is; name its storage (storage=, --storage)") from refused
+        at = point.offsets(table.epoch, range(table.partitions))
+        lacking = [(p, reach) for p in at if (reach := self._reach(table, p, at[p], index, refused)) is not None]
+        if not lacking:
+            raise refused
+        return self._pages(table, index, at, lacking, prefix)
+
+    def _reach(
+        self, table: Table, partition: int, start: int, index: "ArchiveIndex", refused: NotRetained
+    ) -> int | None:
+        """The offset up to which the archive tells a partition; None: the log has it from `start` on."""
+        sources = Sources(KeyPlace(self._bootstrap, table, partition, b""), index)
+        if start >= sources.log.start:
+            return None
+        if sources.missing is not None and sources.missing[1] >= start:
+            first, last = sources.missing
+            refused.add_note(f"offsets {first:,} to {last:,} of partition {partition} are not archived either")
+            raise refused
+        return sources.reach
+
+    def _pages(
+        self, table: Table, index: "ArchiveIndex", at: dict[int, int], lacking: list[tuple[int, int]], prefix: bytes
+    ) -> Iterator[ArchivedPage]:
+        from logstore.snapshot.archive.segment_records import records_from  # noqa: PLC0415 - loads Arrow
+
+        for partition, reach in lacking:
+            rules, skips = FoldRules.of(table, partition), table.skips.get(partition, [])
+            for segment in index.covering(partition, at[partition], reach):
+                for records in records_from(segment, index.storage, skips, at[partition]):
+                    changes = of_prefix(without_skipped(changes_of(records, rules), skips), prefix)
+                    at[partition] = records.offsets[-1] + 1
+                    yield ArchivedPage([_event(one, partition) for one in changes], _id(table, at))
+            at[partition] = reach
+        yield ArchivedPage([], _id(table, at))
+
+
+def _point(since: str, table: Table, refused: NotRetained) -> ResumePoint:
+    """The point of an id. Raises `refused` with the reason why the archive does not help."""
+    if ":" in since:
+        refused.add_note("the archive is read from an id or a token on, not from a time")
+        raise refused
+    if table.conditional:
+        refused.add_note(
+            f"what records of a conditional table such as {table.name!r} did is not in the archive: what their rows "
+            "were decides that; begin with since=beginning"
+        )
+        raise refused
+    point = ResumePoint.parse(since)
+    if not any(epoch == table.epoch for epoch, _ in point.position.pieces):
+        raise refused
+    return point
+
+
+def _event(change: RowChange, partition: int) -> ChangeEvent:
+    value = change.value
+    assert value is None or isinstance(value, bytes), "rows of a plain table have one value"
+    word: str = "delete" if value is None else "put"
+    return ChangeEvent(word, change.key, value, change.version, partition, change.time_ms)  # type: ignore[arg-type]  # one of the two words
+
+
+def _id(table: Table, at: dict[int, int]) -> str:
+    return Position({(table.epoch, partition): offset for partition, offset in at.items()}).token
