@@ -3,13 +3,13 @@
 import random
 
 import pytest
-from support_hard import Log, Partition, kv
+from support_hard import Log, Partition, kv, wide
 from support_stretch import StretchState, columns
 from test_fold_rows import Histories
 
 from logstore.model.folding.entry import Entry
 from logstore.model.folding.fold import Records, fold_batch
-from logstore.model.folding.mutation import Refused
+from logstore.model.folding.mutation import REASONS, Refused
 from logstore.model.hard_rows.encoding import decode_id, decode_outcome, first_of
 from logstore.model.hard_rows.outcomes import (
     AppliedOutcome,
@@ -63,6 +63,13 @@ def test_a_log_cut_anywhere_folds_to_the_same_state(seeds):
             assert {
                 name: decode_id(raw, decode_outcome(state.outcomes[first_of(raw)])) for name, raw in state.named.items()
             } == wanted.ids
+        listed = [one for one in state.quarantined if one[1] not in REASONS]
+        assert listed == invalid_in(wanted.outcomes), seed
+
+
+def invalid_in(outcomes):
+    found = ((offset, one.outcome) for offset, one in sorted(outcomes.items()))
+    return [(offset, outcome.reason) for offset, outcome in found if isinstance(outcome, InvalidOutcome)]
 
 
 def rows_of(state):
@@ -162,3 +169,30 @@ def test_ids_end_with_the_window_and_are_taken_anew():
         (last,) = [decode_id(raw, decode_outcome(state.outcomes[first_of(raw)])) for raw in state.named.values()]
         assert last.first == 2
         assert is_remembered(last, state.log_time_ms, state.counter, rules.window)
+
+
+def test_a_put_that_nobody_asks_the_outcome_of_is_listed_when_its_row_is_too_wide():
+    state, log = StretchState(wide(max_row_cells=2)), Log()
+    log.edit(A, ["set", "b", "a", b"1"], ["set", "b", "b", b"2"])
+    log.put(A, b"one cell too many")
+    log.put(B, b"alone")
+    log.edit(A, ["set", "b", "c", b"3"])
+    state.take(columns(log, 0, 4))
+    assert state.quarantined == [(1, "row-too-wide"), (3, "row-too-wide")]
+    assert set(outcomes_of(state)) == {0, 3}
+    assert Entry.decode(state.rows[A]).version == 0
+
+
+def test_a_sibling_too_many_is_listed_among_what_is_not_right_in_the_order_of_the_log():
+    state, log = StretchState(kv(keeps_siblings=True)), Log()
+    for offset in range(33):
+        log.put(A, b"%d" % offset, seen=-1)
+    log.put(A, b"of nowhere", seen=99)
+    state.take(columns(log, 0, 20))
+    records = columns(log, 20, 34)
+    records.keys.append(None)
+    for column, more in zip(records, (34, None, b"no key", 1_000, None), strict=True):
+        if len(column) < 15:
+            column.append(more)
+    state.take(records)
+    assert state.quarantined == [(32, "too-many-siblings"), (33, "bad-seen"), (34, "null-key")]

@@ -2,7 +2,7 @@
 
     database     key                           value
     entries      cell key (below)              entry, or for a long cell key a bucket
-    quarantine   8 bytes, offset big-endian    the reason, a word of `mutation.REASONS`
+    quarantine   8 bytes, offset big-endian    the reason, a word of `mutation.REASONS` or of an invalid outcome
     meta         "identity"                    JSON: table, epoch, partition and rules that this view is made for
                  "state"                       next offset (8 bytes), log time (8), leader epoch (4), offset (8) and
                                                identity (16) of the last record, all big-endian; then the stop as

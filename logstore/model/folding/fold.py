@@ -87,7 +87,7 @@ class Folded(NamedTuple):
     next_offset: int  # behind the last record that was folded
     log_time_ms: int  # the running maximum of the timestamps
     entries: dict[bytes, bytes]  # row key -> its new entry, encoded
-    quarantined: list[tuple[int, str]]  # (offset, reason)
+    quarantined: list[tuple[int, str]]  # (offset, reason) of records that change nothing: not right, or not to be done
     refused: Refused | None  # the record at `next_offset` stops the partition
     decided: Decided | None = None  # outcomes and ids; None: the table keeps none
     awaited: str | None = None  # why the record at `next_offset` cannot be folded before a newer definition is known

@@ -23,6 +23,7 @@ from logstore.model.hard_rows.encoding import (
     encode_became,
     id_value,
     outcome_value,
+    reason_of,
 )  # fmt: skip
 from logstore.model.hard_rows.fold_rows import SEEN_BY, RowMutation
 from logstore.model.hard_rows.outcomes import RememberedId
@@ -64,6 +65,7 @@ class CellFold:
         self._ids = {name: _First(*one[:2], encode_became(one.outcome), *one[3:]) for name, one in ids.items()}
         self.entries: dict[bytes, bytes] = {}
         self.decided = Decided({}, {}, counter)
+        self.invalid: list[tuple[int, str]] = []  # (offset, reason)
 
     def take(
         self, records: Records, indices: Sequence[int], mutations: Mapping[int, RowMutation],
@@ -87,6 +89,8 @@ class CellFold:
                 became = became_duplicate(first.offset, first.became)
             else:
                 became = became_invalid("id-reused")
+            if (reason := reason_of(became)) is not None:
+                self.invalid.append((offset, reason))
             if name is None and not mutation.is_decided:
                 continue
             counter += 1  # 6

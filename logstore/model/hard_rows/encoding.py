@@ -118,6 +118,11 @@ def became_invalid(reason: str) -> bytes:
     return _INVALID + reason.encode("ascii")
 
 
+def reason_of(became: bytes) -> str | None:
+    """The reason in the bytes of a mutation that cannot be done; None for every other one."""
+    return became[1:].decode("ascii") if became.startswith(_INVALID) else None
+
+
 def became_duplicate(first: int, became: bytes) -> bytes:
     """The bytes of a duplicate of the record at `first`, of what became of that one."""
     return _DUPLICATE + _OFFSET.pack(first) + became

@@ -71,6 +71,7 @@ class FoldedRows(NamedTuple):
     outcomes: dict[int, RememberedOutcome]  # by offset
     ids: dict[RowId, RememberedId]  # those that came
     written: dict[bytes, "PlacedMutation"]  # row -> the mutation that changed it last
+    invalid: list[tuple[int, str]]  # (offset, reason) of those that cannot be done, told or not
 
 
 def fold_rows(
@@ -81,7 +82,7 @@ def fold_rows(
     `before` and `ids` hold at least what the run names and the state has, whether or not it has ended since; rows that
     are missing are absent. Requires: offsets rise, above all versions in `before`; the counters are those of the log.
     """
-    folded, window = FoldedRows({}, {}, {}, {}), rules.window
+    folded, window = FoldedRows({}, {}, {}, {}, []), rules.window
     for step in run:
         mutation = step.mutation
         name = mutation.key, mutation.terms.id or b""
@@ -92,6 +93,8 @@ def fold_rows(
         outcome, changed = _repeated(first, mutation) or _decided(rows, step, rules)
         folded.rows.update(changed)
         folded.written.update(dict.fromkeys(changed, step))
+        if isinstance(outcome, InvalidOutcome):
+            folded.invalid.append((step.offset, outcome.reason))
         if mutation.is_decided:  # 6
             number = step.counter + 1
             folded.outcomes[step.offset] = RememberedOutcome(outcome, step.log_time_ms, number)

@@ -22,6 +22,7 @@ class RowFold:
         self._before = {key: unpack_row(Entry.decode(raw)) for key, raw in rows.items()}
         self.entries: dict[bytes, bytes] = {}
         self.decided = Decided({}, {}, counter)
+        self.invalid: list[tuple[int, str]] = []  # (offset, reason)
 
     def take(
         self, records: Records, indices: Sequence[int], mutations: Mapping[int, RowMutation],
@@ -45,6 +46,7 @@ class RowFold:
             last = folded.written[key]
             entry = pack_row(row, last.offset, last.timestamp_ms, wide=self.rules.wide)
             self.entries[key] = entry.encode()
+        self.invalid += folded.invalid
         outcomes, ids, _, _ = self.decided
         outcomes.update((offset, encode_outcome(one)) for offset, one in folded.outcomes.items())
         ids.update((name, encode_id(one)) for name, one in folded.ids.items())

@@ -49,7 +49,7 @@ class _Parsed(NamedTuple):
     """Odd records of a stretch, by index."""
 
     mutations: dict[int, RowMutation]
-    quarantined: list[tuple[int, str]]  # (offset, reason)
+    quarantined: list[tuple[int, str]]  # (offset, reason), rising; in the end with what could not be done
     skipped: list[int]  # indices of those that change no row
     changes: list[tuple[int, int]]  # (index, revision) of those behind which other rules are in force
     revision: int  # that is in force in the end
@@ -79,6 +79,7 @@ def fold_stretch(records: Records, rules: Rules, start: StretchStart, before: St
         fold.rules = rules.at(revision)
         fold.take(records, some, parsed.mutations, log_times)
     entries = newest(records.without(sorted([*indices, *parsed.skipped])))
+    parsed.quarantined[:] = sorted([*parsed.quarantined, *fold.invalid])
     return _folded(records, start, entries | fold.entries, parsed, fold.decided)
 
 

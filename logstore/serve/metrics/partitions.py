@@ -88,7 +88,7 @@ class PartitionFigures:
         skipped = [
             ({**labels, "reason": reason}, count) for labels, one in served for reason, count in _skipped(one).items()
         ]
-        yield counter("logstore_quarantined", "Records that the fold skipped.", skipped)
+        yield counter("logstore_quarantined", "Records that changed nothing: not right, or not to be done.", skipped)
 
     def _snapshots(self, seen: list[_Seen]) -> Iterable[Family]:
         mine = [(one.labels, one.served, one.stands) for one in seen if one.served is not None]
