@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         BatchUnknown,
         ConsistencyTimeout,
         EpochChanged,
+        InvalidWrite,
         LogStoreError,
         LogUnreachable,
         NoSiblings,
@@ -51,10 +52,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessDenied", "Admin", "AsyncStore", "AuthenticationFailed", "BatchFailed", "BatchUnknown", "ConsistencyTimeout",
-    "EpochChanged", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSiblings", "NoSuchTable", "NotConditional",
-    "NotExpiring", "NotWide", "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica", "Row", "RowEdit",
-    "SeveralValues", "Sibling", "Stopped", "Store", "Undecodable", "Unknown", "UsageError", "WideCell", "WideRow",
-    "WideTable", "WriteFailed", "__version__",
+    "EpochChanged", "InvalidWrite", "LogStoreError", "LogUnreachable", "MemoryStore", "NoSiblings", "NoSuchTable",
+    "NotConditional", "NotExpiring", "NotWide", "NotYet", "Outcome", "Overloaded", "Pending", "Position", "Replica",
+    "Row", "RowEdit", "SeveralValues", "Sibling", "Stopped", "Store", "Undecodable", "Unknown", "UsageError",
+    "WideCell", "WideRow", "WideTable", "WriteFailed", "__version__",
 ]  # fmt: skip
 
 _HOMES = {

@@ -5,7 +5,7 @@ import json
 import pytest
 from support_contract import DEADLINE_MS
 
-from logstore import NoSiblings, SeveralValues, Sibling, UsageError, codecs
+from logstore import BatchFailed, InvalidWrite, NoSiblings, SeveralValues, Sibling, UsageError, codecs
 from logstore.client.read.row import SiblingRow
 from logstore.model.hard_rows.changes.siblings import MAX_SIBLINGS
 
@@ -107,10 +107,12 @@ def a_writer_can_ask_what_became_of_a_write_by_its_position(under):
     one = store.put(table, "ada", "1", seen=-1)
     outcome = store.outcome_of(table, "ada", one, deadline_ms=DEADLINE_MS)
     assert (outcome.outcome, outcome.version, outcome.offset, outcome.id) == ("applied", one.offset, one.offset, None)
-    with store.pipeline(table) as pipe:
-        ahead = pipe.put("ada", "2", seen=1_000_000)
-        plain = pipe.put("ada", "3")
-    refused = store.outcome_of(table, "ada", ahead.result(), deadline_ms=DEADLINE_MS)
+    pipe = store.pipeline(table)
+    ahead, plain = pipe.put("ada", "2", seen=1_000_000), pipe.put("ada", "3")
+    with pytest.raises(InvalidWrite, match="bad-seen"):
+        pipe.flush()
+    position = ahead.exception().position
+    refused = store.outcome_of(table, "ada", position, deadline_ms=DEADLINE_MS)
     assert (refused.outcome, refused.reason, bool(refused)) == ("invalid", "bad-seen", False)
     assert store.outcome_of(table, "ada", plain.result(), deadline_ms=DEADLINE_MS) is None
     other = store.put(under.make(siblings=True), "ada", "1", seen=-1)
@@ -120,14 +122,22 @@ def a_writer_can_ask_what_became_of_a_write_by_its_position(under):
 
 def the_values_of_a_row_are_bounded(under):
     store, table = under.store, under.make(siblings=True, partitions=1, max_value_bytes=100)
-    with store.pipeline(table) as pipe:
-        written = [pipe.put("many", str(n), seen=-1) for n in range(MAX_SIBLINGS + 1)]
-        large = [pipe.put("large", bytes(50 + n), seen=-1) for n in range(2)]
-    outcomes = [store.outcome_of(table, "many", one.result(), deadline_ms=DEADLINE_MS) for one in written]
-    assert [one.applied for one in outcomes] == [True] * MAX_SIBLINGS + [False]
-    last = store.outcome_of(table, "large", large[1].result(), deadline_ms=DEADLINE_MS)
-    assert {(one.outcome, one.reason) for one in (outcomes[-1], last)} == {("invalid", "too-many-siblings")}
-    row = under.get(table, "many", after=large[1].result())
+    pipe = store.pipeline(table)
+    written = [pipe.put("many", str(n), seen=-1) for n in range(MAX_SIBLINGS + 1)]
+    large = [pipe.put("large", bytes(50 + n), seen=-1) for n in range(2)]
+    with pytest.raises(BatchFailed, match="2 changed nothing") as caught:
+        pipe.flush()
+    assert (caught.value.total, caught.value.failed) == (MAX_SIBLINGS + 3, 2)
+    assert [one.exception() is None for one in written] == [True] * MAX_SIBLINGS + [False]
+    refused = [written[-1].exception(), large[1].exception()]
+    assert [(type(one), one.reason) for one in refused] == [(InvalidWrite, "too-many-siblings")] * 2
+    with pytest.raises(InvalidWrite, match="merge its values") as alone:
+        store.put(table, "many", "one more", seen=-1)
+    outcome = store.outcome_of(table, "many", alone.value.position, deadline_ms=DEADLINE_MS)
+    assert (outcome.outcome, outcome.reason) == ("invalid", "too-many-siblings")
+    unasked = store.put(table, "many", "whatever becomes of it", seen=-1, level="all")
+    assert store.outcome_of(table, "many", unasked, deadline_ms=DEADLINE_MS).reason == "too-many-siblings"
+    row = under.get(table, "many", after=unasked)
     assert values(row) == [b"%d" % n for n in range(MAX_SIBLINGS)]
     merged = store.put(table, "many", "all", seen=row.version)
     assert under.get(table, "many", after=merged).value == b"all"

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support_contract import DEADLINE_MS
 
-from logstore import NotWide, RowEdit, UsageError, WideTable
+from logstore import BatchFailed, InvalidWrite, NotWide, RowEdit, UsageError, WideTable, codecs
 from logstore.model.partitioner import partition_of
 
 FAMILIES = {"content": {"versions": 3}, "anchor": {}}
@@ -204,7 +204,38 @@ def families_that_cannot_be_altered_stay_as_they_are(under):
     assert last.offset == 0, "nothing was written"
 
 
+def a_put_that_the_row_refuses_is_told_by_every_way_to_write_it(under):
+    store, table = under.store, make(under, partitions=1)
+    full = RowEdit().set("content", "0", bytes(999_000))
+    for n in range(1, 5):
+        assert store.edit(table, "full", full).applied
+        full = RowEdit().set("content", str(n), bytes(999_000))
+    much, before = bytes(300_000), get(under, table, "full", consistency="latest").version
+    typed, session = store.table(table, codecs.text), store.session()
+    for put in (
+        lambda: store.put(table, "full", much), lambda: store.put(table, "full", much, level="applied"),
+        lambda: session.put(table, "full", much), lambda: typed.put("full", "x" * 300_000),
+    ):  # fmt: skip
+        with pytest.raises(InvalidWrite, match="begin another row") as caught:
+            put()
+        assert (caught.value.reason, caught.value.retriable) == ("row-too-wide", False)
+    outcome = store.outcome_of(table, "full", caught.value.position, deadline_ms=DEADLINE_MS)
+    assert (outcome.outcome, outcome.reason) == ("invalid", "row-too-wide")
+    with pytest.raises(BatchFailed, match="1 changed nothing") as several:
+        store.put_many(table, [("a", "1"), ("gone", None), ("full", much), ("b", "2")])
+    assert list(several.value.failed_places) == [range(2, 3)]
+    assert get(under, table, "a", after=several.value.position)["", b""] == b"1"
+    with pytest.raises(InvalidWrite), store.pipeline(table) as pipe:
+        pending = [pipe.put("c", "3"), pipe.put("full", much), pipe.delete("c")]
+    assert [one.exception() is None for one in pending] == [True, False, True]
+    last = store.put(table, "full", much, level="all")
+    assert get(under, table, "full", after=last).version == before, "asked otherwise, and so not told"
+    assert get(under, table, "d", after=store.put_many(table, {"d": "4"}))["", b""] == b"4"
+    assert get(under, table, "full", after=store.delete(table, "full")) is None
+
+
 WIDE = [
+    a_put_that_the_row_refuses_is_told_by_every_way_to_write_it,
     a_row_is_edited_and_read_by_its_cells, columns_say_which_cells_are_read, cells_are_deleted_counted_and_appended_to,
     of_two_writers_with_one_expectation_of_a_cell_one_wins, many_rows_and_ranges_are_read_with_their_cells,
     several_rows_are_edited_together, a_session_sees_its_edits,

@@ -23,6 +23,7 @@ from support_producer import Fixed, make_table
 
 from logstore import AsyncStore, Pending, Position, Row, RowEdit, Store, codecs
 from logstore.client.changes.changes import AsyncRowChanges, RowChanges
+from logstore.client.conditional.pending_put import PendingPut
 from logstore.client.history.async_history import AsyncKeyHistory
 from logstore.client.history.key_history import KeyHistory
 from logstore.client.session.async_session import AsyncSession
@@ -45,7 +46,7 @@ INSIDE = {  # called by stores and pipelines of each other, and by nobody else
     "acknowledged", "add_done_callback", "after_fork", "aim_at", "ask_again", "check_open", "end", "forget", "moved",
     "need_url", "of", "open_pipeline", "producer", "proved", "queue", "reader", "tables", "tls",
     "check_own", "check_takes", "decide", "delivery_timeout_s", "desk", "queue_as",
-    "check_level", "producer_at",
+    "check_level", "producer_at", "write", "decide_put",
 }  # fmt: skip
 WRONG = [
     None, True, 0, -1, 7, 2**70, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "a\r\nb", "x" * 2_000_000, b"",
@@ -109,6 +110,7 @@ def methods(kind):
     names = {
         "SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline, "Codec": codecs.Codec,
         "RowEdit": RowEdit, "SaidEdit": SaidEdit, "WideRow": WideRow, "Column": Column,
+        "PendingPut": PendingPut,
         "CellSelection": CellSelection,
         "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable, "Row": Row,
         "Session": Session, "AsyncSession": AsyncSession,

@@ -9,6 +9,7 @@ import httpx
 
 from benchmarks.soak.history import History, Value, missing
 from logstore import Store
+from logstore.client.conditional.pending_put import PendingPut
 from logstore.client.write.pending import Pending
 from logstore.model.errors import LogStoreError, Unknown
 
@@ -80,7 +81,7 @@ class Writer(Client):
             self.counts["acknowledged"] += 1
 
     def _some(self, numbers: list[int]) -> None:
-        sent: list[tuple[str, Value, Pending]] = []
+        sent: list[tuple[str, Value, Pending | PendingPut]] = []
         pipe = self._store.pipeline(TABLE)
         for number in numbers:
             key = key_of(self._number, number)

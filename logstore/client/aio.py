@@ -7,7 +7,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from logstore.client.checks import Pair, Text, check_seen, check_table
+from logstore.client.checks import Pair, Text, check_table, seen_header, ttl_header
 from logstore.client.conditional.asking import AskedWrite, late, outcome_or_error, place_of
 from logstore.client.conditional.async_writes import AsyncConditionalWrites
 from logstore.client.conditional.delivery import deliver_async, delivery
@@ -51,7 +51,7 @@ class AsyncStore(AsyncSingleWrites, AsyncConditionalWrites, AsyncWideReads):
 
     async def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel = "all",
+        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
@@ -61,30 +61,23 @@ class AsyncStore(AsyncSingleWrites, AsyncConditionalWrites, AsyncWideReads):
         `level`: as of `Store.put`.
 
         Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, NoSiblings, Overloaded, WriteFailed, LogUnreachable:
-        then it is not written; Unknown: perhaps it is.
+        then it is not written; InvalidWrite: the row refused it; Unknown: perhaps it is written.
         """
-        position = await self._write_at(
-            level, table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
-        )  # fmt: skip
-        check_seen(seen, position)
-        return position
+        own = [*seen_header(seen), *ttl_header(ttl_s)]
+        return await self._write_at(level, table, key, to_bytes(value), headers, own, seen)
 
     async def delete(
         self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None,
-        level: WriteLevel = "all",
+        level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Delete one row and wait for the acknowledgement; raises like `put`.
 
         `seen`: values newer than that stay, as of `put`. `level` as of `put`.
         """
-        position = await self._write_at(
-            level, table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen)
-        )  # fmt: skip
-        check_seen(seen, position)
-        return position
+        return await self._write_at(level, table, key, None, headers, seen_header(seen), seen)
 
     async def put_many(
-        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel = "all"
+        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel | None = None
     ) -> Position:  # fmt: skip
         """Write pairs (key, value), or the items of a mapping; a value None deletes.
 

@@ -101,10 +101,15 @@ def seen_header(seen: int | None) -> list[tuple[str, bytes]]:
 def check_seen(seen: int | None, position: Position) -> None:
     """Raise UsageError for a write that says to have seen what was not there yet: the fold refuses it."""
     if seen is not None and seen >= position.offset:
-        raise UsageError(
-            f"seen={seen:,} is no version that this row has had: the write stands at offset {position.offset:,} of "
-            f"partition {position.partition}, and has changed nothing; seen is `row.version` of the row as it was read"
-        )
+        raise unseen_version(seen, position)
+
+
+def unseen_version(seen: int, position: Position) -> UsageError:
+    """The error of a write, at a position, that says to have seen what was not there yet."""
+    return UsageError(
+        f"seen={seen:,} is no version that this row has had: the write stands at offset {position.offset:,} of "
+        f"partition {position.partition}, and has changed nothing; seen is `row.version` of the row as it was read"
+    )
 
 
 def check_takes(table: "Table", own: Iterable[tuple[str, bytes]]) -> None:

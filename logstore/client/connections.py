@@ -181,7 +181,7 @@ class ClientConnections:
         """Certificates that count for https URLs; None: those that the system trusts."""
         return self._tls
 
-    def producer_at(self, level: WriteLevel) -> "Lazily[Producer]":
+    def producer_at(self, level: WriteLevel | None) -> "Lazily[Producer]":
         """Producer for writes of a level."""
         return self._of_leaders if level == "one" else self._producer
 

@@ -78,7 +78,7 @@ class LoopConnections:
                 self._loop.call_soon_threadsafe(reader.close)
                 await asyncio.sleep(0)
 
-    async def open_pipeline(self, table: str, level: WriteLevel = "all") -> AsyncPipeline:
+    async def open_pipeline(self, table: str, level: WriteLevel | None = None) -> AsyncPipeline:
         """A pipeline of its own; connecting and asking for the definition happen on another thread, the first time."""
         loop = self._here()
         producer = await asyncio.to_thread(self._store.producer_at(level).get)

@@ -6,7 +6,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from logstore.client.checks import Pair, Text, check_seen, check_table, check_value
+from logstore.client.checks import Pair, Text, check_table, check_value, seen_header, ttl_header
 from logstore.client.conditional.outcome import Outcome, outcome_of_answer
 from logstore.client.conditional.outcome_pages import page_of
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
@@ -17,7 +17,7 @@ from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.read.scan_pages import ScanPages
 from logstore.client.wide.reads import ScanBounds, WideReads
-from logstore.client.write.level import WriteLevel
+from logstore.client.write.level import WriteLevel, awaits_outcome
 from logstore.client.write.single_writes import SingleWrites
 from logstore.model.errors import EpochChanged, UsageError
 from logstore.model.key import check_key, to_bytes
@@ -62,7 +62,7 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel = "all",
+        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Write one row and wait for the acknowledgement; returns its position.
 
@@ -70,44 +70,41 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
         `seen`: the version of the row that this value was made of, -1 where there was none, in a table that keeps
         siblings: newer values than that stay beside this one; without it the value replaces all (docs/siblings.md).
         `level`: "all" in-sync replicas have it; "one": the leader alone, it may be lost; "applied": all have it, and a
-        reader has applied it, else NotApplied (docs/consistency.md).
+        reader has applied it, else NotApplied (docs/consistency.md). None: "all"; but with `seen`, and in a wide table,
+        "applied", since the row as it stands may refuse the write.
 
         Raises BadKey, ValueTooLarge, NoSuchTable, NotExpiring, NoSiblings, Overloaded, WriteFailed, LogUnreachable:
-        then it is not written; Unknown: perhaps it is.
+        then it is not written; InvalidWrite: the row refused it; Unknown: perhaps it is written.
         """
-        position = self._write_at(
-            level, table, lambda pipeline: pipeline.put(key, value, headers=headers, ttl_s=ttl_s, seen=seen)
-        )  # fmt: skip
-        check_seen(seen, position)
-        return position
+        own = [*seen_header(seen), *ttl_header(ttl_s)]
+        return self._write_at(level, table, key, to_bytes(value), headers, own, seen)
 
     def delete(
         self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None,
-        level: WriteLevel = "all",
+        level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Delete one row and wait for the acknowledgement; raises like `put`.
 
         `seen`: values newer than that stay, as of `put`. `level` as of `put`.
         """
-        position = self._write_at(
-            level, table, lambda pipeline: pipeline.delete(key, headers=headers, seen=seen)
-        )  # fmt: skip
-        check_seen(seen, position)
-        return position
+        return self._write_at(level, table, key, None, headers, seen_header(seen), seen)
 
     def put_many(
-        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel = "all"
+        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel | None = None
     ) -> Position:  # fmt: skip
         """Write pairs (key, value), or the items of a mapping; a value None deletes.
 
         Returns when all are acknowledged, with the position that covers them. Order per key is the order given. `level`
-        as of `put`.
+        as of `put`: in a wide table each put is told what became of it, unless `level` is "all" or "one".
 
         Raises BatchFailed, BatchUnknown (both say which), and what `put` raises. A pair that cannot be written is found
         before anything is written when `pairs` is a list, a tuple or a mapping, or an iterator of up to 20,000 pairs;
         of a longer iterator the pairs before it may be written by then: a note of the error says how many.
         """
         self.check_level(level)
+        self.check_open()
+        if awaits_outcome(level) and self.tables.get(check_table(table)).wide:
+            return self._put_many_decided(table, pairs, self.pipeline(table))
         return self._reached(level, table, self._put_many(table, pairs, self.producer_at(level)))
 
     def pipeline(self, table: str) -> "Pipeline":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from logstore.client.lazily import Lazily
 from logstore.log.write.topic_proof import TopicProof
-from logstore.model.errors import EpochChanged, NoSuchTable, Unknown, ValueTooLarge, WriteFailed
+from logstore.model.errors import EpochChanged, InvalidWrite, NoSuchTable, Unknown, ValueTooLarge, WriteFailed
 
 if TYPE_CHECKING:
     from logstore.model.table import Table
@@ -66,6 +66,8 @@ def renewing(forget: Callable[[], object]) -> Iterator[None]:
     """
     try:
         yield
+    except InvalidWrite:  # the table has decided it
+        raise
     except (WriteFailed, Unknown, EpochChanged, ValueTooLarge):
         forget()
         raise

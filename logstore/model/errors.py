@@ -32,9 +32,10 @@ LogStoreError
 │   ├── Conflict               somebody else moved the pointer first
 │   ├── NotApplied             the write is in the log, and not known to be applied (not retriable: it is written)
 │   └── StillPending           the write is on its way: ask again
-├── WriteFailed                the write is certainly not in the log             (retriable or not: see the attribute)
+├── WriteFailed                the write changed nothing, for sure               (retriable or not: see the attribute)
 │   ├── WriteDenied            an ACL lacks (an AccessDenied, too)
-│   └── BatchFailed            some of many writes are certainly not in the log (`failed`), all others are
+│   ├── InvalidWrite           the log holds it, and the row as it stands refuses it (`reason`, `position`)
+│   └── BatchFailed            some of many writes changed nothing (`failed`), all others are in the log
 ├── Unknown                    the write may or may not be in the log
 │   └── BatchUnknown           some of many writes may or may not be in the log (`unknown`, `failed`)
 ├── SeveralValues              a row has values side by side, and one was asked for (`siblings`)
@@ -259,7 +260,7 @@ class StillPending(NotYet, TimeoutError):
 
 
 class WriteFailed(LogStoreError):
-    """The write is certainly not in the log; `retriable` says whether the same write may succeed later."""
+    """The write is certainly not in the log, or refused there; `retriable`: whether the same one may succeed later."""
 
     def __init__(self, message: str, *, retriable: bool = False) -> None:
         super().__init__(message)
@@ -282,8 +283,19 @@ class Unknown(LogStoreError):
         self.id, self.position = id, position
 
 
+class InvalidWrite(WriteFailed):
+    """The log holds a write that cannot be done upon the row as it stands, and so changed nothing.
+
+    `reason`: a word, as of an outcome that is invalid; `position`: where it stands.
+    """
+
+    def __init__(self, message: str, reason: str, position: object) -> None:
+        super().__init__(message)
+        self.reason, self.position = reason, position
+
+
 class BatchFailed(WriteFailed):
-    """Some of many writes are certainly not in the log; every other one is acknowledged.
+    """Some of many writes are certainly not in the log, or refused there; every other one is acknowledged.
 
     `failed`: how many; `failed_places`: ranges of places in the order of writing, at most 1,000 (a pipeline gives none:
     ask its futures); `first`: the first error; `position` covers what was acknowledged. Places from `total` on were
@@ -300,7 +312,7 @@ class BatchFailed(WriteFailed):
         position: object = None,
     ) -> None:
         super().__init__(
-            f"of {total:,} writes {failed:,} are not in the log{_places(failed_places)}: {first}",
+            f"of {total:,} writes {failed:,} {_fate(first)}{_places(failed_places)}: {first}",
             retriable=first.retriable,
         )
         self.total, self.failed, self.unknown, self.first, self.position = total, failed, 0, first, position
@@ -334,6 +346,10 @@ class BatchUnknown(Unknown):
 
 
 _MOST = 1000
+
+
+def _fate(first: LogStoreError) -> str:
+    return "changed nothing" if isinstance(first, InvalidWrite) else "are not in the log"
 
 
 def _places(ranges: Sequence[range]) -> str:

@@ -22,12 +22,12 @@ from logstore.client.store import Store
 from logstore.extras import needing
 from logstore.model.errors import UsageError
 from logstore.model.position import Position
-from logstore.node.addresses import need_bootstrap
+from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
 
 @click.command()
-@options.with_settings("bootstrap", "data_dir")
+@options.with_settings("bootstrap", "url", "data_dir")
 @click.argument("table", shell_complete=table_names)
 @click.argument("path", metavar="FILE", type=click.Path(exists=True, path_type=Path, allow_dash=True))
 @click.option(
@@ -78,7 +78,7 @@ def load(
             count = sum(1 for _ in map(make, places))
             click.echo(f"table {table}: {count:,} rows could be written; nothing was", err=as_json)
             return
-        with Store(need_bootstrap(settings)) as store:
+        with Store(need_bootstrap(settings), need_url(settings)) as store:
             pairs = map(_within(store.tables.get(table).max_value_bytes, make), places)
             count, position = _write(store, table, pairs, batch, advance)
     _summary(table, count, time.monotonic() - began_s, position, as_json=as_json)

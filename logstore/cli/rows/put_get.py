@@ -14,7 +14,7 @@ from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
 from logstore.client.read.row import Row, SiblingRow
 from logstore.client.store import Store
-from logstore.client.write.level import WRITE_LEVELS, WriteLevel
+from logstore.client.write.level import WRITE_LEVELS, WriteLevel, awaits_outcome
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError, WideTable
 from logstore.model.position import Position
@@ -40,9 +40,8 @@ SEEN = click.option(
 _LEVEL = click.option(
     "--level",
     type=click.Choice(WRITE_LEVELS),
-    default="all",
-    show_default=True,
-    help="What has it on return: all in-sync replicas, one, or all and a reader.",
+    help="What has it on return: all in-sync replicas, one, or all and a reader.  [default: all; with --seen, and in "
+    "wide tables, applied]",
 )
 
 
@@ -77,7 +76,7 @@ def put(
     condition: str | None,
     ttl: str | None,
     seen: int | None,
-    level: WriteLevel,
+    level: WriteLevel | None,
     key_encoding: str,
     as_json: bool,
 ) -> int:
@@ -116,7 +115,7 @@ def delete(
     key: str,
     condition: str | None,
     seen: int | None,
-    level: WriteLevel,
+    level: WriteLevel | None,
     key_encoding: str,
     as_json: bool,
 ) -> int:  # fmt: skip
@@ -333,16 +332,16 @@ def _value(value: str | None, path: Path | None) -> bytes:
 
 
 @contextmanager
-def _writer(settings: Settings, level: WriteLevel) -> Iterator[Store]:
+def _writer(settings: Settings, level: WriteLevel | None) -> Iterator[Store]:
     """A store to write one row to: nothing is worth waiting for in company."""
-    url = need_url(settings) if level == "applied" else None
+    url = need_url(settings) if awaits_outcome(level) else None
     with Store(need_bootstrap(settings), url, linger_ms=0, delivery_timeout_s=DELIVERY_TIMEOUT_S) as store:
         yield store
 
 
-def _check_no_level(level: WriteLevel) -> None:
+def _check_no_level(level: WriteLevel | None) -> None:
     """Raise UsageError for a level of a write that the log decides: its outcome is known where it has been applied."""
-    if level != "all":
+    if level not in (None, "all"):
         raise UsageError("a write with --if is in all replicas and applied when its outcome is told: leave --level out")
 
 

@@ -115,7 +115,7 @@ def _appended(
         if not lost:
             raise answer
         if not (in_doubt or answer.retriable) or clock() + pause >= end:
-            raise _unknown(record, None, answer)
+            raise unknown_write(record, None, answer)
         yield Rest(pause)
         pause = min(pause * 2, _LAST_PAUSE_S)
 
@@ -134,12 +134,13 @@ def _learned(record: ConditionalRecord, position: Position, end: float, clock: C
                 "skipped, and changed nothing; the table's quarantine says why"
             )
         if not isinstance(answer, NotYet) or clock() + pause >= end:
-            raise _unknown(record, position, answer)
+            raise unknown_write(record, position, answer)
         yield Rest(pause)
         pause = min(pause * 2, _LAST_PAUSE_S)
 
 
-def _unknown(record: ConditionalRecord, position: Position | None, cause: LogStoreError) -> Unknown:
+def unknown_write(record: ConditionalRecord, position: Position | None, cause: LogStoreError) -> Unknown:
+    """The error of a write of which it is not known whether it is in the log, or what became of it there."""
     where = (
         "may or may not be in the log"
         if position is None

@@ -62,8 +62,8 @@ class Undecided:
             return self._count
 
 
-class PendingOutcome(PendingWrite):
-    """A conditional write on its way: wait for its outcome with `result()`."""
+class PendingDecision(PendingWrite):
+    """A write on its way to what the log decides of it."""
 
     __slots__ = ("_outcome", "_record", "_steps", "_topic", "_undecided", "end_s", "offset", "place")
 
@@ -97,18 +97,6 @@ class PendingOutcome(PendingWrite):
         """The mutation id, for `outcome_of`."""
         return self._record.id
 
-    def result(self, timeout: float | None = None) -> Outcome:
-        """The outcome, waiting up to `timeout` seconds (default: the delivery timeout and some).
-
-        Raises WriteFailed (certainly not in the log), Unknown, whose `id` tells by `outcome_of` what became of it,
-        StillPending (not known yet: ask again).
-        """
-        if self._offset is None:
-            self._wait(timeout)
-        if isinstance(self._offset, LogStoreError):
-            raise self._offset
-        return self._outcome
-
     def __call__(self, error: Any, message: Any) -> None:
         """Take the delivery report (called by librdkafka's binding)."""
         if error is None and (offset := message.offset()) is not None:
@@ -116,7 +104,7 @@ class PendingOutcome(PendingWrite):
             if self._steps is None:
                 self._undecided.desk.want(self)
             else:
-                self._go_on(self._position())
+                self._go_on(self.position())
             return
         access = self._shared.producer.access
         self.failed(unproved() if error is None else delivery_error(error, message.topic(), access))
@@ -130,12 +118,13 @@ class PendingOutcome(PendingWrite):
         """Take the outcome, or the error for which it cannot be told."""
         if self._steps is None:
             if isinstance(outcome, Outcome):
-                self._settle(outcome)
+                self.settle(outcome)
                 return
-            self._begin_steps().send(self._position())
+            self._begin_steps().send(self.position())
         self._go_on(outcome)
 
-    def _position(self) -> Position:
+    def position(self) -> Position:
+        """The position of the record. Requires: it is acknowledged."""
         return Position.of_write(self.place.epoch, self.place.partition, self.offset)
 
     def _begin_steps(self) -> Steps:
@@ -151,9 +140,9 @@ class PendingOutcome(PendingWrite):
         try:
             step = self._steps.send(answer)
         except StopIteration as end:
-            self._settle(end.value)
+            self.settle(end.value)
         except LogStoreError as error:
-            self._settle(error)
+            self.settle(error)
         else:
             self._do(step)
 
@@ -178,7 +167,8 @@ class PendingOutcome(PendingWrite):
         except LogStoreError as error:
             attempt.end(error)
 
-    def _settle(self, became: Outcome | LogStoreError) -> None:
+    def settle(self, became: Outcome | LogStoreError) -> None:
+        """Take what became of it; once."""
         shared = self._shared
         if isinstance(became, Outcome):
             self._outcome, self._offset = became, became.offset
@@ -190,10 +180,28 @@ class PendingOutcome(PendingWrite):
         self._undecided.leave()
 
 
+class PendingOutcome(PendingDecision):
+    """A conditional write on its way: wait for its outcome with `result()`."""
+
+    __slots__ = ()
+
+    def result(self, timeout: float | None = None) -> Outcome:
+        """The outcome, waiting up to `timeout` seconds (default: the delivery timeout and some).
+
+        Raises WriteFailed (certainly not in the log), Unknown, whose `id` tells by `outcome_of` what became of it,
+        StillPending (not known yet: ask again).
+        """
+        if self._offset is None:
+            self._wait(timeout)
+        if isinstance(self._offset, LogStoreError):
+            raise self._offset
+        return self._outcome
+
+
 class _Redelivery:
     """Delivery of a record once more, which ends once: with its report, with an error, or when it is given up."""
 
-    def __init__(self, pending: PendingOutcome) -> None:
+    def __init__(self, pending: PendingDecision) -> None:
         self._pending, self._lock, self._over = pending, threading.Lock(), False
 
     def __call__(self, error: Any, message: Any) -> None:

@@ -4,8 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from logstore.client.checks import Text, check_headers, ttl_header
-from logstore.model.errors import NotConditional, NotExpiring, UsageError
+from logstore.client.checks import Text, check_headers, check_takes, ttl_header
+from logstore.model.errors import NotConditional, UsageError
 from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 
@@ -35,13 +35,12 @@ class ConditionalRecord(NamedTuple):
         return self.own[0][1]
 
     def check_takes(self, table: "Table") -> None:
-        """Raise NotConditional, NotExpiring, NotWide, UsageError unless the table takes such a record."""
+        """Raise NotConditional, NotExpiring, NoSiblings, NotWide, UsageError unless the table takes such a record."""
         if self.edited is not None:
             self.edited.check_takes(table)
         if not table.conditional:
             raise NotConditional(table.name)
-        if not table.expiring and self.own[-1][0] == "ls.ttl":
-            raise NotExpiring(table.name)
+        check_takes(table, self.own)
 
 
 class Expected(NamedTuple):
@@ -101,12 +100,12 @@ def put_record(
     key: Text, value: Text, expected: Expected, headers: Headers, ttl_s: float | None = None
 ) -> ConditionalRecord:
     """A put under a condition. Raises BadKey, UsageError."""
-    return _record(key, to_bytes(value), [("ls.if", expected.header()), *ttl_header(ttl_s)], headers)
+    return record_of(key, to_bytes(value), [("ls.if", expected.header()), *ttl_header(ttl_s)], headers)
 
 
 def delete_record(key: Text, expected: Expected, headers: Headers) -> ConditionalRecord:
     """A delete under a condition. Raises BadKey, UsageError."""
-    return _record(key, None, [("ls.if", expected.header())], headers)
+    return record_of(key, None, [("ls.if", expected.header())], headers)
 
 
 def cas_record(key: Text, expected: Text | None, value: Text | None, headers: Headers) -> ConditionalRecord:
@@ -120,18 +119,18 @@ def cas_record(key: Text, expected: Text | None, value: Text | None, headers: He
 def incr_record(key: Text, delta: int, headers: Headers) -> ConditionalRecord:
     """An addition to a counter. Raises BadKey, UsageError."""
     _check_int("delta", delta, -_LARGEST - 1)
-    return _record(key, delta.to_bytes(COUNTER_BYTES, signed=True), [("ls.op", b"incr")], headers)
+    return record_of(key, delta.to_bytes(COUNTER_BYTES, signed=True), [("ls.op", b"incr")], headers)
 
 
 def append_record(key: Text, suffix: Text, headers: Headers) -> ConditionalRecord:
     """Bytes behind those of a row. Raises BadKey, UsageError."""
-    return _record(key, to_bytes(suffix), [("ls.op", b"append")], headers)
+    return record_of(key, to_bytes(suffix), [("ls.op", b"append")], headers)
 
 
 def edit_record(edited: "EditedRows", expected: Expected, headers: Headers) -> ConditionalRecord:
     """An edit of wide rows; `expected` may be none. Raises UsageError."""
     condition = [] if expected.is_none else [("ls.if", expected.header())]
-    return _record(edited.key, edited.value, [("ls.op", b"edit"), *condition], headers)._replace(edited=edited)
+    return record_of(edited.key, edited.value, [("ls.op", b"edit"), *condition], headers)._replace(edited=edited)
 
 
 def read_id(text: bytes | str) -> bytes:
@@ -160,7 +159,8 @@ def named_after(after: Position | str | None, name: bytes | Position) -> Positio
     return name if after is None and isinstance(name, Position) else after
 
 
-def _record(key: Text, value: bytes | None, terms: list[tuple[str, bytes]], headers: Headers) -> ConditionalRecord:
+def record_of(key: Text, value: bytes | None, terms: list[tuple[str, bytes]], headers: Headers) -> ConditionalRecord:
+    """A record with a new id and these terms, a TTL the last of them. Raises BadKey, UsageError."""
     check_headers(headers)
     return ConditionalRecord(
         check_key(to_bytes(key)), value, (("ls.id", os.urandom(ID_BYTES)), *terms), headers or None

@@ -21,6 +21,7 @@ from logstore.client.checks import (
     seen_header,
     ttl_header,
 )  # fmt: skip
+from logstore.client.conditional.decided_put import decided_put, may_be_refused, refusal_of
 from logstore.client.conditional.outcome import Outcome, check_log
 from logstore.client.conditional.record import ConditionalRecord, named_after, read_name
 from logstore.client.conditional.writes import ConditionalWrites
@@ -37,8 +38,10 @@ from logstore.client.read.point import After, PointInTime, when
 from logstore.client.read.row import Row
 from logstore.client.wide.altered import check_altered
 from logstore.client.wide.reads import ScanBounds, WideReads
-from logstore.client.write.level import WriteLevel, check_write_level
+from logstore.client.write.level import WriteLevel, awaits_outcome, check_write_level, raising_as_put
 from logstore.model.errors import (
+    BatchFailed,
+    InvalidWrite,
     NotConditional,
 )
 from logstore.model.key import check_key, to_bytes
@@ -136,54 +139,82 @@ class MemoryStore(ConditionalWrites, WideReads):
 
     def put(
         self, table: str, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None,
-        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel = "all",
+        ttl_s: float | None = None, seen: int | None = None, level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Write one row, as `Store.put`; every level is met at once.
 
-        Raises BadKey, ValueTooLarge, NoSuchTable, UsageError, NotExpiring, NoSiblings.
+        Raises BadKey, ValueTooLarge, NoSuchTable, UsageError, NotExpiring, NoSiblings, InvalidWrite.
         """
         check_write_level(level)
-        position = self.write(table, key, to_bytes(value), headers, ttl_s, seen)
+        with raising_as_put(level, seen):
+            position = self.write(table, key, to_bytes(value), headers, ttl_s, seen, decided=awaits_outcome(level))
         check_seen(seen, position)
         return position
 
     def delete(
         self, table: str, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None,
-        level: WriteLevel = "all",
+        level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Delete one row, as `Store.delete`; raises like `put`."""
         check_write_level(level)
-        position = self.write(table, key, None, headers, None, seen)
+        with raising_as_put(level, seen):
+            position = self.write(table, key, None, headers, None, seen, decided=awaits_outcome(level))
         check_seen(seen, position)
         return position
 
     def write(
         self, table: str, key: Text, value: bytes | None, headers: Mapping[str, Text] | None, ttl_s: float | None,
-        seen: int | None,
+        seen: int | None, *, decided: bool = True,
     ) -> Position:  # fmt: skip
-        """Have one record in the log; a value None deletes. Raises as `put`, but for what the fold refuses."""
+        """Have one record in the log; a value None deletes. Raises as `put`.
+
+        `decided`: False for one that counts as written, whatever the fold makes of it.
+        """
         with self._tables.lock:
             parts = self._tables.partitions(table)
             raw = check_key(to_bytes(key))
-            own = [*ttl_header(ttl_s), *seen_header(seen)]
+            own = [*seen_header(seen), *ttl_header(ttl_s)]
             check_takes(parts[0].table, own)
+            if decided and may_be_refused(parts[0].table, value, own):
+                return self._applied(table, decided_put(raw, value, headers, own))
             return self._tables.append(parts, raw, check_value(value, parts[0].table.max_value_bytes), headers, own)
 
+    def _applied(self, table: str, record: ConditionalRecord) -> Position:
+        """The position of a write that the fold may refuse. Raises InvalidWrite."""
+        outcome = self.decide(table, record)
+        position = outcome.position
+        refusal = refusal_of(outcome, record.key, position)
+        if refusal is not None:
+            raise refusal
+        return position
+
     def put_many(
-        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel = "all"
+        self, table: str, pairs: Mapping[Text, Text | None] | Iterable[Pair], *, level: WriteLevel | None = None
     ) -> Position:  # fmt: skip
-        """Write pairs, as `Store.put_many`; a value None deletes. All of them are checked before any is written."""
+        """Write pairs, as `Store.put_many`; a value None deletes. All of them are checked before any is written.
+
+        Raises BatchFailed where a wide row refuses one; nothing after it is written.
+        """
         check_write_level(level)
         with self._tables.lock:
             parts, source = self._tables.partitions(table), pairs_of(pairs)
             checked: list[CheckedWrites] = []
             while some := list(islice(source, _CHUNK)):
                 checked.append(CheckedWrites(some, parts[0].table, len(checked) * _CHUNK))
-            written = (
-                self._tables.append(parts, key, value, None)
-                for chunk in checked for key, value in zip(chunk.keys, chunk.values, strict=True)
+            pairs_checked = (
+                pair for chunk in checked for pair in zip(chunk.keys, chunk.values, strict=True)
             )  # fmt: skip
-            return Position().merge(list(written))
+            return self._written(table, pairs_checked, decided=awaits_outcome(level))
+
+    def _written(self, table: str, pairs: Iterable[tuple[bytes, bytes | None]], *, decided: bool) -> Position:
+        written: list[Position] = []
+        for place, (key, value) in enumerate(pairs):
+            try:
+                written.append(self.write(table, key, value, None, None, None, decided=decided))
+            except InvalidWrite as error:
+                failed, position = [range(place, place + 1)], Position().merge(written)
+                raise BatchFailed(place + 1, 1, error, failed_places=failed, position=position) from error
+        return Position().merge(written)
 
     def pipeline(self, table: str) -> MemoryPipeline:
         """Write without waiting for each, as `Store.pipeline`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from logstore.client.conditional.outcome import Outcome
 from logstore.client.conditional.pending_outcome import PendingOutcome
+from logstore.client.conditional.pending_put import PendingPut
 from logstore.client.write.pending import Pending, PendingWrite, Shared
 from logstore.client.write.wakeups import Wakeups
 from logstore.log.write.limits import GRACE_S
@@ -68,7 +69,19 @@ class AsyncPendingOutcome(Awaited, PendingOutcome):
         return self.result()
 
 
-async def within(pending: AsyncPending, timeout_s: float | None) -> Position:
+class AsyncPendingPut(Awaited, PendingPut):
+    """A put or delete that the fold may refuse, on its way: `await` it for its position, or ask `done()`."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Position]:
+        """Wait until it is applied; raises like `PendingPut.result`."""
+        if not self.done():
+            yield from self._arrival().__await__()
+        return self._applied()
+
+
+async def within(pending: AsyncPending | AsyncPendingPut, timeout_s: float | None) -> Position:
     """The position of a write. Raises StillPending after `timeout_s`, where it is given."""
     if timeout_s is None:
         return await pending

@@ -6,10 +6,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from logstore.client.checks import Text, check_value, seen_header, ttl_header
+from logstore.client.conditional.decided_put import decided_put, may_be_refused
 from logstore.client.conditional.outcome_desk import OutcomeDesk
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord
-from logstore.client.write.async_pending import AsyncPending, AsyncPendingOutcome, AsyncShared
+from logstore.client.write.async_pending import AsyncPending, AsyncPendingOutcome, AsyncPendingPut, AsyncShared
 from logstore.client.write.pending import PendingWrite
 from logstore.client.write.pipeline import Pipeline, ReservedHeaders
 from logstore.client.write.wakeups import Wakeups
@@ -42,25 +43,36 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
         self._producer, self._ask_again = producer, ask_again
         self._inner = Pipeline(
             producer, table, AsyncPending, lambda epoch, to: AsyncShared(epoch, to, wakeups), on_failure, proof=proof,
-            desk=desk, outcome_kind=AsyncPendingOutcome,
+            desk=desk, outcome_kind=AsyncPendingOutcome, put_kind=AsyncPendingPut,
         )  # fmt: skip
 
     async def put(
         self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
         seen: int | None = None,
-    ) -> AsyncPending:  # fmt: skip
+    ) -> AsyncPending | AsyncPendingPut:  # fmt: skip
         """Queue one write; waits only while the queue is full. Parameters as of `Pipeline.put`.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
-        own = await self._own([*ttl_header(ttl_s), *seen_header(seen)])
-        return await self._queue(check_key(to_bytes(key)), to_bytes(value), headers, own)
+        own = [*seen_header(seen), *ttl_header(ttl_s)]
+        return await self.write(check_key(to_bytes(key)), to_bytes(value), headers, own)
 
     async def delete(
         self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
-    ) -> AsyncPending:  # fmt: skip
+    ) -> AsyncPending | AsyncPendingPut:  # fmt: skip
         """Queue one delete; waits and raises like `put`."""
-        return await self._queue(check_key(to_bytes(key)), None, headers, await self._own(seen_header(seen)))
+        return await self.write(check_key(to_bytes(key)), None, headers, seen_header(seen))
+
+    async def write(
+        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders, *,
+        decided: bool = True,
+    ) -> AsyncPending | AsyncPendingPut:  # fmt: skip
+        """Queue a put or delete with a checked key, as `Pipeline.write`; waits and raises like `put`."""
+        own = await self._own(own)
+        if not decided or not may_be_refused(self.table, value, own):
+            return await self._queue(key, value, headers, own)
+        record = decided_put(key, value, headers, own)
+        return await self._decided(record, lambda: self._inner.decide_put(record, patience_s=0.0), AsyncPendingPut)
 
     @property
     def epoch(self) -> str:
@@ -124,17 +136,20 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
 
         Raises like `put`, NotConditional.
         """
+        return await self._decided(record, lambda: self._inner.decide(record, patience_s=0.0), AsyncPendingOutcome)
+
+    async def _decided(self, record: ConditionalRecord, queue: Callable[[], PendingWrite], kind: type[P]) -> P:
         try:
             record.check_takes(self.table)
         except UsageError:  # it may be another table by now
             if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
                 raise
         try:
-            return await self._with_room(lambda: self._inner.decide(record, patience_s=0.0), AsyncPendingOutcome)
+            return await self._with_room(queue, kind)
         except WriteFailed:
             if self._ask_again is None or not self._inner.aim_at(await asyncio.to_thread(self._ask_again)):
                 raise
-        return await self._with_room(lambda: self._inner.decide(record, patience_s=0.0), AsyncPendingOutcome)
+        return await self._with_room(queue, kind)
 
     async def _queue_there(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
-from logstore.client.checks import check_table
+from logstore.client.checks import Text, check_seen, check_table
 from logstore.client.loop_connections import LoopConnections
 from logstore.client.tables import renewing
-from logstore.client.write.async_pending import AsyncPending, within
+from logstore.client.write.async_pending import AsyncPending, AsyncPendingPut, within
 from logstore.client.write.async_pipeline import AsyncPipeline
-from logstore.client.write.level import WriteLevel, apply_ms, waiting_for
-from logstore.model.errors import WriteFailed
+from logstore.client.write.level import WriteLevel, apply_ms, awaits_outcome, raising_as_put, waiting_for
+from logstore.client.write.pipeline import ReservedHeaders
+from logstore.model.errors import InvalidWrite, WriteFailed
+from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 from logstore.model.table import Table
 
@@ -19,19 +21,25 @@ class AsyncSingleWrites(LoopConnections):
     """Writes of a client for asyncio that wait for their acknowledgement."""
 
     async def _write_at(
-        self, level: WriteLevel, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]]
+        self, level: WriteLevel | None, table: str, key: Text, value: bytes | None,
+        headers: Mapping[str, Text] | None, own: ReservedHeaders, seen: int | None,
     ) -> Position:  # fmt: skip
         """Write one record, acknowledged, and applied where that is wanted. Raises NotApplied."""
         self._store.check_level(level)
-        position = await self._write(table, queue, level=level)
+        raw, decided = check_key(to_bytes(key)), awaits_outcome(level)
+        with raising_as_put(level, seen):
+            position = await self._write(
+                table, lambda pipeline: pipeline.write(raw, value, headers, own, decided=decided), level=level
+            )
+        check_seen(seen, position)
         if level == "applied":
             with waiting_for(position):
                 await self._reads().reach(table, position, apply_ms(self._store.delivery_timeout_s))
         return position
 
     async def _write(
-        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending]], timeout_s: float | None = None,
-        level: WriteLevel = "all",
+        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending | AsyncPendingPut]],
+        timeout_s: float | None = None, level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Write one record, as `SingleWrites._write` does."""
         with renewing(partial(self._forget, table)):
@@ -39,6 +47,8 @@ class AsyncSingleWrites(LoopConnections):
             before = self._store.acknowledged(pipeline.epoch)
             try:
                 return await self._proved(pipeline.table, await within(await queue(pipeline), timeout_s), before)
+            except InvalidWrite:  # by the table itself
+                raise
             except WriteFailed as error:
                 self._forget(table)
                 await asyncio.to_thread(self._store.moved, table, pipeline.epoch, error)
@@ -50,7 +60,7 @@ class AsyncSingleWrites(LoopConnections):
             await asyncio.to_thread(proof.prove, table)
         return position
 
-    async def _singles(self, table: str, level: WriteLevel = "all") -> AsyncPipeline:
+    async def _singles(self, table: str, level: WriteLevel | None = None) -> AsyncPipeline:
         self._here()
         known = self._singles_of_leaders if level == "one" else self._pipelines
         pipeline = known.get(check_table(table))

@@ -37,8 +37,10 @@ from logstore.model.table import Table
 
 if TYPE_CHECKING:
     from logstore.client.conditional.outcome_desk import OutcomeDesk
-    from logstore.client.conditional.pending_outcome import PendingOutcome, Undecided
+    from logstore.client.conditional.pending_outcome import PendingDecision, PendingOutcome, Undecided
+    from logstore.client.conditional.pending_put import PendingPut
 
+D = TypeVar("D", bound="PendingDecision")
 P = TypeVar("P", bound=Callable[[Any, Any], object])
 _POLL_EVERY = 100  # writes; the reports that are due are taken while they are warm in the cache
 _ASK_AGAIN_S = 1.0
@@ -63,6 +65,7 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
         proof: TopicProof | None = None,
         desk: "Callable[[], OutcomeDesk] | None" = None,
         outcome_kind: "type[PendingOutcome] | None" = None,
+        put_kind: "type[PendingPut] | None" = None,
     ) -> None:
         """`on_failure` is called when `flush` finds writes that failed.
 
@@ -70,7 +73,7 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
         another one promoted over it, goes to the new log. `proof` tells `flush` whether the log that acknowledged is
         the table's. `desk` has outcomes of conditional writes told.
         """
-        self._desk, self._outcome_kind = desk, outcome_kind
+        self._desk, self._outcome_kind, self._put_kind = desk, outcome_kind, put_kind
         self._undecided: Undecided | None = None  # from the first conditional write on
         self._producer, self._kind, self._on_failure, self._proof = producer, kind, on_failure, proof
         self._share, self._ask_again = share, ask_again
@@ -84,10 +87,11 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
     def put(
         self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
         seen: int | None = None,
-    ) -> Pending:  # fmt: skip
+    ) -> "Pending | PendingPut":  # fmt: skip
         """Queue one write. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
 
-        `seen`: as of `Store.put`; whether the fold has taken it, `Store.outcome_of` tells for its position.
+        `seen`: as of `Store.put`. With it, and in a wide table, the write is done when it has been applied, and fails
+        with InvalidWrite where the row as it stands refuses it.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
@@ -95,13 +99,13 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
             type(key) is bytes
             and 0 < len(key) <= MAX_KEY_BYTES
             and type(value) is bytes
-            and len(value) <= self._limit
+            and len(value) <= self._quick_limit
             and headers is None
             and ttl_s is None
             and seen is None
         ):
-            own = self.check_own([*ttl_header(ttl_s), *seen_header(seen)])
-            return self.queue(check_key(to_bytes(key)), _present(value, self._limit), headers, own=own)
+            raw = _present(value, self._limit)
+            return self.write(check_key(to_bytes(key)), raw, headers, [*seen_header(seen), *ttl_header(ttl_s)])
         pending = self._kind()  # spelled out: this is the path of a million writes a second
         pending._shared = self._shared
         pending._offset = None
@@ -127,25 +131,52 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
 
     def delete(
         self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
-    ) -> Pending:  # fmt: skip
+    ) -> "Pending | PendingPut":  # fmt: skip
         """Queue one delete; raises like `put`."""
-        return self.queue(check_key(to_bytes(key)), None, headers, own=self.check_own(seen_header(seen)))
+        return self.write(check_key(to_bytes(key)), None, headers, seen_header(seen))
+
+    def write(
+        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders, *,
+        decided: bool = True,
+    ) -> "Pending | PendingPut":  # fmt: skip
+        """Queue a checked put or delete. `decided`: False for one that counts as written once it is acknowledged."""
+        own = self.check_own(own)
+        if not decided or not (self._table.wide or own):
+            return self.queue(key, value, headers, own=own)
+        from logstore.client.conditional.decided_put import decided_put, may_be_refused  # noqa: PLC0415 - as _deciding
+
+        if not may_be_refused(self._table, value, own):
+            return self.queue(key, value, headers, own=own)
+        return self.decide_put(decided_put(key, value, headers, own))
+
+    def decide_put(self, record: ConditionalRecord, patience_s: float | None = None) -> "PendingPut":
+        """Queue a put or delete that the fold may refuse; raises as `decide`."""
+        from logstore.client.conditional.pending_put import PendingPut  # noqa: PLC0415 - as _deciding
+
+        return self._decide(record, self._put_kind or PendingPut, patience_s)
 
     def decide(self, record: ConditionalRecord, patience_s: float | None = None) -> "PendingOutcome":
         """Queue a record whose outcome is remembered, waiting for room among those without one, too.
 
         Raises as `put`, NotConditional, NotExpiring.
         """
+        if self._outcome_kind is None:
+            from logstore.client.conditional.pending_outcome import PendingOutcome  # noqa: PLC0415 - as _deciding
+
+            self._outcome_kind = PendingOutcome
+        return self._decide(record, self._outcome_kind, patience_s)
+
+    def _decide(self, record: ConditionalRecord, kind: type[D], patience_s: float | None) -> D:
         self._check_open()
         checked = self._check_takes(record)
         check_value(record.value, self._limit)
-        undecided, kind = self._deciding()
+        undecided = self._deciding()
         patience_s = self._producer.patience_s if patience_s is None else patience_s
         if not undecided.enter(patience_s, self._producer.release):
             raise queue_full()
         end_s = monotonic() + self._producer.delivery_timeout_s
 
-        def begin(shared: Shared, topic: str, partition: int) -> "PendingOutcome":
+        def begin(shared: Shared, topic: str, partition: int) -> D:
             if self._table is not checked:  # in a plain one the record would stop the partition
                 record.check_takes(self._table)
             pending = kind.begun(undecided, record, end_s, shared)
@@ -266,18 +297,14 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
             record.check_takes(self._table)
         return self._table
 
-    def _deciding(self) -> "tuple[Undecided, type[PendingOutcome]]":
-        """Writes of this pipeline without outcome, and what kind they are of."""
-        if self._undecided is None or self._outcome_kind is None:
-            from logstore.client.conditional.pending_outcome import (  # noqa: PLC0415 - who only puts does without
-                PendingOutcome,
-                Undecided,
-            )
+    def _deciding(self) -> "Undecided":
+        """Writes of this pipeline without outcome."""
+        if self._undecided is None:
+            from logstore.client.conditional.pending_outcome import Undecided  # noqa: PLC0415 - who only puts does without
 
-            assert self._desk is not None, "a pipeline of single writes decides nothing"
+            assert self._desk is not None, "who decides has outcomes told"
             self._undecided = Undecided(self._table.name, self._desk())
-            self._outcome_kind = self._outcome_kind or PendingOutcome
-        return self._undecided, self._outcome_kind
+        return self._undecided
 
     def _outcomes_left(self, end: float | None) -> int:
         """Conditional writes without outcome by `end`; by default they have the delivery timeout."""
@@ -310,6 +337,7 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
         self._all_shared.append(self._shared)
         self._topic, self._limit, self._partitions = table.topic, table.max_value_bytes, table.partitions
         self._place = placing(table.partitioning)
+        self._quick_limit = -1 if table.wide else self._limit  # of values that go the short way
 
     def _breathe(self) -> None:
         self._count += _POLL_EVERY

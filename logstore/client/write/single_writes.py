@@ -9,19 +9,28 @@
 `async_single_writes` takes the same steps in an event loop.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from logstore.client.checks import Pair, Text, check_table
+from logstore.client.checks import Pair, Text, check_seen, check_table, check_value
 from logstore.client.connections import ClientConnections
 from logstore.client.lazily import Lazily
 from logstore.client.tables import renewing
-from logstore.client.write.level import WriteLevel, apply_ms, check_write_level, waiting_for
-from logstore.model.errors import EpochChanged, LogStoreError, NotYet, WriteFailed
+from logstore.client.write.level import (
+    WriteLevel,
+    apply_ms,
+    awaits_outcome,
+    check_write_level,
+    raising_as_put,
+    waiting_for,
+)  # fmt: skip
+from logstore.model.errors import EpochChanged, InvalidWrite, LogStoreError, NotYet, WriteFailed
+from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 
 if TYPE_CHECKING:
+    from logstore.client.conditional.pending_put import PendingPut
     from logstore.client.write.batch import WriteBatch
     from logstore.client.write.pending import Pending
     from logstore.client.write.pipeline import Pipeline
@@ -48,7 +57,17 @@ class SingleWrites(ClientConnections):
                 moved = self.moved(table, batch.epoch, error)
             return self._batch(moved, producer).run(batch.over_again(pairs))
 
-    def _singles(self, table: str, level: WriteLevel = "all") -> "Pipeline":
+    def _put_many_decided(
+        self, table: str, pairs: "Mapping[Text, Text | None] | Iterable[Pair]", pipeline: "Pipeline"
+    ) -> Position:  # fmt: skip
+        """Pairs whose puts a row may refuse. `pipeline`: of this call alone."""
+        from logstore.client.write.decided_batch import DecidedBatch  # noqa: PLC0415 - only who writes so
+
+        with renewing(partial(self.forget, table)):
+            before = self.acknowledged(pipeline.epoch)
+            return self.proved(pipeline.table, DecidedBatch(pipeline).run(pairs), before)
+
+    def _singles(self, table: str, level: WriteLevel | None = None) -> "Pipeline":
         """The pipeline of single writes to a table: their failures are raised by each `result`, never collected."""
         self.check_open()
         known = self._singles_of_leaders if level == "one" else self._pipelines
@@ -56,21 +75,34 @@ class SingleWrites(ClientConnections):
         if pipeline is None:
             from logstore.client.write.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka
 
-            pipeline = known[table] = Pipeline(self.producer_at(level).get(), self.tables.get(table))
+            pipeline = known[table] = Pipeline(
+                self.producer_at(level).get(), self.tables.get(table), desk=lambda: self.desk
+            )
         return pipeline
 
-    def check_level(self, level: WriteLevel) -> None:
+    def check_level(self, level: WriteLevel | None) -> None:
         """Raise UsageError for what is no level, or one that could not be waited for."""
         check_write_level(level)
         if level == "applied":
             self.need_url()
 
-    def _write_at(self, level: WriteLevel, table: str, queue: "Callable[[Pipeline], Pending]") -> Position:
-        """One write, acknowledged, and applied where that is wanted."""
+    def _write_at(
+        self, level: WriteLevel | None, table: str, key: Text, value: bytes | None,
+        headers: Mapping[str, Text] | None, own: Sequence[tuple[str, bytes]], seen: int | None,
+    ) -> Position:  # fmt: skip
+        """One put, or delete (None), acknowledged, and applied where that is wanted."""
         self.check_level(level)
-        return self._reached(level, table, self._write(table, queue, level=level))
+        raw, decided = check_key(to_bytes(key)), awaits_outcome(level)
 
-    def _reached(self, level: WriteLevel, table: str, position: Position) -> Position:
+        def queue(pipeline: "Pipeline") -> "Pending | PendingPut":
+            return pipeline.write(raw, check_value(value, pipeline.limit), headers, own, decided=decided)
+
+        with raising_as_put(level, seen):
+            position = self._write(table, queue, level=level)
+        check_seen(seen, position)
+        return self._reached(level, table, position)
+
+    def _reached(self, level: WriteLevel | None, table: str, position: Position) -> Position:
         """The position, once it has been applied where `level` says so. Raises NotApplied."""
         if level == "applied" and position:
             with waiting_for(position):
@@ -78,8 +110,8 @@ class SingleWrites(ClientConnections):
         return position
 
     def _write(
-        self, table: str, queue: "Callable[[Pipeline], Pending]", timeout_s: float | None = None,
-        level: WriteLevel = "all",
+        self, table: str, queue: "Callable[[Pipeline], Pending | PendingPut]", timeout_s: float | None = None,
+        level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """One write, acknowledged; to the log that the table has by now, if the one that was known refuses it."""
         with renewing(partial(self.forget, table)):
@@ -87,6 +119,8 @@ class SingleWrites(ClientConnections):
             before = self.acknowledged(pipeline.epoch)
             try:
                 return self.proved(pipeline.table, queue(pipeline).result(timeout_s), before)
+            except InvalidWrite:  # by the table itself
+                raise
             except WriteFailed as error:
                 self.moved(table, pipeline.epoch, error)
             return queue(self._singles(table, level)).result(timeout_s)

@@ -11,7 +11,6 @@
 
 import base64
 import binascii
-import os
 from collections.abc import Callable
 
 import msgspec
@@ -29,7 +28,6 @@ from logstore.serve.writes.row_record import (
     APPEND,
     COUNTER_BYTES,
     DELETE,
-    ID_BYTES,
     INCR,
     LEAST_DELTA,
     MAX_TTL_MS,
@@ -135,7 +133,7 @@ def _msgpack_bytes(raw: Raw) -> bytes:
 
 def _checked(place: int, row: _Row, to_bytes: Bytes, table: Table) -> RowRecord:
     try:
-        record = _record(row, to_bytes)
+        record = _record(row, to_bytes).with_id(table)
         record.check_takes(table)
     except Problem as problem:
         problem.fields["row"] = place
@@ -161,10 +159,9 @@ def _record(row: _Row, to_bytes: Bytes) -> RowRecord:
     condition = None if row.expected is None else _condition(row.expected, to_bytes)
     mutation_id = None if row.id is None else read_mutation_id(row.id)
     check_seen(row.seen, row.op, condition)
-    record = RowRecord(
+    return RowRecord(
         row.op, check_key(to_bytes(row.key)), _value(row, to_bytes), condition, mutation_id, row.ttl_ms, row.seen
     )  # fmt: skip
-    return record._replace(id=os.urandom(ID_BYTES)) if record.decided and record.id is None else record
 
 
 def _value(row: _Row, to_bytes: Bytes) -> bytes | None:

@@ -1,5 +1,6 @@
 """Row record: what a write over HTTP puts into the log, checked before it goes there."""
 
+import os
 from typing import NamedTuple
 
 from logstore.model.errors import NoSiblings, NotConditional, NotExpiring, UsageError, ValueTooLarge
@@ -44,6 +45,11 @@ class RowRecord(NamedTuple):
         """True when the log decides what becomes of it, and remembers that."""
         said = self.id is not None or self.condition is not None or self.seen is not None
         return said or self.operation in (INCR, APPEND)
+
+    def with_id(self, table: Table) -> "RowRecord":
+        """Itself with an id, where the log decides or a wide row may refuse it: for whoever loses the answer."""
+        asked = self.decided or (table.wide and self.operation == PUT)
+        return self._replace(id=os.urandom(ID_BYTES)) if asked and self.id is None else self
 
     @property
     def size_bytes(self) -> int:

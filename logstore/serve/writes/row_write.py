@@ -1,6 +1,5 @@
 """Row write: one row put or deleted, `PUT|DELETE /v1/tables/{table}/rows/{key}`."""
 
-import os
 from http import HTTPStatus
 
 import orjson
@@ -15,7 +14,7 @@ from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Headers, Response
 from logstore.serve.writes.gateway import Gateway
-from logstore.serve.writes.row_record import DELETE, ID_BYTES, PUT, RowRecord
+from logstore.serve.writes.row_record import DELETE, PUT, RowRecord
 from logstore.serve.writes.write_answers import Fate, as_problem, document_of
 from logstore.serve.writes.write_terms import PARAMS, WriteTerms, read_terms
 from logstore.serve.writes.writes_in_flight import BodyHold, WritesInFlight
@@ -69,7 +68,7 @@ def _record(operation: str, key: bytes, terms: WriteTerms, table: Table) -> RowR
         if not table.conditional:
             raise NotConditional(table.name)
         record = record._replace(condition=terms.tag.condition(table, record.partition(table)))
-    return record._replace(id=os.urandom(ID_BYTES)) if record.decided and record.id is None else record
+    return record.with_id(table)
 
 
 def _answer(fate: Fate, table: Table, level: Consistency) -> Response:

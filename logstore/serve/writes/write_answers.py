@@ -1,6 +1,6 @@
 """Write answers: a write's fate as HTTP tells it.
 
-    acknowledged   200        in the log; a plain put or delete, which nothing decides
+    acknowledged   200        in the log; a plain put or delete, which nothing decides or refuses
     applied        200, 201   decided, and done; 201 when it made the row (If-None-Match: *)
     rejected       412        its condition did not hold; `version` is the row's
     invalid        409        it cannot be done, and `reason` says why
