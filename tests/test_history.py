@@ -12,11 +12,9 @@ from support_log import produce
 
 from batch.jobs.archive import archive
 from logstore import AsyncStore, MemoryStore, Store, UsageError
-from logstore.client.history.decided import AskedOutcomes
 from logstore.client.history.key_history import Selection
 from logstore.client.history.mutation import HistoryRecord, KeyStanding
 from logstore.client.history.opening import ArchiveChoice, open_history
-from logstore.client.history.span import KeyPlace
 from logstore.log import topics
 from logstore.log.kafka.clients import admin
 from logstore.model.errors import (
@@ -25,8 +23,6 @@ from logstore.model.errors import (
     EpochChanged,
     LogTruncated,
     NoSuchTable,
-    NotRetained,
-    ServerUnreachable,
     StorageUnreachable,
 )
 from logstore.model.history.judged import JudgedRecord, judge
@@ -265,42 +261,14 @@ def test_a_history_of_conditional_mutations_says_what_it_does_not_know(ctx):
     assert newest.headers == (("who", b"me"),)
     assert (oldest.offset, oldest.outcome, oldest.present) == (plain[0], "applied", None)
     asked = []
-    newest, oldest = history(ctx, table, decide=lambda offset: (asked.append(offset), ("rejected", "why"))[1])
+    newest, oldest = history(ctx, table, decide=lambda offsets: (asked.append(offsets), [("rejected", "why")])[1])
     assert (asked, newest.outcome, newest.reason, newest.present, oldest.present) == (
-        [hard],
+        [[hard]],
         "rejected",
         "why",
         False,
         True,
     )
-
-
-class Silent:
-    """A reader whose node has forgotten, or does not answer."""
-
-    def __init__(self, error):
-        self.asked, self.error = [], error
-
-    def about_row(self, _table, _key, below, **_more):
-        self.asked.append(below)
-        raise self.error
-
-
-@pytest.mark.parametrize(
-    ("error", "asked", "says"),
-    [
-        (NotRetained("gone"), ["outcomes/0/5", "outcomes/0/7"], "not remembered any more"),
-        (ServerUnreachable("cut off"), ["outcomes/0/5"], "could not be asked: cut off"),
-    ],
-)
-def test_a_node_that_cannot_tell_is_not_asked_for_every_mutation(error, asked, says):
-    reader = Silent(error)
-    outcomes = AskedOutcomes(lambda: reader, KeyPlace("", Table("t", "t", "e" * 32, 1), 0, b"k"))
-    for offset in (5, 4, 3, 7):
-        outcome, reason = outcomes(offset)
-        assert outcome == "undecided"
-        assert says in reason
-    assert reader.asked == asked
 
 
 def test_outcomes_are_those_that_the_node_remembers(dev):
@@ -365,6 +333,10 @@ def test_a_record_is_judged_as_the_fold_does():
     assert judged(b"v", ("ls.ttl", bytes(8)), of=hard) == JudgedRecord("put", "quarantined", "bad-ttl")
     expiring = judged(b"v", ("ls.ttl", bytes(7) + b"\x09"), of=replace(hard, expiring=True))
     assert expiring == JudgedRecord("put", "applied", ttl_ms=9)
+    wide = replace(hard, wide=True)
+    assert judged(b"v", of=wide)[:2] == ("put", "undecided"), "its row may have had no room"
+    assert "quarantine" in judged(b"v", of=wide).reason
+    assert judged(None, of=wide) == JudgedRecord("delete", "applied")
 
 
 def test_of_undecided_mutations_any_may_have_made_the_row():

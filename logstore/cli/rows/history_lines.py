@@ -29,6 +29,7 @@ def as_object(mutation: KeyMutation, *, values: bool) -> bytes:
         "id": None if mutation.id is None else mutation.id.hex(),
         "ttl_ms": mutation.ttl_ms,
         "archived": mutation.archived,
+        "carrier": None if mutation.carrier is None else show.field(mutation.carrier),
     }
     if values:
         document["value"] = None if mutation.value is None else show.field(mutation.value)
@@ -93,6 +94,7 @@ def _word(raw: bytes) -> str:
 
 def _more(mutation: KeyMutation) -> list[str]:
     named = [
+        ("of", None if mutation.carrier is None else _word(mutation.carrier)),
         ("if", mutation.condition),
         ("id", None if mutation.id is None else mutation.id.hex()),
         ("ttl", None if mutation.ttl_ms is None else f"{mutation.ttl_ms:,} ms"),

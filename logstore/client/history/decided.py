@@ -1,10 +1,10 @@
 """Decided mutations: outcomes of conditional ones as nodes remember them, in the words of a history."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from logstore.client.conditional.outcome import Outcome, outcome_of_answer
-from logstore.client.conditional.outcome_pages import at_position
-from logstore.client.history.span import Decide, KeyPlace
+from logstore.client.conditional.outcome import Outcome, outcomes_of_answer
+from logstore.client.conditional.outcome_pages import LIST, list_of
+from logstore.client.history.span import Decide, KeyPlace, OutcomeWords
 from logstore.client.read.budget import DEADLINE_MS
 from logstore.client.read.http import HttpReader
 from logstore.model.errors import LogStoreError, NotRetained
@@ -12,7 +12,7 @@ from logstore.model.position import Position
 
 
 class AskedOutcomes:
-    """Outcomes of one key's mutations, asked of a node one by one.
+    """Outcomes of one key's mutations, asked of a node, many at once.
 
     Where it does not answer, or has forgotten, no more is asked that it would not answer either.
     """
@@ -23,25 +23,34 @@ class AskedOutcomes:
         self._forgotten_to = -1  # offset up to which outcomes are not remembered any more
         self._silence: str | None = None
 
-    def __call__(self, offset: int) -> tuple[str, str | None]:
-        """The outcome of the mutation at an offset, and the reason."""
-        if self._silence is None and offset > self._forgotten_to:
-            try:
-                return self._asked(offset)
-            except NotRetained:
-                self._forgotten_to = offset
-            except LogStoreError as error:
-                self._silence = f"what became of it could not be asked: {error}"
-        return "undecided", self._silence or "what became of it is not remembered any more"
+    def __call__(self, offsets: Sequence[int]) -> list[OutcomeWords]:
+        """The outcomes of the mutations at these offsets, 1,000 at most, and the reasons."""
+        wanted = [] if self._silence is not None else [one for one in offsets if one > self._forgotten_to]
+        known = self._remembered(wanted) if wanted else {}
+        why = self._silence or "what became of it is not remembered any more"
+        return [known.get(offset, ("undecided", why)) for offset in offsets]
 
-    def _asked(self, offset: int) -> tuple[str, str | None]:
+    def _remembered(self, offsets: Sequence[int]) -> dict[int, OutcomeWords]:
+        try:
+            found = self._asked(offsets)
+        except LogStoreError as error:
+            self._silence = f"what became of it could not be asked: {error}"
+            return {}
+        pairs = list(zip(offsets, found, strict=True))
+        self._forgotten_to = max(self._forgotten_to, *(at for at, one in pairs if isinstance(one, NotRetained)), -1)
+        return {at: _words(one) for at, one in pairs if not isinstance(one, NotRetained)}
+
+    def _asked(self, offsets: Sequence[int]) -> Sequence[Outcome | NotRetained | None]:
         table, partition, key = self._place.table, self._place.partition, self._place.key
-        position = Position.of_write(table.epoch, partition, offset)
+        position = Position.of_write(table.epoch, partition, max(offsets))
         answer = self._reader().about_row(
-            table.name, key, at_position(position), after=position, deadline_ms=self._deadline_ms
+            table.name, key, LIST, after=position, deadline_ms=self._deadline_ms, content=list_of(partition, offsets)
         )  # fmt: skip
-        outcome = outcome_of_answer(answer, None)
-        return ("undecided", "the node that was asked has no outcome of it") if outcome is None else words_of(outcome)
+        return outcomes_of_answer(answer, table.epoch, partition, [(offset, b"") for offset in offsets])
+
+
+def _words(outcome: Outcome | None) -> OutcomeWords:
+    return ("undecided", "the node that was asked has no outcome of it") if outcome is None else words_of(outcome)
 
 
 def asking(reader: Callable[[], HttpReader], deadline_ms: int = DEADLINE_MS) -> Callable[[KeyPlace], Decide]:

@@ -8,11 +8,12 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from logstore.client.checks import check_kind, check_number
+from logstore.client.history.asked_together import Judged, asked_together, is_asked
 from logstore.client.history.mutation import HistoryRecord, KeyMutation, KeyStanding
-from logstore.client.history.span import Decide, HistorySources, Scanned, Span
+from logstore.client.history.span import Decide, HistorySources, OutcomeWords, Scanned, Span
 from logstore.client.read.point import AsOfBound, PointInTime, when
 from logstore.model.errors import EpochChanged, UsageError
-from logstore.model.history.judged import JudgedRecord, judge
+from logstore.model.history.judged import judge
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
 from logstore.model.table import Table
@@ -156,19 +157,25 @@ class KeyHistory(Iterator[KeyMutation]):
         table, partition, key = self._place.table, self.partition, self.key
         for span in spans:
             with closing(self._sources.records(span, newest=newest, scanned=self._scanned)) as records:
-                for record in records:
-                    judged = judge(record, key, table, partition)
-                    yield HistoryRecord(record, judged, *self._outcome(record.offset, judged), span.archived)
+                judged = ((one, judge(one, one.carrier or key, table, partition)) for one in records)
+                for some in asked_together(judged, self._selection.limit):
+                    found = self._outcomes(some)
+                    for (record, meant), outcome in zip(some, found, strict=True):
+                        yield HistoryRecord(record, meant, *outcome, span.archived)
 
     def _scanned(self, offsets: int) -> None:
         if self._is_stopped:
             raise _NobodyListens
         self._hear(offsets)
 
-    def _outcome(self, offset: int, judged: JudgedRecord) -> tuple[str, str | None]:
-        if judged.outcome != "undecided":
-            return judged.outcome, judged.reason
-        return self._decide(offset) if self._decide is not None else (judged.outcome, _NOBODY)
+    def _outcomes(self, some: list[Judged]) -> list[OutcomeWords]:
+        """Outcomes of these records, and the reasons, in their order."""
+        asked = [record.offset for record, meant in some if is_asked(meant)]
+        found = dict(zip(asked, self._decide(asked), strict=True)) if asked and self._decide is not None else {}
+        return [
+            found.get(record.offset, ("undecided", _NOBODY)) if is_asked(meant) else (meant.outcome, meant.reason)
+            for record, meant in some
+        ]
 
     def _offset(self, point: PointInTime) -> int:
         moment = _moment(point)

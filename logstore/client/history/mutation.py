@@ -32,6 +32,7 @@ class KeyMutation(NamedTuple):
     id             of a mutation that has one, 16 bytes
     ttl_ms         after so many milliseconds of the log's time the row ends, if nothing else ends it before
     archived       True where the archive told, False where the log did
+    carrier        key of the record where it is another row's: an edit of several rows that names this one; else None
     """
 
     offset: int
@@ -47,6 +48,7 @@ class KeyMutation(NamedTuple):
     id: bytes | None = None
     ttl_ms: int | None = None
     archived: bool = False
+    carrier: bytes | None = None
 
     @property
     def edits(self) -> "list[SaidEdit] | None":
@@ -79,7 +81,7 @@ class HistoryRecord(NamedTuple):
         return KeyMutation(
             record.offset, record.timestamp_ms, judged.operation, record.value if values else None,
             len(record.value or b""), self.outcome, self.reason, present, own, judged.condition, judged.id,
-            judged.ttl_ms, self.archived,
+            judged.ttl_ms, self.archived, record.carrier,
         )  # fmt: skip
 
 

@@ -103,7 +103,8 @@ class Sources:
         segments = self._archive.covering(self.place.partition, span.start, span.end)
         for segment in reversed(segments) if newest else segments:
             found = records_of_key(
-                segment, self._archive.storage, self.place.key, newest_first=newest, scanned=scanned
+                segment, self._archive.storage, self.place.key, carried=self.place.table.multi_row,
+                newest_first=newest, scanned=scanned,
             )  # fmt: skip
             yield from (record for record in found if span.start <= record.offset < span.end)
 

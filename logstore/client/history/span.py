@@ -1,13 +1,14 @@
 """Span: offsets of a key's partition that one source tells; and what such sources have to say."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, Protocol
 
 from logstore.model.history.logged import LoggedRecord
 from logstore.model.table import Table
 
 Scanned = Callable[[int], None]  # count of records that were looked through
-Decide = Callable[[int], tuple[str, str | None]]  # offset of a conditional mutation -> its outcome, and the reason
+OutcomeWords = tuple[str, str | None]  # outcome of a conditional mutation, and the reason
+Decide = Callable[[Sequence[int]], Sequence[OutcomeWords]]  # of the mutations at these offsets, in their order
 
 
 class KeyPlace(NamedTuple):

@@ -1,10 +1,11 @@
 """History in memory: the log that a store in memory keeps, as the source of a key's history."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 from logstore.client.history.decided import words_of
-from logstore.client.history.span import KeyPlace, Span
+from logstore.client.history.span import KeyPlace, OutcomeWords, Span
 from logstore.client.memory.partition import MemoryPartition
+from logstore.model.history.carried import names_row
 from logstore.model.history.logged import LoggedRecord
 
 
@@ -38,9 +39,12 @@ class MemorySources:
             key, value, headers, timestamp_ms = self._part.log[offset]
             if key == self.place.key:
                 yield LoggedRecord(offset, timestamp_ms, value, headers)
+            elif self.place.table.multi_row and names_row(self.place.key, value, headers):
+                yield LoggedRecord(offset, timestamp_ms, value, headers, key)
         scanned(len(offsets))
 
-    def decide(self, offset: int) -> tuple[str, str | None]:
-        """Outcome of a conditional mutation, and the reason. Requires: the table is conditional."""
-        assert self._part.decisions is not None, "only conditional tables have outcomes"
-        return words_of(self._part.decisions.outcome(offset, "", b""))
+    def decide(self, offsets: Sequence[int]) -> list[OutcomeWords]:
+        """Outcomes of conditional mutations, and the reasons. Requires: the table is conditional."""
+        decisions = self._part.decisions
+        assert decisions is not None, "only conditional tables have outcomes"
+        return [words_of(decisions.outcome(offset, "", b"")) for offset in offsets]

@@ -1,6 +1,7 @@
 """Key records: those of one key in ranges of its partition's log.
 
-Other keys' records are taken from Kafka's client and let go: of them nothing is looked at but the key.
+Other keys' records are taken from Kafka's client and let go: of them nothing is looked at but the key, and in a table
+that takes edits of several rows whether they name this one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from logstore.log.kafka.errors import unreadable
 from logstore.log.kafka.records import Record, take
 from logstore.log.read.exact_range import FETCH, MOST, WAIT_S, Reach
 from logstore.log.read.tail import headers_of
+from logstore.model.history.carried import may_name, names_row
 from logstore.model.history.logged import LoggedRecord
 from logstore.model.table import Table
 
@@ -42,7 +44,14 @@ class KeyReader:
             left = reach.left
             records = reach.step(take(self._consumer, min(MOST, left), WAIT_S), self._consumer)
             self._scanned(left - reach.left)
-            yield from _of_key(records, self._key)
+            yield from self._own(records)
+
+    def _own(self, records: Sequence[Record]) -> list[LoggedRecord]:
+        """Records of the key, and edits of several rows that name it, in their order."""
+        own = _of_key(records, self._key)
+        if not self._table.multi_row:
+            return own
+        return sorted([*own, *_carried(records, self._key)], key=lambda one: one.offset)
 
     def timestamp_at(self, offset: int) -> int | None:
         """Timestamp of the first record from an offset on; None: there is none yet. Raises as `read`."""
@@ -68,4 +77,14 @@ def _of_key(records: Sequence[Record], key: bytes) -> list[LoggedRecord]:
     return [
         LoggedRecord(record.offset(), record.timestamp()[1], record.value(), headers or ())
         for record, headers in zip(found, headers_of(found), strict=True)
+    ]
+
+
+def _carried(records: Sequence[Record], key: bytes) -> list[LoggedRecord]:
+    """Edits of other rows that name this one, too."""
+    found = [record for record in records if record.key() != key and may_name(key, record.value())]
+    return [
+        LoggedRecord(record.offset(), record.timestamp()[1], record.value(), headers, record.key())
+        for record, headers in zip(found, headers_of(found), strict=True)
+        if headers and names_row(key, record.value(), headers)
     ]

@@ -13,6 +13,8 @@ from logstore.model.table import Table
 
 Judgement = Literal["applied", "undecided", "quarantined", "skipped", "refused"]
 
+_UNTOLD = "whether the row had room for a plain put is told by the table's quarantine alone, where it had none"
+
 
 class JudgedRecord(NamedTuple):
     """Operation of a record, and what becomes of it.
@@ -44,8 +46,11 @@ def judge(record: LoggedRecord, key: bytes, table: Table, partition: int) -> Jud
     if not isinstance(found, RowMutation):
         return JudgedRecord(_operation(record), "applied")
     outcome: Judgement = "undecided" if found.is_decided else "applied"
+    untold: str | None = None
+    if table.wide and found.operation == PUT and not found.is_decided:  # no outcome of it is remembered
+        outcome, untold = "undecided", _UNTOLD
     return JudgedRecord(
-        found.operation, outcome, None, _text(found.terms.condition), found.terms.id, found.terms.ttl_ms
+        found.operation, outcome, untold, _text(found.terms.condition), found.terms.id, found.terms.ttl_ms
     )
 
 

@@ -11,12 +11,13 @@ _LEAST_OFFSETS, _MOST_OFFSETS = 1 << 14, 1 << 20
 
 
 class LoggedRecord(NamedTuple):
-    """A record of the key that is looked for."""
+    """A record of the key that is looked for, or one that names its row among others."""
 
     offset: int
     timestamp_ms: int
     value: bytes | None
     headers: Headers
+    carrier: bytes | None = None  # key of the record, where it is another row's
 
     @property
     def held_bytes(self) -> int:
