@@ -105,10 +105,9 @@ def test_commands_fail_and_what_nobody_asked_for_is_in_the_report(dev, wide, car
         def listed(table):
             return http.get(f"/v1/tables/{table}/quarantine").json()
 
-        before = listed(wide)["counts"]["row-too-wide"]
-        assert before >= 2, "whoever was told"
+        before = listed(wide)["counts"].get("row-too-wide", 0)  # of others in this file that did not ask
         position = dev.json("put", wide, "full", "--file", str(much), "--level", "all")
-        until("a reader has it", lambda: listed(wide)["counts"]["row-too-wide"] > before)
+        until("a reader has it", lambda: listed(wide)["counts"].get("row-too-wide", 0) > before)
         assert {"partition": 0, "offset": position["offset"], "reason": "row-too-wide"} in listed(wide)["records"]
         figure = f'logstore_quarantined_total{{partition="0",reason="row-too-wide",table="{wide}"}}'
         until("it is a figure", lambda: figure in http.get("/metrics").text)

@@ -65,7 +65,7 @@ class CellFold:
         self._ids = {name: _First(*one[:2], encode_became(one.outcome), *one[3:]) for name, one in ids.items()}
         self.entries: dict[bytes, bytes] = {}
         self.decided = Decided({}, {}, counter)
-        self.invalid: list[tuple[int, str]] = []  # (offset, reason)
+        self.invalid: list[tuple[int, str]] = []  # (offset, reason), without an id
 
     def take(
         self, records: Records, indices: Sequence[int], mutations: Mapping[int, RowMutation],
@@ -89,7 +89,7 @@ class CellFold:
                 became = became_duplicate(first.offset, first.became)
             else:
                 became = became_invalid("id-reused")
-            if (reason := reason_of(became)) is not None:
+            if name is None and (reason := reason_of(became)) is not None:
                 self.invalid.append((offset, reason))
             if name is None and not mutation.is_decided:
                 continue

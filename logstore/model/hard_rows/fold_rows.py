@@ -71,7 +71,7 @@ class FoldedRows(NamedTuple):
     outcomes: dict[int, RememberedOutcome]  # by offset
     ids: dict[RowId, RememberedId]  # those that came
     written: dict[bytes, "PlacedMutation"]  # row -> the mutation that changed it last
-    invalid: list[tuple[int, str]]  # (offset, reason) of those that cannot be done, told or not
+    invalid: list[tuple[int, str]]  # (offset, reason) of those that cannot be done, and have no id to ask by
 
 
 def fold_rows(
@@ -93,7 +93,7 @@ def fold_rows(
         outcome, changed = _repeated(first, mutation) or _decided(rows, step, rules)
         folded.rows.update(changed)
         folded.written.update(dict.fromkeys(changed, step))
-        if isinstance(outcome, InvalidOutcome):
+        if isinstance(outcome, InvalidOutcome) and mutation.terms.id is None:
             folded.invalid.append((step.offset, outcome.reason))
         if mutation.is_decided:  # 6
             number = step.counter + 1

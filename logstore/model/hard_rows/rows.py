@@ -22,7 +22,7 @@ class RowFold:
         self._before = {key: unpack_row(Entry.decode(raw)) for key, raw in rows.items()}
         self.entries: dict[bytes, bytes] = {}
         self.decided = Decided({}, {}, counter)
-        self.invalid: list[tuple[int, str]] = []  # (offset, reason)
+        self.invalid: list[tuple[int, str]] = []  # (offset, reason), without an id
 
     def take(
         self, records: Records, indices: Sequence[int], mutations: Mapping[int, RowMutation],
