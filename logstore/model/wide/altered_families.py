@@ -21,12 +21,17 @@ def altered_families(table: Table, added: Given, changed: Mapping[str, Mapping[s
     for name in new.keys() & now.keys():
         if new[name] != now[name]:
             raise BadDefinition(
-                f"table {table.name} has the column family {name} already, with the rules {now[name] or 'by default'}; "
+                f"table {table.name} has the column family {name} already, with {_text(now[name])}; "
                 f"`logstore table alter {table.name} --family {name}:versions=N` changes them"
             )
     families = families_of({**now, **new, **{name: {**now[name], **said} for name, said in changed.items()}})
     check_model(replace(table, families=families, rules=()))
     return families
+
+
+def _text(rules: Mapping[str, Any]) -> str:
+    """Rules of a family in the words of a definition."""
+    return ", ".join(f"{name}={rules[name]}" for name in sorted(rules)) or "one version and no TTL"
 
 
 def begun(table: Table, families: Families, ends: Mapping[int, int]) -> Table:
@@ -63,5 +68,5 @@ def _check_may(table: Table, changed: Mapping[str, Mapping[str, Any]]) -> None:
 
 REMOVED = (
     "column family {family} of table {table} stays: the log holds records that name it, and what they mean is not to "
-    "change; `logstore edit {table} KEY --delete-family {family}` deletes its cells of a row"
+    "change; `logstore edit {table} KEY --del-family {family}` deletes its cells of a row"
 )
