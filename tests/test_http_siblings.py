@@ -186,13 +186,18 @@ def test_siblings_end_one_by_one_and_the_etag_names_the_first_end(store):
     now_ms, hour_ms = time.time_ns() // 1_000_000, 3_600_000
 
     def put(key, at_ms, *ttls_ms):
-        terms = [{"ls.seen": b"-1", "ls.ttl": ttl_ms.to_bytes(8)} for ttl_ms in ttls_ms]
+        terms = [{"ls.seen": b"-1"} | ({"ls.ttl": ttl_ms.to_bytes(8)} if ttl_ms else {}) for ttl_ms in ttls_ms]
         records = [(key, b"%d" % n, one) for n, one in enumerate(terms)]
         _, first = node.decide("ending", records, at_ms=at_ms)
         return first + len(records) - 1, reader.get(f"/v1/tables/ending/rows/{key.decode()}")
 
     _, gone = put(b"gone", now_ms - 3 * hour_ms, hour_ms, 2 * hour_ms)
     problem(gone, 404, "not-found")
+    _, stays = put(b"stays", now_ms - 2 * hour_ms, hour_ms, None)
+    assert (stays.status_code, stays.content) == (200, b"1")
+    for answer in (gone, stays):  # nothing that is left of it ends, and yet what has ended is to stay so in a session
+        seen_ms = answer.headers["ls-time"]
+        assert (int(seen_ms) >= now_ms, f"t{seen_ms}" in answer.headers["ls-token"].split(",")) == (True, True)
     version, left = put(b"left", now_ms - 2 * hour_ms, hour_ms, 9 * hour_ms)
     assert (left.status_code, left.content, left.headers["ls-version"]) == (200, b"1", str(version))
     assert left.headers["etag"].endswith(f'-{version}-{now_ms + 7 * hour_ms}"')
@@ -201,4 +206,6 @@ def test_siblings_end_one_by_one_and_the_etag_names_the_first_end(store):
     assert both.headers["etag"].endswith(f'-{version}-{now_ms + hour_ms}"')
     assert int(both.headers["ls-time"]) >= now_ms
     with Store(url=reader.url) as client:
-        assert {row.key: len(row.siblings) for row in client.scan("ending")} == {b"left": 1, b"both": 2}
+        assert {row.key: len(row.siblings) for row in client.scan("ending")} == {
+            b"left": 1, b"stays": 1, b"both": 2,
+        }  # fmt: skip

@@ -139,8 +139,8 @@ class Cell:
     """A row's entry as a reader sees it.
 
     `version` None = never written; `payload` None = not there, a tuple = values side by side, PackedCells = a wide row;
-    `source` says where it was; `expires_ms`: when it ends, and `seen_ms` the instant at which it was looked at, both of
-    an entry that has an end; `ends`: of its value, or of each sibling.
+    `source` says where it was; `expires_ms`: when it ends; `seen_ms`: the instant at which it was looked at, where that
+    decides what is there: of an entry with an end, or of several values; `ends`: of its value, or of each sibling.
     """
 
     __slots__ = ("ends", "expires_ms", "payload", "seen_ms", "source", "version")
@@ -170,7 +170,7 @@ class Cell:
                 self.version = entry.version
                 self.payload, self.ends = side_by_side(entry, now_ms)
                 self.expires_ms = first_end(self.ends)
-                self.seen_ms = 0 if self.expires_ms is None else now_ms
+                self.seen_ms = now_ms  # whatever is left: what has ended is not in it
                 return
         except Corrupted as error:
             raise Corrupted(
