@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 import httpx
 from support_hard import reference_of
+from support_reference import Reference
 
-from logstore import Store
+from logstore import Outcome, Sibling, Store
+from logstore.client.conditional.record import ConditionalRecord, incr_record
 from logstore.log.kafka.records import read_records
 from logstore.model.errors import LogStoreError, Unknown
 from logstore.model.hard_rows.rules import rules_of
@@ -36,7 +38,7 @@ class Seen(NamedTuple):
     """A row as an answer shows it."""
 
     version: int | None  # None: no such row
-    value: bytes | None
+    value: bytes | tuple[Sibling, ...] | None
 
 
 class Read(NamedTuple):
@@ -54,20 +56,28 @@ class Read(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What a writer was told: where its record stands, and of a decided one whether it was applied, and the version."""
+    """What a writer was told: where its record stands, and of a decided one what became of it."""
 
     ended_s: float
     partition: int
     offset: int
-    applied: bool | None = None  # None: a plain write
+    outcome: "Became | None" = None  # None: a plain write
+
+
+class Became(NamedTuple):
+    """What became of a decided record: the outcome's word and version, and of a repeated one which was the first."""
+
+    word: str
     version: int | None = None
+    first: int | None = None
+    first_word: str | None = None
 
 
 class Truth:
     """A table's log, folded record by record by the reference model."""
 
     def __init__(self, bootstrap: str, table: Table, ends: dict[int, int]) -> None:
-        self.rows: dict[tuple[int, bytes], list[tuple[int, Any]]] = {}  # -> (offset, its Value or None) that rise
+        self.rows: dict[tuple[int, bytes], list[tuple[int, int | None, list[Any]]]] = {}  # -> see `_state`, they rise
         self.log_times_ms: dict[int, list[int]] = {}  # at each offset, the record's own included
         self.outcomes: dict[tuple[int, int], tuple[Any, ...]] = {}
         for partition, end in ends.items():
@@ -83,19 +93,26 @@ class Truth:
                 model.log_time = max(model.log_time, stamp)
             else:
                 model.take(offset, operation, key, value, headers, stamp)
-                found = model.cells.get((key, "", b""))
-                self.rows.setdefault((partition, key), []).append((offset, found and found[0]))
+                self.rows.setdefault((partition, key), []).append((offset, *_state(model, key)))
                 if offset in model.outcomes:
                     self.outcomes[partition, offset] = model.outcomes[offset][0]
             times.append(model.log_time)
 
     def row(self, partition: int, key: bytes, applied: int, time_ms: int) -> Seen:
         """The row below `applied`, as seen at the later of its log time and `time_ms`."""
-        found = next((row for at, row in reversed(self.rows.get((partition, key), [])) if at < applied), None)
+        states = reversed(self.rows.get((partition, key), []))
+        version, values = next(((version, values) for at, version, values in states if at < applied), (None, []))
         now_ms = max(time_ms, self.log_times_ms[partition][applied - 1] if applied else 0)
-        if found is None or (found.expires is not None and found.expires <= now_ms):
+        left = [Sibling(one.version, one.payload) for one in values if one.expires is None or one.expires > now_ms]
+        if not left:
             return Seen(None, None)
-        return Seen(found.version, found.payload)
+        return Seen(version, left[0].value if len(left) == 1 else tuple(left))
+
+
+def _state(model: Reference, key: bytes) -> tuple[int | None, list[Any]]:
+    """The version of a row, and its value, or its siblings."""
+    values = model.cells.get((key, "", b""), [])
+    return model.changed.get((key, "", b"")), values if model.keeps_siblings else values[:1]
 
 
 class Client(threading.Thread):
@@ -125,47 +142,67 @@ class Client(threading.Thread):
 class Author(Client):
     """A writer; `told` is what it was told."""
 
-    def __init__(self, store: Store, table: str, seed: int) -> None:
+    def __init__(self, store: Store, table: Table, seed: int) -> None:
         super().__init__(seed)
-        self._store, self._table = store, table
+        self._store, self._table = store, table.name
         self.told: list[Told] = []
         self.unresolved: list[str] = []  # answers that no writer may get
+        self.counted: list[ConditionalRecord] = []  # the newest last
         self._values = (f"{seed}-{n}" for n in itertools.count())
         self._versions: dict[str, int] = {}
+        self._own: dict[str, int] = {}  # the newest value of its own that it had seen, by key
+        self._operations: list[Callable[[str], Told]] = [
+            self._put, self._put, self._short_lived, self._take_out, self._swap, self._swap, self._count, self.repeat,
+            *([self._put_beside] * 6 if table.siblings else []),
+        ]  # fmt: skip
 
     def act(self) -> None:
-        key = self.rng.choice(KEYS)
-        operation: Callable[[str], Any] = self.rng.choice(
-            [self._put, self._put, self._short_lived, self._take_out, self._swap, self._swap, self._count]
-        )
+        key, operation = self.rng.choice(KEYS), self.rng.choice(self._operations)
         try:
-            told = operation(key)
+            self.told.append(operation(key))
         except Unknown:
             return  # it may be in the log or not: readers are checked against the log
         except LogStoreError as error:
             if not error.retriable:  # such as that a record which is in the log has no outcome
                 self.unresolved.append(f"{operation.__name__} {key}: {error}")
-            return
-        if isinstance(told, Position):
-            self.told.append(Told(time.monotonic(), told.partition, told.offset))
-        else:
-            self._versions[key] = told.offset if told.applied else (told.version or 0)
-            self.told.append(Told(time.monotonic(), told.partition, told.offset, told.applied, told.version))
 
-    def _put(self, key: str) -> Position:
-        return self._store.put(self._table, key, next(self._values))
+    def _put(self, key: str) -> Told:
+        return _written(self._store.put(self._table, key, next(self._values)))
 
-    def _short_lived(self, key: str) -> Position:
-        return self._store.put(self._table, key, next(self._values), ttl_s=self.rng.choice([0.05, 0.2, 0.5]))
+    def _put_beside(self, key: str) -> Told:
+        """What others have written since stays beside it. Of its own at most one stays, so that they are never many."""
+        ttl_s, seen = self.rng.choice([None, None, 0.2]), self._own.get(key, -1)
+        position = self._store.put(self._table, key, next(self._values), ttl_s=ttl_s, seen=seen)
+        self._own[key] = position.offset
+        return _written(position, Became("applied", position.offset))
 
-    def _take_out(self, key: str) -> Position:
-        return self._store.delete(self._table, key)
+    def _short_lived(self, key: str) -> Told:
+        return _written(self._store.put(self._table, key, next(self._values), ttl_s=self.rng.choice([0.05, 0.2, 0.5])))
 
-    def _swap(self, key: str) -> Any:
-        return self._store.put_if(self._table, key, next(self._values), version=self._versions.get(key, 0))
+    def _take_out(self, key: str) -> Told:
+        return _written(self._store.delete(self._table, key))
 
-    def _count(self, _: str) -> Any:
-        return self._store.incr(self._table, self.rng.choice(COUNTERS))
+    def _swap(self, key: str) -> Told:
+        outcome = self._store.put_if(self._table, key, next(self._values), version=self._versions.get(key, 0))
+        self._versions[key] = outcome.version or 0
+        return _decided(outcome)
+
+    def _count(self, _: str) -> Told:
+        self.counted.append(incr_record(self.rng.choice(COUNTERS), 1, None))
+        return _decided(self._store.decide(self._table, self.counted[-1]))
+
+    def repeat(self, key: str) -> Told:
+        """Send what it has sent before, as who does not know that it arrived."""
+        return _decided(self._store.decide(self._table, self.counted[-1])) if self.counted else self._count(key)
+
+
+def _written(position: Position, outcome: Became | None = None) -> Told:
+    return Told(time.monotonic(), position.partition, position.offset, outcome)
+
+
+def _decided(told: Outcome) -> Told:
+    became = Became(told.outcome, told.version, told.first, told.first_outcome)
+    return Told(time.monotonic(), told.partition, told.offset, became)
 
 
 class Observer(Client):
@@ -221,11 +258,15 @@ class Observer(Client):
         key = self.rng.choice([*KEYS, *COUNTERS])
         answer = self._http.get(f"/v1/tables/{self._table.name}/rows/{key}", headers=headers)
         said = answer.headers
-        if answer.status_code not in (200, 404) or "ls-applied" not in said:
+        if answer.status_code not in (200, 300, 404) or "ls-applied" not in said:
             self._refused(answer)
             return
         self.saw(said["ls-token"])
-        seen = Seen(int(said["ls-version"]), answer.content) if answer.status_code == 200 else Seen(None, None)
+        seen = Seen(None, None)
+        if answer.status_code == 200:
+            seen = Seen(int(said["ls-version"]), answer.content)
+        elif answer.status_code == 300:
+            seen = _seen(answer.json())
         yield int(said["ls-partition"]), int(said["ls-applied"]), int(said.get("ls-time", 0)), {key.encode(): seen}
 
     def _scan(self, headers: dict[str, str]) -> Iterator[tuple[int, int, int, dict[bytes, Seen]]]:
@@ -237,14 +278,20 @@ class Observer(Client):
         self.saw(page["token"])
         for partition, applied in page["positions"].items():
             rows = {
-                row["key"].encode(): Seen(row["version"], _raw(row["value"]))
-                for row in page["rows"] if row["partition"] == int(partition)
+                row["key"].encode(): _seen(row) for row in page["rows"] if row["partition"] == int(partition)
             }  # fmt: skip
             yield int(partition), applied, int(answer.headers.get("ls-time", 0)), Whole(rows)
 
 
 class Whole(dict[bytes, Seen]):
     """Rows of a scan: those that are not in it are not there."""
+
+
+def _seen(row: dict[str, Any]) -> Seen:
+    """The row of a document."""
+    if "siblings" in row:
+        return Seen(row["version"], tuple(Sibling(one["version"], _raw(one["value"])) for one in row["siblings"]))
+    return Seen(row["version"], _raw(row["value"]))
 
 
 def _raw(value: Any) -> bytes:
@@ -257,7 +304,7 @@ def violations(truth: Truth, observers: list["Observer"], authors: list[Author])
     """Everything that was told and cannot be."""
     found = [f"a writer was told {one}" for author in authors for one in author.unresolved]
     found += [one for observer in observers for one in observer.faults]
-    told = sorted(one for author in authors for one in author.told)
+    told = [one for author in authors for one in author.told]
     for one in told:
         found += _outcome(truth, one)
     for read in (read for observer in observers for read in observer.reads):
@@ -269,13 +316,22 @@ def violations(truth: Truth, observers: list["Observer"], authors: list[Author])
 
 
 def _outcome(truth: Truth, told: Told) -> list[str]:
-    if told.applied is None:
+    if told.outcome is None:
         return []
     outcome = truth.outcomes.get((told.partition, told.offset))
-    first = outcome[2] if outcome and outcome[0] == "duplicate" else outcome
-    if first is None or told.applied != (first[0] == "applied"):
-        return [f"the record at {told.partition}/{told.offset} was told as {told}, and it is {outcome}"]
+    if outcome is None or told.outcome != _became(told.offset, outcome):
+        return [f"the record at {told.partition}/{told.offset} was told as {told.outcome}, and it is {outcome}"]
     return []
+
+
+def _became(offset: int, outcome: tuple[Any, ...]) -> Became:
+    """An outcome of the reference model as its writer is to be told it."""
+    word, *more = outcome
+    if word == "duplicate":
+        first, what = more
+        was = _became(first, what)
+        return Became(word, was.version, first, was.word)
+    return Became(word, {"applied": offset, "rejected": more and more[0], "invalid": None}[word])
 
 
 def _rows(truth: Truth, read: Read) -> list[str]:

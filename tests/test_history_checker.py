@@ -22,16 +22,26 @@ from logstore import Store
 from logstore.model.partitioner import partition_of
 
 AUTHORS, OBSERVERS = 3, 4
+KINDS = ("one value", "siblings")
 
 
 @pytest.fixture(scope="module")
-def node(kafka, tmp_path_factory):
-    """A node of its own with a table whose rows expire."""
-    table = make_table(kafka.bootstrap, 2, conditional=True, expiring=True)
-    options = ("--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0", "--group", table.name, "--readers", "2")
+def tables(kafka):
+    """Tables whose rows expire."""
+    return {
+        kind: make_table(kafka.bootstrap, 2, conditional=True, expiring=True, siblings=kind == "siblings")
+        for kind in KINDS
+    }
+
+
+@pytest.fixture(scope="module")
+def node(kafka, tables, tmp_path_factory):
+    """A node of its own with the tables."""
+    group = tables["one value"].name
+    options = ("--bootstrap", kafka.bootstrap, "--http", "127.0.0.1:0", "--group", group, "--readers", "2")
     with running("node", tmp_path_factory.mktemp("histories") / "node", *options) as node:
-        until("it answers", lambda: answers(node.url, table))
-        yield node, table
+        until("it answers", lambda: all(answers(node.url, table) for table in tables.values()))
+        yield node
 
 
 def answers(url, table):
@@ -42,13 +52,13 @@ def answers(url, table):
         return False
 
 
-def history(node, table, bootstrap, url, wanted, disturb):
+def history(table, bootstrap, url, wanted, disturb):
     """Run clients against `url` until `wanted` reads are there; all violations, and the reads."""
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     rng = random.Random(seed)
     with Store(bootstrap, url, delivery_timeout_s=60) as store:
-        authors = [Author(store, table.name, seed + n) for n in range(AUTHORS)]
+        authors = [Author(store, table, seed + n) for n in range(AUTHORS)]
         observers = [Observer(url, table, authors, seed + 100 + n) for n in range(OBSERVERS)]
         clients = [*authors, *observers]
         for client in clients:
@@ -83,23 +93,24 @@ def pauses(node):
     return disturb
 
 
-def test_every_answer_is_that_of_the_log_while_views_lag(node, kafka):
-    found, observers = history(*node, kafka.bootstrap, node[0].url, 1_200, pauses(node[0]))
-    assert found == []
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_is_that_of_the_log_while_views_lag(node, tables, kafka, kind):
+    found, observers = history(tables[kind], kafka.bootstrap, node.url, 800, pauses(node))
+    assert found == [], found
     assert {read.level for one in observers for read in one.reads} == set(LEVELS)
 
 
-def test_every_answer_is_that_of_the_log_while_processes_are_killed(node, kafka):
+def test_every_answer_is_that_of_the_log_while_processes_are_killed(node, tables, kafka):
     kinds = iter(["workers", "readers", "workers"])
 
     def disturb(rng):
         kind = next(kinds, None)
         if kind is not None:
-            node[0].kill_one(kind, 0)
+            node.kill_one(kind, 0)
         time.sleep(rng.uniform(0.3, 0.8))  # between two kills
 
-    found, _ = history(*node, kafka.bootstrap, node[0].url, 1_200, disturb)
-    assert found == []
+    found, _ = history(tables["one value"], kafka.bootstrap, node.url, 1_200, disturb)
+    assert found == [], found
 
 
 BUGS = {  # what is wrong -> how, and what the check says of it
@@ -127,6 +138,15 @@ merged_read._instant = lambda served, raw_state, as_of, floor: floor.time_ms - 2
 from logstore.serve.read import outcomes
 outcomes._reaching = lambda level, *place: level._replace(name="eventual")
 """, "has no outcome"),
+    "siblings are merged by time": ("""
+from logstore.model.hard_rows.packed import unpack_row
+from logstore.serve.state import partition
+def newest(entry, now_ms):
+    members = [one for one in next(iter(unpack_row(entry).cells.values())).members if not one.expired(now_ms)]
+    last = max(members, key=lambda one: one.timestamp_ms, default=None)
+    return (None, ()) if last is None else (last.payload, (last.expires_ms,))
+partition.side_by_side = newest
+""", "value=(Sibling("),
     "the barrier is not awaited": ("""
 from logstore.serve.read.consistency_wait import ConsistencyWait
 async def not_awaited(self, table, place, level, deadline):
@@ -153,7 +173,8 @@ def planted(node, table, bug):
 
 
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_reader_with_a_planted_bug_is_found_out(node, kafka, bug):
-    with planted(*node, bug) as url:
-        found, _ = history(*node, kafka.bootstrap, url, 400, pauses(node[0]))
+def test_a_reader_with_a_planted_bug_is_found_out(node, tables, kafka, bug):
+    table = tables["siblings" if "siblings" in bug else "one value"]
+    with planted(node, table, bug) as url:
+        found, _ = history(table, kafka.bootstrap, url, 400, pauses(node))
     assert any(BUGS[bug][1] in one for one in found), found[:5]
