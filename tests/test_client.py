@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import re
 import socket
 import subprocess
 import sys
@@ -335,7 +336,8 @@ def said(method, other_names):
     """Parameters with their kinds, defaults and types, and the type of what is returned."""
     found = inspect.signature(method)
     parameters = [(p.name, p.kind, p.default, str(p.annotation)) for p in found.parameters.values()]
-    returned = str(getattr(found.return_annotation, "__name__", found.return_annotation))
+    one_type = getattr(found.return_annotation, "__name__", str(found.return_annotation))
+    returned = re.sub(r"\b\w+\.", "", one_type)  # whichever module a type is of
     for name, same in other_names.items():
         returned = returned.replace(name, same)
     return parameters, returned

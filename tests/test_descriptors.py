@@ -3,6 +3,7 @@
 import contextlib
 import re
 import resource
+import time
 from pathlib import Path
 
 import psutil
@@ -10,7 +11,9 @@ from support_log import until
 from support_worker import make_table, running_worker
 
 from logstore.process import descriptors
+from streaming.app import SESSION_S
 from streaming.control.control_plane import Me
+from streaming.control.watchdog import RunningClock
 from streaming.worker import Config, Worker
 
 
@@ -71,6 +74,7 @@ def test_a_worker_and_its_helper_process_raise_it(kafka, tmp_path):
 def test_a_worker_ends_when_its_feed_has(kafka, tmp_path):
     me = Me("n", 0, "http://n", "g-feed", "")
     worker = Worker(Config(kafka.bootstrap, tmp_path, me, "none", None, 1_024, None))
-    assert worker._trouble() != "the feed failed"
+    clock = RunningClock(SESSION_S, time.monotonic())
+    assert worker._trouble(clock) != "the feed failed"
     worker._feed.close()
-    assert worker._trouble() == "the feed failed"
+    assert worker._trouble(clock) == "the feed failed"
