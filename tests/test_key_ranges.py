@@ -38,6 +38,9 @@ class Tasks:
         self.steps += [step] * len(items)
         return InProcess().run(step, function, items, lambda _: None)
 
+    def at_once(self):
+        return 2
+
 
 class InRanges(OnePartition):
     """One partition that is folded by ranges wherever it has more than `task_bytes`."""
