@@ -1,4 +1,5 @@
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,7 @@ from logstore.log.tables import claims, ddl, repairs
 from logstore.log.tables.registry import Registry
 from logstore.log.tables.repairs import Copies
 from logstore.model.errors import BadDefinition, EpochChanged, NoSuchTable, SetupError, TableExists, UsageError
+from logstore.view.feed.log_records import boottime_ns
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +336,7 @@ def test_a_topic_that_was_created_again_is_accepted_as_a_new_epoch(registry, nam
 def test_a_change_is_awaited_from_everybody_who_is_alive(registry, name):
     change = ddl.create(registry, name, partitions=4)
     group = f"group-{name}"
-    announcer = Announcer(registry.bootstrap)
+    announcer = Announcer(registry.bootstrap, boottime_ns)
 
     def announce(worker: int, **more: object) -> None:
         for _ in range(2):  # who has said so once is waited for by nobody
@@ -358,12 +360,25 @@ def test_a_change_is_awaited_from_everybody_who_is_alive(registry, name):
         assert [a for a in live_workers.look() if a.node == name] == []
 
 
+def test_an_announcer_knows_the_brokers_time_and_when_it_asked(registry, name):
+    announcer = Announcer(registry.bootstrap, boottime_ns)
+    announcement = Announcement(name, 0, "http://n", f"group-{name}")
+    assert announcer.acknowledged is None
+    sent_ns, sent_ms = boottime_ns(), time.time_ns() // 1_000_000
+    announcer.announce(announcement)
+    until("it is acknowledged", lambda: announcer.hear() or announcer.acknowledged)
+    broker_ms, asked_ns = announcer.acknowledged
+    assert sent_ns <= asked_ns <= boottime_ns()
+    assert sent_ms <= broker_ms <= time.time_ns() // 1_000_000  # one machine has one clock
+    announcer.retire(announcement)
+
+
 def eventually_known(live_workers: LiveWorkers, node: str, count: int) -> None:
     until("the announcements arrive", lambda: len([a for a in live_workers.look() if a.node == node]) == count)
 
 
 def test_a_worker_that_says_nothing_more_is_gone_after_a_while(registry, name, monkeypatch):
-    announcer = Announcer(registry.bootstrap)
+    announcer = Announcer(registry.bootstrap, boottime_ns)
     announcer.announce(Announcement(name, 0, "http://n", "g", tables=1))
     with LiveWorkers(registry.bootstrap) as live_workers:
         eventually_known(live_workers, name, 1)

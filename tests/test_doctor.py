@@ -131,6 +131,7 @@ logstore_process_up{process="node"} 1.0
 logstore_process_up{process="reader-0"} %s
 logstore_restarts_total{process="worker-0"} %s
 logstore_kafka_reachable %s
+logstore_clock_ahead_seconds %s
 logstore_disk_free_bytes %s
 logstore_disk_size_bytes 1e+11
 logstore_process_open_files{process="reader-0"} %s
@@ -141,12 +142,14 @@ logstore_process_max_files{process="reader-0"} 1000.0
 @pytest.mark.parametrize(
     ("values", "ill"),
     [
-        ((1.0, 0.0, 1.0, 5e10, 10.0), []),
-        ((0.0, 0.0, 1.0, 5e10, 10.0), [(FAIL, "node processes")]),
-        ((1.0, 7.0, 1.0, 5e10, 10.0), [(WARN, "node processes")]),
-        ((1.0, 0.0, 0.0, 5e10, 10.0), [(FAIL, "node's Kafka")]),
-        ((1.0, 0.0, "NaN", 1e9, 10.0), [(WARN, "node disk")]),
-        ((1.0, 0.0, 1.0, 5e10, 900.0), [(WARN, "node descriptors")]),
+        ((1.0, 0.0, 1.0, 0.0, 5e10, 10.0), []),
+        ((1.0, 0.0, 1.0, -900.0, 5e10, 10.0), []),
+        ((0.0, 0.0, 1.0, 0.0, 5e10, 10.0), [(FAIL, "node processes")]),
+        ((1.0, 7.0, 1.0, 0.0, 5e10, 10.0), [(WARN, "node processes")]),
+        ((1.0, 0.0, 0.0, "NaN", 5e10, 10.0), [(FAIL, "node's Kafka")]),
+        ((1.0, 0.0, 1.0, 61.0, 5e10, 10.0), [(WARN, "node's clock")]),
+        ((1.0, 0.0, "NaN", 0.0, 1e9, 10.0), [(WARN, "node disk")]),
+        ((1.0, 0.0, 1.0, 0.0, 5e10, 900.0), [(WARN, "node descriptors")]),
     ],
 )
 def test_the_nodes_own_figures_are_judged(values, ill):

@@ -26,6 +26,8 @@ from logstore.view.feed.fields import UnreadableRecord
 from logstore.view.feed.key import FeedKey
 from logstore.view.feed.log_records import (
     BarrierKey,
+    ClockKey,
+    ClockRecord,
     EndKey,
     EndsKey,
     EndsRecord,
@@ -62,6 +64,7 @@ CHANGES: list[tuple[FeedKey[Any], Any]] = [
     (EndsKey(), EndsRecord(1_700_000_000_000, (PartitionEnd("e", 2, 301),), (PartitionEnd("e", 3, -1),), 7_000)),
     (EndKey("e", 2), LogPointRecord(7_100, 302)),
     (BarrierKey("e", 2), LogPointRecord(7_200, -1, "why")),
+    (ClockKey(), ClockRecord(1_700_000_000_000, 7_300)),
     (ScheduleKey("t", "e"), ScheduleRecord(1, 2, 3, 4, 5, 6, 7, "why", 8, 9, 10)),
 ]
 TICKS = (WantedTick("e", 2, 1_000),)

@@ -40,6 +40,11 @@ def test_one_that_is_live_and_does_not_advance_is_said_once():
     assert "Kafka does not answer" in reason
 
 
+def test_a_clock_that_ends_no_rows_is_said():
+    (reason,) = health.reasons(found(row(), log={"reachable": True, "clock_ahead_s": 600.2}))
+    assert "600 s ahead of the brokers'" in reason
+
+
 def test_a_refused_snapshot_is_said():
     one = row() | {"snapshot": {"state": "refused", "candidate": "s-1", "reason": "digests differ"}}
     assert health.reasons(found(one)) == ["t/0 refuses snapshot s-1: digests differ"]

@@ -8,13 +8,15 @@ from support_serve import epoch_of, problem, serving
 from support_wait import until
 
 from logstore.model.position import Position
-from logstore.serve.read import consistency
+from logstore.serve.read.consistency import Consistency, check_instant
+from logstore.serve.state.broker_clock import BrokerClock
 from logstore.serve.wire.problems import Problem
 from logstore.view.feed.position_records import StoodAt, TimesKey, TimesRecord
 
 EPOCH = epoch_of("t")
 HOUR_MS = 3_600_000
 NOW_MS = 1_700_000_000_000
+CLOCK = BrokerClock(lambda: NOW_MS)  # of which nothing is known
 
 
 @pytest.fixture(scope="module")
@@ -134,20 +136,18 @@ def test_a_token_of_a_clock_far_ahead_is_told(store):
 
 
 @pytest.mark.parametrize("ahead_ms", [-1, 0, 1, 60_000])
-def test_an_instant_a_minute_ahead_is_a_clocks_difference(monkeypatch, ahead_ms):
-    monkeypatch.setattr(consistency.time, "time_ns", lambda: 1_000_000 * NOW_MS)
-    token = Position({}, time_ms=NOW_MS + ahead_ms)
-    assert consistency.instant_of("session", token) == NOW_MS + max(ahead_ms, 0)
-    consistency.check_instant(NOW_MS + ahead_ms, "http://n")
+def test_an_instant_a_minute_ahead_is_a_clocks_difference(ahead_ms):
+    level = Consistency("session", Position({}, time_ms=NOW_MS + ahead_ms), clock_ms=NOW_MS)
+    assert level.instant_ms(CLOCK) == NOW_MS + max(ahead_ms, 0)
+    check_instant(NOW_MS + ahead_ms, "http://n", CLOCK)
 
 
-def test_an_instant_further_ahead_is_a_wrong_clock_whoever_names_it(monkeypatch):
-    monkeypatch.setattr(consistency.time, "time_ns", lambda: 1_000_000 * NOW_MS)
-    token = Position({}, time_ms=NOW_MS + 60_001)
-    assert consistency.instant_of("eventual", token) == NOW_MS
+def test_an_instant_further_ahead_is_a_wrong_clock_whoever_names_it():
+    far_ahead = Consistency("latest", Position({}, time_ms=NOW_MS + 60_001), clock_ms=NOW_MS)
+    assert far_ahead._replace(name="eventual").instant_ms(CLOCK) == NOW_MS
     for far in (
-        lambda: consistency.instant_of("latest", token),
-        lambda: consistency.check_instant(NOW_MS + 60_001, "n"),
+        lambda: far_ahead.instant_ms(CLOCK),
+        lambda: check_instant(NOW_MS + 60_001, "n", CLOCK),
     ):
         with pytest.raises(Problem, match="clock") as raised:
             far()

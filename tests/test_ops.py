@@ -66,6 +66,16 @@ def told(dev) -> Told:
     return Told(until("every process has told its figures", page))
 
 
+def test_a_node_knows_the_brokers_clock(told, dev):
+    def ahead_s() -> str:
+        text = httpx.get(f"{dev.facts['http']}/metrics", trust_env=False, timeout=60).text
+        return "".join(re.findall(r"^logstore_clock_ahead_seconds (-?[\d.e-]+)$", text, re.MULTILINE))
+
+    assert (
+        float(until("a worker has told it", ahead_s)) < 1.0
+    )  # one machine has one clock; late answers count as behind
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_asks_for_what_a_node_tells(told, rule):
     assert SELECTOR.search(rule["expr"])

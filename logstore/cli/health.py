@@ -27,6 +27,9 @@ def reasons(found: dict[str, Any]) -> list[str]:
         lines.append("Kafka does not answer: what is served does not advance")
     elif not found["nodes"]:
         lines.append("no worker of any node is there")
+    ahead_s = (found["log"] or {}).get("clock_ahead_s")
+    if ahead_s is not None:
+        lines.append(f"the clock of the node is {ahead_s:,.0f} s ahead of the brokers': its rows end by log time alone")
     said = (
         found["partitions"] if reachable is not False else [one for one in found["partitions"] if not _is_held_up(one)]
     )

@@ -122,6 +122,11 @@ def _print(found: dict[str, Any]) -> None:
         show.warn(f"warning: node {node['node']}: {node['error']}")
     if found["log"] and found["log"]["reachable"] is False:
         show.warn("warning: the node cannot reach Kafka: what it serves does not advance")
+    if found["log"] and found["log"].get("clock_ahead_s"):
+        ahead_s = found["log"]["clock_ahead_s"]
+        show.warn(
+            f"warning: the node's clock is {ahead_s:,.0f} s ahead of the brokers': its rows end by log time alone"
+        )
 
 
 def _print_schedules(rows: list[dict[str, Any]]) -> None:

@@ -111,7 +111,8 @@ def _next_leg(table: Table, query: Query) -> Query | None:
 def open_view(follower: Follower, name: str, level: Consistency) -> ReplicaView:
     """A table to be read in place, once what `level` asks for is there. Raises Problem, LogStoreError."""
     if level.name == EVENTUAL and name in follower.catalog.published:
-        table, floor = follower.catalog.published[name].table, Floor(time_ms=level.time_ms)
+        table = follower.catalog.published[name].table
+        floor = Floor(time_ms=level.instant_ms(follower.catalog.broker_clock))
     else:
         table, floor = follower.call(partial(_reached, name, level), level.deadline_ms)
 
@@ -141,7 +142,7 @@ def _read(
 ) -> T:  # fmt: skip
     """Read these partitions here and now if that can be, else by the follower, who waits for what is missing."""
     known = follower.catalog.published.get(name)
-    floor = None if known is None else floor_of(level, known.table.epoch)
+    floor = None if known is None else floor_of(level, known.table.epoch, follower.catalog.broker_clock)
     if known is not None and floor is not None:
         try:
             return read(_of_values(known.table), _locate(known), None, floor)

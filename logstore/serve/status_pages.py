@@ -66,7 +66,7 @@ class Pages:
                 "nodes": self.nodes(),
                 "slots": known.slots,
                 "revision": known.revision,
-                "log": self._log(),
+                "log": self.log(),
             }
         )
 
@@ -104,8 +104,8 @@ class Pages:
         reasons = self.unready()
         if reasons:
             detail = "not ready: " + "; ".join(reasons[:3])
-            raise Problem("starting", detail, reasons=reasons[:_REASONS], log=self._log())
-        return _json({"status": "ready", "log": self._log()})
+            raise Problem("starting", detail, reasons=reasons[:_REASONS], log=self.log())
+        return _json({"status": "ready", "log": self.log()})
 
     async def version(self, request: Request) -> Response:
         """Version of the store, `/version`."""
@@ -149,8 +149,12 @@ class Pages:
             reasons.append(f"{self._catalog.slots - len(slots)} slots are not assigned to anybody yet")
         return reasons
 
-    def _log(self) -> dict[str, bool | None]:
-        return {"reachable": self._catalog.reachable}
+    def log(self) -> dict[str, bool | float | None]:
+        """Whether the log answers; and how far the clock here is ahead of it, where that ends no rows therefore."""
+        said: dict[str, bool | float | None] = {"reachable": self._catalog.reachable}
+        clock = self._catalog.broker_clock
+        ahead_ms = clock.ahead_ms
+        return said if ahead_ms is None or not clock.is_ahead() else {**said, "clock_ahead_s": ahead_ms / 1000}
 
     def _behind(self, served: ServedPartition) -> str | None:
         if served.reader is None or served.state == STOPPED:

@@ -117,7 +117,7 @@ class StoreStatus:
         tables = [table for _, table in sorted(self._pages.table_rows().items())]
         quarantined = _quarantined(partitions)
         return {
-            "log": {"reachable": self._catalog.reachable}, "nodes": nodes, "silent": silent,
+            "log": self._pages.log(), "nodes": nodes, "silent": silent,
             "tables": [{**table, "quarantined": quarantined.get(table["name"], {})} for table in tables],
             "partitions": partitions,
             "schedules": sorted((row for one in said for row in one.schedules), key=lambda row: str(row["table"])),

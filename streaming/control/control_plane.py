@@ -25,6 +25,7 @@ from logstore.model.slots import slot_of, spread
 from logstore.model.table import TABLES_TOPIC, PartitionKey, Table
 from logstore.process import logs
 from logstore.view.feed.fields import UnreadableRecord
+from logstore.view.feed.log_records import ClockKey, ClockRecord, boottime_ns
 from logstore.view.feed.node_records import NodeRecord, NodesKey, NodesRecord, ProcessIds
 from logstore.view.feed.server import FeedServer
 from logstore.view.feed.table_records import TablesKey, TablesRecord, UnreadableTable
@@ -88,7 +89,7 @@ class ControlPlane(threading.Thread):
         super().__init__(name="control-plane", daemon=True)
         self._snapshots, self._first_slot = snapshots, spread(slots)[0]
         self._data_dir, self._me, self._slots, self._feed, self._lane = data_dir, me, slots, feed, lane
-        self._changes, self._announcer = Changes(bootstrap), Announcer(bootstrap)
+        self._changes, self._announcer = Changes(bootstrap), Announcer(bootstrap, boottime_ns)
         self._topics = TopicVerification(clients.admin(bootstrap))
         self._served_state = ServedState(served_path(data_dir, me.worker))
         self._placement = Placement(me.node, me.worker, self._served_state.slots())
@@ -333,6 +334,9 @@ class ControlPlane(threading.Thread):
         if announcement != last or time.monotonic() - at_s >= ANNOUNCE_S:
             self._announcer.announce(announcement)
             self._announced = announcement, time.monotonic()
+        self._announcer.hear()
+        if self._announcer.acknowledged is not None:
+            self._feed.publish_changed(ClockKey(), ClockRecord(*self._announcer.acknowledged))
 
 
 def tables_record(definitions: Definitions, slots: int, topic_id: str | None) -> TablesRecord:

@@ -16,6 +16,7 @@ from logstore.client.transport.node_pages import NodePages, Page
 from logstore.model.errors import LogStoreError
 
 MOST_SKEW_S = 3.0  # its own word is in whole seconds
+FAR_AHEAD_S = 60.0  # then readers end no rows by their clock
 LOW_DISK, MANY_DESCRIPTORS = 0.1, 0.8  # as the alerts LogstoreDisk and LogstoreFiles
 _TIMEOUT_S = 10.0
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
@@ -94,8 +95,16 @@ def figures(found: Samples) -> Iterator[Check]:
         yield Check(OK, "node processes", f"{len(found.get('logstore_process_up', {})):,} are up")
     if found.get("logstore_kafka_reachable", {}).get("") == 0:
         yield Check(FAIL, "node's Kafka", "it does not answer the node's workers", "logstore doctor, on that machine")
+    yield from _brokers_clock(found)
     yield from _room(found)
     yield from _descriptors(found)
+
+
+def _brokers_clock(found: Samples) -> Iterator[Check]:
+    ahead_s = found.get("logstore_clock_ahead_seconds", {}).get("", 0.0)
+    if ahead_s > FAR_AHEAD_S:
+        why = f"it is {ahead_s:,.0f} s ahead of the brokers': rows end there by log time alone"
+        yield Check(WARN, "node's clock", why, "timedatectl set-ntp true, on the node's machine and the brokers'")
 
 
 def _room(found: Samples) -> Iterator[Check]:

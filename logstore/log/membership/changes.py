@@ -2,9 +2,11 @@
 
 import logging
 import math
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, TopicPartition
 
 from logstore.log.connect.acl import topic
 from logstore.log.kafka import clients, offsets
@@ -105,10 +107,20 @@ class Changes:
         return self._ends
 
 
+class AnnouncedAt(NamedTuple):
+    """Time that a broker gave an announcement, and when that was sent, by the announcer's clock."""
+
+    broker_ms: int
+    sent_ns: int
+
+
 class Announcer:
     """Announcements of a worker to all others. Losing one is harmless: the next one follows within a second."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, clock_ns: Callable[[], int]) -> None:
+        """`clock_ns`: a clock that is never set, by which the brokers' time is dated."""
+        self._clock_ns = clock_ns
+        self.acknowledged: AnnouncedAt | None = None  # the newest announcement that a broker dated
         own = {"linger.ms": 0, "message.timeout.ms": 5_000, "queue.buffering.max.messages": 100}
         self._producer: Any = clients.producer(bootstrap, **own)
         self._denied = False
@@ -122,13 +134,22 @@ class Announcer:
         self._send(announcement.key, None)
         self._producer.flush(3)
 
-    def _send(self, key: bytes, value: bytes | None) -> None:
+    def hear(self) -> None:
+        """Take in what the brokers have said of announcements meanwhile."""
         self._producer.poll(0)
-        if len(self._producer) < 50:  # Kafka is away: what waits is out of date anyway
-            self._producer.produce(NODES_TOPIC, value, key, on_delivery=self._note_delivery)
 
-    def _note_delivery(self, error: Any, _: Any) -> None:
-        """Say once that Kafka takes none, however long it stays so."""
+    def _send(self, key: bytes, value: bytes | None) -> None:
+        self.hear()
+        if len(self._producer) < 50:  # Kafka is away: what waits is out of date anyway
+            noted = partial(self._note_delivery, self._clock_ns())
+            self._producer.produce(NODES_TOPIC, value, key, on_delivery=noted)
+
+    def _note_delivery(self, sent_ns: int, error: Any, record: Any) -> None:
+        """Keep the broker's time; say once that Kafka takes none, however long it stays so."""
+        if error is None:
+            kind, time_ms = record.timestamp()
+            if kind == TIMESTAMP_LOG_APPEND_TIME:  # else it is this machine's own
+                self.acknowledged = AnnouncedAt(time_ms, sent_ns)
         acl = None if error is None else self._producer.access.lacks(error.code(), topic("WRITE", NODES_TOPIC))
         if acl is not None and not self._denied:
             log.error("%s; nobody hears of this worker", self._producer.access.denial("announce this worker", acl))

@@ -47,7 +47,13 @@ class MetricsPage(Collector):
         self.publish()  # 1
         processes = self._processes()  # 2
         true = [family for one in processes for family in one.true_families()]
-        ours = [_build(), _up(processes), self._reachable(), *self._partitions.families(_lag_seconds(true))]
+        ours = [
+            _build(),
+            _up(processes),
+            self._reachable(),
+            self._clock_ahead(),
+            *self._partitions.families(_lag_seconds(true)),
+        ]
         yield from _metrics(family for family in (*ours, *true) if family.name != LAG_SECONDS)  # 3
 
     def publish(self) -> None:
@@ -71,6 +77,12 @@ class MetricsPage(Collector):
         value = figures.UNKNOWN if reachable is None else float(reachable)
         text = "1 while Kafka answers the workers of this node, 0 while it does not, NaN while no worker says so."
         return figures.gauge("logstore_kafka_reachable", text, [({}, value)])
+
+    def _clock_ahead(self) -> Family:
+        ahead_ms = self._catalog.broker_clock.ahead_ms
+        value = figures.UNKNOWN if ahead_ms is None else ahead_ms / 1000
+        text = "Seconds that this node's clock is ahead of the brokers', at least; NaN while no worker has told theirs."
+        return figures.gauge("logstore_clock_ahead_seconds", text, [({}, value)])
 
     def _processes(self) -> list[ProcessFigures]:
         """All processes that have written, this one among them whatever became of its file."""

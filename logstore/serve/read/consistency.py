@@ -1,6 +1,5 @@
 """Consistency of an answer, read from headers and query parameters (the header wins)."""
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,6 +7,7 @@ from logstore.model.errors import BadToken
 from logstore.model.position import Position
 from logstore.serve.read.as_of import AsOf, read_as_of
 from logstore.serve.settings import DEFAULT_DEADLINE_MS, MAX_DEADLINE_MS
+from logstore.serve.state.broker_clock import BrokerClock, now_ms
 from logstore.serve.state.log_points import BARRIER, END
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request, integer, text
@@ -18,7 +18,6 @@ EVENTUAL, SESSION, BOUNDED, LATEST, LINEARIZABLE = "eventual", "session", "bound
 LEVELS = (EVENTUAL, SESSION, BOUNDED, LATEST, LINEARIZABLE)
 _POINTS = {BOUNDED: END, LATEST: END, LINEARIZABLE: BARRIER}
 _MAX_LAG_MS = 2**53
-MAX_AHEAD_MS = 60_000  # that an instant in a token may be ahead of the reader's clock
 
 
 class Consistency(NamedTuple):
@@ -34,7 +33,9 @@ class Consistency(NamedTuple):
     as_of: AsOf | None = None
     since_ns: int = 0
     max_lag_ms: int | None = None
-    time_ms: int = 0  # the instant at which rows that may expire are seen at the earliest
+    clock_ms: int = (
+        0  # the reader's clock at the request's arrival; 0: rows that have ended by log time are gone, no others
+    )
 
     @property
     def point(self) -> str | None:
@@ -47,6 +48,26 @@ class Consistency(NamedTuple):
         if self.as_of is not None:
             return self.as_of.token or Position()
         return Position() if self.name == EVENTUAL else self.token
+
+    @property
+    def _token_ms(self) -> int:
+        """The instant of the token, to a request that looks at a clock; `eventual` ignores it."""
+        return self.token.time_ms if self.clock_ms and self.name != EVENTUAL else 0
+
+    def instant_ms(self, clock: BrokerClock) -> int:
+        """The instant at which rows that may expire are seen at the earliest. Raises Problem as `check`."""
+        self.check(clock)
+        return clock.instant_ms(self.clock_ms, self._token_ms)
+
+    def check(self, clock: BrokerClock) -> None:
+        """Check the token's instant; raises Problem when it is too far ahead to be a difference of clocks."""
+        excess_ms = clock.excess_ms(self._token_ms)
+        if excess_ms is not None:
+            raise Problem(
+                "consistency-timeout",
+                f"the token saw rows at {self._token_ms} ms, {excess_ms / 1000:,.0f} s ahead of this node's clock "
+                "and the brokers': one of the clocks is wrong",
+            )
 
 
 DEFAULT = Consistency()
@@ -67,34 +88,17 @@ def read_level(request: Request, params: Mapping[str, bytes]) -> Consistency:
     name = _name(wanted, token, max_lag_ms)
     since_ns = clock_ns() - (max_lag_ms or 0) * 1_000_000 if name in _POINTS else 0
     position = _token(token, name)
-    return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, instant_of(name, position))
+    return Consistency(name, position, deadline_ms, None, since_ns, max_lag_ms, now_ms())
 
 
-def check_instant(seen_ms: int, url: str) -> None:
-    """Check the instant at which another node saw rows; raises Problem when it is too far ahead of the clock here."""
-    now_ms = time.time_ns() // 1_000_000
-    if seen_ms > now_ms + MAX_AHEAD_MS:
+def check_instant(seen_ms: int, url: str, clock: BrokerClock) -> None:
+    """Check the instant at which another node saw rows; raises Problem when it is too far ahead of the clocks here."""
+    excess_ms = clock.excess_ms(seen_ms)
+    if excess_ms is not None:
         raise Problem(
-            "consistency-timeout", f"{url} saw rows at {seen_ms} ms, {(seen_ms - now_ms) / 1000:,.0f} s ahead of this "
-            "node's clock: one of the two clocks is wrong", owner=url,
+            "consistency-timeout", f"{url} saw rows at {seen_ms} ms, {excess_ms / 1000:,.0f} s ahead of this node's "
+            "clock and the brokers': one of the clocks is wrong", owner=url,
         )  # fmt: skip
-
-
-def instant_of(name: str, token: Position) -> int:
-    """The reader's clock, or the instant of the token, which is later where another node's clock is ahead of this one.
-
-    The level `eventual` ignores the token. Raises Problem when it is too far ahead to be a clock's difference.
-    """
-    now_ms = time.time_ns() // 1_000_000
-    if name == EVENTUAL:
-        return now_ms
-    if token.time_ms > now_ms + MAX_AHEAD_MS:
-        raise Problem(
-            "consistency-timeout",
-            f"the token saw rows at {token.time_ms} ms, {(token.time_ms - now_ms) / 1000:,.0f} s ahead of this node's "
-            "clock: one of the two clocks is wrong",
-        )
-    return max(now_ms, token.time_ms)
 
 
 def _as_of(text: str, *, alone: bool) -> AsOf:

@@ -36,6 +36,7 @@ class ConsistencyWait:
         A table that has just been made may be the one whose epoch is not known yet: it is missing only after that.
         `deadline` is loop time.
         """
+        level.check(self._catalog.broker_clock)
         while True:
             unknown = self._unknown_epoch(name, level)
             if unknown is None:
@@ -70,7 +71,7 @@ class ConsistencyWait:
                 if offset is not None:
                     floor[partition] = offset
                     await self._one(table, partition, offset, level, deadline)
-        return Floor(floor, level.time_ms)
+        return Floor(floor, level.instant_ms(self._catalog.broker_clock))
 
     @contextlib.contextmanager
     def demanding(self, table: Table, partitions: Iterable[int], level: Consistency) -> Iterator[None]:

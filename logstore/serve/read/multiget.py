@@ -112,7 +112,7 @@ class MultiGet:
                     refused[partition] = problem.word
                 except Corrupted as error:
                     refused[partition] = problem_of(error).word
-        return refused, Floor(offsets, level.time_ms)
+        return refused, Floor(offsets, level.instant_ms(self._catalog.broker_clock))
 
     def _read(
         self,

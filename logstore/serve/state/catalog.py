@@ -10,6 +10,7 @@ from itertools import chain
 
 from logstore.model.slots import DEFAULT_SLOTS, slot_of
 from logstore.model.table import PartitionKey, Table
+from logstore.serve.state.broker_clock import BrokerClock
 from logstore.serve.state.log_points import END, LogPoints
 from logstore.serve.state.partition import (
     ELSEWHERE,
@@ -68,6 +69,7 @@ class Catalog:
         self.ticks = WantedTicks()
         self._times: dict[PartitionKey, TimesRecord] = {}
         self.points = LogPoints(waiters)
+        self.broker_clock = BrokerClock()
         self._applied: dict[PartitionKey, int] = {}  # next offsets, as last heard
 
     def table(self, name: str) -> Table:

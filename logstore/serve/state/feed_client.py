@@ -24,7 +24,7 @@ from logstore.view.feed.acknowledgement import Acknowledgement
 from logstore.view.feed.adoption_records import AdoptionKey, AdoptionRecord
 from logstore.view.feed.changes import Change
 from logstore.view.feed.fields import UnreadableRecord
-from logstore.view.feed.log_records import BarrierKey, EndKey, EndsRecord, LogPointRecord
+from logstore.view.feed.log_records import BarrierKey, ClockRecord, EndKey, EndsRecord, LogPointRecord
 from logstore.view.feed.position_records import AppliedKey, AppliedRecord, TimesKey, TimesRecord
 from logstore.view.feed.stream import FeedReader, connect
 
@@ -131,6 +131,8 @@ class FeedClient:
                     self._catalog.heard_adoption(key.epoch, key.partition, adoption)
                 case (TimesKey() as key, TimesRecord() as times):
                     self._catalog.ticked(key.epoch, key.partition, times)
+                case (_, ClockRecord() as clock):
+                    self._catalog.broker_clock.heard(clock)
                 case (_, EndsRecord() as ends):
                     self._catalog.heard_ends(ends)
                 case (EndKey() as key, (LogPointRecord() | None) as point):

@@ -10,6 +10,7 @@ so that both sides speak of the same fields. What goes the other way is an `ackn
     NodesKey()                             what every live worker of every node announced         node_records
     LogKey()                               whether Kafka answers                                  log_records
     EndsKey()                              where the logs ended when Kafka was asked              log_records
+    ClockKey()                             the newest time of a broker, and when it was asked     log_records
     EndKey(epoch, partition)               where one ended when a reader wanted to know           log_records
     BarrierKey(epoch, partition)           the newest barrier that a reader wanted                log_records
     ViewKey(table, epoch, partition)       a partition served here, the snapshots under it        view_records

@@ -8,6 +8,8 @@ from logstore.view.feed.fields import unreadable
 from logstore.view.feed.key import FeedKey, R
 from logstore.view.feed.log_records import (
     BarrierKey,
+    ClockKey,
+    ClockRecord,
     EndKey,
     EndsKey,
     EndsRecord,
@@ -22,15 +24,15 @@ from logstore.view.feed.view_records import ViewKey, ViewRecord
 
 AnyKey = (
     TablesKey | NodesKey | LogKey | MarkKey | EndsKey | ViewKey | AdoptionKey | AppliedKey | TimesKey | ScheduleKey
-    | EndKey | BarrierKey
+    | EndKey | BarrierKey | ClockKey
 )  # fmt: skip
 AnyRecord = (
     TablesRecord | NodesRecord | LogRecord | MarkRecord | EndsRecord | ViewRecord | AdoptionRecord | AppliedRecord
-    | TimesRecord | ScheduleRecord | LogPointRecord
+    | TimesRecord | ScheduleRecord | LogPointRecord | ClockRecord
 )  # fmt: skip
 Change = tuple[AnyKey, AnyRecord | None]  # the record is None: the key is removed
 
-_PLAIN = {key.word: key for key in (TablesKey(), NodesKey(), LogKey(), MarkKey(), EndsKey())}
+_PLAIN = {key.word: key for key in (TablesKey(), NodesKey(), LogKey(), MarkKey(), EndsKey(), ClockKey())}
 _OF_TABLE = {key.word: key for key in (ViewKey, AdoptionKey)}
 _OF_PARTITION = {key.word: key for key in (AppliedKey, TimesKey, EndKey, BarrierKey)}
 

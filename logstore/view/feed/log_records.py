@@ -2,6 +2,8 @@
 
 `asked_ns` is the time at which Kafka was asked, before it answered, of the clock that all processes of a machine share
 (`clock_ns`): whatever was acknowledged to anybody before that lies below the offset that Kafka then told.
+
+A broker's time is dated by another clock, `boottime_ns`, which goes on while the machine is suspended.
 """
 
 import time
@@ -113,6 +115,37 @@ class BarrierKey(FeedKey[LogPointRecord]):
     word, record = "barrier", LogPointRecord
     epoch: str
     partition: int
+
+
+class ClockRecord(NamedTuple):
+    """Time that a broker gave a record, milliseconds since 1970, and when that record was sent, by `boottime_ns`.
+
+    `broker_ms` 0: not told, and so nothing is known of the broker's clock.
+    """
+
+    broker_ms: int = 0
+    sent_ns: int = 0
+
+    def encode(self) -> object:
+        """The record as a msgpack value."""
+        return tuple(self)
+
+    @classmethod
+    def decode(cls, raw: object) -> "ClockRecord":
+        """Record of a msgpack value; raises UnreadableRecord."""
+        return read_array(cls, raw, broker_ms=number, sent_ns=number)
+
+
+@dataclass(frozen=True, slots=True)
+class ClockKey(FeedKey[ClockRecord]):
+    """Key of the newest time of a broker."""
+
+    word, record = "clock", ClockRecord
+
+
+def boottime_ns() -> int:
+    """Nanoseconds since the machine was started, those in which it was suspended too; nobody sets it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def clock_ns() -> int:

@@ -150,7 +150,7 @@ class FanOut:
             params["end"] = to_base64url(query.end)
         path = f"/v1/tables/{table.name}/rows?{urlencode(params)}"
         page = PeerPage(url, table, partitions, await self._ask("GET", url, path, table, level, deadline))
-        check_instant(page.time_ms, url)
+        check_instant(page.time_ms, url, self._catalog.broker_clock)
         return page.part(query, partitions)
 
     async def _keys_one(
@@ -170,7 +170,7 @@ class FanOut:
             content = msgpack.packb({"keys": list(mine)})
             path = f"/v1/tables/{table.name}/rows:get" + (f"?{urlencode(params)}" if params else "")
             page = PeerPage(url, table, partitions, await self._ask("POST", url, path, table, level, deadline, content))
-            check_instant(page.time_ms, url)
+            check_instant(page.time_ms, url, self._catalog.broker_clock)
             return page.keys(mine), page.positions, page.time_ms
         except Problem as problem:
             if problem.word not in _OF_ITS_KEYS:
