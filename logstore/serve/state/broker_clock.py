@@ -65,7 +65,7 @@ class BrokerClock:
         return token_ms if clock_ms <= token_ms or self.is_ahead() else clock_ms
 
     def excess_ms(self, seen_ms: int) -> int | None:
-        """How far an instant is ahead of the reader's clock and the brokers', where that is too far; else None."""
+        """Milliseconds that an instant is too far ahead of the reader's clock and the brokers'; None: it is not."""
         behind_ms = max(-(self.ahead_ms or 0), 0)  # of the reader's clock: log time, which tokens name, may be later
         excess_ms = seen_ms - self._clock_ms() - behind_ms
         return excess_ms if excess_ms > MAX_AHEAD_MS else None
