@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from logstore.client.checks import Text
 from logstore.client.lazily import CLOSED
+from logstore.client.read.budget import Budget
 from logstore.client.read.conversation.conversation import Conversation
+from logstore.client.read.conversation.exchange import OK
 from logstore.client.read.conversation.scan import Scan
 from logstore.client.read.conversation.steps import Ask, Pause, SendAhead, Step, Steps, TakeAhead
 from logstore.client.read.point import After
@@ -18,6 +20,7 @@ from logstore.client.transport.origin import Origin
 from logstore.client.transport.request import request_bytes
 from logstore.client.transport.sockets import SocketPool
 from logstore.model.errors import ServerUnreachable, UsageError
+from logstore.model.key import to_bytes
 from logstore.model.position import Position
 
 if TYPE_CHECKING:
@@ -40,8 +43,15 @@ class HttpReader:
         self._closed = False
 
     def get(self, table: str, key: Text, *, after: After, deadline_ms: int) -> Row | None:
-        """Read a row, or None, as `Store.get`."""
-        return self._run(self._conversation.get(table, key, after, deadline_ms))
+        """Read a row, or None, as `Store.get`.
+
+        The steps of `Conversation.get`, taken by hand: a generator for one request is a twentieth of all that it costs.
+        """
+        conversation, raw, budget = self._conversation, to_bytes(key), Budget.of(deadline_ms)
+        first = self._ask(conversation.first_ask(table, raw, after, deadline_ms, budget))
+        if isinstance(first, HttpAnswer) and first.status == OK:
+            return conversation.row_of(table, raw, first)
+        return self._run(conversation.get_on(table, raw, after, budget, first))
 
     def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
         """Read many rows, as `Store.get_many`."""

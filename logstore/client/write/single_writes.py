@@ -93,8 +93,11 @@ class SingleWrites(ClientConnections):
         """One put, or delete (None), acknowledged, and applied where that is wanted."""
         self.check_level(level)
         raw, decided = check_key(to_bytes(key)), awaits_outcome(level)
+        bare = value if not own and headers is None else None
 
         def queue(pipeline: "Pipeline") -> "Pending | PendingPut":
+            if bare is not None and (decided or not pipeline.table.wide):
+                return pipeline.put(raw, bare)  # it says the same, and is the short way to the queue
             return pipeline.write(raw, check_value(value, pipeline.limit), headers, own, decided=decided)
 
         with raising_as_put(level, seen):

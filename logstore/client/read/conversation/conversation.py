@@ -51,15 +51,30 @@ class Conversation:
     def get(self, table: str, key: Text, after: After, deadline_ms: int) -> Steps[Row | None]:
         """Steps that read one row: mostly one request, whose answer is the row."""
         raw, budget = to_bytes(key), Budget.of(deadline_ms)
-        path = f"{table_path(table)}/rows/{path_key(check_key(raw))}"
-        headers = headers_of(after)  # what follows is written out, for it is all that most reads cost
+        first = yield self.first_ask(table, raw, after, deadline_ms, budget)
+        if isinstance(first, HttpAnswer) and first.status == OK:
+            return self.row_of(table, raw, first)
+        return (yield from self.get_on(table, raw, after, budget, first))
+
+    def first_ask(self, table: str, key: bytes, after: After, deadline_ms: int, budget: Budget) -> Ask:
+        """The request that reads one row, written out, for it is all that most reads cost."""
+        path = f"{table_path(table)}/rows/{path_key(check_key(key))}"
+        headers = headers_of(after)
         if deadline_ms != DEADLINE_MS:
             headers["LS-Deadline"] = str(deadline_ms)
-        first = yield _new(Ask, ("GET", self._owners.of(table, raw), path, headers, None, budget.end + GRACE_S))
-        if isinstance(first, HttpAnswer) and first.status == OK:
-            found: Row = self._row(raw, first, table)
-            return found
-        row: Row | None = yield from begun(self._one(table, raw, after, budget, budget.began, None), first)
+        ask: Ask = _new(Ask, ("GET", self._owners.of(table, key), path, headers, None, budget.end + GRACE_S))
+        return ask
+
+    def row_of(self, table: str, key: bytes, answer: HttpAnswer) -> Row:
+        """The row of an answer to the first request. Requires: its status is OK."""
+        row: Row = self._row(key, answer, table)
+        return row
+
+    def get_on(
+        self, table: str, key: bytes, after: After, budget: Budget, first: HttpAnswer | float
+    ) -> Steps[Row | None]:  # fmt: skip
+        """Steps behind the first request of one row, which brought something else than the row, or only the time."""
+        row: Row | None = yield from begun(self._one(table, key, after, budget, budget.began, None), first)
         return row
 
     def get_wide(
