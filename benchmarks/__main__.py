@@ -45,6 +45,7 @@ from benchmarks import (
     scale,
     snapshot_reads,
     visible,
+    wide_reads,
 )
 from examples.flights.running import Dev
 from logstore.broker.embedded import EmbeddedKafka
@@ -92,6 +93,7 @@ SUITES: dict[str, Callable[[Path, int], list[Row]]] = {
     "visible": _with_store(visible.run, repeated=True),
     "levels": levels.run,
     "snapshot-reads": lambda scratch, rounds: snapshot_reads.run(scratch, rounds=rounds),
+    "wide-reads": lambda scratch, rounds: wide_reads.run(scratch, rounds=rounds),
     "memory": _with_store(memory.run, repeated=False),
     "bootstrap": lambda scratch, rounds: adoption.run_bootstrap(scratch, rounds=rounds),
     "adoption": lambda scratch, _rounds: adoption.run_adoption(scratch),
