@@ -1,6 +1,7 @@
 """Tiers: tests are marked by what they need, and a run that costs too much fails."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,11 @@ sys.exit(pytest.main(["--tier", "quick", "tests/test_wait.py", *sys.argv[2:]]))
 
 
 def run(*argv):
-    return subprocess.run([sys.executable, *argv], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    # Options that whoever runs us likes (-v) would change what is printed.
+    plain = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    return subprocess.run(
+        [sys.executable, *argv], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT, env=plain
+    )
 
 
 @pytest.mark.parametrize("processes", ["0", "1"])  # by itself, and by what a process of xdist tells
