@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from operator import index
 from types import MappingProxyType
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeGuard
 
 from logstore.model.errors import BadToken, UsageError
 
@@ -159,13 +159,16 @@ def _is_piece(where: object, following: object) -> bool:
         and len(where) == 2
         and isinstance(where[0], str)
         and _EPOCH.fullmatch(where[0]) is not None
-        and isinstance(where[1], SupportsIndex)  # numpy's too
-        and not isinstance(where[1], bool)
+        and _is_integer(where[1])
         and 0 <= index(where[1]) <= _MAX_PARTITION
-        and isinstance(following, SupportsIndex)
-        and not isinstance(following, bool)
+        and _is_integer(following)
         and 0 <= index(following) <= _MAX_OFFSET
     )
+
+
+def _is_integer(number: object) -> TypeGuard[SupportsIndex]:
+    """True for an int, and one of numpy; a protocol is asked last: that is slow, and every answer has a position."""
+    return type(number) is int or (isinstance(number, SupportsIndex) and not isinstance(number, bool))
 
 
 def _checked(position: object) -> Position:
