@@ -1,8 +1,10 @@
 """The change feed of a real node: a snapshot part, then the tail, by long poll and as a stream."""
 
 import asyncio
+import contextlib
 import itertools
 import random
+import socket
 import threading
 import time
 from contextlib import closing
@@ -28,6 +30,7 @@ from tests.support_changes import Copy, Poller, events, raw
 from tests.support_serve import problem
 
 PAGE = (Path(__file__).parent.parent / "docs" / "changes.md").read_text()
+MIB = 1 << 20
 _NAMES = (f"feed{number}" for number in itertools.count())
 
 
@@ -309,6 +312,52 @@ def test_a_stream_goes_on_behind_the_last_id(dev, store, table):
         names = events(answer.iter_lines())
         found = next(data for name, data, _ in names if name == "put" and data["value"] == "2")
     assert (found["key"], found["version"]) == ("k3", position.offset)
+
+
+@pytest.mark.long  # 192 MiB
+def test_a_stream_that_is_not_read_costs_a_reader_no_memory_and_misses_nothing(dev, store, table):
+    """Far more is written than the connection, and what the reader keeps of a partition for all, can hold."""
+    small, page = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)], f"/v1/tables/{table}/changes"
+    transport = httpx.HTTPTransport(socket_options=small)
+    seen, last, ended = set(), "", ""
+    with httpx.Client(transport=transport, base_url=dev.facts["http"], timeout=60) as slow:
+        since = store.put(table, "k", "before")
+        start = store.get(table, "k", after=since, deadline_ms=30_000).token
+        with slow.stream("GET", page, params={"since": start}) as answer:
+            stream = events(answer.iter_lines())
+            next(stream)  # it is open; from now on nobody reads
+            written(store, table, much(1_024))  # by when every queue is full
+            before = own_bytes(dev)
+            for _ in range(2):
+                position = written(store, table, much(1_024))
+            assert own_bytes(dev) - before < 64 * MIB, "128 MiB were written"
+            with contextlib.suppress(httpx.RemoteProtocolError):  # closed: it has not read for half a minute
+                for name, data, last in stream:
+                    seen |= {(data["partition"], data["version"])} if name == "put" else set()
+                    if name == "end" or covers(last or start, position):
+                        ended = data.get("type", "")
+                        break
+    assert ended in ("", "urn:logstore:overloaded")
+    with closing(Poller(dev.facts["http"], table, last or start)) as poller:
+        while not covers(poller.since, position):
+            seen |= {(event["partition"], event["version"]) for event in poller.poll(1_000)}
+    told = {row.version for row in store.scan(table, after=position, deadline_ms=30_000) if row.key != b"k"}
+    assert len(seen) >= 3 * 1_024
+    assert told <= {version for _, version in seen}
+
+
+def much(rows):
+    """Rows of 64 KiB each."""
+    return {f"k{i}": str(i) * (MIB // 16 // len(str(i))) for i in range(rows)}
+
+
+def own_bytes(dev):
+    """Bytes that readers have for themselves; pages of views are the system's."""
+    found = 0
+    for pid in dev.pids()["readers"]:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        found += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous:"))
+    return found
 
 
 def test_another_media_type_than_events_is_not_acceptable(dev, users):
