@@ -6,26 +6,8 @@ from msgspec import DecodeError, Struct
 from msgspec.msgpack import Decoder
 
 from logstore.client.transport.answer import HttpAnswer
+from logstore.model.changes.row_body import CellBody, SiblingBody
 from logstore.model.errors import ServerError
-
-
-class SiblingBody(Struct):
-    """One of the values of a row as it is sent."""
-
-    version: int
-    value: bytes
-    expires: int | None = None
-
-
-class CellBody(Struct):
-    """One of the cells of a wide row as it is sent."""
-
-    family: str
-    qualifier: bytes
-    version: int
-    timestamp: int
-    value: bytes
-    expires: int | None = None
 
 
 class EventBody(Struct):

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from msgspec import DecodeError, Struct
 from msgspec.msgpack import Decoder
 
+from logstore.model.changes.row_body import CellBody, SiblingBody
 from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import BadToken
 from logstore.model.folding.sibling import Ends, Sibling, Value, ends_of
@@ -14,21 +15,6 @@ from logstore.model.wide.cell import RowCells, WideCell
 from logstore.serve.wire.problems import Problem
 
 
-class _PeerSibling(Struct):
-    version: int
-    value: bytes
-    expires: int | None = None
-
-
-class _PeerCell(Struct):
-    family: str
-    qualifier: bytes
-    version: int
-    timestamp: int
-    value: bytes
-    expires: int | None = None
-
-
 class _PeerEvent(Struct):
     event: Literal["put", "delete"]
     key: bytes
@@ -36,8 +22,8 @@ class _PeerEvent(Struct):
     partition: int
     timestamp: int
     value: bytes | None = None
-    siblings: list[_PeerSibling] | None = None
-    cells: list[_PeerCell] | None = None
+    siblings: list[SiblingBody] | None = None
+    cells: list[CellBody] | None = None
     expires: int | None = None
 
 
