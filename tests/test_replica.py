@@ -31,6 +31,7 @@ from logstore import (
 )
 from logstore.model.errors import NotOwner, SetupError, Starting
 from logstore.model.partitioner import partition_of
+from logstore.replica.followers import Followers
 from logstore.view.feed.log_records import LogKey, LogRecord
 from logstore.view.feed.node_records import NodeRecord
 
@@ -461,3 +462,20 @@ def test_an_installation_without_lmdb_says_what_brings_it():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "pip install 'logstore-kv[node]'" in done.stderr.splitlines()[-1]
+
+
+def test_a_folder_is_known_however_its_path_is_written_and_not_by_the_inode_of_one_that_is_gone(tmp_path):
+    followers = Followers()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "node_id").write_text("node")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    first = followers.take(tmp_path / "a")
+    assert followers.take(tmp_path / "link") is first
+    (tmp_path / "a").rename(tmp_path / "b")  # as a folder made where another was deleted
+    second = followers.take(tmp_path / "b")
+    assert second is not first
+    for follower in (first, second, first):
+        followers.give_back(follower)
+    for follower in (first, second):
+        with pytest.raises(NotYet, match="has ended"):
+            follower.call(lambda *_: None, 1)

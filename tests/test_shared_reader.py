@@ -11,7 +11,7 @@ from logstore.model.errors import NotYet
 from logstore.view import layout
 from logstore.view.shared import reader as shared
 from logstore.view.shared.gate import Gate
-from logstore.view.shared.reader import SharedReader
+from logstore.view.shared.reader import SharedReader, close_idle
 
 SMALL = 1 << 20
 ROWS = {b"k%02d" % n: bytes([n]) * 100_000 for n in range(50)}
@@ -103,6 +103,22 @@ def test_who_reads_a_view_does_not_take_its_map_over(growing):
 def test_a_map_reaches_further_than_its_file(growing):
     path, _ = growing
     assert SharedReader.open(path).map_bytes() >= 4 * layout.DEFAULT_MAP_BYTES
+
+
+def test_a_closed_reader_is_not_taken_for_another_view_that_has_its_inode(tmp_path):
+    view = open_view(tmp_path / "old")
+    put(view, {b"k": b"1"})
+    view.close()
+    old = SharedReader.open(tmp_path / "old")
+    close_idle([old])
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old" / "data.mdb").rename(tmp_path / "new" / "data.mdb")  # as a file made where one was deleted
+    new = SharedReader.open(tmp_path / "new")
+    assert new is not old
+    assert new.point(b"k")[1][17:] == b"1"
+    assert SharedReader.open(tmp_path / "new") is new
+    with pytest.raises(NotYet, match="another view lies at"):
+        old.point(b"k")
 
 
 def test_nobody_comes_in_while_one_is_alone_and_who_is_inside_is_waited_for(monkeypatch):

@@ -109,6 +109,10 @@ class SharedReader(ViewReader):
             self._begun.pop()
             GATE.leave(me)
 
+    def is_open(self) -> bool:
+        """True unless it was closed and nobody has read it since."""
+        return not isinstance(self._env, _Closed)
+
     def close(self) -> None:
         """Close the environment, until the next reading. Requires: nobody reads."""
         env, self._env = self._env, _Closed()
@@ -146,7 +150,7 @@ class SharedReader(ViewReader):
 
     def _reopen(self) -> None:
         with GATE.passed(), _opened.lock, damage.translating(self._path):
-            if not isinstance(self._env, _Closed):
+            if self.is_open():
                 return
             if _opened.at(self._path) is not self:
                 raise NotYet(f"another view lies at {self._path} by now; try again")
@@ -174,9 +178,13 @@ class _Opened:
         self._inherited: list[SharedReader] = []  # never closed here: the parent reads them
 
     def at(self, path: Path) -> SharedReader | None:
-        """The reader of what lies at `path` now."""
+        """The reader of what lies at `path` now.
+
+        One that is closed holds its file no more: when that is deleted, another view may bear its inode.
+        """
         try:
-            return self.readers.get(_place(path))
+            known = self.readers.get(_place(path))
+            return known if known is None or known.is_open() or _place(known._path) == _place(path) else None
         except FileNotFoundError:
             return None
 
