@@ -1,14 +1,15 @@
 """Tiers of the suite: which tests each runs, in which order two processes share them, and what it may cost.
 
 quick   nothing runs but readers and small programs: the pure core, views, SSTables, HTTP
-test    and Kafka, workers, one shared `logstore dev`, one shared Spark session
-rest    what `test` leaves out: whole stores, Spark in processes of their own, long forms; more examples of properties
+test    and Kafka, workers, a shared `logstore dev`, one shared Spark session
+rest    what `test` leaves out: whole stores, Spark in processes of their own, what is slow, long forms; all properties
 all     everything but the containers
 """
 
 import functools
 import re
 import resource
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,20 +30,21 @@ class Tier(NamedTuple):
         return self.cpu_s * 1.5
 
 
-LEFT_OUT = "store or spark_alone or long"
+LEFT_OUT = "store or spark_alone or slow or long"
 PROPERTY = "hypothesis"  # the mark that Hypothesis gives to its tests
 TIERS = {
     "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 100, 240),
-    "test": Tier(f"not ({LEFT_OUT} or containers)", 250, 1_500),
+    "test": Tier(f"not ({LEFT_OUT} or containers)", 250, 1_000),
     "rest": Tier(f"({LEFT_OUT} or {PROPERTY}) and not containers", 1_000, 1_800),
     "all": Tier("not containers", 2_000, 3_300),
 }
 ROOT = Path(__file__).parent.parent
 SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)
 USES_DEV = re.compile(r"^def [a-z]\w*\([^)]*\b(dev|users)\b", re.MULTILINE)  # as a fixture
+DEVS = 2  # `logstore dev`s that share the files which use one: a single one would be what all others wait for
 # Files with a test of a minute or more: begun last, all other processes would have ended long before it.
 LONGEST = tuple(f"tests/test_{name}.py" for name in ("round_trip", "demo", "s3", "secured_store", "standalone"))
-HEAVIEST = ("spark", "store", "spark_alone", "kafka", "dev")
+HEAVIEST = ("spark", "dev", "store", "spark_alone", "kafka")
 
 
 def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
@@ -68,7 +70,7 @@ def _group_of_file(name: str) -> str:
     text = (ROOT / name).read_text()
     if SHARES_SPARK.search(text):
         return "spark"
-    return "dev" if USES_DEV.search(text) else name
+    return f"dev {zlib.crc32(name.encode()) % DEVS}" if USES_DEV.search(text) else name
 
 
 def short_and_long(name: str, short: Any, long: Any) -> pytest.MarkDecorator:

@@ -10,6 +10,7 @@ from logstore.log.membership.live_workers import Lacking
 from logstore.model.errors import BadDefinition, TableExists
 
 
+@pytest.mark.slow
 def test_a_table_is_made_changed_and_dropped_and_served_when_a_call_returns(dev):
     name = f"t{random.SystemRandom().randrange(1 << 40):x}"
     bootstrap, url = dev.facts["bootstrap"], dev.facts["http"]

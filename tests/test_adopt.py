@@ -8,6 +8,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import pytest
 from support_adopt import (
     WAIT_S,
     adopted,
@@ -32,6 +33,7 @@ from logstore.view.feed.view_records import ViewKey, ViewRecord
 from logstore.view.reader import ViewReader
 
 
+@pytest.mark.slow
 def test_snapshot_after_snapshot_is_adopted_and_the_answers_stay_those_of_the_log(kafka, worker, rng):
     table, manifest = make_table(kafka.bootstrap), None
     for _ in range(3):
@@ -185,6 +187,7 @@ def _carry_storage(worker, data_dir):
         shutil.copytree(worker.data_dir / "storage", data_dir / "storage")
 
 
+@pytest.mark.slow
 def test_a_node_that_was_away_while_the_log_was_trimmed_leaps_to_the_snapshot(kafka, tmp_path, rng):
     table = make_table(kafka.bootstrap, partitions=1)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:

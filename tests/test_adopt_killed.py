@@ -4,6 +4,7 @@ import threading
 from contextlib import suppress
 
 import psutil
+import pytest
 from support_adopt import WAIT_S, adopted, assert_equals_the_log, some, storage_of, write
 from support_snapshot import cut, make_snapshot
 from support_tiers import short_and_long
@@ -14,6 +15,7 @@ from logstore.view.feed.position_records import AppliedKey
 
 
 @short_and_long("rounds", 1, 3)
+@pytest.mark.slow
 def test_killed_at_random_instants_while_it_adopts_it_ends_where_the_log_is(kafka, tmp_path, rng, rounds):
     table = make_table(kafka.bootstrap)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
@@ -69,6 +71,7 @@ def _kill_digester(worker):
                 child.kill()
 
 
+@pytest.mark.slow
 def test_a_cut_without_a_digester_holds_nothing_up_and_has_no_digest(kafka, worker, rng):
     table = make_table(kafka.bootstrap, partitions=1)
     write(kafka, worker, table, some(rng, 100))

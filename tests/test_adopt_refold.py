@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import pytest
 from support_adopt import (
     WAIT_S,
     adopted,
@@ -31,6 +32,7 @@ def ends(kafka, table):
     return committed_ends(kafka.bootstrap, table)
 
 
+@pytest.mark.slow
 def test_a_topic_without_control_records_is_folded_again_up_to_the_cut(kafka, worker, rng):
     table = make_table(kafka.bootstrap, adopted=True, allow_control_records=False)
     write(kafka, worker, table, some(rng, 2_000))
@@ -104,6 +106,7 @@ def test_a_node_that_cannot_fold_its_log_again_goes_on_from_what_others_have_pro
         _stands_on(worker, table, missed)
 
 
+@pytest.mark.slow
 def test_a_node_that_cannot_fold_its_log_from_where_it_stands_takes_a_proved_snapshot_on_its_way(kafka, tmp_path, rng):
     table = make_table(kafka.bootstrap, partitions=1, adopted=True, allow_control_records=False)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
@@ -116,6 +119,7 @@ def test_a_node_that_cannot_fold_its_log_from_where_it_stands_takes_a_proved_sna
         )
 
 
+@pytest.mark.slow
 def test_a_digest_that_was_lost_is_had_by_folding_again(kafka, worker, rng):
     table = make_table(kafka.bootstrap, partitions=1)
     write(kafka, worker, table, some(rng, 500))

@@ -1,6 +1,7 @@
 """A log whose column families were altered: what batch jobs make of it is what the lane makes, whatever runs them."""
 
 import msgpack
+import pytest
 import support_spark
 from support_conditional_log import lane_facts
 from support_jobs import context, ends, make_table, token
@@ -30,6 +31,7 @@ def history(rows, family, qualifier):
     return {tuple(one.payload for one in (*cell.members, *cell.older)) for cell in cells if cell is not None}
 
 
+@pytest.mark.slow
 def test_lane_local_engine_and_spark_change_the_rules_where_the_log_does(kafka, tmp_path):
     ctx = context(kafka.bootstrap, tmp_path)
     created = make_table(ctx, "altered-engines", 2, **wide_fields(expiring=True, multi_row=True))

@@ -300,6 +300,7 @@ def killed_after(index, steps):
     return behind, len(written) // 3, killed
 
 
+@pytest.mark.slow
 def test_killed_at_any_change_a_checkpoint_leaves_all_that_was_there(index):
     url, killed, steps = index.storage.url, True, 0
     while killed:

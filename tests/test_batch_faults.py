@@ -67,6 +67,7 @@ def assert_survives(ctx, table, step, drive, folder):
     return published
 
 
+@pytest.mark.slow
 def test_a_driver_killed_at_any_step_leaves_nothing_half_visible_and_the_next_run_finishes(ctx, may_crash):
     """Its pool ends with it: a process that went on would hold the pipe that is read to its end here."""
     table = make_table(ctx, "kill-driver", 2)
@@ -111,6 +112,7 @@ def assert_replaced(ctx, table, done, folder):
 
 
 @pytest.mark.parametrize("partitions", [2, 16])  # each with tasks of its own, several in a task
+@pytest.mark.slow
 def test_processes_of_the_pool_killed_at_work_are_replaced_within_the_run(ctx, may_crash, partitions):
     table = make_table(ctx, f"kill-child-{partitions}", partitions)
     write(ctx.bootstrap, table, 1_000)

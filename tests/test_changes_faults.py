@@ -17,6 +17,7 @@ from logstore.model.position import Position
 SEED = 11
 
 
+@pytest.mark.slow
 def test_a_consumer_ends_with_the_table_whatever_is_killed_meanwhile(dev):
     dev("table", "create", "fedkilled", "--partitions", "4")
     copy: dict[bytes, tuple[int, bytes | None]] = {}

@@ -197,6 +197,7 @@ def test_status_counts_what_is_in_quarantine(dev):
     assert b"table dirty: 1 records are in quarantine" in dev("status").stderr
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_setting_that_loses_data_and_says_how_to_change_it(dev):
     dev("table", "create", "ill")
     registry = Registry(dev.facts["bootstrap"])

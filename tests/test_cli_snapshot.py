@@ -40,6 +40,7 @@ def test_before_the_first_snapshot_it_says_how_to_make_one(snapshots):
         assert b"no current snapshot" in run(command, status=1).stderr
 
 
+@pytest.mark.slow
 def test_list_pin_rollback_and_gc(snapshots):
     run, made, repository = snapshots
     names = [made(), made(), made()]
@@ -110,6 +111,7 @@ def test_a_refused_snapshot_is_listed_with_both_sides_and_never_rolled_back_to(s
     run("rollback", "--to", good, "--yes")
 
 
+@pytest.mark.slow
 def test_what_a_dropped_table_leaves_in_the_storage_is_said_and_removed_by_command(kafka, tmp_path):
     url = f"file://{tmp_path}/storage"
     where = {"LOGSTORE_BOOTSTRAP": kafka.bootstrap, "LOGSTORE_STORAGE": url}

@@ -317,6 +317,7 @@ def test_a_variable_alone_arms_no_failpoint(tmp_path, monkeypatch, capsys, conse
     assert "failpoints are armed" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_a_compaction_asks_of_the_storage_is_the_same_for_few_partitions_and_many(ctx):
     """The driver's own questions: tasks ask for their files, and what is collected goes at once."""
     asked = {}

@@ -186,6 +186,7 @@ def assert_is_the_fold(ctx, worker, table, folder):
 @pytest.mark.parametrize(
     ("kind", "control"), [("one value", True), ("one value", False), ("wide", True)], ids=["pinned", "refolded", "wide"]
 )
+@pytest.mark.slow
 def test_a_worker_adopts_what_it_folded_itself_and_goes_on_upon_it(ctx, worker, tmp_path, kind, control):
     of_worker(ctx, worker)
     fields, write = KINDS[kind]

@@ -2,6 +2,7 @@ import os
 import signal
 
 import psutil
+import pytest
 from support_wait import until
 
 from tests.support_dev import Dev, call
@@ -19,6 +20,7 @@ def test_dev_says_that_it_is_ready_in_one_line_of_json(dev):
     until("it has said what to type", lambda: export in dev.stderr)  # behind the line of JSON
 
 
+@pytest.mark.slow
 def test_a_killed_kafka_worker_or_reader_is_back_and_nothing_is_lost(dev, users):
     dev("put", users, "before", "1")
     for kind in ("readers", "workers", "kafka"):

@@ -101,6 +101,7 @@ def test_no_room_to_own_a_partition_is_an_error_that_passes(tmp_path, inodes):
 @pytest.mark.parametrize(
     ("seed", "map_bytes", "sync"), [(1, 32 << 30, "none"), (2, 1 << 20, "none"), (4, 32 << 30, "commit")]
 )
+@pytest.mark.slow
 def test_a_full_disk_is_an_error_that_changes_nothing_and_passes(tmp_path, seed, map_bytes, sync):
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -99,6 +99,7 @@ def test_it_listens_on_loopback_only(kafka):
         other.bind(("127.0.0.2", port))  # would be in use if the broker listened on every address
 
 
+@pytest.mark.slow
 def test_killed_it_starts_again_with_its_data_and_port(own):
     topic, bootstrap, killed = new_topic(own), own.bootstrap, own.pid
     write(own, topic, b"before")
@@ -208,6 +209,7 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(tmp_path):
     assert running(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_damaged_storage_ends_the_start_with_the_reason(tmp_path):
     kafka = EmbeddedKafka(tmp_path, heap_mb=SMALL)
     directory = BrokerDataDir(tmp_path)
@@ -249,6 +251,7 @@ def _held(path):
         yield directory
 
 
+@pytest.mark.slow
 def test_the_broker_ends_when_its_parent_is_killed(tmp_path):
     code = (
         "import sys; from pathlib import Path; from logstore.broker.embedded import EmbeddedKafka\n"

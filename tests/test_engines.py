@@ -70,6 +70,7 @@ def test_the_shared_session_is_local():
     assert support_spark.spark().sparkContext.master == support_spark.MASTER
 
 
+@pytest.mark.slow
 def test_every_job_gives_the_same_with_every_engine(kafka, tmp_path):
     local = context(kafka.bootstrap, tmp_path / "local")
     spark = support_spark.context(kafka.bootstrap, tmp_path / "spark")
@@ -89,6 +90,7 @@ def test_every_job_gives_the_same_with_every_engine(kafka, tmp_path):
     assert any(part.quarantine_counts for part in mine.manifest.parts.values())
 
 
+@pytest.mark.slow
 def test_a_partition_folded_by_ranges_of_keys_is_the_same_with_every_engine(kafka, tmp_path):
     whole = context(kafka.bootstrap, tmp_path / "whole")
     local = context(kafka.bootstrap, tmp_path / "local")

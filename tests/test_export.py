@@ -178,6 +178,7 @@ def test_a_parquet_file_is_written_a_row_group_at_a_time():
 # With the command
 
 
+@pytest.mark.slow
 def test_what_was_loaded_is_exported_and_loaded_again(dev, tmp_path):
     lines = ["id,name,empty", *(f"{n:05d},n{n},{'x' if n % 2 else ''}" for n in range(2_500))]
     (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")

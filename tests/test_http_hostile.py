@@ -166,6 +166,7 @@ def waiters(reader) -> int:
 
 
 @pytest.mark.parametrize("end", ["close", "half-close"])
+@pytest.mark.slow
 def test_a_request_whose_client_is_gone_leaves_its_place(reader, store, end):
     epoch = reader.get("/v1/tables/t").json()["epoch"]
     request = waiting(reader, epoch)

@@ -157,6 +157,7 @@ for package in sys.argv[1:]:
         ("batch", ("batch", "pyspark_logstore", "logstore.snapshot")),
     ],
 )
+@pytest.mark.slow
 def test_an_extra_brings_all_that_its_part_imports(extra, packages, tmp_path):
     done = Installed(tmp_path, extra).run("-W", "ignore", "-c", IMPORT, *packages)
     assert done.returncode == 0, done.stderr[-1_500:]

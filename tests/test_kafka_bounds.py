@@ -15,6 +15,7 @@ from logstore.model.errors import UsageError
 
 
 @short_and_long("starts", 1, 3)  # each is a new epoch of every leader
+@pytest.mark.slow
 def test_a_client_that_outlives_a_broker_finds_its_leaders_again(tmp_path, starts):
     with EmbeddedKafka(tmp_path, heap_mb=256) as broker:
         client, topic = admin(broker.bootstrap), "t"

@@ -137,6 +137,7 @@ def test_a_log_that_was_cut_stops_the_partition(kafka, tmp_path):
         assert "does not hold offset 0" in shown.reason
 
 
+@pytest.mark.slow
 def test_a_log_that_was_cut_above_the_views_position_is_followed_behind_what_a_repair_gives_up(kafka, tmp_path):
     table = make_table(kafka.bootstrap, partitions=1)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
@@ -211,6 +212,7 @@ def test_a_log_that_is_shorter_than_the_view_stops_the_partition(kafka, tmp_path
 
 
 @short_and_long("rounds", 2, 4)
+@pytest.mark.slow
 def test_killed_at_random_instants_every_view_is_a_prefix_and_nothing_is_lost(kafka, tmp_path, rounds, rng):
     table = make_table(kafka.bootstrap, partitions=2)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
@@ -249,6 +251,7 @@ def _assert_prefix(data_dir, table, written, placed):
             assert all(raw[17:] == written[key] for key, raw in found.items())
 
 
+@pytest.mark.slow
 def test_the_broker_dies_and_comes_back(kafka, worker):
     table = make_table(kafka.bootstrap, partitions=1)
     produce(kafka.bootstrap, table.topic, [(b"k", b"1")])
@@ -277,6 +280,7 @@ def test_the_broker_dies_and_comes_back(kafka, worker):
         pytest.param(zero_root, id="zeroed", marks=pytest.mark.long),  # pages of zeros: the next test, and of test_view
     ],
 )
+@pytest.mark.slow
 def test_a_view_that_was_damaged_meanwhile_is_built_again_from_the_log(kafka, tmp_path, harm):
     table = make_table(kafka.bootstrap, partitions=2)
     written = {b"k%04d" % n: b"v" * 100 for n in range(2_000)}
@@ -343,6 +347,7 @@ def _reached(worker, table, ends):
         worker.watch.position(table, partition, end)
 
 
+@pytest.mark.slow
 def test_many_views_are_opened_a_few_at_a_time_and_others_records_do_not_wait(kafka, tmp_path):
     small, large = make_table(kafka.bootstrap, partitions=1), make_table(kafka.bootstrap, partitions=200)
     wanted = {target.key: target for target in [Target(small, 0, 0), *(Target(large, p, 0) for p in range(200))]}

@@ -47,6 +47,7 @@ def followed(worker, table):
 
 
 @pytest.mark.parametrize("view", ["kept", "thrown away"])
+@pytest.mark.slow
 def test_a_log_that_lost_its_end_while_nobody_followed_stops_until_the_loss_is_accepted(kafka, tmp_path, view):
     table = make_table(kafka.bootstrap, 1)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:

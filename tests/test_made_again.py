@@ -147,6 +147,7 @@ def test_so_does_an_asynchronous_writer(kafka, registry, name):
     assert placed_well(kafka.bootstrap, table) == dict.fromkeys((b"one", b"two", b"three"), b"new")
 
 
+@pytest.mark.slow
 def test_a_broker_that_makes_topics_on_demand_is_not_asked_to(tmp_path, monkeypatch):
     def obliging(text):
         assert "auto.create.topics.enable=false" in text

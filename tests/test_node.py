@@ -247,6 +247,7 @@ def test_a_killed_node_leaves_nothing_and_its_directory_is_free_at_once(run, tmp
     assert psutil.wait_procs(children, timeout=60)[1] == []
 
 
+@pytest.mark.slow
 def test_a_fresh_node_without_kafka_says_so_and_waits_until_it_is_told_to_end(run, tmp_path):
     process = run(
         "-m",
@@ -267,6 +268,7 @@ def test_a_fresh_node_without_kafka_says_so_and_waits_until_it_is_told_to_end(ru
     assert (process.returncode, stderr) == (0, b"")
 
 
+@pytest.mark.slow
 def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_path):
     with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:
         registry = Registry(kafka.bootstrap)
@@ -317,6 +319,7 @@ def test_two_nodes_share_the_slots_and_hand_over_without_a_failed_read(run, tmp_
             ] == keys
 
 
+@pytest.mark.slow
 def test_the_first_node_records_where_the_storage_lies_and_only_a_flag_moves_it(tmp_path):
     with EmbeddedKafka(tmp_path / "kafka", heap_mb=256) as kafka:
         registry = Registry(kafka.bootstrap)

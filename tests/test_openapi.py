@@ -81,6 +81,7 @@ def some_value(rng: random.Random, name: str, token: str) -> str:
     return rng.choice(fitting.get(name, ["k1"]) if rng.random() < 0.6 else odd)
 
 
+@pytest.mark.slow
 def test_whatever_is_asked_the_answer_is_described(store, document):
     _, reader = store
     token = reader.get("/v1/tables/t/rows?limit=1").json()["token"]

@@ -45,6 +45,7 @@ def own(tmp_path_factory):
         yield broker
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_is_unknown(own):
     table = make_table(own.bootstrap, 1)
     refusing = Store(own.bootstrap, definitions=Fixed(table), on_full="error", queue_records=100)
@@ -81,6 +82,7 @@ def test_a_full_queue_refuses_or_waits_as_the_caller_chose_and_close_says_what_i
     assert [value for _, value in read_log(own.bootstrap, table).values()][-500:] == [b"%d" % i for i in range(500)]
 
 
+@pytest.mark.slow
 def test_a_write_whose_broker_is_gone_is_unknown_at_every_level(own):
     table = make_table(own.bootstrap, 1)
     with Store(own.bootstrap, "http://127.0.0.1:1", definitions=Fixed(table), delivery_timeout_s=2) as store:
@@ -95,6 +97,7 @@ def test_a_write_whose_broker_is_gone_is_unknown_at_every_level(own):
             own.restart()
 
 
+@pytest.mark.slow
 def test_writes_without_an_answer_are_unknown_not_failed(own):
     table = make_table(own.bootstrap, 1)
     with Store(own.bootstrap, definitions=Fixed(table), delivery_timeout_s=1) as store:
@@ -125,6 +128,7 @@ def _try_put(store, table, level="all"):
         return None
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_when_the_broker_is_killed(own):
     table = make_table(own.bootstrap, 4)
     acknowledged = {}
@@ -205,6 +209,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_load_error_paths_end_without_sigabrt_also_when_the_broker_is_gone(own):
     name = f"loaded-{uuid.uuid4().hex[:12]}"
     environ = {"LOGSTORE_BOOTSTRAP": own.bootstrap}

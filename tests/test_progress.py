@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 
 import psutil
+import pytest
 from support_wait import until
 
 from logstore.process import progress as progress_of
@@ -33,6 +34,7 @@ def test_a_process_that_does_nothing_hangs_after_the_patience_and_not_before():
         until("it hangs", progress.hangs)
 
 
+@pytest.mark.slow
 def test_a_process_that_works_never_hangs_and_hangs_once_it_stops_working(monkeypatch):
     monkeypatch.setattr(progress_of, "SHARE", 0.01)  # on a machine that others have it may get less than a twentieth
     works = "import time; print('begun', flush=True)\nwhile time.process_time() < 2.4: pass\ntime.sleep(600)"

@@ -148,6 +148,7 @@ def test_after_a_promotion_that_was_killed_under_its_fence_a_refused_one_opens_t
         writer.put(source.name, "later", "write")
 
 
+@pytest.mark.slow
 def test_the_commands(ctx, tmp_path):
     source = make_table(ctx, "res-cli", 2)
     produce(ctx.bootstrap, source.topic, [(b"k%d" % n, b"v%d" % n) for n in range(20)])

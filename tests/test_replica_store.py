@@ -59,6 +59,7 @@ def test_its_reads_are_those_of_every_store(rule, under):
     rule(under)
 
 
+@pytest.mark.slow
 def test_reads_go_on_while_workers_are_killed_and_see_what_comes_after(under, both, dev):
     store, replica = both
     table, keys = under.make(), [f"k{n}" for n in range(50)]

@@ -245,6 +245,7 @@ def test_a_snapshot_made_upon_an_older_one_leaves_out_what_came_between(reposito
     assert repository.line() == [first, second]
 
 
+@pytest.mark.slow
 def test_a_fetch_that_takes_longer_than_a_mark_counts_keeps_its_snapshot(repository, tmp_path, monkeypatch):
     names = [f"{n:014d}-aaaaaaaa" for n in (1, 2)]
     for name in names:

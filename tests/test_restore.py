@@ -236,6 +236,7 @@ def test_a_failed_restore_leaves_no_topic_and_no_files(ctx, monkeypatch):
         ctx.registry.table("res-fail-then")
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_leaves_nothing_and_can_be_asked_for_again(ctx, tmp_path):
     source = make_table(ctx, "res-kill", 2)
     write(ctx.bootstrap, source, 200)

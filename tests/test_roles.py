@@ -123,6 +123,7 @@ def test_a_role_does_its_work_with_its_acls_alone(secured, table, role):
 
 
 @pytest.mark.parametrize(("role", "lacking"), EACH, ids=[f"{role}: {acl}" for role, acl in EACH])
+@pytest.mark.slow
 def test_an_acl_that_lacks_is_named(secured, table, role, lacking):
     name = place(role, table)
     lacking = next(a for a, general in zip(acls_of(role, name), ROLES[role], strict=True) if general == lacking)

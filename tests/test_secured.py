@@ -94,6 +94,7 @@ def test_files_of_the_broker_are_its_users_alone_and_its_password_is_nowhere_els
         assert password not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_users_and_certificates_outlive_a_restart(secured):
     before, somebody = secured.bootstrap, user(secured)
     secured.restart()

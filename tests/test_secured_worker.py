@@ -125,6 +125,7 @@ def test_a_lacking_acl_ends_a_worker_and_is_named(secured, tmp_path):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_table_that_may_not_be_seen_holds_up_itself_alone(secured, tmp_path):
     Registry(secured.bootstrap).ensure_store(4)
     stays, goes, never = (make_table(secured.bootstrap, 1) for _ in range(3))
@@ -155,6 +156,7 @@ def test_a_table_that_may_not_be_seen_holds_up_itself_alone(secured, tmp_path):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_worker_that_comes_back_to_a_table_it_may_not_see_any_more_serves_what_it_has(secured, tmp_path):
     Registry(secured.bootstrap).ensure_store(4)
     stays, goes = make_table(secured.bootstrap, 1), make_table(secured.bootstrap, 1)

@@ -72,6 +72,7 @@ def single():
         print(one.said())
 
 
+@pytest.mark.slow
 def test_a_worker_and_a_reader_are_a_node_and_each_may_be_killed(kafka, tmp_path, single):
     data, address = tmp_path / "data", f"127.0.0.1:{free_port()}"
     both = ("--http", address, "--readers", "1")
@@ -101,6 +102,7 @@ def test_a_worker_and_a_reader_are_a_node_and_each_may_be_killed(kafka, tmp_path
         pass  # nobody holds on to it
 
 
+@pytest.mark.slow
 def test_processes_of_one_name_and_nodes_beside_them_are_refused(kafka, tmp_path, single):
     data, address = tmp_path / "data", f"127.0.0.1:{free_port()}"
     with NodeDir(data).lock():

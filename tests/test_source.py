@@ -103,6 +103,7 @@ def test_a_snapshot_reads_as_the_fold_below_its_cut(ctx):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_state_as_of_any_position_is_the_fold_below_it(ctx):
     table = make_table(ctx, "src-asof", 2)
     write(ctx.bootstrap, table, 800)
@@ -196,6 +197,7 @@ def test_a_key_is_looked_for_in_its_partition_only(ctx):
     assert looked_at(TableReader(options(ctx, table, key=key.decode()))) == ([key], 1)
 
 
+@pytest.mark.slow
 def test_a_range_of_keys_reads_no_row_beside_it(ctx):
     table = make_table(ctx, "src-range", 2)
     write(ctx.bootstrap, table, 3_000, deletes=0)
@@ -364,6 +366,7 @@ def test_a_session_of_ones_own_finds_the_source_and_may_register_it(ctx):
     assert done.stdout.decode().splitlines() == ["5 20", "6"], done.stderr.decode()[-2_000:]
 
 
+@pytest.mark.slow
 def test_the_notebook_shows_state_changes_and_the_past(ctx):
     table = make_table(ctx, "src-notebook", 2)
     write(ctx.bootstrap, table, 400)

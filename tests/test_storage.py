@@ -118,6 +118,7 @@ def create(url: str, number: int) -> int:
 
 @pytest.mark.parametrize("kind", ["file", "s3"])
 @short_and_long("processes", 2, 4)
+@pytest.mark.slow
 def test_of_many_processes_one_creates(kind, tmp_path, s3, processes):
     url = f"file://{tmp_path}" if kind == "file" else f"s3://{BUCKET}/{tmp_path.name}"
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:

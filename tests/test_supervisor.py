@@ -108,6 +108,7 @@ def test_a_child_that_never_beats_is_killed_when_its_start_takes_too_long(start,
     )
 
 
+@pytest.mark.slow
 def test_a_child_that_never_beats_is_waited_for_as_long_as_it_works(start, said):
     works = (
         "import os, sys, time\nwhile time.process_time() < 4: pass\nos.write(int(sys.argv[1]), b'.'); time.sleep(600)"

@@ -1,3 +1,4 @@
+import pytest
 from confluent_kafka import Producer, TopicPartition
 from support_wait import until
 
@@ -5,6 +6,7 @@ from logstore.log import topics
 from logstore.log.tables.registry import Registry
 
 
+@pytest.mark.slow
 def test_a_tables_life(dev):
     created = dev.json(
         "table", "create", "life", "--partitions", "3", "--description", "short", "--topic-config", "segment.ms=700000"
@@ -24,6 +26,7 @@ def test_a_tables_life(dev):
     assert dev("get", "life", "k", status=1).stderr.startswith(b"logstore: there is no row 'k'")
 
 
+@pytest.mark.slow
 def test_a_created_table_is_served_when_the_command_returns(dev):
     for i in range(2):
         name = f"now-{i}"
@@ -48,6 +51,7 @@ def test_an_adopted_topic_is_read_and_outlives_its_table(dev):
     assert topics.epoch_of(registry.admin, "theirs")
 
 
+@pytest.mark.slow
 def test_a_partition_that_a_transaction_stopped_is_repaired(dev):
     dev("table", "create", "stopped", "--partitions", "1")
     producer = Producer({"bootstrap.servers": dev.facts["bootstrap"], "transactional.id": "t"})
@@ -74,6 +78,7 @@ def test_a_partition_that_a_transaction_stopped_is_repaired(dev):
     assert b"nothing is missing" in dev("table", "repair", "stopped", "--partition", "0").stderr
 
 
+@pytest.mark.slow
 def test_a_topic_that_was_created_again_is_accepted_when_told(dev):
     before = dev.json("table", "create", "again", "--partitions", "1")["epoch"]
     registry = Registry(dev.facts["bootstrap"])

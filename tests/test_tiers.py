@@ -29,6 +29,7 @@ def run(*argv):
 
 
 @pytest.mark.parametrize("processes", ["0", "1"])  # by itself, and by what a process of xdist tells
+@pytest.mark.slow
 def test_a_run_that_uses_half_as_much_again_as_its_budget_fails_and_says_so(processes):
     done = run("-c", BUDGETED, "0.01", "-n", processes)
     assert (done.returncode, "5 passed" in done.stdout) == (1, True), done.stdout
@@ -43,6 +44,7 @@ def test_a_tier_in_which_no_test_runs_is_no_success():
     assert run("-m", "pytest", "--tier", "rest", "tests/test_wait.py").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+@pytest.mark.slow
 def test_properties_run_again_where_they_have_more_examples():
     few, many = (run("-m", "pytest", "--tier", tier, "--collect-only", "-q", PROPERTIES) for tier in ("test", "rest"))
     assert "test_typed.py::test_what_json_can_say_comes_back" in many.stdout, many.stdout
@@ -51,11 +53,11 @@ def test_properties_run_again_where_they_have_more_examples():
 
 
 MARKED = {
-    "test_lane.py::test_the_broker_dies_and_comes_back": {"kafka"},  # by a fixture
+    "test_lane.py::test_the_broker_dies_and_comes_back": {"kafka", "slow"},  # by a fixture
     "test_ddl.py::test_a_store_that_was_never_started_says_how_to_start_one": {"kafka"},  # by itself
     "test_crash.py::test_a_whole_node_is_killed_again_and_again": {"store"},  # by a helper's class
     "test_demo.py::test_the_store_ends_with_a_demo_that_is_killed": {"store"},  # by a program's name
-    "test_table.py::test_a_tables_life": {"dev"},  # the shared one
+    "test_table.py::test_an_adopted_topic_is_read_and_outlives_its_table": {"dev"},  # the shared one
     "test_demo.py::test_verdicts_of_ranges_add_up": set(),
 }
 MARKS = """

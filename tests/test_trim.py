@@ -67,6 +67,7 @@ def refused(ctx, table, match):
     assert set(starts(ctx, table).values()) == {0}
 
 
+@pytest.mark.slow
 def test_the_log_goes_up_to_the_newest_cut_and_only_when_it_is_said(ctx):
     table = make_table(ctx, "trim-plain", 2)
     older, newer = twice(ctx, table)

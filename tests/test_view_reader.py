@@ -64,6 +64,7 @@ def test_long_keys_with_one_hash_are_still_themselves(view, monkeypatch):
 
 
 @short_and_long("count", 8_000, 20_000)
+@pytest.mark.slow
 def test_a_large_group_of_long_keys_is_scanned_in_order_with_little_memory(view, count):
     numbers = list(range(count))
     random.Random(1).shuffle(numbers)

@@ -242,6 +242,7 @@ def test_every_public_method_is_found(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_an_argument_of_a_wrong_kind_is_a_usage_error_and_any_other_a_typed_one(kind, stores):
     wrongly = []
 
