@@ -228,13 +228,46 @@ def a_put_that_the_row_refuses_is_told_by_every_way_to_write_it(under):
     with pytest.raises(InvalidWrite), store.pipeline(table) as pipe:
         pending = [pipe.put("c", "3"), pipe.put("full", much), pipe.delete("c")]
     assert [one.exception() is None for one in pending] == [True, False, True]
+    for level, tells in (("applied", True), ("all", False), ("one", False)):
+        pipe = store.pipeline(table, level=level)
+        pending = [pipe.put("c", "3"), pipe.put("full", much), pipe.delete("c")]
+        assert [one.exception() is None for one in pending] == [True, not tells, True], level
     last = store.put(table, "full", much, level="all")
     assert get(under, table, "full", after=last).version == before, "asked otherwise, and so not told"
     assert get(under, table, "d", after=store.put_many(table, {"d": "4"}))["", b""] == b"4"
     assert get(under, table, "full", after=store.delete(table, "full")) is None
 
 
+def edits_of_a_pipeline_have_their_outcomes_later(under):
+    store, table = under.store, make(under, partitions=1, multi_row=True)
+    with store.pipeline(table) as pipe:
+        counted = [pipe.edit(f"k{n % 3}", RowEdit().incr("content", "hits", n)) for n in range(30)]
+        made, refused = (pipe.edit("one", RowEdit().set("anchor", "a", value), absent=True) for value in "12")
+        appended = pipe.append("one", "behind")
+        both = pipe.edit_rows({"one": RowEdit().set("anchor", "b", "x"), "two": RowEdit().set("anchor", "b", "y")})
+        of_cell = pipe.edit("one", RowEdit().delete_row(), version=made.result().version, column="anchor:b")
+        invalid = pipe.edit("one", RowEdit().incr("anchor", "b"))
+        with pytest.raises(UsageError, match="no column family 'none'"):
+            pipe.edit("one", RowEdit().set("none", "a", "1"))
+    assert {one.result().outcome for one in [*counted, made, appended, both]} == {"applied"}
+    assert refused.result()[:2] == ("rejected", made.result().version)
+    assert of_cell.result()[:2] == ("rejected", both.result().version)
+    assert (invalid.result().outcome, invalid.result().reason) == ("invalid", "wrong-length")
+    last = counted[-1].result().position | both.result().position
+    for n in range(3):
+        row = get(under, table, f"k{n}", after=last)
+        assert int.from_bytes(row["content:hits"]) == sum(range(n, 30, 3))
+    assert cells_of(get(under, table, "one", after=last)) == [
+        ("", b"", b"behind"), ("anchor", b"a", b"1"), ("anchor", b"b", b"x")
+    ]  # fmt: skip
+    assert cells_of(get(under, table, "two", after=last)) == [("anchor", b"b", b"y")]
+    one_by_one = make(under, partitions=1)
+    with store.pipeline(one_by_one) as pipe, pytest.raises(UsageError, match="--multi-row"):
+        pipe.edit_rows({"one": RowEdit().delete_row(), "two": RowEdit().delete_row()})
+
+
 WIDE = [
+    edits_of_a_pipeline_have_their_outcomes_later,
     a_put_that_the_row_refuses_is_told_by_every_way_to_write_it,
     a_row_is_edited_and_read_by_its_cells, columns_say_which_cells_are_read, cells_are_deleted_counted_and_appended_to,
     of_two_writers_with_one_expectation_of_a_cell_one_wins, many_rows_and_ranges_are_read_with_their_cells,

@@ -40,6 +40,16 @@ def test_every_row_of_a_file_becomes_a_row(dev, tmp_path, kind):
     assert {row["key"]: orjson.loads(row["value"]) for row in found} == {f"{r['name']}/{r['id']:03d}": r for r in ROWS}
 
 
+def test_rows_are_applied_on_return_where_that_is_asked_for(dev, users, tmp_path):
+    for level in ("applied", "one"):
+        content = "".join(f"{level}-{n},v\n" for n in range(500))
+        (tmp_path / "a.csv").write_text(f"key,value\n{content}")
+        dev("load", users, str(tmp_path / "a.csv"), "--level", level)
+        if level == "applied":
+            keys = dev("scan", users, "--prefix", "applied-", "--keys-only").stdout.splitlines()
+            assert len(keys) == 500
+
+
 def test_some_columns_only(dev, users, tmp_path):
     token = dev.json("load", users, str(files(tmp_path)["csv"]), "--key", "row-{id}", "--value-columns", "score,name")[
         "token"

@@ -17,6 +17,7 @@ from tests.support_serve import serving
 from tests.support_wire import serving as answering
 
 NOWHERE = "127.0.0.1:1"
+NOWHERE_URL = "http://127.0.0.1:1"
 
 
 @pytest.fixture
@@ -85,6 +86,86 @@ def test_what_is_applied_is_read_without_a_token(dev_store, dev, users):
     assert dev_store.get(users, key).value == b"v"
     dev("delete", users, key, "--level", "one")
     assert b"--level" in dev("put", users, key, "v", "--if", "absent", "--level", "one", status=2).stderr
+
+
+def test_a_pipeline_of_the_leader_alone_takes_no_decisions(kafka, monkeypatch):
+    table, asked, producer = make_table(kafka.bootstrap, 1, conditional=True), [], clients.producer
+    monkeypatch.setattr(
+        clients, "producer", lambda where, **settings: (asked.append(settings), producer(where, **settings))[1]
+    )
+    with Store(kafka.bootstrap, NOWHERE_URL, definitions=Fixed(table)) as store:
+        with store.pipeline(table.name, level="one") as pipe:
+            written = [pipe.put("k", str(n)) for n in range(500)]
+            with pytest.raises(UsageError, match="without a level"):
+                pipe.incr("n")
+            written.append(pipe.delete("k"))
+        assert [one.result().offset for one in written] == list(range(501))
+
+    async def write():
+        async with (
+            AsyncStore(kafka.bootstrap, NOWHERE_URL, definitions=Fixed(table)) as store,
+            store.pipeline(table.name, level="one") as pipe,
+        ):
+            assert (await (await pipe.put("k", "v"))).offset == 501
+            with pytest.raises(UsageError, match="without a level"):
+                await pipe.put_if("k", "w", absent=True)
+
+    asyncio.run(write())
+    assert [one["acks"] for one in asked] == ["1", "1"]
+    assert len(read_log(kafka.bootstrap, table)) == 502
+
+
+def test_a_write_of_a_pipeline_is_done_when_it_is_applied(dev_store, dev, users):
+    run = uuid.uuid4().hex
+    with dev_store.pipeline(users, level="applied") as pipe:
+        for n in range(20):
+            assert pipe.put(f"{run}-one", str(n)).result()
+            assert dev_store.get(users, f"{run}-one").value == b"%d" % n
+        written = [pipe.put(f"{run}-{n:04d}", "v", headers={"by": "me"} if n % 2 else None) for n in range(3_000)]
+        gone = pipe.delete(f"{run}-one")
+    assert all(one.done() for one in [*written, gone]), "leaving the block waits for all"
+    assert sum(1 for _ in dev_store.scan(users, prefix=run)) == 3_000
+
+    async def write():
+        async with AsyncStore(dev.facts["bootstrap"], dev.facts["http"]) as store:
+            async with store.pipeline(users, level="applied") as pipe:
+                for n in range(20):
+                    await (await pipe.put(f"{run}-two", str(n)))
+                    assert (await store.get(users, f"{run}-two")).value == b"%d" % n
+                written = [await pipe.delete(f"{run}-{n:04d}") for n in range(3_000)]
+            assert all(one.done() for one in written)
+            assert [row.key async for row in store.scan(users, prefix=run)] == [f"{run}-two".encode()]
+
+    asyncio.run(write())
+
+
+def test_a_pipeline_tells_what_is_in_the_log_and_not_applied(kafka, standing, monkeypatch):
+    monkeypatch.setattr(write_level, "MAX_APPLY_MS", 300)
+    node, reader, table = standing
+    before = len(read_log(kafka.bootstrap, table))
+    with Store(kafka.bootstrap, reader.url, definitions=Fixed(table)) as store:
+        pipe = store.pipeline(table.name, level="applied")
+        written = [pipe.put("k", str(n)) for n in range(3)]
+        with pytest.raises(NotApplied, match="of 3 writes 3 are in the log") as caught:
+            pipe.flush()
+        assert caught.value.position.offset == before + 2
+        for n, one in enumerate(written):
+            with pytest.raises(NotApplied, match="do not write it again") as single:
+                one.result()
+            assert single.value.position.offset == before + n
+        pipe.flush()  # it is told once
+        monkeypatch.undo()
+        late = pipe.put("k", "last")
+        node.append(table.name, 0, [(b"k", b"v")] * (before + 4 - served(reader, table)))
+        assert late.result().offset == before + 3
+        assert served(reader, table) == before + 4
+    with Store(kafka.bootstrap, definitions=Fixed(table)) as blind, pytest.raises(UsageError, match="URL of a node"):
+        blind.pipeline(table.name, level="applied")
+
+
+def served(reader, table) -> int:
+    """The next offset of the partition, as a reader tells it."""
+    return int(reader.get(f"/v1/tables/{table.name}/rows/k").headers["ls-applied"])
 
 
 def test_a_batch_waits_for_every_partition_in_one_request(kafka, dev_store, users):
@@ -175,7 +256,7 @@ def test_what_is_no_level_writes_nothing(level):
     with Store(NOWHERE, "http://127.0.0.1:1") as store:
         for write in (
             lambda: store.put("t", "k", "v", level=level), lambda: store.delete("t", "k", level=level),
-            lambda: store.put_many("t", {"k": "v"}, level=level),
+            lambda: store.put_many("t", {"k": "v"}, level=level), lambda: store.pipeline("t", level=level),
         ):  # fmt: skip
             with pytest.raises(UsageError, match="all, one, applied"):
                 write()
@@ -188,4 +269,7 @@ def test_the_store_in_memory_meets_every_level(level):
     store.put("t", "k", "v", level=level)
     store.put_many("t", {"l": "w"}, level=level)
     store.delete("t", "k", level=level)
+    with store.pipeline("t", level=level) as pipe:
+        pipe.put("m", "x")
+    assert store.get("t", "m").value == b"x"
     assert (store.get("t", "k"), store.get("t", "l").value) == (None, b"w")

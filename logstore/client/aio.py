@@ -90,10 +90,14 @@ class AsyncStore(AsyncSingleWrites, AsyncConditionalWrites, AsyncWideReads):
         """
         return await asyncio.to_thread(partial(self._store.put_many, table, pairs, level=level))
 
-    def pipeline(self, table: str) -> PipelineOpening:
-        """Write without waiting for each: `async with store.pipeline(table) as pipe`; see `AsyncPipeline`."""
+    def pipeline(self, table: str, *, level: WriteLevel | None = None) -> PipelineOpening:
+        """Write without waiting for each: `async with store.pipeline(table) as pipe`; see `AsyncPipeline`.
+
+        `level`: as of `Store.pipeline`.
+        """
+        self._store.check_level(level)
         self._store.check_open()
-        return PipelineOpening(partial(self.open_pipeline, check_table(table)))
+        return PipelineOpening(partial(self.open_pipeline, check_table(table), level, waits=True))
 
     async def get(
         self,

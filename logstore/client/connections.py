@@ -98,13 +98,14 @@ class ClientConnections:
             lambda: HttpReader(self.need_url(), self._tls), lambda reader: reader.close()
         )
         self._desk: Lazily[OutcomeDesk] = Lazily(self._make_desk, lambda desk: desk.close())
+        self._waiting: Lazily[OutcomeDesk] = Lazily(self._make_waiting, lambda desk: desk.close())
         self._pipelines: dict[str, Pipeline] = {}
         self._singles_of_leaders: dict[str, Pipeline] = {}
 
     def after_fork(self) -> None:
         """Connect anew in the child; see `log.after_fork`."""
         for inherited in (
-            self._producer, self._of_leaders, self._tables, self._reader, self._desk, self._pipelines,
+            self._producer, self._of_leaders, self._tables, self._reader, self._desk, self._waiting, self._pipelines,
             self._singles_of_leaders,
         ):  # fmt: skip
             keep(inherited)
@@ -125,7 +126,7 @@ class ClientConnections:
         self._closed = True
         producer, reader, tables = self._producer.close(), self._reader.close(), self._tables.close()
         of_leaders = self._of_leaders.close()
-        desk = self._desk.close()
+        desks = [desk for desk in (self._desk.close(), self._waiting.close()) if desk is not None]
         try:
             try:
                 if of_leaders is not None:
@@ -134,7 +135,7 @@ class ClientConnections:
                 if producer is not None:
                     producer.close(timeout_s)
         finally:
-            if desk is not None:
+            for desk in desks:
                 desk.close()
             if reader is not None:
                 reader.close()
@@ -160,6 +161,11 @@ class ClientConnections:
     def desk(self) -> "OutcomeDesk":
         """Desk at which outcomes of conditional writes are asked for, made on first use. Raises UsageError."""
         return self._desk.get()
+
+    @property
+    def waiting(self) -> "OutcomeDesk":
+        """Desk at which writes of pipelines wait until they are applied, made on first use. Raises UsageError."""
+        return self._waiting.get()
 
     def need_url(self) -> str:
         """The URL to read from; raises UsageError when there is none."""
@@ -213,6 +219,11 @@ class ClientConnections:
         from logstore.client.conditional.outcome_desk import OutcomeDesk  # noqa: PLC0415 - only who writes so
 
         return OutcomeDesk(asking(self.reader))
+
+    def _make_waiting(self) -> "OutcomeDesk":
+        from logstore.client.write.pending_applied import waiting_desk  # noqa: PLC0415 - only who writes so
+
+        return waiting_desk(self.reader)
 
     def _make_tables(self) -> Tables:
         if self._definitions is not None:

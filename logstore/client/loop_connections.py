@@ -78,8 +78,13 @@ class LoopConnections:
                 self._loop.call_soon_threadsafe(reader.close)
                 await asyncio.sleep(0)
 
-    async def open_pipeline(self, table: str, level: WriteLevel | None = None) -> AsyncPipeline:
-        """A pipeline of its own; connecting and asking for the definition happen on another thread, the first time."""
+    async def open_pipeline(
+        self, table: str, level: WriteLevel | None = None, *, waits: bool = False
+    ) -> AsyncPipeline:  # fmt: skip
+        """A pipeline of its own; connecting and asking for the definition happen on another thread, the first time.
+
+        `level`: of its producer; with `waits` of its writes too, which else leave it to their caller.
+        """
         loop = self._here()
         producer = await asyncio.to_thread(self._store.producer_at(level).get)
         definition = await asyncio.to_thread(self._store.tables.get, table)
@@ -95,6 +100,8 @@ class LoopConnections:
             again,
             proof,
             lambda: self._store.desk,
+            level if waits else None,
+            lambda: self._store.waiting,
         )
 
     def _forget(self, table: str) -> None:

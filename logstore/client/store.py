@@ -107,16 +107,21 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
             return self._put_many_decided(table, pairs, self.pipeline(table))
         return self._reached(level, table, self._put_many(table, pairs, self.producer_at(level)))
 
-    def pipeline(self, table: str) -> "Pipeline":
-        """Write without waiting for each, conditionally too; see `Pipeline`."""
+    def pipeline(self, table: str, *, level: WriteLevel | None = None) -> "Pipeline":
+        """Write without waiting for each, conditionally too; see `Pipeline`. `level` of puts and deletes: as of `put`.
+
+        At "applied" each is done once a reader has applied it. A pipeline of level "one" takes nothing that the log
+        decides.
+        """
+        self.check_level(level)
         self.check_open()
         check_table(table)
         from logstore.client.write.pipeline import Pipeline  # noqa: PLC0415 - loads librdkafka, which readers do without
 
         return Pipeline(
-            self.producer, self.tables.get(table),
+            self.producer_at(level).get(), self.tables.get(table),
             on_failure=partial(self.forget, table), ask_again=partial(self.ask_again, table), proof=self.tables.proof,
-            desk=lambda: self.desk,
+            desk=lambda: self.desk, level=level, waiting=lambda: self.waiting,
         )  # fmt: skip
 
     def get(

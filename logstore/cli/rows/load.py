@@ -17,8 +17,10 @@ from logstore.cli.rows import files
 from logstore.cli.rows.columns import Pair, as_it_is, key_maker, value_maker
 from logstore.cli.rows.files import FORMATS, How, Place
 from logstore.cli.rows.progress import rows_bar
+from logstore.cli.rows.write_level import LEVEL
 from logstore.cli.table_names import table_names
 from logstore.client.store import Store
+from logstore.client.write.level import WriteLevel, awaits_outcome
 from logstore.extras import needing
 from logstore.model.errors import UsageError
 from logstore.model.position import Position
@@ -54,13 +56,15 @@ from logstore.settings import Settings
 @click.option(
     "--batch", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Rows in memory at a time."
 )
+@LEVEL
 @options.AS_JSON
 @needing("parquet")
 def load(
     settings: Settings, table: str, path: Path, template: str | None, value_columns: str | None, kind: str | None,
-    encoding: str, delimiter: str | None, null: str, guess_types: bool, dry_run: bool, batch: int, as_json: bool,
+    encoding: str, delimiter: str | None, null: str, guess_types: bool, dry_run: bool, batch: int,
+    level: WriteLevel | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Write the rows of a CSV, JSON lines or Parquet file; returns when all are acknowledged.
+    """Write the rows of a CSV, JSON lines or Parquet file; returns when all are acknowledged, or as --level says.
 
     FILE may be compressed (.gz, .zst), a folder of Parquet files, or - for stdin. Columns of CSV are text, numbers of
     JSON keep their digits: no value is changed unasked. To run it again is safe: the same rows get the same values.
@@ -78,9 +82,9 @@ def load(
             count = sum(1 for _ in map(make, places))
             click.echo(f"table {table}: {count:,} rows could be written; nothing was", err=as_json)
             return
-        with Store(need_bootstrap(settings), need_url(settings)) as store:
+        with Store(need_bootstrap(settings), need_url(settings) if awaits_outcome(level) else None) as store:
             pairs = map(_within(store.tables.get(table).max_value_bytes, make), places)
-            count, position = _write(store, table, pairs, batch, advance)
+            count, position = _write(store, table, pairs, batch, level, advance)
     _summary(table, count, time.monotonic() - began_s, position, as_json=as_json)
 
 
@@ -120,13 +124,18 @@ def _how(path: Path, kind: str | None, encoding: str, delimiter: str | None, nul
 
 
 def _write(
-    store: Store, table: str, pairs: Iterator[Pair], batch: int, advance: Callable[[int], None]
+    store: Store,
+    table: str,
+    pairs: Iterator[Pair],
+    batch: int,
+    level: WriteLevel | None,
+    advance: Callable[[int], None],
 ) -> tuple[int, Position]:
     """Write batch by batch; an error, or Ctrl-C, says how many rows are in."""
     count, position = 0, Position()
     try:
         while some := list(islice(pairs, batch)):
-            position |= store.put_many(table, some)
+            position |= store.put_many(table, some, level=level)
             count += len(some)
             advance(count)
     except (Exception, KeyboardInterrupt) as error:

@@ -10,11 +10,12 @@ import click
 
 from logstore.cli import options, show
 from logstore.cli.rows import conditional
+from logstore.cli.rows.write_level import LEVEL
 from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
 from logstore.client.read.row import Row, SiblingRow
 from logstore.client.store import Store
-from logstore.client.write.level import WRITE_LEVELS, WriteLevel, awaits_outcome
+from logstore.client.write.level import WriteLevel, awaits_outcome
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError, WideTable
 from logstore.model.position import Position
@@ -37,12 +38,6 @@ SEEN = click.option(
     help="The version of the row that was read before, -1: there was none; values that are newer stay beside this one. "
     "In tables created with --siblings.",
 )
-_LEVEL = click.option(
-    "--level",
-    type=click.Choice(WRITE_LEVELS),
-    help="What has it on return: all in-sync replicas, one, or all and a reader.  [default: all; with --seen, and in "
-    "wide tables, applied]",
-)
 
 
 @click.command()
@@ -63,7 +58,7 @@ _LEVEL = click.option(
     help="The row is gone again after it, such as 90s or 7d; in tables created with --expiring.",
 )
 @SEEN
-@_LEVEL
+@LEVEL
 @options.KEY_ENCODING
 @options.AS_JSON
 def put(
@@ -106,7 +101,7 @@ def put(
 @click.argument("key")
 @conditional.CONDITION
 @SEEN
-@_LEVEL
+@LEVEL
 @options.KEY_ENCODING
 @options.AS_JSON
 def delete(

@@ -1,4 +1,4 @@
-"""OutcomeDesk: asks readers what became of conditional writes, of many at once.
+"""OutcomeDesk: asks readers what became of writes that are in the log, of many at once.
 
 Of one partition one request is under way at most, and whatever is acknowledged meanwhile is asked for by the next
 (group commit: DeWitt et al. 1984). Who finds nobody asking may ask by itself (`lead`); for all others a few threads
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from logstore.client.conditional.outcome import Outcome
 from logstore.client.lazily import CLOSED
@@ -36,12 +36,19 @@ class AskedPlace(NamedTuple):
     partition: int
 
 
-class UndecidedWrite(Protocol):
-    """A conditional write that is in the log, whose outcome is to be learnt."""
+class LoggedWrite(Protocol):
+    """A write that is in the log, of which a reader is to tell something."""
 
     place: AskedPlace
     offset: int
     end_s: float  # monotonic seconds; later nobody waits for it
+
+    def resolve(self, outcome: Answer) -> None:
+        """Take the answer, or the error for which it cannot be told."""
+
+
+class UndecidedWrite(LoggedWrite, Protocol):
+    """A conditional write that is in the log, whose outcome is to be learnt."""
 
     @property
     def key(self) -> bytes:
@@ -51,11 +58,8 @@ class UndecidedWrite(Protocol):
     def id(self) -> bytes:
         """The mutation id."""
 
-    def resolve(self, outcome: Answer) -> None:
-        """Take the outcome, or the error for which it cannot be told."""
 
-
-Ask = Callable[[Sequence[UndecidedWrite], float], Sequence[Answer]]
+Ask = Callable[[Sequence[Any], float], Sequence[Answer]]  # of writes of one partition, all of the kind it asks about
 
 
 class OutcomeDesk:
@@ -64,15 +68,13 @@ class OutcomeDesk:
     def __init__(self, ask: Ask) -> None:
         self._ask, self._order = ask, count()
         self._changed = threading.Condition()
-        self._queues: dict[
-            AskedPlace, deque[UndecidedWrite]
-        ] = {}  # of the partitions where somebody asks, or is about to
+        self._queues: dict[AskedPlace, deque[LoggedWrite]] = {}  # of the partitions where somebody asks, or is about to
         self._ready: deque[AskedPlace] = deque()  # where nobody asks yet
         self._resting: list[tuple[float, int, Callable[[], None]]] = []  # a heap, by when
         self._threads = self._idle = 0
         self._closed = False
 
-    def want(self, write: UndecidedWrite) -> None:
+    def want(self, write: LoggedWrite) -> None:
         """Have the outcome told to the write, on another thread. Never waits."""
         with self._changed:
             closed = self._closed
@@ -166,7 +168,7 @@ class OutcomeDesk:
         for write, answer in zip(some, found, strict=True):
             write.resolve(answer)
 
-    def _asked(self, some: Sequence[UndecidedWrite]) -> Sequence[Answer]:
+    def _asked(self, some: Sequence[LoggedWrite]) -> Sequence[Answer]:
         try:
             return self._ask(some, min(write.end_s for write in some))
         except LogStoreError as error:

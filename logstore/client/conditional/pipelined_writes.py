@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from logstore.client.checks import Text
 from logstore.client.conditional.record import (
@@ -11,9 +11,13 @@ from logstore.client.conditional.record import (
     append_record,
     cas_record,
     delete_record,
+    edit_record,
     incr_record,
     put_record,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from logstore.client.wide.row_edit import RowEdit
 
 P = TypeVar("P")
 
@@ -67,6 +71,39 @@ class PipelinedWrites(ABC, Generic[P]):
     def append(self, key: Text, suffix: Text, *, headers: Mapping[str, Text] | None = None) -> P:
         """Queue bytes behind those of a row."""
         return self.decide(append_record(key, suffix, headers))
+
+    def edit(
+        self,
+        key: Text,
+        edit: "RowEdit",
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        column: "Text | tuple[str, Text] | None" = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> P:
+        """Queue an edit of the cells of a wide row, as `ConditionalWrites.edit`."""
+        from logstore.client.wide.row_edit import edited_row  # noqa: PLC0415 - who edits no wide rows does without
+
+        expected = Expected(absent, present, version, column=column)
+        return self.decide(edit_record(edited_row(key, edit), expected, headers))
+
+    def edit_rows(
+        self,
+        edits: "Mapping[Text, RowEdit]",
+        *,
+        absent: bool = False,
+        present: bool = False,
+        version: int | None = None,
+        column: "Text | tuple[str, Text] | None" = None,
+        headers: Mapping[str, Text] | None = None,
+    ) -> P:
+        """Queue an edit of several wide rows of one partition, as `ConditionalWrites.edit_rows`."""
+        from logstore.client.wide.row_edit import edited_rows  # noqa: PLC0415 - who edits no wide rows does without
+
+        expected = Expected(absent, present, version, column=column)
+        return self.decide(edit_record(edited_rows(edits), expected, headers))
 
     @abstractmethod
     def decide(self, record: ConditionalRecord) -> P:

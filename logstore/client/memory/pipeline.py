@@ -8,6 +8,7 @@ from logstore.client.checks import Text, check_timeout
 from logstore.client.conditional.outcome import Outcome
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord
+from logstore.client.write.level import WriteLevel, awaits_outcome, check_decides
 from logstore.model.errors import BatchFailed, InvalidWrite, LogStoreError, UsageError
 from logstore.model.key import to_bytes
 from logstore.model.position import Position
@@ -70,8 +71,8 @@ class RefusedWrite(CompletedWrite[Position]):
 class MemoryPipeline(PipelinedWrites[CompletedWrite[Outcome]]):
     """Writes to one table in memory, as `Pipeline`: use as a context manager."""
 
-    def __init__(self, store: "MemoryStore", table: str) -> None:
-        self._store, self._table, self._ended = store, table, ""
+    def __init__(self, store: "MemoryStore", table: str, level: WriteLevel | None = None) -> None:
+        self._store, self._table, self._level, self._ended = store, table, level, ""
         self.count = 0
         self._refused: list[LogStoreError] = []  # since the last flush
 
@@ -91,6 +92,7 @@ class MemoryPipeline(PipelinedWrites[CompletedWrite[Outcome]]):
     def decide(self, record: ConditionalRecord) -> CompletedWrite[Outcome]:
         """Write a record whose outcome is remembered. Raises as `put`, NotConditional, NotExpiring."""
         self._check_open()
+        check_decides(self._level)
         outcome = self._store.decide(self._table, record)
         self.count += 1
         return CompletedWrite(outcome)
@@ -125,7 +127,8 @@ class MemoryPipeline(PipelinedWrites[CompletedWrite[Outcome]]):
     ) -> CompletedWrite[Position]:
         self._check_open()
         try:
-            written = CompletedWrite(self._store.write(self._table, key, value, headers, ttl_s, seen))
+            decided = awaits_outcome(self._level)
+            written = CompletedWrite(self._store.write(self._table, key, value, headers, ttl_s, seen, decided=decided))
         except InvalidWrite as error:
             written = RefusedWrite(error)
             self._refused.append(error)

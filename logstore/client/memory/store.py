@@ -216,10 +216,11 @@ class MemoryStore(ConditionalWrites, WideReads):
                 raise BatchFailed(place + 1, 1, error, failed_places=failed, position=position) from error
         return Position().merge(written)
 
-    def pipeline(self, table: str) -> MemoryPipeline:
+    def pipeline(self, table: str, *, level: WriteLevel | None = None) -> MemoryPipeline:
         """Write without waiting for each, as `Store.pipeline`."""
+        check_write_level(level)
         self._tables.partitions(table)
-        return MemoryPipeline(self, table)
+        return MemoryPipeline(self, table, level)
 
     def get(
         self,

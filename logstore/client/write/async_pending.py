@@ -11,6 +11,7 @@ from logstore.client.conditional.outcome import Outcome
 from logstore.client.conditional.pending_outcome import PendingOutcome
 from logstore.client.conditional.pending_put import PendingPut
 from logstore.client.write.pending import Pending, PendingWrite, Shared
+from logstore.client.write.pending_applied import PendingApplied
 from logstore.client.write.wakeups import Wakeups
 from logstore.log.write.limits import GRACE_S
 from logstore.log.write.producer import Producer
@@ -81,7 +82,22 @@ class AsyncPendingPut(Awaited, PendingPut):
         return self._applied()
 
 
-async def within(pending: AsyncPending | AsyncPendingPut, timeout_s: float | None) -> Position:
+class AsyncPendingApplied(Awaited, PendingApplied):
+    """A put or delete that is to be applied, on its way: `await` it for its position, or ask `done()`."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, Position]:
+        """Wait until it is applied; raises like `PendingApplied.result`."""
+        if not self.done():
+            yield from self._arrival().__await__()
+        return self._applied()
+
+
+AsyncWritten = AsyncPending | AsyncPendingPut | AsyncPendingApplied
+
+
+async def within(pending: AsyncWritten, timeout_s: float | None) -> Position:
     """The position of a write. Raises StillPending after `timeout_s`, where it is given."""
     if timeout_s is None:
         return await pending

@@ -10,7 +10,15 @@ from logstore.client.conditional.decided_put import decided_put, may_be_refused
 from logstore.client.conditional.outcome_desk import OutcomeDesk
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord
-from logstore.client.write.async_pending import AsyncPending, AsyncPendingOutcome, AsyncPendingPut, AsyncShared
+from logstore.client.write.async_pending import (
+    AsyncPending,
+    AsyncPendingApplied,
+    AsyncPendingOutcome,
+    AsyncPendingPut,
+    AsyncShared,
+    AsyncWritten,
+)
+from logstore.client.write.level import WriteLevel, awaits_outcome
 from logstore.client.write.pending import PendingWrite
 from logstore.client.write.pipeline import Pipeline, ReservedHeaders
 from logstore.client.write.wakeups import Wakeups
@@ -38,18 +46,21 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
         ask_again: Callable[[], Table] | None = None,
         proof: TopicProof | None = None,
         desk: Callable[[], OutcomeDesk] | None = None,
+        level: WriteLevel | None = None,
+        waiting: Callable[[], OutcomeDesk] | None = None,
     ) -> None:
         """See `Pipeline`; `ask_again` is called on another thread."""
-        self._producer, self._ask_again = producer, ask_again
+        self._producer, self._ask_again, self._level = producer, ask_again, level
         self._inner = Pipeline(
             producer, table, AsyncPending, lambda epoch, to: AsyncShared(epoch, to, wakeups), on_failure, proof=proof,
-            desk=desk, outcome_kind=AsyncPendingOutcome, put_kind=AsyncPendingPut,
+            desk=desk, outcome_kind=AsyncPendingOutcome, put_kind=AsyncPendingPut, level=level, waiting=waiting,
+            applied_kind=AsyncPendingApplied,
         )  # fmt: skip
 
     async def put(
         self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
         seen: int | None = None,
-    ) -> AsyncPending | AsyncPendingPut:  # fmt: skip
+    ) -> AsyncWritten:  # fmt: skip
         """Queue one write; waits only while the queue is full. Parameters as of `Pipeline.put`.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
@@ -59,17 +70,17 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
 
     async def delete(
         self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
-    ) -> AsyncPending | AsyncPendingPut:  # fmt: skip
+    ) -> AsyncWritten:  # fmt: skip
         """Queue one delete; waits and raises like `put`."""
         return await self.write(check_key(to_bytes(key)), None, headers, seen_header(seen))
 
     async def write(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders, *,
         decided: bool = True,
-    ) -> AsyncPending | AsyncPendingPut:  # fmt: skip
+    ) -> AsyncWritten:  # fmt: skip
         """Queue a put or delete with a checked key, as `Pipeline.write`; waits and raises like `put`."""
         own = await self._own(own)
-        if not decided or not may_be_refused(self.table, value, own):
+        if not (decided and awaits_outcome(self._level) and may_be_refused(self.table, value, own)):
             return await self._queue(key, value, headers, own)
         record = decided_put(key, value, headers, own)
         return await self._decided(record, lambda: self._inner.decide_put(record, patience_s=0.0), AsyncPendingPut)
@@ -109,7 +120,9 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
     async def queue(self, record: ConditionalRecord) -> AsyncPending:
         """Queue a record whose outcome is remembered; waits and raises like `put`. Raises NotConditional too."""
         record.check_takes(self.table)  # as it is by now: in a plain one the record would stop the partition
-        return await self._queue(record.key, record.value, record.headers, record.own)
+        pending = await self._queue(record.key, record.value, record.headers, record.own)
+        assert isinstance(pending, AsyncPending), "a pipeline of single writes has no level"
+        return pending
 
     async def _own(self, own: ReservedHeaders) -> ReservedHeaders:
         """Reserved headers that the table takes. Raises NotExpiring, NoSiblings."""
@@ -123,7 +136,7 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
 
     async def _queue(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders = ()
-    ) -> AsyncPending:
+    ) -> AsyncPending | AsyncPendingApplied:
         try:
             return await self._queue_there(key, value, headers, own)
         except WriteFailed:
@@ -153,8 +166,12 @@ class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
 
     async def _queue_there(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders
-    ) -> AsyncPending:
+    ) -> AsyncPending | AsyncPendingApplied:
         check_value(value, self._inner.limit)
+        if self._level == "applied":
+            return await self._with_room(
+                lambda: self._inner.apply(key, value, headers, own, patience_s=0.0), AsyncPendingApplied
+            )
         return await self._with_room(
             lambda: self._inner.queue(key, value, headers, patience_s=0.0, own=own), AsyncPending
         )

@@ -7,7 +7,7 @@ from functools import partial
 from logstore.client.checks import Text, check_seen, check_table
 from logstore.client.loop_connections import LoopConnections
 from logstore.client.tables import renewing
-from logstore.client.write.async_pending import AsyncPending, AsyncPendingPut, within
+from logstore.client.write.async_pending import AsyncWritten, within
 from logstore.client.write.async_pipeline import AsyncPipeline
 from logstore.client.write.level import WriteLevel, apply_ms, awaits_outcome, raising_as_put, waiting_for
 from logstore.client.write.pipeline import ReservedHeaders
@@ -38,7 +38,7 @@ class AsyncSingleWrites(LoopConnections):
         return position
 
     async def _write(
-        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncPending | AsyncPendingPut]],
+        self, table: str, queue: Callable[[AsyncPipeline], Awaitable[AsyncWritten]],
         timeout_s: float | None = None, level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """Write one record, as `SingleWrites._write` does."""

@@ -7,13 +7,15 @@ known by its place, and not only counted.
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from logstore.client.checks import CheckedWrites, Pair, Text, pairs_of
-from logstore.client.conditional.pending_put import PendingPut
-from logstore.client.write.pending import Pending
 from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import BatchFailed, BatchUnknown, LogStoreError, StillPending, Unknown, UsageError
 from logstore.model.position import Position
+
+if TYPE_CHECKING:
+    from logstore.client.write.pipeline import Written
 
 _CHUNK = 1_000  # pairs that are checked at once
 _UNDER_WAY = 16_000  # writes whose end is waited for: fewer than a pipeline takes
@@ -25,7 +27,7 @@ class DecidedBatch:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._under_way: deque[tuple[int, Pending | PendingPut]] = deque()
+        self._under_way: deque[tuple[int, Written]] = deque()
         self._count = 0
         self._pieces: dict[tuple[str, int], int] = {}
         self._failed: list[range] = []

@@ -30,6 +30,15 @@ def awaits_outcome(level: WriteLevel | None) -> bool:
     return level in (None, "applied")
 
 
+def check_decides(level: WriteLevel | None) -> None:
+    """Raise UsageError for a level at which nothing is decided."""
+    if level == "one":
+        raise UsageError(
+            "a pipeline of the level one takes puts and deletes: what the log decides is in all replicas when its "
+            "outcome is known; open another pipeline for it, without a level"
+        )
+
+
 def apply_ms(delivery_timeout_s: float) -> int:
     """Milliseconds for which a write that is in the log waits until it is applied."""
     return max(1, min(MAX_APPLY_MS, round(delivery_timeout_s * 1000)))

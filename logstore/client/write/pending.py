@@ -15,7 +15,7 @@ from typing import Any, Self
 from logstore.log.write.delivery import delivery_error, unproved
 from logstore.log.write.limits import GRACE_S
 from logstore.log.write.producer import Producer
-from logstore.model.errors import LogStoreError, StillPending, Unknown, UsageError
+from logstore.model.errors import LogStoreError, NotApplied, StillPending, Unknown, UsageError
 from logstore.model.position import Position
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,14 @@ class Shared:
         self.epoch, self.producer = epoch, producer
         self.lock = threading.Lock()  # of `waiting`, and of the failures
         self.waiting: dict[PendingWrite, list[Callable[[Any], object]]] = {}
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Count failures from none on."""
         self.failures: list[LogStoreError] = []  # the first few, for the message
-        self.failed = self.unknown = 0
+        self.failed = self.unknown = self.unapplied = 0
+        self.late: NotApplied | None = None  # the first one
+        self.late_at = Position()  # of all of them
 
     def fail(self, error: LogStoreError) -> None:
         """Count one failed write. Any thread."""
@@ -42,6 +48,12 @@ class Shared:
                 self.failed += 1
             if len(self.failures) < 10:
                 self.failures.append(error)
+
+    def be_late(self, error: NotApplied, position: Position) -> None:
+        """Count one write that is in the log, and not known to be applied. Any thread."""
+        with self.lock:
+            self.unapplied += 1
+            self.late, self.late_at = self.late or error, self.late_at | position
 
 
 class PendingWrite:

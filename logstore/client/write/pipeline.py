@@ -1,7 +1,7 @@
 """Pipeline: writes to one table without waiting for each, and one place where their failures come together."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -17,21 +17,15 @@ from logstore.client.checks import (
 )  # fmt: skip
 from logstore.client.conditional.pipelined_writes import PipelinedWrites
 from logstore.client.conditional.record import ConditionalRecord
+from logstore.client.write.level import WriteLevel, awaits_outcome, check_decides
 from logstore.client.write.pending import Pending, Shared
+from logstore.client.write.pipeline_failures import raise_failures
 from logstore.log.write.delivery import queue_full
 from logstore.log.write.librdkafka import placing
 from logstore.log.write.limits import GRACE_S
 from logstore.log.write.producer import Producer
 from logstore.log.write.topic_proof import TopicProof
-from logstore.model.errors import (
-    BatchFailed,
-    BatchUnknown,
-    LogStoreError,
-    StillPending,
-    Unknown,
-    UsageError,
-    WriteFailed,
-)
+from logstore.model.errors import LogStoreError, StillPending, Unknown, UsageError, WriteFailed
 from logstore.model.key import MAX_KEY_BYTES, check_key, to_bytes
 from logstore.model.table import Table
 
@@ -39,6 +33,9 @@ if TYPE_CHECKING:
     from logstore.client.conditional.outcome_desk import OutcomeDesk
     from logstore.client.conditional.pending_outcome import PendingDecision, PendingOutcome, Undecided
     from logstore.client.conditional.pending_put import PendingPut
+    from logstore.client.write.pending_applied import PendingApplied
+
+    Written = Pending | PendingPut | PendingApplied
 
 D = TypeVar("D", bound="PendingDecision")
 P = TypeVar("P", bound=Callable[[Any, Any], object])
@@ -66,15 +63,21 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
         desk: "Callable[[], OutcomeDesk] | None" = None,
         outcome_kind: "type[PendingOutcome] | None" = None,
         put_kind: "type[PendingPut] | None" = None,
+        level: WriteLevel | None = None,
+        waiting: "Callable[[], OutcomeDesk] | None" = None,
+        applied_kind: "type[PendingApplied] | None" = None,
     ) -> None:
         """`on_failure` is called when `flush` finds writes that failed.
 
         `ask_again` gives the definition as it is now: a write that is refused because the table was made again, or
         another one promoted over it, goes to the new log. `proof` tells `flush` whether the log that acknowledged is
-        the table's. `desk` has outcomes of conditional writes told.
+        the table's. `desk` has outcomes of conditional writes told. `level`: of its puts and deletes; what is to be
+        applied is waited for at `waiting`. Requires: the producer is one for that level.
         """
         self._desk, self._outcome_kind, self._put_kind = desk, outcome_kind, put_kind
         self._undecided: Undecided | None = None  # from the first conditional write on
+        self._level, self._waiting, self._applied_kind = level, waiting, applied_kind
+        self._unapplied: Undecided | None = None  # from the first write on that is to be applied
         self._producer, self._kind, self._on_failure, self._proof = producer, kind, on_failure, proof
         self._share, self._ask_again = share, ask_again
         self._left, self._count = _POLL_EVERY, 0
@@ -87,11 +90,11 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
     def put(
         self, key: Text, value: Text, *, headers: Mapping[str, Text] | None = None, ttl_s: float | None = None,
         seen: int | None = None,
-    ) -> "Pending | PendingPut":  # fmt: skip
+    ) -> "Pending | PendingPut | PendingApplied":  # fmt: skip
         """Queue one write. `ttl_s`: seconds after which the row is gone again, in a table whose rows expire.
 
         `seen`: as of `Store.put`. With it, and in a wide table, the write is done when it has been applied, and fails
-        with InvalidWrite where the row as it stands refuses it.
+        with InvalidWrite where the row as it stands refuses it, unless the pipeline's level says less.
 
         Raises BadKey, ValueTooLarge, UsageError, NoSuchTable, Overloaded, WriteFailed: then it is not written.
         """
@@ -131,23 +134,42 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
 
     def delete(
         self, key: Text, *, headers: Mapping[str, Text] | None = None, seen: int | None = None
-    ) -> "Pending | PendingPut":  # fmt: skip
+    ) -> "Pending | PendingPut | PendingApplied":  # fmt: skip
         """Queue one delete; raises like `put`."""
         return self.write(check_key(to_bytes(key)), None, headers, seen_header(seen))
 
     def write(
         self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders, *,
         decided: bool = True,
-    ) -> "Pending | PendingPut":  # fmt: skip
+    ) -> "Written":  # fmt: skip
         """Queue a checked put or delete. `decided`: False for one that counts as written once it is acknowledged."""
         own = self.check_own(own)
-        if not decided or not (self._table.wide or own):
-            return self.queue(key, value, headers, own=own)
-        from logstore.client.conditional.decided_put import decided_put, may_be_refused  # noqa: PLC0415 - as _deciding
+        if decided and awaits_outcome(self._level) and (self._table.wide or own):
+            from logstore.client.conditional.decided_put import decided_put, may_be_refused  # noqa: PLC0415 - as _deciding
 
-        if not may_be_refused(self._table, value, own):
-            return self.queue(key, value, headers, own=own)
-        return self.decide_put(decided_put(key, value, headers, own))
+            if may_be_refused(self._table, value, own):
+                return self.decide_put(decided_put(key, value, headers, own))
+        if self._level == "applied":
+            return self.apply(key, value, headers, own)
+        return self.queue(key, value, headers, own=own)
+
+    def apply(
+        self, key: bytes, value: bytes | None, headers: Mapping[str, Text] | None, own: ReservedHeaders,
+        patience_s: float | None = None,
+    ) -> "PendingApplied":  # fmt: skip
+        """Queue a checked put or delete that is done once a reader has applied it."""
+        if self._applied_kind is None:
+            from logstore.client.write.pending_applied import PendingApplied  # noqa: PLC0415 - as _deciding
+
+            self._applied_kind = PendingApplied
+        self._check_open()
+        unapplied, kind = self._to_apply(), self._applied_kind
+        patience_s = self._producer.patience_s if patience_s is None else patience_s
+        with _place_among(unapplied, patience_s, self._producer):
+            return self.queue_as(
+                lambda shared, _, partition: kind.begun(unapplied, shared, partition), key, value, headers, patience_s,
+                own,
+            )  # fmt: skip
 
     def decide_put(self, record: ConditionalRecord, patience_s: float | None = None) -> "PendingPut":
         """Queue a put or delete that the fold may refuse; raises as `decide`."""
@@ -168,12 +190,11 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
 
     def _decide(self, record: ConditionalRecord, kind: type[D], patience_s: float | None) -> D:
         self._check_open()
+        check_decides(self._level)
         checked = self._check_takes(record)
         check_value(record.value, self._limit)
         undecided = self._deciding()
         patience_s = self._producer.patience_s if patience_s is None else patience_s
-        if not undecided.enter(patience_s, self._producer.release):
-            raise queue_full()
         end_s = monotonic() + self._producer.delivery_timeout_s
 
         def begin(shared: Shared, topic: str, partition: int) -> D:
@@ -183,11 +204,8 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
             pending.aim(topic, partition)
             return pending
 
-        try:
+        with _place_among(undecided, patience_s, self._producer):
             return self.queue_as(begin, record.key, record.value, record.headers, patience_s, record.own)
-        except BaseException:
-            undecided.leave()
-            raise
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait for every write so far, and for the outcomes of conditional ones.
@@ -306,12 +324,22 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
             self._undecided = Undecided(self._table.name, self._desk())
         return self._undecided
 
+    def _to_apply(self) -> "Undecided":
+        """Writes of this pipeline that are to be applied."""
+        if self._unapplied is None:
+            from logstore.client.conditional.pending_outcome import Undecided  # noqa: PLC0415 - as _deciding
+
+            assert self._waiting is not None, "who has writes applied has a desk that waits for them"
+            self._unapplied = Undecided(self._table.name, self._waiting())
+        return self._unapplied
+
     def _outcomes_left(self, end: float | None) -> int:
-        """Conditional writes without outcome by `end`; by default they have the delivery timeout."""
-        if self._undecided is None:
+        """Writes by `end` without an outcome, or not applied; by default they have the delivery timeout."""
+        waited = [some for some in (self._undecided, self._unapplied) if some is not None]
+        if not waited:
             return 0
         end = monotonic() + self._producer.delivery_timeout_s + GRACE_S if end is None else end
-        return self._undecided.wait(end - monotonic())
+        return sum(some.wait(end - monotonic()) for some in waited)
 
     def _queue(
         self,
@@ -337,7 +365,8 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
         self._all_shared.append(self._shared)
         self._topic, self._limit, self._partitions = table.topic, table.max_value_bytes, table.partitions
         self._place = placing(table.partitioning)
-        self._quick_limit = -1 if table.wide else self._limit  # of values that go the short way
+        quick = not table.wide and self._level != "applied"
+        self._quick_limit = self._limit if quick else -1  # of values that go the short way
 
     def _breathe(self) -> None:
         self._count += _POLL_EVERY
@@ -366,20 +395,20 @@ class Pipeline(PipelinedWrites["PendingOutcome"]):
             raise UsageError(self._ended)
 
     def _raise(self, total: int) -> None:
-        failed = sum(shared.failed for shared in self._all_shared)
-        unknown = sum(shared.unknown for shared in self._all_shared)
-        failures = [error for shared in self._all_shared for error in shared.failures]
-        for shared in self._all_shared:
-            shared.failed, shared.unknown, shared.failures = 0, 0, []
-        self._all_shared, self._reported = [self._shared], 0
-        if failed + unknown and self._on_failure is not None:
-            self._on_failure()
-        if failed + unknown == 1:
-            raise failures[0]
-        if unknown:
-            raise BatchUnknown(total, failed, unknown, next(e for e in failures if isinstance(e, Unknown)))
-        if failed:
-            raise BatchFailed(total, failed, failures[0])
+        every, self._all_shared, self._reported = self._all_shared, [self._shared], 0
+        raise_failures(total, every, self._on_failure)
+
+
+@contextmanager
+def _place_among(some: "Undecided", patience_s: float, producer: Producer) -> Iterator[None]:
+    """Count a write in that the block queues; out again where it does not. Raises Overloaded for want of room."""
+    if not some.enter(patience_s, producer.release):
+        raise queue_full()
+    try:
+        yield
+    except BaseException:
+        some.leave()
+        raise
 
 
 def _present(value: Any, limit: int) -> bytes | None:

@@ -30,10 +30,8 @@ from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 
 if TYPE_CHECKING:
-    from logstore.client.conditional.pending_put import PendingPut
     from logstore.client.write.batch import WriteBatch
-    from logstore.client.write.pending import Pending
-    from logstore.client.write.pipeline import Pipeline
+    from logstore.client.write.pipeline import Pipeline, Written
     from logstore.log.write.producer import Producer
     from logstore.model.table import Table
 
@@ -95,7 +93,7 @@ class SingleWrites(ClientConnections):
         raw, decided = check_key(to_bytes(key)), awaits_outcome(level)
         bare = value if not own and headers is None else None
 
-        def queue(pipeline: "Pipeline") -> "Pending | PendingPut":
+        def queue(pipeline: "Pipeline") -> "Written":
             if bare is not None and (decided or not pipeline.table.wide):
                 return pipeline.put(raw, bare)  # it says the same, and is the short way to the queue
             return pipeline.write(raw, check_value(value, pipeline.limit), headers, own, decided=decided)
@@ -113,7 +111,7 @@ class SingleWrites(ClientConnections):
         return position
 
     def _write(
-        self, table: str, queue: "Callable[[Pipeline], Pending | PendingPut]", timeout_s: float | None = None,
+        self, table: str, queue: "Callable[[Pipeline], Written]", timeout_s: float | None = None,
         level: WriteLevel | None = None,
     ) -> Position:  # fmt: skip
         """One write, acknowledged; to the log that the table has by now, if the one that was known refuses it."""
