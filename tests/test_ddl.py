@@ -187,6 +187,79 @@ def test_alter_changes_the_description_and_the_topic_but_not_the_epoch(registry,
         ddl.alter(registry, "ddl-none", description="x")
 
 
+def test_of_changes_at_once_none_is_lost(registry, name, monkeypatch):
+    """All of them have seen the same definition, and each one's record replaces those before it."""
+    ddl.create(registry, name, wide=True, families=["f"], partitions=1)
+    asked = [
+        {"description": "new"}, {"allow_control_records": False}, {"snapshots": {"keep_snapshots": 9}},
+        {"snapshots": {"compression": "zstd", "merge_share": 0.25}},
+    ]  # fmt: skip
+    write, together, first = Registry.write_over, threading.Barrier(len(asked)), threading.local()
+
+    def write_over(self, table):
+        if not getattr(first, "was", False):
+            first.was = True
+            together.wait(30)
+        return write(self, table)
+
+    monkeypatch.setattr(Registry, "write_over", write_over)
+    with ThreadPoolExecutor(len(asked)) as pool:
+        changes = list(pool.map(lambda some: ddl.alter(registry, name, **some), asked))
+    table = registry.table(name)
+    assert (table.description, table.allow_control_records, table.keep_snapshots) == ("new", False, 9)
+    assert (table.compression, table.merge_share) == ("zstd", 0.25)
+    assert table.revision == max(change.table.revision for change in changes)
+
+
+def test_a_field_that_two_change_at_once_has_the_value_of_the_later_one(registry, name, monkeypatch):
+    ddl.create(registry, name)
+    write = Registry.write_over
+
+    def after_another(self, table):
+        monkeypatch.setattr(Registry, "write_over", write)
+        ddl.alter(registry, name, description="theirs", snapshots={"keep_snapshots": 7})
+        return write(self, table)
+
+    monkeypatch.setattr(Registry, "write_over", after_another)
+    change = ddl.alter(registry, name, description="ours")
+    assert change.table == registry.table(name)
+    assert (change.table.description, change.table.keep_snapshots) == ("ours", 7)
+
+
+def test_a_third_that_saw_the_first_record_of_two_loses_nothing(registry, name, monkeypatch):
+    """Ours replaces theirs; before we have joined the two somebody reads ours as it stands, and writes behind it."""
+    ddl.create(registry, name)
+    write, others = Registry.write_over, [{"description": "theirs"}, {"allow_control_records": False}]
+
+    def between(self, table):
+        if others:
+            monkeypatch.setattr(Registry, "write_over", write)
+            ddl.alter(registry, name, **others.pop(0))
+            monkeypatch.setattr(Registry, "write_over", between)
+        return write(self, table)
+
+    monkeypatch.setattr(Registry, "write_over", between)
+    table = ddl.alter(registry, name, snapshots={"keep_snapshots": 7}).table
+    assert not others
+    assert (table.description, table.allow_control_records, table.keep_snapshots) == ("theirs", False, 7)
+    assert registry.table(name) == table
+
+
+def test_a_table_that_is_dropped_while_it_is_altered_stays_dropped(registry, name, monkeypatch):
+    ddl.create(registry, name)
+    write = Registry.write_over
+
+    def dropped_before(self, table):
+        monkeypatch.setattr(Registry, "write_over", write)
+        ddl.drop(registry, name)
+        return write(self, table)
+
+    monkeypatch.setattr(Registry, "write_over", dropped_before)
+    with pytest.raises(NoSuchTable):
+        ddl.alter(registry, name, description="late")
+    assert registry.read().tables[name].dropped
+
+
 def test_a_dropped_table_leaves_its_epoch_behind_for_the_next_of_its_name(registry, name):
     first = ddl.create(registry, name).table
     dropped = ddl.drop(registry, name)

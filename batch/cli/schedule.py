@@ -3,7 +3,6 @@
 The leader of the workers runs what is due (`streaming/schedule/compaction_schedule.py`).
 """
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -34,6 +33,7 @@ def schedule(
 ) -> None:  # fmt: skip
     """Show when TABLE is compacted by itself and how that went, or set it: when either limit is reached."""
     from logstore.cli import compactions  # noqa: PLC0415 - only who needs it waits for its import
+    from logstore.log.tables.joining import amend  # noqa: PLC0415 - only who needs it waits for its import
     from logstore.log.tables.registry import Registry  # noqa: PLC0415 - only who needs it waits for its import
 
     registry = Registry(need_bootstrap(settings))
@@ -43,8 +43,7 @@ def schedule(
     if off and limits:
         raise UsageError("--off takes no limits; leave --every-mutations and --every-minutes out")
     if off or limits:
-        found = replace(found, schedule=None if off else wanted)
-        registry.write(found)
+        found = amend(registry, found, {"schedule": None if off else wanted}, []).table
     stands = compactions.look(registry, found, storage or settings.storage, settings.data_dir)
     if as_json:
         show.as_json({"table": table, **(stands or {"schedule": None})})

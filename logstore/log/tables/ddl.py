@@ -21,6 +21,7 @@ from logstore.log.kafka import offsets
 from logstore.log.tables import rules
 from logstore.log.tables.change import Change, write
 from logstore.log.tables.claims import check_unclaimed, claim_topic, epoch_now, free, heir, is_left_over, is_usable
+from logstore.log.tables.joining import amend
 from logstore.log.tables.registry import Registry
 from logstore.model.errors import BadDefinition, NoSuchTable
 from logstore.model.partitioning.splits import splits_of
@@ -136,7 +137,9 @@ def alter(
     add_families: Given = (),
     families: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Change:
-    """Change what is not fixed. Raises NoSuchTable, NotWide, UsageError, BadDefinition.
+    """Change what is not fixed. Raises NoSuchTable, NotWide, UsageError, BadDefinition, Conflict.
+
+    What others change at the same time holds beside it (`joining`).
 
     `add_families`: as in `create`; `families`: other rules of some that are there. A change of families that was cut
     short is ended, whatever else is asked for.
@@ -150,13 +153,14 @@ def alter(
         actual = topics.settings_of(registry.admin, table.topic)
         _allowed(table, actual | dict(topic_config), topics.replication(registry.admin), only=topic_config)
         topics.set_settings(registry.admin, table.topic, dict(topic_config))
+    asked: dict[str, Any] = dict(snapshots or {})
     if description is not None:
-        table = replace(table, description=description)
+        asked["description"] = description
     if allow_control_records is not None:
-        table = replace(table, allow_control_records=allow_control_records)
-    if table == ruled and (added or changed):
-        return Change(table, table.revision + 1, [])
-    return write(registry, table, [])
+        asked["allow_control_records"] = allow_control_records
+    if not asked and (added or changed):
+        return Change(ruled, ruled.revision + 1, [])
+    return amend(registry, ruled, asked, [])
 
 
 def drop(registry: Registry, name: str) -> Change:

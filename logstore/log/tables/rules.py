@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 from logstore.log.control import append_control
 from logstore.log.kafka import offsets
+from logstore.log.tables.joining import ATTEMPTS, too_many, write_joined
 from logstore.log.tables.registry import Registry
-from logstore.model.errors import BadDefinition, Conflict, NoSuchTable
+from logstore.model.errors import BadDefinition
 from logstore.model.folding.mutation import RULES, Control, sort_out
-from logstore.model.rules.rules_revision import RulesRecord, RulesRevision, joined, read_record, settled
+from logstore.model.rules.rules_revision import RulesRecord, RulesRevision, read_record, settled
 from logstore.model.table import Table, check_model
 from logstore.model.wide.altered_families import Given, altered_families, begun
-
-_ATTEMPTS = 10  # of one change, while others change the table at the same time
 
 
 def alter(registry: Registry, table: Table, added: Given, changed: Mapping[str, Mapping[str, object]]) -> Table:
@@ -30,42 +29,25 @@ def alter(registry: Registry, table: Table, added: Given, changed: Mapping[str, 
 
     Raises NotWide, BadDefinition, UsageError for what cannot be; Conflict, LogUnreachable, LogGap, EpochChanged.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         if altered_families(table, added, changed) == table.families:
             return table
         ends = _ends(registry, table)
         table = registry.table(table.name)  # behind `ends`: what another change appends of a later definition is above
         families = altered_families(table, added, changed)
-        table = ended(registry, _written(registry, begun(table, families, ends)))  # 1
-    raise _too_many(table)
+        table = ended(registry, write_joined(registry, table, begun(table, families, ends), {}))  # 1
+    raise too_many(table)
 
 
 def ended(registry: Registry, table: Table) -> Table:
     """The definition after steps 2 and 3 of every change that was begun. Raises as `alter`."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         if all(one.is_complete for one in table.revisions):
             return table
         revisions = _appended(registry, table)  # 2
-        table = _written(registry, replace(table, rules=revisions, families=settled(revisions)))  # 3
-    raise _too_many(table)
-
-
-def _written(registry: Registry, table: Table) -> Table:
-    """The definition as written; joined with one that came in between, so that nothing of that is lost."""
-    for _ in range(_ATTEMPTS):
-        written, other = registry.write_over(table)
-        if other is None:
-            return written
-        if other.dropped or other.epoch != table.epoch:
-            registry.write_over(replace(other, revision=written.revision))
-            raise NoSuchTable(table.name)
-        revisions = joined(written.rules, other.revisions)
-        table = replace(other, rules=revisions, families=settled(revisions), revision=written.revision)
-    raise _too_many(table)
-
-
-def _too_many(table: Table) -> Conflict:
-    return Conflict(f"table {table.name}: others change its definition all the time; run it again")
+        settling = replace(table, rules=revisions, families=settled(revisions))
+        table = write_joined(registry, table, settling, {})  # 3
+    raise too_many(table)
 
 
 def _ends(registry: Registry, table: Table) -> dict[int, int]:
