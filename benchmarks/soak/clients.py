@@ -11,6 +11,7 @@ from benchmarks.soak.history import History, Value, missing
 from logstore import Store
 from logstore.client.conditional.pending_put import PendingPut
 from logstore.client.write.pending import Pending
+from logstore.client.write.pending_applied import PendingApplied
 from logstore.model.errors import LogStoreError, Unknown
 
 TABLE = "soak"
@@ -81,7 +82,7 @@ class Writer(Client):
             self.counts["acknowledged"] += 1
 
     def _some(self, numbers: list[int]) -> None:
-        sent: list[tuple[str, Value, Pending | PendingPut]] = []
+        sent: list[tuple[str, Value, Pending | PendingPut | PendingApplied]] = []
         pipe = self._store.pipeline(TABLE)
         for number in numbers:
             key = key_of(self._number, number)
