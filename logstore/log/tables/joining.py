@@ -60,7 +60,7 @@ def too_many(table: Table) -> Conflict:
 
 
 def _join(mine: Table, seen: Table, other: Table, asked: Mapping[str, Any]) -> Table:
-    """What we want of the definition, and what `other` has changed since `seen`.
+    """The definition that we want, with what `other` has changed since `seen`.
 
     A field that has the value it had then is none that was changed: `other` may not know who changed it.
     """
