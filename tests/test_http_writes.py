@@ -194,6 +194,10 @@ def test_many_races_for_one_row_have_one_winner(http, decided, key):
         ("written", {"LS-Token": "x"}, 400, "bad-token"),
         ("written", {"Content-Encoding": "gzip"}, 415, "unsupported-media-type"),
         ("written", {"Content-Range": "bytes 0-1/2"}, 400, "bad-request"),
+        ("written", {"LS-Write-Level": "quorum"}, 400, "bad-level"),
+        ("written", {"LS-Write-Level": ""}, 400, "bad-level"),
+        ("decided", {"LS-Write-Level": "one", "If-None-Match": "*"}, 400, "bad-level"),
+        ("decided", {"LS-Write-Level": "one", "LS-Id": "0" * 32}, 400, "bad-level"),
         ("nowhere", {}, 404, "no-such-table"),
     ],
 )  # fmt: skip
@@ -279,6 +283,56 @@ def test_methods_are_told(http, plain):
     assert answer.headers["allow"] == "POST"
 
 
+def test_a_write_says_what_is_to_have_it(http, plain, decided, key):
+    for n in range(20):
+        applied = http.put(f"{plain}/{key}", content=b"%d" % n, headers={"LS-Write-Level": "applied", **DEADLINE})
+        assert (applied.status_code, applied.json()["outcome"]) == (200, "applied"), applied.text
+        assert applied.json()["version"] == applied.json()["offset"] == int(applied.headers["ls-version"])
+        found = http.get(f"{plain}/{key}")  # no token
+        assert (found.content, found.headers["etag"]) == (b"%d" % n, applied.headers["etag"])
+    assert http.delete(f"{plain}/{key}?write_level=applied", headers=DEADLINE).json()["outcome"] == "applied"
+    assert http.get(f"{plain}/{key}").status_code == 404
+    offsets = []
+    for level in ("one", "all"):
+        answer = http.put(f"{plain}/{key}", content=level.encode(), headers={"LS-Write-Level": level, **DEADLINE})
+        assert (answer.status_code, answer.json()["outcome"]) == (200, "acknowledged"), answer.text
+        offsets.append(answer.json()["offset"])
+        assert read(http, answer, f"{plain}/{key}").content == level.encode()
+    assert offsets[1] == offsets[0] + 1
+    for level in ("all", "applied"):
+        headers = {"LS-Write-Level": level, "LS-Id": uuid.uuid4().hex, **DEADLINE}
+        assert http.put(f"{decided}/{key}", content=b"1", headers=headers).json()["outcome"] == "applied"
+
+
+def test_the_level_of_a_batch_is_that_of_all_its_rows(http, dev, plain, decided, key):
+    lines = [{"key": f"{key}{n}", "value": "v"} for n in range(200)]
+    applied = http.post(f"{plain}:write", content=rows(*lines), headers={"LS-Write-Level": "applied", **NDJSON})
+    assert applied.status_code == 200, applied.text
+    assert {one["outcome"] for one in applied.json()["results"]} == {"applied"}
+    assert len(http.get(plain, params={"prefix": key, "limit": 1_000}).json()["rows"]) == 200
+    one = http.post(f"{plain}:write", content=rows(*lines), headers={"LS-Write-Level": "one", **NDJSON})
+    assert {one["outcome"] for one in one.json()["results"]} == {"acknowledged"}
+    mixed = rows({"key": key, "value": "1"}, {"key": key, "op": "incr", "delta": 1})
+    refused = http.post(f"{decided}:write", content=mixed, headers={"LS-Write-Level": "one", **NDJSON})
+    assert problem(refused, 400, "bad-level")["row"] == 1
+    assert http.get(f"{decided}/{key}", headers={"LS-Consistency": "latest", **DEADLINE}).status_code == 404
+    both = http.post(f"{decided}:write", content=mixed, headers={"LS-Write-Level": "applied", **NDJSON})
+    assert [one["outcome"] for one in both.json()["results"]] == ["applied", "invalid"]
+
+
+def test_a_put_that_a_row_may_refuse_is_not_judged_where_less_is_asked(http, dev, key):
+    dev("table", "create", "wide-levels", "--partitions", "1", "--wide")
+    path = f"/v1/tables/wide-levels/rows/{key}"
+    until("the table is served", lambda: http.get(path).json()["type"] == "urn:logstore:not-found")
+    for level, outcome in ((None, "applied"), ("applied", "applied"), ("all", "acknowledged"), ("one", "acknowledged")):
+        headers = DEADLINE if level is None else {"LS-Write-Level": level, **DEADLINE}
+        if level == "one":  # of a table that decides nothing of it then
+            assert http.put(path, content=b"v", headers=headers).json()["outcome"] == outcome
+            continue
+        answer = http.put(path, content=b"v", headers=headers)
+        assert (answer.json()["outcome"], answer.json()["id"] is None) == (outcome, level == "all"), level
+
+
 def rows(*lines: dict) -> bytes:
     return b"\n".join(map(orjson.dumps, lines))
 
@@ -356,12 +410,13 @@ def test_a_row_that_is_wrong_is_named_and_nothing_is_written(http, plain, wrong)
         (rows({"key": "k", "value": "x" * 1_001}), NDJSON, 413, "too-large"),
         (b" " * (8 * 1024 * 1024 + 1), NDJSON, 413, "too-large"),
         (rows(GOOD), {**NDJSON, "If-Match": "*"}, 400, "bad-request"),
+        (rows(GOOD), {**NDJSON, "LS-Write-Level": "both"}, 400, "bad-level"),
         (b"\xdd\xff\xff\xff\xff", {"content-type": "application/msgpack"}, 400, "bad-request"),
         (b"\x92\xc0", {"content-type": "application/msgpack"}, 400, "bad-request"),
         (msgpack.packb({"key": "k"}), {"content-type": "application/msgpack"}, 400, "bad-request"),
         (b"", {"content-type": "application/msgpack"}, 400, "bad-request"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_bodies_that_are_no_rows(http, plain, body, headers, status, word):
     problem(http.post(f"{plain}:write", content=body, headers=headers), status, word)

@@ -114,6 +114,30 @@ def test_an_acknowledgement_needs_no_view(lone, table, kafka):
     assert read_log(kafka.bootstrap, table) == {(0, 0): (b"k", b"v")}
 
 
+def test_what_is_not_applied_by_the_deadline_is_in_the_log_and_said_to_be(lone, table, kafka):
+    node, reader = lone
+    path, headers = f"/v1/tables/{table.name}/rows/k", {"LS-Write-Level": "applied", "LS-Deadline": "3000"}
+    late = reader.http.put(path, content=b"v", headers=headers)
+    assert late.status_code == 202, late.text
+    told = late.json()
+    assert (told["outcome"], told["offset"], told["id"], told["resolve"]) == ("unknown", 0, None, None)
+    assert "in the log" in told["detail"]
+    assert "do not write it again" in told["detail"]
+    assert late.headers["ls-token"].endswith("-0-1")
+    body = b'{"key":"a","value":"1"}\n{"key":"b","value":"2"}'
+    kind = {"content-type": "application/x-ndjson"}
+    many = reader.http.post(f"/v1/tables/{table.name}/rows:write", content=body, headers={**headers, **kind})
+    assert [(one["status"], one["offset"]) for one in many.json()["results"]] == [(202, 1), (202, 2)]
+    node.append(table.name, 0, [(b"k", b"v"), (b"a", b"1"), (b"b", b"2"), (b"k", b"w")])
+    applied = reader.http.put(path, content=b"w", headers={**headers, "LS-Deadline": "30000"})
+    assert (applied.status_code, applied.json()["outcome"], applied.json()["offset"]) == (200, "applied", 3)
+    node.stop(table.name, 0)
+    stopped = reader.http.put(path, content=b"x", headers=headers)
+    assert (stopped.status_code, stopped.json()["offset"]) == (202, 4), stopped.text
+    assert "table repair" in stopped.json()["detail"]
+    assert len(read_log(kafka.bootstrap, table)) == 5
+
+
 def test_a_partition_that_has_stopped_decides_nothing_and_is_written_nothing(lone, table, kafka):
     node, reader = lone
     node.stop(table.name, 0)
@@ -170,10 +194,22 @@ def test_the_outcome_is_asked_of_the_node_that_has_the_partition(kafka, tmp_path
         there.decide(made.name, [(b"k", b"v", {"ls.if": b"absent", "ls.id": bytes.fromhex("1" * 32)})])
         asking.join(60)
         assert (answers[0].status_code, answers[0].json()["outcome"]) == (201, "applied"), answers[0].text
+        asking = threading.Thread(
+            target=lambda: answers.append(
+                readers[0].http.put(path, content=b"x", headers={"LS-Write-Level": "applied", "LS-Deadline": "30000"})
+            )
+        )
+        asking.start()
+        until("it is in the log", lambda: len(read_log(kafka.bootstrap, made)) == 2)
+        there.append(made.name, 0, [(b"k", b"x")])
+        asking.join(60)
+        assert (answers[1].status_code, answers[1].json()["outcome"]) == (200, "applied"), answers[1].text
         there.close_feed()
         readers[1].kill()  # nobody tells the next one's outcome
         late = readers[0].http.put(path, content=b"w", headers={"If-Match": "*", "LS-Deadline": "1000"})
-        assert (late.status_code, late.json()["offset"]) == (202, 1), late.text
+        assert (late.status_code, late.json()["offset"]) == (202, 2), late.text
+        late = readers[0].http.put(path, content=b"w", headers={"LS-Write-Level": "applied", "LS-Deadline": "1000"})
+        assert (late.status_code, late.json()["offset"]) == (202, 3), late.text
 
 
 def test_a_reader_that_stops_tells_whose_write_is_in_the_log(kafka, tmp_path):

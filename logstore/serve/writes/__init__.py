@@ -1,6 +1,7 @@
 """Writes over HTTP: a thin gateway to the log for those without a client of Kafka; off unless it is asked for.
 
 write_terms     what the headers of a write say: condition, id, end, deadline
+write_level     what has a write when it is answered
 row_record      what goes to the log, checked against the table
 row_batch       the body of rows:write, parsed and checked as a whole
 writes_in_flight  bounds of what is on its way

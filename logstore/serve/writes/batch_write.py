@@ -39,16 +39,17 @@ class BatchWrite:
         1 parse the request, 2 know the table, 3 take and check the body, 4 write, 5 answer row by row.
         """
         params = request.params(_PARAMS)
-        level = read_terms(request, params, of_row=False).level
+        terms = read_terms(request, params, of_row=False)
+        level, write_level = terms.level, terms.write_level
         kind = _kind(request)
         table = await self._wait.table(name, level, deadline_of(level))
         self._gateway.check_answers(table, [])
         with BodyHold(self._flight) as hold:
             body = await request.body(MAX_BATCH_BYTES, _HINT, hold.grow)
             records = (
-                read_batch(kind, body, table)
+                read_batch(kind, body, table, write_level)
                 if len(body) <= MAX_PARSED_BYTES
-                else await asyncio.to_thread(read_batch, kind, body, table)
+                else await asyncio.to_thread(read_batch, kind, body, table, write_level)
             )
             self._gateway.check_answers(table, records)
             fates = await self._gateway.write(table, records, level, deadline_of(level))

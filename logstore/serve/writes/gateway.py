@@ -4,6 +4,7 @@
     2 append   all records in their order (`log_writer`); the first that is refused ends it, so that none overtakes it
     3 settle   their acknowledgements, until the deadline
     4 learn    what became of those that the log decides, here or from the node that has the partition
+    5 reach    where the client asks for it: wait until the others are applied there
 
 From step 2 on every error belongs to a record: what is in the log, or may be, is never answered as if it were not.
 """
@@ -27,6 +28,7 @@ from logstore.serve.wire.problems import Problem
 from logstore.serve.writes.log_writer import Delivery, LogWriter
 from logstore.serve.writes.row_record import RowRecord
 from logstore.serve.writes.write_answers import SKIPPED, Fate
+from logstore.serve.writes.write_level import APPLIED, ONE
 from logstore.serve.writes.writes_in_flight import WritesInFlight
 
 _SKIPPED: OutcomeFacts = {
@@ -38,10 +40,17 @@ class Gateway:
     """The way of writes from the pages into the log, and of their outcomes back."""
 
     def __init__(
-        self, catalog: Catalog, wait: ConsistencyWait, fan_out: FanOut, writer: LogWriter, flight: WritesInFlight
+        self,
+        catalog: Catalog,
+        wait: ConsistencyWait,
+        fan_out: FanOut,
+        writer: LogWriter,
+        of_leaders: LogWriter,
+        flight: WritesInFlight,
     ) -> None:
+        """`of_leaders`: the writer of the level `one`."""
         self._catalog, self._wait, self._fan_out = catalog, wait, fan_out
-        self._writer, self._flight = writer, flight
+        self._writer, self._of_leaders, self._flight = writer, of_leaders, flight
         self._closed = False
 
     def stop(self) -> None:
@@ -50,7 +59,7 @@ class Gateway:
 
     async def close(self, timeout_s: float) -> None:
         """Flush what is on its way."""
-        await self._writer.close(timeout_s)
+        await asyncio.gather(self._writer.close(timeout_s), self._of_leaders.close(timeout_s))
 
     def families(self, labels: dict[str, str]) -> Iterable[Family]:
         """Figures of the writes."""
@@ -59,7 +68,8 @@ class Gateway:
             ("logstore_writes_in_flight_bytes", "Bytes of them, and of bodies that arrive.", self._flight.size_bytes),
         ):
             yield gauge(name, text, [(labels, value)])
-        words = [({**labels, "fate": word}, count) for word, count in self._writer.counts.items()]
+        counts = self._writer.counts, self._of_leaders.counts
+        words = [({**labels, "fate": word}, sum(some[word] for some in counts)) for word in counts[0]]
         yield counter("logstore_writes", "Records written over HTTP, by what the log said.", words)
 
     def check_answers(self, table: Table, records: Sequence[RowRecord]) -> None:
@@ -79,12 +89,13 @@ class Gateway:
         self, table: Table, records: Sequence[RowRecord], level: Consistency, deadline: float
     ) -> list[Fate]:
         """The fates of the records, in their order. Raises Problem, LogStoreError where nothing at all is written."""
-        before = await self._writer.begin(table, deadline)
+        writer = self._of_leaders if records[0].level == ONE else self._writer  # of all: they are of one request
+        before = await writer.begin(table, deadline)
         deliveries: list[Delivery] = []
         refusal: Problem | LogStoreError | None = None
         for record in records:
             try:
-                deliveries.append(self._writer.queue(table, record))
+                deliveries.append(writer.queue(table, record))
             except (Problem, LogStoreError) as error:
                 if not deliveries:
                     raise
@@ -93,7 +104,7 @@ class Gateway:
 
         async def settle(record: RowRecord, delivery: Delivery) -> Fate:
             try:
-                position = await self._writer.settled(table, record, delivery, before, deadline)
+                position = await writer.settled(table, record, delivery, before, deadline)
             except (Unknown, StillPending) as error:
                 return Fate(record, doubt=error)
             except LogStoreError as error:
@@ -101,7 +112,7 @@ class Gateway:
             return Fate(record, position)
 
         written = await asyncio.gather(*map(settle, records[: len(deliveries)], deliveries))
-        fates = await self._decided(table, written, level, deadline)
+        fates = await self._applied(table, await self._decided(table, written, level, deadline), level, deadline)
         return [*fates, *(Fate(record, refusal=refusal) for record in records[len(deliveries) :])]
 
     async def _decided(
@@ -124,6 +135,44 @@ class Gateway:
 
         await asyncio.gather(*(learn(partition, places) for partition, places in by_partition.items()))
         return found
+
+    async def _applied(
+        self, table: Table, fates: Sequence[Fate], level: Consistency, deadline: float
+    ) -> list[Fate]:  # fmt: skip
+        """Step 5: the fates of what nothing decides and is to be applied, once it is."""
+        by_partition: dict[int, list[int]] = {}
+        for place, fate in enumerate(fates):
+            if fate.position is not None and fate.record.level == APPLIED and not fate.record.decided:
+                by_partition.setdefault(fate.position.partition, []).append(place)
+        found = list(fates)
+
+        async def reach(partition: int, places: list[int]) -> None:
+            last = max(fates[place].position.offset for place in places)  # type: ignore[union-attr]  # see above
+            doubt = await self._reach(table, partition, last, level, deadline)
+            for place in places:
+                found[place] = fates[place]._replace(applied=doubt is None, doubt=doubt)
+
+        await asyncio.gather(*(reach(partition, places) for partition, places in by_partition.items()))
+        return found
+
+    async def _reach(
+        self, table: Table, partition: int, offset: int, level: Consistency, deadline: float
+    ) -> Problem | LogStoreError | None:
+        """Wait until an offset is applied where the partition is served; returns why that is not known."""
+        bound = level._replace(name=SESSION, token=Position.of_write(table.epoch, partition, offset))
+        try:
+            await self._wait.partitions(table, (partition,), bound, deadline)
+        except Problem as problem:
+            owner = problem.fields.get("owner")
+            if problem.word != "not-owner" or not isinstance(owner, str):
+                return problem
+            try:
+                await self._fan_out.reach(table, owner, partition, bound, deadline)
+            except Problem as elsewhere:
+                return elsewhere
+        except LogStoreError as error:
+            return error
+        return None
 
     async def _learn(
         self, table: Table, partition: int, offsets: list[int], level: Consistency, deadline: float

@@ -2,7 +2,8 @@
 
     1 open     the producer is made with the first write, beside the event loop; until Kafka answers nothing is written
     2 prove    the table's topic is the one that its definition names (`log.write.topic_proof`)
-    3 queue    idempotent, acks=all, to the partition of the row; a full queue refuses, and nothing waits for room
+    3 queue    idempotent, acks=all, to the partition of the row; a full queue refuses, and nothing waits for room. (The
+               writer of the level `one` has acks=1, as the client's.)
     4 await    the acknowledgement, until the deadline. A write that is not acknowledged then is unknown, not undone:
                it stays counted (`writes_in_flight`) until the producer has told what became of it
 
@@ -14,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from logstore.log import topics
 from logstore.log.kafka import clients
@@ -69,8 +70,8 @@ class Delivery:
 class LogWriter:
     """Writer of one reader. `counts`: records by what became of them, for the metrics."""
 
-    def __init__(self, bootstrap: str, flight: WritesInFlight) -> None:
-        self._bootstrap, self._flight = bootstrap, flight
+    def __init__(self, bootstrap: str, flight: WritesInFlight, acks: Literal["all", "1"] = "all") -> None:
+        self._bootstrap, self._flight, self._acks = bootstrap, flight, acks
         self._producer: Producer | None = None
         self._opening: asyncio.Task[Producer] | None = None
         self._reported = deque[Delivery]()
@@ -179,8 +180,8 @@ class LogWriter:
 
     def _connect(self) -> Producer:
         return Producer(
-            self._bootstrap, on_full="error", queue_records=MAX_WRITES_RECORDS, queue_bytes=2 * MAX_WRITES_BYTES,
-            delivery_timeout_s=MAX_DEADLINE_MS / 1000,
+            self._bootstrap, acks=self._acks, on_full="error", queue_records=MAX_WRITES_RECORDS,
+            queue_bytes=2 * MAX_WRITES_BYTES, delivery_timeout_s=MAX_DEADLINE_MS / 1000,
         )  # fmt: skip
 
     def _topic_id(self, topic: str, timeout_s: float) -> str | None:

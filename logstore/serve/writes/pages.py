@@ -23,5 +23,6 @@ class WritePages(NamedTuple):
     def made(cls, bootstrap: str, catalog: Catalog, wait: ConsistencyWait, fan_out: FanOut) -> Self:
         """Make the pages of a reader; nothing is connected before the first write."""
         flight = WritesInFlight()
-        gateway = Gateway(catalog, wait, fan_out, LogWriter(bootstrap, flight), flight)
+        writer, of_leaders = LogWriter(bootstrap, flight), LogWriter(bootstrap, flight, acks="1")
+        gateway = Gateway(catalog, wait, fan_out, writer, of_leaders, flight)
         return cls(RowWrite(wait, gateway, flight), BatchWrite(wait, gateway, flight), gateway)

@@ -78,12 +78,12 @@ _TEXT = msgspec.json.Decoder(str | _Base64)
 _MAPS = msgspec.msgpack.Decoder(list[_Row])
 
 
-def read_batch(kind: str, body: bytes, table: Table) -> list[RowRecord]:
-    """The records of a body. Raises Problem with the place of the row that is wrong."""
+def read_batch(kind: str, body: bytes, table: Table, level: str | None) -> list[RowRecord]:
+    """The records of a body, all of one write level. Raises Problem with the place of the row that is wrong."""
     rows, to_bytes = (_of_msgpack(body), _msgpack_bytes) if kind == MSGPACK else (_of_lines(body), _json_bytes)
     if not 1 <= len(rows) <= MAX_BATCH_ROWS:
         raise Problem("bad-request", f"a request has 1 to {MAX_BATCH_ROWS:,} rows, this one has {len(rows):,}")
-    return [_checked(place, row, to_bytes, table) for place, row in enumerate(rows)]
+    return [_checked(place, row, to_bytes, table, level) for place, row in enumerate(rows)]
 
 
 def _of_lines(body: bytes) -> list[_Row]:
@@ -131,9 +131,9 @@ def _msgpack_bytes(raw: Raw) -> bytes:
     return msgspec.msgpack.decode(raw, type=str).encode()
 
 
-def _checked(place: int, row: _Row, to_bytes: Bytes, table: Table) -> RowRecord:
+def _checked(place: int, row: _Row, to_bytes: Bytes, table: Table, level: str | None) -> RowRecord:
     try:
-        record = _record(row, to_bytes).with_id(table)
+        record = _record(row, to_bytes)._replace(level=level).with_id(table)
         record.check_takes(table)
     except Problem as problem:
         problem.fields["row"] = place

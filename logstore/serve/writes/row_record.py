@@ -6,9 +6,11 @@ from typing import NamedTuple
 from logstore.model.errors import NoSiblings, NotConditional, NotExpiring, UsageError, ValueTooLarge
 from logstore.model.folding.terms import Condition
 from logstore.model.table import Table
+from logstore.serve.writes.write_level import ONE, awaits_outcome, no_level
 
 PUT, DELETE, INCR, APPEND = "put", "delete", "incr", "append"
 OPERATIONS = (PUT, DELETE, INCR, APPEND)
+DECIDED = (INCR, APPEND)  # always, by the log
 ID_BYTES, COUNTER_BYTES = 16, 8
 LEAST_DELTA, MOST_DELTA = -(1 << 63), (1 << 63) - 1
 MAX_TTL_MS = (1 << 63) - 1
@@ -39,16 +41,22 @@ class RowRecord(NamedTuple):
     id: bytes | None = None
     ttl_ms: int | None = None
     seen: int | None = None
+    level: str | None = None
 
     @property
     def decided(self) -> bool:
-        """True when the log decides what becomes of it, and remembers that."""
-        said = self.id is not None or self.condition is not None or self.seen is not None
-        return said or self.operation in (INCR, APPEND)
+        """True when the log decides what becomes of it, and remembers that for whoever asks."""
+        said = self.id is not None or self.condition is not None
+        return said or self.operation in DECIDED or (self.seen is not None and awaits_outcome(self.level))
 
     def with_id(self, table: Table) -> "RowRecord":
-        """Itself with an id, where the log decides or a wide row may refuse it: for whoever loses the answer."""
-        asked = self.decided or (table.wide and self.operation == PUT)
+        """Itself with an id, where the log decides or the row may refuse it: for whoever loses the answer.
+
+        Raises Problem where its level is one at which nothing is decided.
+        """
+        asked = self.decided or (table.wide and self.operation == PUT and awaits_outcome(self.level))
+        if asked and self.level == ONE:
+            raise no_level()
         return self._replace(id=os.urandom(ID_BYTES)) if asked and self.id is None else self
 
     @property
@@ -63,7 +71,7 @@ class RowRecord(NamedTuple):
             *([] if self.condition is None else [("ls.if", self.condition.encode())]),
             *seen_header(self.seen),
             *([] if self.ttl_ms is None else [("ls.ttl", self.ttl_ms.to_bytes(8))]),
-            *([("ls.op", self.operation.encode())] if self.operation in (INCR, APPEND) else []),
+            *([("ls.op", self.operation.encode())] if self.operation in DECIDED else []),
         ]
 
     def partition(self, table: Table) -> int:

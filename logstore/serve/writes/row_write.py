@@ -61,7 +61,7 @@ class RowWrite:
 
 def _record(operation: str, key: bytes, terms: WriteTerms, table: Table) -> RowRecord:
     """The record, without its value. One that the log decides has an id, for whoever loses the answer."""
-    record = RowRecord(operation, key, None, terms.condition, terms.id, terms.ttl_ms, terms.seen)
+    record = RowRecord(operation, key, None, terms.condition, terms.id, terms.ttl_ms, terms.seen, terms.write_level)
     if operation == DELETE and terms.ttl_ms is not None:
         raise Problem("bad-request", "a delete has no LS-Ttl: what is deleted has ended", parameter="ls-ttl")
     if terms.tag is not None:

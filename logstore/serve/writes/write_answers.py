@@ -1,10 +1,12 @@
 """Write answers: a write's fate as HTTP tells it.
 
     acknowledged   200        in the log; a plain put or delete, which nothing decides or refuses
-    applied        200, 201   decided, and done; 201 when it made the row (If-None-Match: *)
+    applied        200, 201   decided, and done; 201 when it made the row (If-None-Match: *). Of a write that nothing
+                              decides: at the level `applied`, once it is
     rejected       412        its condition did not hold; `version` is the row's
     invalid        409        it cannot be done, and `reason` says why
-    unknown        202        perhaps in the log, or there and not decided by the deadline; `resolve` tells more
+    unknown        202        perhaps in the log, or there and not decided, or not known to be applied, by the deadline;
+                              `resolve` tells more
     refused        problem    certainly not in the log
 
 A duplicate has the status of the first record with its id. What is said of a write that is in the log has its token.
@@ -44,6 +46,7 @@ class Fate(NamedTuple):
     facts: OutcomeFacts | None = None
     doubt: LogStoreError | Problem | None = None
     refusal: LogStoreError | Problem | None = None  # certainly not in the log
+    applied: bool = False  # of one that nothing decides: a view has it
 
     @property
     def status(self) -> HTTPStatus:
@@ -104,7 +107,8 @@ def _facts(fate: Fate, table: Table) -> Document:
     if fate.doubt is not None:
         return {"outcome": "unknown", **known, **_doubt(fate, table)}
     if fate.facts is None:
-        return {"outcome": "acknowledged", "version": fate.version(), **known}
+        word = "applied" if fate.applied else "acknowledged"
+        return {"outcome": word, "version": fate.version(), **known}
     return {**fate.facts, **known}
 
 
@@ -112,13 +116,17 @@ def _doubt(fate: Fate, table: Table) -> Document:
     """Knowledge of a write that is not decided, and the way to the rest."""
     assert fate.doubt is not None, "asked of one in doubt"
     why = fate.doubt.detail if isinstance(fate.doubt, Problem) else str(fate.doubt)
-    where = (
-        "it may or may not be in the log" if fate.position is None else "it is in the log, and not known to be decided"
-    )
     record, resolve = fate.record, None
     if record.id is not None:
         resolve = f"/v1/tables/{table.name}/outcomes?key={quote(record.key, safe='')}&id={record.id.hex()}"
-    step = "read the row before writing it again" if resolve is None else (
-        "`resolve` tells what became of it; sent again with the same LS-Id it has effect once"
-    )  # fmt: skip
+    if fate.position is None:
+        where = "it may or may not be in the log"
+    else:
+        where = f"it is in the log, and not known to be {'decided' if record.decided else 'applied'}"
+    if resolve is not None:
+        step = "`resolve` tells what became of it; sent again with the same LS-Id it has effect once"
+    elif fate.position is None:
+        step = "read the row before writing it again"
+    else:
+        step = "do not write it again: a read with the token in this answer sees it"
     return {"detail": f"{where} ({why}); {step}", "resolve": resolve}

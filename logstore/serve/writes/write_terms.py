@@ -5,6 +5,7 @@
     If-Match: "<ETag>"      only where the row is the one that was read: the ETag of an answer, as it stands
     LS-Id                   32 hexadecimal digits: the same write sent again has effect once
     LS-Ttl                  milliseconds after which the row is gone
+    LS-Write-Level          what has the write when it is answered (`write_level`)
     LS-Seen                 LS-Version of the row as it was read, or -1: newer values stay beside this one
 
 An ETag names epoch, partition and version of a row. If-Match compares strongly (RFC 9110, section 13.1.1): a weak ETag
@@ -23,8 +24,10 @@ from logstore.serve.read.outcomes import read_mutation_id
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request, integer
 from logstore.serve.writes.row_record import MAX_TTL_MS, PUT, check_seen
+from logstore.serve.writes.write_level import PARAM as WRITE_LEVEL
+from logstore.serve.writes.write_level import read_write_level
 
-PARAMS = frozenset({"token", "deadline_ms", "key_encoding"})
+PARAMS = frozenset({"token", "deadline_ms", "key_encoding", WRITE_LEVEL})
 _ETAG = re.compile(r'"([0-9a-f]{32})-(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,18})(?:-(?:[0-9]+|-))?"', re.ASCII)
 _ENTITY_TAG = re.compile(r'(?:W/)?"[^"]*"')
 _OF_READS = (b"ls-consistency", b"ls-max-lag", b"ls-as-of")
@@ -59,6 +62,7 @@ class WriteTerms(NamedTuple):
     id: bytes | None
     ttl_ms: int | None
     seen: int | None = None
+    write_level: str | None = None
 
     @property
     def known_by(self) -> Consistency:
@@ -74,14 +78,14 @@ def read_terms(request: Request, params: dict[str, bytes], *, of_row: bool = Tru
     for name in _OF_READS:
         if request.header(name) is not None:
             raise Problem("bad-request", f"a write has no {name.decode()}: it is in the log before it is answered")
-    level = read_level(request, params)
+    level, write_level = read_level(request, params), read_write_level(request, params)
     if not of_row:
-        return WriteTerms(level, None, None, None, None)
+        return WriteTerms(level, None, None, None, None, write_level=write_level)
     condition, tag = _condition(request)
     mutation_id, ttl_ms = _id(request.header(b"ls-id")), _ttl(request.header(b"ls-ttl"))
     seen = _seen(request.header(b"ls-seen"))
     check_seen(seen, PUT, condition or tag)
-    return WriteTerms(level, condition, tag, mutation_id, ttl_ms, seen)
+    return WriteTerms(level, condition, tag, mutation_id, ttl_ms, seen, write_level)
 
 
 def _id(text: str | None) -> bytes | None:

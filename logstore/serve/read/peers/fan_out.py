@@ -124,6 +124,13 @@ class FanOut:
         body = await self._ask("POST", url, path, table, level, deadline, msgpack.packb(content))
         return read_peer_outcomes(url, body, partition, offsets)
 
+    async def reach(self, table: Table, url: str, partition: int, level: Consistency, deadline: float) -> None:
+        """Wait until another node has applied the level's token in one of its partitions. Raises Problem."""
+        query = Query(b"", None, 1, False, True, (partition,))
+        part = await self._scan_one(table, url, [partition], query, level, deadline)
+        if part.positions.get(partition, 0) < level.token.pieces[table.epoch, partition]:
+            raise Problem("starting", f"{url} answers from a state before the one asked for", owner=url)
+
     async def changes(self, table: Table, url: str, partitions: list[int], since: str, wait_ms: int) -> bytes:
         """A page of the change feed of another node, which waits `wait_ms` for an event. Raises Problem.
 
