@@ -1,13 +1,18 @@
 """The change feed behind what the log still holds: the archive first, then the log, and nothing missing between."""
 
+import asyncio
 import itertools
+import random
 import secrets
+import time
+from dataclasses import replace
 
 import pytest
 from support_jobs import context
 
 from batch.jobs.archive import archive
-from logstore import Position, Store
+from logstore import AsyncStore, Position, RowEdit, Store
+from logstore.client.changes.archived import ArchivedChanges
 from logstore.log import topics
 from logstore.log.kafka.clients import admin
 from logstore.log.tables.registry import Registry
@@ -95,13 +100,130 @@ def test_what_neither_log_nor_archive_has_is_said(store, ctx, make):
     assert "are not archived either" in "".join(refused.value.__notes__)
 
 
-def test_a_conditional_table_has_no_decided_changes_in_its_archive(store, ctx, make):
+def _conditional(store, table):
+    """Writes of which many are refused, built upon, or repeated; the last of them."""
+    source, position = random.Random(5), store.put(table, "k0", "0")
+    for step in range(60):
+        key = f"k{source.randrange(8)}"
+        known = store.get(table, key, consistency="latest")
+        what = source.choice(["put", "put_if", "incr", "append", "delete"])
+        if what == "put_if":
+            seen = source.choice([None, known.version if known else 0])
+            done = store.put_if(table, key, f"{step}", **({"version": seen} if seen else {"absent": True}))
+        elif what == "incr":
+            done = store.incr(table, f"n{source.randrange(3)}", step)
+        else:
+            done = store.delete(table, key) if what == "delete" else getattr(store, what)(table, key, f"{step}")
+        position |= done if isinstance(done, Position) else done.position
+    return position
+
+
+def _expiring(store, table):
+    position = store.put_many(table, {f"e{n}": "1" for n in range(20)})
+    for n in range(20):
+        position |= store.put(table, f"e{n}", "2", ttl_s=[3_600, 0.001, None][n % 3])
+    position |= store.put(table, "n", (1).to_bytes(8), ttl_s=3_600)
+    return position | store.incr(table, "n", 5).position
+
+
+def _wide(store, table):
+    source, position = random.Random(6), store.put(table, "w0", "plain")
+    for step in range(60):
+        change = RowEdit()
+        for _ in range(source.randrange(1, 4)):
+            family, qualifier = source.choice(["content", "anchor"]), source.choice("abc")
+            change.set(family, qualifier, f"{step}") if source.random() < 0.7 else change.delete(family, qualifier)
+        position |= store.edit(table, f"w{source.randrange(6)}", change).position
+    return position
+
+
+def _siblings(store, table):
+    source, position = random.Random(7), store.put(table, "s0", "0", seen=-1)
+    for step in range(40):
+        key = f"s{source.randrange(5)}"
+        known = store.get(table, key, consistency="latest")
+        seen = source.choice([-1, known.version if known else -1])
+        position |= store.put(table, key, f"{step}", seen=seen)
+    return position
+
+
+@pytest.mark.parametrize(("options", "write"), [
+    (["--conditional"], _conditional), (["--expiring"], _expiring),
+    (["--wide", "--expiring", "--family", "content:versions=3", "--family", "anchor:ttl=1d"], _wide),
+    (["--siblings"], _siblings),
+], ids=["conditional", "expiring", "wide", "siblings"])  # fmt: skip
+def test_what_records_did_is_decided_by_the_fold_of_the_archive(dev, store, ctx, make, options, write):
+    """From an id on that the log has let go of, the changes of archive and log leave the table as it is."""
+    table = make(*options)
+    first = store.put_many(table, {f"old{n}": "1" for n in range(10)})
+    middle = first | write(store, table)
+    archive(ctx, Registry(ctx.bootstrap).table(table))
+    last = middle | store.put(table, "last", "1")
+    applied(store, table, last)
+    trim(ctx, table, offsets_of(middle))
+    with pytest.raises(NotRetained):
+        next(store.changes(table, since=first))
+    more = {"since": first, "follow": False, "from_archive": True, "storage": ctx.storage.url}
+    events = list(store.changes(table, **more))
+    rows = copy_of(store.changes(table, since="beginning", follow=False))
+    assert living(copy_of(events)) == {key: row for key, row in rows.items() if not key.startswith(b"old")}
+    versions = {p: [event.version for event in events if event.partition == p] for p in (0, 1)}
+    assert all(some == sorted(set(some)) for some in versions.values()), "in order, each once"
+    assert asyncio.run(all_of(dev, table, more)) == events
+
+
+def copy_of(events):
+    """What a consumer keeps of each row: version, what it holds, and when that ends."""
+    copy = {}
+    for event in events:
+        if event.version >= copy.get(event.key, (-1,))[0]:
+            copy[event.key] = event.version, event.cells or event.siblings or event.value, event.ends_ms
+    return copy
+
+
+def living(copy):
+    now_ms = time.time_ns() // 1_000_000
+    ended = {key for key, (_, _, ends) in copy.items() if ends and None not in ends and max(ends) <= now_ms}
+    return {key: row for key, row in copy.items() if row[1] is not None and key not in ended}
+
+
+async def all_of(dev, table, more):
+    async with AsyncStore(dev.facts["bootstrap"], dev.facts["http"]) as store:
+        return [event async for event in store.changes(table, **more)]
+
+
+def test_an_iterator_that_is_cancelled_while_the_archive_is_read_loses_nothing(dev, store, ctx, make):
     table = make("--conditional")
     first = store.put_many(table, dict.fromkeys(_KEYS, "1"))
     archive(ctx, Registry(ctx.bootstrap).table(table))
     applied(store, table, first)
     trim(ctx, table, offsets_of(first))
     begin = Position(dict.fromkeys(first.pieces, 1))
-    with pytest.raises(NotRetained) as refused:
-        list(store.changes(table, since=begin, follow=False, from_archive=True, storage=ctx.storage.url))
-    assert "since=beginning" in "".join(refused.value.__notes__)
+
+    async def read():
+        async with AsyncStore(dev.facts["bootstrap"], dev.facts["http"]) as there:
+            events = there.changes(table, since=begin, follow=False, from_archive=True, storage=ctx.storage.url)
+            found, cancelled = [], 0
+            while True:
+                try:
+                    found.append(await asyncio.wait_for(anext(events), 0.02 if cancelled < 100 else 60))
+                except TimeoutError:
+                    cancelled += 1
+                except StopAsyncIteration:
+                    return found, cancelled
+
+    found, cancelled = asyncio.run(read())
+    assert cancelled > 0
+    assert sorted(event.version for event in found) == sorted(
+        offset for end in offsets_of(first).values() for offset in range(1, end)
+    )
+
+
+def test_what_an_archive_lacks_below_a_restored_table_is_said(store, ctx, make):
+    table = make("--conditional")
+    definition = Registry(ctx.bootstrap).table(table)
+    refused = NotRetained("gone")
+    restored = ArchivedChanges(ctx.bootstrap, lambda: replace(definition, base={"snapshot": "s"}), ctx.storage.url)
+    with pytest.raises(NotRetained) as found:
+        restored.behind(Position({(definition.epoch, 0): 1}).token, b"", refused)
+    assert "since=beginning" in "".join(found.value.__notes__)

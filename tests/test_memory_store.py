@@ -51,7 +51,7 @@ def test_its_methods_take_what_those_of_the_store_take(name):
 def test_it_has_all_methods_that_programs_call():
     inside = {
         "after_fork", "acknowledged", "ask_again", "check_takes", "check_open", "decide", "forget", "moved",
-        "need_url", "proved", "check_level", "producer_at",
+        "need_url", "proved", "check_level", "producer_at", "archived_changes",
     }  # fmt: skip
     public = {name for name, _ in inspect.getmembers(Store, inspect.isfunction) if not name.startswith("_")}
     assert public - inside == set(PUBLIC)

@@ -24,6 +24,7 @@ from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 
 if TYPE_CHECKING:
+    from logstore.client.changes.archived import ArchivedChanges
     from logstore.client.changes.changes import RowChanges
     from logstore.client.history.key_history import KeyHistory
     from logstore.client.session.session import Session
@@ -232,21 +233,22 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
         `since`: "beginning" (the rows there are, and then what changes), "now", the `id` of an earlier iterator, a
         position or token (a partition it does not name begins at offset 0), or a time (RFC 3339). `prefix`: of these
         rows only. `follow`: False ends it where nothing more has come. Events come at least once; of a row the highest
-        `version` counts. What is temporary is tried again for `patience_s`. `from_archive`: of a plain table, changes
-        that the log holds no more are read from the archive, and the log's follow; takes Kafka's address. `storage`:
-        where the archive is, if not where the store is defined to have it. Raises NotRetained when the log holds those
+        `version` counts. What is temporary is tried again for `patience_s`. `from_archive`: changes that the log holds
+        no more are read from the archive, and the log's follow; takes Kafka's address. `storage`: where the archive is,
+        if not where the store is defined to have it. Raises NotRetained when the log holds those
         changes no more, NoSuchTable, Stopped, UsageError, ServerUnreachable.
         """
         from logstore.client.changes.changes import PollPoint, RowChanges, check_from_archive  # noqa: PLC0415 - only who uses it
 
         check_from_archive(from_archive, storage)
         point = PollPoint(table, since, prefix, patience_s, follow=follow)
-        if not from_archive:
-            return RowChanges(self.reader, point)
+        return RowChanges(self.reader, point, self.archived_changes(point.table, storage) if from_archive else None)
+
+    def archived_changes(self, table: str, storage: str | None) -> "ArchivedChanges":
+        """Source of the changes that a table's log holds no more, for `changes`. Raises UsageError, SetupError."""
         from logstore.client.changes.archived import ArchivedChanges  # noqa: PLC0415 - loads librdkafka
 
-        define = partial(self.ask_again, point.table)
-        return RowChanges(self.reader, point, ArchivedChanges(self._need_bootstrap(), define, storage))
+        return ArchivedChanges(self._need_bootstrap(), partial(self.ask_again, table), storage)
 
     def outcome_of(
         self, table: str, key: Text, id: bytes | str | Position, *, after: Position | str | None = None,  # noqa: A002 - as the header is called

@@ -25,7 +25,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from logstore.serve.fast_path import FastPath
-from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, ReaderSettings
+from logstore.serve.settings import MAX_HEADER_BYTES, MAX_URL_BYTES, STUCK_WRITE_S, ReaderSettings
 from logstore.serve.wire.head import body_bytes, framing, last_response, origin_form
 from logstore.serve.wire.one_write import OneWrite
 from logstore.serve.wire.problems import Problem
@@ -35,7 +35,6 @@ PACE_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
 MAX_PIPELINED = 16  # requests that wait behind the one that is answered
 HALF_CLOSED_S = 2.0  # a client that has ended its side is answered for so long; one that has hung up looks the same
-_STUCK_WRITE_S = 30.0
 _CHUNKED_PIECE = 1024  # bytes of a chunked body that are parsed at once
 _PREFIX = b"GET /v1/tables/"
 _SLACK = 4 * 1024  # method, version, line ends
@@ -352,7 +351,7 @@ class ReaderProtocol(HttpToolsProtocol):
             if waited > LINGER_S:
                 self.transport.abort()
         elif (
-            self._stall.look(now, self.transport.get_write_buffer_size(), full=self.flow.write_paused) > _STUCK_WRITE_S
+            self._stall.look(now, self.transport.get_write_buffer_size(), full=self.flow.write_paused) > STUCK_WRITE_S
         ) or (self._ended_s is not None and now - self._ended_s > HALF_CLOSED_S and not self._answering()):
             self.transport.abort()
         elif self._arriving:

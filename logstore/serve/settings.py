@@ -22,6 +22,7 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024  # of the body of many writes
 MAX_BATCH_ROWS = 1_000
 DEFAULT_DEADLINE_MS = 2_000
 MAX_DEADLINE_MS = 30_000
+STUCK_WRITE_S = 30.0  # a client that reads nothing of what waits for it is cut off
 
 
 @dataclass(frozen=True, slots=True)

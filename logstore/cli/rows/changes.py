@@ -26,9 +26,7 @@ from logstore.settings import Settings
     "--from", "since", default="beginning", show_default=True, metavar="beginning|now|TOKEN|TIME",
     help="Where it begins; an id that --json has printed goes on behind that event.",
 )  # fmt: skip
-@click.option(
-    "--from-archive", is_flag=True, help="Of a plain table: what the log holds no more is read from the archive first."
-)
+@click.option("--from-archive", is_flag=True, help="What the log holds no more is read from the archive first.")
 @options.STORAGE
 @options.KEY_ENCODING
 @options.AS_JSON

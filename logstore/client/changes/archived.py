@@ -1,16 +1,16 @@
-"""Archived changes: those that the log has let go of, folded from the archive, for the change feed of plain tables."""
+"""Archived changes: those that the log has let go of, folded from the archive, for the change feed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from logstore.client.changes.changes import ChangeEvent
+from logstore.client.changes.changes import ChangeEvent, event_of
 from logstore.client.history.opening import ArchiveChoice
 from logstore.client.history.sources import Sources
 from logstore.client.history.span import KeyPlace
 from logstore.model.changes.resume_point import ResumePoint
 from logstore.model.changes.row_change import RowChange, changes_of, of_prefix, without_skipped
 from logstore.model.errors import NotRetained, SetupError
-from logstore.model.folding.fold import FoldRules
+from logstore.model.folding.fold import FoldRules, Records
 from logstore.model.position import Position
 from logstore.model.table import Table
 
@@ -64,17 +64,32 @@ class ArchivedChanges:
     def _pages(
         self, table: Table, index: "ArchiveIndex", at: dict[int, int], lacking: list[tuple[int, int]], prefix: bytes
     ) -> Iterator[ArchivedPage]:
-        from logstore.snapshot.archive.segment_records import records_from  # noqa: PLC0415 - loads Arrow
-
         for partition, reach in lacking:
-            rules, skips = FoldRules.of(table, partition), table.skips.get(partition, [])
-            for segment in index.covering(partition, at[partition], reach):
-                for records in records_from(segment, index.storage, skips, at[partition]):
-                    changes = of_prefix(without_skipped(changes_of(records, rules), skips), prefix)
-                    at[partition] = records.offsets[-1] + 1
-                    yield ArchivedPage([_event(one, partition) for one in changes], _id(table, at))
+            start = at[partition]
+            if table.conditional:
+                from logstore.client.changes.archived_decisions import decided_runs  # noqa: PLC0415 - loads LMDB
+
+                runs = decided_runs(table, partition, _records(table, index, partition, 0, reach), start)
+            else:
+                runs = _plain_runs(table, partition, _records(table, index, partition, start, reach))
+            for changes, at[partition] in runs:
+                events = [event_of(one, partition) for one in of_prefix(changes, prefix)]
+                yield ArchivedPage(events, _id(table, at))
             at[partition] = reach
         yield ArchivedPage([], _id(table, at))
+
+
+def _records(table: Table, index: "ArchiveIndex", partition: int, start: int, reach: int) -> Iterator[Records]:
+    from logstore.snapshot.archive.segment_records import records_from  # noqa: PLC0415 - loads Arrow
+
+    for segment in index.covering(partition, start, reach):
+        yield from records_from(segment, index.storage, table.skips.get(partition, []), start)
+
+
+def _plain_runs(table: Table, partition: int, runs: Iterable[Records]) -> Iterator[tuple[list[RowChange], int]]:
+    rules, skips = FoldRules.of(table, partition), table.skips.get(partition, [])
+    for records in runs:
+        yield without_skipped(changes_of(records, rules), skips), records.offsets[-1] + 1
 
 
 def _point(since: str, table: Table, refused: NotRetained) -> ResumePoint:
@@ -82,23 +97,16 @@ def _point(since: str, table: Table, refused: NotRetained) -> ResumePoint:
     if ":" in since:
         refused.add_note("the archive is read from an id or a token on, not from a time")
         raise refused
-    if table.conditional:
+    if table.conditional and table.base_snapshot is not None:
         refused.add_note(
-            f"what records of a conditional table such as {table.name!r} did is not in the archive: what their rows "
-            "were decides that; begin with since=beginning"
+            f"{table.name!r} was restored: what its rows were then is in no archive of its own, and decides what later "
+            "records did; begin with since=beginning"
         )
         raise refused
     point = ResumePoint.parse(since)
     if not any(epoch == table.epoch for epoch, _ in point.position.pieces):
         raise refused
     return point
-
-
-def _event(change: RowChange, partition: int) -> ChangeEvent:
-    value = change.value
-    assert value is None or isinstance(value, bytes), "rows of a plain table have one value"
-    word: str = "delete" if value is None else "put"
-    return ChangeEvent(word, change.key, value, change.version, partition, change.time_ms)  # type: ignore[arg-type]  # one of the two words
 
 
 def _id(table: Table, at: dict[int, int]) -> str:

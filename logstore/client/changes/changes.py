@@ -14,11 +14,12 @@ from logstore.client.checks import Text, check_number, check_table
 from logstore.client.read.http import HttpReader
 from logstore.client.read.loop_reader import AsyncReader
 from logstore.client.transport.answer import HttpAnswer
+from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import LogStoreError, NotRetained, UsageError
 from logstore.model.folding.sibling import Ends, Sibling, Siblings, ends_of
 from logstore.model.key import to_base64url, to_bytes
 from logstore.model.position import Position
-from logstore.model.wide.cell import WideCell
+from logstore.model.wide.cell import RowCells, WideCell
 
 if TYPE_CHECKING:
     from logstore.client.changes.archived import ArchivedChanges, ArchivedPage
@@ -159,6 +160,18 @@ def _event(one: "EventBody") -> ChangeEvent:
     )  # fmt: skip
 
 
+def event_of(change: RowChange, partition: int) -> ChangeEvent:
+    """The event of a row's change."""
+    held = change.value
+    value = held if isinstance(held, bytes) else None
+    siblings: Siblings = held if isinstance(held, tuple) else ()
+    cells = held.cells if isinstance(held, RowCells) else ()
+    return ChangeEvent(
+        "delete" if held is None else "put", change.key, value, change.version, partition, change.time_ms,
+        siblings=siblings, cells=tuple(cells), ends_ms=change.ends,
+    )  # fmt: skip
+
+
 def check_from_archive(from_archive: object, storage: object) -> None:
     """Raise UsageError unless these say whether the archive is read, and where it is."""
     if not isinstance(from_archive, bool):
@@ -214,8 +227,11 @@ class RowChanges(Iterator[ChangeEvent]):
 class AsyncRowChanges(AsyncIterator[ChangeEvent]):
     """Events of a table, with `async for`; otherwise as `RowChanges`. Where now is it asks with the first event."""
 
-    def __init__(self, reader: AsyncReader, point: PollPoint) -> None:
-        self._reader, self._point = reader, point
+    def __init__(self, reader: AsyncReader, point: PollPoint, archived: "ArchivedChanges | None" = None) -> None:
+        """`archived`: the source of changes that the log holds no more, which other threads read."""
+        self._reader, self._point, self._archived = reader, point, archived
+        self._behind: Iterator[ArchivedPage] | None = None
+        self._reading: asyncio.Future[ArchivedPage | None] | None = None
 
     @property
     def id(self) -> str:
@@ -235,9 +251,30 @@ class AsyncRowChanges(AsyncIterator[ChangeEvent]):
         point = self._point
         while True:
             try:
-                point.took(await self._reader.changes(point.table, point.query(), point.wait_ms))
+                if (page := await self._archived_page()) is not None:
+                    point.took_archived(page)
+                else:
+                    point.took(await self._reader.changes(point.table, point.query(), point.wait_ms))
+            except NotRetained as error:
+                if self._archived is None:
+                    raise
+                self._behind = await asyncio.to_thread(self._archived.behind, point.id, point.prefix, error)
             except LogStoreError as error:
                 point.failed(error)
                 await asyncio.sleep(_PAUSE_S)
             else:
                 return point.has_events
+
+    async def _archived_page(self) -> "ArchivedPage | None":
+        """The next page of the archive; who is cancelled meanwhile loses none. None: the log has what follows."""
+        if self._behind is None:
+            return None
+        if self._reading is None:
+            self._reading = asyncio.ensure_future(asyncio.to_thread(next, self._behind, None))
+        reading = self._reading
+        await asyncio.wait([reading])
+        if self._reading is reading:
+            self._reading = None
+        page = reading.result()
+        self._behind = None if page is None else self._behind
+        return page

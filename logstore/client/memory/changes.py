@@ -4,16 +4,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from threading import Condition
 
-from logstore.client.changes.changes import ChangeEvent, PollPoint
+from logstore.client.changes.changes import ChangeEvent, PollPoint, event_of
 from logstore.client.memory.partition import MemoryPartition
 from logstore.model.changes.held import held_at
 from logstore.model.changes.resume_point import NOW, START, ResumePoint
+from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import BadToken
 from logstore.model.folding.entry import Entry
-from logstore.model.folding.sibling import Siblings
 from logstore.model.point_in_time import read_moment
 from logstore.model.position import Position
-from logstore.model.wide.cell import RowCells
 
 _LOOK_S = 1.0  # between two looks whether the store was closed
 
@@ -117,8 +116,4 @@ def epochs_of(since: str) -> Position:
 
 def _event(part: MemoryPartition, key: bytes, entry: Entry, time_ms: int | None) -> ChangeEvent:
     held, ends = held_at(entry, part.log_time_ms())
-    value = held if isinstance(held, bytes) else None
-    siblings: Siblings = held if isinstance(held, tuple) else ()
-    cells = held.cells if isinstance(held, RowCells) else ()
-    word = "delete" if held is None else "put"
-    return ChangeEvent(word, key, value, entry.version, part.number, time_ms, None, siblings, cells, ends)  # type: ignore[arg-type]  # one of the two words
+    return event_of(RowChange(entry.version, key, held, time_ms, ends=ends), part.number)

@@ -16,7 +16,7 @@ from logstore.model.table import Table
 
 _WAIT_S = 10.0
 _GONE = {KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION}
-_FETCH = {"enable.partition.eof": True, "queued.max.messages.kbytes": 4_096, "fetch.wait.max.ms": 20}
+_FETCH = {"enable.partition.eof": True, "queued.max.messages.kbytes": 1_024, "fetch.wait.max.ms": 20}
 
 
 class PastRecords(NamedTuple):
@@ -41,7 +41,7 @@ def first_later(bootstrap: str, table: Table, time_ms: int) -> dict[int, int | N
 
 
 def read_past(bootstrap: str, table: Table, partition: int, reach: range, most: int, most_bytes: int) -> PastRecords:
-    """Records from `reach.start` on: at most `most`, or some more than `most_bytes`, none at `reach.stop` or behind.
+    """Records of `reach`: at most `most`, or up to the one with which they have `most_bytes`.
 
     Raises LogTruncated when the log begins later, LogUnreachable, AccessDenied.
     """
@@ -61,6 +61,8 @@ def read_past(bootstrap: str, table: Table, partition: int, reach: range, most: 
                     return PastRecords(columns_of(found, Timestamps.of(found).times_ms), reach.stop)
                 found.append(record)
                 size += len(record.key() or b"") + len(record.value() or b"")
+                if size >= most_bytes:
+                    break
     finally:
         consumer.close()
     return PastRecords(columns_of(found, Timestamps.of(found).times_ms), found[-1].offset() + 1)

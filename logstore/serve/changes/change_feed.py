@@ -21,7 +21,7 @@ from logstore.model.folding.fold import Records
 from logstore.model.table import Table
 from logstore.process import logs
 from logstore.process.figures import Family, counter, gauge
-from logstore.serve.changes.chunk import Chunk, Ring
+from logstore.serve.changes.chunk import Chunk, Ring, up_to
 from logstore.serve.changes.decided import decided
 from logstore.serve.changes.partition_source import PartitionSource
 from logstore.serve.changes.past_changes import PastChanges, not_retained, unreadable
@@ -92,7 +92,7 @@ class ChangeFeed:
             below = tail.below(at)
             if below is not None:
                 older = await self._older(tail.sources[below], at[below], deadline)
-                return [older] if older.following > at[below] else []
+                return up_to((chunk for chunk in older if chunk.following > at[below]), most_bytes)
             found = tail.ready(at, most_bytes)
             if found or not await tail.news(deadline):
                 return found
@@ -119,13 +119,13 @@ class ChangeFeed:
     async def _there(self, table: Table, url: str, partitions: list[int]) -> dict[int, int]:
         return read_now(url, table, partitions, await self._fan_out.changes(table, url, partitions, NOW, 0))
 
-    async def _older(self, source: PartitionSource | PeerSource, offset: int, deadline: float) -> Chunk:
-        """A chunk of what is older than the source's ring. Raises Problem."""
+    async def _older(self, source: PartitionSource | PeerSource, offset: int, deadline: float) -> list[Chunk]:
+        """Chunks of what is older than the source's ring. Raises Problem."""
         if isinstance(source, PeerSource):
             return await source.older(offset, deadline)
         table, partition = source.table, source.partition
         past = await self._shared_parts().past.read(table, partition, offset, source.ring.start)
-        return decided(past, self._catalog.locate(table, partition))
+        return [decided(past[0], self._catalog.locate(table, partition))] if table.conditional else past
 
     async def later_than(self, table: Table, time_ms: int) -> dict[int, int]:
         """Partition -> the first offset whose log time is later. Raises Problem: of changes that are gone, too."""

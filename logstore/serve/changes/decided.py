@@ -10,19 +10,15 @@ not see each value. The state is asked once for a chunk, and may stand further t
 by the log's time there is a delete.
 """
 
+from logstore.model.changes.held import held_at
 from logstore.model.changes.row_change import RowChange
+from logstore.model.folding.entry import Entry
 from logstore.model.hard_rows.outcomes import AppliedOutcome
-from logstore.model.wide.cell import PackedCells
-from logstore.model.wide.selection import CellSelection
 from logstore.serve.changes.chunk import CUT_BYTES, Chunk, bytes_of
-from logstore.serve.read.encoding import Held
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
-from logstore.serve.read.one_instant import visible_ends
-from logstore.serve.state.partition import Cell, ServedPartition
+from logstore.serve.state.partition import ServedPartition
 from logstore.serve.wire.problems import Problem
 from logstore.view.conditional.decisions import DecisionReading
-
-_ALL_CELLS = CellSelection()  # the newest value of each
 
 
 def decided(chunk: Chunk, served: ServedPartition) -> Chunk:
@@ -54,21 +50,14 @@ def _first_part(chunk: Chunk, state: MergedRead) -> Chunk:
 def _now(change: RowChange, state: MergedRead) -> RowChange | None:
     if change.is_decided:
         return change
-    raw, source = state.entry(change.key)
-    cell = Cell(raw, source, state.now_ms)
-    if raw is None or cell.version is None:
+    raw, _ = state.entry(change.key)
+    if raw is None:
         return None if _did_nothing(change.version, state.decisions) else change._replace(is_decided=True)
-    if cell.version != change.version:
+    entry = Entry.decode(raw)
+    if entry.version != change.version:
         return None
-    held = _held(cell, state.now_ms)
-    ends = () if held is None else visible_ends(held, cell)
+    held, ends = held_at(entry, state.now_ms)
     return change._replace(value=held, ends=ends, is_decided=True)
-
-
-def _held(cell: Cell, now_ms: int) -> Held | None:
-    if not isinstance(cell.payload, PackedCells):
-        return cell.payload
-    return _ALL_CELLS.of(cell.payload, now_ms) or None
 
 
 def _did_nothing(offset: int, decisions: DecisionReading | None) -> bool:

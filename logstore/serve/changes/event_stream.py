@@ -6,8 +6,9 @@
     event: reset             the table is another topic now: drop the rows; a snapshot part follows
     event: end               why the stream ends, as a problem document; the last id is where to go on
 
-A subscriber for whom nothing more can be written is not written for: it waits, and what comes meanwhile is in the ring
-for all. One that has been so slow that the ring has gone on is cut off; when it comes back it reads from the log.
+A subscriber for whom nothing more can be written is not written for: it waits with _MOST_BYTES of changes at most, and
+what comes meanwhile is in the ring for all. One that has been so slow that the ring has gone on is cut off; when it
+comes back it reads from the log. One that reads nothing at all the connection cuts off (`logstore.serve.protocol`).
 """
 
 import asyncio
@@ -15,12 +16,15 @@ from collections.abc import AsyncGenerator, Iterator
 
 from logstore.model.changes.resume_point import ResumePoint
 from logstore.serve.changes.change_feed import ChangeFeed
+from logstore.serve.changes.chunk import CUT_BYTES
 from logstore.serve.changes.encoding import END, LIVE, RESET, event, events, with_id
 from logstore.serve.changes.subscription import Batch, Subscription
+from logstore.serve.settings import STUCK_WRITE_S
 from logstore.serve.wire.problems import Problem
 
 _HEARTBEAT_S = 15.0
 _SLOW_S = 1.0  # of one sending
+_MOST_BYTES = 2 * CUT_BYTES  # of a batch: so much is kept from the ring's end for each slow subscriber
 _BEGIN = b": changes; the last id is where to go on\nretry: 1000\n\n"
 _HEARTBEAT = b": heartbeat\n"
 
@@ -36,7 +40,7 @@ class EventStream:
     async def begin(self, point: ResumePoint) -> None:
         """Take the first batch, so that what cannot be answered is an error and no stream. Raises Problem."""
         self._point = point
-        self._first = await self._subscription.next(point, 0.0)
+        self._first = await self._batch(0.0)
 
     async def events(self) -> AsyncGenerator[bytes]:
         """Pieces of the stream."""
@@ -49,14 +53,21 @@ class EventStream:
         except Problem as problem:
             yield event(END, {"event": END, **problem.document()}) + b"\n"
 
+    async def _batch(self, wait_s: float) -> Batch:
+        return await self._subscription.next(self._point, wait_s, _MOST_BYTES)
+
     async def _next(self) -> AsyncGenerator[bytes]:
         """Pieces of the next batch; raises Problem at the end of the stream."""
-        batch, self._first = self._first or await self._subscription.next(self._point, _HEARTBEAT_S), None
+        batch, self._first = self._first or await self._batch(_HEARTBEAT_S), None
         was_scanning, self._point = self._point.scanned is not None, batch.point
         slowest_s, clock = 0.0, asyncio.get_running_loop().time
         for piece in _pieces(batch, was_scanning=was_scanning):
             began_s = clock()
-            yield piece
+            try:
+                yield piece
+            except GeneratorExit:
+                self._feed.cut_off += clock() - began_s > STUCK_WRITE_S  # else the client has gone by itself
+                raise
             slowest_s = max(slowest_s, clock() - began_s)
         self._feed.events += sum(len(chunk.changes) for chunk in batch.chunks)
         if slowest_s > _SLOW_S and not was_scanning and not self._feed.holds(batch.point):
@@ -69,12 +80,20 @@ class EventStream:
 
 def _pieces(batch: Batch, *, was_scanning: bool) -> Iterator[bytes]:
     """The text of a batch, whose last event has its id."""
-    texts = [events(chunk) for chunk in batch.chunks if chunk.changes]
+    last = None
+    for text in _texts(batch, was_scanning=was_scanning):
+        if last is not None:
+            yield last + b"\n"
+        last = text
+    yield with_id(last or _HEARTBEAT, batch.point)
+
+
+def _texts(batch: Batch, *, was_scanning: bool) -> Iterator[bytes]:
+    """The text of each chunk, drawn when it is sent, and of what follows them."""
+    for chunk in batch.chunks:
+        if chunk.changes:
+            yield events(chunk)
     if batch.reset is not None:
-        texts.append(event(RESET, {"event": RESET, "epoch": batch.reset}))
+        yield event(RESET, {"event": RESET, "epoch": batch.reset})
     elif was_scanning and batch.point.scanned is None:
-        texts.append(event(LIVE, {"event": LIVE}))
-    *before, last = texts or [_HEARTBEAT]
-    for text in before:
-        yield text + b"\n"
-    yield with_id(last, batch.point)
+        yield event(LIVE, {"event": LIVE})

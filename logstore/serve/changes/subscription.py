@@ -10,7 +10,7 @@ from typing import NamedTuple
 from logstore.model.changes.resume_point import START, ResumePoint
 from logstore.model.position import Position
 from logstore.model.table import Table
-from logstore.serve.changes.change_feed import ChangeFeed, TableChangedError
+from logstore.serve.changes.change_feed import READ_BYTES, ChangeFeed, TableChangedError
 from logstore.serve.changes.chunk import Chunk
 from logstore.serve.changes.snapshot_part import SnapshotPart
 from logstore.serve.read.consistency import SESSION, Consistency
@@ -83,7 +83,7 @@ class Subscription:
         stood = await self._feed.now(table, self.partitions(table), self._request)
         return ResumePoint(Position({(table.epoch, partition): offset for partition, offset in stood.items()}))
 
-    async def next(self, point: ResumePoint, wait_s: float) -> Batch:
+    async def next(self, point: ResumePoint, wait_s: float, most_bytes: int = READ_BYTES) -> Batch:
         """Batch behind `point`: a page of the snapshot part, or changes, or nothing after `wait_s`. Raises Problem."""
         try:
             table = await self.table(point, int(_PAGE_S * 1000))
@@ -93,7 +93,7 @@ class Subscription:
                 )  # fmt: skip
                 return Batch(chunks, following)
             at = point.offsets(table.epoch, self.partitions(table))
-            chunks = await self._feed.read(table, at, self._request, _in(wait_s))
+            chunks = await self._feed.read(table, at, self._request, _in(wait_s), most_bytes)
             return self._batch(table, at, chunks)
         except TableChangedError:
             return Batch([], START, self._catalog.table(self._name).epoch)

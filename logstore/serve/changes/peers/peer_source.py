@@ -33,11 +33,11 @@ class PeerSource:
         """Stop asking the other node."""
         self._task.cancel()
 
-    async def older(self, offset: int, deadline: float) -> Chunk:
-        """The chunk from an offset below the ring on; empty when nothing has come by `deadline`. Raises Problem."""
+    async def older(self, offset: int, deadline: float) -> list[Chunk]:
+        """Chunks from an offset below the ring on; of no offset when nothing has come by `deadline`. Raises Problem."""
         left_ms = int((deadline - asyncio.get_running_loop().time()) * 1000)
         found = await self._page(offset, min(max(left_ms, 0), _WAIT_MS))
-        return found.below(self.ring.start)
+        return list(cut(found.below(self.ring.start)))
 
     async def _follow(self, on_news: Callable[[], None], on_end: Callable[["PeerSource", Problem], None]) -> None:
         try:
