@@ -155,7 +155,7 @@ class ClientConnections:
     @property
     def reader(self) -> HttpReader:
         """Client that reads over HTTP, made on first use."""
-        return self._reader.get()
+        return self._reader.value or self._reader.get()
 
     @property
     def desk(self) -> "OutcomeDesk":

@@ -43,18 +43,13 @@ class Lazily(Generic[T]):
         """`discard`: takes what comes of an attempt that nobody waits for any more."""
         self._make, self._discard = make, discard
         self._lock = threading.Lock()
-        self._value: T | None = None
+        self.value: T | None = None  # what there is by now
         self._attempt: _Attempt[T] | None = None
         self._closed = False
 
-    @property
-    def value(self) -> T | None:
-        """Value that there is by now; never waits."""
-        return self._value
-
     def get(self) -> T:
         """The value. Raises what making it raises, and UsageError when this is closed."""
-        value = self._value
+        value = self.value
         if value is not None:
             return value
         with self._lock:
@@ -69,7 +64,7 @@ class Lazily(Generic[T]):
     def close(self) -> T | None:
         """Make nothing more; returns what there is, for the caller to let go."""
         with self._lock:
-            self._closed, value, self._value = True, self._value, None
+            self._closed, value, self.value = True, self.value, None
         return value
 
     def _try(self, attempt: _Attempt[T]) -> None:
@@ -77,7 +72,7 @@ class Lazily(Generic[T]):
             value = self._make()
             with self._lock:
                 self._attempt, closed = None, self._closed
-                self._value = None if closed else value
+                self.value = None if closed else value
             if closed:
                 self._discard(value)
                 self._check_open()

@@ -8,6 +8,7 @@ from logstore.model.errors import UsageError
 DEADLINE_MS = 2_000  # of a read; the read API has the same default, so it needs not be said
 _MAX_DEADLINE_MS = 30_000
 GRACE_S = 1.0  # for the way there and back, beyond the server's own deadline
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 
 
 class Budget(NamedTuple):
@@ -21,7 +22,8 @@ class Budget(NamedTuple):
         """Deadline from now on; raises UsageError for one that the read API does not take."""
         if type(deadline_ms) is not int or not 1 <= deadline_ms <= _MAX_DEADLINE_MS:
             raise UsageError(f"deadline_ms is a whole number from 1 to {_MAX_DEADLINE_MS:,}, not {deadline_ms!r}")
-        return cls(deadline_ms, monotonic() + deadline_ms / 1000)
+        budget: Budget = _new(cls, (deadline_ms, monotonic() + deadline_ms / 1000))
+        return budget
 
     @property
     def began(self) -> float:

@@ -27,6 +27,8 @@ def when(
     max_lag_ms: int | None = None,
 ) -> After:
     """Point that a read asks for, or a level; raises UsageError for two of them, or for a time without a zone."""
+    if after is None and as_of is None and consistency is None and max_lag_ms is None:  # as most reads
+        return None
     level = level_of(consistency, max_lag_ms, after=after is not None, as_of=as_of is not None)
     if isinstance(after, SessionFloor) and as_of is None:
         return after if level in (None, "session") else LevelBound(str(level), max_lag_ms, "", after)

@@ -91,7 +91,8 @@ def page_of(answer: HttpAnswer, table: str, *, keys_only: bool, wide: bool = Fal
             places = columns.key, columns.version, columns.partition
             return RowPage(iter(_wide_rows(cells, *places, body.token or "")), length, body.cursor)
         values = [b""] * length if keys_only else columns.values()
-        rows = _rows(columns.key, values, columns.version, columns.partition, body.token or "")
+        several = columns.siblings is not None
+        rows = _rows(columns.key, values, columns.version, columns.partition, body.token or "", several=several)
     except ValueError as error:
         raise _wrong(answer, error) from error
     return RowPage(rows, length, body.cursor)
@@ -130,7 +131,8 @@ def many_of(answer: HttpAnswer, table: str, wanted: Sequence[bytes], *, wide: bo
                 columns.cells or [], keys, columns.version, columns.partition, body.token or ""
             )
         else:
-            rows = [*_rows_or_none(keys, columns.values(), columns.version, columns.partition, body.token or "")]
+            values, places = columns.values(), (columns.version, columns.partition)
+            rows = _rows_or_none(keys, values, *places, body.token or "", several=columns.siblings is not None)
     except ValueError as error:
         raise _wrong(answer, error) from error
     if not left_out and keys == wanted:  # as nearly always: all of them, in their order
@@ -181,30 +183,30 @@ def _rows_or_none(
     versions: Sequence[int | None],
     partitions: Sequence[int],
     token: str,
+    *,
+    several: bool,
 ) -> list[Row | None]:
-    """Rows of columns, and None where there is no value. Raises ValueError."""
+    """Rows of columns, and None where there is no value; `several`: some may have siblings. Raises ValueError."""
     if None not in values and None not in versions:
-        return [*_rows(keys, values, versions, partitions, token)]
+        return [*_rows(keys, values, versions, partitions, token, several=several)]
     is_there = [value is not None for value in values]
     if not len(keys) == len(values) == len(versions) == len(partitions):
         raise ValueError(_UNEVEN)
     there = [list(compress(column, is_there)) for column in (keys, values, versions, partitions)]
     if None in there[2]:
         raise ValueError("a row that was found has no version")
-    rows = _rows(there[0], there[1], there[2], there[3], token)
+    rows = _rows(there[0], there[1], there[2], there[3], token, several=several)
     return [next(rows) if one else None for one in is_there]
 
 
 def _rows(
     keys: Sequence[object], values: Sequence[object], versions: Sequence[object], partitions: Sequence[object],
-    token: str,
+    token: str, *, several: bool,
 ) -> Iterator[Row]:  # fmt: skip
     """Rows of columns that are checked: a million a second, so past Row's own `new`. Raises ValueError at once."""
     if not len(keys) == len(values) == len(versions) == len(partitions):
         raise ValueError(_UNEVEN)
-    kinds = (
-        [SiblingRow if type(one) is tuple else Row for one in values] if tuple in {*map(type, values)} else repeat(Row)
-    )
+    kinds = [SiblingRow if type(one) is tuple else Row for one in values] if several else repeat(Row)
     return map(_new, kinds, zip(keys, values, versions, partitions, repeat(token), repeat(""), strict=False))
 
 

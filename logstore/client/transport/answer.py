@@ -2,6 +2,7 @@
 
 The heads that a reader gives to a plain read of a row, and to lists in columns, are recognised by a regular expression
 instead, in a third of the time, when they arrive in one piece; whatever differs by one byte goes the way of all others.
+Of their headers those are taken that a reader of lists or rows looks at.
 
 Refused besides what llhttp refuses: an answer whose end only the end of the connection tells, since one that was cut
 off looks the same; codings of the body, which nobody asked for; and bytes behind an answer, since nothing else was
@@ -27,23 +28,26 @@ _ROW_HEADERS = (
     b"ls-source", b"ls-token", b"x-request-id",
 )  # fmt: skip
 _LIST_HEADERS = b"date", b"content-type", b"content-length", b"vary", b"ls-source", b"ls-token", b"x-request-id"
+_PASSED_OVER = frozenset({b"date", b"etag", b"ls-applied", b"ls-lag", b"vary", b"x-request-id"})
 
 
-def _head(names: tuple[bytes, ...]) -> re.Pattern[bytes]:
+class KnownHead:
     """A head of these headers. No other name, so no other framing and no other coding."""
-    return re.compile(
-        rb"HTTP/1\.1 200 OK\r\n"
-        + b"".join(
-            name + (rb": ([0-9]{1,9})\r\n" if name == b"content-length" else rb": ([!-~]++(?: [!-~]++)*+)\r\n")
-            for name in names
-        )
-        + rb"\r\n"
-    )
+
+    def __init__(self, every: tuple[bytes, ...]) -> None:
+        self.match = re.compile(rb"HTTP/1\.1 200 OK\r\n" + b"".join(_line(name) for name in every) + rb"\r\n").match
+        self.names = tuple(name for name in every if name not in _PASSED_OVER)
+        self.length_at = self.names.index(b"content-length") + 1
 
 
-ROW_HEAD, LIST_HEAD = _head(_ROW_HEADERS), _head(_LIST_HEADERS)
-_KNOWN: tuple[tuple[re.Pattern[bytes], tuple[bytes, ...]], ...] = (ROW_HEAD, _ROW_HEADERS), (LIST_HEAD, _LIST_HEADERS)
-_LENGTH_AT = 2  # of content-length, in both
+def _line(name: bytes) -> bytes:
+    if name == b"content-length":
+        return name + rb": ([0-9]{1,9})\r\n"
+    value = rb"[!-~]++(?: [!-~]++)*+"
+    return b"%b: %b\r\n" % (name, value if name in _PASSED_OVER else rb"(%b)" % value)
+
+
+ROW_HEAD, LIST_HEAD = KnownHead(_ROW_HEADERS), KnownHead(_LIST_HEADERS)
 
 
 class Malformed(Exception):
@@ -60,40 +64,52 @@ class HttpAnswer(NamedTuple):
 
 
 class AnswerParser:
-    """The answers of one connection, one at a time: `begin`, and `feed` until it says that the answer is whole."""
+    """The answers of one connection, one at a time: `feed` it until it says that the answer is whole.
+
+    `begun`: something of the answer was read; whoever wants the next answer sets it to False. `reusable`: the
+    connection may have another request, once the answer is whole.
+    """
 
     __slots__ = (
         "_body",
         "_body_bytes",
         "_done",
+        "_expected",
         "_headers",
-        "_heads",
         "_http",
         "_in_body",
-        "_keep_alive",
         "_left",
         "_status",
         "_wire_bytes",
         "_wrong",
         "begun",
+        "reusable",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._http = httptools.HttpResponseParser(self)
-        self._heads = _KNOWN  # the one that came last is first
+        self._expected = ROW_HEAD  # the one that came last
         self._left: int | None = None  # bytes to come of an answer whose head is known by heart
-        self.begun = False  # True: something of the answer was read
+        self.begun = False
         self._reset()
 
-    def begin(self) -> None:
-        """Be ready for the next answer."""
-        self.begun = False
+    def at_once(self, data: bytes, now: float) -> HttpAnswer | None:
+        """The answer when these first bytes of it are all of it, and its head is known by heart; None: `feed` them."""
+        head = self._expected
+        found = head.match(data)
+        if found is None:
+            return None
+        content = data[found.end() :]
+        if len(content) != int(found[head.length_at]):
+            return None
+        self.begun = self.reusable = True
+        return _new(HttpAnswer, (200, dict(zip(head.names, found.groups(), strict=True)), content, now))
 
     def _reset(self) -> None:
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._status = self._wire_bytes = self._body_bytes = 0
-        self._done = self._in_body = self._keep_alive = False
+        self._done = self._in_body = self.reusable = False
         self._wrong = ""
 
     def feed(self, data: bytes) -> bool:
@@ -122,19 +138,20 @@ class AnswerParser:
 
     def _known(self, data: bytes) -> bool:
         """True when the head is known by heart, and not too much comes behind it."""
-        self._left = None
-        for head, names in self._heads:
-            if (found := head.match(data)) is not None:
-                length, at = int(found[_LENGTH_AT + 1]), found.end()
-                left = length - (len(data) - at)
-                if left < 0 or length > MAX_BODY_BYTES:
-                    return False  # said by the other way
-                self._status, self._headers = 200, dict(zip(names, found.groups(), strict=True))
-                self._body, self._left, self._keep_alive = [data[at:]], left, True
-                if head is not self._heads[0][0]:
-                    self._heads = self._heads[::-1]
-                return True
-        return False
+        self._left, head = None, self._expected
+        found = head.match(data)
+        if found is None:
+            self._expected = head = LIST_HEAD if head is ROW_HEAD else ROW_HEAD
+            found = head.match(data)
+            if found is None:
+                return False
+        length, at = int(found[head.length_at]), found.end()
+        left = length - (len(data) - at)
+        if left < 0 or length > MAX_BODY_BYTES:
+            return False  # said by the other way
+        self._status, self._headers = 200, dict(zip(head.names, found.groups(), strict=True))
+        self._body, self._left, self.reusable = [data[at:]], left, True
+        return True
 
     def _feed_known(self, data: bytes, left: int) -> bool:
         self._left = left - len(data)
@@ -148,11 +165,6 @@ class AnswerParser:
         body, self._body = self._body, []
         content = body[0] if len(body) == 1 else b"".join(body)
         return _new(HttpAnswer, (self._status, self._headers, content, now))
-
-    @property
-    def reusable(self) -> bool:
-        """True when the connection may have another request. Requires: the answer is whole."""
-        return self._keep_alive
 
     def on_message_begin(self) -> None:
         """Called by the parser, also for what follows a whole answer."""
@@ -172,7 +184,7 @@ class AnswerParser:
         status, headers = self._http.get_status_code(), self._headers
         if 100 <= status < 200 and status != 101:
             return  # an interim answer: the other one follows
-        self._status, self._in_body, self._keep_alive = status, True, self._http.should_keep_alive()
+        self._status, self._in_body, self.reusable = status, True, self._http.should_keep_alive()
         length = headers.get(b"content-length")
         if not 200 <= status < 600 or self._http.get_http_version() not in ("1.1", "1.0"):
             self._wrong = f"it has status {status} of HTTP {self._http.get_http_version()}"

@@ -40,7 +40,7 @@ class LoopConnection(asyncio.Protocol):
 
     def begin(self, request: bytes, end: float) -> "asyncio.Future[HttpAnswer]":
         """Send a request, the first half of an exchange; the future is its answer. `finish` is the end."""
-        self._parser.begin()
+        self._parser.begun = False
         self.reusable, self._end = False, end
         answer: asyncio.Future[HttpAnswer] = self._loop.create_future()
         self._answer = answer
@@ -76,9 +76,13 @@ class LoopConnection(asyncio.Protocol):
             self.close()
             return
         try:
-            if self._parser.feed(data):
-                self.reusable = self._parser.reusable
-                answer.set_result(self._parser.answer(monotonic()))
+            parser = self._parser
+            whole = None if parser.begun else parser.at_once(data, monotonic())
+            if whole is None and parser.feed(data):
+                whole = parser.answer(monotonic())
+            if whole is not None:
+                self.reusable = parser.reusable
+                answer.set_result(whole)
         except Malformed as error:
             answer.set_exception(error)
 

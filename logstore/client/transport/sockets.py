@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 _READABLE, _WRITABLE = select.POLLIN, select.POLLOUT
 _LATE = "the deadline of the exchange has passed"
+_LOOK_S = 1.0  # between two looks for connections that are overdue, while there are none
 _ABOUT_S = 0.001  # a limit that is so near to the right one is left as it is: to set it is a system call
 
 
@@ -46,20 +47,26 @@ class PlainSocket:
 
         Raises OSError (TimeoutError is one), Malformed; then the connection is of no use any more.
         """
-        self.send(request, end)
+        self._parser.begun = False
+        self._taken = self._send(request, end)
         return self.receive(end)
 
     def send(self, request: bytes, end: float) -> None:
         """Send a request, the first half of an exchange. Raises OSError."""
-        self._parser.begin()
+        self._parser.begun = False
         self._taken = self._send(request, end)
 
     def receive(self, end: float) -> tuple[HttpAnswer, bool]:
         """Read the answer, the second half of an exchange; raises as that."""
         parser = self._parser
-        while data := self._read(end):
+        data = self._read(end)
+        answer = parser.at_once(data, monotonic())
+        if answer is not None:  # as nearly every row
+            return answer, self._taken
+        while data:
             if parser.feed(data):
                 return parser.answer(monotonic()), self._taken and parser.reusable
+            data = self._read(end)
         raise ConnectionResetError("the connection ended before the answer was whole")
 
     @property
@@ -69,7 +76,8 @@ class PlainSocket:
 
     def quiet(self) -> bool:
         """True while the server neither says anything unasked nor has closed the connection."""
-        self._watch(_READABLE)
+        if self._waits_for != _READABLE:
+            self._watch(_READABLE)
         return not self._poll.poll(0)
 
     def close(self) -> None:
@@ -134,7 +142,7 @@ class SocketPool:
         renew_in_child(self)
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._look_s = threading.Lock(), 0.0  # when a connection may be overdue next
         self.stack: _Stack = ConnectionStack()
 
     def after_fork(self) -> None:
@@ -148,8 +156,11 @@ class SocketPool:
         A connection that was kept alive may have been closed meanwhile: then a new one is asked, once, if nothing of an
         answer was read. Requires: the request may be sent twice. Raises OSError (TimeoutError is one), Malformed.
         """
-        stack, connection = self.stack, self._take(end)
-        reusable = False
+        stack, reusable = self.stack, False
+        with self._lock:
+            connection = stack.take()
+        if connection is None:
+            connection = self._room(end)
         try:
             if connection is not None and not connection.quiet():
                 connection.close()
@@ -208,7 +219,7 @@ class SocketPool:
             sock.close()
             raise
 
-    def _take(self, end: float) -> PlainSocket | None:
+    def _room(self, end: float) -> PlainSocket | None:
         """Room for an exchange: a connection, or None where one may be opened. Raises TimeoutError."""
         with self._lock:
             connection = self.stack.take()
@@ -230,12 +241,14 @@ class SocketPool:
         if connection is not None and (not reusable or self._closed):
             connection.close()
             connection = None
-        now = monotonic()
+        now, overdue = monotonic(), None
         with self._lock:
             stack.ahead -= ahead
             waiter = stack.give_back(connection, now)
             if waiter is not None:
                 waiter.put(connection)
-            overdue = stack.overdue(now)
+            if now > self._look_s:
+                overdue = stack.overdue(now)
+                self._look_s = now if overdue else now + _LOOK_S
         if overdue is not None:
             overdue.close()

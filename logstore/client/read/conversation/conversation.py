@@ -16,7 +16,7 @@ from logstore.client.read.conversation.requests import (
     distinct,
     many_request,
     page_request,
-    path_key,
+    row_path,
     table_path,
     thousands,
 )
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _POLL_MS = 15_000  # for the snapshot part's page, and what is temporary
 _DOCUMENT = {"Accept": MSGPACK}
 _DOCUMENTS = (b"application/json", MSGPACK.encode())  # what wide rows are; values are bytes
+_VALUE = b"application/octet-stream"
 _new = tuple.__new__  # of a NamedTuple, without a frame of its own
 
 
@@ -58,17 +59,24 @@ class Conversation:
 
     def first_ask(self, table: str, key: bytes, after: After, deadline_ms: int, budget: Budget) -> Ask:
         """The request that reads one row, written out, for it is all that most reads cost."""
-        path = f"{table_path(table)}/rows/{path_key(check_key(key))}"
-        headers = headers_of(after)
+        headers = {} if after is None else headers_of(after)
         if deadline_ms != DEADLINE_MS:
             headers["LS-Deadline"] = str(deadline_ms)
-        ask: Ask = _new(Ask, ("GET", self._owners.of(table, key), path, headers, None, budget.end + GRACE_S))
+        owner, path = self._owners.of(table, key), row_path(table, key)
+        ask: Ask = _new(Ask, ("GET", owner, path, headers, None, budget.end + GRACE_S))
         return ask
 
     def row_of(self, table: str, key: bytes, answer: HttpAnswer) -> Row:
         """The row of an answer to the first request. Requires: its status is OK."""
-        row: Row = self._row(key, answer, table)
-        return row
+        headers = answer.headers
+        version, partition = headers.get(b"ls-version", b""), headers.get(b"ls-partition", b"")
+        token, source = headers.get(b"ls-token"), headers.get(b"ls-source")
+        if token and source and version.isdigit() and partition.isdigit() and headers.get(b"content-type") == _VALUE:
+            places = int(version), int(partition), token.decode("latin-1"), source.decode("latin-1")
+            row: Row = _new(Row, (key, answer.content, *places))
+            return row
+        other: Row = self._row(key, answer, table)
+        return other
 
     def get_on(
         self, table: str, key: bytes, after: After, budget: Budget, first: HttpAnswer | float
@@ -157,7 +165,7 @@ class Conversation:
     def _one(
         self, table: str, key: bytes, after: After, budget: Budget, now: float, cells: "CellSelection | None"
     ) -> Steps[Any]:
-        path = f"{table_path(table)}/rows/{path_key(check_key(key))}{cell_query(cells)}"
+        path = row_path(table, key) + cell_query(cells)
         headers = headers_of(after) if cells is None else {**headers_of(after), **_DOCUMENT}
         request, pause_s = ReadRequest(table, path, headers, key=key), FIRST_PAUSE_S
         while True:
@@ -177,7 +185,7 @@ class Conversation:
             now = yield from time_now()
 
     def _every(
-        self, table: str, keys: Sequence[bytes], after: After, budget: Budget, cells: "CellSelection | None"
+        self, table: str, keys: list[bytes], after: After, budget: Budget, cells: "CellSelection | None"
     ) -> Steps[list[Any]]:
         """Rows in the order of `keys`, of which there are `MANY` at most; of `cells`, where they are asked for."""
         found: dict[bytes, Any] = {}

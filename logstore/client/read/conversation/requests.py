@@ -17,17 +17,24 @@ if TYPE_CHECKING:
 
 MANY = 1000  # keys of one multi-get
 _MANY_BYTES = 2 * 1024 * 1024  # of them
+_UNESCAPED = re.compile(rb"[ !#-\[\]-~]+")  # characters that stand for themselves in JSON
 _PLAIN_KEY = re.compile(rb"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what `quote` would leave as it is
 
 
 def table_path(table: str) -> str:
     """Path of a table. Raises UsageError for what is none."""
-    return _quoted(check_table(table))
+    return _path_of(table if type(table) is str else check_table(table))
 
 
 @lru_cache(256)
-def _quoted(table: str) -> str:
-    return f"/v1/tables/{quote(table, safe='')}"
+def _path_of(table: str) -> str:
+    return f"/v1/tables/{quote(check_table(table), safe='')}"
+
+
+def row_path(table: str, key: bytes) -> str:
+    """Path of a row. Raises UsageError for what is no table, BadKey."""
+    name = key.decode("ascii") if _PLAIN_KEY.fullmatch(key) and len(key) <= MAX_KEY_BYTES else path_key(check_key(key))
+    return f"{_path_of(table if type(table) is str else check_table(table))}/rows/{name}"
 
 
 def path_key(key: bytes) -> str:
@@ -53,19 +60,17 @@ def page_request(table: str, query: Mapping[str, bytes | str], after: After) -> 
 
 def many_request(table: str, keys: list[bytes], after: After) -> tuple[str, dict[str, str], bytes]:
     """Path, headers and body of a multi-get."""
-    import orjson  # noqa: PLC0415 - who reads row by row does without
-
     headers = {**headers_of(after), "Accept": LISTS, "Content-Type": "application/json"}
-    return f"{table_path(table)}/rows:get", headers, orjson.dumps({"keys": _json_keys(keys)})
+    return f"{table_path(table)}/rows:get", headers, _keys_body(keys)
 
 
-def distinct(keys: Sequence[bytes]) -> list[bytes]:
-    """The keys of a multi-get, each once. Raises BadKey."""
-    lengths = {*map(len, keys)}
-    if 0 in lengths or max(lengths) > MAX_KEY_BYTES:
+def distinct(keys: list[bytes]) -> list[bytes]:
+    """The keys of a multi-get, each once. Requires: there are some. Raises BadKey."""
+    once = dict.fromkeys(keys)
+    if b"" in once or max(map(len, once)) > MAX_KEY_BYTES:
         for key in keys:
             check_key(key)
-    return list(dict.fromkeys(keys))
+    return keys if len(once) == len(keys) else list(once)
 
 
 def thousands(keys: Sequence[Text]) -> Iterator[list[bytes]]:
@@ -87,11 +92,16 @@ def thousands(keys: Sequence[Text]) -> Iterator[list[bytes]]:
         yield some
 
 
-def _json_keys(keys: list[bytes]) -> list[object]:
+def _keys_body(keys: list[bytes]) -> bytes:
+    """Body of a multi-get; put together by hand where no key needs an escape, in half the time."""
+    if _UNESCAPED.fullmatch(b"".join(keys)):
+        return b'{"keys":["%b"]}' % b'","'.join(keys)
+    import orjson  # noqa: PLC0415 - most reads do without
+
     try:
-        return list(map(bytes.decode, keys))
+        return orjson.dumps({"keys": list(map(bytes.decode, keys))})
     except UnicodeDecodeError:
-        return [_json_key(key) for key in keys]
+        return orjson.dumps({"keys": [_json_key(key) for key in keys]})
 
 
 def _json_key(key: bytes) -> object:
