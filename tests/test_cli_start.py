@@ -15,7 +15,8 @@ from logstore.cli.main import cli
 HEAVY = {"numpy", "pyarrow", "pandas", "pyspark", "faust", "fsspec", "rich", "structlog", "uvicorn", "lmdb"}
 OF_WRITERS = {"confluent_kafka", "logstore.log.kafka", "logstore.log.write.producer"}
 OF_OTHERS = {"asyncio", "httpx", "ssl", "http.client", "email", "logging", "concurrent.futures", "ctypes", "subprocess",
-             "tenacity", "tomllib", "msgpack", "msgspec", "encodings.idna", "xxhash"}  # fmt: skip
+             "tenacity", "tomllib", "msgpack", "msgspec", "encodings.idna", "xxhash", "httptools"}  # fmt: skip
+OF_CLIENTS = {"logstore.client.store", "logstore.client.read.http", "httptools", "socket"}
 OF_DOCUMENTS = {"json", "orjson"}
 PROGRAM = """
 import sys
@@ -29,7 +30,9 @@ finally:
 
 @pytest.mark.parametrize(
     "command",
-    ["--version", "--help", "put --help", "get --help", "scan --help", "count --help", "table --help",
+    ["--version", "--help", "put --help", "get --help", "scan --help", "count --help", "delete --help", "incr --help",
+     "append --help", "outcome --help", "edit --help", "shell --help", "config show --help", "stop --help",
+     "table --help",
      "table create --help", "table alter --help", "table list --help", "table describe --help", "batch --help",
      "batch archive --help", "batch audit --help", "batch compact --help", "batch diff --help", "batch restore --help",
      "batch schedule --help", "batch trim --help"],
@@ -42,6 +45,14 @@ def test_a_command_imports_no_more_than_it_needs(command):
     assert HEAVY & set(done.stderr.split()) == set()
     if command.startswith("batch"):
         assert "confluent_kafka" not in done.stderr.split()
+    elif command not in (
+        "--version",
+        "table create --help",
+        "table alter --help",
+        "table list --help",
+        "table describe --help",
+    ):  # which load `email`, or what asks Kafka
+        assert (OF_WRITERS | OF_CLIENTS) & set(done.stderr.split()) == set()
 
 
 @pytest.mark.parametrize("command", ["get t k --deadline-ms 1", "scan t --deadline-ms 1", "count t --deadline-ms 1",

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from logstore.cli import options, show
 from logstore.cli.table_names import table_names
-from logstore.client.conditional.outcome import Outcome
-from logstore.client.store import Store
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.position import Position
 from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
+
+if TYPE_CHECKING:
+    from logstore.client.conditional.outcome import Outcome
+    from logstore.client.store import Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NUMBERS = {"ignore_unknown_options": True}  # what begins with a dash may be a number
@@ -68,6 +70,8 @@ def outcome(settings: Settings, table: str, key: str, id: str, key_encoding: str
 
     Of a put or delete with --seen the token of its position stands for the ID. Exit status 1 unless it was applied.
     """
+    from logstore.client.store import Store  # noqa: PLC0415 - help does without
+
     with Store(url=need_url(settings)) as store:
         found = store.outcome_of(
             table, options.key_bytes(key, key_encoding), _name(id), deadline_ms=settings.deadline_ms
@@ -98,13 +102,15 @@ def expected(condition: str) -> dict[str, Any]:
 
 
 @contextmanager
-def decider(settings: Settings) -> Iterator[Store]:
+def decider(settings: Settings) -> "Iterator[Store]":
     """A store for one write that the log decides: written there, and its outcome read from a node."""
+    from logstore.client.store import Store  # noqa: PLC0415 - help does without
+
     with Store(need_bootstrap(settings), need_url(settings)) as store:
         yield store
 
 
-def print_outcome(table: str, found: Outcome, *, as_json: bool) -> int:
+def print_outcome(table: str, found: "Outcome", *, as_json: bool) -> int:
     """Print an outcome; returns the exit status: 0 when the write took effect."""
     if as_json:
         facts = {**found._asdict(), "id": None if found.id is None else found.id.hex()}
@@ -116,7 +122,7 @@ def print_outcome(table: str, found: Outcome, *, as_json: bool) -> int:
     return 0 if found.applied else 1
 
 
-def _why(found: Outcome) -> str:
+def _why(found: "Outcome") -> str:
     if found.reason is not None:
         return f"invalid, and nothing has changed: {found.reason}"
     there = "there is no such row" if found.version is None else f"the row has version {found.version}"

@@ -2,7 +2,6 @@
 
 import click
 
-from logstore import Store
 from logstore.cli import options, show
 from logstore.cli.rows.progress import rows_bar
 from logstore.cli.table_names import table_names
@@ -25,6 +24,8 @@ def count(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Count the rows of a table, by going through its keys."""
+    from logstore.client.store import Store  # noqa: PLC0415 - help does without
+
     bound = None if prefix is None else options.key_bytes(prefix, key_encoding)
     rows = 0
     with Store(url=need_url(settings)) as store, rows_bar(table) as advance:

@@ -13,8 +13,6 @@ from logstore.cli.rows import conditional
 from logstore.cli.rows.write_level import LEVEL
 from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
-from logstore.client.read.row import Row, SiblingRow
-from logstore.client.store import Store
 from logstore.client.write.level import WriteLevel, awaits_outcome
 from logstore.log.write.limits import DELIVERY_TIMEOUT_S
 from logstore.model.errors import LogStoreError, UsageError, WideTable
@@ -23,6 +21,8 @@ from logstore.node.addresses import need_bootstrap, need_url
 from logstore.settings import Settings
 
 if TYPE_CHECKING:
+    from logstore.client.read.row import Row, SiblingRow
+    from logstore.client.store import Store
     from logstore.client.wide.row import WideRow
     from logstore.model.wide.columns import Column
 
@@ -160,6 +160,9 @@ def get(
 
     Exit status 1 when there is no such row, or several values stand side by side: --json prints those.
     """
+    from logstore.client.read.row import Row, SiblingRow  # noqa: PLC0415 - help does without
+    from logstore.client.store import Store  # noqa: PLC0415 - help does without
+
     row_key = options.key_bytes(key, key_encoding)
     bound: dict[str, Any] = {
         "after": token, "as_of": as_of, "consistency": consistency, "max_lag_ms": max_lag_ms,
@@ -222,6 +225,8 @@ def scan(
     named, of_cells = _named(columns), columns is not None or versions is not None
     if of_cells and keys_only:
         raise UsageError("--keys-only leaves cells out: give it, or --columns and --versions")
+    from logstore.client.store import Store  # noqa: PLC0415 - help does without
+
     first, begin, last = (
         None if text is None else options.key_bytes(text, key_encoding) for text in (prefix, start, end)
     )
@@ -266,14 +271,14 @@ def _print_wide(row: "WideRow", output: Path | None, key_encoding: str, *, count
         show.raw(b"".join(map(cell_line, row.cells)))
 
 
-def _number(row: Row) -> bytes:
+def _number(row: "Row") -> bytes:
     """A counter as digits. Raises LogStoreError for a row that is none."""
     if len(row.value) != _COUNTER_BYTES:
         raise LogStoreError(f"row {row.key!r} is no counter: it has {len(row.value):,} bytes, not {_COUNTER_BYTES}")
     return b"%d" % int.from_bytes(row.value, signed=True)
 
 
-def _side_by_side(key: str, row: SiblingRow) -> str:
+def _side_by_side(key: str, row: "SiblingRow") -> str:
     """Message about a row of several values, none of which may be taken for the one."""
     values = "\n".join(f"  version {one.version}: {show.field(one.value)}" for one in row.siblings)
     return (
@@ -282,7 +287,7 @@ def _side_by_side(key: str, row: SiblingRow) -> str:
     )
 
 
-def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> bytes:
+def _line(row: "Row", key_encoding: str, *, keys_only: bool, as_json: bool) -> bytes:
     if as_json:
         document = _document(row)
         if keys_only:
@@ -298,7 +303,7 @@ def _line(row: Row, key_encoding: str, *, keys_only: bool, as_json: bool) -> byt
     return b"".join(key + b"\t" + one.value + b"\n" for one in row.siblings)
 
 
-def _document(row: Row) -> dict[str, object]:
+def _document(row: "Row") -> dict[str, object]:
     return {
         "key": show.field(row.key),
         **_values(row),
@@ -307,7 +312,9 @@ def _document(row: Row) -> dict[str, object]:
     }
 
 
-def _values(row: Row) -> dict[str, object]:
+def _values(row: "Row") -> dict[str, object]:
+    from logstore.client.read.row import SiblingRow  # noqa: PLC0415 - help does without
+
     if isinstance(row, SiblingRow):
         return {"siblings": [{"version": one.version, "value": show.field(one.value)} for one in row.siblings]}
     return {"value": show.field(row.value)}
@@ -327,8 +334,10 @@ def _value(value: str | None, path: Path | None) -> bytes:
 
 
 @contextmanager
-def _writer(settings: Settings, level: WriteLevel | None) -> Iterator[Store]:
+def _writer(settings: Settings, level: WriteLevel | None) -> "Iterator[Store]":
     """A store to write one row to: nothing is worth waiting for in company."""
+    from logstore.client.store import Store  # noqa: PLC0415 - help does without
+
     url = need_url(settings) if awaits_outcome(level) else None
     with Store(need_bootstrap(settings), url, linger_ms=0, delivery_timeout_s=DELIVERY_TIMEOUT_S) as store:
         yield store

@@ -10,12 +10,13 @@ asked for.
 """
 
 import re
-from typing import NamedTuple
-
-import httptools
+from typing import TYPE_CHECKING, NamedTuple
 
 from logstore.model.key import MAX_MAX_VALUE_BYTES
 from logstore.model.position import MAX_TOKEN_BYTES
+
+if TYPE_CHECKING:
+    from httptools import HttpResponseParser
 
 MAX_HEAD_BYTES = MAX_TOKEN_BYTES + 32 * 1024  # of an answer: the longest token, and other headers
 MAX_BODY_BYTES = MAX_MAX_VALUE_BYTES + 32 * 1024 * 1024  # the longest value, and a page of 8 MiB in its framing
@@ -87,7 +88,7 @@ class AnswerParser:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._http = httptools.HttpResponseParser(self)
+        self._http: HttpResponseParser | None = None  # made for the first answer whose head is not known by heart
         self._expected = ROW_HEAD  # the one that came last
         self._left: int | None = None  # bytes to come of an answer whose head is known by heart
         self.begun = False
@@ -123,6 +124,10 @@ class AnswerParser:
                 raise Malformed(f"it begins with {data[:40]!r}, not with HTTP/1")
         if self._left is not None:
             return self._feed_known(data, self._left)
+        import httptools  # noqa: PLC0415 - a command that reads a row does without
+
+        if self._http is None:
+            self._http = httptools.HttpResponseParser(self)
         self._wire_bytes += len(data)
         try:
             self._http.feed_data(data)
@@ -181,13 +186,15 @@ class AnswerParser:
 
     def on_headers_complete(self) -> None:
         """Called by the parser at the end of the head."""
-        status, headers = self._http.get_status_code(), self._headers
+        http = self._http
+        assert http is not None, "it calls this"
+        status, headers = http.get_status_code(), self._headers
         if 100 <= status < 200 and status != 101:
             return  # an interim answer: the other one follows
-        self._status, self._in_body, self.reusable = status, True, self._http.should_keep_alive()
+        self._status, self._in_body, self.reusable = status, True, http.should_keep_alive()
         length = headers.get(b"content-length")
-        if not 200 <= status < 600 or self._http.get_http_version() not in ("1.1", "1.0"):
-            self._wrong = f"it has status {status} of HTTP {self._http.get_http_version()}"
+        if not 200 <= status < 600 or http.get_http_version() not in ("1.1", "1.0"):
+            self._wrong = f"it has status {status} of HTTP {http.get_http_version()}"
         elif headers.get(b"content-encoding", b"identity").lower() != b"identity":
             self._wrong = f"its body is coded ({headers[b'content-encoding'][:40]!r}), which was not asked for"
         elif length is not None:
