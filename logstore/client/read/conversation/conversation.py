@@ -62,7 +62,8 @@ class Conversation:
         headers = {} if after is None else headers_of(after)
         if deadline_ms != DEADLINE_MS:
             headers["LS-Deadline"] = str(deadline_ms)
-        owner, path = self._owners.of(table, key), row_path(table, key)
+        path = row_path(table, key)
+        owner = self._owners.of(table, key)
         ask: Ask = _new(Ask, ("GET", owner, path, headers, None, budget.end + GRACE_S))
         return ask
 
