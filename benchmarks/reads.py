@@ -77,6 +77,7 @@ def run(data_dir: Path, rounds: int = 3) -> list[dict[str, Any]]:
     compared = [
         ("Store.get / http.client", GETS, "reads/s", "get", "http.client", 2.5),
         (f"AsyncStore.get x {TASKS} / http.client", GETS, "reads/s", "async get", "http.client", 2.5),
+        ("bare socket / http.client", GETS, "reads/s", "bare get", "http.client", None),
         ("Store.get / bare socket", GETS, "reads/s", "get", "bare get", None),
         (f"AsyncStore.get / bare asyncio, x {TASKS}", GETS, "reads/s", "async get", "async bare get", None),
         (f"Store.get_many of {MANY} / bare socket", MANY * MANY_TIMES, "rows/s", "get_many", "bare get_many", 0.8),
