@@ -55,6 +55,17 @@ def expiring(dev):
     return "/v1/tables/ending/rows"
 
 
+@pytest.fixture(scope="module")
+def wide(dev, http):
+    families = ["--family", "content:versions=3", "--family", "anchor"]
+    dev("table", "create", "edited", "--partitions", "2", "--wide", "--multi-row", *families)
+    dev("table", "create", "edited-alone", "--partitions", "2", "--wide", *families)
+    for name in ("edited", "edited-alone"):
+        path = f"/v1/tables/{name}/rows/none"
+        until("it is served", lambda path=path: http.get(path).json()["type"] == "urn:logstore:not-found")
+    return "/v1/tables/edited/rows"
+
+
 @pytest.fixture
 def key():
     return uuid.uuid4().hex
@@ -275,9 +286,9 @@ def test_a_client_that_is_cut_off_in_its_body_writes_nothing(http, dev, plain, k
 
 
 def test_methods_are_told(http, plain):
-    answer = http.request("PATCH", f"{plain}/k")
+    answer = http.request("POST", f"{plain}/k")
     problem(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "GET, HEAD, PUT, DELETE"
+    assert answer.headers["allow"] == "GET, HEAD, PUT, DELETE, PATCH"
     answer = http.options(f"{plain}:write")
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"
@@ -455,3 +466,174 @@ def test_a_writer_says_what_it_had_seen_and_newer_values_stay_beside_its_own(htt
         problem(http.post("/v1/tables/carts-over-http/rows:write", content=line, headers=NDJSON), 400, "bad-request")
     refused = problem(http.put(f"{decided}/{key}", content=b"x", headers={"LS-Seen": "-1"}), 400, "bad-request")
     assert "--siblings" in refused["detail"]
+
+
+def test_a_counter_and_a_log_are_changed_where_they_stand(http, decided, key):
+    def change(body: dict, **headers: str) -> httpx.Response:
+        return http.patch(f"{decided}/{key}", json=body, headers={**DEADLINE, **headers})
+
+    made = change({"op": "incr", "delta": 40}, **{"If-None-Match": "*"})
+    assert (made.status_code, made.json()["outcome"]) == (200, "applied"), made.text
+    refused = problem(change({"op": "incr", "delta": 1}, **{"If-None-Match": "*"}), 412, "condition-failed")
+    assert (refused["outcome"], refused["version"]) == ("rejected", made.json()["version"])
+    named = {"LS-Id": uuid.uuid4().hex}
+    first, again = (change({"op": "incr", "delta": 2}, **named) for _ in range(2))
+    assert [first.json()["outcome"], again.json()["outcome"]] == ["applied", "duplicate"]
+    assert (again.status_code, again.json()["first"]) == (200, first.json()["offset"])
+    other = change({"op": "incr", "delta": 3}, **named)
+    assert problem(other, 409, "invalid-write")["reason"] == "id-reused"
+    found = read(http, other, f"{decided}/{key}")
+    assert int.from_bytes(found.content, signed=True) == 42
+    packed = http.patch(
+        f"{decided}/{key}", content=msgpack.packb({"op": "append", "value": b"\xff", "if": {"present": True}}),
+        headers={"content-type": "application/msgpack", "LS-Write-Level": "applied", **DEADLINE},
+    )  # fmt: skip
+    assert packed.json()["outcome"] == "applied"
+    assert "etag" not in packed.headers
+    assert http.get(f"{decided}/{key}").content == (42).to_bytes(8) + b"\xff"
+    counted = change({"op": "incr", "delta": 1})
+    assert problem(counted, 409, "invalid-write")["reason"] == "wrong-length"
+    tag = read(http, counted, f"{decided}/{key}").headers["etag"]
+    assert change({"op": "append", "value": {"base64": "AA=="}}, **{"If-Match": tag}).json()["outcome"] == "applied"
+    problem(change({"op": "append", "value": "x"}, **{"If-Match": tag}), 412, "condition-failed")
+
+
+def set_(family: str, qualifier: str, value: str) -> dict:
+    return {"op": "set", "family": family, "qualifier": qualifier, "value": value}
+
+
+def cells_of(answer: httpx.Response) -> list[tuple]:
+    return [(cell["family"], cell["qualifier"], cell["value"]) for cell in answer.json()["cells"]]
+
+
+def test_the_cells_of_a_row_are_edited_together_or_not_at_all(http, wide, key):
+    def edit(*edits: dict, headers: dict | None = None, **more) -> httpx.Response:
+        return http.patch(f"{wide}/{key}", json={"edits": edits, **more}, headers={**DEADLINE, **(headers or {})})
+
+    made = edit(
+        set_("content", "html", "1"), set_("anchor", "a", "x"), headers={"If-None-Match": "*"}
+    )  # fmt: skip
+    assert (made.status_code, made.json()["outcome"]) == (200, "applied"), made.text
+    version = made.json()["version"]
+    assert cells_of(read(http, made, f"{wide}/{key}")) == [("anchor", "a", "x"), ("content", "html", "1")]
+    count = {"op": "incr", "family": "anchor", "qualifier": "a", "delta": 1}
+    invalid = edit(set_("content", "html", "2"), count)
+    assert problem(invalid, 409, "invalid-write")["reason"] == "wrong-length"
+    of_cell = {"version": version, "family": "content", "qualifier": "html"}
+    more = {"op": "append", "family": "content", "qualifier": "html", "value": {"base64": "/w=="}}
+    second = edit(more, {**count, "qualifier": "n"}, **{"if": of_cell})
+    assert second.json()["outcome"] == "applied", second.text
+    stale = edit(set_("anchor", "a", "y"), **{"if": of_cell})
+    assert problem(stale, 412, "condition-failed")["version"] == second.json()["version"]
+    row = read(http, stale, f"{wide}/{key}")
+    assert cells_of(row) == [
+        ("anchor", "a", "x"), ("anchor", "n", "\0" * 7 + "\x01"), ("content", "html", {"base64": "Mf8="}),
+    ]  # fmt: skip
+    tag = {"If-Match": row.headers["etag"]}
+    gone = edit(
+        {"op": "delete", "family": "anchor", "qualifier": "n"},
+        {"op": "delete-family", "family": "content"},
+        headers=tag,
+    )
+    assert cells_of(read(http, gone, f"{wide}/{key}")) == [("anchor", "a", "x")]
+    problem(edit({"op": "delete-row"}, headers=tag), 412, "condition-failed")
+    last = edit({"op": "delete-row"}, **{"if": {"present": True}})
+    assert read(http, last, f"{wide}/{key}").status_code == 404
+
+
+def test_a_batch_edits_rows_one_by_one_and_several_together(http, wide, key):
+    names = [name for name in (f"{key}{n}" for n in range(99)) if partition_of(name.encode(), 2) == 0][:3]
+    other = next(name for name in (f"{key}{n}" for n in range(99)) if partition_of(name.encode(), 2) == 1)
+    edits = [set_("anchor", "a", "x")]
+    body = rows(
+        {"key": names[0], "op": "edit", "edits": edits, "if": {"absent": True}},
+        {"op": "edit", "rows": [{"key": name, "edits": [set_("anchor", "b", name)]} for name in names[:2]]},
+        {"op": "edit", "rows": [{"key": names[2], "edits": edits}, {"key": other, "edits": edits}]},
+        {"key": names[0], "op": "edit", "edits": edits, "if": {"absent": True}},
+        {"key": names[1], "value": "plain"},
+    )  # fmt: skip
+    answer = http.post(f"{wide}:write", content=body, headers=NDJSON)
+    assert answer.status_code == 207, answer.text
+    results = answer.json()["results"]
+    assert [(one["status"], one["outcome"]) for one in results] == [
+        (200, "applied"), (200, "applied"), (409, "invalid"), (412, "rejected"), (200, "applied"),
+    ]  # fmt: skip
+    assert results[2]["reason"] == "wrong-partition"
+    assert results[3]["version"] == results[1]["version"]
+    assert cells_of(read(http, answer, f"{wide}/{names[0]}")) == [("anchor", "a", "x"), ("anchor", "b", names[0])]
+    assert cells_of(read(http, answer, f"{wide}/{names[1]}")) == [("", "", "plain"), ("anchor", "b", names[1])]
+    assert read(http, answer, f"{wide}/{names[2]}").status_code == 404
+    named = {"op": "set", "family": "anchor", "qualifier": b"\xff", "value": b""}
+    packed = [{"op": "edit", "key": names[2], "edits": [named]}]
+    again = http.post(
+        f"{wide}:write", content=msgpack.packb(packed), headers={"content-type": "application/msgpack", **DEADLINE}
+    )
+    assert again.json()["results"][0]["outcome"] == "applied", again.text
+    assert cells_of(read(http, again, f"{wide}/{names[2]}")) == [("anchor", {"base64": "/w=="}, "")]
+
+
+SET = {"op": "set", "family": "anchor", "qualifier": "a", "value": "x"}
+WRONG_CHANGES = [
+    ({}, 400), ([], 400), ({"op": "put", "value": "x"}, 400), ({"op": "delete"}, 400), ({"op": "merge"}, 400),
+    ({"op": "incr"}, 400), ({"op": "incr", "delta": 1 << 63}, 400), ({"op": "incr", "delta": 1.5}, 400),
+    ({"op": "append"}, 400), ({"op": "append", "value": 1}, 400), ({"op": "append", "value": "x", "delta": 1}, 400),
+    ({"op": "append", "value": "x", "edits": [SET]}, 400), ({"key": "k", "edits": [SET]}, 400),
+    ({"edits": []}, 400), ({"edits": SET}, 400), ({"edits": [{}]}, 400), ({"edits": [{**SET, "op": "put"}]}, 400),
+    ({"edits": [{**SET, "delta": 1}]}, 400), ({"edits": [{"op": "set", "family": "anchor", "qualifier": "a"}]}, 400),
+    ({"edits": [{**SET, "family": "a,b"}]}, 400), ({"edits": [{**SET, "family": "none"}]}, 400),
+    ({"edits": [{**SET, "qualifier": 1}]}, 400), ({"edits": [{**SET, "value": {"base64": "x"}}]}, 400),
+    ({"edits": [{**SET, "ttl_ms": 5}]}, 400), ({"edits": [{**SET, "ttl_ms": 0}]}, 400),
+    ({"edits": [{"op": "incr", "family": "anchor", "qualifier": "a", "delta": 1, "ttl_ms": 5}]}, 400),
+    ({"edits": [{"op": "delete-row", "family": "anchor"}]}, 400), ({"edits": [SET], "if": {}}, 400),
+    ({"edits": [SET], "if": {"value": "x"}}, 400), ({"edits": [SET], "if": {"absent": True, "version": 1}}, 400),
+    ({"edits": [SET], "if": {"version": 1, "family": "anchor"}}, 400),
+    ({"edits": [SET], "if": {"present": True, "family": "anchor", "qualifier": "a"}}, 400),
+    ({"edits": [SET], "if": {"version": 1, "family": "anchor", "qualifier": "q" * 1_001}}, 400),
+    ({"op": "append", "value": "x", "if": {"version": 1, "family": "anchor", "qualifier": "a"}}, 400),
+    ({"edits": [{**SET, "value": "x" * 1_000_001}]}, 413),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "status"), WRONG_CHANGES, ids=[str(body)[:50] for body, _ in WRONG_CHANGES])
+def test_a_change_that_is_wrong_writes_nothing(http, wide, body, status):
+    path, word = "/v1/tables/edited-alone/rows/wrong", "too-large" if status == 413 else "bad-request"
+    problem(http.patch(path, json=body, headers=DEADLINE), status, word)
+    kind = {"content-type": "application/msgpack", **DEADLINE}
+    problem(http.patch(path, content=msgpack.packb(body), headers=kind), status, word)
+    if isinstance(body, dict) and "key" not in body and body.get("op") not in ("put", "delete"):
+        line = rows({"key": "wrong", "op": "edit", **body})
+        problem(http.post("/v1/tables/edited-alone/rows:write", content=line, headers=NDJSON), status, word)
+    assert http.get(path, headers={"LS-Consistency": "latest", **DEADLINE}).status_code == 404
+
+
+def test_what_a_change_cannot_say(http, plain, decided, wide, key):
+    edits, incr = {"edits": [SET]}, {"op": "incr", "delta": 1}
+    for path, body, headers, status, word in (
+        (plain, incr, {}, 400, "bad-request"), (decided, edits, {}, 400, "bad-request"),
+        (wide, edits, {"LS-Ttl": "5"}, 400, "bad-request"), (wide, edits, {"LS-Seen": "1"}, 400, "bad-request"),
+        (wide, edits, {"LS-Write-Level": "one"}, 400, "bad-level"),
+        (wide, edits, {"Content-Type": "text/plain"}, 415, "unsupported-media-type"),
+        (wide, {**edits, "if": {"absent": True}}, {"If-None-Match": "*"}, 400, "bad-request"),
+        (decided, incr, {"Content-Encoding": "gzip"}, 415, "unsupported-media-type"),
+        ("/v1/tables/nowhere/rows", incr, {}, 404, "no-such-table"),
+    ):  # fmt: skip
+        problem(http.patch(f"{path}/{key}", json=body, headers={**DEADLINE, **headers}), status, word)
+    assert problem(http.patch(f"{decided}/{key}", json=edits, headers=DEADLINE), 400, "bad-request")["wide"] is False
+    assert (
+        problem(http.patch(f"{plain}/{key}", json=incr, headers=DEADLINE), 400, "bad-request")["conditional"] is False
+    )
+    alone = "/v1/tables/edited-alone/rows:write"
+    for several in (
+        {"op": "edit", "rows": [{"key": "a", "edits": [SET]}]}, {"op": "edit", "rows": []},
+        {"op": "edit", "rows": [{"key": "a", "edits": [SET]}, {"key": "a", "edits": [SET]}]},
+        {"op": "edit", "key": "a", "rows": [{"key": "a", "edits": [SET]}]}, {"op": "edit", "key": "a"},
+        {"op": "edit", "rows": [{"key": "", "edits": [SET]}]}, {"op": "edit", "edits": [SET]},
+        {"op": "edit", "key": "a", "edits": [SET], "rows": [{"key": "a", "edits": [SET]}]}, {"key": "a", "rows": []},
+        {"op": "edit", "key": "a", "edits": [SET], "ttl_ms": 5}, {"op": "edit", "key": "a", "edits": [SET], "seen": 1},
+    ):  # fmt: skip
+        refused = http.post(alone, content=rows(several), headers=NDJSON)
+        assert refused.status_code == 400, (several, refused.text)
+        assert refused.json()["row"] == 0
+    deep = b'{"edits":' + b"[" * 100_000
+    answer = http.patch(f"{wide}/{key}", content=deep, headers={"content-type": "application/json", **DEADLINE})
+    problem(answer, 400, "bad-request")

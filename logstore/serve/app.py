@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from logstore.serve.writes.pages import WritePages  # loads librdkafka, which readers do without
 
 _READ = ("GET", "HEAD")
-_WRITTEN = (*_READ, "PUT", "DELETE")
+_WRITTEN = (*_READ, "PUT", "DELETE", "PATCH")
 _NO_WRITES = "; writes over HTTP are off: `--writes` (LOGSTORE_WRITES) of the node turns them on"
 log = logs.get(__name__)
 
@@ -167,6 +167,8 @@ class App:
             return Route("row", _WRITTEN, lambda: writes.row.put(request, table, key))
         if request.method == "DELETE":
             return Route("row", _WRITTEN, lambda: writes.row.delete(request, table, key))
+        if request.method == "PATCH":
+            return Route("row", _WRITTEN, lambda: writes.row.patch(request, table, key))
         return Route("row", _WRITTEN, lambda: self._rows.get(request, table, key))
 
     def _many_writes(self, request: Request, table: str) -> Route:

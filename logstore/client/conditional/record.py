@@ -10,8 +10,8 @@ from logstore.model.key import check_key, to_bytes
 from logstore.model.position import Position
 
 if TYPE_CHECKING:
-    from logstore.client.wide.row_edit import EditedRows
     from logstore.model.table import Table
+    from logstore.model.wide.edited_rows import EditedRows
 
 ID_BYTES = 16
 COUNTER_BYTES = 8

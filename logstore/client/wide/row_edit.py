@@ -7,15 +7,13 @@ In the log an edit is a msgpack array of verbs: `logstore.model.hard_rows.change
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, Self
 
 from logstore.client.checks import Text, check_number
-from logstore.model.errors import NotExpiring, NotWide, UsageError
+from logstore.model.errors import UsageError
 from logstore.model.key import check_key, to_bytes
 from logstore.model.wide.columns import check_family
-
-if TYPE_CHECKING:
-    from logstore.model.table import Table
+from logstore.model.wide.edited_rows import EditedRows
 
 _LARGEST = (1 << 63) - 1
 _LEAST_TTL_S = 0.001
@@ -92,34 +90,6 @@ class RowEdit:
     def _add(self, *verb: Any) -> Self:
         self._verbs.append(list(verb))
         return self
-
-
-class EditedRows(NamedTuple):
-    """Row, or rows of one partition, that an edit changes: what a record of it needs of its table."""
-
-    key: bytes  # of the record: that of the first row
-    value: bytes  # of the record
-    families: frozenset[str]
-    several: bool  # rows
-    has_ttl: bool
-
-    def check_takes(self, table: "Table") -> None:
-        """Raise NotWide, UsageError unless the table takes such an edit."""
-        if not table.wide:
-            raise NotWide(table.name)
-        if self.has_ttl and not table.expiring:
-            raise NotExpiring(table.name)
-        unknown = sorted(self.families - table.families.keys() - {""})
-        if unknown:
-            raise UsageError(
-                f"table {table.name!r} has no column family {unknown[0]!r}; it has "
-                f"{', '.join(sorted(table.families)) or 'none'}"
-            )
-        if self.several and not table.multi_row:
-            raise UsageError(
-                f"an edit of table {table.name!r} changes one row; `logstore table create NAME --wide --multi-row` "
-                "makes a table that takes edits of several rows of a partition"
-            )
 
 
 def edited_row(key: Text, edit: RowEdit) -> EditedRows:

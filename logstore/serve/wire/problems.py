@@ -16,6 +16,7 @@ from logstore.model.errors import (
     LogUnreachable,
     NotConditional,
     NotExpiring,
+    NotWide,
     NotYet,
     Stopped,
     UsageError,
@@ -108,6 +109,8 @@ def problem_of(error: LogStoreError) -> Problem:
         return Problem("too-large", str(error))
     if isinstance(error, NotConditional):
         return Problem("bad-request", str(error), table=error.table, conditional=False)
+    if isinstance(error, NotWide):
+        return Problem("bad-request", str(error), wide=False)
     if isinstance(error, NotExpiring):
         return Problem("bad-request", str(error), expiring=False)
     if isinstance(error, UsageError):

@@ -1,19 +1,20 @@
 """Row record: what a write over HTTP puts into the log, checked before it goes there."""
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from logstore.model.errors import NoSiblings, NotConditional, NotExpiring, UsageError, ValueTooLarge
 from logstore.model.folding.terms import Condition
 from logstore.model.table import Table
+from logstore.model.wide.edited_rows import EditedRows
 from logstore.serve.writes.write_level import ONE, awaits_outcome, no_level
 
-PUT, DELETE, INCR, APPEND = "put", "delete", "incr", "append"
-OPERATIONS = (PUT, DELETE, INCR, APPEND)
-DECIDED = (INCR, APPEND)  # always, by the log
+PUT, DELETE, INCR, APPEND, EDIT = "put", "delete", "incr", "append", "edit"
+OPERATIONS = (PUT, DELETE, INCR, APPEND, EDIT)
+DECIDED = (INCR, APPEND, EDIT)  # always, by the log
 ID_BYTES, COUNTER_BYTES = 16, 8
-LEAST_DELTA, MOST_DELTA = -(1 << 63), (1 << 63) - 1
 MAX_TTL_MS = (1 << 63) - 1
+_MOST_VERSION = (1 << 63) - 1
 
 
 def seen_header(seen: int | None) -> list[tuple[str, bytes]]:
@@ -25,14 +26,14 @@ def check_seen(seen: int | None, operation: str, condition: object) -> None:
     """Raise UsageError for what is no row version, or says more than a put or delete with it can."""
     if seen is None:
         return
-    if not -1 <= seen <= MOST_DELTA:
+    if not -1 <= seen <= _MOST_VERSION:
         raise UsageError("what a writer had seen is the version of the row, LS-Version as it was read, or -1: no row")
     if condition is not None or operation not in (PUT, DELETE):
         raise UsageError("a put or delete says what it had seen, and then has no condition: nothing refuses it")
 
 
 class RowRecord(NamedTuple):
-    """A mutation of one row. `value`: of an increment its delta, None of a delete."""
+    """A mutation. `value`: of an increment its delta, None of a delete."""
 
     operation: str
     key: bytes
@@ -42,6 +43,12 @@ class RowRecord(NamedTuple):
     ttl_ms: int | None = None
     seen: int | None = None
     level: str | None = None
+    edited: EditedRows | None = None  # of an edit
+
+    @classmethod
+    def of_edit(cls, edited: EditedRows, condition: Condition | None, mutation_id: bytes | None) -> Self:
+        """An edit of a wide row, or of several."""
+        return cls(EDIT, edited.key, edited.value, condition, mutation_id, edited=edited)
 
     @property
     def decided(self) -> bool:
@@ -79,7 +86,9 @@ class RowRecord(NamedTuple):
         return table.partitioning.of(self.key)
 
     def check_takes(self, table: Table) -> None:
-        """Raise NoSiblings, NotConditional, NotExpiring or ValueTooLarge unless the table takes such a record."""
+        """Raise UsageError, such as NotConditional or NotWide, or ValueTooLarge unless the table takes the record."""
+        if self.edited is not None:
+            self.edited.check_takes(table)
         if self.seen is not None and not table.siblings:
             raise NoSiblings(table.name)
         if self.decided and not table.conditional:
