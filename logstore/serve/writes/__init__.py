@@ -3,9 +3,7 @@
 write_terms     what the headers of a write say: condition, id, end, deadline
 write_level     what has a write when it is answered
 row_record      what goes to the log, checked against the table
-row_change      one mutation as a body says it: incr, append, edit and their conditions; the body of PATCH
-cell_edits      the edits of a wide row in it
-row_batch       the body of rows:write, parsed and checked as a whole
+bodies          what a body says: the change of a row, edits, many rows
 writes_in_flight  bounds of what is on its way
 log_writer      the producer of a reader: records in, positions out
 write_answers   a write's fate as HTTP tells it

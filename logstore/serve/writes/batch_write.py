@@ -16,8 +16,8 @@ from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Response, page
+from logstore.serve.writes.bodies.row_batch import KINDS, read_batch
 from logstore.serve.writes.gateway import Gateway
-from logstore.serve.writes.row_batch import KINDS, read_batch
 from logstore.serve.writes.write_answers import document_of
 from logstore.serve.writes.write_terms import PARAMS, read_terms
 from logstore.serve.writes.writes_in_flight import BodyHold, WritesInFlight

@@ -1,6 +1,6 @@
 """Row write: one row put, deleted or changed, `PUT|DELETE|PATCH /v1/tables/{table}/rows/{key}`.
 
-What PATCH does to the row is a `RowChange` in JSON or msgpack: incr, append or edit.
+What PATCH does to the row is a `RowPatch` in JSON or msgpack: incr, append or edit.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
 from logstore.serve.wire.request import Request
 from logstore.serve.wire.response import Headers, Response
+from logstore.serve.writes.bodies.row_patch import PATCH_KINDS, read_patch
 from logstore.serve.writes.gateway import Gateway
-from logstore.serve.writes.row_change import CHANGE_KINDS, read_change
 from logstore.serve.writes.row_record import DELETE, PUT, RowRecord
 from logstore.serve.writes.write_answers import Fate, as_problem, document_of
 from logstore.serve.writes.write_terms import PARAMS, WriteTerms, read_terms
@@ -55,9 +55,9 @@ class RowWrite:
             _check_content(request)
             body = await request.body(MAX_BATCH_BYTES, _LESS, hold.grow)
             change = (
-                read_change(kind, body, key)
+                read_patch(kind, body, key)
                 if len(body) <= MAX_PARSED_BYTES
-                else await asyncio.to_thread(read_change, kind, body, key)
+                else await asyncio.to_thread(read_patch, kind, body, key)
             )
             record = _with_terms(change, terms, table)
             record.check_takes(table)
@@ -133,8 +133,8 @@ def _kind(request: Request, terms: WriteTerms) -> str:
     if terms.ttl_ms is not None or terms.seen is not None:
         raise Problem("bad-request", "LS-Ttl and LS-Seen are of whole values: a change has neither")
     kind = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
-    if kind not in CHANGE_KINDS:
-        raise Problem("unsupported-media-type", f"a change comes as {' or '.join(CHANGE_KINDS)}, not {kind[:60]!r}")
+    if kind not in PATCH_KINDS:
+        raise Problem("unsupported-media-type", f"a change comes as {' or '.join(PATCH_KINDS)}, not {kind[:60]!r}")
     return kind
 
 

@@ -1,4 +1,4 @@
-"""Row change: one mutation of a row as a body says it, in JSON or msgpack.
+"""Row patch: one mutation of a row as a body says it, in JSON or msgpack.
 
     {"op", "value", "delta", "if", "edits"}
 
@@ -17,10 +17,10 @@ from logstore.model.folding.terms import Condition
 from logstore.model.wide.columns import check_family
 from logstore.serve.wire.media_types import JSON, MSGPACK
 from logstore.serve.wire.problems import Problem
-from logstore.serve.writes.cell_edits import ABSENT, LEAST_DELTA, MOST_DELTA, Bytes, CellEdit, edited_row
+from logstore.serve.writes.bodies.cell_edits import ABSENT, LEAST_DELTA, MOST_DELTA, Bytes, CellEdit, edited_row
 from logstore.serve.writes.row_record import APPEND, COUNTER_BYTES, DELETE, EDIT, INCR, OPERATIONS, PUT, RowRecord
 
-CHANGE_KINDS = (JSON, MSGPACK)
+PATCH_KINDS = (JSON, MSGPACK)
 _BIN = (b"\xc4", b"\xc5", b"\xc6")  # how bytes begin in msgpack
 _MOST_VERSION = (1 << 63) - 1
 _MAX_NAMED_BYTES = 1_000  # of a qualifier in a header of the log
@@ -37,7 +37,7 @@ class _Expected(msgspec.Struct, forbid_unknown_fields=True):
     qualifier: Raw = ABSENT
 
 
-class RowChange(msgspec.Struct, forbid_unknown_fields=True):
+class RowPatch(msgspec.Struct, forbid_unknown_fields=True):
     """One mutation as it is sent. Bytes stay as they are until it is known that they are some."""
 
     op: str = PUT
@@ -71,16 +71,16 @@ class RowChange(msgspec.Struct, forbid_unknown_fields=True):
         return None if self.expected is None else _condition(self.expected, to_bytes, of_edit=self.op == EDIT)
 
 
-class _Patch(RowChange):
+class _PatchBody(RowPatch):
     """The body of a PATCH; without `op` it is an edit."""
 
     op: str = EDIT
 
 
-_JSON, _MSGPACK = msgspec.json.Decoder(_Patch), msgspec.msgpack.Decoder(_Patch)
+_JSON, _MSGPACK = msgspec.json.Decoder(_PatchBody), msgspec.msgpack.Decoder(_PatchBody)
 
 
-def read_change(kind: str, body: bytes, key: bytes) -> RowRecord:
+def read_patch(kind: str, body: bytes, key: bytes) -> RowRecord:
     """The record of the body of a PATCH. Raises Problem, UsageError."""
     decoder, to_bytes = (_MSGPACK, msgpack_bytes) if kind == MSGPACK else (_JSON, json_bytes)
     try:

@@ -3,7 +3,7 @@
     application/x-ndjson    a JSON object a line
     application/msgpack     an array of maps
 
-    {"key", "op": "put" | "delete" | "incr" | "append" | "edit", "id", "ttl_ms", "seen", "rows"} and what a `RowChange`
+    {"key", "op": "put" | "delete" | "incr" | "append" | "edit", "id", "ttl_ms", "seen", "rows"} and what a `RowPatch`
     says; `op` is put when it is absent
 
 An edit of several rows has `rows`, each with its key and edits, in the place of `key` and `edits`.
@@ -21,8 +21,8 @@ from logstore.serve.read.outcomes import read_mutation_id
 from logstore.serve.settings import MAX_BATCH_ROWS
 from logstore.serve.wire.media_types import MSGPACK
 from logstore.serve.wire.problems import Problem, problem_of
-from logstore.serve.writes.cell_edits import ABSENT, Bytes, RowOfEdits, edited_row, edited_rows
-from logstore.serve.writes.row_change import RowChange, json_bytes, msgpack_bytes
+from logstore.serve.writes.bodies.cell_edits import ABSENT, Bytes, RowOfEdits, edited_row, edited_rows
+from logstore.serve.writes.bodies.row_patch import RowPatch, json_bytes, msgpack_bytes
 from logstore.serve.writes.row_record import MAX_TTL_MS, PUT, RowRecord, check_seen
 
 NDJSON = "application/x-ndjson"
@@ -30,7 +30,7 @@ KINDS = (NDJSON, MSGPACK)
 _MAX_LINES = 2 * MAX_BATCH_ROWS  # empty ones among them
 
 
-class _Row(RowChange):
+class _Row(RowPatch):
     """One of many mutations."""
 
     key: Raw = ABSENT
