@@ -177,9 +177,48 @@ def cells_are_told_each_with_its_end(under):
         assert (ends[0] > HOUR_MS, ends[1]) == (True, None)
 
 
+def what_cells_held_before_is_told_where_their_versions_hold_it(under):
+    table = under.make(partitions=1, wide=True, families=FAMILIES)
+    first = under.store.put(table, "other", "plain")
+
+    def changed(edit):
+        """The event of one more edit of a row, once it has been applied and before another one is."""
+        applied(under, table, under.store.edit(table, "k", edit).position)
+        return next(events)
+
+    events = under.store.changes(table, since=first, before=True)
+    new = changed(RowEdit().set("content", "html", "1").set("anchor", "a", "1"))
+    both = [("anchor", b"a", None, "one-version"), ("content", b"html", None, "none-held")]
+    assert (new.before, new.before_reason) == (tuple(both), None)
+    again = changed(RowEdit().set("content", "html", "2").set("anchor", "b", "1"))
+    html = next(cell for cell in new.cells if cell.family == "content")
+    assert again.before == (("anchor", b"b", None, "one-version"), ("content", b"html", html, None))
+    assert [cell.value for cell in again.cells] == [b"1", b"1", b"2"], "what was not written is in the row alone"
+    less = changed(RowEdit().delete("anchor", "a"))
+    assert (less.before, less.before_reason, len(less.cells)) == ((), "deleted", 2)
+    under.store.delete(table, "k")
+    gone = next(events)
+    assert (gone.event, gone.before, gone.before_reason) == ("delete", (), "deleted")
+    (there,) = under.store.changes(table, since="beginning", follow=False, before=True)
+    assert (there.key, there.before, there.before_reason) == (b"other", (), "snapshot")
+    plain = under.make(partitions=1)
+    first = under.store.put(plain, "k", "1")
+    applied(under, plain, under.store.put(plain, "k", "2"))
+    (put,) = under.store.changes(plain, since=first, follow=False, before=True)
+    assert (put.value, put.before, put.before_reason) == (b"2", (), "one-version")
+    (put,) = under.store.changes(plain, since=first, follow=False)
+    assert (put.before, put.before_reason) == ((), None), "nobody asked"
+
+
 def what_no_feed_can_mean_is_refused(under):
     table = under.make()
-    for wrong in ({"since": 5}, {"follow": 1}, {"patience_s": -1}, {"since": "2026-13-45T00:00:00Z"}):
+    for wrong in (
+        {"since": 5},
+        {"follow": 1},
+        {"before": "yes"},
+        {"patience_s": -1},
+        {"since": "2026-13-45T00:00:00Z"},
+    ):
         with pytest.raises(UsageError):
             next(under.store.changes(table, **{"patience_s": 0, "since": "beginning", **wrong}))
     with pytest.raises(BadToken):
@@ -195,5 +234,5 @@ CHANGES = [
     an_iterator_stands_where_it_was_made_and_another_goes_on_behind_it, what_was_refused_is_no_event,
     rows_are_told_with_their_ends, a_row_that_has_ended_is_gone_from_a_copy_that_keeps_the_ends,
     siblings_are_told_each_with_its_end, wide_rows_are_told_whole, cells_are_told_each_with_its_end,
-    what_no_feed_can_mean_is_refused,
+    what_cells_held_before_is_told_where_their_versions_hold_it, what_no_feed_can_mean_is_refused,
 ]  # fmt: skip

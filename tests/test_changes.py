@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition
 from support_page import examples, matches
 from support_wait import until
 
-from logstore import AsyncStore, InvalidWrite, Store
+from logstore import AsyncStore, InvalidWrite, RowEdit, Store
 from logstore.client.changes.changes import ChangeEvent
 from logstore.log.kafka.clients import admin, producer
 from logstore.model.changes.resume_point import ResumePoint
@@ -249,10 +249,44 @@ def test_what_the_log_has_let_go_of_is_refused_with_the_way_out(dev, store, tabl
     ({"since": "0" * 32 + "-0-1;%", "wait": "0"}, 400, "bad-token"),
     ({"wait": "30001"}, 400, "bad-request"),
     ({"since": "2026-13-45T00:00:00Z", "wait": "0"}, 400, "bad-request"),
-    ({"reverse": "true"}, 400, "bad-request"),
+    ({"reverse": "true"}, 400, "bad-request"), ({"before": "perhaps"}, 400, "bad-request"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_refused(dev, users, params, status, word):
     problem(httpx.get(f"{dev.facts['http']}/v1/tables/{users}/changes", params=params, timeout=60), status, word)
+
+
+def test_polls_streams_and_the_command_say_what_cells_held_before(dev, store):
+    name, url = next(_NAMES), dev.facts["http"]
+    dev("table", "create", name, "--partitions", "1", "--wide", "--family", "content:versions=2", "--family", "anchor")
+    since = store.put(name, "first", "plain")
+    for value in ("1", "2"):
+        outcome = store.edit(name, "k", RowEdit().set("content", "html", value).set("anchor", "a", value))
+    held = {"family": "content", "qualifier": "html", "version": outcome.version - 1, "timestamp": ANY, "value": "1"}
+    told = [{"family": "anchor", "qualifier": "a", "value": None, "reason": "one-version"}, held]
+    page, params = f"{url}/v1/tables/{name}/changes", {"since": since.token, "prefix": "k"}
+    for before, wanted in (("true", told), ("false", None)):
+        polled = polled_to(page, {**params, "before": before}, outcome.version)
+        assert polled.get("before") == wanted
+    for before, wanted in (("true", told), ("false", None)):
+        with httpx.stream("GET", page, params={**params, "before": before}, timeout=60) as answer:
+            found = (data for name, data, _ in events(answer.iter_lines()) if name == "put")
+            assert next(data for data in found if data["version"] == outcome.version).get("before") == wanted
+    lines = dev("changes", name, "--from", since.token, "--prefix", "k", "--before").stdout.splitlines()
+    assert lines[-1] == b"put\tk\tanchor:a=2\tcontent:html=2\t-content:html=1"
+    lines = dev("changes", name, "--from", since.token, "--prefix", "k", "--before", "--json").stdout.splitlines()
+    assert orjson.loads(lines[-1])["before"] == told
+    line = orjson.loads(dev("changes", name, "--prefix", "k", "--before", "--json").stdout)
+    assert (line["before"], line["before_reason"]) == (None, "snapshot")
+
+
+def polled_to(page, params, version):
+    """The event of a version, by long polls of whichever reader."""
+
+    def found():
+        asked = httpx.get(page, params={**params, "wait": "0"}, timeout=60).json()["events"]
+        return next((event for event in asked if event["version"] == version), None)
+
+    return until("it is there", found)
 
 
 class Stream:

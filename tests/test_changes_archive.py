@@ -13,6 +13,7 @@ from support_jobs import context
 from batch.jobs.archive import archive
 from logstore import AsyncStore, Position, RowEdit, Store
 from logstore.client.changes.archived import ArchivedChanges
+from logstore.client.changes.changes import PollPoint
 from logstore.log import topics
 from logstore.log.kafka.clients import admin
 from logstore.log.tables.registry import Registry
@@ -225,5 +226,5 @@ def test_what_an_archive_lacks_below_a_restored_table_is_said(store, ctx, make):
     refused = NotRetained("gone")
     restored = ArchivedChanges(ctx.bootstrap, lambda: replace(definition, base={"snapshot": "s"}), ctx.storage.url)
     with pytest.raises(NotRetained) as found:
-        restored.behind(Position({(definition.epoch, 0): 1}).token, b"", refused)
+        restored.behind(PollPoint(table, Position({(definition.epoch, 0): 1}), None, 0, follow=False), refused)
     assert "since=beginning" in "".join(found.value.__notes__)

@@ -3,6 +3,7 @@
 import msgpack
 import pytest
 
+from logstore.model.changes.before import CellBefore
 from logstore.model.changes.row_change import RowChange
 from logstore.model.folding.sibling import Sibling
 from logstore.model.table import Table
@@ -35,6 +36,9 @@ def test_what_one_node_sends_is_what_another_reads():
     cells = [{"family": "f", "qualifier": b"\xff", "version": 3, "timestamp": 7, "value": b"v", "expires": 99}]
     (change,), _ = read(page({**EVENT, "value": None, "cells": cells}))
     assert (change.value.cells, change.ends) == ((WideCell("f", b"\xff", 3, 7, b"v"),), (99,))
+    before = (CellBefore("f", b"q", WideCell("f", b"q", 3, 7, b"v")), CellBefore("g", b"q", None, "one-version"))
+    wide = [RowChange(version, b"k", None, 7, before=said) for version, said in ((5, before), (6, ()))]
+    assert read(page(*documents([Chunk(1, 5, 9, wide)], bytes, before=True))).changes == wide
     assert read(page(following=5)) == ([], 5)
     assert read_now("http://there", TABLE, [1], page()) == {1: 9}
 

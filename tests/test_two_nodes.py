@@ -1,17 +1,20 @@
 """Two nodes on one Kafka share the slots, and hand over without a failed read."""
 
+import asyncio
 import random
 import shutil
+import subprocess
 import threading
 from functools import partial
 
 import httpx
+import orjson
 import pytest
 from support_changes import Poller
 from support_log import until
-from support_store import Running, cli, running
+from support_store import LOGSTORE, Running, cli, running
 
-from logstore import Position, Store
+from logstore import AsyncStore, Position, Store
 from logstore.broker.embedded import EmbeddedKafka
 
 ROWS = 500
@@ -44,18 +47,52 @@ class Consumer(threading.Thread):
 
     def __init__(self, bootstrap, url):
         super().__init__(daemon=True)
-        self._where, self.copy, self.failed = (bootstrap, url), {}, []
+        self.where, self.copy, self.failed = (bootstrap, url), {}, []
 
     def run(self):
-        with Store(*self._where) as store:
-            try:
-                for event in store.changes("t", since="beginning", patience_s=120):
-                    if event.version >= self.copy.get(event.key, (-1, None))[0]:
-                        self.copy[event.key] = event.version, event.value
-                    if event.key == b"end":
-                        return
-            except Exception as error:
-                self.failed.append(repr(error))
+        try:
+            self.consume()
+        except Exception as error:
+            self.failed.append(repr(error))
+
+    def consume(self):
+        with Store(*self.where) as store:
+            for event in store.changes("t", since="beginning"):
+                if self.is_end(event.key, event.version, event.value):
+                    return
+
+    def is_end(self, key, version, value):
+        if version >= self.copy.get(key, (-1, None))[0]:
+            self.copy[key] = version, value
+        return key == b"end"
+
+
+class AsyncConsumer(Consumer):
+    """The same by an asynchronous iterator."""
+
+    def consume(self):
+        asyncio.run(self._consume())
+
+    async def _consume(self):
+        async with AsyncStore(*self.where) as store:
+            async for event in store.changes("t", since="beginning"):
+                if self.is_end(event.key, event.version, event.value):
+                    return
+
+
+class Command(Consumer):
+    """The same by `logstore changes -f`, which nobody starts again."""
+
+    def consume(self):
+        argv = [LOGSTORE, "changes", "t", "-f", "--json", "--url", self.where[1]]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as command:
+            for line in command.stdout:
+                event = orjson.loads(line)
+                value = None if event["value"] is None else event["value"].encode()
+                if self.is_end(event["key"].encode(), event["version"], value):
+                    command.terminate()
+                    return
+            raise AssertionError(f"it ended with {command.wait()}")
 
 
 def owners(url: str) -> list[tuple[int, int]]:
@@ -108,8 +145,9 @@ def _join_and_leave(kafka, tmp_path):
             assert store.get(name, "k0000", after=position, deadline_ms=20_000) is not None
         reads = Reads(kafka.bootstrap, first.url, position)
         reads.start()
-        consumer = Consumer(kafka.bootstrap, first.url)
-        consumer.start()
+        consumers = [kind(kafka.bootstrap, first.url) for kind in (Consumer, AsyncConsumer, Command)]
+        for consumer in consumers:
+            consumer.start()
         second = Running("node", tmp_path / "second", *options).ready()
         until("the slots are shared", lambda: owners(first.url) == [(8, 8)] * 2)
         for url in (first.url, second.url):
@@ -122,7 +160,7 @@ def _join_and_leave(kafka, tmp_path):
         until("reads went on", lambda: reads.count > max(300, before + 100))
         reads.running = False
         reads.join(90)
-        _assert_the_copy_is_the_table(kafka.bootstrap, first.url, consumer)
+        _assert_the_copies_are_the_table(kafka.bootstrap, first.url, consumers)
     assert reads.failed == []
 
 
@@ -161,20 +199,22 @@ def _assert_every_change_is_seen(bootstrap, first, second):
         poller.close()
 
 
-def _assert_the_copy_is_the_table(bootstrap, url, consumer):
+def _assert_the_copies_are_the_table(bootstrap, url, consumers):
     with Store(bootstrap, url) as store:
         last = store.put_many("t", {b"k%04d" % n: None for n in range(0, ROWS, 7)})
         rows = {row.key: row.value for row in store.scan("t", after=last, deadline_ms=20_000)}
-        until(
-            "the copy is the table",
-            lambda: (
-                {key: value for key, (_, value) in list(consumer.copy.items()) if value is not None} == rows
-                or consumer.failed
-            ),
-        )
+        for one in consumers:
+            until(
+                "the copy is the table",
+                lambda one=one: (
+                    {key: value for key, (_, value) in list(one.copy.items()) if value is not None} == rows
+                    or one.failed
+                ),
+            )
         store.put("t", "end", "")
-        consumer.join(60)
-        assert (consumer.is_alive(), consumer.failed) == (False, [])
+        for one in consumers:
+            one.join(60)
+            assert (one.is_alive(), one.failed) == (False, [])
 
 
 def _assert_elsewhere_is_said(first, second):

@@ -212,13 +212,13 @@ class AsyncStore(AsyncSingleWrites, AsyncConditionalWrites, AsyncWideReads):
 
     def changes(
         self, table: str, *, since: Position | str = "now", prefix: Text | None = None, follow: bool = True,
-        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None,
+        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None, before: bool = False,
     ) -> "AsyncRowChanges":  # fmt: skip
         """Changes of a table's rows, with `async for`, as `Store.changes`; "now" is when the first one is asked for."""
         from logstore.client.changes.changes import AsyncRowChanges, PollPoint, check_from_archive  # noqa: PLC0415 - only who uses it
 
         check_from_archive(from_archive, storage)
-        point, reads = PollPoint(table, since, prefix, patience_s, follow=follow), self._reads()
+        point, reads = PollPoint(table, since, prefix, patience_s, follow=follow, before=before), self._reads()
         archived = self._store.archived_changes(point.table, storage) if from_archive else None
         return AsyncRowChanges(reads, point, archived)
 

@@ -226,7 +226,7 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
 
     def changes(
         self, table: str, *, since: Position | str = "now", prefix: Text | None = None, follow: bool = True,
-        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None,
+        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None, before: bool = False,
     ) -> "RowChanges":  # fmt: skip
         """Changes of a table's rows, for ever: an iterator of `ChangeEvent` that reconnects and goes on.
 
@@ -235,13 +235,14 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
         rows only. `follow`: False ends it where nothing more has come. Events come at least once; of a row the highest
         `version` counts. What is temporary is tried again for `patience_s`. `from_archive`: changes that the log holds
         no more are read from the archive, and the log's follow; takes Kafka's address. `storage`: where the archive is,
-        if not where the store is defined to have it. Raises NotRetained when the log holds those
+        if not where the store is defined to have it. `before`: events of wide tables say what the cells that were
+        written held before, where their versions hold it. Raises NotRetained when the log holds those
         changes no more, NoSuchTable, Stopped, UsageError, ServerUnreachable.
         """
         from logstore.client.changes.changes import PollPoint, RowChanges, check_from_archive  # noqa: PLC0415 - only who uses it
 
         check_from_archive(from_archive, storage)
-        point = PollPoint(table, since, prefix, patience_s, follow=follow)
+        point = PollPoint(table, since, prefix, patience_s, follow=follow, before=before)
         return RowChanges(self.reader, point, self.archived_changes(point.table, storage) if from_archive else None)
 
     def archived_changes(self, table: str, storage: str | None) -> "ArchivedChanges":

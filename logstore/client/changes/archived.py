@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from logstore.client.changes.changes import ChangeEvent, event_of
+from logstore.client.changes.changes import ChangeEvent, PollPoint, event_of
 from logstore.client.history.opening import ArchiveChoice
 from logstore.client.history.sources import Sources
 from logstore.client.history.span import KeyPlace
@@ -31,14 +31,14 @@ class ArchivedChanges:
     def __init__(self, bootstrap: str, define: Callable[[], Table], storage: str | None) -> None:
         self._bootstrap, self._define, self._choice = bootstrap, define, ArchiveChoice(True, storage)
 
-    def behind(self, since: str, prefix: bytes, refused: NotRetained) -> Iterator[ArchivedPage]:
-        """Pages behind an id, of every partition whose changes the log lacks there, up to where the archive reaches.
+    def behind(self, asked: PollPoint, refused: NotRetained) -> Iterator[ArchivedPage]:
+        """Pages behind a point, of every partition whose changes the log lacks there, up to where the archive reaches.
 
         Raises `refused` where the archive has none of them, or its reason; LogUnreachable, StorageUnreachable,
         Corrupted, SetupError.
         """
         table = self._define()
-        point = _point(since, table, refused)
+        point = _point(asked.id, table, refused)
         index = self._choice.open(table, self._bootstrap)
         if index is None:
             raise SetupError("nothing says where the archive is; name its storage (storage=, --storage)") from refused
@@ -46,7 +46,7 @@ class ArchivedChanges:
         lacking = [(p, reach) for p in at if (reach := self._reach(table, p, at[p], index, refused)) is not None]
         if not lacking:
             raise refused
-        return self._pages(table, index, at, lacking, prefix)
+        return self._pages(table, index, at, lacking, asked)
 
     def _reach(
         self, table: Table, partition: int, start: int, index: "ArchiveIndex", refused: NotRetained
@@ -62,7 +62,7 @@ class ArchivedChanges:
         return sources.reach
 
     def _pages(
-        self, table: Table, index: "ArchiveIndex", at: dict[int, int], lacking: list[tuple[int, int]], prefix: bytes
+        self, table: Table, index: "ArchiveIndex", at: dict[int, int], lacking: list[tuple[int, int]], asked: PollPoint
     ) -> Iterator[ArchivedPage]:
         for partition, reach in lacking:
             start = at[partition]
@@ -73,8 +73,8 @@ class ArchivedChanges:
             else:
                 runs = _plain_runs(table, partition, _records(table, index, partition, start, reach))
             for changes, at[partition] in runs:
-                events = [event_of(one, partition) for one in of_prefix(changes, prefix)]
-                yield ArchivedPage(events, _id(table, at))
+                wanted = of_prefix(changes, asked.prefix)
+                yield ArchivedPage([event_of(one, partition, before=asked.before) for one in wanted], _id(table, at))
             at[partition] = reach
         yield ArchivedPage([], _id(table, at))
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from logstore.model.changes.before import before_of, versions_kept
 from logstore.model.changes.held import held_at
 from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import NotYet, Unsupported
@@ -32,7 +33,7 @@ def decided_runs(
     Requires: `records` are all of the partition, from offset 0 on, in the order of the log. Raises Unsupported, NotYet
     for a record that this build, or this definition, cannot fold.
     """
-    skips = table.skips.get(partition, ())
+    skips, several = table.skips.get(partition, ()), versions_kept(table)
     with tempfile.TemporaryDirectory(prefix="logstore-changes-") as scratch:
         view = View(Path(scratch, "view"), ViewIdentity.of(table, partition))
         try:
@@ -41,7 +42,7 @@ def decided_runs(
                 rest = remaining(run.offsets, skips)
                 folded = _folded(table, partition, view, run if rest is None else run.pick(rest))
                 if following > start:
-                    yield _changes(folded, max(start, run.offsets[0])), following
+                    yield _changes(folded, max(start, run.offsets[0]), several), following
         finally:
             view.close(flush=False)
 
@@ -57,11 +58,12 @@ def _folded(table: Table, partition: int, view: View, run: Records) -> Folded:
     return folded
 
 
-def _changes(folded: Folded, start: int) -> list[RowChange]:
+def _changes(folded: Folded, start: int, several: dict[str, int]) -> list[RowChange]:
     found = []
     for key, raw in folded.entries.items():
         entry = Entry.decode(raw)
         if entry.version >= start:
             held, ends = held_at(entry, folded.log_time_ms)
-            found.append(RowChange(entry.version, key, held, entry.timestamp_ms, ends=ends))
+            before = before_of(entry, several, folded.log_time_ms)
+            found.append(RowChange(entry.version, key, held, entry.timestamp_ms, ends=ends, before=before))
     return sorted(found, key=lambda change: change.version)

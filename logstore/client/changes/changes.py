@@ -14,6 +14,7 @@ from logstore.client.checks import Text, check_number, check_table
 from logstore.client.read.http import HttpReader
 from logstore.client.read.loop_reader import AsyncReader
 from logstore.client.transport.answer import HttpAnswer
+from logstore.model.changes.before import CellsBefore
 from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import LogStoreError, NotRetained, UsageError
 from logstore.model.folding.sibling import Ends, Sibling, Siblings, ends_of
@@ -38,7 +39,8 @@ class ChangeEvent(NamedTuple):
     time, None in the snapshot part, as is `value` of a delete. `epoch` stands in a reset only. `siblings`: the values
     of a row that has several side by side, the oldest first, `cells`: the newest value of each cell of a wide row; then
     `value` is None. `ends_ms`: when the value, or each sibling or cell, ends by itself; empty: nothing of the row does.
-    An end is no event: who keeps the rows keeps it, too.
+    An end is no event: who keeps the rows keeps it, too. Where it was asked for, `before` has what each cell that was
+    written held before, or `before_reason` says why nothing is told of it (docs/changes.md).
     """
 
     event: Literal["put", "delete", "reset"]
@@ -51,6 +53,8 @@ class ChangeEvent(NamedTuple):
     siblings: Siblings = ()
     cells: tuple[WideCell, ...] = ()
     ends_ms: Ends = ()
+    before: CellsBefore = ()
+    before_reason: str | None = None
 
     @property
     def expires_ms(self) -> int | None:
@@ -63,18 +67,20 @@ class PollPoint:
     """Point where an iterator stands, and what it asks next."""
 
     def __init__(
-        self, table: str, since: Position | str, prefix: Text | None, patience_s: float, *, follow: bool
-    ) -> None:
+        self, table: str, since: Position | str, prefix: Text | None, patience_s: float, *, follow: bool,
+        before: bool = False,
+    ) -> None:  # fmt: skip
         check_table(table)
         check_number("patience_s", patience_s, 0)
-        if not isinstance(follow, bool):
-            raise UsageError(f"follow is True or False, not {follow!r:.80}")
+        for name, flag in (("follow", follow), ("before", before)):
+            if not isinstance(flag, bool):
+                raise UsageError(f"{name} is True or False, not {flag!r:.80}")
         if not isinstance(since, Position | str):
             raise UsageError(f"since is beginning, now, an id, a token or a time, not {since!r:.40}")
         self.table, self._patience_s = table, patience_s
         self.id = since.token if isinstance(since, Position) else since
         self._following, self._page = self.id, list[ChangeEvent]()
-        self.live, self.follow = False, follow
+        self.live, self.follow, self.before = False, follow, before
         self._end: Position | None = None
         self.prefix = b"" if prefix is None else to_bytes(prefix)
         self._heard_s = monotonic()
@@ -93,6 +99,8 @@ class PollPoint:
         query: dict[str, bytes | str] = {"since": self._following, "wait": str(self.wait_ms)}
         if self.prefix:
             query |= {"prefix": to_base64url(self.prefix), "key_encoding": "base64url"}
+        if self.before:
+            query["before"] = "true"
         return query
 
     def took(self, answer: HttpAnswer) -> None:
@@ -156,19 +164,21 @@ def _event(one: "EventBody") -> ChangeEvent:
     )
     ends_ms = ends_of(each.expires for each in one.siblings or one.cells or (one,))
     return ChangeEvent(
-        one.event, one.key, one.value, one.version, one.partition, one.timestamp, one.epoch, siblings, cells, ends_ms
+        one.event, one.key, one.value, one.version, one.partition, one.timestamp, one.epoch, siblings, cells, ends_ms,
+        tuple(each.cell for each in one.before or ()), one.before_reason,
     )  # fmt: skip
 
 
-def event_of(change: RowChange, partition: int) -> ChangeEvent:
-    """The event of a row's change."""
+def event_of(change: RowChange, partition: int, *, before: bool) -> ChangeEvent:
+    """The event of a row's change. `before`: with what the row was before."""
     held = change.value
     value = held if isinstance(held, bytes) else None
     siblings: Siblings = held if isinstance(held, tuple) else ()
     cells = held.cells if isinstance(held, RowCells) else ()
     return ChangeEvent(
         "delete" if held is None else "put", change.key, value, change.version, partition, change.time_ms,
-        siblings=siblings, cells=tuple(cells), ends_ms=change.ends,
+        siblings=siblings, cells=tuple(cells), ends_ms=change.ends, before=change.before or () if before else (),
+        before_reason=change.before_reason if before else None,
     )  # fmt: skip
 
 
@@ -216,7 +226,7 @@ class RowChanges(Iterator[ChangeEvent]):
             except NotRetained as error:
                 if self._archived is None:
                     raise
-                self._behind = self._archived.behind(point.id, point.prefix, error)
+                self._behind = self._archived.behind(point, error)
             except LogStoreError as error:
                 point.failed(error)
                 time.sleep(_PAUSE_S)
@@ -258,7 +268,7 @@ class AsyncRowChanges(AsyncIterator[ChangeEvent]):
             except NotRetained as error:
                 if self._archived is None:
                     raise
-                self._behind = await asyncio.to_thread(self._archived.behind, point.id, point.prefix, error)
+                self._behind = await asyncio.to_thread(self._archived.behind, point, error)
             except LogStoreError as error:
                 point.failed(error)
                 await asyncio.sleep(_PAUSE_S)

@@ -6,7 +6,7 @@ from msgspec import DecodeError, Struct
 from msgspec.msgpack import Decoder
 
 from logstore.client.transport.answer import HttpAnswer
-from logstore.model.changes.row_body import CellBody, SiblingBody
+from logstore.model.changes.row_body import BeforeBody, CellBody, SiblingBody
 from logstore.model.errors import ServerError
 
 
@@ -23,6 +23,8 @@ class EventBody(Struct):
     siblings: list[SiblingBody] | None = None
     cells: list[CellBody] | None = None
     expires: int | None = None
+    before: list[BeforeBody] | None = None
+    before_reason: str | None = None
 
 
 class ChangesBody(Struct):

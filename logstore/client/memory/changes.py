@@ -6,6 +6,7 @@ from threading import Condition
 
 from logstore.client.changes.changes import ChangeEvent, PollPoint, event_of
 from logstore.client.memory.partition import MemoryPartition
+from logstore.model.changes.before import before_of, versions_kept
 from logstore.model.changes.held import held_at
 from logstore.model.changes.resume_point import NOW, START, ResumePoint
 from logstore.model.changes.row_change import RowChange
@@ -84,7 +85,7 @@ class MemoryChanges(Iterator[ChangeEvent]):
         found = [one for one in part.changed_at(offset) if one[0].startswith(self._asked.prefix)]
         before = self._waiting[-1][1] if self._waiting else self._point.text
         for number, (key, entry) in enumerate(found, 1):
-            event = _event(part, key, entry, part.log_time_ms(offset))
+            event = self._event(part, key, entry, part.log_time_ms(offset))
             self._waiting.append((event, following if number == len(found) else before))
 
     def _take_rows(self, scanned: bytes) -> None:
@@ -97,10 +98,17 @@ class MemoryChanges(Iterator[ChangeEvent]):
         ]
         found.sort(key=lambda one: one[0])
         for key, part, entry in found:
-            self._waiting.append((_event(part, key, entry, None), ResumePoint(tail.position, key).text))
+            self._waiting.append((self._event(part, key, entry, None), ResumePoint(tail.position, key).text))
         if self._waiting:
             self._waiting[-1] = self._waiting[-1][0], tail.text
         self._point = tail
+
+    def _event(self, part: MemoryPartition, key: bytes, entry: Entry, time_ms: int | None) -> ChangeEvent:
+        now_ms = part.log_time_ms()
+        held, ends = held_at(entry, now_ms)
+        before = None if time_ms is None else before_of(entry, versions_kept(part.table), now_ms)
+        change = RowChange(entry.version, key, held, time_ms, ends=ends, before=before)
+        return event_of(change, part.number, before=self._asked.before)
 
     def _stood(self) -> Position:
         return self._position({part.number: part.next_offset for part in self._parts})
@@ -112,8 +120,3 @@ class MemoryChanges(Iterator[ChangeEvent]):
 def epochs_of(since: str) -> Position:
     """The position that an id names, of which every log must be known; empty for a word and a time. Raises BadToken."""
     return Position() if since == NOW or ":" in since else ResumePoint.parse(since).position
-
-
-def _event(part: MemoryPartition, key: bytes, entry: Entry, time_ms: int | None) -> ChangeEvent:
-    held, ends = held_at(entry, part.log_time_ms())
-    return event_of(RowChange(entry.version, key, held, time_ms, ends=ends), part.number)

@@ -302,14 +302,14 @@ class MemoryStore(ConditionalWrites, WideReads):
 
     def changes(
         self, table: str, *, since: Position | str = "now", prefix: Text | None = None, follow: bool = True,
-        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None,
+        patience_s: float = 60.0, from_archive: bool = False, storage: str | None = None, before: bool = False,
     ) -> "MemoryChanges":  # fmt: skip
         """Changes of a table's rows, as `Store.changes`: an iterator that waits for what other threads write."""
         from logstore.client.changes.changes import PollPoint, check_from_archive  # noqa: PLC0415 - only who uses it
         from logstore.client.memory.changes import MemoryChanges, epochs_of  # noqa: PLC0415 - as above
 
         check_from_archive(from_archive, storage)
-        asked = PollPoint(table, since, prefix, patience_s, follow=follow)
+        asked = PollPoint(table, since, prefix, patience_s, follow=follow, before=before)
         with self._tables.lock:
             self._tables.check_known(epochs_of(asked.id))
             return MemoryChanges(self._tables.partitions(table), asked, self._tables.changed, self._tables.check_open)

@@ -2,6 +2,9 @@
 
 from msgspec import Struct
 
+from logstore.model.changes.before import CellBefore
+from logstore.model.wide.cell import WideCell
+
 
 class SiblingBody(Struct):
     """One of the values of a row as it is sent."""
@@ -20,3 +23,22 @@ class CellBody(Struct):
     timestamp: int
     value: bytes
     expires: int | None = None
+
+
+class BeforeBody(Struct):
+    """What a cell held before, as it is sent."""
+
+    family: str
+    qualifier: bytes
+    version: int | None = None
+    timestamp: int | None = None
+    value: bytes | None = None
+    reason: str | None = None
+
+    @property
+    def cell(self) -> CellBefore:
+        """What the cell held before."""
+        if self.version is None or self.timestamp is None or self.value is None:
+            return CellBefore(self.family, self.qualifier, None, self.reason)
+        cell = WideCell(self.family, self.qualifier, self.version, self.timestamp, self.value)
+        return CellBefore(self.family, self.qualifier, cell)

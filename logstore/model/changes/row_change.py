@@ -8,6 +8,7 @@ state (`logstore.serve.changes.decided`).
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from logstore.model.changes.before import DELETED, ONE_VERSION, SNAPSHOT, CellsBefore
 from logstore.model.folding.fold import FoldRules, Records, odd_records
 from logstore.model.folding.mutation import Delete, Headers, Put, parse
 from logstore.model.folding.sibling import Ends, Value
@@ -33,6 +34,16 @@ class RowChange(NamedTuple):
     time_ms: int | None
     is_decided: bool = True  # False: whether the row has changed, and to what, is for the state to say
     ends: Ends = ()
+    before: CellsBefore | None = None  # of the cells that the record wrote; None: of no row one is kept
+
+    @property
+    def before_reason(self) -> str | None:
+        """The reason why nothing is told of what the row was before; None: it is."""
+        if self.before:
+            return None
+        if self.time_ms is None:
+            return SNAPSHOT
+        return ONE_VERSION if self.before is None and self.value is not None else DELETED
 
 
 def changes_of(records: Records, rules: FoldRules, hard: Rules | None = None) -> list[RowChange]:

@@ -125,7 +125,7 @@ class ChangeFeed:
             return await source.older(offset, deadline)
         table, partition = source.table, source.partition
         past = await self._shared_parts().past.read(table, partition, offset, source.ring.start)
-        return [decided(past[0], self._catalog.locate(table, partition))] if table.conditional else past
+        return [decided(past[0], table, self._catalog.locate(table, partition))] if table.conditional else past
 
     async def later_than(self, table: Table, time_ms: int) -> dict[int, int]:
         """Partition -> the first offset whose log time is later. Raises Problem: of changes that are gone, too."""

@@ -25,10 +25,10 @@ from logstore.serve.settings import MAX_DEADLINE_MS
 from logstore.serve.state.catalog import Catalog
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
-from logstore.serve.wire.request import Request, integer, text
+from logstore.serve.wire.request import Request, boolean, integer, text
 from logstore.serve.wire.response import Response, page
 
-_PARAMS = frozenset({"since", "prefix", "key_encoding", "partitions", "wait"})
+_PARAMS = frozenset({"since", "prefix", "key_encoding", "partitions", "before", "wait"})
 EVENT_STREAM = "text/event-stream"
 _DEADLINE_MS = 2_000
 
@@ -54,13 +54,15 @@ class ChangesPage:
             self._catalog,
             self._consistency_wait,
         )
+        before = boolean(params.get("before"), "before")
         if "wait" in params:
             media_type = negotiate(request, (media_types.JSON, media_types.MSGPACK))
             wait_ms = integer(text(params["wait"], "wait"), "wait", 0, MAX_DEADLINE_MS)
             with self._feed.subscribed():
-                return await self._poll(subscription, _since(request, params), media_type, wait_ms / 1000)
+                batch = await self._polled(subscription, _since(request, params), wait_ms / 1000)
+                return _list(media_type, batch, before=before)
         negotiate(request, (EVENT_STREAM,))
-        stream = EventStream(subscription, self._feed)
+        stream = EventStream(subscription, self._feed, before=before)
         await stream.begin(await self._begin(subscription, _since(request, params)))
         head = [
             (b"content-type", EVENT_STREAM.encode()),
@@ -69,7 +71,7 @@ class ChangesPage:
         ]
         return Response(200, head, b"", stream.events())
 
-    async def _poll(self, subscription: Subscription, since: str, media_type: str, wait_s: float) -> Response:
+    async def _polled(self, subscription: Subscription, since: str, wait_s: float) -> Batch:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         point = await self._begin(subscription, since)
@@ -81,7 +83,7 @@ class ChangesPage:
                 break
             point = batch.point  # all of it was of other rows than those of the prefix
         self._feed.events += sum(len(chunk.changes) for chunk in batch.chunks)
-        return _list(media_type, batch)
+        return batch
 
     async def _begin(self, subscription: Subscription, since: str) -> ResumePoint:
         """The point that `since` means. Raises Problem, BadToken."""
@@ -112,9 +114,9 @@ def _prefix(params: Mapping[str, bytes]) -> bytes:
     return prefix
 
 
-def _list(media_type: str, batch: Batch) -> Response:
+def _list(media_type: str, batch: Batch, *, before: bool) -> Response:
     in_msgpack = media_type == media_types.MSGPACK
-    found: list[dict[str, Any]] = documents(batch.chunks, bytes if in_msgpack else json_bytes)
+    found: list[dict[str, Any]] = documents(batch.chunks, bytes if in_msgpack else json_bytes, before=before)
     if batch.reset is not None:
         found.append({"event": RESET, "epoch": batch.reset})
     answer = {"events": found, "next": batch.point.text, "live": batch.point.scanned is None}

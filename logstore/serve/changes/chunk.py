@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from logstore.model.changes.row_change import RowChange, of_prefix
 from logstore.model.folding.sibling import size_bytes
+from logstore.model.wide.cell import CELL_BYTES
 
 _HEAD_BYTES = 200  # of a change in memory, beside its key and value
 CUT_BYTES = 64 << 10  # of what is sent at once: so much may lie unsent in the buffer of each slow subscriber
@@ -19,12 +20,13 @@ _MOST_CHUNKS = 4_096
 class Chunk:
     """Changes of the offsets `[start, following)` of a partition."""
 
-    __slots__ = ("changes", "following", "partition", "shared", "size_bytes", "start")
+    __slots__ = ("changes", "following", "partition", "shared", "shared_before", "size_bytes", "start")
 
     def __init__(self, partition: int, start: int, following: int, changes: list[RowChange]) -> None:
         self.partition, self.start, self.following, self.changes = partition, start, following, changes
         self.size_bytes = sum(map(bytes_of, changes))
         self.shared: bytes | None = None  # the text of all its events, once somebody has drawn it
+        self.shared_before: bytes | None = None  # the same with what the rows were before
 
     def from_offset(self, offset: int) -> "Chunk":
         """The part at `offset` and behind it."""
@@ -98,7 +100,8 @@ def up_to(chunks: Iterable[Chunk], most_bytes: int) -> list[Chunk]:
 
 def bytes_of(change: RowChange) -> int:
     """Bytes that a change takes in memory, about."""
-    return len(change.key) + size_bytes(change.value) + _HEAD_BYTES
+    before = sum(CELL_BYTES + len(one.cell.value) for one in change.before or () if one.cell is not None)
+    return len(change.key) + size_bytes(change.value) + before + _HEAD_BYTES
 
 
 def _version(change: RowChange) -> int:

@@ -10,10 +10,12 @@ not see each value. The state is asked once for a chunk, and may stand further t
 by the log's time there is a delete.
 """
 
+from logstore.model.changes.before import before_of, versions_kept
 from logstore.model.changes.held import held_at
 from logstore.model.changes.row_change import RowChange
 from logstore.model.folding.entry import Entry
 from logstore.model.hard_rows.outcomes import AppliedOutcome
+from logstore.model.table import Table
 from logstore.serve.changes.chunk import CUT_BYTES, Chunk, bytes_of
 from logstore.serve.read.merged_read import FellBehind, Floor, MergedRead, merged
 from logstore.serve.state.partition import ServedPartition
@@ -21,7 +23,7 @@ from logstore.serve.wire.problems import Problem
 from logstore.view.conditional.decisions import DecisionReading
 
 
-def decided(chunk: Chunk, served: ServedPartition) -> Chunk:
+def decided(chunk: Chunk, table: Table, served: ServedPartition) -> Chunk:
     """The chunk with its changes decided, or a first part of it: rows may be large, and are known only now.
 
     Raises Problem while the partition does not answer so far.
@@ -30,24 +32,24 @@ def decided(chunk: Chunk, served: ServedPartition) -> Chunk:
         return chunk
     try:
         with merged(served, None, Floor({chunk.partition: chunk.following})) as state:
-            return _first_part(chunk, state)
+            return _first_part(chunk, state, versions_kept(table))
     except FellBehind as error:
         raise Problem("starting", str(error), table=served.table, partition=chunk.partition) from error
 
 
-def _first_part(chunk: Chunk, state: MergedRead) -> Chunk:
+def _first_part(chunk: Chunk, state: MergedRead, several: dict[str, int]) -> Chunk:
     found, size, before = list[RowChange](), 0, chunk.start
     for change in chunk.changes:
         if size > CUT_BYTES and change.version != before:
             return Chunk(chunk.partition, chunk.start, change.version, found)
-        before, now = change.version, _now(change, state)
+        before, now = change.version, _now(change, state, several)
         if now is not None:
             found.append(now)
             size += bytes_of(now)
     return Chunk(chunk.partition, chunk.start, chunk.following, found)
 
 
-def _now(change: RowChange, state: MergedRead) -> RowChange | None:
+def _now(change: RowChange, state: MergedRead, several: dict[str, int]) -> RowChange | None:
     if change.is_decided:
         return change
     raw, _ = state.entry(change.key)
@@ -57,7 +59,8 @@ def _now(change: RowChange, state: MergedRead) -> RowChange | None:
     if entry.version != change.version:
         return None
     held, ends = held_at(entry, state.now_ms)
-    return change._replace(value=held, ends=ends, is_decided=True)
+    before = before_of(entry, several, state.now_ms)
+    return change._replace(value=held, ends=ends, is_decided=True, before=before)
 
 
 def _did_nothing(offset: int, decisions: DecisionReading | None) -> bool:

@@ -32,8 +32,9 @@ _HEARTBEAT = b": heartbeat\n"
 class EventStream:
     """The stream of one subscriber."""
 
-    def __init__(self, subscription: Subscription, feed: ChangeFeed) -> None:
-        self._subscription, self._feed = subscription, feed
+    def __init__(self, subscription: Subscription, feed: ChangeFeed, *, before: bool = False) -> None:
+        """`before`: its events say what their rows were before."""
+        self._subscription, self._feed, self._before = subscription, feed, before
         self._first: Batch | None = None
         self._point = ResumePoint()
 
@@ -61,7 +62,7 @@ class EventStream:
         batch, self._first = self._first or await self._batch(_HEARTBEAT_S), None
         was_scanning, self._point = self._point.scanned is not None, batch.point
         slowest_s, clock = 0.0, asyncio.get_running_loop().time
-        for piece in _pieces(batch, was_scanning=was_scanning):
+        for piece in self._pieces(batch, was_scanning=was_scanning):
             began_s = clock()
             try:
                 yield piece
@@ -77,23 +78,21 @@ class EventStream:
                 "faster, or fewer rows (prefix), and go on from the last id",
             )  # fmt: skip
 
+    def _pieces(self, batch: Batch, *, was_scanning: bool) -> Iterator[bytes]:
+        """The text of a batch, whose last event has its id."""
+        last = None
+        for text in self._texts(batch, was_scanning=was_scanning):
+            if last is not None:
+                yield last + b"\n"
+            last = text
+        yield with_id(last or _HEARTBEAT, batch.point)
 
-def _pieces(batch: Batch, *, was_scanning: bool) -> Iterator[bytes]:
-    """The text of a batch, whose last event has its id."""
-    last = None
-    for text in _texts(batch, was_scanning=was_scanning):
-        if last is not None:
-            yield last + b"\n"
-        last = text
-    yield with_id(last or _HEARTBEAT, batch.point)
-
-
-def _texts(batch: Batch, *, was_scanning: bool) -> Iterator[bytes]:
-    """The text of each chunk, drawn when it is sent, and of what follows them."""
-    for chunk in batch.chunks:
-        if chunk.changes:
-            yield events(chunk)
-    if batch.reset is not None:
-        yield event(RESET, {"event": RESET, "epoch": batch.reset})
-    elif was_scanning and batch.point.scanned is None:
-        yield event(LIVE, {"event": LIVE})
+    def _texts(self, batch: Batch, *, was_scanning: bool) -> Iterator[bytes]:
+        """The text of each chunk, drawn when it is sent, and of what follows them."""
+        for chunk in batch.chunks:
+            if chunk.changes:
+                yield events(chunk, before=self._before)
+        if batch.reset is not None:
+            yield event(RESET, {"event": RESET, "epoch": batch.reset})
+        elif was_scanning and batch.point.scanned is None:
+            yield event(LIVE, {"event": LIVE})

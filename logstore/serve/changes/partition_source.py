@@ -134,12 +134,18 @@ class PartitionSource:
         self.ring.add(published)
 
     def _decided(self, chunk: Chunk) -> Chunk:
-        return chunk if self._hard is None else decided(chunk, self._catalog.locate(self.table, self.partition))
+        if self._hard is None:
+            return chunk
+        return decided(chunk, self._defined_now, self._catalog.locate(self.table, self.partition))
 
     def _without_skipped(self, chunk: Chunk) -> Chunk:
         """By the repairs that are known now: what is applied is skipped by none that comes later."""
-        now = (self._catalog.tables or {}).get(self.table.name, self.table)
-        skips = now.skips.get(self.partition, ())
+        skips = self._defined_now.skips.get(self.partition, ())
         if not skips:
             return chunk
         return Chunk(chunk.partition, chunk.start, chunk.following, without_skipped(chunk.changes, skips))
+
+    @property
+    def _defined_now(self) -> Table:
+        """The table's definition as it is known now; repairs and families come later than the source."""
+        return (self._catalog.tables or {}).get(self.table.name, self.table)

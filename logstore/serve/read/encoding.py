@@ -20,7 +20,7 @@ import orjson
 
 from logstore.model.folding.sibling import Ends, Siblings, Value
 from logstore.model.table import Table
-from logstore.model.wide.cell import RowCells
+from logstore.model.wide.cell import RowCells, WideCell
 from logstore.serve.settings import MAX_ACCEPT_BYTES
 from logstore.serve.wire import media_types
 from logstore.serve.wire.problems import Problem
@@ -128,10 +128,19 @@ def sibling_documents(siblings: Siblings, field: Field) -> list[dict[str, Any]]:
 
 def cell_documents(row: RowCells, field: Field) -> list[dict[str, Any]]:
     """Cells as documents, ready for JSON or msgpack."""
-    return [
-        {"family": family, "qualifier": field(qualifier), "version": version, "timestamp": at_ms, "value": field(value)}
-        for family, qualifier, version, at_ms, value in row.cells
-    ]
+    return [cell_document(cell, field) for cell in row.cells]
+
+
+def cell_document(cell: WideCell, field: Field) -> dict[str, Any]:
+    """A cell as a document, ready for JSON or msgpack."""
+    family, qualifier, version, at_ms, value = cell
+    return {
+        "family": family,
+        "qualifier": field(qualifier),
+        "version": version,
+        "timestamp": at_ms,
+        "value": field(value),
+    }
 
 
 def value_fields(value: Held | None, field: Field) -> dict[str, Any]:

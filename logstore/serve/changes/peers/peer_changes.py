@@ -5,7 +5,8 @@ from typing import Literal, NamedTuple
 from msgspec import DecodeError, Struct
 from msgspec.msgpack import Decoder
 
-from logstore.model.changes.row_body import CellBody, SiblingBody
+from logstore.model.changes.before import DELETED, CellsBefore
+from logstore.model.changes.row_body import BeforeBody, CellBody, SiblingBody
 from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import BadToken
 from logstore.model.folding.sibling import Ends, Sibling, Value, ends_of
@@ -25,6 +26,8 @@ class _PeerEvent(Struct):
     siblings: list[SiblingBody] | None = None
     cells: list[CellBody] | None = None
     expires: int | None = None
+    before: list[BeforeBody] | None = None
+    before_reason: str | None = None
 
 
 class _PeerChangesPage(Struct):
@@ -83,7 +86,13 @@ def _change(url: str, one: _PeerEvent) -> RowChange:
     held, ends = _held(one)
     if (held is None) != (one.event == "delete") or not one.key:
         raise _wrong(url, f"its change of {one.key[:60]!r} is none")
-    return RowChange(one.version, one.key, held, one.timestamp, ends=ends)
+    return RowChange(one.version, one.key, held, one.timestamp, ends=ends, before=_before(one))
+
+
+def _before(one: _PeerEvent) -> CellsBefore | None:
+    if one.before:
+        return tuple(each.cell for each in one.before)
+    return () if one.before_reason == DELETED else None
 
 
 def _held(one: _PeerEvent) -> tuple[Value | RowCells | None, Ends]:

@@ -139,7 +139,8 @@ class FanOut:
         if self._polls is None:
             self._polls = _client(_POLLS)
         listed = ",".join(map(str, partitions))
-        path = f"/v1/tables/{table.name}/changes?{urlencode({'since': since, 'wait': wait_ms, 'partitions': listed})}"
+        query = {"since": since, "wait": wait_ms, "partitions": listed}
+        path = f"/v1/tables/{table.name}/changes?{urlencode(query | ({'before': 'true'} if table.wide else {}))}"
         deadline = asyncio.get_running_loop().time() + wait_ms / 1000 + _POLL_S
         more = _ROWS_OF_ONE_EDIT * MAX_ROW_BYTES if table.multi_row else 0
         return await self._ask("GET", url, path, table, Consistency(), deadline, client=self._polls, more_bytes=more)
