@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from logstore.model.changes.before import before_of, versions_kept
+from logstore.model.changes.before import before_of, several_versions
 from logstore.model.changes.held import held_at
 from logstore.model.changes.row_change import RowChange
 from logstore.model.errors import NotYet, Unsupported
@@ -33,7 +33,7 @@ def decided_runs(
     Requires: `records` are all of the partition, from offset 0 on, in the order of the log. Raises Unsupported, NotYet
     for a record that this build, or this definition, cannot fold.
     """
-    skips, several = table.skips.get(partition, ()), versions_kept(table)
+    skips, several = table.skips.get(partition, ()), several_versions(table)
     with tempfile.TemporaryDirectory(prefix="logstore-changes-") as scratch:
         view = View(Path(scratch, "view"), ViewIdentity.of(table, partition))
         try:

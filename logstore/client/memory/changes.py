@@ -6,7 +6,7 @@ from threading import Condition
 
 from logstore.client.changes.changes import ChangeEvent, PollPoint, event_of
 from logstore.client.memory.partition import MemoryPartition
-from logstore.model.changes.before import before_of, versions_kept
+from logstore.model.changes.before import before_of, several_versions
 from logstore.model.changes.held import held_at
 from logstore.model.changes.resume_point import NOW, START, ResumePoint
 from logstore.model.changes.row_change import RowChange
@@ -106,7 +106,7 @@ class MemoryChanges(Iterator[ChangeEvent]):
     def _event(self, part: MemoryPartition, key: bytes, entry: Entry, time_ms: int | None) -> ChangeEvent:
         now_ms = part.log_time_ms()
         held, ends = held_at(entry, now_ms)
-        before = None if time_ms is None else before_of(entry, versions_kept(part.table), now_ms)
+        before = None if time_ms is None else before_of(entry, several_versions(part.table), now_ms)
         change = RowChange(entry.version, key, held, time_ms, ends=ends, before=before)
         return event_of(change, part.number, before=self._asked.before)
 

@@ -1,4 +1,4 @@
-"""Before values: what the cells that a record wrote held before it, where their versions hold that.
+"""Earlier values: those that the cells a record wrote had below it, where their versions hold them.
 
 reason          nothing is told of
 snapshot        a row of the snapshot part: no record is told there
@@ -33,16 +33,16 @@ class CellBefore(NamedTuple):
 CellsBefore = tuple[CellBefore, ...]
 
 
-def versions_kept(table: Table) -> dict[str, int]:
+def several_versions(table: Table) -> dict[str, int]:
     """Family -> the versions that its cells keep, of families that keep several."""
-    kept = {name: said.get("versions") or 1 for name, said in table.families.items()}
-    return {name: versions for name, versions in kept.items() if versions > 1}
+    versions = {name: said.get("versions") or 1 for name, said in table.families.items()}
+    return {name: most for name, most in versions.items() if most > 1}
 
 
 def before_of(entry: Entry, several: dict[str, int], now_ms: int) -> CellsBefore | None:
     """The cells that the record of a row's version wrote, with what each held before; None: no family keeps that.
 
-    `several`: see `versions_kept`. Raises Corrupted.
+    `several`: see `several_versions`. Raises Corrupted.
     """
     if not several:
         return None

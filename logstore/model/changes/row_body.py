@@ -26,7 +26,7 @@ class CellBody(Struct):
 
 
 class BeforeBody(Struct):
-    """What a cell held before, as it is sent."""
+    """A cell's value before a record, as it is sent."""
 
     family: str
     qualifier: bytes
@@ -37,7 +37,7 @@ class BeforeBody(Struct):
 
     @property
     def cell(self) -> CellBefore:
-        """What the cell held before."""
+        """The cell, with its value before."""
         if self.version is None or self.timestamp is None or self.value is None:
             return CellBefore(self.family, self.qualifier, None, self.reason)
         cell = WideCell(self.family, self.qualifier, self.version, self.timestamp, self.value)

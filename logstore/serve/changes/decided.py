@@ -10,7 +10,7 @@ not see each value. The state is asked once for a chunk, and may stand further t
 by the log's time there is a delete.
 """
 
-from logstore.model.changes.before import before_of, versions_kept
+from logstore.model.changes.before import before_of, several_versions
 from logstore.model.changes.held import held_at
 from logstore.model.changes.row_change import RowChange
 from logstore.model.folding.entry import Entry
@@ -32,7 +32,7 @@ def decided(chunk: Chunk, table: Table, served: ServedPartition) -> Chunk:
         return chunk
     try:
         with merged(served, None, Floor({chunk.partition: chunk.following})) as state:
-            return _first_part(chunk, state, versions_kept(table))
+            return _first_part(chunk, state, several_versions(table))
     except FellBehind as error:
         raise Problem("starting", str(error), table=served.table, partition=chunk.partition) from error
 
