@@ -272,9 +272,12 @@ def test_commands_write_under_conditions(command, table):
 
 
 def test_commands_count_and_append(command, table):
-    assert command("incr", table, "hits").out == "partition 0, offset 0\n"
-    token = command.json("incr", table, "hits", "-43")["token"]
+    assert command("incr", table, "hits") == ("1\n", "")
+    counted = command.json("incr", table, "hits", "-43")
+    assert (counted["value"], counted["value_version"], counted["offset"]) == (-42, 1, 1)
+    token = counted["token"]
     assert command("get", table, "hits", "--counter", "--token", token).out == "-42"
+    assert command.json("get", table, "hits", "--counter", "--token", token)["value"] == -42
     command("append", table, "log", "one ")
     token = command.json("append", table, "log", "two")["token"]
     assert command("get", table, "log", "--token", token).out == "one two"
@@ -283,6 +286,41 @@ def test_commands_count_and_append(command, table):
     assert invalid.err == "logstore: invalid, and nothing has changed: wrong-length\n"
     assert command.json("incr", table, "hits", str(LARGEST))["applied"]
     assert command.json("incr", table, "hits", str(LARGEST), status=1)["reason"] == "overflow"
+
+
+def test_an_increment_says_when_its_number_holds_more_and_when_it_cannot_be_read(command, table, monkeypatch):
+    incr = Store.incr
+
+    def meanwhile(act):
+        def incr_and_more(store, *args):
+            outcome = incr(store, *args)
+            act(store)
+            return outcome
+
+        monkeypatch.setattr(Store, "incr", incr_and_more)
+
+    meanwhile(lambda store: incr(store, table, "busy", 10))
+    more = "logstore: others have changed it since: the number holds that, too\n"
+    assert command("incr", table, "busy") == ("11\n", more)
+    found = command.json("incr", table, "busy")
+    assert (found["value"], found["value_version"] > found["version"]) == (22, True)
+    meanwhile(lambda store: store.delete(table, "busy", level="applied"))
+    gone = command("incr", table, "busy")
+    assert gone.out == "partition 0, offset 4\n"
+    assert gone.err == "logstore: counted; the number could not be read: the row has been deleted since\n"
+    meanwhile(lambda store: store.put(table, "busy", "text", level="applied"))
+    found = command.json("incr", table, "busy")
+    assert (found["applied"], found["value"]) == (True, None)
+
+
+def test_counters_of_wide_rows_are_numbers(command):
+    command("table", "create", "counted-cells", "--partitions", "1", "--wide", "--family", "n")
+    assert command("incr", "counted-cells", "k", "-5").out == "-5\n"
+    edited = command.json("edit", "counted-cells", "k", "--incr", "n:hits=7", "--set", "n:text=x")
+    named = "--columns", "n:hits,:", "--token", edited["token"], "--counter"
+    assert command("get", "counted-cells", "k", *named).out == ":\t0\t-5\nn:hits\t1\t7\n"
+    assert [cell["value"] for cell in command.json("get", "counted-cells", "k", *named)["cells"]] == [-5, 7]
+    assert "cell n:text is no counter" in command("get", "counted-cells", "k", "--counter", status=1).err
 
 
 def test_a_definition_shows_what_it_remembers(command, table, users):

@@ -36,12 +36,19 @@ CONDITION = click.option(
 @options.KEY_ENCODING
 @options.AS_JSON
 def incr(settings: Settings, table: str, key: str, delta: int, key_encoding: str, as_json: bool) -> int:
-    """Add DELTA (1) to a counter, which begins at 0; `logstore get --counter` prints it.
+    """Add DELTA (1) to a counter, which begins at 0, and print the number that it makes.
 
-    Exit status 1 when the row is no counter, or the sum too large.
+    `logstore get --counter` prints it without counting. Exit status 1 when the row is no counter, or the sum too large.
     """
+    from logstore.cli.rows.counted import print_count, read_count  # noqa: PLC0415 - which takes what is here
+
     with decider(settings) as store:
-        return print_outcome(table, store.incr(table, options.key_bytes(key, key_encoding), delta), as_json=as_json)
+        row_key = options.key_bytes(key, key_encoding)
+        outcome = store.incr(table, row_key, delta)
+        if not outcome.applied:
+            return print_outcome(table, outcome, as_json=as_json)
+        print_count(table, outcome, read_count(store, table, row_key, outcome), as_json=as_json)
+        return 0
 
 
 @click.command()
@@ -110,11 +117,16 @@ def decider(settings: Settings) -> "Iterator[Store]":
         yield store
 
 
+def outcome_document(table: str, found: "Outcome") -> dict[str, Any]:
+    """An outcome as an object."""
+    facts = {**found._asdict(), "id": None if found.id is None else found.id.hex()}
+    return {"table": table, **facts, "applied": found.applied}
+
+
 def print_outcome(table: str, found: "Outcome", *, as_json: bool) -> int:
     """Print an outcome; returns the exit status: 0 when the write took effect."""
     if as_json:
-        facts = {**found._asdict(), "id": None if found.id is None else found.id.hex()}
-        show.as_json({"table": table, **facts, "applied": found.applied})
+        show.as_json(outcome_document(table, found))
     elif found.applied:
         click.echo(f"partition {found.partition}, offset {found.version}")
     else:

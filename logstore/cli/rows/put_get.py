@@ -10,6 +10,7 @@ import click
 
 from logstore.cli import options, show
 from logstore.cli.rows import conditional
+from logstore.cli.rows.counted import number_of, numbers_of
 from logstore.cli.rows.write_level import LEVEL
 from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from logstore.client.wide.row import WideRow
     from logstore.model.wide.columns import Column
 
-_COUNTER_BYTES = 8
 _COLUMNS = click.option(
     "--columns", metavar="FAMILY:[QUALIFIER],...", help="Of a wide table: these cells; FAMILY: for all of a family."
 )
@@ -136,7 +136,7 @@ def delete(
 @options.CONSISTENCY
 @options.MAX_LAG_MS
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the value to this file.")
-@click.option("--counter", is_flag=True, help="Print what `incr` has counted as a number.")
+@click.option("--counter", is_flag=True, help="Print what `incr` has counted as a number; of a wide row each cell.")
 @_COLUMNS
 @_VERSIONS
 @options.KEY_ENCODING
@@ -184,12 +184,14 @@ def get(
         raise LogStoreError(f"there is no row {key!r} in table {table!r}")
     if isinstance(row, SiblingRow) and not as_json:
         raise LogStoreError(_side_by_side(key, row))
-    if counter:
-        row = row._replace(value=_number(row))
+    document = _document(row) if as_json else {}
+    if counter and not isinstance(row, SiblingRow):
+        number = number_of(row.value, f"row {row.key!r}")
+        row, document = row._replace(value=b"%d" % number), {**document, "value": number}
     if output is not None:
         _write_file(output, row.value)
     if as_json:
-        show.as_json({**_document(row), "token": row.token, "source": row.source})
+        show.as_json({**document, "token": row.token, "source": row.source})
     elif output is None:
         show.value(row.value)
 
@@ -261,21 +263,16 @@ def _named(columns: str | None) -> "tuple[Column, ...] | None":
 def _print_wide(row: "WideRow", output: Path | None, key_encoding: str, *, counter: bool, as_json: bool) -> None:
     from logstore.cli.rows.wide.cell_lines import cell_line, row_document  # noqa: PLC0415 - as of `_named`
 
-    if output is not None or counter:
-        raise UsageError(
-            "--output and --counter are for rows of one value; of a wide row --json prints every cell whole"
-        )
+    if output is not None:
+        raise UsageError("--output is for rows of one value; of a wide row --json prints every cell whole")
+    numbers = numbers_of(row) if counter else None
     if as_json:
-        show.as_json({**row_document(row, key_encoding), "token": row.token, "source": row.source})
-    else:
-        show.raw(b"".join(map(cell_line, row.cells)))
-
-
-def _number(row: "Row") -> bytes:
-    """A counter as digits. Raises LogStoreError for a row that is none."""
-    if len(row.value) != _COUNTER_BYTES:
-        raise LogStoreError(f"row {row.key!r} is no counter: it has {len(row.value):,} bytes, not {_COUNTER_BYTES}")
-    return b"%d" % int.from_bytes(row.value, signed=True)
+        show.as_json({**row_document(row, key_encoding, numbers), "token": row.token, "source": row.source})
+        return
+    cells = row.cells
+    if numbers is not None:
+        cells = tuple(cell._replace(value=b"%d" % number) for cell, number in zip(row.cells, numbers, strict=True))
+    show.raw(b"".join(map(cell_line, cells)))
 
 
 def _side_by_side(key: str, row: "SiblingRow") -> str:

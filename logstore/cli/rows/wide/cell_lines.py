@@ -1,5 +1,6 @@
 """Cell lines: wide rows as `get` and `scan` print them, a line each cell, or an object each row."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -34,15 +35,13 @@ def row_lines(row: WideRow, key_encoding: str, *, as_json: bool) -> bytes:
     return b"".join(key + b"\t" + cell_line(cell) for cell in row.cells)
 
 
-def row_document(row: WideRow, key_encoding: str) -> dict[str, Any]:
-    """A row as an object, as the read API has it."""
+def row_document(row: WideRow, key_encoding: str, numbers: Sequence[int] | None = None) -> dict[str, Any]:
+    """A row as an object, as the read API has it. `numbers`: of its cells, in the place of their values."""
     key = show.field(row.key) if key_encoding != "base64url" else options.key_text(row.key, key_encoding).decode()
-    return {
-        "key": key,
-        "cells": [cell_document(cell) for cell in row.cells],
-        "version": row.version,
-        "partition": row.partition,
-    }
+    cells = [cell_document(cell) for cell in row.cells]
+    for cell, number in zip(cells, numbers or (), strict=False):
+        cell["value"] = number
+    return {"key": key, "cells": cells, "version": row.version, "partition": row.partition}
 
 
 def cell_document(cell: WideCell) -> dict[str, Any]:
