@@ -26,7 +26,9 @@ def number_of(value: bytes, what: str) -> int:
 
 def numbers_of(row: "WideRow") -> list[int]:
     """The numbers in the cells of a wide row. Raises LogStoreError for a cell that is no counter."""
-    return [number_of(cell.value, f"cell {cell.family}:{show.field(cell.qualifier)}") for cell in row.cells]
+    from logstore.model.hard_rows.changes.cell_differences import column_name  # noqa: PLC0415 - of wide rows alone
+
+    return [number_of(cell.value, f"cell {column_name(cell[:2])}") for cell in row.cells]
 
 
 class Count(NamedTuple):
@@ -42,7 +44,7 @@ class Count(NamedTuple):
 
 
 def read_count(store: "Store", table: str, key: bytes, outcome: "Outcome") -> Count:
-    """What a counter stands at, the increment among it. An increment that has been applied never fails for this."""
+    """The number of a counter, the increment among it. An increment that has been applied never fails for this."""
     try:
         try:
             row = store.get(table, key, after=outcome.token)
