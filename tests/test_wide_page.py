@@ -113,7 +113,8 @@ def test_commands_edit_and_print_cells(dev, command):
         (["edit", name, "k", "--set", "h:a=v"], 2, "it has f, g"),
         (["edit", name, "k", "--set", "f:a=v", "--if", "value:x"], 2, "no value"),
         (["edit", name, "l", "--set", "f:a=v", "--if", "absent"], 1, "the row has version 2"),
-        (["get", name, "l", "--columns", "f"], 2, "family:qualifier"), (["get", name, "l", "--counter"], 1, "g:q is no"),
+        (["get", name, "l", "--columns", "f"], 2, "family:qualifier"),
+        (["get", name, "l", "--counter"], 1, "cell g:q is no counter"),
         (["scan", name, "--keys-only", "--columns", "f:"], 2, "--keys-only"),
     ]  # fmt: skip
     for argv, status, says in wrong:
