@@ -73,7 +73,8 @@ def answers(sock: socket.socket, count: int) -> list[bytes]:
 )
 def test_the_answer_to_a_plain_read_is_the_one_that_clients_know_by_heart(reader, header):
     request = ROW.replace(b"\r\n\r\n", b"\r\n" + header + b"\r\n")
-    assert ROW_HEAD.fullmatch(reader.raw(request).removesuffix(b"v"))
+    answer = reader.raw(request)
+    assert ROW_HEAD.match(answer).end() == len(answer) - len(b"v")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,8 @@ def test_the_head_of_a_list_in_columns_is_the_one_that_clients_know_by_heart(rea
     head = b"%b HTTP/1.1\r\nhost: x\r\naccept: %b\r\ncontent-length: %d\r\n" % (request_line, LISTS.encode(), len(body))
     more = b"content-type: application/json\r\n\r\n" if body else b"\r\n"
     answer = reader.raw(head + more + body)
-    assert int(LIST_HEAD.match(answer)[3]) == len(answer) - LIST_HEAD.match(answer).end() > 0
+    found = LIST_HEAD.match(answer)
+    assert int(found[LIST_HEAD.length_at]) == len(answer) - found.end() > 0
 
 
 def test_pipelined_requests_are_answered_in_order(reader):

@@ -20,6 +20,7 @@ from logstore.client.transport.answer import (
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     ROW_HEAD,
+    WIDE_HEAD,
     AnswerParser,
     Malformed,
 )
@@ -36,11 +37,13 @@ READERS_ROW = (  # byte for byte, what a reader answers: see test_http_wire
     b'content-length: 5\r\netag: "' + b"ab" * 16 + b'-1-7"\r\nls-partition: 1\r\nls-version: 7\r\nls-applied: 8\r\n'
     b"ls-lag: 0\r\nls-source: view\r\nls-token: " + b"ab" * 16 + b"-1-8\r\nx-request-id: 400ab0c81f29-e\r\n\r\nvalue"
 )
+READERS_WIDE_ROW = READERS_ROW.replace(b"x-request-id", b"vary: accept\r\nx-request-id")  # see test_wide_fast_path
 READERS_LIST = (
     b"HTTP/1.1 200 OK\r\ndate: Sun, 29 Nov 2026 18:43:21 GMT\r\ncontent-type: application/vnd.logstore.columns+msgpack"
     b"\r\ncontent-length: 5\r\nvary: accept\r\nls-source: view\r\nls-token: " + b"ab" * 16 + b"-1-8\r\n"
     b"x-request-id: 400ab0c81f29-e\r\n\r\nvalue"
 )
+KNOWN = [(ROW_HEAD, READERS_ROW), (WIDE_HEAD, READERS_WIDE_ROW), (LIST_HEAD, READERS_LIST)]
 CHUNKED = WITHOUT_LENGTH + b"\r\ntransfer-encoding: chunked\r\n\r\n3\r\nval\r\n2;ext=1\r\nue\r\n0\r\nTrailer: x\r\n\r\n"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -241,7 +244,7 @@ def test_an_answer_that_is_cut_off_is_tried_again_and_never_a_row(read, cut):
         assert read(server.url).value == b"value"
 
 
-@pytest.mark.parametrize("answer", [ROW, READERS_ROW, READERS_LIST, CHUNKED])
+@pytest.mark.parametrize("answer", [ROW, READERS_ROW, READERS_WIDE_ROW, READERS_LIST, CHUNKED])
 def test_no_beginning_of_an_answer_is_one(answer):
     for cut in range(len(answer)):
         assert not AnswerParser().feed(answer[:cut]), answer[:cut]
@@ -252,7 +255,7 @@ def test_no_beginning_of_an_answer_is_one(answer):
         parser.feed(answer)
 
 
-@pytest.mark.parametrize(("head", "answer"), [(ROW_HEAD, READERS_ROW), (LIST_HEAD, READERS_LIST)])
+@pytest.mark.parametrize(("head", "answer"), KNOWN)
 def test_the_short_way_reads_in_an_answer_what_the_parser_reads(head, answer):
     end = head.match(answer).end()
     parser = AnswerParser()
@@ -266,14 +269,14 @@ def test_the_short_way_reads_in_an_answer_what_the_parser_reads(head, answer):
         assert (parser.answer(1.0), parser.reusable) == (expected, True)
 
 
-@pytest.mark.parametrize(("head", "answer"), [(ROW_HEAD, READERS_ROW), (LIST_HEAD, READERS_LIST)])
+@pytest.mark.parametrize(("head", "answer"), KNOWN)
 @pytest.mark.parametrize("more", [b"transfer-encoding: chunked", b"connection: close", b"content-length: 4", b"x: y"])
 def test_any_other_header_takes_an_answer_off_the_short_way(head, answer, more):
     for line in answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
         assert not head.match(answer.replace(line, line + b"\r\n" + more, 1)), line
 
 
-LOOKED_AT = {*ROW_HEAD.names, *LIST_HEAD.names, b"ls-owner", b"retry-after"}
+LOOKED_AT = {*ROW_HEAD.names, *WIDE_HEAD.names, *LIST_HEAD.names, b"ls-owner", b"retry-after"}
 
 
 def outcome(pieces):
@@ -292,7 +295,7 @@ def outcome(pieces):
 
 @given(
     answer=st.sampled_from(
-        [ROW, READERS_ROW, READERS_LIST, CHUNKED, *(a for a in MALFORMED.values() if len(a) < 1_000)]
+        [ROW, READERS_ROW, READERS_WIDE_ROW, READERS_LIST, CHUNKED, *(a for a in MALFORMED.values() if len(a) < 1_000)]
     ),
     place=st.integers(0, 400), byte=st.none() | st.integers(0, 255), cuts=st.lists(st.integers(1, 400), max_size=6),
 )  # fmt: skip

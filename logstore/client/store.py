@@ -307,8 +307,11 @@ class Store(SingleWrites, ConditionalWrites, WideReads):
     def _wide_row(
         self, table: str, key: Text, cells: "CellSelection", bound: After, deadline_ms: int
     ) -> "WideRow | None":
-        with self._renewed(table):
+        try:
             return self.reader.get_wide(table, key, cells, after=bound, deadline_ms=deadline_ms)
+        except EpochChanged:
+            self.forget(table)
+            raise
 
     def _wide_rows(
         self, table: str, keys: Sequence[Text], cells: "CellSelection", bound: After, deadline_ms: int

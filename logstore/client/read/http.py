@@ -51,7 +51,8 @@ class HttpReader:
         first = self._ask(conversation.first_ask(table, raw, after, deadline_ms, budget))
         if isinstance(first, HttpAnswer) and first.status == OK:
             return conversation.row_of(table, raw, first)
-        return self._run(conversation.get_on(table, raw, after, budget, first))
+        row: Row | None = self._run(conversation.get_on(table, raw, after, budget, first))
+        return row
 
     def get_many(self, table: str, keys: Sequence[Text], *, after: After, deadline_ms: int) -> list[Row | None]:
         """Read many rows, as `Store.get_many`."""
@@ -60,8 +61,13 @@ class HttpReader:
     def get_wide(
         self, table: str, key: Text, cells: "CellSelection", *, after: After, deadline_ms: int
     ) -> "WideRow | None":
-        """Read a wide row, or None, as `Store.get_row`."""
-        return self._run(self._conversation.get_wide(table, key, cells, after, deadline_ms))
+        """Read a wide row, or None, as `Store.get_row`. By hand, as `get`."""
+        conversation, raw, budget = self._conversation, to_bytes(key), Budget.of(deadline_ms)
+        first = self._ask(conversation.first_ask(table, raw, after, deadline_ms, budget, cells))
+        if isinstance(first, HttpAnswer) and first.status == OK:
+            return conversation.wide_row_of(table, raw, first)
+        row: WideRow | None = self._run(conversation.get_on(table, raw, after, budget, first, cells))
+        return row
 
     def get_many_wide(
         self, table: str, keys: Sequence[Text], cells: "CellSelection", *, after: After, deadline_ms: int

@@ -3,6 +3,9 @@
 Rows come in columns, or one by one from nodes that do not know that form.
 """
 
+from itertools import repeat
+from operator import attrgetter
+
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
@@ -137,15 +140,23 @@ class _CellItem(Struct, gc=False):
     value: bytes
 
 
+_CELL_FIELDS = attrgetter("family", "qualifier", "version", "timestamp", "value")
+
+
 class CellsBody(Struct, gc=False):
     """A wide row, alone."""
 
     cells: list[_CellItem]
 
 
+def wide_cells(body: bytes) -> tuple[WideCell, ...]:
+    """Cells of a wide row's document, made without a frame for each. Raises ValueError."""
+    return tuple(map(tuple.__new__, repeat(WideCell), map(_CELL_FIELDS, _wide_row_body(body).cells)))
+
+
 page_body = Decoder(PageBody).decode
 many_body = Decoder(ManyBody).decode
-wide_row_body = Decoder(CellsBody).decode
+_wide_row_body = Decoder(CellsBody).decode
 
 
 class _Positions(Struct, gc=False):

@@ -1,6 +1,7 @@
 """Row: what a read returns, and the rows of a list answer (msgpack), checked before anybody has them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from itertools import compress, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -168,13 +169,16 @@ def _wide_rows(
 
 def wide_row_of(answer: HttpAnswer, key: bytes, version: int, partition: int, token: str, source: str) -> "WideRow":
     """The wide row that an answer is. Raises ServerError when it is none."""
-    from logstore.client.read.list_body import wide_row_body  # noqa: PLC0415 - as above
-    from logstore.client.wide.row import WideRow  # noqa: PLC0415 - as above
-    from logstore.model.wide.cell import WideCell  # noqa: PLC0415 - as above
+    cells, made = _wide_row()
+    return made(key, _body(answer, cells), version, partition, token, source)
 
-    found = _body(answer, wide_row_body).cells
-    cells = [WideCell(one.family, one.qualifier, one.version, one.timestamp, one.value) for one in found]
-    return WideRow(key, tuple(cells), version, partition, token, source)
+
+@cache  # an import within a function is a tenth of all that a read of a wide row costs
+def _wide_row() -> "tuple[Callable[[bytes], tuple[WideCell, ...]], type[WideRow]]":
+    from logstore.client.read.list_body import wide_cells  # noqa: PLC0415 - as above
+    from logstore.client.wide.row import WideRow  # noqa: PLC0415 - as above
+
+    return wide_cells, WideRow
 
 
 def _rows_or_none(

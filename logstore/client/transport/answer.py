@@ -1,7 +1,8 @@
 """Answer: an HTTP/1.1 answer as its bytes arrive (llhttp parses it), bounded and whole, or none at all.
 
-The heads that a reader gives to a plain read of a row, and to lists in columns, are recognised by a regular expression
-instead, in a third of the time, when they arrive in one piece; whatever differs by one byte goes the way of all others.
+The heads that a reader gives to a plain read of a row, to one of a wide row, and to lists in columns, are recognised by
+a regular expression instead, in a third of the time, when they arrive in one piece; whatever differs by one byte goes
+the way of all others.
 Of their headers those are taken that a reader of lists or rows looks at.
 
 Refused besides what llhttp refuses: an answer whose end only the end of the connection tells, since one that was cut
@@ -28,6 +29,7 @@ _ROW_HEADERS = (
     b"date", b"content-type", b"content-length", b"etag", b"ls-partition", b"ls-version", b"ls-applied", b"ls-lag",
     b"ls-source", b"ls-token", b"x-request-id",
 )  # fmt: skip
+_WIDE_HEADERS = *_ROW_HEADERS[:-1], b"vary", b"x-request-id"
 _LIST_HEADERS = b"date", b"content-type", b"content-length", b"vary", b"ls-source", b"ls-token", b"x-request-id"
 _PASSED_OVER = frozenset({b"date", b"etag", b"ls-applied", b"ls-lag", b"vary", b"x-request-id"})
 
@@ -48,7 +50,8 @@ def _line(name: bytes) -> bytes:
     return b"%b: %b\r\n" % (name, value if name in _PASSED_OVER else rb"(%b)" % value)
 
 
-ROW_HEAD, LIST_HEAD = KnownHead(_ROW_HEADERS), KnownHead(_LIST_HEADERS)
+ROW_HEAD, WIDE_HEAD, LIST_HEAD = KnownHead(_ROW_HEADERS), KnownHead(_WIDE_HEADERS), KnownHead(_LIST_HEADERS)
+_KNOWN = ROW_HEAD, WIDE_HEAD, LIST_HEAD
 
 
 class Malformed(Exception):
@@ -146,8 +149,8 @@ class AnswerParser:
         self._left, head = None, self._expected
         found = head.match(data)
         if found is None:
-            self._expected = head = LIST_HEAD if head is ROW_HEAD else ROW_HEAD
-            found = head.match(data)
+            head = next((other for other in _KNOWN if other.match(data)), ROW_HEAD)
+            self._expected, found = head, head.match(data)
             if found is None:
                 return False
         length, at = int(found[head.length_at]), found.end()

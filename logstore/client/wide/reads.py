@@ -1,7 +1,8 @@
 """WideReads: reads of wide rows, of every blocking client."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from logstore.client.checks import Text, check_table
@@ -28,9 +29,14 @@ class ScanBounds(NamedTuple):
 
 def selected(columns: "Sequence[Column] | None", versions: int) -> "CellSelection":
     """The cells that a caller names. Raises UsageError."""
+    return _selection()(columns, versions)
+
+
+@cache
+def _selection() -> "Callable[[object, int], CellSelection]":
     from logstore.model.wide.selection import selection_of  # noqa: PLC0415 - who reads no wide rows does without
 
-    return selection_of(columns, versions)
+    return selection_of
 
 
 class WideReads(ABC):

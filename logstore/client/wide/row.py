@@ -1,6 +1,6 @@
 """WideRow: a row of cells, as it was read."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from logstore.client.checks import Text
 from logstore.model.position import Position
@@ -10,8 +10,7 @@ from logstore.model.wide.columns import column_of
 Column = Text | tuple[str, Text]  # "family:qualifier", or the two
 
 
-@dataclass(frozen=True, slots=True)
-class WideRow:
+class WideRow(Struct, frozen=True, gc=False):
     """A wide row, or the cells of it that were asked for: at least one.
 
         row = store.get_row("pages", "org.example/", columns=["content:", "anchor:"], versions=3)

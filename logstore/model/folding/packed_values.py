@@ -19,7 +19,7 @@ from logstore.model.errors import Corrupted
 from logstore.model.folding.entry import EXPIRES, HEAD_BYTES, SIBLINGS, VALUE, Entry, has_ended
 
 _VERSION, _END = 0, 3  # of a value
-_ENDING = 0x93  # first byte of cells of which some value ends
+ENDING = b"\x93"  # first byte of cells of which some value ends
 _NEXT_END_BYTES = 10  # enough of a payload to tell when its next value ends
 _EXPIRY_BYTES = 8
 
@@ -54,7 +54,7 @@ def seen_at(raw: bytes, now_ms: int) -> bytes | None:
 
 def _next_end(raw: bytes, start: int) -> float:
     """The log time at which the next value of a row of cells ends."""
-    if raw[start] != _ENDING:
+    if raw[start] != ENDING[0]:
         return float("inf")
     unpacker = msgpack.Unpacker()
     unpacker.feed(raw[start : start + _NEXT_END_BYTES])

@@ -1,7 +1,8 @@
 """WideCell: one version of a cell of a wide row; and the cells of a row that a read selects."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from logstore.model.folding.sibling import Ends, first_end
 
@@ -22,17 +23,14 @@ class WideCell(NamedTuple):
     value: bytes
 
 
-class RowCells:
+class RowCells(Struct, frozen=True, gc=False):
     """Cells of a row that a read selects, by family and qualifier, newest version first. Its length is in bytes.
 
     `ends`: when each of them ends; empty: none does.
     """
 
-    __slots__ = ("cells", "ends", "size_bytes")
-
-    def __init__(self, cells: Iterable[WideCell], ends: Ends = ()) -> None:
-        self.cells, self.ends = tuple(cells), ends
-        self.size_bytes = sum(CELL_BYTES + len(one.qualifier) + len(one.value) for one in self.cells)
+    cells: tuple[WideCell, ...]
+    ends: Ends = ()
 
     @property
     def ends_ms(self) -> int | None:
@@ -40,7 +38,10 @@ class RowCells:
         return first_end(self.ends)
 
     def __len__(self) -> int:
-        return self.size_bytes
+        return sum(CELL_BYTES + len(one.qualifier) + len(one.value) for one in self.cells)
+
+    def __bool__(self) -> bool:
+        return bool(self.cells)
 
     def __repr__(self) -> str:
         return f"RowCells({self.cells!r:.200})"

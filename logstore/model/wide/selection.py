@@ -6,21 +6,28 @@
 As a query parameter the whole is percent-encoded once more.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Annotated, NamedTuple
 from urllib.parse import quote_from_bytes
 
-import msgpack
+from msgspec import Meta, Raw
+from msgspec.msgpack import Decoder
 
 from logstore.model.errors import Corrupted, UsageError
+from logstore.model.folding.packed_values import ENDING
 from logstore.model.folding.sibling import ends_of
 from logstore.model.table import MAX_VERSIONS
-from logstore.model.wide.cell import PackedCells, RowCells, WideCell
+from logstore.model.wide.cell import RowCells, WideCell
 from logstore.model.wide.columns import Column, column_of, unescaped_column
 
 MAX_COLUMNS = 1_000
-_CELLS = -1  # of a packed row (`logstore.model.hard_rows.packed`)
+_NAMED_CELLS = list[tuple[str, bytes, Raw]]  # of a packed row (`logstore.model.folding.packed_values`)
+_row_cells = Decoder(tuple[Raw, _NAMED_CELLS]).decode
+_ending_row_cells = Decoder(tuple[Raw, Raw, _NAMED_CELLS]).decode
+_Value = tuple[int, int, bytes, int | None]
+_values = Decoder(Annotated[list[_Value], Meta(min_length=1)]).decode  # of the cells that are asked for, and no others
+_new = tuple.__new__  # of a NamedTuple, without a frame of its own
 _SAFE = "!$&'()*+-./:;=@_~"  # in a qualifier; no comma and no percent sign
 
 
@@ -47,29 +54,41 @@ class CellSelection(NamedTuple):
         """Families that it names."""
         return {family for family, _ in self.columns}
 
-    def of(self, packed: PackedCells, now_ms: int = 0) -> RowCells:
-        """The cells of a row that it selects, as seen at `now_ms`: a cell whose newest value has ended is gone.
+    def of(self, packed: bytes, now_ms: int = 0) -> RowCells:
+        """The cells of a packed row that it selects, as seen at `now_ms`: a cell whose newest value has ended is gone.
 
         Raises Corrupted.
         """
+        decode = _ending_row_cells if packed[:1] == ENDING else _row_cells
+        most, (whole, named) = self.versions, _sets(self.columns)
+        cells: list[WideCell] = []
+        ends: list[int | None] = []
         try:
-            selected = list(self._selected(msgpack.unpackb(packed)[_CELLS], now_ms))
-            return RowCells((cell for cell, _ in selected), ends_of(end_ms for _, end_ms in selected))
-        except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+            for family, qualifier, raw in decode(packed)[-1]:
+                if whole is not None and family not in whole and (family, qualifier) not in named:
+                    continue
+                values = _values(raw)
+                if len(values) > 1 or values[0][3] is not None:
+                    values = _living(values, now_ms)
+                for version, timestamp_ms, value, end_ms in values[:most]:
+                    cells.append(_new(WideCell, (family, qualifier, version, timestamp_ms, value)))
+                    ends.append(end_ms)
+        except (ValueError, RecursionError) as error:
             raise Corrupted(f"a row of {len(packed)} bytes cannot be read: {error}") from error
-
-    def _selected(self, cells: Iterable[tuple[str, bytes, Any]], now_ms: int) -> Iterator[tuple[WideCell, int | None]]:
-        whole = {family for family, qualifier in self.columns if not qualifier}
-        named, every, most = set(self.columns), not self.columns, self.versions
-        for family, qualifier, values in cells:
-            if (every or family in whole or (family, qualifier) in named) and not _ended(values[0], now_ms):
-                living = (one for one in values if not _ended(one, now_ms))
-                for version, timestamp_ms, value, end_ms in islice(living, most):
-                    yield WideCell(family, qualifier, version, timestamp_ms, value), end_ms
+        return RowCells(tuple(cells), ends_of(ends))
 
 
-def _ended(value: tuple[int, int, bytes, int | None], now_ms: int) -> bool:
-    return value[3] is not None and value[3] <= now_ms
+def _living(values: list[_Value], now_ms: int) -> list[_Value]:
+    """The values of a cell that have not ended; none where its newest has."""
+    living = [one for one in values if one[3] is None or one[3] > now_ms]
+    return living if living[:1] == values[:1] else []
+
+
+@lru_cache(64)  # of all rows of a page, and of requests that come again and again
+def _sets(columns: tuple[Column, ...]) -> tuple[frozenset[str] | None, frozenset[Column]]:
+    """Families that are named whole, and cells that are named; None: no column is named, so all are."""
+    whole = frozenset(family for family, qualifier in columns if not qualifier)
+    return whole if columns else None, frozenset(columns)
 
 
 def read_columns(raw: bytes) -> tuple[Column, ...]:
@@ -84,15 +103,24 @@ def selection_of(columns: object, versions: int) -> CellSelection:
 
     `columns`: None for all, or texts "family:qualifier" and pairs (family, qualifier); see `column_of`.
     """
+    if type(columns) is list and type(versions) is int and {*map(type, columns)} == {str}:
+        return _remembered(tuple(columns), versions)
+    return _selection_of(columns, versions)
+
+
+def _selection_of(columns: object, versions: int) -> CellSelection:
     if type(versions) is not int or not 1 <= versions <= MAX_VERSIONS:
         raise UsageError(f"versions is a whole number from 1 to {MAX_VERSIONS:,}, not {versions!r:.80}")
     if columns is None:
         return CellSelection((), versions)
     if isinstance(columns, (str, bytes)) or not isinstance(columns, Iterable):
         raise UsageError(f"columns is a list such as ['content:html', 'anchor:'], not {columns!r:.80}")
-    found = [column_of(one) for one in columns]
-    _check_count(len(found))
-    return CellSelection(tuple(dict.fromkeys(found)), versions)
+    named = tuple(columns)
+    _check_count(len(named))
+    return CellSelection(tuple(dict.fromkeys(map(column_of, named))), versions)
+
+
+_remembered = lru_cache(64)(_selection_of)  # a program asks for the same cells again and again
 
 
 def _check_count(count: int) -> None:

@@ -80,7 +80,7 @@ def _cells_left(row: RowCells, now_ms: int, versions: int) -> RowCells:
     for values in _by_cell(row):
         if _lives(values[0], now_ms):  # with its newest value the cell is gone
             left += islice((one for one in values if _lives(one, now_ms)), versions)
-    return RowCells((cell for cell, _ in left), ends_of(map(_END, left)))
+    return RowCells(tuple(cell for cell, _ in left), ends_of(map(_END, left)))
 
 
 def _lives(value: _CellEnd, now_ms: int) -> bool:

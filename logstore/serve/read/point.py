@@ -5,21 +5,16 @@
 
 import re
 from asyncio import to_thread
-from typing import NamedTuple
-
-import msgpack
-import orjson
 
 from logstore.model.errors import Corrupted
 from logstore.model.folding.sibling import Siblings
-from logstore.model.wide.cell import PackedCells, RowCells
-from logstore.model.wide.selection import CellSelection
+from logstore.model.wide.cell import PackedCells
 from logstore.serve.read.consistency import PARAMS, Consistency, read_level
 from logstore.serve.read.consistency_wait import ConsistencyWait, answer_token, deadline_of
-from logstore.serve.read.encoding import Field, json_bytes, sibling_documents, value_fields
+from logstore.serve.read.encoding import json_bytes, sibling_documents
 from logstore.serve.read.merged_read import Floor, read_cell
 from logstore.serve.read.parameters.cell_query import CELL_PARAMS, cells_of, read_cell_query
-from logstore.serve.read.parameters.cursor import query_digest
+from logstore.serve.read.parameters.cells_asked import ROW_FORMS, CellsAsked
 from logstore.serve.read.parameters.row_key import decode_key
 from logstore.serve.settings import MAX_PARSED_BYTES
 from logstore.serve.state.catalog import Catalog
@@ -31,7 +26,6 @@ from logstore.serve.wire.response import Headers, Response
 
 _PARAMS = PARAMS | CELL_PARAMS | {"key_encoding"}
 _BY_ACCEPT = (b"vary", b"accept")
-_WIDE = (media_types.JSON, media_types.MSGPACK)
 _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
@@ -52,7 +46,7 @@ class PointRead:
         deadline = deadline_of(level)
         table = await self._consistency_wait.table(name, level, deadline)
         cells = cells_of(table, asked)
-        media_type = _media_type(request, (media_types.BYTES,) if cells is None else _WIDE)
+        media_type = _media_type(request, (media_types.BYTES,) if cells is None else ROW_FORMS)
         partition = table.partitioning.of(key)
 
         def read(floor: Floor) -> tuple[ServedPartition, int, Cell]:
@@ -62,30 +56,9 @@ class PointRead:
         served, next_offset, cell = await self._consistency_wait.read(table, (partition,), level, deadline, read)
         self._catalog.reads[cell.source] += 1
         if cells is not None:
-            return await _wide_answer(request, served, next_offset, cell, level, CellsAsked(key, cells, media_type))
+            form = CellsAsked.of(cells, media_type)
+            return await _wide_answer(request, served, next_offset, cell, level, key, form)
         return _answer(request, served, next_offset, cell, level)
-
-
-class CellsAsked(NamedTuple):
-    """Cells of a wide row that are asked for, and the form of the answer."""
-
-    key: bytes
-    cells: CellSelection
-    media_type: str
-
-    @property
-    def mark(self) -> str:
-        """Rest of its ETag; none for the whole row in JSON, whose ETag is the row's version alone."""
-        selection = self.cells.text, self.cells.versions
-        return ("" if self.cells == CellSelection() else f".{query_digest(*selection).hex()}") + (
-            ".msgpack" if self.media_type == media_types.MSGPACK else ""
-        )
-
-    def body(self, found: RowCells, version: int | None) -> bytes:
-        """The row as a document."""
-        field: Field = bytes if self.media_type == media_types.MSGPACK else json_bytes
-        document = {"key": field(self.key), "version": version, **value_fields(found, field)}
-        return msgpack.packb(document) if field is bytes else orjson.dumps(document)
 
 
 def row_head(served: ServedPartition, next_offset: int, cell: Cell, token: str, mark: str = "") -> Headers:
@@ -136,8 +109,9 @@ def _answer(request: Request, served: ServedPartition, next_offset: int, cell: C
 
 
 async def _wide_answer(
-    request: Request, served: ServedPartition, next_offset: int, cell: Cell, level: Consistency, asked: CellsAsked
-) -> Response:
+    request: Request, served: ServedPartition, next_offset: int, cell: Cell, level: Consistency, key: bytes,
+    asked: CellsAsked,
+) -> Response:  # fmt: skip
     """The answer of a wide row. A large one is drawn beside the event loop."""
     token = answer_token(level, served.epoch, {served.partition: next_offset}, cell.seen_ms)
     packed = cell.payload
@@ -145,7 +119,7 @@ async def _wide_answer(
         head = [*row_head(served, next_offset, cell, token, asked.mark), _BY_ACCEPT]
         raise _not_found(served, cell, head, wide=True)
     if not isinstance(packed, PackedCells):
-        raise Corrupted(f"row {asked.key[:100]!r} of table {served.table!r} has a value in the place of cells")
+        raise Corrupted(f"row {key[:100]!r} of table {served.table!r} has a value in the place of cells")
     small = len(packed) <= MAX_PARSED_BYTES
     found = asked.cells.of(packed, cell.seen_ms) if small else await to_thread(asked.cells.of, packed, cell.seen_ms)
     cell.expires_ms = found.ends_ms  # what is shown changes then, without another version
@@ -158,7 +132,7 @@ async def _wide_answer(
         )  # fmt: skip
     if _matches(request.header(b"if-none-match"), _etag(served, cell, asked.mark)):
         return Response(304, head, b"")
-    body = asked.body(found, cell.version) if small else await to_thread(asked.body, found, cell.version)
+    body = asked.body(key, found, cell.version) if small else await to_thread(asked.body, key, found, cell.version)
     content: Headers = [(b"content-type", asked.media_type.encode()), (b"content-length", b"%d" % len(body))]
     return Response(200, [*content, *head], body)
 

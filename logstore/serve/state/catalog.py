@@ -35,11 +35,12 @@ _RANK = {LIVE: 0, CATCHING_UP: 1, STOPPED: 2}
 
 
 class FastTable:
-    """A table as the fast path needs it: partition -> Served or None."""
+    """A table as the fast path needs it: partition -> Served or None. `wide`: its definition, if its rows are cells."""
 
-    __slots__ = ("partitions", "place", "served")
+    __slots__ = ("partitions", "place", "served", "wide")
 
     def __init__(self, table: Table) -> None:
+        self.wide = table if table.wide else None
         self.partitions, self.place = table.partitions, table.partitioning.of
         self.served: list[ServedPartition | None] = [None] * table.partitions
 

@@ -59,21 +59,7 @@ class Request:
 
     def params(self, allowed: Iterable[str]) -> dict[str, bytes]:
         """The query parameters, decoded; raises Problem for one that is unknown or given twice."""
-        found: dict[str, bytes] = {}
-        for piece in self.query.split(b"&") if self.query else ():
-            raw_name, _, raw_value = piece.partition(b"=")
-            name = percent_decode(raw_name, "bad-request").decode("utf-8", "replace")
-            if name in found:
-                raise Problem("bad-request", f"the query parameter {name!r} is given twice", parameter=name)
-            if name not in allowed:
-                known = ", ".join(sorted(allowed)) or "none"
-                raise Problem(
-                    "bad-request",
-                    f"unknown query parameter {name[:100]!r}; this page takes: {known}",
-                    parameter=name[:100],
-                )
-            found[name] = percent_decode(raw_value, "bad-request")
-        return found
+        return query_params(self.query, allowed)
 
     async def body(
         self, limit: int, hint: str = "ask for fewer keys at once", arrived: Callable[[int], object] = int
@@ -98,6 +84,25 @@ class Request:
             parts.append(piece)
             if not message.get("more_body"):
                 return b"".join(parts)
+
+
+def query_params(query: bytes, allowed: Iterable[str]) -> dict[str, bytes]:
+    """The parameters of a query, decoded; raises Problem for one that is unknown or given twice."""
+    found: dict[str, bytes] = {}
+    for piece in query.split(b"&") if query else ():
+        raw_name, _, raw_value = piece.partition(b"=")
+        name = percent_decode(raw_name, "bad-request").decode("utf-8", "replace")
+        if name in found:
+            raise Problem("bad-request", f"the query parameter {name!r} is given twice", parameter=name)
+        if name not in allowed:
+            known = ", ".join(sorted(allowed)) or "none"
+            raise Problem(
+                "bad-request",
+                f"unknown query parameter {name[:100]!r}; this page takes: {known}",
+                parameter=name[:100],
+            )
+        found[name] = percent_decode(raw_value, "bad-request")
+    return found
 
 
 def percent_decode(raw: bytes, word: str) -> bytes:

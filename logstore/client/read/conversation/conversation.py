@@ -55,14 +55,20 @@ class Conversation:
         first = yield self.first_ask(table, raw, after, deadline_ms, budget)
         if isinstance(first, HttpAnswer) and first.status == OK:
             return self.row_of(table, raw, first)
-        return (yield from self.get_on(table, raw, after, budget, first))
+        row: Row | None = yield from self.get_on(table, raw, after, budget, first)
+        return row
 
-    def first_ask(self, table: str, key: bytes, after: After, deadline_ms: int, budget: Budget) -> Ask:
-        """The request that reads one row, written out, for it is all that most reads cost."""
+    def first_ask(
+        self, table: str, key: bytes, after: After, deadline_ms: int, budget: Budget,
+        cells: "CellSelection | None" = None,
+    ) -> Ask:  # fmt: skip
+        """The request that reads one row, written out, for it is all that most reads cost; `cells`: of a wide row."""
         headers = {} if after is None else headers_of(after)
         if deadline_ms != DEADLINE_MS:
             headers["LS-Deadline"] = str(deadline_ms)
         path = row_path(table, key)
+        if cells is not None:
+            path, headers["Accept"] = path + cell_query(cells), MSGPACK
         owner = self._owners.of(table, key)
         ask: Ask = _new(Ask, ("GET", owner, path, headers, None, budget.end + GRACE_S))
         return ask
@@ -79,19 +85,27 @@ class Conversation:
         other: Row = self._row(key, answer, table)
         return other
 
-    def get_on(
-        self, table: str, key: bytes, after: After, budget: Budget, first: HttpAnswer | float
-    ) -> Steps[Row | None]:  # fmt: skip
-        """Steps behind the first request of one row, which brought something else than the row, or only the time."""
-        row: Row | None = yield from begun(self._one(table, key, after, budget, budget.began, None), first)
+    def wide_row_of(self, table: str, key: bytes, answer: HttpAnswer) -> "WideRow":
+        """The wide row of an answer to the first request. Requires: its status is OK."""
+        row: WideRow = self._row(key, answer, table, wide=True)
         return row
+
+    def get_on(
+        self, table: str, key: bytes, after: After, budget: Budget, first: HttpAnswer | float,
+        cells: "CellSelection | None" = None,
+    ) -> Steps[Any]:  # fmt: skip
+        """Steps behind the first request of one row, which brought something else than the row, or only the time."""
+        return (yield from begun(self._one(table, key, after, budget, budget.began, cells), first))
 
     def get_wide(
         self, table: str, key: Text, cells: "CellSelection", after: After, deadline_ms: int
     ) -> Steps["WideRow | None"]:
         """Steps that read one wide row."""
-        budget = Budget.of(deadline_ms)
-        row: WideRow | None = yield from self._one(table, to_bytes(key), after, budget, budget.began, cells)
+        raw, budget = to_bytes(key), Budget.of(deadline_ms)
+        first = yield self.first_ask(table, raw, after, deadline_ms, budget, cells)
+        if isinstance(first, HttpAnswer) and first.status == OK:
+            return self.wide_row_of(table, raw, first)
+        row: WideRow | None = yield from self.get_on(table, raw, after, budget, first, cells)
         return row
 
     def get_many(self, table: str, keys: Sequence[Text], after: After, deadline_ms: int) -> Steps[list[Row | None]]:

@@ -47,6 +47,7 @@ def path_key(key: bytes) -> str:
     return quote(key, safe="") if key.strip(b".") or len(key) > 2 else "%2E" * len(key)
 
 
+@lru_cache(64)  # a client asks for the same cells again and again
 def cell_query(cells: "CellSelection | None") -> str:
     """Parameters that name cells of wide rows."""
     return "" if cells is None else f"?{urlencode(cells.params(), quote_via=quote)}"

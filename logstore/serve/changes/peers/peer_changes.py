@@ -101,8 +101,8 @@ def _held(one: _PeerEvent) -> tuple[Value | RowCells | None, Ends]:
         return tuple(Sibling(each.version, each.value) for each in one.siblings), ends
     if one.cells:
         ends = ends_of(each.expires for each in one.cells)
-        cells = (WideCell(each.family, each.qualifier, each.version, each.timestamp, each.value) for each in one.cells)
-        return RowCells(cells, ends), ends
+        cells = [WideCell(each.family, each.qualifier, each.version, each.timestamp, each.value) for each in one.cells]
+        return RowCells(tuple(cells), ends), ends
     return one.value, ends_of([one.expires])
 
 

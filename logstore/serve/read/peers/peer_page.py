@@ -172,7 +172,7 @@ def _cells(found: object) -> RowCells:
     """Cells of a row; none where they are not as they should be."""
     if not isinstance(found, list) or not all(map(_is_cell, found)):
         return RowCells(())
-    return RowCells(WideCell(*map(one.get, _CELL_FIELDS)) for one in found)
+    return RowCells(tuple(WideCell(*map(one.get, _CELL_FIELDS)) for one in found))
 
 
 def _is_cell(one: object) -> bool:
