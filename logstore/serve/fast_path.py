@@ -133,7 +133,7 @@ class FastPath:
         ).encode() + body
 
     def _judge(self, head: bytes) -> str | None:
-        """What is accepted, where these headers, to their end, change nothing else; if so that is remembered."""
+        """Media type that these headers accept, where to their end they change nothing else; if so it is remembered."""
         if len(head) > _MAX_HEAD_BYTES or _HARMLESS.fullmatch(head) is None:
             return None
         if len(_HOST.findall(head)) != 1 or len(_DEADLINE.findall(head)) > 1:

@@ -32,7 +32,7 @@ class CellsAsked(NamedTuple):
 
     @classmethod
     def of(cls, cells: CellSelection, media_type: str) -> Self:
-        """These cells in this form."""
+        """Cells in a form, with the mark that both have in an ETag."""
         selection = "" if cells == CellSelection() else f".{query_digest(cells.text, cells.versions).hex()}"
         return cls(cells, media_type, selection + (".msgpack" if media_type == media_types.MSGPACK else ""))
 
