@@ -33,6 +33,7 @@ from logstore.client.typed.table import TypedTable
 from logstore.client.wide.row import Column, WideRow
 from logstore.client.write.async_pending import AsyncPending
 from logstore.client.write.async_pipeline import AsyncPipeline
+from logstore.client.write.pending_applied import PendingApplied
 from logstore.client.write.pipeline import Pipeline
 from logstore.model.errors import LogStoreError, UsageError
 from logstore.model.table import Table
@@ -46,8 +47,9 @@ INSIDE = {  # called by stores and pipelines of each other, and by nobody else
     "acknowledged", "add_done_callback", "after_fork", "aim_at", "ask_again", "check_open", "end", "forget", "moved",
     "need_url", "of", "open_pipeline", "producer", "proved", "queue", "reader", "tables", "tls",
     "check_own", "check_takes", "decide", "delivery_timeout_s", "desk", "queue_as",
-    "check_level", "producer_at", "write", "decide_put",
+    "apply", "archived_changes", "check_level", "producer_at", "write", "decide_put",
 }  # fmt: skip
+Written = Pending | PendingPut | PendingApplied
 WRONG = [
     None, True, 0, -1, 7, 2**70, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "a\r\nb", "x" * 2_000_000, b"",
     b"x", bytearray(b"x"), [], [1], ["xy"], ["\ud800"], [("k",)], [("k", 1)], [(1, "v")], [("k", "v", "w")], (),
@@ -110,7 +112,7 @@ def methods(kind):
     names = {
         "SSLContext": ssl.SSLContext, "Position": Position, "Pipeline": Pipeline, "Codec": codecs.Codec,
         "RowEdit": RowEdit, "SaidEdit": SaidEdit, "WideRow": WideRow, "Column": Column,
-        "PendingPut": PendingPut,
+        "PendingPut": PendingPut, "PendingApplied": PendingApplied, "Written": Written,
         "CellSelection": CellSelection,
         "TypedTable": TypedTable, "AsyncTypedTable": AsyncTypedTable, "Row": Row,
         "Session": Session, "AsyncSession": AsyncSession,
@@ -306,6 +308,14 @@ def test_a_pipeline_takes_nothing_before_and_after_its_block(stores):
             opening = store.pipeline("t")
             with pytest.raises(UsageError):
                 await opening.__aexit__(None, None, None)
+            for name in ("put", "delete", "put_if", "cas", "incr"):  # as who forgets the block would write
+                with pytest.raises(UsageError, match="async with"):
+                    getattr(opening, name)
+            with pytest.raises(UsageError, match="async with"):
+                await opening
+            with pytest.raises(UsageError, match="async with"), opening:
+                pass
+            assert not hasattr(opening, "no_such_name")
             async with opening as pipe:
                 await (await pipe.put("k", "v"))
             for name in ("put", "delete"):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 
 from logstore.client.checks import Text, check_value, seen_header, ttl_header
 from logstore.client.conditional.decided_put import decided_put, may_be_refused
@@ -29,6 +29,9 @@ from logstore.model.key import check_key, to_bytes
 from logstore.model.table import Table
 
 P = TypeVar("P", bound=PendingWrite)
+_NOT_ENTERED = (
+    "a pipeline takes writes inside its block: `async with store.pipeline(table) as pipe: await pipe.put(...)`"
+)
 
 
 class AsyncPipeline(PipelinedWrites[Coroutine[Any, Any, AsyncPendingOutcome]]):
@@ -197,6 +200,20 @@ class PipelineOpening:
     def __init__(self, open_pipeline: Callable[[], Awaitable[AsyncPipeline]]) -> None:
         self._open = open_pipeline
         self._pipeline: AsyncPipeline | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(AsyncPipeline, name):
+            raise UsageError(_NOT_ENTERED)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __await__(self) -> NoReturn:
+        raise UsageError(_NOT_ENTERED)
+
+    def __enter__(self) -> NoReturn:
+        raise UsageError(_NOT_ENTERED)
+
+    def __exit__(self, *error: object) -> None:
+        """Never reached: Python looks for it before it calls `__enter__`."""
 
     async def __aenter__(self) -> AsyncPipeline:
         self._pipeline = await self._open()
