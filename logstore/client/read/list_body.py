@@ -9,6 +9,7 @@ from operator import attrgetter
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
+from logstore.client.read.row import lacks_none
 from logstore.model.folding.sibling import Siblings, Value
 from logstore.model.wide.cell import WideCell
 
@@ -29,7 +30,7 @@ class PageColumns(Struct, gc=False):
     def values(self) -> list[Value | None]:
         """Value or siblings of each row. Raises ValueError for one that has neither."""
         found = _joined(self.value or [], self.siblings)
-        if None in found:
+        if not lacks_none(found):
             raise ValueError("a row of the page has no value")
         return found
 

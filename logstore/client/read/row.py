@@ -69,6 +69,11 @@ def row_of(key: bytes, value: Value, version: int, partition: int, token: str, s
     return _new(SiblingRow if isinstance(value, tuple) else Row, (key, value, version, partition, token, source))
 
 
+def lacks_none(column: Sequence[object]) -> bool:
+    """True when no field is None. Truth first: it is told in a third of the time, and few fields are empty or 0."""
+    return all(column) or None not in column
+
+
 class RowPage(NamedTuple):
     """A page of a scan. Its rows are made as they are taken, so that the next page can be asked for before."""
 
@@ -191,7 +196,7 @@ def _rows_or_none(
     several: bool,
 ) -> list[Row | None]:
     """Rows of columns, and None where there is no value; `several`: some may have siblings. Raises ValueError."""
-    if None not in values and None not in versions:
+    if lacks_none(values) and lacks_none(versions):
         return [*_rows(keys, values, versions, partitions, token, several=several)]
     is_there = [value is not None for value in values]
     if not len(keys) == len(values) == len(versions) == len(partitions):
