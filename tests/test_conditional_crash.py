@@ -14,7 +14,7 @@ from support_log import until
 from support_store import Running, cli, running
 
 from logstore import LogStoreError, Outcome, Row, Store
-from logstore.model.errors import Unknown
+from logstore.model.errors import LogUnreachable, Unknown
 
 THREADS, SHOPPERS = 8, 3
 
@@ -37,12 +37,20 @@ class Counting(threading.Thread):
             self.error = error
 
     def _increment(self) -> bool:
+        found = until("the write is taken", self._tried, 120)
+        if isinstance(found, Outcome):
+            return found.applied
+        self.unknown += 1
+        return until("the write is in the log", lambda: self._resolved(found), 120).applied
+
+    def _tried(self) -> Outcome | Unknown | None:
+        """What became of an increment; None: Kafka was away before it was written."""
         try:
-            return self._store.incr("counters", "hot").applied
+            return self._store.incr("counters", "hot")
         except Unknown as error:
-            self.unknown += 1
-            unknown = error
-        return until("the write is in the log", lambda: self._resolved(unknown), 120).applied
+            return error
+        except LogUnreachable:
+            return None
 
     def _resolved(self, unknown: Unknown) -> Outcome | None:
         assert unknown.id is not None

@@ -17,7 +17,7 @@ from logstore.cli.rows import files
 from logstore.cli.rows.columns import Pair, as_it_is, key_maker, value_maker
 from logstore.cli.rows.files import FORMATS, How, Place
 from logstore.cli.rows.progress import rows_bar
-from logstore.cli.rows.write_level import LEVEL
+from logstore.cli.rows.write_level import level_option
 from logstore.cli.table_names import table_names
 from logstore.client.store import Store
 from logstore.client.write.level import WriteLevel, awaits_outcome
@@ -56,7 +56,7 @@ from logstore.settings import Settings
 @click.option(
     "--batch", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="Rows in memory at a time."
 )
-@LEVEL
+@level_option("in wide tables")
 @options.AS_JSON
 @needing("parquet")
 def load(

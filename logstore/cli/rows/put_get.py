@@ -11,7 +11,7 @@ import click
 from logstore.cli import options, show
 from logstore.cli.rows import conditional
 from logstore.cli.rows.counted import number_of, numbers_of
-from logstore.cli.rows.write_level import LEVEL
+from logstore.cli.rows.write_level import level_option
 from logstore.cli.table_names import table_names
 from logstore.client.read.level import Level
 from logstore.client.write.level import WriteLevel, awaits_outcome
@@ -58,7 +58,7 @@ SEEN = click.option(
     help="The row is gone again after it, such as 90s or 7d; in tables created with --expiring.",
 )
 @SEEN
-@LEVEL
+@level_option("with --seen, and in wide tables")
 @options.KEY_ENCODING
 @options.AS_JSON
 def put(
@@ -101,7 +101,7 @@ def put(
 @click.argument("key")
 @conditional.CONDITION
 @SEEN
-@LEVEL
+@level_option("with --seen, and in wide tables")
 @options.KEY_ENCODING
 @options.AS_JSON
 def delete(
