@@ -8,6 +8,7 @@ import time
 import msgpack
 import psutil
 import pytest
+from support_sockets import other_ends
 from support_wait import until
 
 from tests.support_serve import problem, serving
@@ -185,6 +186,23 @@ def test_a_request_whose_client_is_gone_leaves_its_place(reader, store, end):
         for sock in socks:
             sock.close()
     assert time.monotonic() - began < 25  # the deadline of each is 30 s
+
+
+@pytest.mark.slow
+def test_a_client_that_leaves_the_end_of_an_answer_unread_is_cut_off(store):
+    node, reader = store
+    node.put_many("t", {b"large": b"v" * 20_000})  # much less than what a reader takes for too much to wait
+    until("it is there", lambda: reader.get("/v1/tables/t/rows/large").status_code == 200)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 10)
+    sock.connect(("127.0.0.1", reader.port))
+    port, before = sock.getsockname()[1], -1
+    while (now := sum(end.unsent_bytes for end in other_ends(port))) < 500_000 or now - before >= 10_000:
+        before = now  # until the kernel takes no more, and the reader has the rest of an answer
+        sock.sendall(b"GET /v1/tables/t/rows/large HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert reader.get("/healthz").status_code == 200  # behind that
+    until("it is cut off", lambda: not any(end.is_open for end in other_ends(port)), 150)
+    sock.close()
 
 
 # Bodies and headers.

@@ -145,13 +145,13 @@ def test_too_many_waiters_are_refused_and_a_closed_place_takes_none():
 
 def test_only_a_client_that_reads_nothing_at_all_is_stalled():
     stall = Stall()
-    assert stall.look(0.0, 10_000, full=False) == 0.0
-    slow = [stall.look(float(second), 1_000_000 - second, full=True) for second in range(1, 100)]
+    assert stall.look(0.0, 10_000, waits=False) == 0.0
+    slow = [stall.look(float(second), 1_000_000 - second, waits=True) for second in range(1, 100)]
     assert slow == [0.0] * 99  # a byte a second is slow, and goes on
-    assert [stall.look(float(second), 999_901, full=True) for second in (100, 110, 131)] == [1.0, 11.0, 32.0]
-    assert stall.look(132.0, 999_900, full=True) == 0.0
-    assert stall.look(140.0, 500, full=False) == 0.0
-    assert stall.look(150.0, 900_000, full=True) == 0.0  # the next answer
+    assert [stall.look(float(second), 999_901, waits=True) for second in (100, 110, 131)] == [1.0, 11.0, 32.0]
+    assert stall.look(132.0, 999_900, waits=True) == 0.0
+    assert stall.look(140.0, 500, waits=False) == 0.0
+    assert stall.look(150.0, 900_000, waits=True) == 0.0  # the next answer
 
 
 class Written:

@@ -1,6 +1,7 @@
 """Slow subscribers of a change feed: real sockets that nobody reads, of a real reader.
 
-reads nothing         the reader ends the connection, half a minute after it could send nothing more
+reads nothing         the reader ends the connection, half a minute after it could send nothing more (the kernel may
+                      take some more meanwhile: then as the next one)
 reads too slowly      the stream ends with `end`, once the ring has gone on without it
 either                the last id that came goes on without a gap, and nobody else waits for it
 """
@@ -10,10 +11,10 @@ import http.client
 import itertools
 import socket
 import time
-from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+from support_sockets import other_ends
 from support_wait import until
 from test_changes import MIB, Stream, covers, own_bytes, written
 
@@ -22,7 +23,6 @@ from logstore.model.position import Position
 from tests.support_changes import Poller, events
 
 _NAMES = (f"slow{number}" for number in itertools.count())
-_ESTABLISHED = "01"  # of /proc/net/tcp
 VALUE = "v" * (MIB // 16)
 
 
@@ -75,18 +75,12 @@ class SlowStream:
     @property
     def is_connected(self):
         """True while the reader's end of the connection is open, as the kernel has it."""
-        return any(state == _ESTABLISHED for state, _ in self._reader_ends())
+        return any(end.is_open for end in other_ends(self._port))
 
     @property
     def unsent(self):
         """Bytes that the kernel has of the reader, and cannot send."""
-        return sum(int(queues.partition(":")[0], 16) for _, queues in self._reader_ends())
-
-    def _reader_ends(self):
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            _, _, remote, state, queues, *_ = line.split()
-            if int(remote.rpartition(":")[2], 16) == self._port:
-                yield state, queues
+        return sum(end.unsent_bytes for end in other_ends(self._port))
 
     def close(self):
         self._answer.close()
@@ -125,9 +119,8 @@ def test_who_reads_nothing_or_too_slowly_is_cut_off_and_goes_on_from_the_last_id
     until("it has been slow", lambda: time.monotonic() - began_s > 1.5)
     slow.read(position)
     assert (slow.problem or {}).get("type") == "urn:logstore:overloaded", slow.problem
-    until("the reader has ended it", lambda: not silent.is_connected, 60)
+    until("the reader has ended it", lambda: not silent.is_connected, 240)
     silent.read(position)
-    assert silent.problem is None
     for stream in (silent, slow):
         rest = rest_of(dev, table, stream, position)
         assert stream.seen | rest >= offsets_of(since, position), "without a gap"

@@ -245,7 +245,8 @@ def test_what_a_query_asks_for_is_read_again_when_the_families_have_changed(stor
         node.tables["altered"] = replace(node.tables["altered"], families=families)
         node.publish_tables()
         page = request(b"k", new, table=b"altered")
-        until("the families are known", lambda: reader.raw(page).startswith(b"HTTP/1.1 %b " % status))  # noqa: B023
+        begins = b"HTTP/1.1 %b " % status
+        until("the families are known", lambda page=page, begins=begins: reader.raw(page).startswith(begins))
         assert reader.raw(known).startswith(b"HTTP/1.1 200 ")
 
 

@@ -52,12 +52,12 @@ class Stall:
         self._since_s: float | None = None
         self._unsent = 0  # bytes, at the last look
 
-    def look(self, now_s: float, unsent_bytes: int, *, full: bool) -> float:
+    def look(self, now_s: float, unsent_bytes: int, *, waits: bool) -> float:
         """Seconds since anything was read of what waits to be sent.
 
-        0 unless so much waits that no more is taken (`full`).
+        0 unless it waits for the client alone (`waits`): so much that no more is taken, or the end of an answer.
         """
-        if not full:
+        if not waits:
             self._since_s = None
         elif self._since_s is None or unsent_bytes < self._unsent:
             self._since_s = now_s
@@ -350,15 +350,25 @@ class ReaderProtocol(HttpToolsProtocol):
         if self._lingering:
             if waited > LINGER_S:
                 self.transport.abort()
-        elif (
-            self._stall.look(now, self.transport.get_write_buffer_size(), full=self.flow.write_paused) > STUCK_WRITE_S
-        ) or (self._ended_s is not None and now - self._ended_s > HALF_CLOSED_S and not self._answering()):
+        elif self._is_stuck(now) or (
+            self._ended_s is not None and now - self._ended_s > HALF_CLOSED_S and not self._answering()
+        ):
             self.transport.abort()
         elif self._arriving:
             if waited > settings.request_timeout_s + self._received / PACE_BYTES_PER_S and not self.flow.read_paused:
                 self._give_up(settings.request_timeout_s)
-        elif waited > settings.idle_timeout_s and (self.cycle is None or self.cycle.response_complete):
+        elif waited > settings.idle_timeout_s and self._has_answered():
             self.transport.close()
+
+    def _is_stuck(self, now: float) -> bool:
+        """True when the client reads nothing of an answer, whether more of it waits or this is all."""
+        unsent = self.transport.get_write_buffer_size()
+        waits = self.flow.write_paused or (unsent > 0 and self._has_answered())
+        return self._stall.look(now, unsent, waits=waits) > STUCK_WRITE_S
+
+    def _has_answered(self) -> bool:
+        """True when no request is being answered; bytes of the last answer may be unsent."""
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     def _answering(self) -> bool:
         """True when bytes of an answer are on their way."""
