@@ -36,7 +36,7 @@ TIERS = {
     "quick": Tier(f"not (kafka or spark or dev or {LEFT_OUT} or containers)", 100, 240),
     "test": Tier(f"not ({LEFT_OUT} or containers)", 250, 1_400),
     "rest": Tier(f"({LEFT_OUT} or {PROPERTY}) and not containers", 1_000, 2_400),
-    "all": Tier("not containers", 2_000, 3_600),
+    "all": Tier("not containers", 1_000, 3_600),
 }
 ROOT = Path(__file__).parent.parent
 SHARES_SPARK = re.compile(r"^from support_spark import|\bsupport_spark\.(context|engine|spark)\(", re.MULTILINE)

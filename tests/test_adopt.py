@@ -218,6 +218,7 @@ def test_a_restored_table_is_never_begun_without_its_base(kafka, worker):
     assert worker.watch.values[key].base.snapshot == manifest.name
 
 
+@pytest.mark.slow
 def test_a_view_whose_beginning_is_refused_later_begins_again_by_itself(kafka, tmp_path, rng):
     table = make_table(kafka.bootstrap, partitions=1)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:
@@ -268,6 +269,7 @@ def test_digests_outlive_a_restart(kafka, tmp_path, rng):
         assert_equals_the_log(kafka, worker, table)
 
 
+@pytest.mark.slow
 def test_a_base_that_was_damaged_on_this_node_is_fetched_again(kafka, tmp_path, rng):
     table = make_table(kafka.bootstrap, partitions=1)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:

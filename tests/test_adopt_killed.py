@@ -45,6 +45,7 @@ def _killed_while_adopting(kafka, worker, table, rng):
 
 
 @short_and_long("rounds", 1, 3)
+@pytest.mark.slow
 def test_a_digester_killed_while_it_builds_costs_an_attempt_and_nothing_else(kafka, worker, rng, rounds):
     table = make_table(kafka.bootstrap)
     for _ in range(rounds):

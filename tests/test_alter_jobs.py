@@ -58,6 +58,7 @@ def test_lane_local_engine_and_spark_change_the_rules_where_the_log_does(kafka, 
     assert {part.rules for part in spark.parts.values()} == {revisions[2]}
 
 
+@pytest.mark.slow
 def test_a_fork_begins_with_the_families_of_its_position(kafka, tmp_path):
     ctx = context(kafka.bootstrap, tmp_path)
     source = make_table(ctx, "altered-source", 2, **wide_fields())

@@ -106,6 +106,7 @@ def sound(ctx, table, manifest):
     return facts(manifest)
 
 
+@pytest.mark.slow
 def test_lane_local_engine_and_spark_come_to_the_same_state(ctx, tmp_path):
     table = make_table(ctx, "conditional-engines", 2, conditional=True)
     write_hard(ctx.bootstrap, table, 600)

@@ -76,6 +76,7 @@ def test_a_log_that_lost_its_end_while_nobody_followed_stops_until_the_loss_is_a
         worker.start().watch.state(table, 0, "live")  # and what outlived the view before is not asked for again
 
 
+@pytest.mark.slow
 def test_a_log_that_kept_its_end_is_followed_from_where_the_view_stands(kafka, tmp_path):
     table = make_table(kafka.bootstrap, 1)
     with running_worker(kafka.bootstrap, tmp_path / "node") as worker:

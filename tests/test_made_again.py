@@ -211,6 +211,7 @@ def made_again_by_somebody_else(registry, name, partitions):
 
 
 @pytest.mark.parametrize("partitions", [3, 16])
+@pytest.mark.slow
 def test_a_log_that_took_the_name_acknowledges_nothing(kafka, registry, name, partitions):
     ddl.create(registry, name, partitions=8)
     with Store(kafka.bootstrap) as store:

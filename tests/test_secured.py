@@ -140,6 +140,7 @@ def test_an_authority_that_is_not_trusted_is_said_at_once(secured):
         clients.cluster_id(Cluster(secured.bootstrap, found), 60)
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_is_no_refusal(secured):
     nobody = Cluster("127.0.0.1:1", secured.bootstrap.properties)
     assert clients.cluster_id(nobody, 1) is None

@@ -106,6 +106,7 @@ def rest_of(dev, table, stream, position):
     return seen
 
 
+@pytest.mark.slow
 def test_who_reads_nothing_or_too_slowly_is_cut_off_and_goes_on_from_the_last_id(dev, store, table):
     url = dev.facts["http"]
     since = Position.parse(store.get(table, "k", after=store.put(table, "k", "before"), deadline_ms=30_000).token)
@@ -129,6 +130,7 @@ def test_who_reads_nothing_or_too_slowly_is_cut_off_and_goes_on_from_the_last_id
     quick.end(store, table)
 
 
+@pytest.mark.slow
 def test_those_who_read_nothing_each_of_another_place_of_the_log_cost_a_bounded_amount(dev, store, table):
     since = Position.parse(store.get(table, "k", after=store.put(table, "k", "before"), deadline_ms=30_000).token)
     written(store, table, much(800))

@@ -172,6 +172,7 @@ def test_changes_are_the_puts_and_deletes_between_two_positions(ctx):
     assert frame(ctx, table, changes="earliest").count() == 302
 
 
+@pytest.mark.slow
 def test_reserved_headers_are_read_as_the_definition_reads_them(ctx):
     table = make_table(ctx, "src-odd", 1)
     write(ctx.bootstrap, table, 5, deletes=0)
@@ -303,6 +304,7 @@ def test_options_that_cannot_be_say_what_to_write(more, said):
         checked({"bootstrap": "localhost:1", "table": "t", **more})
 
 
+@pytest.mark.slow
 def test_errors_reach_the_caller_as_one_sentence(ctx):
     table = make_table(ctx, "src-errors", 2)
     other = make_table(ctx, "src-other", 2)
