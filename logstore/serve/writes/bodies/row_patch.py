@@ -77,6 +77,10 @@ class _PatchBody(RowPatch):
     op: str = EDIT
 
 
+_EXAMPLES = (
+    'Changes are {"op": "incr", "delta": 1}, {"op": "append", "value": "..."} and, of wide rows, '
+    '{"edits": [{"op": "set", "family": "...", "qualifier": "...", "value": "..."}]}'
+)
 _JSON, _MSGPACK = msgspec.json.Decoder(_PatchBody), msgspec.msgpack.Decoder(_PatchBody)
 
 
@@ -93,7 +97,9 @@ def read_patch(kind: str, body: bytes, key: bytes) -> RowRecord:
             return RowRecord.of_edit(edited_row(key, change.edits, to_bytes), condition, None)
         return RowRecord(change.op, key, change.payload(to_bytes), condition)
     except (msgspec.DecodeError, UnicodeError, binascii.Error, RecursionError) as error:
-        raise Problem("bad-request", f"the body is no change of a row: {error!s:.200}; nothing was written") from error
+        raise Problem(
+            "bad-request", f"the body is no change of a row: {error!s:.200}; nothing was written. {_EXAMPLES}"
+        ) from error
 
 
 class _Base64(msgspec.Struct, forbid_unknown_fields=True):
