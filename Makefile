@@ -8,9 +8,8 @@ WHEELS := $(CACHE)/wheels-$(shell cat constraints.txt pyproject.toml | cksum | c
 PACKAGES := --constraint constraints.txt --editable ".[demo,dev]"
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Processes that share a tier: those of `test` wait most, for Kafka; a whole store is half a dozen processes itself.
-PROCESSES = $(or $(JOBS),3)
+PROCESSES = $(or $(JOBS),4)
 test: PROCESSES = $(or $(JOBS),5)
-test-rest test-all: PROCESSES = $(or $(JOBS),4)
 # Bytecode is kept whatever the shell says: by the hundred the processes of the tests import the same modules.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 TIER = $(PYTEST) --numprocesses $(PROCESSES) --tier
