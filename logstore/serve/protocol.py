@@ -8,6 +8,7 @@ connections, not one per request.
     arriving   a request has begun and is not complete; 408 after request_timeout_s (a body must keep a pace of
                PACE_BYTES_PER_S)
     answering  the application is at work
+    (any)      aborted when the client has read nothing of an answer for STUCK_WRITE_S, its end included
     lingering  refused: what still comes in is thrown away for a moment, so that the client reads the answer before the
                connection ends
 
